@@ -1,0 +1,23 @@
+"""Exceptions that reach a host or a plugin author.
+
+MindhooksError
+├── UnhandledCommand   no registered plugin took a dispatched command
+├── PluginError        a plugin cannot be registered
+└── ScorerError        a scorer could not be built, or could not answer
+"""
+
+
+class MindhooksError(Exception):
+    """Root of every error that mindhooks and mindscore raise on purpose."""
+
+
+class UnhandledCommand(MindhooksError):  # noqa: N818 - the contract names it
+    """No registered plugin answered a dispatched command."""
+
+
+class PluginError(MindhooksError):
+    """A plugin breaks the hook contract, or its name is taken."""
+
+
+class ScorerError(MindhooksError):
+    """A scorer could not be built, could not answer, or answered wrongly."""

@@ -1,0 +1,84 @@
+"""From an entry point to a plugin object or a scorer."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from mindhooks._complaints import Origin
+from mindhooks._errors import PluginError, ScorerError
+from mindhooks._scorer import Scorer
+from mindhooks._specs import PROJECT
+
+SCORERS = "mindhooks.scorers"
+"""Entry-point group of scorers."""
+
+
+@dataclass(frozen=True, slots=True)
+class PluginInfo:
+    """What a registry knows of one plugin; ``error`` says why one is not registered."""
+
+    name: str
+    distribution: str | None
+    version: str | None
+    hooks: tuple[str, ...]
+    enabled: bool
+    error: str | None
+
+
+def plugin_entry_points() -> list[tuple[Origin, EntryPoint]]:
+    """All entry points of plugins: mindscore's own first, then by distribution and name."""
+    found = [(_origin(entry), entry) for entry in entry_points(group=PROJECT)]
+    return sorted(
+        found,
+        key=lambda it: (it[0].distribution != "mindscore", it[0].distribution or "", it[0].name),
+    )
+
+
+def _origin(entry: EntryPoint) -> Origin:
+    if entry.dist is None:
+        return Origin(entry.name)
+    return Origin(entry.name, entry.dist.name, entry.dist.version)
+
+
+def load_plugin(entry: EntryPoint, table: Mapping[str, Any]) -> tuple[object, bool]:
+    """The plugin that ``entry`` resolves to, and whether it was made here.
+
+    A class or function is called with a copy of ``table``; anything else is the plugin as it is.
+    """
+    target: Any = entry.load()
+    if not (inspect.isclass(target) or inspect.isroutine(target)):
+        return target, False
+    plugin = target(copy.deepcopy(dict(table)))
+    if inspect.iscoroutine(plugin):
+        plugin.close()
+        raise PluginError("the entry point is async: it must return the plugin itself")
+    if plugin is None:
+        raise PluginError("the entry point returned None instead of a plugin")
+    return plugin, True
+
+
+def find_scorer(name: str) -> EntryPoint:
+    """The entry point of the scorer called ``name``."""
+    known = entry_points(group=SCORERS)
+    for entry in known:
+        if entry.name == name:
+            return entry
+    names = ", ".join(sorted(known.names)) or "none"
+    raise ScorerError(f"server.scorer: no scorer is called {name!r}; installed: {names}")
+
+
+def make_scorer(name: str, factory: Any, table: Mapping[str, Any]) -> Scorer:
+    """Call a scorer's entry point with a copy of the ``[server]`` table."""
+    scorer = factory(copy.deepcopy(dict(table)))
+    wanted = ("model", "score", "generate", "tokenize", "aclose")
+    missing = [attribute for attribute in wanted if not hasattr(scorer, attribute)]
+    if missing:
+        kind = type(scorer).__name__
+        raise ScorerError(f"scorer {name!r} made a {kind} without {', '.join(missing)}")
+    made: Scorer = scorer
+    return made

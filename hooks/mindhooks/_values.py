@@ -1,0 +1,100 @@
+"""What flows produce: scores, candidates and the statistics of a run.
+
+Log-probabilities and divergences are in nats, ``seconds`` in seconds of wall time.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+OutcomeStatus = Literal["scored", "not-due", "past-cutoff", "no-response", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseDivergence:
+    """What removing a memory did to one response.
+
+    ``signed`` is the response's total log-probability with the memory minus the one without;
+    ``divergence`` is ``max(0, signed)``. ``entry_idx`` is the response's index in
+    ``Context.conversation``, ``node_id`` its node's id.
+    """
+
+    entry_idx: int
+    node_id: str
+    divergence: float
+    signed: float
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryScore:
+    """One memory's score: the largest of its ``divergences``.
+
+    ``mode`` is ``"incremental"`` (a window after the memory) or ``"full"`` (a row of the matrix).
+    """
+
+    key: str
+    score: float
+    mode: Literal["incremental", "full"]
+    divergences: tuple[ResponseDivergence, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FinetuneCandidate:
+    """A response that depends on memories the model has not internalised.
+
+    ``context_ids`` is the prompt from the conversation's start up to the response, memories
+    included; ``bare_context_ids`` the same without any memory; ``continuation_ids`` the response.
+    ``alternate_text`` and ``alternate_ids`` are what the model says from the bare context, or
+    ``None`` where nothing was generated.
+    """
+
+    entry_idx: int
+    node_id: str
+    divergence: float
+    response_text: str
+    prior_context: str
+    context_ids: tuple[int, ...]
+    bare_context_ids: tuple[int, ...]
+    continuation_ids: tuple[int, ...]
+    alternate_text: str | None
+    alternate_ids: tuple[int, ...] | None
+    timestamp_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one memory in a run; ``error`` is set when ``status`` is ``"failed"``."""
+
+    status: OutcomeStatus
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryStats:
+    """A memory run at its end.
+
+    ``calls`` counts prompts scored, without retries; ``prompt_tokens`` what was sent;
+    ``computed_tokens`` what ran through the model (``None``: the server does not say).
+    """
+
+    outcomes: Mapping[str, Outcome]
+    calls: int
+    prompt_tokens: int
+    computed_tokens: int | None
+    seconds: float
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FinetuneStats:
+    """A finetune run at its end; ``above_threshold`` counts the candidates emitted."""
+
+    responses_considered: int
+    above_threshold: int
+    threshold: float
+    max_divergence: float
+    calls: int
+    prompt_tokens: int
+    computed_tokens: int | None
+    seconds: float
+    error: str | None = None
