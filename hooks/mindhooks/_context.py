@@ -56,7 +56,7 @@ class Node:
     parts: tuple[Part, ...] = ()
     render: Callable[[frozenset[str]], Sequence[int]] | None = None
 
-    def keys(self) -> Iterator[str]:
+    def memory_keys(self) -> Iterator[str]:
         """Every memory key this node bears, its own and its parts', in order, repeats included."""
         if self.memory_key is not None:
             yield self.memory_key

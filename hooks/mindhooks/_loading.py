@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -53,7 +53,8 @@ def load_plugin(entry: EntryPoint, table: Mapping[str, Any]) -> tuple[object, bo
     target: Any = entry.load()
     if not (inspect.isclass(target) or inspect.isroutine(target)):
         return target, False
-    plugin = target(copy.deepcopy(dict(table)))
+    build: Callable[[dict[str, Any]], object] = target
+    plugin = build(copy.deepcopy(dict(table)))
     if inspect.iscoroutine(plugin):
         plugin.close()
         raise PluginError("the entry point is async: it must return the plugin itself")

@@ -1,0 +1,22 @@
+"""Leave-one-out divergence of an agent's memories: the default plugins of ``mindhooks``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mindscore.leave_one_out import score_memory
+    from mindscore.train import send_to_train
+
+__all__ = ["score_memory", "send_to_train"]
+
+_HOMES = {"score_memory": "mindscore.leave_one_out", "send_to_train": "mindscore.train"}
+
+
+def __getattr__(name: str) -> Any:
+    # On first use: sending needs aiohttp and the store, which are slow to import.
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,149 @@
+"""The configuration's types and rules (the TOML tables, one struct each)."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from mindscore.errors import ConfigError
+
+T = TypeVar("T")
+
+# msgspec lets infinity pass a lower bound alone.
+_FINITE = 1e300
+Positive = Annotated[float, Meta(gt=0, le=_FINITE)]
+NonNegative = Annotated[float, Meta(ge=0, le=_FINITE)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+Count = Annotated[int, Meta(ge=0)]
+AtLeastOne = Annotated[int, Meta(ge=1)]
+Name = Annotated[str, Meta(min_length=1)]
+
+
+class _Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A TOML table: unknown keys are errors."""
+
+
+class ServerSettings(_Table, frozen=True):
+    """``[server]``: which model scores, and how it is reached."""
+
+    scorer: Name = "local"
+    base_url: str = ""
+    model: str = "smollm2"
+    tokenizer: str = ""
+    chat_template: Literal["chatml"] = "chatml"
+    api_key_env: str = "MINDSCORE_API_KEY"
+    api_key_file: str = ""
+    timeout_s: Positive = 300.0
+    deadline_s: Positive = 900.0
+    max_attempts: AtLeastOne = 5
+    concurrency: AtLeastOne = 4
+    priority: int = 5
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+class MemorySettings(_Table, frozen=True):
+    """``[memory]``: when a memory is due, and what it is judged by."""
+
+    interval_s: NonNegative = 3600
+    response_window: AtLeastOne = 50
+    token_cutoff: Fraction = 0.6
+    min_divergence: NonNegative = 0.01
+    ewma_alpha: Annotated[float, Meta(gt=0, le=1)] = 0.3
+
+
+class FinetuneSettings(_Table, frozen=True):
+    """``[finetune]``: which responses become candidates."""
+
+    threshold: NonNegative = 1.0
+    window_fraction: Fraction = 0.5
+    prior_messages: Count = 2
+    generate_alternates: bool = False
+    max_alternate_tokens: AtLeastOne = 256
+
+
+class StoreSettings(_Table, frozen=True):
+    """``[store]``: where scores are kept, and for which agent."""
+
+    url: str = ""
+    namespace: Name = "default"
+
+
+class PluginSettings(_Table, frozen=True):
+    """``[plugins]``: which are off, and each one's own table."""
+
+    disabled: list[str] = field(default_factory=list)
+    listener_timeout_s: Positive = 30.0
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+class Settings(_Table, frozen=True):
+    """The whole configuration, defaults filled in."""
+
+    server: ServerSettings = field(default_factory=ServerSettings)
+    memory: MemorySettings = field(default_factory=MemorySettings)
+    finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
+    store: StoreSettings = field(default_factory=StoreSettings)
+    plugins: PluginSettings = field(default_factory=PluginSettings)
+
+
+_TABLES: dict[str, type[_Table]] = {
+    "": Settings,
+    "server": ServerSettings,
+    "memory": MemorySettings,
+    "finetune": FinetuneSettings,
+    "store": StoreSettings,
+    "plugins": PluginSettings,
+}
+_TOML_NAMES = {
+    "object": "a table",
+    "array": "an array",
+    "str": "a string",
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "null": "nothing",
+}
+
+
+def parse_settings(tables: Mapping[str, Any]) -> Settings:
+    """The settings in parsed TOML, checked, with every default filled in.
+
+    Raises:
+        ConfigError: names the key and what was expected of it.
+    """
+    return parse_table(tables, Settings, "")
+
+
+def parse_table(table: Mapping[str, Any], kind: type[T], name: str) -> T:
+    """One table as the struct ``kind``; ``name`` is its dotted name, for errors.
+
+    Raises:
+        ConfigError: names the key and what was expected of it.
+    """
+    try:
+        return msgspec.convert(table, kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_explain(str(error), kind, name)) from None
+
+
+def _explain(message: str, kind: type, name: str) -> str:
+    problem, _, path = message.partition(" - at `$")
+    key = ".".join(part for part in (name, path.rstrip("`").lstrip(".")) if part)
+    if unknown := re.search(r"unknown field `(.*)`", problem):
+        known = [f.name for f in msgspec.structs.fields(_TABLES.get(key, kind))]
+        near = difflib.get_close_matches(unknown[1], known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+        full = f"{key}.{unknown[1]}" if key else unknown[1]
+        return f"{full}: unknown key; {hint}"
+    if problem.startswith("Invalid enum value"):
+        table, _, last = key.rpartition(".")
+        allowed = get_args(get_type_hints(_TABLES.get(table, kind))[last])
+        expected = " or ".join(repr(value) for value in allowed)
+        return f"{key}: expected {expected}, got {problem.removeprefix('Invalid enum value ')}"
+    problem = re.sub(r"`(\w+)`", lambda it: _TOML_NAMES.get(it[1], it[1]), problem)
+    return f"{key}: {problem[:1].lower()}{problem[1:]}"

@@ -1,0 +1,34 @@
+"""Errors of mindscore's own, all under ``MindhooksError``.
+
+MindhooksError
+├── ConfigError      a key, type or value in the configuration
+├── TranscriptError  a line of a transcript
+├── StoreError       the store cannot be opened, read or written
+└── TrainError       the trainer did not accept what was sent
+"""
+
+from mindhooks import MindhooksError
+
+
+class ConfigError(MindhooksError):
+    """The configuration is wrong; the text names the file, the key and what was expected."""
+
+
+class TranscriptError(MindhooksError):
+    """A transcript is not valid; the text names the file, the line and the reason."""
+
+
+class StoreError(MindhooksError):
+    """The store cannot be opened, read or written; the text says where and why."""
+
+
+class TrainError(MindhooksError):
+    """Nothing was sent to the trainer, or it did not accept it."""
+
+
+def reason(error: BaseException) -> str:
+    """What to tell an operator about ``error``: its text, with its type where it is not ours."""
+    text = " ".join(str(error).split())
+    if isinstance(error, MindhooksError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,1 @@
+"""The default flows, one plugin each."""

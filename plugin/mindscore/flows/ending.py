@@ -1,0 +1,32 @@
+"""However a run ends, its end is reported once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from mindhooks import MindhooksError
+from mindscore.errors import reason
+
+
+@contextmanager
+def reported(report: Callable[[str | None], None]) -> Iterator[None]:
+    """Run the body, then ``report`` what failed in it, in words, or ``None``.
+
+    An error that is meant for the operator ends here; any other goes on to the task handle, which
+    logs it.
+    """
+    error: str | None = None
+    try:
+        yield
+    except asyncio.CancelledError:
+        error = "cancelled"
+        raise
+    except MindhooksError as failure:
+        error = reason(failure)
+    except BaseException as failure:
+        error = reason(failure)
+        raise
+    finally:
+        report(error)

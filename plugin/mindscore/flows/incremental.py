@@ -1,0 +1,45 @@
+"""The background pass: the memories that are due, oldest-scored first, each over its window."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from mindhooks import Outcome
+from mindscore.flows.memory_run import MemoryRun, Row
+from mindscore.leave_one_out import compare, prompt_with, prompt_without
+from mindscore.memories import Memory, past_cutoff, response_window, responses
+from mindscore.store import Store
+
+
+async def score_due(run: MemoryRun) -> None:
+    """Score every memory that is due and has been in the conversation for long enough."""
+    settings, context = run.settings.memory, run.context
+    last = await Store(run.settings.store).last_scored(run.meter.scorer.model)
+    due = [m for m in run.memories if _is_due(last.get(m.key), settings.interval_s)]
+    late = past_cutoff(context, due, settings.token_cutoff)
+    windows = {m: response_window(context, m.position, settings.response_window) for m in due}
+    ready = []
+    for memory in run.memories:
+        if memory not in windows:
+            run.settle([memory], Outcome("not-due"))
+        elif memory.key in late:
+            run.settle([memory], Outcome("past-cutoff"))
+        elif not responses(context, windows[memory]):
+            run.settle([memory], Outcome("no-response"))
+        else:
+            ready.append(memory)
+    ready.sort(key=lambda memory: (last.get(memory.key, -math.inf), memory.position))
+
+    async def measure(memory: Memory) -> Row:
+        window = windows[memory]
+        with_ = prompt_with(context, window)
+        without = prompt_without(context, window, memory.key)
+        return await compare(run.meter, context, window, with_, without)
+
+    await run.score_each(ready, "incremental", measure)
+
+
+def _is_due(last_scored: float | None, interval_s: float) -> bool:
+    # An interval of 0 means always, even where the clock was set back since.
+    return last_scored is None or interval_s == 0 or time.time() - last_scored >= interval_s

@@ -1,0 +1,114 @@
+"""One run of memory-scoring, of either kind: what it reads, settles, spends and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import aclosing
+from typing import Literal
+
+from mindhooks import (
+    Activity,
+    Context,
+    MemoryScore,
+    MemoryStats,
+    Mind,
+    Outcome,
+    Registry,
+    ResponseDivergence,
+)
+from mindscore.config import Settings, parse_settings
+from mindscore.divergence import Meter, Usage
+from mindscore.errors import reason
+from mindscore.flows.ahead import ahead
+from mindscore.flows.ending import reported
+from mindscore.memories import Memory, find_memories
+
+Row = tuple[ResponseDivergence, ...]
+
+
+class MemoryRun:
+    """Keeps the mind's state true while a flow runs, and settles every memory with an outcome.
+
+    ``settings``, ``context``, ``memories`` and ``meter`` are read once, at the start.
+    """
+
+    settings: Settings
+    context: Context
+    meter: Meter
+    activity: Activity
+
+    def __init__(self, mind: Mind, registry: Registry, only: frozenset[str]) -> None:
+        self.mind = mind
+        self.registry = registry
+        self.memories: list[Memory] = []
+        self.outcomes: dict[str, Outcome] = {}
+        self._only = only
+        self._usage = Usage()
+
+    async def carry_out(self, flow: Callable[[MemoryRun], Awaitable[None]]) -> None:
+        """Run ``flow`` from the flag's setting to the statistics, however it ends."""
+        self.mind.state.scoring_in_flight = True
+        self.mind.changed()
+        with reported(self._report):
+            await self._read()
+            line = "scoring: baseline"
+            with self.mind.activity(line) as self.activity:
+                self.activity.update(line, 0, len(self.memories))
+                await flow(self)
+
+    async def _read(self) -> None:
+        self.settings = parse_settings(self.registry.settings)
+        self.meter = Meter(await self.registry.scorer(), self._usage)
+        self.context = await self.mind.context()
+        found = find_memories(self.context)
+        self.memories = [m for m in found if not self._only or m.key in self._only]
+
+    async def score_each(
+        self,
+        memories: list[Memory],
+        mode: Literal["incremental", "full"],
+        measure: Callable[[Memory], Awaitable[Row]],
+        take: Callable[[Memory, Row], None] = lambda _memory, _row: None,
+    ) -> None:
+        """Measure each memory, ``server.concurrency`` at once, and emit the scores in order.
+
+        ``take`` gets a row before its score is emitted. A memory that fails stops no other.
+        """
+        total = len(memories)
+        turns = ahead(measure, memories, self.settings.server.concurrency)
+        async with aclosing(turns):
+            done = 0
+            async for memory, measuring in turns:
+                done += 1
+                self.activity.update(f"scoring: {done}/{total} {memory.key}", done, total)
+                row = await measuring
+                if isinstance(row, Exception):
+                    self.settle([memory], Outcome("failed", reason(row)))
+                    continue
+                take(memory, row)
+                self.settle([memory], Outcome("scored"))
+                score = max(response.divergence for response in row)
+                await self.registry.emit_score(MemoryScore(memory.key, score, mode, row))
+
+    def settle(self, memories: Iterable[Memory], outcome: Outcome) -> None:
+        """Say what became of ``memories``."""
+        self.outcomes.update({memory.key: outcome for memory in memories})
+
+    def _report(self, error: str | None) -> None:
+        if error is not None:
+            left = [m for m in self.memories if m.key not in self.outcomes]
+            self.settle(left, Outcome("failed", error))
+        failed = {k: o.error for k, o in self.outcomes.items() if o.status == "failed"}
+        if failed and error is None:
+            key, first = next(iter(failed.items()))
+            error = f"{len(failed)} of {len(self.memories)} memories failed; {key}: {first}"
+        self.mind.state.memory_last_run = MemoryStats(
+            outcomes={m.key: self.outcomes[m.key] for m in self.memories},
+            calls=self._usage.calls,
+            prompt_tokens=self._usage.prompt_tokens,
+            computed_tokens=self._usage.computed_tokens,
+            seconds=self._usage.seconds,
+            error=error,
+        )
+        self.mind.state.scoring_in_flight = False
+        self.mind.changed()

@@ -1,0 +1,69 @@
+"""Which memories a conversation holds, where, and which responses judge them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import accumulate
+
+from mindhooks import Context, Node, Role
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """A memory key at its first position: its conversation index, or 0 in system and identity."""
+
+    key: str
+    position: int
+
+
+def find_memories(context: Context) -> list[Memory]:
+    """Every distinct key, of nodes and parts alike, in prompt order."""
+    positions: dict[str, int] = {}
+    for node in (*context.system, *context.identity):
+        for key in node.memory_keys():
+            positions.setdefault(key, 0)
+    for index, node in enumerate(context.conversation):
+        for key in node.memory_keys():
+            positions.setdefault(key, index)
+    return [Memory(key, position) for key, position in positions.items()]
+
+
+def is_response(node: Node) -> bool:
+    """Whether the model produced something in this node, so that it can be scored."""
+    return node.role == Role.ASSISTANT and node.body[0] != node.body[1]
+
+
+def assistant_indexes(context: Context, window: range) -> list[int]:
+    """The conversation indexes of the assistant nodes in ``window``, with or without a body."""
+    return [i for i in window if context.conversation[i].role == Role.ASSISTANT]
+
+
+def responses(context: Context, window: range) -> dict[str, int]:
+    """The responses in ``window``: node id to conversation index, in order."""
+    return {context.conversation[i].id: i for i in window if is_response(context.conversation[i])}
+
+
+def whole(context: Context) -> range:
+    """The window that is the whole conversation."""
+    return range(len(context.conversation))
+
+
+def response_window(context: Context, position: int, count: int) -> range:
+    """From ``position`` up to and including the ``count``-th assistant node from there, or all."""
+    rest = range(position, len(context.conversation))
+    seen = assistant_indexes(context, rest)
+    return range(position, seen[count - 1] + 1) if len(seen) >= count else rest
+
+
+def past_cutoff(context: Context, memories: Iterable[Memory], cutoff: float) -> set[str]:
+    """The keys after whose position too little of the conversation is left to judge them by.
+
+    Those at which the conversation's cumulative tokens, the node at the position included, exceed
+    the fraction ``cutoff`` of all.
+    """
+    cumulative = list(accumulate(len(node.token_ids) for node in context.conversation))
+    if not cumulative:
+        return set()
+    limit = cutoff * cumulative[-1]
+    return {memory.key for memory in memories if cumulative[memory.position] > limit}

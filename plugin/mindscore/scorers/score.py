@@ -1,0 +1,118 @@
+"""The ``score`` scorer: the original protocol, totals of ranges from one POST per prompt."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from mindhooks import Generated, Image, RangeScore, ScorerError, WirePrompt
+from mindscore.config import ServerSettings, parse_table
+from mindscore.divergence import implausible
+from mindscore.scorers.tokenizer import FileTokenizer
+from mindscore.scorers.wire import WireClient
+
+
+class _Total(Struct):
+    total_logprob: float
+
+
+class _Scores(Struct):
+    scores: list[_Total]
+
+
+class _Choice(Struct):
+    text: str
+    token_ids: tuple[int, ...] | None = None
+
+
+class _Completion(Struct):
+    choices: list[_Choice]
+
+
+class ScoreScorer:
+    """``POST /score`` with token ids and ranges; ``POST /completions`` for alternates."""
+
+    def __init__(self, table: Mapping[str, Any]) -> None:
+        self._settings = parse_table(table, ServerSettings, "server")
+        self._client = WireClient(self._settings)
+        self.model = self._settings.model
+        file = self._settings.tokenizer
+        self._tokenizer = FileTokenizer(Path(file)) if file else None
+
+    async def score(self, prompts: Sequence[WirePrompt]) -> list[list[RangeScore]]:
+        """Each prompt's totals; ``server.concurrency`` requests at once, one per prompt."""
+        tasks = [asyncio.create_task(self._score_one(prompt)) for prompt in prompts]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _score_one(self, prompt: WirePrompt) -> list[RangeScore]:
+        if not prompt.ranges:
+            return []
+        body = {
+            "model": self.model,
+            "prompt": prompt.tokens,
+            "score_ranges": prompt.ranges,
+            "logprobs": 1,
+            "priority": self._settings.priority,
+            **_images(prompt.images),
+        }
+        answer = await self._client.post("/score", body, _Scores)
+        where = f"{self._client.base_url}/score"
+        if len(answer.scores) != len(prompt.ranges):
+            raise ScorerError(
+                f"{where}: scores: asked for {len(prompt.ranges)}, got {len(answer.scores)}; "
+                "the server does not score every range: update it, or use another scorer"
+            )
+        for number, score in enumerate(answer.scores):
+            if wrong := implausible(score.total_logprob):
+                raise ScorerError(f"{where}: scores[{number}].total_logprob: {wrong}")
+        return [RangeScore(score.total_logprob) for score in answer.scores]
+
+    async def generate(
+        self, prompt: WirePrompt, *, max_tokens: int, stop: Sequence[int]
+    ) -> Generated:
+        """Greedy, from token ids; the answer's ids where the server returns them."""
+        body = {
+            "model": self.model,
+            "prompt": prompt.tokens,
+            "max_tokens": max_tokens,
+            "temperature": 0,
+            "stop_token_ids": list(stop),
+            "return_token_ids": True,
+            "priority": self._settings.priority,
+            **_images(prompt.images),
+        }
+        answer = await self._client.post("/completions", body, _Completion)
+        if not answer.choices:
+            raise ScorerError(f"{self._client.base_url}/completions: choices: is empty")
+        choice = answer.choices[0]
+        return Generated(choice.token_ids, choice.text)
+
+    async def tokenize(self, text: str) -> list[int]:
+        """By ``server.tokenizer``: the protocol itself cannot tokenise."""
+        if self._tokenizer is None:
+            raise ScorerError(
+                "the score protocol cannot tokenise: set server.tokenizer to the model's "
+                "tokenizer.json, or give token_ids in the transcript"
+            )
+        return await self._tokenizer.tokenize(text)
+
+    async def aclose(self) -> None:
+        """Close the session."""
+        await self._client.aclose()
+
+
+def _images(images: Sequence[Image]) -> dict[str, Any]:
+    if not images:
+        return {}
+    encoded = [f"data:{it.mime};base64,{base64.b64encode(it.data).decode()}" for it in images]
+    return {"multi_modal_data": {"image": encoded}}

@@ -1,0 +1,44 @@
+"""A ``tokenizer.json``, for servers that do not tokenise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mindhooks import ScorerError, in_thread
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+class FileTokenizer:
+    """The tokenizer in a file; read on first use."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._tokenizer: Tokenizer | None = None
+
+    async def tokenize(self, text: str) -> list[int]:
+        """The ids of ``text``; special tokens in it are recognised, none is added.
+
+        Raises:
+            ScorerError: the file cannot be read.
+        """
+        return await in_thread(self._encode, text)
+
+    def _encode(self, text: str) -> list[int]:
+        if self._tokenizer is None:
+            self._tokenizer = self._load()
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def _load(self) -> Tokenizer:
+        from tokenizers import Tokenizer
+
+        try:
+            return Tokenizer.from_file(str(self._file))
+        # The library raises Exception itself.
+        except Exception as error:
+            raise ScorerError(
+                f"server.tokenizer: {self._file} is not a readable tokenizer.json: {error}"
+            ) from error

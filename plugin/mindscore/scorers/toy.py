@@ -1,0 +1,77 @@
+"""The toy scorer: exact, analytic, instant, without a model; for tests, docs and plugin authors.
+
+A token is likely where it has been seen before: with ``n`` tokens before it, ``c`` of them equal to
+it, its probability is ``(c + PRIOR / VOCABULARY) / (n + PRIOR)`` (additive smoothing of a unigram
+model: Lidstone, with ``lambda = PRIOR / VOCABULARY``). So a memory that holds the words of a
+response makes it likelier, and one that does not makes it a little less likely.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mindhooks import Generated, RangeScore, Scores, WirePrompt
+
+VOCABULARY = 2**20
+PRIOR = 16.0
+
+_WORD = re.compile(r"<\|\w+\|>|\w+|\n|[^\w\s]")
+
+
+class ToyScorer:
+    """Tokens are words: an id is the CRC-32 of a word, modulo the vocabulary."""
+
+    model = "toy"
+
+    def __init__(self, table: Mapping[str, Any] | None = None) -> None:
+        del table
+        self._words: dict[int, str] = {}
+
+    async def score(self, prompts: Sequence[WirePrompt]) -> list[list[RangeScore]]:
+        """Every range's total and values; every token of a prompt counts as computed."""
+        computed = sum(len(prompt.tokens) for prompt in prompts)
+        return Scores([_score(prompt) for prompt in prompts], computed)
+
+    async def generate(
+        self, prompt: WirePrompt, *, max_tokens: int, stop: Sequence[int]
+    ) -> Generated:
+        """Continue with the likeliest token each time: the most frequent, then the smallest."""
+        counts, said = Counter(prompt.tokens), list[int]()
+        while len(said) < max_tokens and counts:
+            token = min(counts, key=lambda it: (-counts[it], it))
+            counts[token] += 1
+            said.append(token)
+            if token in stop:
+                break
+        spoken = (self._words.get(token, f"<{token}>") for token in said if token not in stop)
+        return Generated(tuple(said), " ".join(spoken))
+
+    async def tokenize(self, text: str) -> list[int]:
+        """One id per word, mark, line end or ``<|special|>``; spaces are dropped."""
+        words = _WORD.findall(text)
+        ids = [zlib.crc32(word.encode()) % VOCABULARY for word in words]
+        self._words.update(zip(ids, words, strict=True))
+        return ids
+
+    async def aclose(self) -> None:
+        """Nothing to let go of."""
+
+
+def _score(prompt: WirePrompt) -> list[RangeScore]:
+    wanted = {index for start, end in prompt.ranges for index in range(start, end)}
+    counts: Counter[int] = Counter()
+    logprobs = {}
+    for index, token in enumerate(prompt.tokens):
+        if index in wanted:
+            logprobs[index] = math.log((counts[token] + PRIOR / VOCABULARY) / (index + PRIOR))
+        counts[token] += 1
+    answers = []
+    for start, end in prompt.ranges:
+        values = tuple(logprobs[index] for index in range(start, end))
+        answers.append(RangeScore(math.fsum(values), values))
+    return answers

@@ -1,0 +1,96 @@
+"""A SQLite file through SQLAlchemy Core: one transaction at a time, safe beside other processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.pool import NullPool
+
+from mindhooks import in_thread
+from mindscore.errors import StoreError
+from mindscore.store.schema import VERSION, metadata
+
+T = TypeVar("T")
+
+BUSY_TIMEOUT_S = 30
+
+
+class Database:
+    """Runs functions in transactions, each in a worker thread on a connection of its own."""
+
+    def __init__(self, url: str) -> None:
+        self._url = _file_url(url)
+        self._engine = create_engine(
+            self._url, poolclass=NullPool, connect_args={"timeout": BUSY_TIMEOUT_S}
+        )
+        event.listen(self._engine, "connect", _on_connect)
+        event.listen(self._engine, "begin", _on_begin)
+
+    async def transact(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work`` in a transaction that is committed at its end, or not at all.
+
+        Raises:
+            StoreError: the file cannot be opened, read or written, or a newer version wrote it.
+        """
+        return await in_thread(self._transact, work)
+
+    def _transact(self, work: Callable[[Connection], T]) -> T:
+        file = Path(str(self._url.database))
+        try:
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not file.exists():
+                file.touch(mode=0o600)
+            with self._engine.begin() as connection:
+                _require_schema(connection, file)
+                return work(connection)
+        except DBAPIError as error:
+            raise StoreError(f"the store {file}: {error.orig}") from error
+        except OSError as error:
+            raise StoreError(f"the store {file}: {error.strerror or error}") from error
+
+
+def _file_url(url: str) -> URL:
+    if not url:
+        import platformdirs
+
+        file = platformdirs.user_data_path("mindscore") / "store.sqlite3"
+        return URL.create("sqlite", database=str(file))
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        parsed = None
+    if parsed is None or parsed.drivername != "sqlite" or not parsed.database:
+        raise StoreError(
+            f'store.url: expected "" or "sqlite:///FILE" (absolute: four slashes), got {url!r}'
+        )
+    return parsed
+
+
+def _on_connect(connection: Any, _: object) -> None:
+    # Python's driver would begin transactions by itself, and late: after the first read.
+    connection.isolation_level = None
+    connection.execute("PRAGMA synchronous = FULL")
+
+
+def _on_begin(connection: Connection) -> None:
+    # A transaction that reads first and writes later would fail at once where another process
+    # wrote in between; one that takes the lock at its beginning waits for it.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _require_schema(connection: Connection, file: Path) -> None:
+    version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+    if version == VERSION:
+        return
+    if version != 0:
+        raise StoreError(
+            f"the store {file} has schema version {version}, this mindscore knows {VERSION}: "
+            "use the mindscore that wrote it, or another file"
+        )
+    metadata.create_all(connection)
+    connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")

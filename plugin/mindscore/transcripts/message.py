@@ -1,0 +1,80 @@
+"""One message of a transcript, before it is tokenised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mindhooks import Image, MindhooksError, Node, Part, Role
+from mindscore.transcripts.chatml import ChatML
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a file says of one message; ``token_ids`` and ``body`` where it gives them."""
+
+    id: str
+    role: Role
+    text: str
+    key: str | None
+    parts: tuple[Part, ...]
+    timestamp_ns: int | None
+    images: tuple[Image, ...]
+    token_ids: tuple[int, ...] | None
+    body: tuple[int, int] | None
+
+    def keys(self) -> list[str]:
+        """The memory keys it bears, its own first."""
+        keys = [self.key, *(part.memory_key for part in self.parts)]
+        return [key for key in keys if key is not None]
+
+    async def node(self, chatml: ChatML) -> Node:
+        """The message as a node of a context."""
+        token_ids, body = self.token_ids, self.body
+        if token_ids is None:
+            token_ids, span = await chatml.render(self.role, self.text)
+            body = span if self.role == Role.ASSISTANT else None
+        return Node(
+            id=self.id,
+            role=self.role,
+            text=self.text,
+            token_ids=token_ids,
+            body=body or (0, 0),
+            memory_key=self.key,
+            timestamp_ns=self.timestamp_ns,
+            images=self.images,
+            parts=self.parts,
+            render=await self._renderings(chatml),
+        )
+
+    async def _renderings(self, chatml: ChatML) -> Renderings | None:
+        keys = frozenset(part.memory_key for part in self.parts if part.memory_key is not None)
+        if not keys:
+            return None
+        wanted = {keys}
+        for key in keys:
+            wanted |= {frozenset({key}), keys - {key}}
+        ready = {}
+        for skipped in wanted:
+            text = "".join(part.text for part in self.parts if part.memory_key not in skipped)
+            ready[skipped], _ = await chatml.render(self.role, text)
+        return Renderings(self.id, ready)
+
+
+@dataclass(frozen=True, slots=True)
+class Renderings:
+    """A node's ids without some of its memories: one, all, or all but one.
+
+    Prepared beforehand, because a node renders synchronously and a tokenizer may be far away.
+    """
+
+    node_id: str
+    ready: dict[frozenset[str], tuple[int, ...]]
+
+    def __call__(self, skipped: frozenset[str]) -> Sequence[int]:
+        if skipped not in self.ready:
+            raise MindhooksError(
+                f"node {self.node_id!r} can leave out one, all, or all but one of its memories, "
+                f"not {len(skipped)} of them"
+            )
+        return self.ready[skipped]

@@ -1,0 +1,175 @@
+"""The native format: JSON Lines, one message a line, in order."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from mindhooks import Context, Image, Part, Role
+from mindscore.errors import TranscriptError
+from mindscore.transcripts.chatml import ChatML, Tokenize
+from mindscore.transcripts.message import Message
+from mindscore.transcripts.timestamps import parse_timestamp
+
+Key = Annotated[str, Meta(min_length=1)]
+TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Section = Literal["system", "identity", "conversation"]
+
+
+class _Part(Struct, forbid_unknown_fields=True):
+    text: str
+    key: Key | None = None
+
+
+class _Image(Struct, forbid_unknown_fields=True):
+    mime: Key
+    data: bytes
+
+
+class _Line(Struct, forbid_unknown_fields=True):
+    role: Literal["system", "identity", "memory", "user", "assistant", "tool"]
+    content: str | list[_Part]
+    key: Key | None = None
+    section: Literal["identity", "conversation"] | None = None
+    timestamp: str | None = None
+    id: Key | None = None
+    token_ids: list[TokenId] | None = None
+    body: tuple[int, int] | None = None
+    images: list[_Image] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """A conversation as a file tells it, not tokenised yet."""
+
+    file: Path
+    system: tuple[Message, ...]
+    identity: tuple[Message, ...]
+    conversation: tuple[Message, ...]
+
+    def keys(self) -> list[str]:
+        """Every distinct memory key, in prompt order."""
+        messages = (*self.system, *self.identity, *self.conversation)
+        return list(dict.fromkeys(key for message in messages for key in message.keys()))
+
+    def responses(self) -> list[tuple[int, str]]:
+        """Index and node id of every assistant message of the conversation."""
+        return [(i, m.id) for i, m in enumerate(self.conversation) if m.role == Role.ASSISTANT]
+
+    async def context(self, tokenize: Tokenize) -> Context:
+        """The snapshot, rendered with the model's tokenizer.
+
+        Raises:
+            ScorerError: the tokenizer failed.
+        """
+        chatml = ChatML(tokenize)
+        return Context(
+            tuple([await message.node(chatml) for message in self.system]),
+            tuple([await message.node(chatml) for message in self.identity]),
+            tuple([await message.node(chatml) for message in self.conversation]),
+        )
+
+
+def read_transcript(file: Path) -> Transcript:
+    """Read a native transcript.
+
+    Raises:
+        TranscriptError: names the file, the line and the reason.
+    """
+    sections: dict[Section, list[Message]] = {"system": [], "identity": [], "conversation": []}
+    lines_by_id: dict[str, int] = {}
+    digest = b""
+    spoken = False
+    for number, raw in _lines(file):
+        try:
+            line = _decode(raw)
+            spoken = spoken or line.role in ("user", "assistant")
+            digest = hashlib.blake2b(digest + msgspec.json.encode(line), digest_size=8).digest()
+            message = _message(line, line.id or digest.hex())
+            earlier = lines_by_id.setdefault(message.id, number)
+            if earlier != number:
+                raise ValueError(f"the id {message.id!r} is taken by line {earlier}")
+        except ValueError as error:
+            _refuse(file, number, error)
+        sections[_section(line, spoken)].append(message)
+    if not lines_by_id:
+        raise TranscriptError(f"{file}: holds no messages")
+    return Transcript(file, *(tuple(messages) for messages in sections.values()))
+
+
+def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise TranscriptError(f"{file}: cannot be read: {error.strerror or error}") from None
+    for number, raw in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        if raw.strip():
+            yield number, raw
+
+
+def _refuse(file: Path, number: int, error: ValueError) -> NoReturn:
+    # msgspec speaks of JSON paths such as `$.content`.
+    reason = str(error).replace("$.", "").replace("`", "'")
+    raise TranscriptError(f"{file}, line {number}: {reason}") from None
+
+
+def _decode(raw: bytes) -> _Line:
+    try:
+        return msgspec.json.decode(raw, type=_Line)
+    except UnicodeDecodeError:
+        raise ValueError("is not UTF-8") from None
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError as error:
+        raise ValueError(f"is not valid JSON: {error}") from None
+
+
+def _section(line: _Line, spoken: bool) -> Section:
+    if line.section is not None:
+        return line.section
+    if line.role == "identity" or (line.role == "memory" and not spoken):
+        return "identity"
+    return "system" if line.role == "system" and not spoken else "conversation"
+
+
+def _message(line: _Line, id_: str) -> Message:
+    plain = isinstance(line.content, str)
+    parts = [] if isinstance(line.content, str) else line.content
+    if line.role == "memory" and line.key is None:
+        raise ValueError("a memory needs a 'key'")
+    if line.role != "memory" and line.key is not None:
+        raise ValueError(f"'key' goes with role 'memory' only, not with {line.role!r}")
+    if line.role == "assistant" and any(part.key is not None for part in parts):
+        raise ValueError("a response holds no memories: 'key' in a part of an assistant line")
+    if line.token_ids is not None and not plain:
+        raise ValueError("'token_ids' goes with a plain 'content' only")
+    return Message(
+        id=id_,
+        role=Role.SYSTEM if line.role == "identity" else Role(line.role),
+        text=line.content if isinstance(line.content, str) else "".join(p.text for p in parts),
+        key=line.key,
+        parts=tuple(Part(part.text, part.key) for part in parts),
+        timestamp_ns=parse_timestamp(line.timestamp) if line.timestamp is not None else None,
+        images=tuple(Image(image.mime, image.data) for image in line.images),
+        token_ids=None if line.token_ids is None else tuple(line.token_ids),
+        body=_body(line),
+    )
+
+
+def _body(line: _Line) -> tuple[int, int] | None:
+    if line.body is not None:
+        if line.role != "assistant" or line.token_ids is None:
+            raise ValueError("'body' goes with 'token_ids' of an assistant line only")
+        start, end = line.body
+        if not 0 <= start <= end <= len(line.token_ids):
+            raise ValueError(f"'body' is no span of the {len(line.token_ids)} token_ids")
+        return start, end
+    if line.role == "assistant" and line.token_ids is not None:
+        return 0, len(line.token_ids)
+    return None
