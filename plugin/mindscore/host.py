@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 from mindhooks import (
@@ -12,34 +11,93 @@ from mindhooks import (
     Context,
     FinetuneCandidate,
     MemoryScore,
+    MindhooksError,
     MindState,
     Registry,
     hookimpl,
 )
 from mindscore.transcripts import Transcript
 
-ShowActivity = Callable[[str], Activity]
-
 
 class TranscriptMind:
-    """The conversation of a transcript, tokenised by the scorer on first use."""
+    """The conversation of a transcript, tokenised by the registry's scorer on first use.
 
-    def __init__(self, transcript: Transcript, show: ShowActivity) -> None:
+    Registered as a plugin too, it hears scores and candidates: ``hear`` is told of each, and
+    ``scores`` keeps the last by memory.
+    """
+
+    def __init__(
+        self,
+        transcript: Transcript,
+        show: Callable[[str], Activity],
+        hear: Callable[[MemoryScore | FinetuneCandidate], None] = lambda _: None,
+    ) -> None:
         self.state = MindState()
-        self.registry: Registry | None = None
-        self._transcript = transcript
+        self.transcript = transcript
+        self.scores: dict[str, MemoryScore] = {}
+        self.candidates: list[FinetuneCandidate] = []
         self._show = show
+        self._hear = hear
+        self._registry: Registry | None = None
         self._context: Context | None = None
 
     async def context(self) -> Context:
+        if self._registry is None:
+            raise MindhooksError("no registry gives this conversation a tokenizer yet")
         if self._context is None:
-            assert self.registry is not None
-            scorer = await self.registry.scorer()
-            self._context = await self._transcript.context(scorer.tokenize)
+            scorer = await self._registry.scorer()
+            self._context = await self.transcript.context(scorer.tokenize)
         return self._context
 
     def activity(self, message: str) -> Activity:
         return self._show(message)
 
     def changed(self) -> None:
-        """Nothing to wake: results are shown when the command is done."""
+        """Nothing to wake: results are shown as they are heard of, and at the end."""
+
+    @hookimpl
+    def on_score(self, score: MemoryScore) -> None:
+        self.scores[score.key] = score
+        self._hear(score)
+
+    @hookimpl
+    def on_candidate(self, candidate: FinetuneCandidate) -> None:
+        self.candidates.append(candidate)
+        self._hear(candidate)
+
+    def attach(self, registry: Registry) -> None:
+        """Take the registry whose scorer tokenises, and listen to it."""
+        self._registry = registry
+        registry.register(self, name="transcript")
+
+
+class Session:
+    """A transcript's mind and its registry, plugins loaded, for one command or several."""
+
+    def __init__(self, mind: TranscriptMind, settings: Mapping[str, Any]) -> None:
+        self.mind = mind
+        self.registry = Registry(mind, settings)
+
+    async def __aenter__(self) -> Session:
+        self.registry.load_entry_points()
+        self.mind.attach(self.registry)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.registry.aclose()
+
+    async def run(self, command: str) -> None:
+        """Dispatch ``command`` and wait until all that it set going has ended.
+
+        Raises:
+            UnhandledCommand: no plugin took it.
+        """
+        self.mind.scores.clear()
+        self.mind.candidates.clear()
+        self.registry.dispatch(command)
+        await self.registry.wait_idle()

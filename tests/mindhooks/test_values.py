@@ -159,10 +159,3 @@ def test_every_exception_has_the_one_root():
         "UnhandledCommand",
     }
     assert all(issubclass(kind, MindhooksError) for kind in exceptions)
-
-
-def test_a_node_names_its_own_key_and_those_of_its_parts():
-    parts = (Part("a", "k1"), Part("b"), Part("c", "k2"), Part("d", "k1"))
-    assert list(Node("n", Role.USER, "abcd", (), parts=parts).keys()) == ["k1", "k2", "k1"]
-    assert list(Node("n", Role.MEMORY, "a", (), memory_key="k").keys()) == ["k"]
-    assert list(Node("n", Role.USER, "a", ()).keys()) == []

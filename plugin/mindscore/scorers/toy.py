@@ -20,7 +20,7 @@ from mindhooks import Generated, RangeScore, Scores, WirePrompt
 VOCABULARY = 2**20
 PRIOR = 16.0
 
-_WORD = re.compile(r"<\|\w+\|>|\w+|\n|[^\w\s]")
+_WORD = re.compile(r"<\|\w+\|>|\w+|[^\w\s]")
 
 
 class ToyScorer:
@@ -52,7 +52,7 @@ class ToyScorer:
         return Generated(tuple(said), " ".join(spoken))
 
     async def tokenize(self, text: str) -> list[int]:
-        """One id per word, mark, line end or ``<|special|>``; spaces are dropped."""
+        """One id per word, mark or ``<|special|>``; white space is dropped."""
         words = _WORD.findall(text)
         ids = [zlib.crc32(word.encode()) % VOCABULARY for word in words]
         self._words.update(zip(ids, words, strict=True))

@@ -76,7 +76,7 @@ class WireClient:
             )
             try:
                 async with asyncio.timeout(self._settings.deadline_s):
-                    raw = await attempts(self._attempt, url, data)
+                    raw: bytes = await attempts(self._attempt, url, data)
             except TimeoutError:
                 raise ScorerError(
                     f"{url}: no answer within {self._settings.deadline_s:g} s, retries included "

@@ -23,7 +23,7 @@ class Message:
     token_ids: tuple[int, ...] | None
     body: tuple[int, int] | None
 
-    def keys(self) -> list[str]:
+    def memory_keys(self) -> list[str]:
         """The memory keys it bears, its own first."""
         keys = [self.key, *(part.memory_key for part in self.parts)]
         return [key for key in keys if key is not None]

@@ -56,7 +56,7 @@ class Transcript:
     def keys(self) -> list[str]:
         """Every distinct memory key, in prompt order."""
         messages = (*self.system, *self.identity, *self.conversation)
-        return list(dict.fromkeys(key for message in messages for key in message.keys()))
+        return list(dict.fromkeys(key for message in messages for key in message.memory_keys()))
 
     def responses(self) -> list[tuple[int, str]]:
         """Index and node id of every assistant message of the conversation."""
