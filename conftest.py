@@ -1,9 +1,14 @@
-"""Runs ``async def`` tests, each in an event loop of its own."""
+"""Runs ``async def`` tests, each in a loop of its own, away from the user's files and settings."""
 
 import asyncio
 import inspect
+from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("mindscore", deadline=None, max_examples=60)
+settings.load_profile("mindscore")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -14,3 +19,12 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     arguments = {name: pyfuncitem.funcargs[name] for name in names}
     asyncio.run(asyncio.wait_for(pyfuncitem.obj(**arguments), 60))
     return True
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Configuration and data folders of the test's own; the model cache stays shared."""
+    for name in ("MINDSCORE_CONFIG", "MINDSCORE_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))

@@ -39,7 +39,8 @@ class LocalModel:
         self._model.eval()
         config = self._model.config.get_text_config()
         self._context_length: float = getattr(config, "max_position_embeddings", math.inf)
-        self._vocabulary: int = self._model.get_input_embeddings().num_embeddings
+        embeddings: Any = self._model.get_input_embeddings()
+        self._vocabulary: int = embeddings.num_embeddings
         self._keeps_rows = "logits_to_keep" in inspect.signature(self._model.forward).parameters
 
     def encode(self, text: str) -> list[int]:
