@@ -5,7 +5,13 @@ hooks ``on_trigger``, ``on_score`` and ``on_candidate`` with ``hookimpl``.
 """
 
 from mindhooks._context import Context, Image, Node, Part, Role, WirePrompt
-from mindhooks._errors import MindhooksError, PluginError, ScorerError, UnhandledCommand
+from mindhooks._errors import (
+    MindhooksError,
+    PluginError,
+    ScorerError,
+    UnhandledCommand,
+    UnknownScorer,
+)
 from mindhooks._loading import PluginInfo
 from mindhooks._mind import Activity, Mind, MindState
 from mindhooks._registry import Registry
@@ -49,6 +55,7 @@ __all__ = [
     "TaskHandle",
     "Trigger",
     "UnhandledCommand",
+    "UnknownScorer",
     "WirePrompt",
     "hookimpl",
     "hookspec",

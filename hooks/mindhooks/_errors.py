@@ -4,6 +4,7 @@ MindhooksError
 ├── UnhandledCommand   no registered plugin took a dispatched command
 ├── PluginError        a plugin cannot be registered
 └── ScorerError        a scorer could not be built, or could not answer
+    └── UnknownScorer  no installed scorer has the name that the settings give
 """
 
 
@@ -21,3 +22,7 @@ class PluginError(MindhooksError):
 
 class ScorerError(MindhooksError):
     """A scorer could not be built, could not answer, or answered wrongly."""
+
+
+class UnknownScorer(ScorerError):  # noqa: N818 - as UnhandledCommand
+    """No installed scorer has the name that ``[server] scorer`` gives."""

@@ -10,7 +10,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from mindhooks._complaints import Origin
-from mindhooks._errors import PluginError, ScorerError
+from mindhooks._errors import PluginError, ScorerError, UnknownScorer
 from mindhooks._scorer import Scorer
 from mindhooks._specs import PROJECT
 
@@ -70,7 +70,7 @@ def find_scorer(name: str) -> EntryPoint:
         if entry.name == name:
             return entry
     names = ", ".join(sorted(known.names)) or "none"
-    raise ScorerError(f"server.scorer: no scorer is called {name!r}; installed: {names}")
+    raise UnknownScorer(f"server.scorer: no scorer is called {name!r}; installed: {names}")
 
 
 def make_scorer(name: str, factory: Any, table: Mapping[str, Any]) -> Scorer:

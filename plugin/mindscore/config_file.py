@@ -33,18 +33,14 @@ def user_config_file() -> Path:
     return platformdirs.user_config_path("mindscore") / "config.toml"
 
 
-def find_config_file(given: Path | None) -> Path | None:
-    """The file to read: ``given``, ``$MINDSCORE_CONFIG``, or the user's own where it exists.
+def named_config_file(given: Path | None) -> Path:
+    """The file that counts: ``given``, ``$MINDSCORE_CONFIG``, or the user's own; it may not exist.
 
     Never one in the current folder: a file in a cloned repository must not be able to send a
     conversation elsewhere.
     """
-    if given is not None:
-        return given
-    if named := os.environ.get(ENVIRONMENT):
-        return Path(named)
-    own = user_config_file()
-    return own if own.is_file() else None
+    named = given or os.environ.get(ENVIRONMENT)
+    return Path(named) if named else user_config_file()
 
 
 def load_configuration(given: Path | None, assignments: Iterable[str] = ()) -> Configuration:
@@ -53,14 +49,16 @@ def load_configuration(given: Path | None, assignments: Iterable[str] = ()) -> C
     Raises:
         ConfigError: names the file or assignment, the key, and what was expected.
     """
-    file = find_config_file(given)
+    file: Path | None = named_config_file(given)
+    if file == user_config_file() and not file.is_file():
+        file = None
     tables = _read(file) if file is not None else {}
     try:
         settings = parse_settings(tables)
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from None
     for assignment in assignments:
-        tables = _merge(tables, _assigned(assignment))
+        tables = merge(tables, _assigned(assignment))
         settings = parse_settings(tables)
     return Configuration(tables, settings, file)
 
@@ -152,11 +150,12 @@ def _nested(path: list[str], value: Any) -> dict[str, Any]:
     return tables
 
 
-def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables ``under`` with the values of ``over`` put in, table by table."""
     merged = dict(under)
     for key, value in over.items():
         old = merged.get(key)
         if isinstance(value, Mapping) and isinstance(old, Mapping):
-            value = _merge(old, value)
+            value = merge(old, value)
         merged[key] = value
     return merged

@@ -1,6 +1,7 @@
 """Errors of mindscore's own, all under ``MindhooksError``.
 
 MindhooksError
+├── UsageError       the command line
 ├── ConfigError      a key, type or value in the configuration
 ├── TranscriptError  a line of a transcript
 ├── StoreError       the store cannot be opened, read or written
@@ -8,6 +9,10 @@ MindhooksError
 """
 
 from mindhooks import MindhooksError
+
+
+class UsageError(MindhooksError):
+    """The command line asks for something that cannot be done."""
 
 
 class ConfigError(MindhooksError):

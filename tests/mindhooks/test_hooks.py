@@ -89,9 +89,7 @@ async def test_on_score_and_on_candidate_are_called_once_each_with_what_was_foun
 @pytest.mark.parametrize("taken", ["", "command", "mind", "registry", "registry, command"])
 async def test_on_trigger_may_take_fewer_arguments(taken):
     plugin = {"calls": [], "Trigger": Trigger}
-    exec(
-        f"def on_trigger({taken}):\n    calls.append(({taken}))\n    return Trigger.BUSY", plugin
-    )
+    exec(f"def on_trigger({taken}):\n    calls.append(({taken}))\n    return Trigger.BUSY", plugin)
     mind = StubMind()
     async with Registry(mind, {}) as registry:
         registry.register(SimpleNamespace(on_trigger=hookimpl(plugin["on_trigger"])), name="p")

@@ -17,14 +17,14 @@ class OwnBase(BaseException):
     """Neither an Exception nor any of those that Python knows."""
 
 
-class Mute(Exception):
+class MuteError(Exception):
     """An exception whose text cannot be had."""
 
     def __str__(self):
         raise ValueError("no text")
 
 
-class Wordless(Exception):
+class WordlessError(Exception):
     def __str__(self):
         return None
 
@@ -37,8 +37,8 @@ ERRORS = {
     "OwnBase": (lambda: OwnBase("deep"), "OwnBase: deep"),
     "multi-line": (lambda: ValueError("one\ntwo\r\n\vthree\u2028four"), "one two three four"),
     "no text": (ValueError, "ValueError"),
-    "text raises": (Mute, "Mute"),
-    "text is none": (Wordless, "Wordless"),
+    "text raises": (MuteError, "MuteError"),
+    "text is none": (WordlessError, "WordlessError"),
     "group": (lambda: ExceptionGroup("many", [ValueError("a")]), "ExceptionGroup: many"),
 }
 errors = pytest.mark.parametrize(("error", "said"), ERRORS.values(), ids=ERRORS)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pluggy
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mindhooks import MindhooksError, Registry, Trigger, hookimpl
@@ -41,9 +41,7 @@ async def test_an_async_tryfirst_listener_is_awaited_before_any_other_is_told(
         registry.register(plain(events.append, tryfirst=True), name="plain tryfirst")
         await emit(registry, "a")
         await registry.wait_idle()
-    awaited, queued = (
-        [f"{name} a begins", f"{name} a ends"] for name in ("awaited", "queued")
-    )
+    awaited, queued = ([f"{name} a begins", f"{name} a ends"] for name in ("awaited", "queued"))
     assert events == [*awaited, "a", "a", *queued]
 
 
@@ -129,6 +127,7 @@ async def in_our_order(plugins, score):
 options = st.sampled_from([{}, {"tryfirst": True}, {"trylast": True}])
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(options, max_size=4), max_size=5))
 def test_plain_listeners_are_called_in_pluggys_order(plugins):
     named = [
@@ -219,9 +218,7 @@ async def test_a_flow_does_not_wait_for_a_queued_listener_but_wait_idle_does(
         assert told == ["a", "b"]
 
 
-async def test_a_slow_queued_listener_delays_no_other_listener(
-    emit, plain, asynchronous, settle
-):
+async def test_a_slow_queued_listener_delays_no_other_listener(emit, plain, asynchronous, settle):
     gate, events = asyncio.Event(), []
 
     async def note(label):
@@ -355,9 +352,7 @@ async def test_the_time_limit_does_not_bound_plain_listeners_nor_quick_ones(
     assert complaints() == []
 
 
-async def test_a_time_limit_that_a_host_assigns_holds_from_then_on(
-    emit, asynchronous, complaints
-):
+async def test_a_time_limit_that_a_host_assigns_holds_from_then_on(emit, asynchronous, complaints):
     async with Registry(StubMind(), {}) as registry:
         registry.register(asynchronous(lambda label: asyncio.Event().wait(), tryfirst=True))
         registry.settings = LIMIT

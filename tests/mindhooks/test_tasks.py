@@ -112,9 +112,7 @@ async def test_trigger_starts_a_run_when_idle(runs, settle):
     await handle.wait()
 
 
-async def test_trigger_cancels_the_run_in_flight_and_starts_the_fresh_one_at_its_end(
-    runs, settle
-):
+async def test_trigger_cancels_the_run_in_flight_and_starts_the_fresh_one_at_its_end(runs, settle):
     handle = TaskHandle()
     handle.trigger(runs.factory("a", unwinding=True))
     await settle()
@@ -179,9 +177,7 @@ async def test_a_fresh_run_starts_although_the_old_one_swallows_its_cancellation
     assert events == ["old ends", "fresh"]
 
 
-async def test_a_fresh_run_starts_although_the_old_one_fails_while_it_unwinds(
-    settle, complaints
-):
+async def test_a_fresh_run_starts_although_the_old_one_fails_while_it_unwinds(settle, complaints):
     handle, events = TaskHandle("flow"), []
 
     async def failing():
@@ -406,9 +402,7 @@ async def test_cancel_when_idle_does_nothing():
     await handle.wait()
 
 
-async def test_a_run_that_was_triggered_while_another_is_cancelled_starts_at_its_end(
-    runs, settle
-):
+async def test_a_run_that_was_triggered_while_another_is_cancelled_starts_at_its_end(runs, settle):
     handle = TaskHandle()
     handle.trigger(runs.factory("a", unwinding=True))
     await settle()

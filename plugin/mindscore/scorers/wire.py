@@ -17,6 +17,7 @@ from tenacity.wait import wait_random_exponential
 from mindhooks import ScorerError
 from mindscore.config import ServerSettings
 from mindscore.config_file import read_api_key
+from mindscore.errors import ConfigError
 
 T = TypeVar("T")
 
@@ -39,12 +40,16 @@ class RetriableError(ScorerError):
 
 
 class WireClient:
-    """Posts JSON to one server."""
+    """Posts JSON to one server.
+
+    Raises:
+        ConfigError: ``server.base_url`` is no address, or the API key cannot be read.
+    """
 
     def __init__(self, settings: ServerSettings) -> None:
         self.base_url = settings.base_url.rstrip("/")
         if not self.base_url.startswith(("http://", "https://")):
-            raise ScorerError(
+            raise ConfigError(
                 f"server.base_url: expected the server's http:// or https:// address, "
                 f"got {settings.base_url!r}"
             )

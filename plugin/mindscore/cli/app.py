@@ -1,0 +1,124 @@
+"""The commands and their options; what a command does is imported when it is called."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mindhooks import MindhooksError
+from mindscore.cli import config, store
+from mindscore.cli.options import Assignments, ConfigFile, Json
+from mindscore.cli.status import DONE, FAILED, INTERRUPTED, WRONG
+from mindscore.errors import ConfigError, TranscriptError, UsageError, reason
+
+app = typer.Typer(
+    help="Measure what each memory in an agent's context does to its responses.",
+    add_completion=False,
+    rich_markup_mode=None,
+)
+app.add_typer(config.app, name="config")
+app.add_typer(store.app, name="store")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status.
+
+    0 done; 1 the run failed, wholly or for some memories, or nobody took the command; 2 wrong
+    usage, configuration or input; 130 interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    logging.getLogger("mindhooks").setLevel(logging.DEBUG if debug else logging.INFO)
+    try:
+        status = app([it for it in arguments if it != "--debug"], standalone_mode=False)
+        return status if isinstance(status, int) else DONE
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        # Raised by typer, or by the click under it, depending on its version.
+        if explain := getattr(error, "format_message", None):
+            return _fail(f"{' '.join(explain().split())} See mindscore --help.", WRONG)
+        wrong = isinstance(error, UsageError | ConfigError | TranscriptError)
+        if isinstance(error, MindhooksError):
+            return _fail(reason(error), WRONG if wrong else FAILED)
+        return _fail(f"unexpected {reason(error)} (--debug shows where)", FAILED)
+
+
+def _fail(message: str, status: int) -> int:
+    from mindscore.cli.text import printable
+
+    print(f"mindscore: {printable(message)}", file=sys.stderr)  # noqa: T201
+    return status
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    _debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        raise UsageError("which command? See mindscore --help.")
+
+
+@app.command()
+def demo() -> int:
+    """Score a bundled conversation with the local model: all three flows, a throw-away store."""
+    from mindscore.cli.demo import run_demo
+
+    return run_demo()
+
+
+@app.command()
+def score(
+    transcript: Annotated[Path, typer.Argument(metavar="TRANSCRIPT", help="JSON Lines.")],
+    full: Annotated[
+        bool, typer.Option("--full", help="Every memory against every response.")
+    ] = False,
+    finetune: Annotated[
+        bool, typer.Option("--finetune", help="Responses that depend on the memories.")
+    ] = False,
+    all_: Annotated[
+        bool, typer.Option("--all", help="Score memories that are not due too.")
+    ] = False,
+    memory: Annotated[
+        list[str] | None, typer.Option("--memory", metavar="KEY", help="Only this one.")
+    ] = None,
+    config_file: ConfigFile = None,
+    assignments: Assignments = None,
+    json: Json = False,
+) -> int:
+    """Score the memories of a transcript."""
+    from mindscore.cli.score import Request, run_score
+
+    if full and finetune:
+        raise UsageError("--full and --finetune exclude each other")
+    if finetune and memory:
+        raise UsageError("--memory does not go with --finetune, which removes all memories")
+    request = Request(
+        transcript=transcript,
+        command="score-full" if full else "score-finetune" if finetune else "score",
+        only=tuple(memory or ()),
+        all_due=all_,
+        config_file=config_file,
+        assignments=tuple(assignments or ()),
+        json=json,
+    )
+    return run_score(request)
+
+
+@app.command()
+def plugins(
+    config_file: ConfigFile = None, assignments: Assignments = None, json: Json = False
+) -> int:
+    """List the installed plugins, and the errors of those that did not load."""
+    from mindscore.cli.plugins import run_plugins
+
+    return run_plugins(config_file, assignments or (), json)

@@ -1,0 +1,63 @@
+"""``mindscore demo``: a bundled conversation, the local model, all three flows."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from importlib.resources import as_file, files
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from mindhooks import FinetuneCandidate, MemoryScore, MindCommand
+from mindscore.cli.score import run_in
+from mindscore.cli.screen import Screen
+from mindscore.cli.status import DONE, FAILED
+from mindscore.cli.tables import score_line, show_result
+from mindscore.host import Session, TranscriptMind
+from mindscore.transcripts import Transcript, read_transcript
+
+STEPS = {
+    MindCommand.SCORE: "1. memory-scoring: the background pass over memories that are due",
+    MindCommand.SCORE_FULL: "2. The full matrix: every memory against every response",
+    MindCommand.SCORE_FINETUNE: "3. finetune-scoring: what to train on, and what the model says "
+    "without memories",
+}
+
+
+def run_demo() -> int:
+    """Run the three flows, one after the other, and print each one's findings."""
+    with as_file(files("mindscore") / "demo" / "conversation.jsonl") as file:
+        transcript = read_transcript(file)
+    console = Console(highlight=False)
+    with tempfile.TemporaryDirectory(prefix="mindscore-demo-") as folder:
+        tables = {
+            "store": {"url": f"sqlite:///{folder}/store.sqlite3"},
+            "finetune": {"generate_alternates": True, "max_alternate_tokens": 40},
+        }
+        return asyncio.run(_run(transcript, tables, console))
+
+
+async def _run(transcript: Transcript, tables: dict[str, Any], console: Console) -> int:
+    def hear(found: MemoryScore | FinetuneCandidate) -> None:
+        if isinstance(found, MemoryScore) and found.mode == "incremental":
+            console.print(score_line(found))
+
+    keys = tuple(transcript.keys())
+    console.print(
+        f"A conversation of {len(transcript.conversation)} messages with {len(keys)} memories, "
+        "scored by SmolLM2-135M on this machine. The first run converts the weights (20 s)."
+    )
+    status = DONE
+    with Screen() as screen:
+        mind = TranscriptMind(transcript, screen.activity, hear)
+        async with Session(mind, tables) as session:
+            for command, title in STEPS.items():
+                console.print(Text(f"\n{title}\n", style="bold"))
+                result = await run_in(session, command, "smollm2", keys)
+                show_result(console, result)
+                if result.error is not None:
+                    screen.complain(result.error)
+                    status = FAILED
+    return status

@@ -1,0 +1,67 @@
+"""What one command found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mindhooks import (
+    FinetuneCandidate,
+    FinetuneStats,
+    MemoryScore,
+    MemoryStats,
+    MindCommand,
+    Outcome,
+)
+from mindscore.host import TranscriptMind
+from mindscore.transcripts import Transcript
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A command's findings: for a program as JSON, for a person as tables.
+
+    ``error`` says what failed, ``None`` for nothing. ``keys`` are the memories asked for.
+    """
+
+    command: str
+    model: str
+    transcript: Transcript
+    keys: tuple[str, ...]
+    scores: dict[str, MemoryScore]
+    candidates: tuple[FinetuneCandidate, ...]
+    memory_stats: MemoryStats | None
+    finetune_stats: FinetuneStats | None
+    error: str | None
+
+    @property
+    def stats(self) -> MemoryStats | FinetuneStats | None:
+        """The statistics of the flow that answers the command, where it wrote any."""
+        if self.command == MindCommand.SCORE_FINETUNE:
+            return self.finetune_stats
+        return self.memory_stats
+
+    def outcome(self, key: str) -> Outcome:
+        """What became of a memory; ``failed`` for one that the run never came to."""
+        outcomes = self.memory_stats.outcomes if self.memory_stats else {}
+        return outcomes.get(key) or Outcome("failed", self.error or "the run did not come to it")
+
+
+def gather_result(
+    mind: TranscriptMind, command: str, model: str, keys: tuple[str, ...], error: str | None
+) -> Result:
+    """What ``mind`` knows after ``command`` has ended; ``error``: why it could not be run."""
+    state = mind.state
+    ran = state.finetune_last_run if command == MindCommand.SCORE_FINETUNE else None
+    memory = state.memory_last_run if command != MindCommand.SCORE_FINETUNE else None
+    stats = ran or memory
+    return Result(
+        command=command,
+        model=model,
+        transcript=mind.transcript,
+        keys=keys,
+        scores=dict(mind.scores),
+        candidates=tuple(mind.candidates),
+        memory_stats=memory,
+        finetune_stats=ran,
+        error=error or (stats.error if stats else None),
+    )

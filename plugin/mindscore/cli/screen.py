@@ -1,0 +1,82 @@
+"""Standard error: progress where it is a terminal, and plugins' complaints."""
+
+from __future__ import annotations
+
+import logging
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.text import Text
+
+from mindhooks import Activity
+from mindscore.cli.text import printable
+
+
+class Screen(logging.Handler):
+    """Shows activities as a progress bar, and what the logger ``mindhooks`` says as lines."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+
+    def __enter__(self) -> Screen:
+        logging.getLogger("mindhooks").addHandler(self)
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+        logging.getLogger("mindhooks").removeHandler(self)
+
+    def activity(self, message: str) -> Activity:
+        """An activity shown as one line of progress."""
+        return _Line(self._progress, message)
+
+    def complain(self, message: str) -> None:
+        """Print one line that says what went wrong."""
+        self._console.print(Text(f"mindscore: {printable(message)}"), soft_wrap=True)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.complain(record.getMessage())
+        if record.exc_info:
+            self._console.print(Text(logging.Formatter().formatException(record.exc_info)))
+
+
+class _Line(Activity):
+    def __init__(self, progress: Progress, message: str) -> None:
+        self._progress = progress
+        self._message = message
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> _Line:
+        self._task = self._progress.add_task(printable(self._message), total=None)
+        return self
+
+    def update(self, message: str, done: int | None = None, total: int | None = None) -> None:
+        if self._task is not None:
+            self._progress.update(
+                self._task, description=printable(message), completed=done, total=total
+            )
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)

@@ -1,0 +1,141 @@
+"""``mindscore store``: what is kept, and the original's two JSON files in and out."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mindscore.cli.options import Assignments, ConfigFile, Json
+from mindscore.errors import UsageError
+
+if TYPE_CHECKING:
+    from mindscore.store import Store, StoredMemory
+
+app = typer.Typer(help="Look at what is kept, forget some of it, exchange it.")
+
+Model = Annotated[
+    str | None, typer.Option("--model", help="The model that the scores are from or for.")
+]
+
+
+@app.command("list")
+def list_(
+    config_file: ConfigFile = None, assignments: Assignments = None, json: Json = False
+) -> None:
+    """List the memories of the namespace, the heaviest first."""
+    import msgspec
+
+    found = asyncio.run(_open(config_file, assignments).memories())
+    if json:
+        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+    else:
+        _show(found)
+
+
+@app.command()
+def forget(
+    key: Annotated[str, typer.Argument(metavar="KEY")],
+    config_file: ConfigFile = None,
+    assignments: Assignments = None,
+) -> None:
+    """Remove a memory's scores and matrix cells, of every model."""
+    gone = asyncio.run(_open(config_file, assignments).forget(key))
+    if not gone:
+        raise UsageError(f"nothing is kept of a memory {key!r}; see mindscore store list")
+    sys.stdout.write(f"removed {gone} rows\n")
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE")],
+    model: Model = None,
+    config_file: ConfigFile = None,
+    assignments: Assignments = None,
+) -> None:
+    """Take over memory scores, {key: score}, or trained responses, [timestamp in ns, ...]."""
+    from mindscore.config_file import load_configuration
+    from mindscore.store.exchange import read_exchange
+
+    contents = read_exchange(file)
+    store = _open(config_file, assignments)
+    if isinstance(contents, dict):
+        settings = load_configuration(config_file, assignments or ()).settings
+        asyncio.run(store.import_scores(contents, model or settings.server.model))
+        sys.stdout.write(f"imported {len(contents)} memory scores\n")
+    else:
+        asyncio.run(store.import_trained(contents))
+        sys.stdout.write(f"imported {len(contents)} trained responses\n")
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(metavar="FILE")],
+    trained: Annotated[
+        bool, typer.Option("--trained", help="The trained responses instead of the scores.")
+    ] = False,
+    model: Model = None,
+    config_file: ConfigFile = None,
+    assignments: Assignments = None,
+) -> None:
+    """Write memory scores, {key: score}, or with --trained the trained responses' timestamps."""
+    from mindscore.store.exchange import write_exchange
+
+    store = _open(config_file, assignments)
+    if trained:
+        stamps = asyncio.run(store.trained_timestamps())
+        write_exchange(file, stamps)
+        sys.stdout.write(f"wrote {len(stamps)} trained responses to {file}\n")
+        return
+    found = asyncio.run(store.memories())
+    chosen = _one_model(found, model)
+    write_exchange(file, {it.key: it.score for it in found if it.model == chosen})
+    sys.stdout.write(f"wrote {sum(it.model == chosen for it in found)} scores to {file}\n")
+
+
+def _open(config_file: Path | None, assignments: list[str] | None) -> Store:
+    from mindscore.config_file import load_configuration
+    from mindscore.store import Store
+
+    return Store(load_configuration(config_file, assignments or ()).settings.store)
+
+
+def _one_model(found: list[StoredMemory], model: str | None) -> str | None:
+    """The model whose scores are exported: the one asked for, or the only one there is."""
+    models = sorted({memory.model for memory in found})
+    if model is None and len(models) > 1:
+        raise UsageError(f"scores of several models are kept: choose one of {', '.join(models)} "
+                         "with --model")  # fmt: skip
+    if model is not None and model not in models:
+        raise UsageError(f"no scores of model {model!r} are kept")
+    return model or (models[0] if models else None)
+
+
+def _show(found: list[StoredMemory]) -> None:
+    from datetime import datetime
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from mindscore.cli.text import printable
+
+    table = Table("memory", "model", box=None)
+    for title in ("weight", "last", "times"):
+        table.add_column(title, justify="right")
+    table.add_column("last scored")
+    for memory in found:
+        stamp = memory.last_scored
+        when = datetime.fromtimestamp(stamp).astimezone() if stamp is not None else None
+        table.add_row(
+            printable(memory.key),
+            printable(memory.model),
+            f"{memory.weight:.2f}",
+            f"{memory.score:.2f}",
+            str(memory.count),
+            when.isoformat(" ", "seconds") if when else "imported",
+        )
+    console = Console(highlight=False, markup=False)
+    console.print(table if found else "Nothing is kept yet in this namespace.")

@@ -1,0 +1,170 @@
+"""Results on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from mindhooks import FinetuneCandidate, MemoryScore, MindCommand, ResponseDivergence
+from mindscore.cli.result import Result
+from mindscore.cli.text import one_line, printable
+
+BAR = 20
+CELL = 6
+KEY = 28
+
+
+def show_result(console: Console, result: Result) -> None:
+    """Print what was found, then what it cost."""
+    if result.command == MindCommand.SCORE_FINETUNE:
+        parts = _finetune(result)
+    elif result.command == MindCommand.SCORE_FULL:
+        parts = _matrix(console, result)
+    else:
+        parts = _memories(console, result)
+    for part in parts:
+        console.print(part)
+    if result.stats:
+        console.print(Text(_cost(result), style="dim"))
+
+
+def score_line(score: MemoryScore) -> Text:
+    """One memory's score, as soon as it is known."""
+    return Text.assemble((f"{score.score:8.2f}", "bold"), "  ", printable(score.key))
+
+
+def _memories(console: Console, result: Result) -> Iterator[RenderableType]:
+    scores = sorted(result.scores.values(), key=lambda it: -it.score)
+    if scores:
+        table = Table(box=None, title="Memories by score", title_justify="left")
+        table.add_column("memory", min_width=min(KEY, max(len(it.key) for it in scores)))
+        table.add_column("nats", justify="right", min_width=7)
+        table.add_column("", min_width=BAR)
+        table.add_column("most on", no_wrap=True)
+        room = max(20, console.width - KEY - BAR - 16)
+        for score in scores:
+            most = max(score.divergences, key=lambda it: it.divergence)
+            table.add_row(
+                one_line(score.key, KEY),
+                f"{score.score:.2f}",
+                _bar(score.score / (scores[0].score or 1)),
+                _response(result, most, room) if score.score > 0 else "",
+            )
+        yield table
+    yield from _skipped(result)
+
+
+def _skipped(result: Result) -> Iterator[Text]:
+    """The memories that were not scored, by why, and what can be done about it."""
+    why = {
+        "not-due": "not due yet: --all scores them anyway",
+        "past-cutoff": "too recent to judge (memory.token_cutoff)",
+        "no-response": "no response after them",
+    }
+    for status, explanation in why.items():
+        keys = [key for key in result.keys if result.outcome(key).status == status]
+        if keys:
+            yield Text(f"{len(keys)} {explanation}: {printable(', '.join(keys))}", style="dim")
+    failed: dict[str, list[str]] = {}
+    for key in result.keys:
+        outcome = result.outcome(key)
+        if outcome.status == "failed":
+            failed.setdefault(outcome.error or "", []).append(key)
+    for error, keys in failed.items():
+        line = f"{len(keys)} failed: {', '.join(keys)}"
+        yield Text(printable(line if error == result.error else f"{line}: {error}"), style="red")
+    if not result.keys:
+        yield Text("This conversation holds no memories.")
+
+
+def _matrix(console: Console, result: Result) -> Iterator[RenderableType]:
+    responses = result.transcript.responses()
+    per_block = max(1, (console.width - KEY - 2) // (CELL + 1))
+    title = "Signed divergence in nats: what each memory (row) did to each response (column)"
+    for first in range(0, len(responses), per_block):
+        block = responses[first : first + per_block]
+        table = Table("memory", box=None, title=title, title_justify="left", padding=(0, 1, 0, 0))
+        for index, _ in block:
+            table.add_column(f"#{index}", justify="right", min_width=CELL, no_wrap=True)
+        for key in result.keys:
+            row = result.scores.get(key)
+            cells = {cell.node_id: cell.signed for cell in row.divergences} if row else {}
+            table.add_row(one_line(key, KEY), *(_cell(cells.get(id_)) for _, id_ in block))
+        yield table
+        yield ""
+        title = ""
+    yield Text.assemble(
+        ("  helped  ", _shade(5)), " ", ("  harmed  ", _shade(-5)), " ",
+        ("·: within 0.01, or before the memory   ?: not measured", "dim"),
+    )  # fmt: skip
+    yield from _skipped(result)
+
+
+def _cell(signed: float | None) -> Text:
+    if signed is None:
+        return Text("?", style="dim")
+    if abs(signed) < 0.01:
+        return Text("·", style="dim")
+    return Text(f"{signed:.1f}" if abs(signed) >= 0.05 else "0.0", style=_shade(signed))
+
+
+def _shade(signed: float) -> str:
+    """Blue where a memory made a response likelier, orange where less: told apart by all eyes."""
+    size = abs(signed)
+    level = 0 if size < 1 else 1 if size < 5 else 2
+    blue, orange = ("blue", "white on dodger_blue3", "bold white on blue3"), (
+        "dark_orange3", "black on orange1", "bold black on dark_orange"
+    )  # fmt: skip
+    return (blue if signed > 0 else orange)[level]
+
+
+def _finetune(result: Result) -> Iterator[RenderableType]:
+    yield Text(f"Candidates for training: {len(result.candidates)}", style="bold")
+    for candidate in result.candidates:
+        yield Padding(_candidate(candidate), (0, 0, 1, 0))
+    stats = result.finetune_stats
+    if stats and not result.candidates and not stats.error:
+        yield Text(
+            f"No response of {stats.responses_considered} lost {stats.threshold:g} nats or more "
+            f"without the memories (the largest: {stats.max_divergence:.2f})."
+        )
+
+
+def _candidate(candidate: FinetuneCandidate) -> Group:
+    lines: list[RenderableType] = [
+        Text(f"#{candidate.entry_idx}  {candidate.divergence:.2f} nats", style="bold blue"),
+        Padding(Text(_keep_lines(candidate.prior_context), style="dim"), (0, 0, 0, 2)),
+        Padding(Text(f"said     {_keep_lines(candidate.response_text)}"), (0, 0, 0, 2)),
+    ]
+    if candidate.alternate_text is not None:
+        without = f"without  {one_line(candidate.alternate_text, 300)}"
+        lines.append(Padding(Text(without, style="dark_orange3"), (0, 0, 0, 2)))
+    return Group(*lines)
+
+
+def _keep_lines(text: str) -> str:
+    return "\n".join(printable(line) for line in text.split("\n") if line.strip())
+
+
+def _response(result: Result, response: ResponseDivergence, width: int) -> str:
+    text = result.transcript.conversation[response.entry_idx].text
+    return one_line(f"#{response.entry_idx} {text}", width)
+
+
+def _bar(share: float) -> Text:
+    return Text("█" * round(share * BAR), style="blue")
+
+
+def _cost(result: Result) -> str:
+    stats = result.stats
+    if stats is None:
+        return ""
+    computed = "" if stats.computed_tokens is None else f", {stats.computed_tokens:,} computed"
+    return (
+        f"{result.model}: {stats.calls} calls, {stats.prompt_tokens:,} tokens sent{computed}, "
+        f"{stats.seconds:.1f} s"
+    )

@@ -1,0 +1,23 @@
+"""Text from conversations, made safe to print."""
+
+from __future__ import annotations
+
+import unicodedata
+
+# Control and format characters (bidi marks among them), surrogates, private use, line separators.
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+
+
+def printable(text: str) -> str:
+    """``text`` with every character that a terminal would not show as itself escaped."""
+    return "".join(_escape(c) if unicodedata.category(c) in _HIDDEN else c for c in text)
+
+
+def one_line(text: str, width: int) -> str:
+    """``text`` in at most ``width`` characters of one line."""
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode()

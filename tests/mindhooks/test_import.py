@@ -1,0 +1,149 @@
+"""What importing ``mindhooks`` gives and does: sections 2, 3 and 3.1."""
+
+import ast
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import mindhooks
+
+PACKAGE = Path(mindhooks.__file__).parent
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+ALLOWED = {"mindhooks", "pluggy", *sys.stdlib_module_names}
+
+# As section 3 lists them, and what it names elsewhere.
+EXPORTS = (
+    "hookimpl hookspec MindCommand Trigger Mind MindState Activity "
+    "Context Node Part Role Image WirePrompt MemoryScore ResponseDivergence FinetuneCandidate "
+    "Outcome MemoryStats FinetuneStats Scorer RangeScore Generated "
+    "TaskHandle in_thread Registry MindhooksError UnhandledCommand ScorerError"
+)
+
+
+def run(program):
+    """The standard output of a fresh interpreter; nothing may be written to standard error."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_everything_that_the_contract_names_is_exported():
+    assert set(EXPORTS.split()) <= set(mindhooks.__all__)
+
+
+def test_what_is_exported_is_sorted_and_named_once():
+    assert mindhooks.__all__ == sorted(set(mindhooks.__all__))
+
+
+def test_what_is_exported_is_all_that_is_public():
+    public = {
+        name
+        for name, value in vars(mindhooks).items()
+        if not name.startswith("_") and not isinstance(value, ModuleType)
+    }
+    assert set(mindhooks.__all__) == public
+
+
+def test_every_module_but_testing_is_private():
+    names = {path.stem for path in SOURCES} - {"__init__"}
+    assert {name for name in names if not name.startswith("_")} == {"testing"}
+
+
+@pytest.mark.parametrize("module", ["mindhooks", "mindhooks.testing"])
+def test_importing_loads_pluggy_and_the_standard_library_only(module):
+    loaded = run(f"""
+        import sys
+        before = set(sys.modules)
+        import {module}
+        print(*{{name.partition(".")[0] for name in set(sys.modules) - before}})
+    """)
+    assert set(loaded.split()) <= ALLOWED
+    assert {"mindhooks", "pluggy"} <= set(loaded.split())
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_a_module_names_pluggy_and_the_standard_library_only_and_no_private_pluggy_name(path):
+    for statement in ast.walk(ast.parse(path.read_text())):
+        if isinstance(statement, ast.Import):
+            imported = [alias.name for alias in statement.names]
+        elif isinstance(statement, ast.ImportFrom):
+            assert statement.level == 0
+            imported = [f"{statement.module}.{alias.name}" for alias in statement.names]
+        elif isinstance(statement, ast.Attribute) and isinstance(statement.value, ast.Name):
+            imported = [f"{statement.value.id}.{statement.attr}"] * (statement.value.id == "pluggy")
+        else:
+            continue
+        for name in imported:
+            root, *rest = name.split(".")
+            assert root in ALLOWED
+            assert root != "pluggy" or not any(part.startswith("_") for part in rest)
+
+
+def test_importing_has_no_side_effect():
+    seen = run("""
+        import asyncio, importlib.metadata, logging, os, pluggy, signal, sys, threading, warnings
+
+        def state():
+            manager = logging.Logger.manager
+            loggers = [logging.root, *map(logging.getLogger, sorted(manager.loggerDict))]
+            return {
+                "environment": dict(os.environ),
+                "folder": os.getcwd(),
+                "path": list(sys.path),
+                "hooks": (sys.excepthook, sys.unraisablehook, threading.excepthook),
+                "signals": [signal.getsignal(number) for number in (2, 15)],
+                "threads": threading.enumerate(),
+                "warnings": list(warnings.filters),
+                "loop policy": asyncio.get_event_loop_policy(),
+                "logging": [
+                    (logger.name, logger.level, logger.handlers, logger.propagate)
+                    for logger in loggers
+                    if logger.name != "mindhooks"
+                ],
+            }
+
+        before = state()
+        files = []
+        forbidden = ("socket.", "subprocess.", "os.mkdir", "os.remove", "os.rename", "os.system")
+
+        def audit(event, arguments):
+            if event == "open" and "w" in str(arguments[1] or ""):
+                files.append(arguments[0])
+            if event.startswith(forbidden) and "__pycache__" not in str(arguments):
+                files.append(event)
+
+        sys.addaudithook(audit)
+        sys.dont_write_bytecode = True
+        import mindhooks, mindhooks.testing
+
+        after = state()
+        print([name for name in before if before[name] != after[name]], files)
+        ours = logging.getLogger("mindhooks")
+        print(ours.level, ours.handlers, ours.propagate, ours.filters)
+    """)
+    assert seen == "[] []\n0 [] True []\n"
+
+
+def test_a_registry_loads_no_plugin_until_it_is_told_to():
+    loaded = run("""
+        import asyncio, sys
+        from mindhooks import Registry
+        from mindhooks.testing import StubMind
+
+        async def main():
+            async with Registry(StubMind(), {}) as registry:
+                print(registry.plugins(), "mindscore" in sys.modules)
+
+        asyncio.run(main())
+    """)
+    assert loaded == "[] False\n"

@@ -1,0 +1,63 @@
+"""``mindhooks.testing``, the stub host that plugin authors test against: sections 1 and 3.4."""
+
+from mindhooks import Context, MindState, Node, Registry, Role
+from mindhooks.testing import Heard, StubMind
+
+
+async def test_a_stub_mind_gives_its_snapshot():
+    assert await StubMind().context() == Context((), (), ())
+    snapshot = Context((Node("n", Role.SYSTEM, "text", (1,)),), (), ())
+    mind = StubMind(snapshot)
+    assert await mind.context() is snapshot
+    mind.snapshot = Context((), (), ())
+    assert await mind.context() is mind.snapshot
+
+
+def test_a_stub_mind_starts_with_an_empty_state():
+    assert StubMind().state == MindState()
+
+
+def test_a_stub_mind_counts_its_changes():
+    mind = StubMind()
+    mind.changed()
+    mind.changed()
+    assert mind.changes == 2
+
+
+def test_a_stub_mind_keeps_its_activity_lines():
+    mind = StubMind()
+    with mind.activity("scoring") as activity:
+        assert mind.open_activities == 1
+        activity.update("scoring", 1, 2)
+        with mind.activity("waiting"):
+            assert mind.open_activities == 2
+        activity.update("scoring", done=2, total=2)
+    assert mind.open_activities == 0
+    assert mind.lines == [
+        ("scoring", None, None),
+        ("scoring", 1, 2),
+        ("waiting", None, None),
+        ("scoring", 2, 2),
+    ]
+
+
+def test_an_activity_lets_an_exception_pass_and_ends():
+    mind, caught = StubMind(), []
+    try:
+        with mind.activity("scoring"):
+            raise KeyError("mine")
+    except KeyError as error:
+        caught.append(error)
+    assert len(caught) == 1
+    assert mind.open_activities == 0
+
+
+async def test_heard_keeps_what_it_hears_in_order(score, candidate):
+    heard = Heard()
+    async with Registry(StubMind(), {}) as registry:
+        registry.register(heard)
+        for label in "ab":
+            await registry.emit_score(score(label))
+            await registry.emit_candidate(candidate(label))
+    assert heard.scores == [score("a"), score("b")]
+    assert heard.candidates == [candidate("a"), candidate("b")]
