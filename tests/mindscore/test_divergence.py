@@ -1,0 +1,234 @@
+"""The divergence of one memory over one window: the first paragraph of section 4."""
+
+import asyncio
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mindhooks import RangeScore, ResponseDivergence, ScorerError, WirePrompt
+from mindscore.divergence import Meter, Usage, affected, ask_only, check_answers, implausible
+from mindscore.leave_one_out import compare, prompt_with, prompt_without
+from mindscore.memories import whole
+from mindscore.scorers.toy import ToyScorer
+
+SMALL = 16 / 2**20
+
+
+async def divergences(talk, key, scorer, window=None):
+    context = talk.context()
+    window = whole(context) if window is None else window
+    with_, without = prompt_with(context, window), prompt_without(context, window, key)
+    return await compare(Meter(scorer, Usage()), context, window, with_, without)
+
+
+# -- signed and divergence ------------------------------------------------------------------------
+
+
+async def test_signed_is_the_total_with_the_memory_minus_the_total_without(say):
+    talk = say.talk(say.memory("k", 3), say.reply(3), system=[say.plain("system", 1, 2)])
+    # With: 1 2 3 header | 3 end. Without: 1 2 header | 3 end.
+    with_ = math.log((1 + SMALL) / 20) + math.log(SMALL / 21)
+    without = math.log(SMALL / 19) + math.log(SMALL / 20)
+    [found] = await divergences(talk, "k", ToyScorer())
+    assert found.signed == pytest.approx(with_ - without, abs=1e-9)
+    assert found.divergence == found.signed
+    assert (found.entry_idx, found.node_id) == (1, "c1")
+
+
+async def test_the_divergence_is_0_where_signed_is_negative_and_both_are_kept(say):
+    talk = say.talk(say.memory("k", 9), say.reply(3), system=[say.plain("system", 3)])
+    # A memory of other words makes every word of the response a little less likely.
+    with_ = math.log((1 + SMALL) / 19) + math.log(SMALL / 20)
+    without = math.log((1 + SMALL) / 18) + math.log(SMALL / 19)
+    [found] = await divergences(talk, "k", ToyScorer())
+    assert found.signed == pytest.approx(with_ - without, abs=1e-9)
+    assert found.signed < 0
+    assert found.divergence == 0.0
+
+
+@given(data=st.data())
+def test_any_memory_s_divergences_over_any_window_are_the_naive_ones(talks, naive, data):
+    talk = data.draw(talks)
+    key = data.draw(st.sampled_from("abcd"))
+    start = data.draw(st.integers(0, len(talk.conversation)))
+    window = range(start, data.draw(st.integers(start, len(talk.conversation))))
+    found = asyncio.run(divergences(talk, key, ToyScorer(), window))
+    expected = naive(talk).row(window, {key})
+    assert [(it.entry_idx, it.node_id) for it in found] == [it[:2] for it in expected]
+    assert [it.signed for it in found] == pytest.approx([it[2] for it in expected], abs=1e-9)
+    assert [it.divergence for it in found] == [max(0.0, it.signed) for it in found]
+
+
+# -- what is asked for ----------------------------------------------------------------------------
+
+
+async def test_a_response_before_the_first_removed_token_has_0_for_both_and_is_not_asked_for(
+    say, probe
+):
+    talk = say.talk(
+        say.user(1), say.reply(2), say.memory("k", 3), say.reply(3), say.memory("k", 3), say.user(4)
+    )
+    found = await divergences(talk, "k", probe)
+    assert found[0] == ResponseDivergence(1, "c1", 0.0, 0.0)
+    assert [prompt.node_ids for prompt in probe.asked] == [("c3",), ("c3",)]
+
+
+async def test_a_memory_that_no_response_follows_costs_no_call(say, probe):
+    talk = say.talk(say.user(1), say.reply(2), say.memory("k", 3))
+    found = await divergences(talk, "k", probe)
+    assert found == (ResponseDivergence(1, "c1", 0.0, 0.0),)
+    assert probe.asked == []
+
+
+async def test_an_image_that_goes_leaves_the_responses_before_it_alone(say, probe):
+    talk = say.talk(
+        say.user(1),
+        say.reply(2),
+        say.memory("k", 3, images=("cat.png",)),
+        say.user(4),
+        say.reply(5),
+    )
+    found = await divergences(talk, "k", probe)
+    assert found[0] == ResponseDivergence(1, "c1", 0.0, 0.0)
+    assert [prompt.node_ids for prompt in probe.asked] == [("c4",), ("c4",)]
+
+
+async def test_the_responses_after_an_image_that_goes_are_asked_for_even_without_a_token_less(
+    say, probe
+):
+    talk = say.talk(say.user(1), say.memory("k", images=("cat.png",)), say.reply(5))
+    await divergences(talk, "k", probe)
+    assert [prompt.node_ids for prompt in probe.asked] == [("c2",), ("c2",)]
+    assert [len(prompt.images) for prompt in probe.asked] == [1, 0]
+
+
+async def test_with_and_without_are_asked_of_the_same_scorer_for_the_same_responses(say, probe):
+    talk = say.talk(say.user(1), say.memory("k", 3), say.reply(4), say.user(5), say.reply(6))
+    await divergences(talk, "k", probe)
+    with_, without = probe.asked
+    assert with_.node_ids == without.node_ids == ("c2", "c4")
+    for prompt, length in ((with_, 1 + 1 + 4 + 1 + 4), (without, 1 + 4 + 1 + 4)):
+        assert len(prompt.tokens) == length
+        assert [prompt.tokens[start:end] for start, end in prompt.ranges] == [(4, 7), (6, 7)]
+
+
+async def test_a_response_that_is_itself_the_memory_has_no_divergence_rather_than_0(say):
+    # It is not there to be scored in the prompt without: a value never measured is never 0.
+    talk = say.talk(say.user(1), say.reply(2, key="k"), say.user(3), say.reply(2))
+    found = await divergences(talk, "k", ToyScorer())
+    assert [it.node_id for it in found] == ["c3"]
+
+
+@given(data=st.data())
+def test_whatever_goes_only_the_responses_after_it_are_asked_for(talks, naive, data):
+    talk = data.draw(talks)
+    context, key = talk.context(), data.draw(st.sampled_from("abcd"))
+    with_ = prompt_with(context, whole(context))
+    without = prompt_without(context, whole(context), key)
+    after = naive(talk).after_removal(range(len(talk.conversation)), {key})
+    assert affected(with_, without) == set(after)
+
+
+def test_asking_for_some_responses_only_leaves_the_prompt_as_it_is():
+    prompt = WirePrompt((1, 2, 3, 4), (), ((1, 2), (2, 3), (3, 4)), ("a", "b", "c"))
+    some = ask_only(prompt, {"c", "a"})
+    assert some == WirePrompt((1, 2, 3, 4), (), ((1, 2), (3, 4)), ("a", "c"))
+
+
+def test_prompts_that_differ_only_far_into_a_long_conversation_are_told_apart():
+    # Longer than the blocks in which prompts are compared, and not a multiple of them.
+    long = tuple(range(1, 10_000))
+
+    def prompt(at):
+        tokens = (*long[:at], 0, *long[at + 1 :])
+        return WirePrompt(tokens, (), ((1, 8192), (8192, 9000), (9000, 9001)), ("a", "b", "c"))
+
+    original = prompt(0)
+    original = WirePrompt(long, (), original.ranges, original.node_ids)
+    assert affected(original, prompt(9000)) == {"c"}
+    assert affected(original, prompt(8999)) == {"b", "c"}
+    assert affected(original, prompt(8191)) == {"a", "b", "c"}
+    assert affected(original, original) == set()
+
+
+# -- answers that are not to be trusted -----------------------------------------------------------
+
+PROMPTS = [
+    WirePrompt((1, 2, 3), (), ((1, 2), (2, 3)), ("first", "second")),
+    WirePrompt((1, 2), (), ((1, 2),), ("third",)),
+]
+
+
+def test_an_answer_with_one_plausible_value_for_each_range_is_taken():
+    # 1e-6 above 0 is rounding.
+    check_answers("m", PROMPTS, [[RangeScore(-1.0), RangeScore(0.0)], [RangeScore(1e-6)]])
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [[RangeScore(-1.0), RangeScore(-1.0)]],
+        [[RangeScore(-1.0)], [RangeScore(-1.0)]],
+        [[RangeScore(-1.0), RangeScore(-1.0)], []],
+        [[RangeScore(-1.0), RangeScore(-1.0)], [RangeScore(-1.0)], []],
+    ],
+)
+def test_an_answer_with_too_few_or_too_many_values_is_an_error(answers):
+    with pytest.raises(ScorerError, match=r"the-model.*asked for"):
+        check_answers("the-model", PROMPTS, answers)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 0.5])
+def test_a_value_that_is_no_log_probability_is_an_error_that_names_the_response(value):
+    answers = [[RangeScore(-1.0), RangeScore(value)], [RangeScore(-1.0)]]
+    with pytest.raises(ScorerError, match=r"the-model.*second"):
+        check_answers("the-model", PROMPTS, answers)
+
+
+@pytest.mark.parametrize(("value", "hint"), [(math.nan, "model"), (0.5, "server"), (-2.0, None)])
+def test_what_is_wrong_with_a_value_says_where_to_look(value, hint):
+    found = implausible(value)
+    assert found is None if hint is None else hint in found
+
+
+async def test_a_bad_answer_is_no_divergence(say, probe, monkeypatch):
+    async def score(prompts):
+        return [[RangeScore(math.nan)] for _ in prompts]
+
+    monkeypatch.setattr(probe, "score", score)
+    talk = say.talk(say.memory("k", 3), say.reply(3))
+    with pytest.raises(ScorerError, match="c1"):
+        await divergences(talk, "k", probe)
+
+
+# -- what a run spends ----------------------------------------------------------------------------
+
+
+async def test_a_prompt_without_ranges_is_neither_sent_nor_counted(probe):
+    usage = Usage()
+    found = await Meter(probe, usage).totals([WirePrompt((1, 2), (), (), ()), PROMPTS[1]])
+    assert found[0] == {}
+    assert found[1].keys() == {"third"}
+    assert probe.asked == [PROMPTS[1]]
+    assert (usage.calls, usage.prompt_tokens, usage.computed_tokens) == (1, 2, 2)
+
+
+async def test_computed_tokens_are_unknown_once_an_answer_does_not_say(probe, monkeypatch):
+    honest = probe.score
+
+    async def score(prompts):
+        return list(await honest(prompts))
+
+    usage = Usage()
+    meter = Meter(probe, usage)
+    await meter.totals(PROMPTS)
+    assert usage.computed_tokens == 5
+    monkeypatch.setattr(probe, "score", score)
+    await meter.totals(PROMPTS)
+    assert usage.computed_tokens is None
+    monkeypatch.undo()
+    await meter.totals(PROMPTS)
+    assert usage.computed_tokens is None
+    assert (usage.calls, usage.prompt_tokens) == (6, 15)

