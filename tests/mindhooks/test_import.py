@@ -91,7 +91,7 @@ def test_a_module_names_pluggy_and_the_standard_library_only_and_no_private_plug
 
 def test_importing_has_no_side_effect():
     seen = run("""
-        import asyncio, importlib.metadata, logging, os, pluggy, signal, sys, threading, warnings
+        import importlib.metadata, logging, os, pluggy, signal, sys, threading, warnings
 
         def state():
             manager = logging.Logger.manager
@@ -104,7 +104,6 @@ def test_importing_has_no_side_effect():
                 "signals": [signal.getsignal(number) for number in (2, 15)],
                 "threads": threading.enumerate(),
                 "warnings": list(warnings.filters),
-                "loop policy": asyncio.get_event_loop_policy(),
                 "logging": [
                     (logger.name, logger.level, logger.handlers, logger.propagate)
                     for logger in loggers

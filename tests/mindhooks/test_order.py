@@ -196,8 +196,9 @@ async def test_a_queue_takes_up_again_what_comes_after_it_was_empty(emit, asynch
     assert events == [f"it {label} {what}" for label in "ab" for what in ("begins", "ends")]
 
 
+@pytest.mark.parametrize("options", [{}, {"trylast": True}], ids=["unmarked", "trylast"])
 async def test_a_flow_does_not_wait_for_a_queued_listener_but_wait_idle_does(
-    emit, asynchronous, settle
+    options, emit, asynchronous, settle
 ):
     gate, told = asyncio.Event(), []
 
@@ -206,7 +207,7 @@ async def test_a_flow_does_not_wait_for_a_queued_listener_but_wait_idle_does(
         told.append(label)
 
     async with Registry(StubMind(), {}) as registry:
-        registry.register(asynchronous(hear))
+        registry.register(asynchronous(hear, **options))
         await emit(registry, "a")
         await emit(registry, "b")
         idle = asyncio.create_task(registry.wait_idle())

@@ -538,6 +538,8 @@ class Host:
 
     def rows(self, table):
         """A table of the store as it is on disk, each row a dict."""
+        if not self.file.exists():
+            return []
         with closing(sqlite3.connect(self.file)) as connection:
             connection.row_factory = sqlite3.Row
             return [dict(row) for row in connection.execute(f"SELECT * FROM {table}")]

@@ -1,0 +1,64 @@
+"""The README's examples run, and its table states the defaults."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from mindhooks import Context, Node, Registry, Role
+from mindhooks.testing import StubMind
+from mindscore.config import Settings, parse_settings
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+HOST, PLUGIN = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def run(code: str) -> dict[str, object]:
+    names: dict[str, object] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    return names
+
+
+def conversation() -> Context:
+    memory = Node("m", Role.MEMORY, "", (1, 2, 3), memory_key="tea")
+    asked = Node("u", Role.USER, "", (9,))
+    answer = Node("a", Role.ASSISTANT, "", (8, 2, 3), body=(1, 3))
+    return Context((), (memory,), (asked, answer))
+
+
+async def test_the_host_scores_its_memories(capsys: pytest.CaptureFixture[str]) -> None:
+    names = run(HOST)
+    await names["run"](names["Agent"](conversation()))
+    out = capsys.readouterr().out
+    assert "{'memory-scoring': <Trigger.STARTED: 'started'>}" in out
+    assert re.search(r"^scoring: 1/1 tea$", out, flags=re.MULTILINE)
+    assert re.search(r"^tea: [\d.]+ nats$", out, flags=re.MULTILINE)
+
+
+async def test_the_plugin_collects_memories_and_answers_its_command(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plugin = run(PLUGIN)["Unused"]({"floor": 1e9})
+    async with Registry(StubMind(conversation()), {"server": {"scorer": "toy"}}) as registry:
+        registry.load_entry_points()
+        registry.register(plugin, name="unused")
+        registry.dispatch("score")
+        await registry.wait_idle()
+        registry.dispatch("unused")
+        await registry.wait_idle()
+    assert capsys.readouterr().out == "unused: tea\n"
+
+
+def test_the_table_states_every_key_and_its_default() -> None:
+    rows = re.findall(r"^\| `([\w.]+)` \| (?:`(.*?)`)? \|", README, flags=re.MULTILINE)
+    stated = {key: tomllib.loads(f"it = {value}")["it"] for key, value in rows if value}
+    settings = parse_settings({})
+    assert isinstance(settings, Settings)
+    actual = {
+        f"{table}.{key}": getattr(getattr(settings, table), key)
+        for table in settings.__struct_fields__
+        for key in getattr(settings, table).__struct_fields__
+    }
+    del actual["server.options"], actual["plugins.settings"]
+    assert stated == actual
