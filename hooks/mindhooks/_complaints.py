@@ -31,8 +31,10 @@ def describe(error: BaseException) -> str:
     """Type and text of an exception in one line, even when its text cannot be had."""
     try:
         text = " ".join(str(error).split())
+    except KeyboardInterrupt:
+        raise
     # The text is a plugin's code as well.
-    except Exception as broken:
+    except BaseException as broken:
         text = f"(its text raised {type(broken).__name__})"
     kind = type(error).__name__
     return f"{kind}: {text}" if text else kind

@@ -98,9 +98,14 @@ class Context:
         skipped keys; every other node keeps its ids.
 
         Raises:
-            MindhooksError: a node breaks the rules of ``Node``, two responses share an id, or a
-                response starts at token 0, where nothing precedes it to condition on.
+            MindhooksError: the window is not within the conversation, a node breaks the rules of
+                ``Node``, two responses share an id, or a response starts at token 0, where nothing
+                precedes it to condition on.
         """
+        if window and not 0 <= window[0] <= window[-1] < len(self.conversation):
+            raise MindhooksError(
+                f"{window} is not within a conversation of {len(self.conversation)} nodes"
+            )
         tokens: list[int] = []
         images: list[Image] = []
         ranges: list[tuple[int, int]] = []

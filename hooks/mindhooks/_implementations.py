@@ -65,7 +65,7 @@ def _options(
     manager: pluggy.PluginManager, plugin: object, name: str
 ) -> pluggy.HookimplOpts | None:
     static = inspect.getattr_static(plugin, name, None)
-    if not _is_stored_as_is(static):
+    if not _is_stored_as_is(static) or _is_empty_slot(plugin, name, static):
         return None
     options = manager.parse_hookimpl_opts(plugin, name)
     if options is None and isinstance(static, staticmethod | classmethod):
@@ -85,6 +85,10 @@ def _is_stored_as_is(static: object) -> bool:
         | staticmethod
         | classmethod,
     )
+
+
+def _is_empty_slot(plugin: object, name: str, static: object) -> bool:
+    return isinstance(static, types.MemberDescriptorType) and not hasattr(plugin, name)
 
 
 def _implementation(

@@ -40,9 +40,9 @@ def plugin_entry_points() -> list[tuple[Origin, EntryPoint]]:
 
 
 def _origin(entry: EntryPoint) -> Origin:
-    if entry.dist is None:
-        return Origin(entry.name)
-    return Origin(entry.name, entry.dist.name, entry.dist.version)
+    # Not dist.name, which fails where the metadata lack it.
+    metadata: Any = entry.dist.metadata if entry.dist is not None else {}
+    return Origin(entry.name, metadata.get("Name"), metadata.get("Version"))
 
 
 def load_plugin(entry: EntryPoint, table: Mapping[str, Any]) -> tuple[object, bool]:
@@ -76,6 +76,9 @@ def find_scorer(name: str) -> EntryPoint:
 def make_scorer(name: str, factory: Any, table: Mapping[str, Any]) -> Scorer:
     """Call a scorer's entry point with a copy of the ``[server]`` table."""
     scorer = factory(copy.deepcopy(dict(table)))
+    if inspect.iscoroutine(scorer):
+        scorer.close()
+        raise ScorerError(f"scorer {name!r} is async: its callable must return the scorer itself")
     wanted = ("model", "score", "generate", "tokenize", "aclose")
     missing = [attribute for attribute in wanted if not hasattr(scorer, attribute)]
     if missing:

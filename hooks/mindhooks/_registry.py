@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from types import ModuleType, TracebackType
 from typing import Any
 
@@ -80,6 +80,9 @@ class Registry:
         is_number = isinstance(limit, int | float) and not isinstance(limit, bool)
         if not is_number or not 0 < limit < math.inf:
             raise MindhooksError("plugins.listener_timeout_s: expected a number above 0")
+        disabled = plugins.get("disabled", [])
+        if not isinstance(disabled, list) or not all(isinstance(it, str) for it in disabled):
+            raise MindhooksError("plugins.disabled: expected an array of strings")
         if not isinstance(server.get("scorer", DEFAULT_SCORER), str):
             raise MindhooksError("server.scorer: expected a string")
         self._settings = settings
@@ -270,12 +273,13 @@ class Registry:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        await asyncio.gather(*(handle.cancel() for handle in self._handles.values()))
+        await asyncio.gather(*(handle.aclose() for handle in self._handles.values()))
         await self._drain()
         for origin, plugin in reversed(self._made):
-            await self._close_one(str(origin), getattr(plugin, "aclose", None))
-        if self._scorer is not None:
-            await self._close_one("the scorer", self._scorer.aclose)
+            await self._close_one(str(origin), plugin)
+        # The lock: somebody may be waiting for the scorer to be built.
+        async with self._scorer_lock:
+            await self._close_one("the scorer", self._scorer)
 
     async def _drain(self) -> None:
         loop = asyncio.get_running_loop()
@@ -284,13 +288,15 @@ class Registry:
             await asyncio.wait(running, timeout=deadline - loop.time())
         for listener in self._listeners:
             listener.drop()
+        # What was cancelled hears of it before its plugin is closed.
+        await asyncio.sleep(0)
 
-    async def _close_one(self, what: str, close: Callable[[], Awaitable[None]] | None) -> None:
-        if close is None:
-            return
+    async def _close_one(self, what: str, closable: object) -> None:
         try:
-            async with asyncio.timeout(self._listener_timeout_s):
-                await close()
+            close = getattr(closable, "aclose", None)
+            if close is not None:
+                async with asyncio.timeout(self._listener_timeout_s):
+                    await close()
         except KeyboardInterrupt:
             raise
         except BaseException as error:

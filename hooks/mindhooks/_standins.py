@@ -71,7 +71,8 @@ class StandIn:
                 tryfirst=implementation.tryfirst,
                 trylast=implementation.trylast,
             )
-            setattr(self, f"{hook}_{number}", mark(guard))
+            # Padded: pluggy registers attributes in the order of their names.
+            setattr(self, f"{hook}_{number:06}", mark(guard))
 
 
 def _plain(implementation: Implementation) -> Callable[[Arguments], Any]:

@@ -49,6 +49,7 @@ class TaskHandle:
         self.current: asyncio.Task[None] | None = None
         """The task of the run in flight."""
         self._queued: Factory | None = None
+        self._closed = False
 
     @property
     def running(self) -> bool:
@@ -59,11 +60,12 @@ class TaskHandle:
         """Start a run, unless one runs or still unwinds.
 
         Raises:
-            MindhooksError: there is no running event loop.
+            MindhooksError: there is no running event loop, or the handle is closed.
         """
         _require_loop()
         if self.current is not None:
             return Trigger.BUSY
+        self._require_open()
         self._start(factory)
         return Trigger.STARTED
 
@@ -74,9 +76,10 @@ class TaskHandle:
         triggers only replace the queued factory.
 
         Raises:
-            MindhooksError: there is no running event loop.
+            MindhooksError: there is no running event loop, or the handle is closed.
         """
         _require_loop()
+        self._require_open()
         if self.current is None:
             self._start(factory)
             return Trigger.STARTED
@@ -93,11 +96,19 @@ class TaskHandle:
         """Void and cancel the run in flight, drop a queued one, and wait for the end."""
         task = self.current
         if task is None:
-            _require_loop()
             return
         self._queued = None
         self._void()
         await asyncio.wait({task})
+
+    async def aclose(self) -> None:
+        """Cancel as ``cancel`` does; triggers are refused from now on."""
+        self._closed = True
+        await self.cancel()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise MindhooksError(f"task {self.name!r}: the registry is closed")
 
     def _void(self) -> None:
         if self._run is not None and self.current is not None and not self._run.voided:
@@ -124,7 +135,8 @@ class TaskHandle:
         except BaseException as error:
             self._failed(error)
         while run.deliveries:
-            await outlast(next(iter(run.deliveries)))
+            with suppress(asyncio.CancelledError):
+                await outlast(next(iter(run.deliveries)))
 
     def _failed(self, error: BaseException) -> None:
         self.error = error
@@ -171,6 +183,9 @@ async def outlast(future: asyncio.Future[T]) -> T:
         except asyncio.CancelledError as error:
             cancellation = error
     if cancellation is not None:
+        if not future.cancelled():
+            # Retrieved, or asyncio reports it as lost.
+            future.exception()
         raise cancellation
     return future.result()
 

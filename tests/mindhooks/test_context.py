@@ -4,7 +4,7 @@ from dataclasses import replace
 from itertools import count
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mindhooks import Context, Image, MindhooksError, Node, Part, Role, WirePrompt
@@ -301,7 +301,6 @@ def naive_wire_prompt(context, window, skipped):
     )
 
 
-@settings(deadline=None)
 @given(requests())
 def test_a_prompt_is_what_a_naive_implementation_makes(request):
     context, window, skipped = request
@@ -313,7 +312,6 @@ def test_a_prompt_is_what_a_naive_implementation_makes(request):
         assert context.wire_prompt(window, skipped.__contains__) == expected
 
 
-@settings(deadline=None)
 @given(requests(), st.data())
 def test_a_prompt_depends_on_nothing_that_was_asked_before(request, data):
     context, window, skipped = request
@@ -325,7 +323,6 @@ def test_a_prompt_depends_on_nothing_that_was_asked_before(request, data):
     assert prompts == [fresh.wire_prompt(window, skipped.__contains__)] * 2
 
 
-@settings(deadline=None)
 @given(requests())
 def test_a_response_is_the_same_tokens_with_and_without_memories(request):
     context, window, skipped = request

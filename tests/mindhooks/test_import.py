@@ -90,8 +90,9 @@ def test_a_module_names_pluggy_and_the_standard_library_only_and_no_private_plug
 
 
 def test_importing_has_no_side_effect():
+    # The standard library has side effects of its own: it comes first.
     seen = run("""
-        import importlib.metadata, logging, os, pluggy, signal, sys, threading, warnings
+        import asyncio, importlib.metadata, logging, os, pluggy, signal, sys, threading, warnings
 
         def state():
             manager = logging.Logger.manager

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pluggy
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mindhooks import MindhooksError, Registry, Trigger, hookimpl
@@ -127,7 +127,6 @@ async def in_our_order(plugins, score):
 options = st.sampled_from([{}, {"tryfirst": True}, {"trylast": True}])
 
 
-@settings(deadline=None)
 @given(st.lists(st.lists(options, max_size=4), max_size=5))
 def test_plain_listeners_are_called_in_pluggys_order(plugins):
     named = [

@@ -322,7 +322,7 @@ def _replies(draw):
 
 @st.composite
 def _talks(draw):
-    before = st.lists(_told(roles=("system",)), max_size=2)
+    before = st.lists(st.one_of(_told(roles=("system",)), _replies()), max_size=2)
     turns = st.lists(st.one_of(_told(), _replies(), _replies()), max_size=10)
     return Say.talk(*draw(turns), system=draw(before), identity=draw(before))
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mindhooks import MindCommand, RangeScore, ScorerError, Trigger, hookimpl
+from mindscore.fingerprint import derived_timestamp_ns
 
 SCORE, FINETUNE = MindCommand.SCORE, MindCommand.SCORE_FINETUNE
 WHOLE = {"window_fraction": 1.0}
@@ -276,6 +277,7 @@ async def test_the_prior_context_is_the_last_2_spoken_messages_with_role_markers
         say.plain("tool", 9, text="a tool's answer"),
         say.reply(2, text="an answer"),
         say.memory("k", 1, text="a memory"),
+        say.memory("j", 9, text="a memory in the user's name", role="user"),
         say.plain("system", 9, text="a system message"),
         say.reply(1, 1, text="said"),
     )
@@ -314,7 +316,7 @@ async def test_a_timestamp_is_the_node_s_own_where_it_has_one(diverging, host, s
 async def test_derived_timestamps_of_equal_positions_of_different_conversations_differ(say, host):
     async def stamp(*earlier, reply=1):
         talk = say.talk(
-            say.user(*earlier), say.reply(reply, reply), identity=[say.memory("k", reply)]
+            say.user(*earlier), say.reply(reply, reply), identity=[say.memory("k", 1, 2)]
         )
         async with host(talk, finetune=WHOLE) as it:
             await it.run(FINETUNE)
@@ -323,10 +325,16 @@ async def test_derived_timestamps_of_equal_positions_of_different_conversations_
 
     first = await stamp(9)
     assert first == await stamp(9)
-    # Another prompt, another response, the same tokens split elsewhere.
+    # Another prompt, another response, a longer prompt.
     stamps = {first, await stamp(8), await stamp(9, reply=2), await stamp(9, 9)}
     assert len(stamps) == 4
     assert all(0 <= it < 2**63 for it in stamps)
+
+
+def test_the_same_tokens_split_elsewhere_have_another_derived_timestamp():
+    stamps = [derived_timestamp_ns((1, 2), (3,)), derived_timestamp_ns((1,), (2, 3))]
+    assert stamps[0] != stamps[1]
+    assert stamps[0] == derived_timestamp_ns([1, 2], [3])
 
 
 async def test_derived_timestamps_of_responses_that_say_the_same_differ(diverging, host):
@@ -373,6 +381,21 @@ async def test_an_alternate_ends_with_the_turn(say, host):
         await it.run(FINETUNE)
     [candidate] = it.heard.candidates
     assert (candidate.alternate_ids, candidate.alternate_text) == ((7,), "")
+
+
+async def test_where_responses_end_differently_no_token_is_taken_for_the_end_of_turn(
+    say, host, probe
+):
+    talk = say.talk(
+        say.user(7, 7, 7),
+        say.reply(1, 1, text="said"),
+        say.plain("assistant", 21, 1, 1, body=(1, 3), text="cut off"),
+        identity=[say.memory("k", 1)],
+    )
+    async with host(talk, "probe", finetune={**ALTERNATES, "max_alternate_tokens": 3}) as it:
+        await it.run(FINETUNE)
+    assert [stop for _, _, stop in probe.continued] == [(), ()]
+    assert [len(candidate.alternate_ids) for candidate in it.heard.candidates] == [3, 3]
 
 
 async def test_max_alternate_tokens_bounds_an_alternate(two, host):
@@ -482,6 +505,13 @@ async def test_max_divergence_is_of_all_responses_candidates_or_not(diverging, h
         await it.run(FINETUNE)
     assert it.state.finetune_last_run.max_divergence == 9.0
     assert it.state.finetune_last_run.above_threshold == 1
+
+
+async def test_max_divergence_is_known_where_no_response_reaches_the_threshold(diverging, host):
+    async with host(diverging(0.25, 0.5), "probe", finetune=WHOLE) as it:
+        await it.run(FINETUNE)
+    assert it.state.finetune_last_run.max_divergence == 0.5
+    assert it.state.finetune_last_run.above_threshold == 0
 
 
 async def test_there_are_stats_when_the_scorer_fails(two, host, probe):
@@ -626,5 +656,5 @@ def test_any_run_is_the_naive_one(
     assert stats.responses_considered == len(considered)
     assert stats.above_threshold == len(found)
     assert stats.max_divergence == pytest.approx(max(divergences, default=0.0), abs=1e-9)
-    assert stats.calls in (0, 2)
+    assert stats.calls == (2 if plain.after_removal(window, plain.everything()) else 0)
     assert stats.error is None

@@ -383,6 +383,17 @@ async def test_wrong_settings_are_the_run_s_error_and_name_the_key(say, tables, 
     assert not mind.state.scoring_in_flight
 
 
+async def test_a_store_that_cannot_be_read_is_the_run_s_error(three, host, tmp_path):
+    file = tmp_path / "store"
+    file.write_text("this is no database, whatever its name says " * 50)
+    async with host(three, file=file, memory=ALL) as it:
+        await it.run(SCORE)
+        stats = it.state.memory_last_run
+    assert str(file) in stats.error
+    assert stats.outcomes == dict.fromkeys("abc", Outcome("failed", stats.error))
+    assert not it.state.scoring_in_flight
+
+
 async def test_a_context_that_breaks_the_rules_is_the_run_s_error(say, host):
     # The response begins at token 0: nothing comes before it.
     talk = say.talk(say.plain("assistant", 1, 2, body=(0, 2)), say.memory("k", 1), say.reply(1))

@@ -123,7 +123,7 @@ async def test_a_file_that_is_no_tokenizer_is_an_error_in_one_line(content, tmp_
 
 
 async def test_a_folder_instead_of_a_file_is_an_error(tmp_path):
-    with pytest.raises(ScorerError, match="server.tokenizer: "):
+    with pytest.raises(ScorerError, match=r"server\.tokenizer: "):
         await FileTokenizer(tmp_path).tokenize("text")
 
 

@@ -86,7 +86,8 @@ def test_any_response_s_log_probability_is_the_naive_one(talks, naive, data):
     wire = talk.context().wire_prompt(whole, lambda key: False)
     [answer] = asyncio.run(ToyScorer().score([wire]))
     tokens = naive(talk).tokens(whole, set())
-    expected = [naive(talk).total(tokens, id_) for _, id_ in naive(talk).responses(whole)]
+    expected = [naive(talk).total(tokens, id_) for id_ in wire.node_ids]
+    assert {id_ for _, id_ in naive(talk).responses(whole)} <= set(wire.node_ids)
     assert [score.total for score in answer] == pytest.approx(expected, abs=1e-9)
 
 

@@ -1,0 +1,408 @@
+"""``mindscore store``: what is kept, and the original's two JSON files in and out."""
+
+import json
+
+import pytest
+
+ROW = {
+    "key": str,
+    "model": str,
+    "score": float,
+    "weight": float,
+    "last_scored": float,
+    "count": int,
+}
+
+
+@pytest.fixture
+def exchange(tmp_path):
+    """Writes a file to import: ``exchange({"k": 1.5})``, or ``exchange("as it is")``."""
+
+    def write(contents):
+        file = tmp_path / "exchange.json"
+        raw = contents if isinstance(contents, str | bytes) else json.dumps(contents)
+        file.write_bytes(raw if isinstance(raw, bytes) else raw.encode())
+        return file
+
+    return write
+
+
+@pytest.fixture
+def kept(cli):
+    """What ``store list --json`` prints: ``kept()``."""
+
+    def kept(*arguments):
+        ran = cli("store", "list", "--json", *arguments)
+        assert (ran.status, ran.err) == (0, "")
+        return ran.document
+
+    return kept
+
+
+# -- list -----------------------------------------------------------------------------------------
+
+
+def test_list_says_that_nothing_is_kept_yet(cli):
+    ran = cli("store", "list")
+    assert (ran.status, ran.err) == (0, "")
+    assert "Nothing" in ran.out
+
+
+def test_list_is_an_empty_array_where_nothing_is_kept_yet(cli):
+    assert cli("store", "list", "--json").document == []
+
+
+def test_list_shows_each_memory_with_its_weight_last_score_and_count(cli, score, talk, kept):
+    found = {it["key"]: it["score"] for it in score(talk, "--json").document["scores"]}
+    lines = [line.split() for line in cli("store", "list").out.splitlines()[1:]]
+    assert {key: float(last) for key, _, _, last, *_ in lines} == {
+        key: pytest.approx(score, abs=0.005) for key, score in found.items()
+    }
+    assert {(model, times) for _, model, _, _, times, *_ in lines} == {("toy", "1")}
+    for row in kept():
+        assert {name: type(value) for name, value in row.items()} == ROW
+        assert row["score"] == row["weight"] == found[row["key"]]
+
+
+def test_the_weight_is_a_moving_mean_of_the_scores(score, exchange, cli, talk, kept):
+    cli("store", "import", exchange({"tea": 1.0}), "--model", "toy")
+    found = {it["key"]: it["score"] for it in score(talk, "--json").document["scores"]}
+    weights = {row["key"]: row["weight"] for row in kept()}
+    assert weights["tea"] == pytest.approx(0.3 * found["tea"] + 0.7 * 1.0)
+    assert weights["dog"] == found["dog"]
+
+
+def test_list_puts_the_heaviest_first(cli, exchange, kept):
+    cli("store", "import", exchange({"light": 0.5, "heavy": 9, "middle": 2.25}))
+    assert [row["key"] for row in kept()] == ["heavy", "middle", "light"]
+    lines = cli("store", "list").out.splitlines()[1:]
+    assert [line.split()[0] for line in lines] == ["heavy", "middle", "light"]
+
+
+def test_agents_of_two_namespaces_do_not_see_each_other(score, talk, kept):
+    score(talk, "--set", "store.namespace=one")
+    assert len(kept("--set", "store.namespace=one")) == 2
+    assert kept("--set", "store.namespace=two") == []
+
+
+def test_the_store_is_in_the_users_data_folder_or_where_the_configuration_says(
+    score, talk, kept, tmp_path
+):
+    elsewhere = f"store.url=sqlite:///{tmp_path}/mine.sqlite3"
+    score(talk, "--set", elsewhere)
+    assert (tmp_path / "mine.sqlite3").is_file()
+    assert not (tmp_path / "data").exists()
+    assert len(kept("--set", elsewhere)) == 2
+    assert kept() == []
+    assert (tmp_path / "data" / "mindscore" / "store.sqlite3").is_file()
+
+
+# -- forget ---------------------------------------------------------------------------------------
+
+
+def test_a_memory_that_is_forgotten_is_gone_and_due_again(cli, score, talk, kept):
+    score(talk)
+    ran = cli("store", "forget", "tea")
+    assert (ran.status, ran.err) == (0, "")
+    assert [row["key"] for row in kept()] == ["dog"]
+    entries = score(talk, "--json").document["scores"]
+    assert {it["key"]: it["status"] for it in entries} == {"tea": "scored", "dog": "not-due"}
+
+
+def test_cells_of_the_matrix_are_forgotten_too(cli, score, talk):
+    score(talk, "--full")
+    assert cli("store", "forget", "tea").status == 0
+    assert cli("store", "forget", "tea").status == 2
+    assert cli("store", "forget", "dog").status == 0
+
+
+def test_a_memory_of_which_nothing_is_kept_cannot_be_forgotten(cli, score, talk, kept):
+    score(talk)
+    ran = cli("store", "forget", "cat")
+    assert (ran.status, ran.out) == (2, "")
+    assert "cat" in ran.error
+    assert "mindscore store list" in ran.error
+    assert len(kept()) == 2
+
+
+def test_scores_of_every_model_are_forgotten(cli, exchange, kept):
+    cli("store", "import", exchange({"k": 1, "j": 2}), "--model", "one")
+    cli("store", "import", exchange({"k": 3}), "--model", "two")
+    cli("store", "forget", "k")
+    assert [row["key"] for row in kept()] == ["j"]
+
+
+def test_another_namespace_forgets_nothing(cli, score, talk, kept):
+    score(talk)
+    assert cli("store", "forget", "tea", "--set", "store.namespace=other").status == 2
+    assert len(kept()) == 2
+
+
+# -- import ---------------------------------------------------------------------------------------
+
+
+def test_scores_are_imported_as_last_score_and_weight_never_measured(cli, exchange, kept):
+    ran = cli("store", "import", exchange({"k": 1.5, "j": 2}))
+    assert (ran.status, ran.err) == (0, "")
+    assert "2" in ran.out
+    assert kept() == [
+        {"key": key, "model": "smollm2", "score": score, "weight": score, "last_scored": None,
+         "count": 0}
+        for key, score in [("j", 2.0), ("k", 1.5)]
+    ]  # fmt: skip
+    assert cli("store", "list").out.count("imported") == 2
+
+
+def test_scores_are_imported_for_the_model_that_is_named(cli, exchange, kept):
+    cli("store", "import", exchange({"k": 1}), "--model", "mine")
+    cli("store", "import", exchange({"k": 2}), "--set", "server.model=theirs")
+    assert {row["model"]: row["score"] for row in kept()} == {"mine": 1.0, "theirs": 2.0}
+
+
+def test_what_was_imported_is_due(cli, exchange, score, talk):
+    cli("store", "import", exchange({"tea": 1}), "--model", "toy")
+    entries = score(talk, "--json").document["scores"]
+    assert {it["key"]: it["status"] for it in entries} == {"tea": "scored", "dog": "scored"}
+
+
+def test_an_import_replaces_scores_and_leaves_the_others(cli, exchange, kept):
+    cli("store", "import", exchange({"k": 1, "j": 2}))
+    cli("store", "import", exchange({"k": 3}))
+    assert {row["key"]: row["score"] for row in kept()} == {"k": 3.0, "j": 2.0}
+
+
+def test_trained_responses_are_imported_and_no_candidates_any_more(server, cli, exchange, numbered):
+    arguments = ["score", numbered, "--json", "--finetune", *server.options]
+    [candidate] = cli(*arguments).document["candidates"]
+    ran = cli("store", "import", exchange([1, candidate["timestamp_ns"]]))
+    assert (ran.status, ran.err) == (0, "")
+    assert "2" in ran.out
+    again = cli(*arguments).document
+    assert again["candidates"] == []
+    assert again["stats"]["above_threshold"] == 0
+    assert again["stats"]["max_divergence"] == candidate["divergence"]
+
+
+@pytest.mark.parametrize("contents", [{}, []])
+def test_an_empty_file_of_either_kind_imports_nothing(contents, cli, exchange, kept):
+    ran = cli("store", "import", exchange(contents))
+    assert (ran.status, ran.err) == (0, "")
+    assert "0" in ran.out
+    assert kept() == []
+
+
+CORRUPT = {
+    "nothing": "",
+    "no JSON": "k = 1",
+    "half a file": '{"k": 1, "j"',
+    "two documents": '{"k": 1}\n{"j": 2}',
+    "no UTF-8": b'{"k\xff": 1}',
+    "binary": bytes(range(256)),
+    "a number": "1.5",
+    "a string": '"k"',
+    "null": "null",
+    "a null score": '{"k": 1, "j": null}',
+    "a score as text": '{"k": 1, "j": "2"}',
+    "a score as a table": '{"k": {"score": 1}}',
+    "a score that is true": '{"k": true}',
+    "nan": '{"k": NaN}',
+    "infinity": '{"k": -Infinity}',
+    "a score beyond all bounds": '{"k": 1e999}',
+    "a timestamp as text": '[1, "2026-01-01"]',
+    "a timestamp with a fraction": "[1, 1.5]",
+    "a timestamp beyond 64 bits": "[1, 9223372036854775808]",
+    "a null timestamp": "[1, null]",
+    "a table among timestamps": '[1, {"timestamp": 2}]',
+}
+
+
+@pytest.mark.parametrize("contents", CORRUPT.values(), ids=CORRUPT)
+def test_a_corrupt_file_is_refused_and_nothing_of_it_is_kept(
+    contents, cli, exchange, kept, tmp_path
+):
+    file = exchange(contents)
+    ran = cli("store", "import", file)
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.error.startswith(f"{file}: ")
+    assert kept() == []
+    cli("store", "export", "--trained", tmp_path / "out.json")
+    assert json.loads((tmp_path / "out.json").read_text()) == []
+
+
+@pytest.mark.parametrize("place", ["gone.json", "."])
+def test_a_file_that_cannot_be_read_is_named(place, cli, tmp_path):
+    ran = cli("store", "import", tmp_path / place)
+    assert (ran.status, ran.out) == (2, "")
+    assert f"{tmp_path / place}: cannot be read" in ran.error
+
+
+# -- export ---------------------------------------------------------------------------------------
+
+
+def test_scores_are_exported_as_the_original_keeps_them(cli, score, talk, tmp_path):
+    found = {it["key"]: it["score"] for it in score(talk, "--json").document["scores"]}
+    ran = cli("store", "export", tmp_path / "out.json")
+    assert (ran.status, ran.err) == (0, "")
+    assert str(tmp_path / "out.json") in ran.out
+    assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8")) == found
+
+
+def test_trained_responses_are_exported_ascending_each_once(cli, exchange, tmp_path):
+    cli("store", "import", exchange([30, 10, 20, 10]))
+    ran = cli("store", "export", "--trained", tmp_path / "out.json")
+    assert (ran.status, ran.err) == (0, "")
+    assert json.loads((tmp_path / "out.json").read_text()) == [10, 20, 30]
+
+
+SCORES = {"k": 0.1, "j": 1e-300, "two\nlines": 0.30000000000000004, "日本 \u202e": 12345.678}
+STAMPS = [-(2**63), -1, 0, 1772532000123456789, 2**63 - 1]
+
+
+@pytest.mark.parametrize(
+    ("contents", "options"), [(SCORES, []), (STAMPS, ["--trained"])], ids=["scores", "trained"]
+)
+def test_what_is_exported_can_be_imported_again_and_is_the_same(
+    contents, options, cli, exchange, tmp_path
+):
+    there = ["--set", "store.namespace=there"]
+    cli("store", "import", exchange(contents))
+    assert cli("store", "export", *options, tmp_path / "one.json").status == 0
+    assert json.loads((tmp_path / "one.json").read_text(encoding="utf-8")) == contents
+    assert cli("store", "import", tmp_path / "one.json", *there).status == 0
+    assert cli("store", "export", *options, tmp_path / "two.json", *there).status == 0
+    assert (tmp_path / "two.json").read_bytes() == (tmp_path / "one.json").read_bytes()
+
+
+@pytest.mark.parametrize(("options", "empty"), [([], {}), (["--trained"], [])])
+def test_an_export_of_nothing_is_an_empty_file_of_its_kind(options, empty, cli, tmp_path):
+    ran = cli("store", "export", *options, tmp_path / "out.json")
+    assert (ran.status, ran.err) == (0, "")
+    assert json.loads((tmp_path / "out.json").read_text()) == empty
+
+
+def test_of_several_models_one_has_to_be_chosen(cli, exchange, tmp_path):
+    cli("store", "import", exchange({"k": 1}), "--model", "one")
+    cli("store", "import", exchange({"k": 2, "j": 3}), "--model", "two")
+    ran = cli("store", "export", tmp_path / "out.json")
+    assert (ran.status, ran.out) == (2, "")
+    assert "one, two" in ran.error
+    assert "--model" in ran.error
+    assert not (tmp_path / "out.json").exists()
+    assert cli("store", "export", tmp_path / "out.json", "--model", "two").status == 0
+    assert json.loads((tmp_path / "out.json").read_text()) == {"k": 2.0, "j": 3.0}
+
+
+def test_a_model_without_scores_is_refused(cli, exchange, tmp_path):
+    cli("store", "import", exchange({"k": 1}), "--model", "one")
+    ran = cli("store", "export", tmp_path / "out.json", "--model", "two")
+    assert ran.status == 2
+    assert "two" in ran.error
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_an_export_replaces_the_file_and_leaves_nothing_beside_it(cli, exchange, tmp_path):
+    folder = tmp_path / "exports"
+    folder.mkdir()
+    (folder / "out.json").write_text("old " * 1000)
+    cli("store", "import", exchange({"k": 1}))
+    assert cli("store", "export", folder / "out.json").status == 0
+    assert json.loads((folder / "out.json").read_text()) == {"k": 1.0}
+    assert [file.name for file in folder.iterdir()] == ["out.json"]
+
+
+@pytest.mark.parametrize("options", [[], ["--trained"]])
+def test_an_export_that_cannot_be_written_is_named_and_leaves_nothing(options, cli, tmp_path):
+    folder = tmp_path / "exports"
+    (folder / "taken").mkdir(parents=True)
+    for place in (folder / "taken", tmp_path / "gone" / "out.json"):
+        ran = cli("store", "export", *options, place)
+        assert (ran.status, ran.out) == (2, "")
+        assert f"{place}: cannot be written" in ran.error
+    assert [file.name for file in folder.iterdir()] == ["taken"]
+
+
+def test_an_export_to_the_current_folder_is_one_that_cannot_be_written(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ran = cli("store", "export", ".")
+    assert (ran.status, ran.out) == (2, "")
+    assert "cannot be written" in ran.error
+
+
+# -- the store itself -----------------------------------------------------------------------------
+
+COMMANDS = {
+    "list": ["list"],
+    "forget": ["forget", "k"],
+    "import": ["import", "SCORES"],
+    "export": ["export", "OUT"],
+}
+commands = pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS)
+
+
+@pytest.fixture
+def store(cli, exchange, tmp_path):
+    """Runs one of ``COMMANDS`` with further options."""
+    files = {"SCORES": exchange({"k": 1}), "OUT": tmp_path / "out.json"}
+
+    def run(arguments, *options):
+        return cli("store", *(files.get(it, it) for it in arguments), *options)
+
+    return run
+
+
+@commands
+def test_a_store_that_is_no_database_is_named(arguments, store, tmp_path):
+    file = tmp_path / "mine.sqlite3"
+    file.write_text("This is a letter to my aunt. " * 100)
+    ran = store(arguments, "--set", f"store.url=sqlite:///{file}")
+    assert (ran.status, ran.out) == (1, "")
+    assert str(file) in ran.error
+    assert file.read_text() == "This is a letter to my aunt. " * 100
+
+
+@commands
+def test_a_store_of_a_later_version_is_left_alone(arguments, store, tmp_path):
+    import sqlite3
+    from contextlib import closing
+
+    file = tmp_path / "mine.sqlite3"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA user_version = 999")
+    ran = store(arguments, "--set", f"store.url=sqlite:///{file}")
+    assert (ran.status, ran.out) == (1, "")
+    assert str(file) in ran.error
+    assert "999" in ran.error
+
+
+@commands
+def test_a_store_in_a_place_that_cannot_be_is_named(arguments, store, tmp_path):
+    (tmp_path / "file").touch()
+    ran = store(arguments, "--set", f"store.url=sqlite:///{tmp_path}/file/mine.sqlite3")
+    assert (ran.status, ran.out) == (1, "")
+    assert f"{tmp_path}/file/mine.sqlite3" in ran.error
+
+
+@commands
+def test_a_store_of_another_kind_is_a_wrong_configuration(arguments, store):
+    ran = store(arguments, "--set", "store.url=postgresql://host/db")
+    assert (ran.status, ran.out) == (2, "")
+    assert "store.url" in ran.error
+    assert "sqlite:///" in ran.error
+
+
+@commands
+def test_a_wrong_configuration_is_refused(arguments, store):
+    ran = store(arguments, "--set", "store.namespace=")
+    assert (ran.status, ran.out) == (2, "")
+    assert "store.namespace" in ran.error
+
+
+def test_the_real_command_imports_lists_forgets_and_exports(command, exchange, tmp_path):
+    assert command("store", "import", exchange({"k": 1, "j": 2})).status == 0
+    assert [row["key"] for row in command("store", "list", "--json").document] == ["j", "k"]
+    assert command("store", "forget", "j").status == 0
+    assert command("store", "export", tmp_path / "out.json").status == 0
+    assert json.loads((tmp_path / "out.json").read_text()) == {"k": 1.0}
+    ran = command("store", "forget", "j")
+    assert (ran.status, ran.out) == (2, "")
+    assert "j" in ran.error

@@ -1,0 +1,366 @@
+"""The store: every method, its files, and what it refuses."""
+
+import os
+import sqlite3
+import stat
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from mindhooks import FinetuneCandidate, MemoryScore, ResponseDivergence
+from mindscore.config import StoreSettings
+from mindscore.errors import StoreError
+from mindscore.fingerprint import response_hash
+from mindscore.store import Store
+from mindscore.store.database import Database
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Where the store is; it is not there yet."""
+    return tmp_path / "deep" / "store.sqlite3"
+
+
+@pytest.fixture
+def store(file):
+    """Opens the store of a namespace."""
+    return lambda namespace="default": Store(StoreSettings(f"sqlite:///{file}", namespace))
+
+
+def score(key, value):
+    return MemoryScore(key, value, "incremental", ())
+
+
+def row(key, *node_ids):
+    cells = tuple(ResponseDivergence(0, node_id, 1.0, 1.0) for node_id in node_ids)
+    return MemoryScore(key, 1.0, "full", cells)
+
+
+def candidate(timestamp_ns=5, continuation_ids=(3,)):
+    return FinetuneCandidate(
+        0, "n", 1.0, "said", "", (1,), (1,), continuation_ids, None, None, timestamp_ns
+    )
+
+
+def read(file, query):
+    with closing(sqlite3.connect(file)) as connection:
+        return connection.execute(query).fetchall()
+
+
+# -- memories -------------------------------------------------------------------------------------
+
+
+async def test_a_fresh_store_is_empty(store):
+    assert await store().memories() == []
+    assert await store().last_scored("m") == {}
+    assert await store().trained_timestamps() == []
+    assert not (await store().trained()).covers(5, [3])
+
+
+async def test_a_recorded_score_is_there_for_whoever_opens_the_store_next(store, clock):
+    await store().record_score(score("k", 2.0), "m", 0.5)
+    [memory] = await store().memories()
+    assert (memory.key, memory.model, memory.score, memory.weight) == ("k", "m", 2.0, 2.0)
+    assert (memory.last_scored, memory.count) == (clock.now, 1)
+
+
+async def test_memories_are_listed_by_weight_and_then_by_key(store):
+    for key, value in (("a", 1.0), ("c", 3.0), ("d", 2.0), ("b", 3.0)):
+        await store().record_score(score(key, value), "m", 0.5)
+    assert [memory.key for memory in await store().memories()] == ["b", "c", "d", "a"]
+
+
+async def test_last_scored_is_by_key_for_one_model(store, clock):
+    await store().record_score(score("a", 1.0), "m", 0.5)
+    clock.now += 1
+    await store().record_score(score("b", 1.0), "m", 0.5)
+    await store().record_score(score("c", 1.0), "other", 0.5)
+    assert await store().last_scored("m") == {"a": clock.now - 1, "b": clock.now}
+    assert await store().last_scored("other") == {"c": clock.now}
+
+
+async def test_two_models_do_not_mix(store):
+    await store().record_score(score("k", 1.0), "m", 0.5)
+    await store().record_score(score("k", 9.0), "other", 0.5)
+    await store().record_score(score("k", 3.0), "m", 0.5)
+    found = {memory.model: (memory.weight, memory.count) for memory in await store().memories()}
+    assert found == {"m": (2.0, 2), "other": (9.0, 1)}
+
+
+async def test_two_namespaces_do_not_mix(store):
+    await store("a").record_score(score("k", 1.0), "m", 0.5)
+    await store("a").record_row(row("k", "n"), "m")
+    await store("a").mark_trained([(5, (3,))], "job")
+    await store("b").record_score(score("k", 9.0), "m", 0.5)
+    await store("b").import_scores({"only-b": 2.0}, "m")
+    await store("b").import_trained([6])
+    assert [(it.key, it.weight) for it in await store("a").memories()] == [("k", 1.0)]
+    assert [(it.key, it.weight) for it in await store("b").memories()] == [
+        ("k", 9.0),
+        ("only-b", 2.0),
+    ]
+    assert await store("a").trained_timestamps() == [5]
+    assert await store("b").trained_timestamps() == [6]
+    assert await store("b").forget("k") == 1
+    assert [it.key for it in await store("a").memories()] == ["k"]
+
+
+async def test_imported_scores_are_score_and_weight_of_memories_never_measured(store):
+    await store().import_scores({"k": 2.0}, "m")
+    [memory] = await store().memories()
+    assert (memory.key, memory.model, memory.score, memory.weight) == ("k", "m", 2.0, 2.0)
+    assert (memory.last_scored, memory.count) == (None, 0)
+    assert await store().last_scored("m") == {}
+
+
+async def test_an_import_over_a_measured_memory_leaves_when_and_how_often(store, clock):
+    await store().record_score(score("k", 1.0), "m", 0.5)
+    await store().import_scores({"k": 5.0}, "m")
+    [memory] = await store().memories()
+    assert (memory.score, memory.weight) == (5.0, 5.0)
+    assert (memory.last_scored, memory.count) == (clock.now, 1)
+
+
+async def test_importing_nothing_is_fine(store):
+    await store().import_scores({}, "m")
+    await store().import_trained([])
+    await store().mark_trained([], "job")
+    assert await store().memories() == []
+    assert await store().trained_timestamps() == []
+
+
+async def test_forgetting_removes_scores_and_cells_of_every_model_and_says_how_many(store, file):
+    for model in ("m", "other"):
+        await store().record_score(score("k", 1.0), model, 0.5)
+        await store().record_score(score("stays", 1.0), model, 0.5)
+        await store().record_row(row("k", "n1", "n2"), model)
+        await store().record_row(row("stays", "n1"), model)
+    assert await store().forget("k") == 2 + 4
+    assert {memory.key for memory in await store().memories()} == {"stays"}
+    assert set(read(file, "SELECT key FROM cells")) == {("stays",)}
+    assert await store().forget("k") == 0
+
+
+# -- cells and candidates -------------------------------------------------------------------------
+
+
+async def test_a_row_s_cells_are_replaced_by_the_next_row_s(store, file):
+    first = MemoryScore("k", 2.0, "full", (ResponseDivergence(3, "n", 2.0, 2.0),))
+    second = MemoryScore("k", 0.0, "full", (ResponseDivergence(4, "n", 0.0, -1.0),))
+    await store().record_row(first, "m")
+    await store().record_row(second, "m")
+    found = read(file, "SELECT node_id, entry_idx, divergence, signed FROM cells")
+    assert found == [("n", 4, 0.0, -1.0)]
+
+
+async def test_candidates_are_told_apart_by_model_timestamp_and_ids(store, file):
+    await store().record_candidate(candidate(), "m")
+    await store().record_candidate(candidate(), "m")
+    await store().record_candidate(candidate(), "other")
+    await store().record_candidate(candidate(timestamp_ns=6), "m")
+    await store().record_candidate(candidate(continuation_ids=(4,)), "m")
+    found = read(file, "SELECT model, timestamp_ns, continuation_hash FROM candidates")
+    assert sorted(found) == sorted(
+        [
+            ("m", 5, response_hash([3])),
+            ("other", 5, response_hash([3])),
+            ("m", 6, response_hash([3])),
+            ("m", 5, response_hash([4])),
+        ]
+    )
+
+
+# -- trained --------------------------------------------------------------------------------------
+
+
+async def test_a_mark_covers_the_timestamp_with_these_ids_only(store):
+    await store().mark_trained([(5, (3, 4))], "job")
+    marks = await store().trained()
+    assert marks.covers(5, (3, 4))
+    assert not marks.covers(5, (3,))
+    assert not marks.covers(6, (3, 4))
+
+
+async def test_an_imported_mark_covers_its_timestamp_whatever_the_ids(store):
+    await store().import_trained([5])
+    marks = await store().trained()
+    assert marks.covers(5, (3, 4))
+    assert marks.covers(5, ())
+    assert not marks.covers(6, (3, 4))
+
+
+async def test_a_mark_may_be_written_twice_and_keeps_the_last_job(store, file):
+    await store().mark_trained([(5, (3,))], "first")
+    await store().mark_trained([(5, (3,)), (5, (4,))], "second")
+    assert set(read(file, "SELECT job_id FROM trained")) == {("second",)}
+    assert len(read(file, "SELECT * FROM trained")) == 2
+
+
+async def test_timestamps_are_listed_ascending_each_once(store):
+    await store().mark_trained([(7, (1,)), (7, (2,)), (-3, (1,))], "job")
+    await store().import_trained([5, 7, -(2**63), 2**63 - 1])
+    assert await store().trained_timestamps() == [-(2**63), -3, 5, 7, 2**63 - 1]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [((1, 2), (2, 1)), ((1,), (1, 1)), ((), (0,)), ((1, 2), (12,))]
+)
+def test_different_ids_have_different_hashes(one, other):
+    assert response_hash(one) == response_hash(list(one))
+    assert response_hash(one) != response_hash(other)
+
+
+# -- files ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_umask():
+    """Whatever a file's mode is, it is the store's doing."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+async def test_the_store_s_file_and_folder_are_for_their_owner_alone(store, file, no_umask):
+    await store().record_score(score("k", 1.0), "m", 0.5)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+
+
+async def test_an_empty_url_is_a_file_in_the_user_s_data_folder(tmp_path, no_umask):
+    await Store(StoreSettings()).record_score(score("k", 1.0), "m", 0.5)
+    file = tmp_path / "data" / "mindscore" / "store.sqlite3"
+    assert read(file, "SELECT key FROM memories") == [("k",)]
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+
+
+async def test_three_slashes_are_a_file_in_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    await Store(StoreSettings("sqlite:///here.sqlite3")).memories()
+    assert (tmp_path / "here.sqlite3").is_file()
+
+
+async def test_a_folder_that_is_there_keeps_its_mode(store, file, no_umask):
+    file.parent.mkdir(mode=0o755)
+    await store().memories()
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o755
+
+
+# -- what it refuses ------------------------------------------------------------------------------
+
+EVERY_METHOD = [
+    lambda store: store.last_scored("m"),
+    lambda store: store.memories(),
+    lambda store: store.record_score(score("k", 1.0), "m", 0.5),
+    lambda store: store.record_row(row("k", "n"), "m"),
+    lambda store: store.record_candidate(candidate(), "m"),
+    lambda store: store.trained(),
+    lambda store: store.trained_timestamps(),
+    lambda store: store.mark_trained([(5, (3,))], "job"),
+    lambda store: store.import_trained([5]),
+    lambda store: store.import_scores({"k": 1.0}, "m"),
+    lambda store: store.forget("k"),
+]
+
+
+@pytest.mark.parametrize("call", EVERY_METHOD)
+async def test_a_store_of_a_newer_version_is_refused_and_left_alone(store, file, call):
+    await store().record_score(score("k", 1.0), "m", 0.5)
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA user_version = 2")
+    before = file.read_bytes()
+    with pytest.raises(StoreError, match="schema version 2") as caught:
+        await call(store())
+    assert str(file) in str(caught.value)
+    assert file.read_bytes() == before
+    assert list(file.parent.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("call", EVERY_METHOD)
+async def test_a_file_that_is_no_database_is_a_store_error_and_left_alone(store, file, call):
+    file.parent.mkdir()
+    file.write_text("this is a letter, not a database. " * 100)
+    before = file.read_bytes()
+    with pytest.raises(StoreError, match="not a database") as caught:
+        await call(store())
+    assert str(file) in str(caught.value)
+    assert file.read_bytes() == before
+
+
+async def test_a_damaged_database_is_a_store_error(store, file):
+    await store().record_score(score("k", 1.0), "m", 0.5)
+    raw = bytearray(file.read_bytes())
+    raw[100:] = b"\xff" * (len(raw) - 100)
+    file.write_bytes(raw)
+    with pytest.raises(StoreError, match=r"store\.sqlite3"):
+        await store().memories()
+
+
+async def test_a_store_below_a_file_is_a_store_error(tmp_path):
+    (tmp_path / "file").touch()
+    store = Store(StoreSettings(f"sqlite:///{tmp_path}/file/store.sqlite3"))
+    with pytest.raises(StoreError, match=r"file/store\.sqlite3"):
+        await store.memories()
+
+
+async def test_a_store_that_is_a_folder_is_a_store_error(tmp_path):
+    with pytest.raises(StoreError, match=tmp_path.name):
+        await Store(StoreSettings(f"sqlite:///{tmp_path}")).memories()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+async def test_a_read_only_folder_is_a_store_error(store, file):
+    file.parent.mkdir()
+    file.parent.chmod(0o500)
+    with pytest.raises(StoreError, match=r"store\.sqlite3"):
+        await store().memories()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nonsense",
+        "postgresql://localhost/db",
+        "mysql:///file",
+        "sqlite://",
+        "sqlite:///",
+        "/var/lib/store.sqlite3",
+        "sqlite+pysqlite:///file",
+    ],
+)
+def test_another_url_is_a_store_error_that_names_store_url_and_what_was_expected(url):
+    with pytest.raises(StoreError, match=r"store\.url") as caught:
+        Store(StoreSettings(url))
+    assert "sqlite:///FILE" in str(caught.value)
+    assert repr(url) in str(caught.value)
+
+
+async def test_a_store_in_memory_is_refused_for_it_would_keep_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match=r"store\.url"):
+        await Store(StoreSettings("sqlite:///:memory:")).memories()
+    assert list(Path().iterdir()) == []
+
+
+# -- transactions ---------------------------------------------------------------------------------
+
+
+async def test_a_transaction_that_fails_leaves_nothing(store, file):
+    await store().record_score(score("k", 1.0), "m", 0.5)
+
+    def work(connection):
+        connection.exec_driver_sql("DELETE FROM memories")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await Database(f"sqlite:///{file}").transact(work)
+    assert [memory.key for memory in await store().memories()] == ["k"]
+
+
+async def test_a_batch_of_marks_is_written_whole_or_not_at_all(store):
+    # The second timestamp fits no 64-bit integer.
+    with pytest.raises((StoreError, OverflowError)):
+        await store().import_trained([5, 2**63])
+    assert await store().trained_timestamps() == []
