@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from mindscore.errors import ConfigError
+from mindscore.text import printable
 
 T = TypeVar("T")
 
@@ -78,7 +79,13 @@ class PluginSettings(_Table, frozen=True):
 
     disabled: list[str] = field(default_factory=list)
     listener_timeout_s: Positive = 30.0
-    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # msgspec's own error would not name the plugin.
+        for name, table in self.settings.items():
+            if not isinstance(table, dict):
+                raise ValueError(f"settings.{name}: expected a table, got {type(table).__name__}")
 
 
 class Settings(_Table, frozen=True):
@@ -134,16 +141,18 @@ def parse_table(table: Mapping[str, Any], kind: type[T], name: str) -> T:
 def _explain(message: str, kind: type, name: str) -> str:
     problem, _, path = message.partition(" - at `$")
     key = ".".join(part for part in (name, path.rstrip("`").lstrip(".")) if part)
-    if unknown := re.search(r"unknown field `(.*)`", problem):
+    if unknown := re.search(r"unknown field `(.*)`", problem, flags=re.DOTALL):
         known = [f.name for f in msgspec.structs.fields(_TABLES.get(key, kind))]
         near = difflib.get_close_matches(unknown[1], known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
-        full = f"{key}.{unknown[1]}" if key else unknown[1]
+        full = printable(f"{key}.{unknown[1]}" if key else unknown[1])
         return f"{full}: unknown key; {hint}"
     if problem.startswith("Invalid enum value"):
         table, _, last = key.rpartition(".")
         allowed = get_args(get_type_hints(_TABLES.get(table, kind))[last])
         expected = " or ".join(repr(value) for value in allowed)
         return f"{key}: expected {expected}, got {problem.removeprefix('Invalid enum value ')}"
+    if problem.startswith("settings."):
+        return printable(f"{key}.{problem}")
     problem = re.sub(r"`(\w+)`", lambda it: _TOML_NAMES.get(it[1], it[1]), problem)
     return f"{key}: {problem[:1].lower()}{problem[1:]}"

@@ -6,6 +6,7 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import msgspec
 
 from mindscore.config import ServerSettings, Settings, parse_settings
 from mindscore.errors import ConfigError
+from mindscore.text import printable
 
 ENVIRONMENT = "MINDSCORE_CONFIG"
 
@@ -50,7 +52,8 @@ def load_configuration(given: Path | None, assignments: Iterable[str] = ()) -> C
         ConfigError: names the file or assignment, the key, and what was expected.
     """
     file: Path | None = named_config_file(given)
-    if file == user_config_file() and not file.is_file():
+    is_named = given is not None or bool(os.environ.get(ENVIRONMENT))
+    if not is_named and not user_config_file().is_file():
         file = None
     tables = _read(file) if file is not None else {}
     try:
@@ -67,7 +70,8 @@ def dump(settings: Settings) -> str:
     """The settings as TOML, every key written out."""
     import tomli_w
 
-    return tomli_w.dumps(msgspec.to_builtins(settings))
+    # TOML has dates and times of its own.
+    return tomli_w.dumps(msgspec.to_builtins(settings, builtin_types=(date, datetime, time)))
 
 
 def read_api_key(server: ServerSettings) -> str | None:
@@ -110,8 +114,10 @@ def _assigned(assignment: str) -> dict[str, Any]:
     """The nested tables that ``a.b=value`` stands for; the value is TOML if it fits as such."""
     key, sign, text = assignment.partition("=")
     path = _key_path(key.strip())
+    # Errors name the key alone: the value may be a secret that went to the wrong place.
+    shown = printable(key.strip())
     if not sign or not path:
-        raise ConfigError(f"--set {assignment}: expected KEY=VALUE, such as memory.interval_s=0")
+        raise ConfigError(f"--set {shown}: expected KEY=VALUE, such as memory.interval_s=0")
     try:
         parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
@@ -127,11 +133,13 @@ def _assigned(assignment: str) -> dict[str, Any]:
             errors.append(error)
         else:
             return tables
-    raise ConfigError(f"--set {assignment}: {errors[0]}")
+    raise ConfigError(f"--set {shown}: {errors[0]}")
 
 
 def _key_path(key: str) -> list[str]:
     """The parts of a dotted TOML key; empty when it is none."""
+    if key.startswith("[") or not key.isprintable():
+        return []
     try:
         rest: Any = tomllib.loads(f"{key} = 0")
     except tomllib.TOMLDecodeError:

@@ -273,7 +273,7 @@ async def test_of_many_memories_in_one_message_one_all_or_all_but_one_can_go(rea
 
 
 async def test_another_selection_of_memories_is_refused_and_not_rendered_wrongly(read):
-    parts = [{"text": f"- {key}\n", "key": key} for key in "abcde"]
+    parts = [{"text": f"- {key}\n", "key": key} for key in "abcdefgh"]
     context = await snapshot(read(said("user", parts, id="the-node")))
 
     with pytest.raises(MindhooksError, match="the-node") as caught:

@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    from mindscore.cli.text import printable
+    from mindscore.text import printable
 
     print(f"mindscore: {printable(message)}", file=sys.stderr)  # noqa: T201
     return status

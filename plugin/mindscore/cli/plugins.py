@@ -15,8 +15,8 @@ from rich.table import Table
 from mindhooks import PluginInfo, Registry
 from mindhooks.testing import StubMind
 from mindscore.cli.screen import Screen
-from mindscore.cli.text import printable
 from mindscore.config_file import load_configuration
+from mindscore.text import printable
 
 
 def run_plugins(config_file: Path | None, assignments: Sequence[str], json: bool) -> int:

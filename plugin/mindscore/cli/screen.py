@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from mindhooks import Activity
-from mindscore.cli.text import printable
+from mindscore.text import printable
 
 
 class Screen(logging.Handler):

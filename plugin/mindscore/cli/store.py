@@ -120,7 +120,7 @@ def _show(found: list[StoredMemory]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from mindscore.cli.text import printable
+    from mindscore.text import printable
 
     table = Table("memory", "model", box=None)
     for title in ("weight", "last", "times"):

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from mindhooks import FinetuneCandidate, MemoryScore, MindCommand, ResponseDivergence
 from mindscore.cli.result import Result
-from mindscore.cli.text import one_line, printable
+from mindscore.text import one_line, printable
 
 BAR = 20
 CELL = 6

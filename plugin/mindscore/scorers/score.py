@@ -93,7 +93,9 @@ class ScoreScorer:
         }
         answer = await self._client.post("/completions", body, _Completion)
         if not answer.choices:
-            raise ScorerError(f"{self._client.base_url}/completions: choices: is empty")
+            raise ScorerError(
+                f"{self._client.base_url}/completions: choices: is empty; does the server generate?"
+            )
         choice = answer.choices[0]
         return Generated(choice.token_ids, choice.text)
 

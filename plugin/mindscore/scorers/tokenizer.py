@@ -36,9 +36,13 @@ class FileTokenizer:
         from tokenizers import Tokenizer
 
         try:
-            return Tokenizer.from_file(str(self._file))
+            tokenizer = Tokenizer.from_file(str(self._file))
         # The library raises Exception itself.
         except Exception as error:
             raise ScorerError(
                 f"server.tokenizer: {self._file} is not a readable tokenizer.json: {error}"
             ) from error
+        # What a file says of lengths is for training: a message is neither cut nor filled up.
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return tokenizer

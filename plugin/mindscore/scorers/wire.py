@@ -6,8 +6,9 @@ import asyncio
 import email.utils
 import io
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -18,8 +19,10 @@ from mindhooks import ScorerError
 from mindscore.config import ServerSettings
 from mindscore.config_file import read_api_key
 from mindscore.errors import ConfigError
+from mindscore.text import one_line
 
 T = TypeVar("T")
+Quote = Callable[[str], str]
 
 RETRIED_STATUSES = frozenset({408, 425, 429})
 EXCERPT = 200
@@ -47,12 +50,7 @@ class WireClient:
     """
 
     def __init__(self, settings: ServerSettings) -> None:
-        self.base_url = settings.base_url.rstrip("/")
-        if not self.base_url.startswith(("http://", "https://")):
-            raise ConfigError(
-                f"server.base_url: expected the server's http:// or https:// address, "
-                f"got {settings.base_url!r}"
-            )
+        self.base_url = _checked_address(settings.base_url)
         self._settings = settings
         self._key = read_api_key(settings)
         self._slots = asyncio.Semaphore(settings.concurrency)
@@ -71,23 +69,24 @@ class WireClient:
             ScorerError: names the address, what went wrong, and what to do about it.
         """
         url, data = self.base_url + path, msgspec.json.encode(body)
+        failures: list[BaseException] = []
         async with self._slots:
             deadline = time.monotonic() + self._settings.deadline_s
             attempts = AsyncRetrying(
                 stop=stop_after_attempt(self._settings.max_attempts),
                 wait=_pause,
                 retry=retry_if_exception(lambda error: _again(error, repeat, deadline)),
+                before_sleep=lambda state: failures.append(_failure(state)),
                 reraise=True,
             )
             try:
                 async with asyncio.timeout(self._settings.deadline_s):
                     raw: bytes = await attempts(self._attempt, url, data)
             except TimeoutError:
-                raise ScorerError(
-                    f"{url}: no answer within {self._settings.deadline_s:g} s, retries included "
-                    "(server.deadline_s)"
-                ) from None
-        return decode(url, raw, answer)
+                last = f"; the last attempt: {failures[-1]}" if failures else ": no answer"
+                limit = f"{self._settings.deadline_s:g} s (server.deadline_s)"
+                raise ScorerError(f"{url}: given up after {limit}{last}") from None
+        return _decode(url, raw, answer, self._quote)
 
     async def _attempt(self, url: str, data: bytes) -> bytes:
         try:
@@ -101,11 +100,15 @@ class WireClient:
             ) as response:
                 if response.status < 300:
                     return await response.read()
-                raise _refusal(url, response, await response.read(), self._settings)
+                raise self._refusal(url, response, await response.read())
+        except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError) as error:
+            raise ScorerError(
+                f"{url}: no trusted TLS connection: {self._quote(str(error))}"
+            ) from error
         except aiohttp.ClientConnectorError as error:
+            why = self._quote(error.os_error.strerror or str(error.os_error))
             raise RetriableError(
-                f"{url}: cannot connect ({error.os_error.strerror or error.os_error}): "
-                "is the server running, and server.base_url right?",
+                f"{url}: cannot connect ({why}): is the server running, and server.base_url right?",
                 arrived=False,
             ) from error
         except TimeoutError as error:
@@ -113,9 +116,39 @@ class WireClient:
                 f"{url}: no answer within {self._settings.timeout_s:g} s (server.timeout_s)"
             ) from error
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
-            raise RetriableError(f"{url}: the connection broke: {error}") from error
+            raise RetriableError(
+                f"{url}: the connection broke: {self._quote(str(error))}"
+            ) from error
         except aiohttp.ClientError as error:
-            raise ScorerError(f"{url}: {type(error).__name__}: {error}") from error
+            text = self._quote(f"{type(error).__name__}: {error}")
+            raise ScorerError(
+                f"{url}: {text}; does server.base_url name a model server?"
+            ) from error
+
+    def _refusal(self, url: str, response: aiohttp.ClientResponse, raw: bytes) -> ScorerError:
+        status = response.status
+        said = f"{url}: HTTP {status} {self._quote(response.reason or '')}: "
+        said = (said + _excerpt(raw, self._quote)).rstrip(": ")
+        if status in RETRIED_STATUSES or status >= 500:
+            return RetriableError(said, pause_s=_retry_after(response.headers.get("Retry-After")))
+        if status < 400:
+            where = self._quote(response.headers.get("Location", "elsewhere"))
+            return ScorerError(
+                f"{said}; redirects to {where!r} are not followed; set server.base_url"
+            )
+        key = f"${self._settings.api_key_env} or server.api_key_file"
+        misfit = "do server.scorer and server.model fit this server?"
+        hints = {
+            401: f"set the key in {key}",
+            403: f"is the key in {key} the right one?",
+            404: "are server.base_url and server.scorer right?",
+            413: "the conversation is too large for this server: raise its limit",
+        }
+        return ScorerError(f"{said}; {hints.get(status, misfit)}")
+
+    def _quote(self, text: str) -> str:
+        """What a server said, in a short line, without the key should it repeat it."""
+        return one_line(text.replace(self._key, "[key]") if self._key else text, EXCERPT)
 
     def _open_session(self) -> aiohttp.ClientSession:
         # On first use: a session needs the running loop.
@@ -134,50 +167,46 @@ class WireClient:
             self._session = None
 
 
-def decode(url: str, raw: bytes, answer: type[T]) -> T:
-    """A server's JSON as ``answer``; an ``error`` in it is raised, whatever the status was.
+def _checked_address(base_url: str) -> str:
+    try:
+        parts = urlsplit(base_url)
+        is_address = bool(parts.scheme in ("http", "https") and parts.hostname and parts.port != 0)
+    except ValueError:
+        is_address = False
+    if not is_address or not base_url.isprintable():
+        raise ConfigError(
+            f"server.base_url: expected the server's http:// or https:// address, got {base_url!r}"
+        )
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ConfigError(
+            "server.base_url: expected an address without user, password, query or fragment; "
+            "a key comes from server.api_key_env or server.api_key_file"
+        )
+    return base_url.rstrip("/")
 
-    Raises:
-        ScorerError: names the address, the field and what was expected.
-    """
+
+def _decode(url: str, raw: bytes, answer: type[T], quote: Quote) -> T:
+    """A server's JSON as ``answer``; an ``error`` in it is raised, whatever the status was."""
     try:
         if failure := msgspec.json.decode(raw, type=_Failure).error:
-            raise ScorerError(f"{url}: the server failed: {_text_of(failure)}")
+            raise ScorerError(f"{url}: the server failed: {quote(_text_of(failure))}")
         return msgspec.json.decode(raw, type=answer)
     except msgspec.ValidationError as error:
         raise ScorerError(
-            f"{url}: unexpected answer: {error}; does server.scorer fit this server?"
+            f"{url}: unexpected answer: {quote(str(error))}; does server.scorer fit this server?"
         ) from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         if b"NaN" in raw or b"Infinity" in raw:
             raise ScorerError(
                 f"{url}: the answer holds NaN or Infinity: the model or its number format is broken"
             ) from None
         raise ScorerError(
-            f"{url}: the answer is not JSON but {_excerpt(raw)!r}; is server.base_url right?"
+            f"{url}: the answer is not JSON but {_excerpt(raw, quote)!r}; is server.base_url right?"
         ) from None
 
 
 class _Failure(msgspec.Struct):
     error: Any = None
-
-
-def _refusal(
-    url: str, response: aiohttp.ClientResponse, raw: bytes, settings: ServerSettings
-) -> ScorerError:
-    status = response.status
-    said = f"{url}: HTTP {status} {response.reason}: {_excerpt(raw)}".rstrip(": ")
-    if status in RETRIED_STATUSES or status >= 500:
-        return RetriableError(said, pause_s=_retry_after(response.headers.get("Retry-After")))
-    hint = {
-        401: f"set the key in ${settings.api_key_env} or server.api_key_file",
-        403: f"is the key in ${settings.api_key_env} or server.api_key_file the right one?",
-        404: "are server.base_url and server.scorer right?",
-    }.get(status)
-    if 300 <= status < 400:
-        where = response.headers.get("Location", "elsewhere")
-        hint = f"redirects to {where!r} are not followed; set server.base_url"
-    return ScorerError(f"{said}; {hint}" if hint else said)
 
 
 def _again(error: BaseException, repeat: bool, deadline: float) -> bool:
@@ -187,9 +216,15 @@ def _again(error: BaseException, repeat: bool, deadline: float) -> bool:
 
 
 def _pause(state: RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
+    error = _failure(state)
     asked = error.pause_s if isinstance(error, RetriableError) else None
     return asked if asked is not None else _backoff(state)
+
+
+def _failure(state: RetryCallState) -> BaseException:
+    """What the attempt that has just ended raised."""
+    error = state.outcome.exception() if state.outcome else None
+    return error or ScorerError("no attempt was made")
 
 
 def _retry_after(header: str | None) -> float | None:
@@ -200,18 +235,17 @@ def _retry_after(header: str | None) -> float | None:
         return float(header)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 
-def _excerpt(raw: bytes) -> str:
+def _excerpt(raw: bytes, quote: Quote) -> str:
+    """What a body says, or the beginning of it."""
     try:
         failure = msgspec.json.decode(raw, type=_Failure).error
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         failure = None
-    text = _text_of(failure) if failure else raw.decode("utf-8", "replace")
-    text = " ".join(text.split())
-    return text if len(text) <= EXCERPT else text[:EXCERPT] + "…"
+    return quote(_text_of(failure) if failure else raw.decode("utf-8", "replace"))
 
 
 def _text_of(failure: Any) -> str:

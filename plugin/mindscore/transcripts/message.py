@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 from mindhooks import Image, MindhooksError, Node, Part, Role
 from mindscore.transcripts.chatml import ChatML
+
+FEW = 6
+"""A node that prints so many memories is rendered without any set of them: 63 renderings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +55,22 @@ class Message:
         keys = frozenset(part.memory_key for part in self.parts if part.memory_key is not None)
         if not keys:
             return None
-        wanted = {keys}
-        for key in keys:
-            wanted |= {frozenset({key}), keys - {key}}
         ready = {}
-        for skipped in wanted:
+        for skipped in _skippable(keys):
             text = "".join(part.text for part in self.parts if part.memory_key not in skipped)
             ready[skipped], _ = await chatml.render(self.role, text)
         return Renderings(self.id, ready)
 
 
+def _skippable(keys: frozenset[str]) -> set[frozenset[str]]:
+    """The sets of memories that a node is rendered without: all sets of few, else the usual."""
+    sizes = range(1, len(keys) + 1) if len(keys) <= FEW else (1, len(keys) - 1, len(keys))
+    return {frozenset(chosen) for size in sizes for chosen in combinations(keys, size)}
+
+
 @dataclass(frozen=True, slots=True)
 class Renderings:
-    """A node's ids without some of its memories: one, all, or all but one.
+    """A node's ids without some of its memories.
 
     Prepared beforehand, because a node renders synchronously and a tokenizer may be far away.
     """
@@ -74,7 +81,7 @@ class Renderings:
     def __call__(self, skipped: frozenset[str]) -> Sequence[int]:
         if skipped not in self.ready:
             raise MindhooksError(
-                f"node {self.node_id!r} can leave out one, all, or all but one of its memories, "
-                f"not {len(skipped)} of them"
+                f"node {self.node_id!r} prints more than {FEW} memories: it can be rendered "
+                f"without one, all, or all but one of them, not without {len(skipped)}"
             )
         return self.ready[skipped]

@@ -13,6 +13,7 @@ from msgspec import Meta, Struct, field
 
 from mindhooks import Context, Image, Part, Role
 from mindscore.errors import TranscriptError
+from mindscore.text import printable
 from mindscore.transcripts.chatml import ChatML, Tokenize
 from mindscore.transcripts.message import Message
 from mindscore.transcripts.timestamps import parse_timestamp
@@ -115,7 +116,7 @@ def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
 
 def _refuse(file: Path, number: int, error: ValueError) -> NoReturn:
     # msgspec speaks of JSON paths such as `$.content`.
-    reason = str(error).replace("$.", "").replace("`", "'")
+    reason = printable(str(error).replace("$.", "").replace("`", "'"))
     raise TranscriptError(f"{file}, line {number}: {reason}") from None
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-_FRACTION = re.compile(r"(:\d\d)[.,](\d+)")
+# Python itself keeps six digits of a fraction, and drops the rest without a word.
+_FRACTION = re.compile(r"(.*[T ]\d\d:?\d\d:?\d\d)[.,](\d+)([^.,]*)")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -15,10 +16,13 @@ def parse_timestamp(text: str) -> int:
     Raises:
         ValueError: not an ISO 8601 timestamp, or outside 64-bit nanoseconds (1677 to 2262).
     """
-    fraction = _FRACTION.search(text)
+    fraction = _FRACTION.fullmatch(text)
     nanoseconds = int(fraction[2][:9].ljust(9, "0")) if fraction else 0
+    whole = fraction[1] + fraction[3] if fraction else text
     try:
-        moment = datetime.fromisoformat(_FRACTION.sub(r"\1", text, count=1))
+        if "." in whole or "," in whole:
+            raise ValueError("a fraction of something else than a second")
+        moment = datetime.fromisoformat(whole)
     except ValueError:
         raise ValueError(f"{text!r} is not an ISO 8601 timestamp") from None
     if moment.tzinfo is None:

@@ -29,11 +29,12 @@ PATIENCE_S = 30
 def _plain_environment(monkeypatch):
     """Nothing from the developer's shell decides about colours, widths or encodings."""
     for name in (
-        "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE",
+        "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE",
         "COLORTERM", "TERM", "PYTHONIOENCODING", "PYTHONUTF8", "PYTHONWARNINGS", "LANG",
     ):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    monkeypatch.setenv("COLUMNS", "80")
 
 
 # -- the command ----------------------------------------------------------------------------------
@@ -91,7 +92,7 @@ def command():
     def run(*arguments, **environment):
         done = subprocess.run(
             [COMMAND, *map(str, arguments)],
-            env={**os.environ, **environment},
+            env=inherited(environment),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",
@@ -101,6 +102,11 @@ def command():
         return Ran(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+def inherited(environment):
+    """The environment of a child: ours and ``environment``; its width it finds out itself."""
+    return {name: it for name, it in {**os.environ, **environment}.items() if name != "COLUMNS"}
 
 
 # -- conversations --------------------------------------------------------------------------------
@@ -344,7 +350,7 @@ def start(*arguments, streams, **environment):
             stdin=subprocess.DEVNULL,
             stdout=streams[0].childs,
             stderr=streams[1].childs,
-            env={**os.environ, **environment},
+            env=inherited(environment),
         )
     finally:
         signal.signal(signal.SIGINT, before)

@@ -150,9 +150,14 @@ def test_a_response_before_the_memory_is_0_and_one_that_was_not_measured_is_null
         {"role": "user", "content": "two?", "token_ids": [5, 1]},
         {"role": "assistant", "content": "Two", "token_ids": [6, 7, 8, 1], "body": [1, 4]},
     )
-    fails = lambda body: 8 not in body["prompt"][: body["score_ranges"][-1][0]]  # noqa: E731
     well = server.answer
-    server.answer = lambda body: well({**body, "score_ranges": []}) if fails(body) else well(body)
+
+    def answer(body):
+        """Fails without ``b``."""
+        fails = 8 not in body["prompt"][: body["score_ranges"][-1][0]]
+        return well({**body, "score_ranges": []} if fails else body)
+
+    server.answer = answer
     document = cli("score", talk, "--json", "--full", *server.options).document
     assert [response["entry_idx"] for response in document["responses"]] == [1, 4, 6]
     assert document["matrix"] == [[0.0, None, 2.0], [None, None, None]]

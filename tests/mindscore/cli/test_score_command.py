@@ -1,6 +1,7 @@
 """``mindscore score``: its three commands, its options, what it keeps and how it exits."""
 
 import pytest
+from aiohttp import web
 
 STATUSES = [
     {"role": "memory", "key": "tea", "content": "The user drinks green tea."},
@@ -12,9 +13,18 @@ STATUSES = [
 ]
 
 
-def without_b(body):
-    """Whether a prompt lacks memory ``b`` before its first response."""
-    return 102 not in body["prompt"][: body["score_ranges"][0][0]]
+@pytest.fixture
+def burning(server):
+    """A server that fails where a prompt lacks the memory ``b`` before its first response."""
+    well = server.answer
+
+    def answer(body):
+        if 102 in body["prompt"][: body["score_ranges"][0][0]]:
+            return well(body)
+        return web.json_response({"error": "the GPU is on fire"})
+
+    server.answer = answer
+    return server
 
 
 def statuses(ran):
@@ -161,9 +171,8 @@ def test_that_there_are_no_candidates_is_said_with_the_largest_divergence(score,
     assert f"{found:.2f}" in ran.out
 
 
-def test_one_memory_that_fails_makes_the_status_1_and_stops_no_other(server, cli, numbered):
-    server.answer = lambda body, well=server.answer: refuse() if without_b(body) else well(body)
-    ran = cli("score", numbered, "--json", *server.options)
+def test_one_memory_that_fails_makes_the_status_1_and_stops_no_other(burning, cli, numbered):
+    ran = cli("score", numbered, "--json", *burning.options)
     assert ran.status == 1
     assert statuses(ran) == {"a": "scored", "b": "failed"}
     [a, b] = ran.document["scores"]
@@ -175,9 +184,8 @@ def test_one_memory_that_fails_makes_the_status_1_and_stops_no_other(server, cli
     assert ran.error == ran.document["stats"]["error"]
 
 
-def test_what_was_scored_before_a_failure_is_printed_and_kept(server, cli, numbered):
-    server.answer = lambda body, well=server.answer: refuse() if without_b(body) else well(body)
-    ran = cli("score", numbered, *server.options)
+def test_what_was_scored_before_a_failure_is_printed_and_kept(burning, cli, numbered):
+    ran = cli("score", numbered, *burning.options)
     assert ran.status == 1
     assert any(line.split()[:2] == ["a", "2.00"] for line in ran.out.splitlines())
     assert "1 failed: b" in ran.out
@@ -185,9 +193,8 @@ def test_what_was_scored_before_a_failure_is_printed_and_kept(server, cli, numbe
     assert [it["key"] for it in cli("store", "list", "--json").document] == ["a"]
 
 
-def test_a_row_of_the_matrix_that_fails_leaves_the_others(server, cli, numbered):
-    server.answer = lambda body, well=server.answer: refuse() if without_b(body) else well(body)
-    ran = cli("score", numbered, "--json", "--full", *server.options)
+def test_a_row_of_the_matrix_that_fails_leaves_the_others(burning, cli, numbered):
+    ran = cli("score", numbered, "--json", "--full", *burning.options)
     assert ran.status == 1
     assert ran.document["matrix"] == [[2.0, 0.0], [None, None]]
     assert ran.document["signed"] == [[2.0, 0.0], [None, None]]
@@ -261,15 +268,8 @@ def test_the_real_command_does_the_same(command, talk):
     assert statuses(ran) == {"tea": "scored", "dog": "scored"}
 
 
-def test_the_real_command_separates_what_was_found_from_what_went_wrong(server, command, numbered):
-    server.answer = lambda body, well=server.answer: refuse() if without_b(body) else well(body)
-    ran = command("score", numbered, "--json", *server.options)
+def test_the_real_command_separates_what_was_found_from_what_went_wrong(burning, command, numbered):
+    ran = command("score", numbered, "--json", *burning.options)
     assert ran.status == 1
     assert statuses(ran) == {"a": "scored", "b": "failed"}
     assert "the GPU is on fire" in ran.error
-
-
-def refuse():
-    from aiohttp import web
-
-    return web.json_response({"error": "the GPU is on fire"})

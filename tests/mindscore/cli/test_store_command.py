@@ -1,6 +1,8 @@
 """``mindscore store``: what is kept, and the original's two JSON files in and out."""
 
 import json
+import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -362,9 +364,6 @@ def test_a_store_that_is_no_database_is_named(arguments, store, tmp_path):
 
 @commands
 def test_a_store_of_a_later_version_is_left_alone(arguments, store, tmp_path):
-    import sqlite3
-    from contextlib import closing
-
     file = tmp_path / "mine.sqlite3"
     with closing(sqlite3.connect(file)) as connection:
         connection.execute("PRAGMA user_version = 999")

@@ -1,4 +1,4 @@
-"""Text from conversations, made safe to print."""
+"""Text from conversations, files and servers, made safe to show."""
 
 from __future__ import annotations
 

@@ -1,0 +1,319 @@
+"""What people see where standard output is no terminal: tables of 80 columns, safe to print."""
+
+import re
+import unicodedata
+
+import pytest
+from aiohttp import web
+
+HOSTILE = {
+    "escape": ("a\x1b[35;5mb", r"a\x1b[35;5mb"),
+    "title": ("a\x1b]0;owned\x07b", r"a\x1b]0;owned\x07b"),
+    "C1": ("a\x9b2Jb", r"a\x9b2Jb"),
+    "bell and null": ("a\x07\x00b", r"a\x07\x00b"),
+    "backspace": ("a\x08\x7fb", r"a\x08\x7fb"),
+    "carriage return": ("a\rb", r"a\rb"),
+    "new line": ("a\nb", r"a\nb"),
+    "tab": ("a\tb", r"a\tb"),
+    "line separator": ("a\u2028b\u2029c", r"a\u2028b\u2029c"),
+    "bidi override": ("a\u202eb\u2066c", r"a\u202eb\u2066c"),
+    "bidi marks": ("a\u200eb\u200fc\u061cd", r"a\u200eb\u200fc\u061cd"),
+    "zero width": ("a\u200bb\ufeffc\u00add", r"a\u200bb\ufeffc\xadd"),
+    "tag characters": ("a\U000e0041b", r"a\U000e0041b"),
+    "private use": ("a\ue000b", r"a\ue000b"),
+}
+hostile = pytest.mark.parametrize(("text", "shown"), HOSTILE.values(), ids=HOSTILE)
+
+MARKUP = {
+    "a colour": "[red]key",
+    "an end without a beginning": "key[/red]",
+    "a link": "[link=http://attacker.example]key[/link]",
+    "a bracket": "key[0]",
+    "a backslash": "key\\[bold]",
+    "a smiley": "a:cat:1",
+}
+marked = pytest.mark.parametrize("text", MARKUP.values(), ids=MARKUP)
+
+
+def cells(line):
+    """How many columns of a terminal a line takes."""
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in line
+    )
+
+
+def is_plain(text):
+    """Whether a terminal shows every character of ``text`` as itself."""
+    hidden = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
+    return not [c for c in text if c != "\n" and unicodedata.category(c) in hidden]
+
+
+def about(key, said="Green tea."):
+    """A conversation with one memory and two responses."""
+    return (
+        {"role": "memory", "key": key, "content": "The user drinks green tea."},
+        {"role": "user", "content": said},
+        {"role": "assistant", "content": said},
+        {"role": "user", "content": said},
+        {"role": "assistant", "content": "Green tea."},
+    )
+
+
+@pytest.fixture
+def many(write):
+    """Twenty memories with keys of all lengths, thirty responses, one word in common each."""
+    keys = [f"k{number}-" + "very-long-" * (number % 5) for number in range(17)]
+    keys += ["日本語" * 20, "words " * 20 + "end", "é" * 40]
+    memories = [
+        {"role": "memory", "key": key, "content": f"word{number}"}
+        for number, key in enumerate(keys)
+    ]
+    turns = [
+        line
+        for number in range(30)
+        for line in (
+            {"role": "user", "content": f"question {number} " * 9},
+            {"role": "assistant", "content": f"word{number % 20} 日本語 " * 9},
+        )
+    ]
+    return write(*memories, *turns)
+
+
+# -- width ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_no_line_is_wider_than_the_screen(columns, score, cli, many, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    commands = [
+        lambda: score(many, "--all"),
+        lambda: score(many),
+        lambda: score(many, "--full"),
+        lambda: score(many, "--finetune"),
+        lambda: cli("store", "list"),
+        lambda: cli("plugins"),
+    ]
+    for run in commands:
+        ran = run()
+        assert ran.status == 0
+        assert max(cells(line) for line in ran.out.splitlines()) <= columns
+
+
+def test_all_of_a_wide_matrix_is_there_in_blocks(score, many):
+    document = score(many, "--full", "--json").document
+    out = score(many, "--full").out
+    blocks = re.split(r"(?m)^memory ", out)[1:]
+    heads = [re.findall(r"#(\d+)", block.splitlines()[0]) for block in blocks]
+    assert [int(index) for head in heads for index in head] == [
+        response["entry_idx"] for response in document["responses"]
+    ]
+    assert len(blocks) > 1
+    rows = [[] for _ in document["memories"]]
+    for head, block in zip(heads, blocks, strict=True):
+        lines = [line.split()[-len(head) :] for line in block.splitlines()[1 : 1 + len(rows)]]
+        for row, line in zip(rows, lines, strict=True):
+            row += line
+    assert rows == [[shown(value) for value in row] for row in document["signed"]]
+
+
+def shown(signed):
+    """How the matrix prints a value; what rounds to -0.0 has no sign."""
+    return "·" if abs(signed) < 0.01 else "0.0" if abs(signed) < 0.05 else f"{signed:.1f}"
+
+
+def test_the_caption_of_a_small_matrix_is_not_folded_to_its_width(score, talk):
+    first = score(talk, "--full").out.splitlines()[0]
+    assert first.startswith("Signed divergence")
+    assert "response" in first
+
+
+def test_a_number_that_needs_room_is_printed_whole(server, cli, numbered):
+    def large(body):
+        known = 101 in body["prompt"][: body["score_ranges"][0][0]]
+        total = 0.0 if known else -1234567.25
+        return web.json_response({"scores": [{"total_logprob": total}] * len(body["score_ranges"])})
+
+    server.answer = large
+    assert "1234567.2" in cli("score", numbered, "--full", *server.options).out
+    assert "1234567.25" in cli("score", numbered, *server.options).out
+
+
+def test_a_long_key_can_be_read_off_the_list_of_what_is_kept(score, cli, write):
+    key = "_".join(f"part{number}" for number in range(20))
+    score(write(*about(key)))
+    lines = cli("store", "list").out.splitlines()[1:]
+    assert key in "".join(line.removeprefix(" ").partition(" ")[0] for line in lines)
+
+
+# -- contents -------------------------------------------------------------------------------------
+
+
+def test_memories_are_printed_by_score_with_the_response_that_they_matter_most_to(score, talk):
+    document = score(talk, "--json").document
+    expected = sorted(
+        ((it["score"], it["key"], it["divergences"]) for it in document["scores"]), reverse=True
+    )
+    lines = score(talk, "--all").out.splitlines()[2:4]
+    for line, (value, key, responses) in zip(lines, expected, strict=True):
+        most = max(responses, key=lambda it: it["divergence"])
+        assert line.split()[:2] == [key, f"{value:.2f}"]
+        assert f"#{most['entry_idx']} You" in line
+
+
+def test_bars_are_as_long_as_their_share_of_the_largest_score(server, cli, write):
+    talk = write(
+        {"role": "memory", "key": "all", "content": "A", "token_ids": [101, 102]},
+        {"role": "memory", "key": "half", "content": "B", "token_ids": [103]},
+        {"role": "user", "content": "?", "token_ids": [5]},
+        {"role": "assistant", "content": "A", "token_ids": [6, 101, 102, 103], "body": [1, 4]},
+    )
+    out = cli("score", talk, *server.options).out
+    bars = {line.split()[0]: line.count("█") for line in out.splitlines() if "█" in line}
+    assert bars == {"all": 2 * bars["half"], "half": bars["half"]}
+
+
+def test_that_everything_was_skipped_comes_with_a_hint(score, talk):
+    score(talk)
+    ran = score(talk)
+    assert (ran.status, ran.err) == (0, "")
+    [line] = [line for line in ran.out.splitlines() if "not due" in line]
+    assert line.startswith("2 not due")
+    for word in ("--all", "tea", "dog"):
+        assert word in line
+
+
+def test_every_reason_to_skip_a_memory_is_said(score, write):
+    talk = write(
+        {"role": "memory", "key": "first", "content": "Green tea."},
+        {"role": "user", "content": "What?"},
+        {"role": "assistant", "content": "Green tea."},
+        {"role": "memory", "key": "middle", "content": "x"},
+        {"role": "user", "content": "once upon a time " * 20},
+        {"role": "memory", "key": "last", "content": "x"},
+    )
+    out = score(talk).out
+    assert re.search(r"(?m)^1 .*token_cutoff.*: last$", out)
+    assert re.search(r"(?m)^1 no response.*: middle$", out)
+
+
+def test_a_conversation_without_memories_is_said_to_hold_none(score, write):
+    talk = write({"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."})
+    assert "no memories" in score(talk).out
+
+
+def test_a_row_that_failed_is_marked_as_not_measured(server, cli, numbered):
+    well = server.answer
+
+    def answer(body):
+        """Fails without ``b``."""
+        known = 102 in body["prompt"][: body["score_ranges"][0][0]]
+        return well(body) if known else web.json_response({})
+
+    server.answer = answer
+    out = cli("score", numbered, "--full", *server.options).out
+    rows = {words[0]: words[1:] for line in out.splitlines() if (words := line.split())}
+    assert rows["a"] == ["2.0", "·"]
+    assert rows["b"] == ["?", "?"]
+
+
+def test_candidates_are_printed_with_what_was_said_before_and_what_is_said_without(score, talk):
+    arguments = ["--finetune", "--set", "finetune.generate_alternates=true"]
+    [candidate] = score(talk, "--json", *arguments).document["candidates"]
+    out = score(talk, *arguments).out
+    assert f"#3  {candidate['divergence']:.2f} nats" in out
+    for text in ("Your dog is called Rex.", "And my dog?", "You drink green tea."):
+        assert text in out
+    assert candidate["alternate_text"].split()[0] in out.partition("without")[2]
+
+
+# -- what texts and keys hold ---------------------------------------------------------------------
+
+
+def printed_by_every_command(score, cli, talk):
+    """Everything that any of the commands prints about a conversation."""
+    loose = ["--set", "finetune.threshold=0", "--set", "finetune.window_fraction=1"]
+    alternates = ["--set", "finetune.generate_alternates=true"]
+    ran = {
+        "score": score(talk),
+        "skipped": score(talk),
+        "matrix": score(talk, "--full"),
+        "candidates": score(talk, "--finetune", *loose, *alternates),
+        "nobody": score(talk, "--set", 'plugins.disabled=["memory-scoring"]'),
+        "kept": cli("store", "list"),
+        "unknown": score(talk, "--memory", "unknown"),
+    }
+    statuses = {name: it.status for name, it in ran.items()}
+    assert statuses == {**dict.fromkeys(ran, 0), "nobody": 1, "unknown": 2}
+    return {name: it.out + it.err for name, it in ran.items()}
+
+
+@hostile
+def test_what_a_key_hides_is_shown_escaped_everywhere(text, shown, score, cli, write):
+    printed = printed_by_every_command(score, cli, write(*about(text)))
+    for name, output in printed.items():
+        assert is_plain(output)
+        if name != "candidates":
+            assert shown in output, name
+
+
+@hostile
+def test_what_a_text_hides_is_shown_escaped_everywhere(text, shown, score, cli, write):
+    said = f"green {text} tea"
+    printed = printed_by_every_command(score, cli, write(*about("tea", said)))
+    for output in printed.values():
+        assert is_plain(output)
+    if "\n" not in text:
+        assert f"green {shown} tea" in printed["candidates"]
+
+
+@marked
+def test_a_key_is_no_markup(text, score, cli, write):
+    printed = printed_by_every_command(score, cli, write(*about(text)))
+    for name, output in printed.items():
+        if name != "candidates":
+            # The longest may be cut or folded.
+            assert text[:20] in output, name
+
+
+@marked
+def test_a_text_is_no_markup(text, score, cli, write):
+    said = f"{text} Green tea."
+    talk = write(
+        {"role": "memory", "key": "tea", "content": "The user drinks green tea."},
+        {"role": "user", "content": said},
+        {"role": "assistant", "content": said},
+        {"role": "user", "content": "Thanks."},
+    )
+    printed = printed_by_every_command(score, cli, talk)
+    assert text in printed["candidates"]
+    # Cut to 20 characters, the number and the sign of the cut among them.
+    assert f"#1 {said}"[:19] in printed["score"]
+
+
+@hostile
+def test_what_a_server_says_is_shown_escaped(text, shown, server, cli, numbered):
+    server.answer = lambda body: web.json_response({"error": f"green {text} tea"})
+    ran = cli("score", numbered, *server.options)
+    assert ran.status == 1
+    assert is_plain(ran.out + ran.err)
+    if not text.isprintable() and text.split() == [text]:
+        assert f"green {shown} tea" in ran.error
+
+
+def test_an_error_about_a_key_is_one_line_whatever_the_key(score, cli, write):
+    key = "a\nb\x1b[35;5mc\u202ed"
+    ran = score(write(*about(key)), "--memory", key + "!")
+    assert ran.status == 2
+    assert is_plain(ran.error)
+    assert r"b\x1b[35;5mc\u202ed" in ran.error
+    ran = cli("store", "forget", key)
+    assert ran.status == 2
+    assert is_plain(ran.error)
+
+
+def test_an_error_about_a_file_is_one_line_whatever_its_name(cli, tmp_path):
+    ran = cli("score", tmp_path / "a\nb\x1b[35;5mc.jsonl")
+    assert ran.status == 2
+    assert is_plain(ran.error)
+    assert r"b\x1b[35;5mc.jsonl" in ran.error
