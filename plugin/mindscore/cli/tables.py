@@ -98,9 +98,11 @@ def _matrix(console: Console, result: Result) -> Iterator[RenderableType]:
         yield ""
         title = ""
     yield Text.assemble(
-        ("  helped  ", _shade(5)), " ", ("  harmed  ", _shade(-5)), " ",
-        ("·: within 0.01, or before the memory   ?: not measured", "dim"),
-    )  # fmt: skip
+        ("positive: it helped", _shade(0.5)),
+        "  ",
+        ("negative: it harmed", _shade(-0.5)),
+        ("  ·: within 0.01, or before the memory  ?: not measured", "dim"),
+    )
     yield from _skipped(result)
 
 

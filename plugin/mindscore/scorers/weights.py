@@ -6,6 +6,8 @@ import importlib.metadata
 import importlib.util
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +55,24 @@ def _packaged_gguf() -> Path:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
+    """Convert in a process of its own: it needs memory, and shows progress nobody asked for."""
+    unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
+    command = [sys.executable, "-m", __name__, str(gguf), str(unfinished)]
+    quiet = {**os.environ, "TQDM_DISABLE": "1"}
+    try:
+        done = subprocess.run(command, env=quiet, capture_output=True, text=True)  # noqa: S603
+        if done.returncode != 0:
+            last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise ScorerError(f"{gguf} cannot be converted to {folder}: {last}")
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _convert_here(gguf: Path, folder: Path) -> None:
     import torch
-    import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    transformers.utils.logging.disable_progress_bar()
     source: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True}
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **source)
     model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **source)
@@ -65,10 +80,9 @@ def _convert(gguf: Path, folder: Path) -> None:
     vars(model.config).pop("quantization_config", None)
     model.hf_quantizer = None
     model.is_quantized = False
-    unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
-    try:
-        tokenizer.save_pretrained(unfinished)
-        model.save_pretrained(unfinished)
-        unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    tokenizer.save_pretrained(folder)
+    model.save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    _convert_here(Path(sys.argv[1]), Path(sys.argv[2]))
