@@ -114,33 +114,6 @@ def ask_only(prompt: WirePrompt, node_ids: Collection[str]) -> WirePrompt:
     )
 
 
-def affected(with_: WirePrompt, without: WirePrompt) -> set[str]:
-    """The responses that what was removed can have changed.
-
-    One whose prompt, up to its own end, is the same in both has a divergence of exactly 0.
-    """
-    # Where an image stands is not known from the tokens.
-    same = _common_prefix(with_.tokens, without.tokens) if with_.images == without.images else 0
-    before = dict(zip(with_.node_ids, with_.ranges, strict=True))
-    return {
-        id_
-        for span, id_ in zip(without.ranges, without.node_ids, strict=True)
-        if id_ in before and not (before[id_] == span and span[1] <= same)
-    }
-
-
-def _common_prefix(one: tuple[int, ...], other: tuple[int, ...], block: int = 4096) -> int:
-    """Length of the longest common prefix; by blocks, which compare at the speed of C."""
-    shorter = min(len(one), len(other))
-    start = 0
-    while start < shorter and one[start : start + block] == other[start : start + block]:
-        start += block
-    for index in range(start, min(start + block, shorter)):
-        if one[index] != other[index]:
-            return index
-    return min(start + block, shorter)
-
-
 def divergences(
     responses: Mapping[str, int], with_: Totals, without: Totals, affected: Collection[str]
 ) -> tuple[ResponseDivergence, ...]:

@@ -2,38 +2,45 @@
 
 from __future__ import annotations
 
-from mindhooks import Context, ResponseDivergence, Scorer, WirePrompt
+from collections.abc import Callable
+
+from mindhooks import Context, ResponseDivergence, Scorer
 from mindscore import memories
-from mindscore.divergence import Meter, Usage, affected, ask_only, divergences
+from mindscore.divergence import Meter, Usage, ask_only, divergences
+
+Skip = Callable[[str], bool]
 
 
-def prompt_with(context: Context, window: range) -> WirePrompt:
-    """The prompt with every memory in it."""
-    return context.wire_prompt(window, lambda _: False)
+def nothing(key: str) -> bool:
+    """Skip no memory: the prompt with all of them."""
+    del key
+    return False
 
 
-def prompt_without(context: Context, window: range, key: str) -> WirePrompt:
-    """The prompt without every node and part that bears ``key``."""
-    return context.wire_prompt(window, lambda other: other == key)
+def everything(key: str) -> bool:
+    """Skip every memory: the bare prompt."""
+    del key
+    return True
 
 
-def prompt_bare(context: Context, window: range) -> WirePrompt:
-    """The prompt without any memory."""
-    return context.wire_prompt(window, lambda _: True)
+def just(key: str) -> Skip:
+    """Skip the memory ``key``, every node and part that bears it."""
+    return lambda other: other == key
 
 
 async def compare(
-    meter: Meter, context: Context, window: range, with_: WirePrompt, without: WirePrompt
+    meter: Meter, context: Context, window: range, skip: Skip
 ) -> tuple[ResponseDivergence, ...]:
-    """Score both prompts on the responses that differ; one divergence per response in ``window``.
+    """What all that ``skip`` names did to each response in ``window``.
 
     Raises:
         ScorerError: the scorer failed.
     """
-    wanted = memories.responses(context, window)
-    asked = affected(with_, without) & wanted.keys()
-    full, ablated = await meter.totals([ask_only(with_, asked), ask_only(without, asked)])
-    return divergences(wanted, full, ablated, asked)
+    asked = memories.affected(context, window, skip)
+    with_ = ask_only(context.wire_prompt(window, nothing), asked)
+    without = ask_only(context.wire_prompt(window, skip), asked)
+    full, ablated = await meter.totals([with_, without])
+    return divergences(memories.responses(context, window, skip), full, ablated, asked)
 
 
 async def score_memory(
@@ -51,6 +58,5 @@ async def score_memory(
     if position is None:
         return 0.0
     window = memories.response_window(context, position, response_window)
-    with_, without = prompt_with(context, window), prompt_without(context, window, key)
-    found = await compare(Meter(scorer, Usage()), context, window, with_, without)
+    found = await compare(Meter(scorer, Usage()), context, window, just(key))
     return sum(response.divergence for response in found)

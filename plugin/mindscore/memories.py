@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -20,13 +20,17 @@ class Memory:
 def find_memories(context: Context) -> list[Memory]:
     """Every distinct key, of nodes and parts alike, in prompt order."""
     positions: dict[str, int] = {}
-    for node in (*context.system, *context.identity):
+    for node in _before(context):
         for key in node.memory_keys():
             positions.setdefault(key, 0)
     for index, node in enumerate(context.conversation):
         for key in node.memory_keys():
             positions.setdefault(key, index)
     return [Memory(key, position) for key, position in positions.items()]
+
+
+def _before(context: Context) -> tuple[Node, ...]:
+    return (*context.system, *context.identity)
 
 
 def is_response(node: Node) -> bool:
@@ -39,9 +43,32 @@ def assistant_indexes(context: Context, window: range) -> list[int]:
     return [i for i in window if context.conversation[i].role == Role.ASSISTANT]
 
 
-def responses(context: Context, window: range) -> dict[str, int]:
-    """The responses in ``window``: node id to conversation index, in order."""
-    return {context.conversation[i].id: i for i in window if is_response(context.conversation[i])}
+def responses(
+    context: Context, window: range, skip: Callable[[str], bool] = lambda _: False
+) -> dict[str, int]:
+    """The responses in ``window`` that are not removed: node id to conversation index, in order."""
+    found = {}
+    for index in window:
+        node = context.conversation[index]
+        if is_response(node) and not any(skip(key) for key in node.memory_keys()):
+            found[node.id] = index
+    return found
+
+
+def affected(context: Context, window: range, skip: Callable[[str], bool]) -> set[str]:
+    """The node ids of the responses in ``window`` that come after something ``skip`` removes.
+
+    Whatever ends before the first removed token has a divergence of exactly 0.
+    """
+    removed = any(skip(key) for node in _before(context) for key in node.memory_keys())
+    found = set()
+    for index in window:
+        node = context.conversation[index]
+        touched = any(skip(key) for key in node.memory_keys())
+        if removed and is_response(node) and not touched:
+            found.add(node.id)
+        removed = removed or touched
+    return found
 
 
 def whole(context: Context) -> range:

@@ -37,7 +37,7 @@ async def local() -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from mindscore.leave_one_out import prompt_with, prompt_without
+    from mindscore.leave_one_out import just, nothing
     from mindscore.memories import whole
     from mindscore.scorers.local import LocalScorer
     from mindscore.scorers.weights import locate
@@ -48,8 +48,8 @@ async def local() -> None:
     context = await transcript.context(scorer.tokenize)
     window = whole(context)
     keys = transcript.keys()[:6]
-    prompts = [prompt_with(context, window)]
-    prompts += [prompt_without(context, window, key) for key in keys]
+    prompts = [context.wire_prompt(window, nothing)]
+    prompts += [context.wire_prompt(window, just(key)) for key in keys]
     bare = AutoModelForCausalLM.from_pretrained(locate("smollm2"), dtype=torch.float32).eval()
 
     @torch.inference_mode()
@@ -104,11 +104,13 @@ def large_context(memories: int, tokens: int) -> Context:
 
 async def prompts() -> None:
     """Building the prompts of 200 memories in a conversation of 100,000 tokens."""
+    from mindscore.leave_one_out import just
+    from mindscore.memories import whole
+
     context = large_context(200, 100_000)
     started = time.perf_counter()
     for number in range(200):
-        key = f"memory-{number}"
-        context.wire_prompt(range(len(context.conversation)), lambda other, key=key: other == key)
+        context.wire_prompt(whole(context), just(f"memory-{number}"))
     say(f"prompts: 200 prompts of 100,000 tokens built in {time.perf_counter() - started:.2f} s")
 
 
@@ -116,12 +118,12 @@ async def wire() -> None:
     """The score scorer's own time per call: build, encode, send, decode and check."""
     from aiohttp import web
 
-    from mindscore.leave_one_out import prompt_with
+    from mindscore.leave_one_out import nothing
     from mindscore.memories import whole
     from mindscore.scorers.score import ScoreScorer
 
     context = large_context(200, 100_000)
-    prompt = prompt_with(context, whole(context))
+    prompt = context.wire_prompt(whole(context), nothing)
     answer = {"scores": [{"total_logprob": -1.0}] * len(prompt.ranges)}
     served: list[float] = []
 

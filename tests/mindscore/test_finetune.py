@@ -392,7 +392,8 @@ async def test_where_responses_end_differently_no_token_is_taken_for_the_end_of_
         say.plain("assistant", 21, 1, 1, body=(1, 3), text="cut off"),
         identity=[say.memory("k", 1)],
     )
-    async with host(talk, "probe", finetune={**ALTERNATES, "max_alternate_tokens": 3}) as it:
+    finetune = {**ALTERNATES, "threshold": 0.0, "max_alternate_tokens": 3}
+    async with host(talk, "probe", finetune=finetune) as it:
         await it.run(FINETUNE)
     assert [stop for _, _, stop in probe.continued] == [(), ()]
     assert [len(candidate.alternate_ids) for candidate in it.heard.candidates] == [3, 3]

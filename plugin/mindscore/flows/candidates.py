@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mindhooks import Context, FinetuneCandidate, ResponseDivergence, Role, WirePrompt
 from mindscore.fingerprint import derived_timestamp_ns
-from mindscore.leave_one_out import prompt_bare, prompt_with
+from mindscore.leave_one_out import everything, nothing
 from mindscore.memories import is_response
 
 SPOKEN = (Role.USER, Role.ASSISTANT)
@@ -19,7 +19,7 @@ def make_candidate(
     first, last = node.body
     continuation_ids = tuple(node.token_ids[first:last])
     upto = range(index + 1)
-    context_ids = _before_last(prompt_with(context, upto))
+    context_ids = _before_last(context.wire_prompt(upto, nothing))
     timestamp_ns = node.timestamp_ns
     if timestamp_ns is None:
         timestamp_ns = derived_timestamp_ns(context_ids, continuation_ids)
@@ -30,7 +30,7 @@ def make_candidate(
         response_text=node.text,
         prior_context=_prior_context(context, index, prior_messages),
         context_ids=context_ids,
-        bare_context_ids=_before_last(prompt_bare(context, upto)),
+        bare_context_ids=_before_last(context.wire_prompt(upto, everything)),
         continuation_ids=continuation_ids,
         alternate_text=None,
         alternate_ids=None,
@@ -40,7 +40,7 @@ def make_candidate(
 
 def bare_prompt(context: Context, candidate: FinetuneCandidate) -> WirePrompt:
     """The prompt to generate the candidate's alternate from."""
-    images = prompt_bare(context, range(candidate.entry_idx)).images
+    images = context.wire_prompt(range(candidate.entry_idx), everything).images
     return WirePrompt(candidate.bare_context_ids, images, (), ())
 
 

@@ -20,7 +20,7 @@ from mindscore.divergence import Meter, Usage
 from mindscore.errors import reason
 from mindscore.flows.candidates import bare_prompt, end_of_turn, make_candidate
 from mindscore.flows.ending import reported
-from mindscore.leave_one_out import compare, prompt_bare, prompt_with
+from mindscore.leave_one_out import compare, everything
 from mindscore.memories import assistant_indexes
 from mindscore.store import Store
 
@@ -55,8 +55,7 @@ class FinetuneRun:
         message = f"finetune: scoring {self._considered} responses..."
         with self._mind.activity(message) as activity:
             activity.update(message, 0, self._considered)
-            with_, bare = prompt_with(context, window), prompt_bare(context, window)
-            found = await compare(meter, context, window, with_, bare)
+            found = await compare(meter, context, window, everything)
             self._largest = max((response.divergence for response in found), default=0.0)
             candidates = await self._candidates(context, found)
             if settings.generate_alternates:

@@ -7,7 +7,7 @@ import time
 
 from mindhooks import Outcome
 from mindscore.flows.memory_run import MemoryRun, Row
-from mindscore.leave_one_out import compare, prompt_with, prompt_without
+from mindscore.leave_one_out import compare, just
 from mindscore.memories import Memory, past_cutoff, response_window, responses
 from mindscore.store import Store
 
@@ -32,10 +32,7 @@ async def score_due(run: MemoryRun) -> None:
     ready.sort(key=lambda memory: (last.get(memory.key, -math.inf), memory.position))
 
     async def measure(memory: Memory) -> Row:
-        window = windows[memory]
-        with_ = prompt_with(context, window)
-        without = prompt_without(context, window, memory.key)
-        return await compare(run.meter, context, window, with_, without)
+        return await compare(run.meter, context, windows[memory], just(memory.key))
 
     await run.score_each(ready, "incremental", measure)
 

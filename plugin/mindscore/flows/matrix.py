@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 from mindhooks import Outcome
-from mindscore.divergence import affected, ask_only, divergences
+from mindscore.divergence import ask_only, divergences
 from mindscore.flows.memory_run import MemoryRun, Row
-from mindscore.leave_one_out import prompt_with, prompt_without
-from mindscore.memories import Memory, responses, whole
+from mindscore.leave_one_out import just, nothing
+from mindscore.memories import Memory, affected, responses, whole
 
 
 async def score_matrix(run: MemoryRun) -> None:
     """Score each memory over the whole conversation: at most one call more than memories."""
     context, window = run.context, whole(run.context)
-    wanted = responses(context, window)
-    if not wanted or not run.memories:
+    if not responses(context, window) or not run.memories:
         run.settle(run.memories, Outcome("no-response"))
         return
-    full = prompt_with(context, window)
-    first = min(memory.position for memory in run.memories)
-    after = {node_id for node_id, index in wanted.items() if index >= first}
-    [baseline] = await run.meter.totals([ask_only(full, after)])
+    keys = {memory.key for memory in run.memories}
+    full = context.wire_prompt(window, nothing)
+    [baseline] = await run.meter.totals(
+        [ask_only(full, affected(context, window, keys.__contains__))]
+    )
 
     async def measure(memory: Memory) -> Row:
-        without = prompt_without(context, window, memory.key)
-        asked = affected(full, without) & wanted.keys()
-        [totals] = await run.meter.totals([ask_only(without, asked)])
-        return divergences(wanted, baseline, totals, asked)
+        skip = just(memory.key)
+        asked = affected(context, window, skip)
+        without = ask_only(context.wire_prompt(window, skip), asked)
+        [totals] = await run.meter.totals([without])
+        return divergences(responses(context, window, skip), baseline, totals, asked)
 
     await run.score_each(
         run.memories, "full", measure, lambda memory, row: _show_row(run, memory, row)

@@ -159,7 +159,8 @@ def test_cells_that_helped_and_cells_that_harmed_have_colours_of_their_own(termi
     assert harmed
     assert not helped & harmed
     [legend] = re.findall(r"(?m)^.*helped.*harmed.*$", ran.out)
-    assert colours(legend, "helped") != colours(legend, "harmed")
+    helpful, harmful = (COLOUR.findall(legend.partition(it)[0])[-1] for it in ("helped", "harmed"))
+    assert helpful != harmful
 
 
 @pytest.mark.parametrize("options", [[], ["--full"], ["--finetune"]], ids=" ".join)
