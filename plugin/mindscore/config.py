@@ -15,6 +15,8 @@ from mindscore.text import printable
 
 T = TypeVar("T")
 
+SQLITE = "sqlite:///"
+
 # msgspec lets infinity pass a lower bound alone.
 _FINITE = 1e300
 Positive = Annotated[float, Meta(gt=0, le=_FINITE)]
@@ -72,6 +74,13 @@ class StoreSettings(_Table, frozen=True):
 
     url: str = ""
     namespace: Name = "default"
+
+    def __post_init__(self) -> None:
+        file = self.url.removeprefix(SQLITE)
+        if self.url and (file == self.url or file in ("", ":memory:")):
+            raise ValueError(
+                f'url: expected "" or "sqlite:///FILE" (absolute: four slashes), got {self.url!r}'
+            )
 
 
 class PluginSettings(_Table, frozen=True):
@@ -152,7 +161,8 @@ def _explain(message: str, kind: type, name: str) -> str:
         allowed = get_args(get_type_hints(_TABLES.get(table, kind))[last])
         expected = " or ".join(repr(value) for value in allowed)
         return f"{key}: expected {expected}, got {problem.removeprefix('Invalid enum value ')}"
-    if problem.startswith("settings."):
+    if problem.startswith(("settings.", "url: ")):
+        # Of a table's own __post_init__.
         return printable(f"{key}.{problem}")
     problem = re.sub(r"`(\w+)`", lambda it: _TOML_NAMES.get(it[1], it[1]), problem)
     return f"{key}: {problem[:1].lower()}{problem[1:]}"

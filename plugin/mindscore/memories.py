@@ -50,7 +50,7 @@ def responses(
     found = {}
     for index in window:
         node = context.conversation[index]
-        if is_response(node) and not any(skip(key) for key in node.memory_keys()):
+        if is_response(node) and not _is_skipped(node, skip):
             found[node.id] = index
     return found
 
@@ -60,15 +60,28 @@ def affected(context: Context, window: range, skip: Callable[[str], bool]) -> se
 
     Whatever ends before the first removed token has a divergence of exactly 0.
     """
-    removed = any(skip(key) for node in _before(context) for key in node.memory_keys())
+    removed = any(_loses_something(node, skip) for node in _before(context))
     found = set()
     for index in window:
         node = context.conversation[index]
-        touched = any(skip(key) for key in node.memory_keys())
-        if removed and is_response(node) and not touched:
+        if removed and is_response(node) and not _is_skipped(node, skip):
             found.add(node.id)
-        removed = removed or touched
+        removed = removed or _loses_something(node, skip)
     return found
+
+
+def _is_skipped(node: Node, skip: Callable[[str], bool]) -> bool:
+    return node.memory_key is not None and skip(node.memory_key)
+
+
+def _loses_something(node: Node, skip: Callable[[str], bool]) -> bool:
+    """Whether the prompt without the memories that ``skip`` names has less of this node."""
+    if _is_skipped(node, skip):
+        return bool(node.token_ids or node.images)
+    skipped = frozenset(
+        part.memory_key for part in node.parts if part.memory_key and skip(part.memory_key)
+    )
+    return bool(skipped) and (node.render is None or node.render(skipped) != node.token_ids)
 
 
 def whole(context: Context) -> range:

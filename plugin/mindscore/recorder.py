@@ -16,12 +16,13 @@ class ScoreRecorder:
     def __init__(self, table: Mapping[str, Any]) -> None:
         del table
         self._registry: Registry | None = None
+        self._tables: Mapping[str, Any] = {}
 
     @hookimpl
     def on_trigger(self, registry: Registry) -> None:
         # Takes no command. A listener is not told of the registry, whose settings and scorer say
-        # where a score belongs.
-        self._registry = registry
+        # where a score belongs; the settings are those at the start of its run.
+        self._registry, self._tables = registry, registry.settings
 
     @hookimpl(tryfirst=True)
     async def on_score(self, score: MemoryScore, mind: Mind) -> None:
@@ -44,5 +45,4 @@ class ScoreRecorder:
     async def _where(self) -> tuple[Settings, str]:
         if self._registry is None:
             raise MindhooksError("a score came before any command: not known where to keep it")
-        settings = parse_settings(self._registry.settings)
-        return settings, (await self._registry.scorer()).model
+        return parse_settings(self._tables), (await self._registry.scorer()).model

@@ -4,13 +4,12 @@ import os
 import sqlite3
 import stat
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
 from mindhooks import FinetuneCandidate, MemoryScore, ResponseDivergence
-from mindscore.config import StoreSettings
-from mindscore.errors import StoreError
+from mindscore.config import StoreSettings, parse_settings
+from mindscore.errors import ConfigError, StoreError
 from mindscore.fingerprint import response_hash
 from mindscore.store import Store
 from mindscore.store.database import Database
@@ -328,20 +327,13 @@ async def test_a_read_only_folder_is_a_store_error(store, file):
         "sqlite:///",
         "/var/lib/store.sqlite3",
         "sqlite+pysqlite:///file",
+        "sqlite:///:memory:",
     ],
 )
-def test_another_url_is_a_store_error_that_names_store_url_and_what_was_expected(url):
-    with pytest.raises(StoreError, match=r"store\.url") as caught:
-        Store(StoreSettings(url))
-    assert "sqlite:///FILE" in str(caught.value)
+def test_another_url_is_a_configuration_error_that_says_what_was_expected(url):
+    with pytest.raises(ConfigError, match=r"^store\.url: expected .*sqlite:///FILE") as caught:
+        parse_settings({"store": {"url": url}})
     assert repr(url) in str(caught.value)
-
-
-async def test_a_store_in_memory_is_refused_for_it_would_keep_nothing(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(StoreError, match=r"store\.url"):
-        await Store(StoreSettings("sqlite:///:memory:")).memories()
-    assert list(Path().iterdir()) == []
 
 
 # -- transactions ---------------------------------------------------------------------------------

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, create_engine, event
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from mindhooks import in_thread
+from mindscore.config import SQLITE
 from mindscore.errors import StoreError
 from mindscore.store.schema import VERSION, metadata
 
@@ -24,9 +25,11 @@ class Database:
     """Runs functions in transactions, each in a worker thread on a connection of its own."""
 
     def __init__(self, url: str) -> None:
-        self._url = _file_url(url)
+        self._file = _file(url)
         self._engine = create_engine(
-            self._url, poolclass=NullPool, connect_args={"timeout": BUSY_TIMEOUT_S}
+            URL.create("sqlite", database=str(self._file)),
+            poolclass=NullPool,
+            connect_args={"timeout": BUSY_TIMEOUT_S},
         )
         event.listen(self._engine, "connect", _on_connect)
         event.listen(self._engine, "begin", _on_begin)
@@ -40,7 +43,7 @@ class Database:
         return await in_thread(self._transact, work)
 
     def _transact(self, work: Callable[[Connection], T]) -> T:
-        file = Path(str(self._url.database))
+        file = self._file
         try:
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not file.exists():
@@ -54,21 +57,12 @@ class Database:
             raise StoreError(f"the store {file}: {error.strerror or error}") from error
 
 
-def _file_url(url: str) -> URL:
-    if not url:
-        import platformdirs
+def _file(url: str) -> Path:
+    if url:
+        return Path(url.removeprefix(SQLITE))
+    import platformdirs
 
-        file = platformdirs.user_data_path("mindscore") / "store.sqlite3"
-        return URL.create("sqlite", database=str(file))
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        parsed = None
-    if parsed is None or parsed.drivername != "sqlite" or not parsed.database:
-        raise StoreError(
-            f'store.url: expected "" or "sqlite:///FILE" (absolute: four slashes), got {url!r}'
-        )
-    return parsed
+    return platformdirs.user_data_path("mindscore") / "store.sqlite3"
 
 
 def _on_connect(connection: Any, _: object) -> None:
