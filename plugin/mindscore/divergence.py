@@ -59,12 +59,16 @@ class Meter:
         usage = self.usage
         usage.calls += len(asked)
         usage.prompt_tokens += sum(len(prompt.tokens) for prompt in asked)
-        answers = await self.scorer.score(asked)
-        computed: int | None = getattr(answers, "computed_tokens", None)
-        if computed is None or usage.computed_tokens is None:
-            usage.computed_tokens = None
-        else:
-            usage.computed_tokens += computed
+        computed: int | None = None
+        try:
+            answers = await self.scorer.score(asked)
+            computed = getattr(answers, "computed_tokens", None)
+        finally:
+            # How far a call that failed got is not known.
+            known = computed is not None and usage.computed_tokens is not None
+            usage.computed_tokens = (
+                (usage.computed_tokens or 0) + (computed or 0) if known else None
+            )
         check_answers(self.scorer.model, asked, answers)
         remaining = iter(answers)
         return [_by_node(prompt, next(remaining)) if prompt.ranges else {} for prompt in prompts]

@@ -333,6 +333,7 @@ def test_a_key_that_somebody_tries_to_set_is_not_echoed():
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 NAME = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+URL = st.just("") | NAME.map("sqlite:///{}".format)
 FINITE = st.floats(min_value=0, max_value=1e300)
 FRACTION = st.floats(min_value=0, max_value=1)
 COUNT = st.integers(min_value=1, max_value=2**53)
@@ -383,7 +384,7 @@ TABLES = st.fixed_dictionaries(
                 "max_alternate_tokens": COUNT,
             },
         ),
-        "store": st.fixed_dictionaries({}, optional={"url": TEXT, "namespace": NAME}),
+        "store": st.fixed_dictionaries({}, optional={"url": URL, "namespace": NAME}),
         "plugins": st.fixed_dictionaries(
             {},
             optional={

@@ -120,6 +120,13 @@ async def test_a_response_that_is_itself_the_memory_has_no_divergence_rather_tha
     assert [it.node_id for it in found] == ["c3"]
 
 
+async def test_a_memory_whose_key_is_empty_is_one_like_any_other(say, naive):
+    talk = say.talk(say.prints("user", ([1], ""), ([2], None)), say.reply(1))
+    [found] = await divergences(talk, "", ToyScorer())
+    [(_, _, signed)] = naive(talk).row(range(2), {""})
+    assert found.signed == pytest.approx(signed, abs=1e-9)
+
+
 @given(data=st.data())
 def test_whatever_goes_only_the_responses_after_it_are_asked_for(talks, naive, data):
     talk = data.draw(talks)

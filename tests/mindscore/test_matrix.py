@@ -89,6 +89,14 @@ async def test_a_conversation_without_responses_is_scored_in_no_calls(say, host,
     assert it.heard.scores == []
 
 
+async def test_a_memory_that_is_itself_the_only_response_has_none_and_stops_no_other(say, host):
+    talk = say.talk(say.reply(1, key="k"), identity=[say.memory("a", 1)])
+    async with host(talk) as it:
+        await it.run(FULL)
+        assert it.outcomes == {"a": "scored", "k": "no-response"}
+    assert [score.key for score in it.heard.scores] == ["a"]
+
+
 async def test_a_conversation_without_memories_is_scored_in_no_calls(say, host, probe):
     async with host(say.talk(say.user(1), say.reply(2)), "probe") as it:
         await it.run(FULL)

@@ -172,6 +172,14 @@ async def test_a_memory_without_a_response_in_its_window_has_no_response(say, ho
     assert it.state.memory_scores == {}
 
 
+async def test_a_memory_that_is_itself_the_only_response_has_none_and_stops_no_other(say, host):
+    talk = say.talk(say.memory("a", 1), say.reply(1, key="k"), say.user(9))
+    async with host(talk, memory=ALL) as it:
+        await it.run(SCORE)
+        assert it.outcomes == {"a": "scored", "k": "no-response"}
+    assert [score.key for score in it.heard.scores] == ["a"]
+
+
 async def test_a_window_of_turns_that_said_nothing_has_no_response(say, host):
     async with host(say.talk(say.memory("k", 3), say.silent()), memory=ALL) as it:
         await it.run(SCORE)

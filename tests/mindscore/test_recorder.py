@@ -9,6 +9,7 @@ from mindhooks import (
     MemoryScore,
     MindCommand,
     ResponseDivergence,
+    Trigger,
     hookimpl,
 )
 from mindscore.fingerprint import response_hash
@@ -235,6 +236,19 @@ async def test_a_score_belongs_to_the_namespace_that_its_run_began_with(talk, ho
         await probe.waiting.wait()
         other = {**it.registry.settings["store"], "namespace": "other"}
         it.registry.settings = {**it.registry.settings, "store": other}
+        probe.go.set()
+        await it.registry.wait_idle()
+        assert [row["namespace"] for row in it.rows("memories")] == ["default"]
+
+
+async def test_a_command_that_comes_meanwhile_does_not_move_a_run_s_scores(talk, host, probe):
+    probe.waits = lambda prompt: True
+    async with host(talk, "probe", memory={"token_cutoff": 1.0}) as it:
+        it.registry.dispatch(SCORE)
+        await probe.waiting.wait()
+        other = {**it.registry.settings["store"], "namespace": "other"}
+        it.registry.settings = {**it.registry.settings, "store": other}
+        assert it.registry.dispatch(SCORE) == {"memory-scoring": Trigger.BUSY}
         probe.go.set()
         await it.registry.wait_idle()
         assert [row["namespace"] for row in it.rows("memories")] == ["default"]

@@ -37,8 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("mindhooks").setLevel(logging.DEBUG if debug else logging.INFO)
     try:
         status = app([it for it in arguments if it != "--debug"], standalone_mode=False)
+        # Some versions of typer turn the interrupt into its status themselves.
+        if status == INTERRUPTED:
+            raise KeyboardInterrupt
         return status if isinstance(status, int) else DONE
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", INTERRUPTED)
     except Exception as error:
         if debug:

@@ -30,7 +30,7 @@ def run_demo() -> int:
     """Run the three flows, one after the other, and print each one's findings."""
     with as_file(files("mindscore") / "demo" / "conversation.jsonl") as file:
         transcript = read_transcript(file)
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     with tempfile.TemporaryDirectory(prefix="mindscore-demo-") as folder:
         tables = {
             "store": {"url": f"sqlite:///{folder}/store.sqlite3"},

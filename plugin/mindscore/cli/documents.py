@@ -9,6 +9,14 @@ import msgspec
 from mindhooks import MemoryScore, MindCommand
 from mindscore.cli.result import Result
 
+# What a run that wrote no statistics has spent, and what is not known of it.
+SPENT = {"calls": 0, "prompt_tokens": 0, "computed_tokens": None, "seconds": 0.0}
+UNKNOWN = {
+    MindCommand.SCORE_FINETUNE: dict.fromkeys(
+        ("responses_considered", "above_threshold", "threshold", "max_divergence")
+    )
+}
+
 
 def document(result: Result) -> dict[str, Any]:
     """The document that ``--json`` prints."""
@@ -55,5 +63,4 @@ def _row(
 def _stats(result: Result) -> dict[str, Any]:
     stats: dict[str, Any] = msgspec.to_builtins(result.stats) if result.stats else {}
     stats.pop("outcomes", None)
-    spent = {"calls": 0, "prompt_tokens": 0, "computed_tokens": None, "seconds": 0.0}
-    return {**spent, **stats, "error": result.error}
+    return {**UNKNOWN.get(MindCommand(result.command), {}), **SPENT, **stats, "error": result.error}

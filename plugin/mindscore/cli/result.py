@@ -41,9 +41,13 @@ class Result:
         return self.memory_stats
 
     def outcome(self, key: str) -> Outcome:
-        """What became of a memory; ``failed`` for one that the run never came to."""
+        """What became of a memory, also where the flow that answers does not say."""
         outcomes = self.memory_stats.outcomes if self.memory_stats else {}
-        return outcomes.get(key) or Outcome("failed", self.error or "the run did not come to it")
+        if key in outcomes:
+            return outcomes[key]
+        if key in self.scores:
+            return Outcome("scored")
+        return Outcome("failed", self.error) if self.error else Outcome("not-due")
 
 
 def gather_result(

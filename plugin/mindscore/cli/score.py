@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-from rich.console import Console
-
 from mindhooks import MindhooksError, Registry, UnhandledCommand, UnknownScorer
 from mindscore.cli.documents import document
+from mindscore.cli.output import new_console, own_output, write_json
 from mindscore.cli.result import Result, gather_result
 from mindscore.cli.screen import Screen
 from mindscore.cli.status import DONE, FAILED
@@ -44,13 +41,13 @@ def run_score(request: Request) -> int:
     transcript = read_transcript(request.transcript)
     keys = _selected(transcript, request.only)
     tables = _with_selection(configuration, request)
-    with Screen() as screen:
+    with Screen() as screen, own_output():
         mind = TranscriptMind(transcript, screen.activity)
         result = asyncio.run(_run(mind, tables, request.command, keys))
     if request.json:
-        sys.stdout.write(msgspec.json.encode(document(result)).decode() + "\n")
+        write_json(document(result))
     else:
-        show_result(Console(highlight=False), result)
+        show_result(new_console(), result)
     if result.error is None:
         return DONE
     screen.complain(result.error)

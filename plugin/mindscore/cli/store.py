@@ -27,11 +27,11 @@ def list_(
     config_file: ConfigFile = None, assignments: Assignments = None, json: Json = False
 ) -> None:
     """List the memories of the namespace, the heaviest first."""
-    import msgspec
+    from mindscore.cli.output import write_json
 
     found = asyncio.run(_open(config_file, assignments).memories())
     if json:
-        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+        write_json(found)
     else:
         _show(found)
 
@@ -117,9 +117,9 @@ def _one_model(found: list[StoredMemory], model: str | None) -> str | None:
 def _show(found: list[StoredMemory]) -> None:
     from datetime import datetime
 
-    from rich.console import Console
     from rich.table import Table
 
+    from mindscore.cli.output import new_console
     from mindscore.text import printable
 
     table = Table("memory", "model", box=None)
@@ -137,5 +137,5 @@ def _show(found: list[StoredMemory]) -> None:
             str(memory.count),
             when.isoformat(" ", "seconds") if when else "imported",
         )
-    console = Console(highlight=False, markup=False)
+    console = new_console()
     console.print(table if found else "Nothing is kept yet in this namespace.")

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Literal, NoReturn, get_args
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -20,7 +20,9 @@ from mindscore.transcripts.timestamps import parse_timestamp
 
 Key = Annotated[str, Meta(min_length=1)]
 TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
-Section = Literal["system", "identity", "conversation"]
+ROLES = Literal["system", "identity", "memory", "user", "assistant", "tool"]
+SECTIONS = Literal["identity", "conversation"]
+Section = Literal["system", SECTIONS]
 
 
 class _Part(Struct, forbid_unknown_fields=True):
@@ -34,10 +36,10 @@ class _Image(Struct, forbid_unknown_fields=True):
 
 
 class _Line(Struct, forbid_unknown_fields=True):
-    role: Literal["system", "identity", "memory", "user", "assistant", "tool"]
+    role: ROLES
     content: str | list[_Part]
     key: Key | None = None
-    section: Literal["identity", "conversation"] | None = None
+    section: SECTIONS | None = None
     timestamp: str | None = None
     id: Key | None = None
     token_ids: list[TokenId] | None = None
@@ -115,9 +117,16 @@ def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _refuse(file: Path, number: int, error: ValueError) -> NoReturn:
-    # msgspec speaks of JSON paths such as `$.content`.
-    reason = printable(str(error).replace("$.", "").replace("`", "'"))
-    raise TranscriptError(f"{file}, line {number}: {reason}") from None
+    raise TranscriptError(f"{file}, line {number}: {printable(str(error))}") from None
+
+
+def _explain(message: str) -> str:
+    """An error of msgspec's, which speaks of JSON paths such as `$.content`."""
+    for name, allowed in (("role", ROLES), ("section", SECTIONS)):
+        if message.startswith("Invalid enum value") and f"`$.{name}`" in message:
+            value = message.removeprefix("Invalid enum value ").partition(" - at")[0]
+            return f"'{name}': expected {', '.join(get_args(allowed))}, got {value}"
+    return message.replace("$.", "").replace("`", "'")
 
 
 def _decode(raw: bytes) -> _Line:
@@ -125,8 +134,8 @@ def _decode(raw: bytes) -> _Line:
         return msgspec.json.decode(raw, type=_Line)
     except UnicodeDecodeError:
         raise ValueError("is not UTF-8") from None
-    except msgspec.ValidationError:
-        raise
+    except msgspec.ValidationError as error:
+        raise ValueError(_explain(str(error))) from None
     except msgspec.DecodeError as error:
         raise ValueError(f"is not valid JSON: {error}") from None
 
