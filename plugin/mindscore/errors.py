@@ -9,6 +9,7 @@ MindhooksError
 """
 
 from mindhooks import MindhooksError
+from mindscore.text import printable
 
 
 class UsageError(MindhooksError):
@@ -33,7 +34,7 @@ class TrainError(MindhooksError):
 
 def reason(error: BaseException) -> str:
     """What to tell an operator about ``error``: its text, with its type where it is not ours."""
-    text = " ".join(str(error).split())
     if isinstance(error, MindhooksError):
-        return text
+        return printable(str(error))
+    text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -15,7 +15,12 @@ def printable(text: str) -> str:
 
 def one_line(text: str, width: int) -> str:
     """``text`` in at most ``width`` characters of one line."""
-    line = printable(" ".join(text.split()))
+    return clipped(" ".join(text.split()), width)
+
+
+def clipped(text: str, width: int) -> str:
+    """``text``, made printable, in at most ``width`` characters."""
+    line = printable(text)
     return line if len(line) <= width else line[: width - 1] + "…"
 
 

@@ -383,6 +383,7 @@ class Naive:
         return [
             (index, id_, self.total(with_, id_) - self.total(without, id_))
             for index, id_ in self.responses(indexes)
+            if self.talk.conversation[index].key not in gone
         ]
 
     def after_removal(self, indexes, gone):
@@ -396,7 +397,7 @@ class Naive:
             removed = removed or whole or any(key in gone for key in said.printed)
             in_conversation = number >= len(self.talk.system) + len(self.talk.identity)
             spoke = said.role == "assistant" and said.body[1] > said.body[0]
-            if removed and in_conversation and spoke:
+            if removed and in_conversation and spoke and said.key not in gone:
                 found.append(said.id)
         return found
 

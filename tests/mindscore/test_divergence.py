@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -47,9 +48,20 @@ async def test_the_divergence_is_0_where_signed_is_negative_and_both_are_kept(sa
     assert found.divergence == 0.0
 
 
+@st.composite
+def some_replies_are_memories(draw, talks):
+    """A conversation, and some of its assistant nodes are memories themselves."""
+    talk = draw(talks)
+    keys = st.none() | st.sampled_from("abcd")
+    said = [
+        replace(it, key=draw(keys)) if it.role == "assistant" else it for it in talk.conversation
+    ]
+    return replace(talk, conversation=tuple(said))
+
+
 @given(data=st.data())
 def test_any_memory_s_divergences_over_any_window_are_the_naive_ones(talks, naive, data):
-    talk = data.draw(talks)
+    talk = data.draw(some_replies_are_memories(talks))
     key = data.draw(st.sampled_from("abcd"))
     start = data.draw(st.integers(0, len(talk.conversation)))
     window = range(start, data.draw(st.integers(start, len(talk.conversation))))
@@ -129,7 +141,7 @@ async def test_a_memory_whose_key_is_empty_is_one_like_any_other(say, naive):
 
 @given(data=st.data())
 def test_whatever_goes_only_the_responses_after_it_are_asked_for(talks, naive, data):
-    talk = data.draw(talks)
+    talk = data.draw(some_replies_are_memories(talks))
     context, key = talk.context(), data.draw(st.sampled_from("abcd"))
     after = naive(talk).after_removal(range(len(talk.conversation)), {key})
     assert affected(context, whole(context), just(key)) == set(after)

@@ -65,6 +65,22 @@ async def test_the_baseline_is_not_asked_for_responses_before_every_memory(say, 
     assert [prompt.node_ids for prompt in probe.asked] == [("c4",), ("c4",)]
 
 
+async def test_the_baseline_is_asked_for_what_the_chosen_memories_come_before(two, host, probe):
+    only = {"settings": {"memory-scoring": {"only": ["b"]}}}
+    async with host(two, "probe", plugins=only) as it:
+        await it.run(FULL)
+    assert [score.key for score in it.heard.scores] == ["b"]
+    assert [prompt.node_ids for prompt in probe.asked] == [("c4",), ("c4",)]
+
+
+async def test_a_memory_that_is_itself_a_response_has_no_cell_for_that_one(say, host):
+    talk = say.talk(say.reply(1, key="k"), say.user(9), say.reply(1), identity=[say.memory("a", 1)])
+    async with host(talk) as it:
+        await it.run(FULL)
+    rows = {score.key: [it.node_id for it in score.divergences] for score in it.heard.scores}
+    assert rows == {"a": ["c0", "c2"], "k": ["c2"]}
+
+
 async def test_a_memory_with_an_image_after_a_response_is_scored_as_any_other(say, host, naive):
     talk = say.talk(
         say.user(1),

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from mindhooks import FinetuneCandidate, MemoryScore, MindCommand
+from mindscore.cli.output import new_console
 from mindscore.cli.score import run_in
 from mindscore.cli.screen import Screen
 from mindscore.cli.status import DONE, FAILED
@@ -30,7 +31,7 @@ def run_demo() -> int:
     """Run the three flows, one after the other, and print each one's findings."""
     with as_file(files("mindscore") / "demo" / "conversation.jsonl") as file:
         transcript = read_transcript(file)
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = new_console()
     with tempfile.TemporaryDirectory(prefix="mindscore-demo-") as folder:
         tables = {
             "store": {"url": f"sqlite:///{folder}/store.sqlite3"},

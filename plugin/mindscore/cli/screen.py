@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from types import TracebackType
 
 from rich.console import Console
@@ -25,7 +26,8 @@ class Screen(logging.Handler):
             MofNCompleteColumn(),
             console=self._console,
             transient=True,
-            disable=not self._console.is_terminal,
+            # Not what rich thinks, which colours forced on a file make believe in a terminal.
+            disable=not sys.stderr.isatty(),
         )
 
     def __enter__(self) -> Screen:
@@ -53,7 +55,8 @@ class Screen(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         self.complain(record.getMessage())
         if record.exc_info:
-            self._console.print(Text(logging.Formatter().formatException(record.exc_info)))
+            traceback = logging.Formatter().formatException(record.exc_info)
+            self._console.print(Text(traceback), soft_wrap=True)
 
 
 class _Line(Activity):

@@ -122,7 +122,9 @@ def _show(found: list[StoredMemory]) -> None:
     from mindscore.cli.output import new_console
     from mindscore.text import printable
 
-    table = Table("memory", "model", box=None)
+    table = Table(box=None)
+    for title in ("memory", "model"):
+        table.add_column(title, overflow="fold")
     for title in ("weight", "last", "times"):
         table.add_column(title, justify="right")
     table.add_column("last scored")

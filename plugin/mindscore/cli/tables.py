@@ -11,7 +11,7 @@ from rich.text import Text
 
 from mindhooks import FinetuneCandidate, MemoryScore, MindCommand, ResponseDivergence
 from mindscore.cli.result import Result
-from mindscore.text import one_line, printable
+from mindscore.text import clipped, one_line, printable
 
 BAR = 20
 CELL = 6
@@ -40,7 +40,8 @@ def score_line(score: MemoryScore) -> Text:
 def _memories(console: Console, result: Result) -> Iterator[RenderableType]:
     scores = sorted(result.scores.values(), key=lambda it: -it.score)
     if scores:
-        table = Table(box=None, title="Memories by score", title_justify="left")
+        yield Text("Memories by score", style="bold")
+        table = Table(box=None)
         table.add_column("memory", min_width=min(KEY, max(len(it.key) for it in scores)))
         table.add_column("nats", justify="right", min_width=7)
         table.add_column("", min_width=BAR)
@@ -49,7 +50,7 @@ def _memories(console: Console, result: Result) -> Iterator[RenderableType]:
         for score in scores:
             most = max(score.divergences, key=lambda it: it.divergence)
             table.add_row(
-                one_line(score.key, KEY),
+                clipped(score.key, KEY),
                 f"{score.score:.2f}",
                 _bar(score.score / (scores[0].score or 1)),
                 _response(result, most, room) if score.score > 0 else "",
@@ -84,19 +85,18 @@ def _skipped(result: Result) -> Iterator[Text]:
 def _matrix(console: Console, result: Result) -> Iterator[RenderableType]:
     responses = result.transcript.responses()
     per_block = max(1, (console.width - KEY - 2) // (CELL + 1))
-    title = "Signed divergence in nats: what each memory (row) did to each response (column)"
+    yield Text("Signed divergence in nats: what each memory (row) did to each response (column)\n")
     for first in range(0, len(responses), per_block):
         block = responses[first : first + per_block]
-        table = Table("memory", box=None, title=title, title_justify="left", padding=(0, 1, 0, 0))
+        table = Table("memory", box=None, padding=(0, 1, 0, 0))
         for index, _ in block:
             table.add_column(f"#{index}", justify="right", min_width=CELL, no_wrap=True)
         for key in result.keys:
             row = result.scores.get(key)
             cells = {cell.node_id: cell.signed for cell in row.divergences} if row else {}
-            table.add_row(one_line(key, KEY), *(_cell(cells.get(id_)) for _, id_ in block))
+            table.add_row(clipped(key, KEY), *(_cell(cells.get(id_)) for _, id_ in block))
         yield table
         yield ""
-        title = ""
     yield Text.assemble(
         ("positive: it helped", _shade(0.5)),
         "  ",

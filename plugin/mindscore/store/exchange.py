@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -38,9 +39,13 @@ def write_exchange(file: Path, contents: dict[str, float] | list[int]) -> None:
     Raises:
         UsageError: it cannot be written.
     """
+    if file.is_dir():
+        raise UsageError(f"{file}: cannot be written: it is a folder")
     unfinished = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         unfinished.write_bytes(msgspec.json.encode(contents) + b"\n")
         unfinished.replace(file)
     except OSError as error:
+        with suppress(OSError):
+            unfinished.unlink()
         raise UsageError(f"{file}: cannot be written: {error.strerror or error}") from None

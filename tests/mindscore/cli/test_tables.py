@@ -154,7 +154,8 @@ def test_memories_are_printed_by_score_with_the_response_that_they_matter_most_t
     expected = sorted(
         ((it["score"], it["key"], it["divergences"]) for it in document["scores"]), reverse=True
     )
-    lines = score(talk, "--all").out.splitlines()[2:4]
+    printed = score(talk, "--all").out.splitlines()
+    lines = [line for line in printed if line.split()[:1] in (["tea"], ["dog"])]
     for line, (value, key, responses) in zip(lines, expected, strict=True):
         most = max(responses, key=lambda it: it["divergence"])
         assert line.split()[:2] == [key, f"{value:.2f}"]
@@ -280,15 +281,15 @@ def test_a_key_is_no_markup(text, score, cli, write):
 def test_a_text_is_no_markup(text, score, cli, write):
     said = f"{text} Green tea."
     talk = write(
-        {"role": "memory", "key": "tea", "content": "The user drinks green tea."},
-        {"role": "user", "content": said},
+        {"role": "memory", "key": "tea", "content": said},
+        {"role": "user", "content": "What?"},
         {"role": "assistant", "content": said},
-        {"role": "user", "content": "Thanks."},
+        {"role": "user", "content": said},
     )
     printed = printed_by_every_command(score, cli, talk)
     assert text in printed["candidates"]
-    # Cut to 20 characters, the number and the sign of the cut among them.
-    assert f"#1 {said}"[:19] in printed["score"]
+    # Cut to what there is room for.
+    assert f"#1 {said}"[:15] in printed["score"]
 
 
 @hostile
