@@ -79,9 +79,9 @@ def _loses_something(node: Node, skip: Callable[[str], bool]) -> bool:
     if _is_skipped(node, skip):
         return bool(node.token_ids or node.images)
     skipped = frozenset(
-        part.memory_key for part in node.parts if part.memory_key and skip(part.memory_key)
+        key for part in node.parts if (key := part.memory_key) is not None and skip(key)
     )
-    return bool(skipped) and (node.render is None or node.render(skipped) != node.token_ids)
+    return bool(skipped) and (node.render is None or tuple(node.render(skipped)) != node.token_ids)
 
 
 def whole(context: Context) -> range:

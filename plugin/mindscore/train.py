@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from mindhooks import FinetuneCandidate, ScorerError
 from mindscore.config import parse_settings
-from mindscore.errors import TrainError
+from mindscore.errors import StoreError, TrainError
 from mindscore.scorers.wire import WireClient
 from mindscore.store import Store
 
@@ -30,12 +30,14 @@ async def send_to_train(
 
     Raises:
         TrainError: there is nothing to send, or the server did not accept it; nothing is marked.
-        StoreError: the marks cannot be read, or cannot be written after the server accepted.
+        ConfigError: the settings are wrong.
+        StoreError: the marks cannot be read, or not written: the text of the latter has the job id.
     """
     parsed = parse_settings(settings)
     store = Store(parsed.store)
     marks = await store.trained()
-    fresh = [c for c in candidates if not marks.covers(c.timestamp_ns, c.continuation_ids)]
+    untrained = (c for c in candidates if not marks.covers(c.timestamp_ns, c.continuation_ids))
+    fresh = list({(c.timestamp_ns, c.continuation_ids): c for c in untrained}.values())
     if not fresh:
         raise TrainError(
             "nothing to send: all candidates are trained already"
@@ -54,5 +56,10 @@ async def send_to_train(
     finally:
         await client.aclose()
     sent = [(it.timestamp_ns, it.continuation_ids) for it in fresh]
-    await store.mark_trained(sent, accepted.job_id)
+    try:
+        await store.mark_trained(sent, accepted.job_id)
+    except StoreError as error:
+        raise StoreError(
+            f"the trainer accepted job {accepted.job_id}, but it could not be marked: {error}"
+        ) from error
     return accepted.job_id

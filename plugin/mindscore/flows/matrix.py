@@ -15,11 +15,9 @@ async def score_matrix(run: MemoryRun) -> None:
     if not responses(context, window) or not run.memories:
         run.settle(run.memories, Outcome("no-response"))
         return
-    keys = {memory.key for memory in run.memories}
     full = context.wire_prompt(window, nothing)
-    [baseline] = await run.meter.totals(
-        [ask_only(full, affected(context, window, keys.__contains__))]
-    )
+    judging = [affected(context, window, just(memory.key)) for memory in run.memories]
+    [baseline] = await run.meter.totals([ask_only(full, set[str]().union(*judging))])
 
     async def measure(memory: Memory) -> Row:
         skip = just(memory.key)

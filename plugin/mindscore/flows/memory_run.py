@@ -82,8 +82,12 @@ class MemoryRun:
                 done += 1
                 self.activity.update(f"scoring: {done}/{total} {memory.key}", done, total)
                 row = await measuring
-                if isinstance(row, Exception):
+                if isinstance(row, BaseException):
                     self.settle([memory], Outcome("failed", reason(row)))
+                    continue
+                if not row:
+                    # Its only response was the memory itself.
+                    self.settle([memory], Outcome("no-response"))
                     continue
                 take(memory, row)
                 self.settle([memory], Outcome("scored"))

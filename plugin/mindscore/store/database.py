@@ -55,6 +55,8 @@ class Database:
             raise StoreError(f"the store {file}: {error.orig}") from error
         except OSError as error:
             raise StoreError(f"the store {file}: {error.strerror or error}") from error
+        except OverflowError as error:
+            raise StoreError(f"the store {file} cannot hold a number: {error}") from error
 
 
 def _file(url: str) -> Path:
