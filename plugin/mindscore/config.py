@@ -97,6 +97,22 @@ class PluginSettings(_Table, frozen=True):
                 raise ValueError(f"settings.{name}: expected a table, got {type(table).__name__}")
 
 
+class MemoryScoringOptions(_Table, frozen=True):
+    """``[plugins.settings.memory-scoring]``; ``only``: the memories to score, empty for all."""
+
+    only: list[str] = field(default_factory=list)
+
+
+class FinetuneScoringOptions(_Table, frozen=True):
+    """``[plugins.settings.finetune-scoring]``, which has no keys."""
+
+
+OWN_PLUGINS: dict[str, type[_Table]] = {
+    "memory-scoring": MemoryScoringOptions,
+    "finetune-scoring": FinetuneScoringOptions,
+}
+
+
 class Settings(_Table, frozen=True):
     """The whole configuration, defaults filled in."""
 
@@ -132,7 +148,10 @@ def parse_settings(tables: Mapping[str, Any]) -> Settings:
     Raises:
         ConfigError: names the key and what was expected of it.
     """
-    return parse_table(tables, Settings, "")
+    settings = parse_table(tables, Settings, "")
+    for name, kind in OWN_PLUGINS.items():
+        parse_table(settings.plugins.settings.get(name, {}), kind, f"plugins.settings.{name}")
+    return settings
 
 
 def parse_table(table: Mapping[str, Any], kind: type[T], name: str) -> T:

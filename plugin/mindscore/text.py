@@ -15,12 +15,7 @@ def printable(text: str) -> str:
 
 def one_line(text: str, width: int) -> str:
     """``text`` in at most ``width`` characters of one line."""
-    return clipped(" ".join(text.split()), width)
-
-
-def clipped(text: str, width: int) -> str:
-    """``text``, made printable, in at most ``width`` characters."""
-    line = printable(text)
+    line = printable(" ".join(text.split()))
     return line if len(line) <= width else line[: width - 1] + "…"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import traceback
@@ -32,6 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 done; 1 the run failed, wholly or for some memories, or nobody took the command; 2 wrong
     usage, configuration or input; 130 interrupted.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A bar that the locale cannot write is no reason to fail.
+            stream.reconfigure(errors="replace")
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     logging.getLogger("mindhooks").setLevel(logging.DEBUG if debug else logging.INFO)

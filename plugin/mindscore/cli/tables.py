@@ -11,7 +11,7 @@ from rich.text import Text
 
 from mindhooks import FinetuneCandidate, MemoryScore, MindCommand, ResponseDivergence
 from mindscore.cli.result import Result
-from mindscore.text import clipped, one_line, printable
+from mindscore.text import one_line, printable
 
 BAR = 20
 CELL = 6
@@ -42,7 +42,8 @@ def _memories(console: Console, result: Result) -> Iterator[RenderableType]:
     if scores:
         yield Text("Memories by score", style="bold")
         table = Table(box=None)
-        table.add_column("memory", min_width=min(KEY, max(len(it.key) for it in scores)))
+        longest = max(len(printable(it.key)) for it in scores)
+        table.add_column("memory", min_width=min(KEY, longest), max_width=KEY, overflow="fold")
         table.add_column("nats", justify="right", min_width=7)
         table.add_column("", min_width=BAR)
         table.add_column("most on", no_wrap=True)
@@ -50,7 +51,7 @@ def _memories(console: Console, result: Result) -> Iterator[RenderableType]:
         for score in scores:
             most = max(score.divergences, key=lambda it: it.divergence)
             table.add_row(
-                clipped(score.key, KEY),
+                printable(score.key),
                 f"{score.score:.2f}",
                 _bar(score.score / (scores[0].score or 1)),
                 _response(result, most, room) if score.score > 0 else "",
@@ -88,20 +89,21 @@ def _matrix(console: Console, result: Result) -> Iterator[RenderableType]:
     yield Text("Signed divergence in nats: what each memory (row) did to each response (column)\n")
     for first in range(0, len(responses), per_block):
         block = responses[first : first + per_block]
-        table = Table("memory", box=None, padding=(0, 1, 0, 0))
+        table = Table(box=None, padding=(0, 1, 0, 0))
+        table.add_column("memory", max_width=KEY, overflow="fold")
         for index, _ in block:
             table.add_column(f"#{index}", justify="right", min_width=CELL, no_wrap=True)
         for key in result.keys:
             row = result.scores.get(key)
             cells = {cell.node_id: cell.signed for cell in row.divergences} if row else {}
-            table.add_row(clipped(key, KEY), *(_cell(cells.get(id_)) for _, id_ in block))
+            table.add_row(printable(key), *(_cell(cells.get(id_)) for _, id_ in block))
         yield table
         yield ""
     yield Text.assemble(
         ("positive: it helped", _shade(0.5)),
         "  ",
         ("negative: it harmed", _shade(-0.5)),
-        ("  ·: within 0.01, or before the memory  ?: not measured", "dim"),
+        ("  ·: below 0.01, or before it  ?: not measured", "dim"),
     )
     yield from _skipped(result)
 

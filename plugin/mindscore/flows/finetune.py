@@ -5,24 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from msgspec import Struct
-
 from mindhooks import Mind, MindCommand, Registry, Trigger, hookimpl
-from mindscore.config import parse_table
+from mindscore.config import FinetuneScoringOptions, parse_table
 from mindscore.flows.finetune_run import FinetuneRun
 
 NAME = "finetune-scoring"
-
-
-class Options(Struct, frozen=True, forbid_unknown_fields=True):
-    """``[plugins.settings.finetune-scoring]`` has no keys."""
 
 
 class FinetuneScoring:
     """Answers ``score-finetune``; a run in flight is aborted for the fresh one."""
 
     def __init__(self, table: Mapping[str, Any]) -> None:
-        parse_table(table, Options, f"plugins.settings.{NAME}")
+        parse_table(table, FinetuneScoringOptions, f"plugins.settings.{NAME}")
 
     @hookimpl
     def on_trigger(self, command: str, mind: Mind, registry: Registry) -> Trigger | None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from msgspec import Struct, field
-
 from mindhooks import Mind, MindCommand, Registry, Trigger, hookimpl
-from mindscore.config import parse_table
+from mindscore.config import MemoryScoringOptions, parse_table
 from mindscore.flows.incremental import score_due
 from mindscore.flows.matrix import score_matrix
 from mindscore.flows.memory_run import MemoryRun
@@ -17,17 +15,11 @@ NAME = "memory-scoring"
 FLOWS = {MindCommand.SCORE: score_due, MindCommand.SCORE_FULL: score_matrix}
 
 
-class Options(Struct, frozen=True, forbid_unknown_fields=True):
-    """``[plugins.settings.memory-scoring]``; ``only``: the memories to score, empty for all."""
-
-    only: list[str] = field(default_factory=list)
-
-
 class MemoryScoring:
     """Answers ``score`` and ``score-full``, one run at a time: ``BUSY`` while one is going."""
 
     def __init__(self, table: Mapping[str, Any]) -> None:
-        self._options = parse_table(table, Options, f"plugins.settings.{NAME}")
+        self._options = parse_table(table, MemoryScoringOptions, f"plugins.settings.{NAME}")
 
     @hookimpl
     def on_trigger(self, command: str, mind: Mind, registry: Registry) -> Trigger | None:
