@@ -92,7 +92,7 @@ def large_context(memories: int, tokens: int) -> Context:
             id=f"{number}-{role}",
             role=role,
             text="",
-            token_ids=tuple(range(number, number + size)),
+            token_ids=tuple((number * 7919 + at * 31) % 49_152 for at in range(size)),
             body=(3, size - 1) if role == Role.ASSISTANT else (0, 0),
             memory_key=f"memory-{number}" if role == Role.MEMORY else None,
         )

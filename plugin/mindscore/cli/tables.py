@@ -103,7 +103,7 @@ def _matrix(console: Console, result: Result) -> Iterator[RenderableType]:
         ("positive: it helped", _shade(0.5)),
         "  ",
         ("negative: it harmed", _shade(-0.5)),
-        ("  ·: below 0.01, or before it  ?: not measured", "dim"),
+        ("  ·: below 0.01 or before it  ?: unknown", "dim"),
     )
     yield from _skipped(result)
 

@@ -40,9 +40,9 @@ class FinetuneRun:
 
     async def carry_out(self) -> None:
         """Run from the clearing to the statistics, however it ends."""
-        self._mind.state.finetune_candidates.clear()
-        self._mind.changed()
         with reported(self._report):
+            self._mind.state.finetune_candidates.clear()
+            self._mind.changed()
             await self._run()
 
     async def _run(self) -> None:

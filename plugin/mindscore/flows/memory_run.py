@@ -47,9 +47,9 @@ class MemoryRun:
 
     async def carry_out(self, flow: Callable[[MemoryRun], Awaitable[None]]) -> None:
         """Run ``flow`` from the flag's setting to the statistics, however it ends."""
-        self.mind.state.scoring_in_flight = True
-        self.mind.changed()
         with reported(self._report):
+            self.mind.state.scoring_in_flight = True
+            self.mind.changed()
             await self._read()
             line = "scoring: baseline"
             with self.mind.activity(line) as self.activity:
