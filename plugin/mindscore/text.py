@@ -19,5 +19,11 @@ def one_line(text: str, width: int) -> str:
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
+def shortened(text: str, width: int, tail: int = 7) -> str:
+    """``text``, made printable, in at most ``width`` characters: its beginning and its end."""
+    line = printable(text)
+    return line if len(line) <= width else f"{line[: width - tail - 1]}…{line[-tail:]}"
+
+
 def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -11,7 +12,7 @@ from rich.text import Text
 
 from mindhooks import FinetuneCandidate, MemoryScore, MindCommand, ResponseDivergence
 from mindscore.cli.result import Result
-from mindscore.text import one_line, printable
+from mindscore.text import one_line, printable, shortened
 
 BAR = 20
 CELL = 6
@@ -42,7 +43,7 @@ def _memories(console: Console, result: Result) -> Iterator[RenderableType]:
     if scores:
         yield Text("Memories by score", style="bold")
         table = Table(box=None)
-        longest = max(len(printable(it.key)) for it in scores)
+        longest = max(cell_len(printable(score.key)) for score in scores)
         table.add_column("memory", min_width=min(KEY, longest), max_width=KEY, overflow="fold")
         table.add_column("nats", justify="right", min_width=7)
         table.add_column("", min_width=BAR)
@@ -90,13 +91,14 @@ def _matrix(console: Console, result: Result) -> Iterator[RenderableType]:
     for first in range(0, len(responses), per_block):
         block = responses[first : first + per_block]
         table = Table(box=None, padding=(0, 1, 0, 0))
-        table.add_column("memory", max_width=KEY, overflow="fold")
+        longest = max((cell_len(shortened(key, KEY)) for key in result.keys), default=0)
+        table.add_column("memory", min_width=longest)
         for index, _ in block:
             table.add_column(f"#{index}", justify="right", min_width=CELL, no_wrap=True)
         for key in result.keys:
             row = result.scores.get(key)
             cells = {cell.node_id: cell.signed for cell in row.divergences} if row else {}
-            table.add_row(printable(key), *(_cell(cells.get(id_)) for _, id_ in block))
+            table.add_row(shortened(key, KEY), *(_cell(cells.get(id_)) for _, id_ in block))
         yield table
         yield ""
     yield Text.assemble(

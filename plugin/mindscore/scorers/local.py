@@ -25,14 +25,13 @@ class LocalScorer:
     async def score(self, prompts: Sequence[WirePrompt]) -> list[list[RangeScore]]:
         """Totals and values; logits are computed for the responses' rows only."""
         answers, computed = [], 0
-        for prompt in prompts:
-            ranges: list[RangeScore] = []
-            if prompt.ranges:
-                async with self._turn:
-                    loaded = await self._load()
-                    ranges, tokens = await in_thread(loaded.score, prompt)
-                    computed += tokens
-            answers.append(ranges)
+        # One turn for all prompts: who asked first is answered first.
+        async with self._turn:
+            loaded = await self._load()
+            for prompt in prompts:
+                ranges, tokens = await in_thread(loaded.score, prompt)
+                answers.append(ranges)
+                computed += tokens
         return Scores(answers, computed)
 
     async def generate(

@@ -51,6 +51,8 @@ class LocalModel:
     @torch.inference_mode()
     def score(self, prompt: WirePrompt) -> tuple[list[RangeScore], int]:
         """The prompt's ranges, and how many tokens ran through the model for them."""
+        if not prompt.ranges:
+            return [], 0
         tokens = prompt.tokens[: max(end for _, end in prompt.ranges)]
         self._require_fit(prompt, len(tokens))
         # The logits of row i are those of token i + 1.
