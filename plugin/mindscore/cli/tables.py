@@ -92,7 +92,7 @@ def _matrix(console: Console, result: Result) -> Iterator[RenderableType]:
         block = responses[first : first + per_block]
         table = Table(box=None, padding=(0, 1, 0, 0))
         longest = max((cell_len(shortened(key, KEY)) for key in result.keys), default=0)
-        table.add_column("memory", min_width=longest)
+        table.add_column("memory", min_width=min(KEY, longest), max_width=KEY, no_wrap=True)
         for index, _ in block:
             table.add_column(f"#{index}", justify="right", min_width=CELL, no_wrap=True)
         for key in result.keys:
