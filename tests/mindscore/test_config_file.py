@@ -142,13 +142,13 @@ def test_a_folder_instead_of_a_file_is_an_error(tmp_path):
 
 
 def test_the_tables_are_the_files_own(config):
-    text = '[memory]\ninterval_s = 5\n[plugins.settings.memory-scoring]\nx = "y"\n'
+    text = '[memory]\ninterval_s = 5\n[plugins.settings.acme]\nx = "y"\n'
 
     found = load_configuration(config("given", text))
 
     assert found.tables == tomllib.loads(text)
     assert found.settings.memory.interval_s == 5
-    assert found.settings.plugins.settings == {"memory-scoring": {"x": "y"}}
+    assert found.settings.plugins.settings == {"acme": {"x": "y"}}
 
 
 @pytest.mark.parametrize("text", ["[server", "a = ", "a = 1\na = 2", "= 1", "a = 'x\ny'", '"\n"=1'])
