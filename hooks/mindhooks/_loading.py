@@ -6,13 +6,15 @@ import copy
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mindhooks._complaints import Origin
 from mindhooks._errors import PluginError, ScorerError, UnknownScorer
 from mindhooks._scorer import Scorer
 from mindhooks._specs import PROJECT
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 SCORERS = "mindhooks.scorers"
 """Entry-point group of scorers."""
@@ -32,6 +34,9 @@ class PluginInfo:
 
 def plugin_entry_points() -> list[tuple[Origin, EntryPoint]]:
     """All entry points of plugins: mindscore's own first, then by distribution and name."""
+    # Here, as below: this import takes as long as the rest of the package.
+    from importlib.metadata import entry_points
+
     found = [(_origin(entry), entry) for entry in entry_points(group=PROJECT)]
     return sorted(
         found,
@@ -65,6 +70,8 @@ def load_plugin(entry: EntryPoint, table: Mapping[str, Any]) -> tuple[object, bo
 
 def find_scorer(name: str) -> EntryPoint:
     """The entry point of the scorer called ``name``."""
+    from importlib.metadata import entry_points
+
     known = entry_points(group=SCORERS)
     for entry in known:
         if entry.name == name:
