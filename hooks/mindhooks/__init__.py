@@ -14,7 +14,7 @@ from mindhooks._errors import (
 )
 from mindhooks._loading import PluginInfo
 from mindhooks._mind import Activity, Mind, MindState
-from mindhooks._registry import Registry
+from mindhooks._registry import Registry, emitting_registry
 from mindhooks._scorer import Generated, RangeScore, Scorer, Scores
 from mindhooks._specs import MindCommand, Trigger, hookimpl, hookspec
 from mindhooks._tasks import TaskHandle, in_thread
@@ -57,6 +57,7 @@ __all__ = [
     "UnhandledCommand",
     "UnknownScorer",
     "WirePrompt",
+    "emitting_registry",
     "hookimpl",
     "hookspec",
     "in_thread",

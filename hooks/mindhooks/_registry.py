@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping
+from contextvars import ContextVar
 from types import ModuleType, TracebackType
 from typing import Any
 
@@ -30,6 +31,21 @@ from mindhooks._values import FinetuneCandidate, MemoryScore
 
 DEFAULT_SCORER = "local"
 DEFAULT_LISTENER_TIMEOUT_S = 30.0
+
+
+_emitting: ContextVar[Registry] = ContextVar("mindhooks_registry")
+
+
+def emitting_registry() -> Registry:
+    """The registry whose emission a listener is being told of.
+
+    Raises:
+        MindhooksError: nothing is being emitted.
+    """
+    try:
+        return _emitting.get()
+    except LookupError:
+        raise MindhooksError("no registry is telling its listeners of anything") from None
 
 
 class Registry:
@@ -183,6 +199,11 @@ class Registry:
         self._require_open()
         return self._handles.setdefault(name, TaskHandle(name))
 
+    def task_errors(self) -> dict[str, BaseException]:
+        """What the last failed run of each task handle raised, by the handle's name."""
+        handles = self._handles.items()
+        return {name: handle.error for name, handle in handles if handle.error is not None}
+
     async def wait_idle(self) -> None:
         """Wait until no task runs and every listener's queue is empty."""
         while running := self._running():
@@ -212,6 +233,7 @@ class Registry:
     ) -> None:
         if self._is_void():
             return
+        _emitting.set(self)
         deliveries: list[Delivery] = awaited(call=call)
         for deliver in deliveries:
             await self._finish(deliver)

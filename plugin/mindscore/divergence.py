@@ -69,7 +69,7 @@ class Meter:
             usage.computed_tokens = (
                 (usage.computed_tokens or 0) + (computed or 0) if known else None
             )
-        check_answers(self.scorer.model, asked, answers)
+        check_answers(getattr(self.scorer, "model", "the scorer"), asked, answers)
         remaining = iter(answers)
         return [_by_node(prompt, next(remaining)) if prompt.ranges else {} for prompt in prompts]
 

@@ -10,8 +10,8 @@ from mindhooks import (
     MemoryScore,
     Mind,
     MindCommand,
-    MindhooksError,
     Registry,
+    emitting_registry,
     hookimpl,
 )
 from mindscore.config import Settings, parse_settings
@@ -57,6 +57,9 @@ class ScoreRecorder:
         await Store(settings.store).record_candidate(candidate, model)
 
     async def _where(self, tables: Mapping[str, Any]) -> tuple[Settings, str]:
-        if self._registry is None:
-            raise MindhooksError("a score came before any command: not known where to keep it")
-        return parse_settings(tables), (await self._registry.scorer()).model
+        registry = self._registry
+        if registry is None:
+            # Emitted by a host, before any command.
+            registry = emitting_registry()
+            tables = registry.settings
+        return parse_settings(tables), (await registry.scorer()).model

@@ -15,7 +15,7 @@ from mindscore.store import Store
 
 
 class _Accepted(Struct):
-    job_id: str
+    job_id: str | int
 
 
 async def send_to_train(
@@ -55,11 +55,12 @@ async def send_to_train(
         raise TrainError(f"nothing was marked as trained: {error}") from error
     finally:
         await client.aclose()
+    job_id = str(accepted.job_id)
     sent = [(it.timestamp_ns, it.continuation_ids) for it in fresh]
     try:
-        await store.mark_trained(sent, accepted.job_id)
+        await store.mark_trained(sent, job_id)
     except StoreError as error:
         raise StoreError(
-            f"the trainer accepted job {accepted.job_id}, but it could not be marked: {error}"
+            f"the trainer accepted job {job_id}, but it could not be marked: {error}"
         ) from error
-    return accepted.job_id
+    return job_id

@@ -66,6 +66,7 @@ def test_mindscores_own_plugins_load_first(run) -> None:
         "score-recorder",
         "acme-census",
         "acme-finetune",
+        "acme-hasty",
         "acme-journal",
     ]
 
@@ -150,6 +151,26 @@ def test_its_failing_listener_is_named_in_one_line_and_changes_nothing(
             "RuntimeError: the journal is full"
         )
     ]
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_flow_of_its_own_that_fails_fails_the_run_and_what_it_scored_is_shown(
+    run, transcript: Path, options: list[str]
+) -> None:
+    done = run(
+        "score", str(transcript), *options, "--set", "server.scorer=toy",
+        "--set", 'plugins.disabled=["memory-scoring"]',
+        "--set", "plugins.settings.acme-hasty.on=true",
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "acme-hasty: ValueError: in too much of a hurry" in done.stderr.splitlines()[-1]
+    if options:
+        document = json.loads(done.stdout)
+        assert document["scores"][0]["status"] == "scored"
+        assert document["scores"][0]["score"] == 1.5
+        assert "in too much of a hurry" in document["stats"]["error"]
+    else:
+        assert "1.50" in done.stdout
 
 
 def test_its_own_command_reaches_its_module_plugin(run, transcript: Path) -> None:

@@ -53,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         # Raised by typer, or by the click under it, depending on its version.
         if explain := getattr(error, "format_message", None):
-            return _fail(f"{' '.join(explain().split())} See mindscore --help.", WRONG)
+            said = " ".join(explain().split()).rstrip(".")
+            return _fail(f"{said}. See mindscore --help.", WRONG)
         wrong = isinstance(error, UsageError | ConfigError | TranscriptError)
         if isinstance(error, MindhooksError):
             return _fail(reason(error), WRONG if wrong else FAILED)

@@ -53,7 +53,7 @@ class Result:
 def gather_result(
     mind: TranscriptMind, command: str, model: str, keys: tuple[str, ...], error: str | None
 ) -> Result:
-    """What ``mind`` knows after ``command`` has ended; ``error``: why it could not be run."""
+    """What ``mind`` knows after ``command`` has ended; ``error``: what failed beside its flow."""
     state = mind.state
     ran = state.finetune_last_run if command == MindCommand.SCORE_FINETUNE else None
     memory = state.memory_last_run if command != MindCommand.SCORE_FINETUNE else None
@@ -67,5 +67,5 @@ def gather_result(
         candidates=tuple(mind.candidates),
         memory_stats=memory,
         finetune_stats=ran,
-        error=error or (stats.error if stats else None),
+        error=(stats.error if stats else None) or error,
     )

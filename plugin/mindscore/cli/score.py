@@ -69,6 +69,8 @@ async def run_in(session: Session, command: str, model: str, keys: tuple[str, ..
         await session.run(command)
     except UnhandledCommand as unhandled:
         error = f"{unhandled}: is its plugin disabled? See mindscore plugins."
+    for name, failure in session.registry.task_errors().items():
+        error = error or f"{name}: {reason(failure)}"
     return gather_result(session.mind, command, model, keys, error)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -63,9 +64,10 @@ def import_(
     contents = read_exchange(file)
     store = _open(config_file, assignments)
     if isinstance(contents, dict):
-        settings = load_configuration(config_file, assignments or ()).settings
-        asyncio.run(store.import_scores(contents, model or settings.server.model))
-        sys.stdout.write(f"imported {len(contents)} memory scores\n")
+        tables = load_configuration(config_file, assignments or ()).tables
+        model = model or asyncio.run(_configured_model(tables))
+        asyncio.run(store.import_scores(contents, model))
+        sys.stdout.write(f"imported {len(contents)} memory scores of model {model}\n")
     else:
         asyncio.run(store.import_trained(contents))
         sys.stdout.write(f"imported {len(contents)} trained responses\n")
@@ -82,6 +84,7 @@ def export(
     assignments: Assignments = None,
 ) -> None:
     """Write memory scores, {key: score}, or with --trained the trained responses' timestamps."""
+    from mindscore.config_file import load_configuration
     from mindscore.store.exchange import write_exchange
 
     store = _open(config_file, assignments)
@@ -91,7 +94,8 @@ def export(
         sys.stdout.write(f"wrote {len(stamps)} trained responses to {file}\n")
         return
     found = asyncio.run(store.memories())
-    chosen = _one_model(found, model)
+    tables = load_configuration(config_file, assignments or ()).tables
+    chosen = _one_model(found, model, asyncio.run(_configured_model(tables)))
     write_exchange(file, {it.key: it.score for it in found if it.model == chosen})
     sys.stdout.write(f"wrote {sum(it.model == chosen for it in found)} scores to {file}\n")
 
@@ -103,9 +107,24 @@ def _open(config_file: Path | None, assignments: list[str] | None) -> Store:
     return Store(load_configuration(config_file, assignments or ()).settings.store)
 
 
-def _one_model(found: list[StoredMemory], model: str | None) -> str | None:
-    """The model whose scores are exported: the one asked for, or the only one there is."""
+async def _configured_model(tables: Mapping[str, Any]) -> str:
+    """What the configured scorer calls its model, as the recorder keeps it."""
+    from mindhooks import MindhooksError, Registry
+    from mindhooks.testing import StubMind
+    from mindscore.config import parse_settings
+
+    async with Registry(StubMind(), tables) as registry:
+        try:
+            return (await registry.scorer()).model
+        except MindhooksError:
+            return parse_settings(tables).server.model
+
+
+def _one_model(found: list[StoredMemory], model: str | None, configured: str) -> str | None:
+    """The model to export: the one asked for, the configured one, or the only one there is."""
     models = sorted({memory.model for memory in found})
+    if model is None and configured in models:
+        return configured
     if model is None and len(models) > 1:
         raise UsageError(f"scores of several models are kept: choose one of {', '.join(models)} "
                          "with --model")  # fmt: skip

@@ -50,12 +50,12 @@ def _memories(console: Console, result: Result) -> Iterator[RenderableType]:
         table.add_column("most on", no_wrap=True)
         room = max(20, console.width - KEY - BAR - 16)
         for score in scores:
-            most = max(score.divergences, key=lambda it: it.divergence)
+            most = max(score.divergences, key=lambda it: it.divergence, default=None)
             table.add_row(
                 printable(score.key),
                 f"{score.score:.2f}",
                 _bar(score.score / (scores[0].score or 1)),
-                _response(result, most, room) if score.score > 0 else "",
+                _response(result, most, room) if most and score.score > 0 else "",
             )
         yield table
     yield from _skipped(result)
@@ -69,7 +69,8 @@ def _skipped(result: Result) -> Iterator[Text]:
         "no-response": "no response after them",
     }
     for status, explanation in why.items():
-        keys = [key for key in result.keys if result.outcome(key).status == status]
+        outcomes = result.memory_stats.outcomes if result.memory_stats else {}
+        keys = [key for key, outcome in outcomes.items() if outcome.status == status]
         if keys:
             yield Text(f"{len(keys)} {explanation}: {printable(', '.join(keys))}", style="dim")
     failed: dict[str, list[str]] = {}
@@ -157,7 +158,10 @@ def _keep_lines(text: str) -> str:
 
 
 def _response(result: Result, response: ResponseDivergence, width: int) -> str:
-    text = result.transcript.conversation[response.entry_idx].text
+    conversation = result.transcript.conversation
+    # Another flow's index may be anything.
+    known = 0 <= response.entry_idx < len(conversation)
+    text = conversation[response.entry_idx].text if known else response.node_id
     return one_line(f"#{response.entry_idx} {text}", width)
 
 

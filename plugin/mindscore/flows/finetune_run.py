@@ -53,7 +53,8 @@ class FinetuneRun:
         window = finetune_window(len(context.conversation), settings.window_fraction)
         self._considered = len(assistant_indexes(context, window))
         message = f"finetune: scoring {self._considered} responses..."
-        with self._mind.activity(message) as activity:
+        activity = self._mind.activity(message)
+        with activity:
             activity.update(message, 0, self._considered)
             found = await compare(meter, context, window, everything)
             self._largest = max((response.divergence for response in found), default=0.0)

@@ -52,7 +52,8 @@ class MemoryRun:
             self.mind.changed()
             await self._read()
             line = "scoring: baseline"
-            with self.mind.activity(line) as self.activity:
+            self.activity = self.mind.activity(line)
+            with self.activity:
                 self.activity.update(line, 0, len(self.memories))
                 await flow(self)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import io
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -82,6 +83,11 @@ class WireClient:
             try:
                 async with asyncio.timeout(self._settings.deadline_s):
                     raw: bytes = await attempts(self._attempt, url, data)
+            except RetriableError as error:
+                if not failures:
+                    raise
+                tried = f"given up after {len(failures) + 1} attempts (server.max_attempts)"
+                raise ScorerError(f"{error}; {tried}") from error
             except TimeoutError:
                 last = f"; the last attempt: {failures[-1]}" if failures else ": no answer"
                 limit = f"{self._settings.deadline_s:g} s (server.deadline_s)"
@@ -188,10 +194,15 @@ def _checked_address(base_url: str) -> str:
 def _decode(url: str, raw: bytes, answer: type[T], quote: Quote) -> T:
     """A server's JSON as ``answer``; an ``error`` in it is raised, whatever the status was."""
     try:
-        if failure := msgspec.json.decode(raw, type=_Failure).error:
+        if (failure := msgspec.json.decode(raw, type=_Failure).error) is not None:
             raise ScorerError(f"{url}: the server failed: {quote(_text_of(failure))}")
         return msgspec.json.decode(raw, type=answer)
     except msgspec.ValidationError as error:
+        if "out of range" in str(error):
+            said = quote(str(error))
+            raise ScorerError(
+                f"{url}: {said}: not finite: the model or its number format is broken"
+            ) from None
         raise ScorerError(
             f"{url}: unexpected answer: {quote(str(error))}; does server.scorer fit this server?"
         ) from None
@@ -231,7 +242,7 @@ def _retry_after(header: str | None) -> float | None:
     """Seconds that a ``Retry-After`` header asks for, given as seconds or as a date."""
     if header is None:
         return None
-    if header.strip().isdecimal():
+    if re.fullmatch(r"\s*\d+(\.\d+)?\s*", header, flags=re.ASCII):
         return float(header)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - time.time())

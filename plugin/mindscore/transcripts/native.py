@@ -174,9 +174,11 @@ def _message(line: _Line, id_: str) -> Message:
 
 def _body(line: _Line) -> tuple[int, int] | None:
     if line.body is not None:
-        if line.role != "assistant" or line.token_ids is None:
-            raise ValueError("'body' goes with 'token_ids' of an assistant line only")
+        if line.token_ids is None:
+            raise ValueError("'body' goes with 'token_ids' only")
         start, end = line.body
+        if line.role != "assistant" and start != end:
+            raise ValueError("'body' is what the model produced: empty but on assistant lines")
         if not 0 <= start <= end <= len(line.token_ids):
             raise ValueError(f"'body' is no span of the {len(line.token_ids)} token_ids")
         return start, end

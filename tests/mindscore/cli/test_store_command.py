@@ -405,3 +405,13 @@ def test_the_real_command_imports_lists_forgets_and_exports(command, exchange, t
     ran = command("store", "forget", "j")
     assert (ran.status, ran.out) == (2, "")
     assert "j" in ran.error
+
+
+def test_scores_are_imported_for_the_model_that_scores_and_exported_from_it(cli, tmp_path):
+    given, taken = tmp_path / "in.json", tmp_path / "out.json"
+    given.write_text('{"tea": 2.5}')
+    toy = ["--set", "server.scorer=toy"]
+    assert "of model toy" in cli("store", "import", str(given), *toy).out
+    assert cli("store", "import", str(given), "--model", "other").status == 0
+    assert cli("store", "export", str(taken), *toy).status == 0
+    assert taken.read_text() == '{"tea":2.5}\n'
