@@ -113,6 +113,12 @@ async def test_the_job_id_is_returned_and_the_marks_bear_it(trainer, settings, m
     assert marks() == [(5, response_hash([3, 4]), "j1"), (6, response_hash([7]), "j1")]
 
 
+async def test_a_job_id_may_be_a_number(score_server, settings, marks):
+    score_server.always({"job_id": 17})
+    assert await mindscore.send_to_train([candidate()], settings()) == "17"
+    assert [job_id for _, _, job_id in marks()] == ["17"]
+
+
 async def test_nothing_is_marked_before_the_server_has_accepted(score_server, settings, marks):
     marked = []
 
