@@ -172,7 +172,7 @@ def _explain(message: str, kind: type, name: str) -> str:
     if unknown := re.search(r"unknown field `(.*)`", problem, flags=re.DOTALL):
         known = [f.name for f in msgspec.structs.fields(_TABLES.get(key, kind))]
         near = difflib.get_close_matches(unknown[1], known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known) or 'none'}"
         full = printable(f"{key}.{unknown[1]}" if key else unknown[1])
         return f"{full}: unknown key; {hint}"
     if problem.startswith("Invalid enum value"):
