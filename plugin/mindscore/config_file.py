@@ -41,8 +41,13 @@ def named_config_file(given: Path | None) -> Path:
     Never one in the current folder: a file in a cloned repository must not be able to send a
     conversation elsewhere.
     """
+    return _named(given) or user_config_file()
+
+
+def _named(given: Path | None) -> Path | None:
+    """The file that somebody named, and that must therefore be there."""
     named = given or os.environ.get(ENVIRONMENT)
-    return Path(named) if named else user_config_file()
+    return Path(named) if named else None
 
 
 def load_configuration(given: Path | None, assignments: Iterable[str] = ()) -> Configuration:
@@ -51,10 +56,9 @@ def load_configuration(given: Path | None, assignments: Iterable[str] = ()) -> C
     Raises:
         ConfigError: names the file or assignment, the key, and what was expected.
     """
-    file: Path | None = named_config_file(given)
-    is_named = given is not None or bool(os.environ.get(ENVIRONMENT))
-    if not is_named and not user_config_file().is_file():
-        file = None
+    file = _named(given)
+    if file is None and (own := user_config_file()).is_file():
+        file = own
     tables = _read(file) if file is not None else {}
     try:
         settings = parse_settings(tables)

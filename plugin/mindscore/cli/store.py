@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +13,7 @@ from mindscore.cli.options import Assignments, ConfigFile, Json
 from mindscore.errors import UsageError
 
 if TYPE_CHECKING:
+    from mindscore.config_file import Configuration
     from mindscore.store import Store, StoredMemory
 
 app = typer.Typer(help="Look at what is kept, forget some of it, exchange it.")
@@ -30,7 +30,8 @@ def list_(
     """List the memories of the namespace, the heaviest first."""
     from mindscore.cli.output import write_json
 
-    found = asyncio.run(_open(config_file, assignments).memories())
+    _, store = _open(config_file, assignments)
+    found = asyncio.run(store.memories())
     if json:
         write_json(found)
     else:
@@ -44,7 +45,8 @@ def forget(
     assignments: Assignments = None,
 ) -> None:
     """Remove a memory's scores and matrix cells, of every model."""
-    gone = asyncio.run(_open(config_file, assignments).forget(key))
+    _, store = _open(config_file, assignments)
+    gone = asyncio.run(store.forget(key))
     if not gone:
         raise UsageError(f"nothing is kept of a memory {key!r}; see mindscore store list")
     sys.stdout.write(f"removed {gone} rows\n")
@@ -58,14 +60,12 @@ def import_(
     assignments: Assignments = None,
 ) -> None:
     """Take over memory scores, {key: score}, or trained responses, [timestamp in ns, ...]."""
-    from mindscore.config_file import load_configuration
     from mindscore.store.exchange import read_exchange
 
     contents = read_exchange(file)
-    store = _open(config_file, assignments)
+    configuration, store = _open(config_file, assignments)
     if isinstance(contents, dict):
-        tables = load_configuration(config_file, assignments or ()).tables
-        model = model or asyncio.run(_configured_model(tables))
+        model = model or _configured_model(configuration)
         asyncio.run(store.import_scores(contents, model))
         sys.stdout.write(f"imported {len(contents)} memory scores of model {model}\n")
     else:
@@ -84,48 +84,55 @@ def export(
     assignments: Assignments = None,
 ) -> None:
     """Write memory scores, {key: score}, or with --trained the trained responses' timestamps."""
-    from mindscore.config_file import load_configuration
     from mindscore.store.exchange import write_exchange
 
-    store = _open(config_file, assignments)
+    configuration, store = _open(config_file, assignments)
     if trained:
         stamps = asyncio.run(store.trained_timestamps())
         write_exchange(file, stamps)
         sys.stdout.write(f"wrote {len(stamps)} trained responses to {file}\n")
         return
     found = asyncio.run(store.memories())
-    tables = load_configuration(config_file, assignments or ()).tables
-    chosen = _one_model(found, model, asyncio.run(_configured_model(tables)))
+    chosen = _one_model(found, model, configuration)
     write_exchange(file, {it.key: it.score for it in found if it.model == chosen})
     sys.stdout.write(f"wrote {sum(it.model == chosen for it in found)} scores to {file}\n")
 
 
-def _open(config_file: Path | None, assignments: list[str] | None) -> Store:
+def _open(config_file: Path | None, assignments: list[str] | None) -> tuple[Configuration, Store]:
     from mindscore.config_file import load_configuration
     from mindscore.store import Store
 
-    return Store(load_configuration(config_file, assignments or ()).settings.store)
+    configuration = load_configuration(config_file, assignments or ())
+    return configuration, Store(configuration.settings.store)
 
 
-async def _configured_model(tables: Mapping[str, Any]) -> str:
+def _configured_model(configuration: Configuration) -> str:
     """What the configured scorer calls its model, as the recorder keeps it."""
-    from mindhooks import MindhooksError, Registry
+    from mindhooks import Registry
     from mindhooks.testing import StubMind
-    from mindscore.config import parse_settings
+    from mindscore.cli.score import model_name
+    from mindscore.errors import ConfigError
 
-    async with Registry(StubMind(), tables) as registry:
-        try:
-            return (await registry.scorer()).model
-        except MindhooksError:
-            return parse_settings(tables).server.model
+    async def ask() -> str:
+        async with Registry(StubMind(), configuration.tables) as registry:
+            return await model_name(registry)
+
+    try:
+        return asyncio.run(ask())
+    except ConfigError:
+        # A scorer that cannot be built, as one without an address, still has its model's name.
+        return configuration.settings.server.model
 
 
-def _one_model(found: list[StoredMemory], model: str | None, configured: str) -> str | None:
-    """The model to export: the one asked for, the configured one, or the only one there is."""
+def _one_model(
+    found: list[StoredMemory], model: str | None, configuration: Configuration
+) -> str | None:
+    """The model to export: the one asked for, the only one there is, or the configured one."""
     models = sorted({memory.model for memory in found})
-    if model is None and configured in models:
-        return configured
     if model is None and len(models) > 1:
+        configured = _configured_model(configuration)
+        if configured in models:
+            return configured
         raise UsageError(f"scores of several models are kept: choose one of {', '.join(models)} "
                          "with --model")  # fmt: skip
     if model is not None and model not in models:

@@ -68,8 +68,8 @@ def _skipped(result: Result) -> Iterator[Text]:
         "past-cutoff": "too recent to judge (memory.token_cutoff)",
         "no-response": "no response after them",
     }
+    outcomes = result.memory_stats.outcomes if result.memory_stats else {}
     for status, explanation in why.items():
-        outcomes = result.memory_stats.outcomes if result.memory_stats else {}
         keys = [key for key, outcome in outcomes.items() if outcome.status == status]
         if keys:
             yield Text(f"{len(keys)} {explanation}: {printable(', '.join(keys))}", style="dim")

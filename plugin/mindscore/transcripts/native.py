@@ -149,7 +149,7 @@ def _section(line: _Line, spoken: bool) -> Section:
 
 
 def _message(line: _Line, id_: str) -> Message:
-    plain = isinstance(line.content, str)
+    plain = line.content if isinstance(line.content, str) else None
     parts = [] if isinstance(line.content, str) else line.content
     if line.role == "memory" and line.key is None:
         raise ValueError("a memory needs a 'key'")
@@ -157,12 +157,12 @@ def _message(line: _Line, id_: str) -> Message:
         raise ValueError(f"'key' goes with role 'memory' only, not with {line.role!r}")
     if line.role == "assistant" and any(part.key is not None for part in parts):
         raise ValueError("a response holds no memories: 'key' in a part of an assistant line")
-    if line.token_ids is not None and not plain:
+    if line.token_ids is not None and plain is None:
         raise ValueError("'token_ids' goes with a plain 'content' only")
     return Message(
         id=id_,
         role=Role.SYSTEM if line.role == "identity" else Role(line.role),
-        text=line.content if isinstance(line.content, str) else "".join(p.text for p in parts),
+        text="".join(part.text for part in parts) if plain is None else plain,
         key=line.key,
         parts=tuple(Part(part.text, part.key) for part in parts),
         timestamp_ns=parse_timestamp(line.timestamp) if line.timestamp is not None else None,
