@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from mindhooks import Context, ResponseDivergence, Scorer
 from mindscore import memories
 from mindscore.divergence import Meter, Usage, ask_only, divergences
 
-Skip = Callable[[str], bool]
-
-
-def nothing(key: str) -> bool:
-    """Skip no memory: the prompt with all of them."""
-    del key
-    return False
-
-
-def everything(key: str) -> bool:
-    """Skip every memory: the bare prompt."""
-    del key
-    return True
-
-
-def just(key: str) -> Skip:
-    """Skip the memory ``key``, every node and part that bears it."""
-    return lambda other: other == key
-
 
 async def compare(
-    meter: Meter, context: Context, window: range, skip: Skip
+    meter: Meter, context: Context, window: range, skip: memories.Skip
 ) -> tuple[ResponseDivergence, ...]:
     """What all that ``skip`` names did to each response in ``window``.
 
@@ -37,7 +16,7 @@ async def compare(
         ScorerError: the scorer failed.
     """
     asked = memories.affected(context, window, skip)
-    with_ = ask_only(context.wire_prompt(window, nothing), asked)
+    with_ = ask_only(context.wire_prompt(window, memories.nothing), asked)
     without = ask_only(context.wire_prompt(window, skip), asked)
     full, ablated = await meter.totals([with_, without])
     return divergences(memories.responses(context, window, skip), full, ablated, asked)
@@ -58,5 +37,5 @@ async def score_memory(
     if position is None:
         return 0.0
     window = memories.response_window(context, position, response_window)
-    found = await compare(Meter(scorer, Usage()), context, window, just(key))
+    found = await compare(Meter(scorer, Usage()), context, window, memories.just(key))
     return sum(response.divergence for response in found)

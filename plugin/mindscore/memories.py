@@ -8,6 +8,25 @@ from itertools import accumulate
 
 from mindhooks import Context, Node, Role
 
+Skip = Callable[[str], bool]
+
+
+def nothing(key: str) -> bool:
+    """Skip no memory: the prompt with all of them."""
+    del key
+    return False
+
+
+def everything(key: str) -> bool:
+    """Skip every memory: the bare prompt."""
+    del key
+    return True
+
+
+def just(key: str) -> Skip:
+    """Skip the memory ``key``, every node and part that bears it."""
+    return lambda other: other == key
+
 
 @dataclass(frozen=True, slots=True)
 class Memory:
@@ -43,9 +62,7 @@ def assistant_indexes(context: Context, window: range) -> list[int]:
     return [i for i in window if context.conversation[i].role == Role.ASSISTANT]
 
 
-def responses(
-    context: Context, window: range, skip: Callable[[str], bool] = lambda _: False
-) -> dict[str, int]:
+def responses(context: Context, window: range, skip: Skip = nothing) -> dict[str, int]:
     """The responses in ``window`` that are not removed: node id to conversation index, in order."""
     found = {}
     for index in window:
@@ -55,7 +72,7 @@ def responses(
     return found
 
 
-def affected(context: Context, window: range, skip: Callable[[str], bool]) -> set[str]:
+def affected(context: Context, window: range, skip: Skip) -> set[str]:
     """The node ids of the responses in ``window`` that come after something ``skip`` removes.
 
     Whatever ends before the first removed token has a divergence of exactly 0.
@@ -70,11 +87,11 @@ def affected(context: Context, window: range, skip: Callable[[str], bool]) -> se
     return found
 
 
-def _is_skipped(node: Node, skip: Callable[[str], bool]) -> bool:
+def _is_skipped(node: Node, skip: Skip) -> bool:
     return node.memory_key is not None and skip(node.memory_key)
 
 
-def _loses_something(node: Node, skip: Callable[[str], bool]) -> bool:
+def _loses_something(node: Node, skip: Skip) -> bool:
     """Whether the prompt without the memories that ``skip`` names has less of this node."""
     if _is_skipped(node, skip):
         return bool(node.token_ids or node.images)

@@ -37,8 +37,7 @@ async def local() -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from mindscore.leave_one_out import just, nothing
-    from mindscore.memories import whole
+    from mindscore.memories import just, nothing, whole
     from mindscore.scorers.local import LocalScorer
     from mindscore.scorers.weights import locate
     from mindscore.transcripts import read_transcript
@@ -104,8 +103,7 @@ def large_context(memories: int, tokens: int) -> Context:
 
 async def prompts() -> None:
     """Building the prompts of 200 memories in a conversation of 100,000 tokens."""
-    from mindscore.leave_one_out import just
-    from mindscore.memories import whole
+    from mindscore.memories import just, whole
 
     context = large_context(200, 100_000)
     started = time.perf_counter()
@@ -118,8 +116,7 @@ async def wire() -> None:
     """The score scorer's own time per call: build, encode, send, decode and check."""
     from aiohttp import web
 
-    from mindscore.leave_one_out import nothing
-    from mindscore.memories import whole
+    from mindscore.memories import nothing, whole
     from mindscore.scorers.score import ScoreScorer
 
     context = large_context(200, 100_000)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from mindhooks import RangeScore, ResponseDivergence, ScorerError, WirePrompt
 from mindscore.divergence import Meter, Usage, ask_only, check_answers, implausible
-from mindscore.leave_one_out import compare, just
-from mindscore.memories import affected, whole
+from mindscore.leave_one_out import compare
+from mindscore.memories import affected, just, whole
 from mindscore.scorers.toy import ToyScorer
 
 SMALL = 16 / 2**20

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from mindhooks import Context, FinetuneCandidate, ResponseDivergence, Role, WirePrompt
 from mindscore.fingerprint import derived_timestamp_ns
-from mindscore.leave_one_out import everything, nothing
-from mindscore.memories import is_response
+from mindscore.memories import everything, is_response, nothing
 
 SPOKEN = (Role.USER, Role.ASSISTANT)
 

@@ -20,8 +20,8 @@ from mindscore.divergence import Meter, Usage
 from mindscore.errors import reason
 from mindscore.flows.candidates import bare_prompt, end_of_turn, make_candidate
 from mindscore.flows.ending import reported
-from mindscore.leave_one_out import compare, everything
-from mindscore.memories import assistant_indexes
+from mindscore.leave_one_out import compare
+from mindscore.memories import assistant_indexes, everything
 from mindscore.store import Store
 
 

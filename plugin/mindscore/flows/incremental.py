@@ -7,8 +7,8 @@ import time
 
 from mindhooks import Outcome
 from mindscore.flows.memory_run import MemoryRun, Row
-from mindscore.leave_one_out import compare, just
-from mindscore.memories import Memory, past_cutoff, response_window, responses
+from mindscore.leave_one_out import compare
+from mindscore.memories import Memory, just, past_cutoff, response_window, responses
 from mindscore.store import Store
 
 

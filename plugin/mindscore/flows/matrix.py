@@ -5,8 +5,7 @@ from __future__ import annotations
 from mindhooks import Outcome
 from mindscore.divergence import ask_only, divergences
 from mindscore.flows.memory_run import MemoryRun, Row
-from mindscore.leave_one_out import just, nothing
-from mindscore.memories import Memory, affected, responses, whole
+from mindscore.memories import Memory, affected, just, nothing, responses, whole
 
 
 async def score_matrix(run: MemoryRun) -> None:
