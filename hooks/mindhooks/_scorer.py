@@ -43,6 +43,11 @@ class Scorer(Protocol):
 
     Every method raises ``ScorerError`` when it cannot do what is asked: a scorer that cannot
     generate or tokenise says so with it.
+
+    A scorer may also have ``noisy`` (true: the same prompt does not score the same each time, so
+    flows measure by how much; absent: false), ``batch_size`` (how many prompts it sends to its
+    server in one request; absent: 1) and ``reuses_prefixes`` (whether what a prompt shares with
+    an earlier one runs through the model again; absent: not known).
     """
 
     model: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -46,6 +46,9 @@ class ServerSettings(_Table, frozen=True):
     max_attempts: AtLeastOne = 5
     concurrency: AtLeastOne = 4
     priority: int = 5
+    self_test: bool = True
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    cache_mb: Count = 1024
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -57,6 +60,7 @@ class MemorySettings(_Table, frozen=True):
     token_cutoff: Fraction = 0.6
     min_divergence: NonNegative = 0.01
     ewma_alpha: Annotated[float, Meta(gt=0, le=1)] = 0.3
+    noise_repeats: Count | Literal["auto"] = "auto"
 
 
 class FinetuneSettings(_Table, frozen=True):
@@ -166,6 +170,13 @@ def parse_table(table: Mapping[str, Any], kind: type[T], name: str) -> T:
         raise ConfigError(_explain(str(error), kind, name)) from None
 
 
+def _choices(hint: Any) -> list[str]:
+    """What a key of the type ``hint``, a literal or a union with one, may be."""
+    if get_origin(hint) is Literal:
+        return [repr(value) for value in get_args(hint)]
+    return [it for each in get_args(hint) for it in (_choices(each) or ["an integer"])]
+
+
 def _explain(message: str, kind: type, name: str) -> str:
     problem, _, path = message.partition(" - at `$")
     key = ".".join(part for part in (name, path.rstrip("`").lstrip(".")) if part)
@@ -177,11 +188,12 @@ def _explain(message: str, kind: type, name: str) -> str:
         return f"{full}: unknown key; {hint}"
     if problem.startswith("Invalid enum value"):
         table, _, last = key.rpartition(".")
-        allowed = get_args(get_type_hints(_TABLES.get(table, kind))[last])
-        expected = " or ".join(repr(value) for value in allowed)
+        hint = get_type_hints(_TABLES.get(table, kind))[last]
+        expected = " or ".join(_choices(hint))
         return f"{key}: expected {expected}, got {problem.removeprefix('Invalid enum value ')}"
     if problem.startswith(("settings.", "url: ")):
         # Of a table's own __post_init__.
         return printable(f"{key}.{problem}")
+    problem = problem.replace("`int | str`", "`int`")
     problem = re.sub(r"`(\w+)`", lambda it: _TOML_NAMES.get(it[1], it[1]), problem)
     return f"{key}: {problem[:1].lower()}{problem[1:]}"

@@ -23,12 +23,16 @@ deadline_s = 900.0
 max_attempts = 5
 concurrency = 4
 priority = 5
+self_test = true
+dtype = "float32"
+cache_mb = 1024
 [memory]
 interval_s = 3600
 response_window = 50
 token_cutoff = 0.6
 min_divergence = 0.01
 ewma_alpha = 0.3
+noise_repeats = "auto"
 [finetune]
 threshold = 1.0
 window_fraction = 0.5
@@ -54,7 +58,7 @@ AT_LEAST_ONE = [
     "memory.response_window",
     "finetune.max_alternate_tokens",
 ]
-INTEGERS = [*AT_LEAST_ONE, "finetune.prior_messages", "server.priority"]
+INTEGERS = [*AT_LEAST_ONE, "finetune.prior_messages", "server.priority", "server.cache_mb"]
 STRINGS = [
     *(f"server.{name}" for name, value in DEFAULTS["server"].items() if isinstance(value, str)),
     "store.url",
@@ -282,3 +286,24 @@ def test_an_error_in_one_table_alone_names_the_key_in_full(table, key, expected)
 
     assert str(caught.value).startswith(f"{key}: ")
     assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [0, 3, "auto"])
+def test_noise_repeats_is_a_count_or_auto(value):
+    assert parse_settings(tables("memory.noise_repeats", value)).memory.noise_repeats == value
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("often", "expected an integer or 'auto', got 'often'"),
+        (1.5, "expected an integer, got a number"),
+        (-1, "expected an integer >= 0"),
+    ],
+)
+def test_noise_repeats_that_are_neither_are_refused(value, said):
+    assert said in refusal(tables("memory.noise_repeats", value))
+
+
+def test_another_number_format_is_refused_with_those_there_are():
+    assert "'float32' or 'bfloat16'" in refusal(tables("server.dtype", "float16"))

@@ -361,6 +361,9 @@ TABLES = st.fixed_dictionaries(
                 "max_attempts": COUNT,
                 "concurrency": COUNT,
                 "priority": st.integers(-(2**63), 2**63 - 1),
+                "self_test": st.booleans(),
+                "dtype": st.sampled_from(["float32", "bfloat16"]),
+                "cache_mb": COUNT | st.just(0),
                 "options": FREE,
             },
         ),
@@ -372,6 +375,7 @@ TABLES = st.fixed_dictionaries(
                 "token_cutoff": FRACTION,
                 "min_divergence": FINITE,
                 "ewma_alpha": FRACTION.filter(bool),
+                "noise_repeats": COUNT | st.sampled_from([0, "auto"]),
             },
         ),
         "finetune": st.fixed_dictionaries(

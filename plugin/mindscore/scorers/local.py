@@ -55,6 +55,12 @@ class LocalScorer:
             loaded = await self._load()
         return await in_thread(loaded.encode, text)
 
+    async def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of ``ids``, special tokens included."""
+        async with self._turn:
+            loaded = await self._load()
+        return await in_thread(loaded.decode, ids)
+
     async def aclose(self) -> None:
         """Let go of the model's memory."""
         async with self._turn:

@@ -48,6 +48,11 @@ class LocalModel:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False, verbose=False)
         return ids
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ``ids``, special tokens included."""
+        text: str = self._tokenizer.decode(list(ids))
+        return text
+
     @torch.inference_mode()
     def score(self, prompt: WirePrompt) -> tuple[list[RangeScore], int]:
         """The prompt's ranges, and how many tokens ran through the model for them."""

@@ -18,6 +18,9 @@ DEFAULTS = {
         "max_attempts": 5,
         "concurrency": 4,
         "priority": 5,
+        "self_test": True,
+        "dtype": "float32",
+        "cache_mb": 1024,
     },
     "memory": {
         "interval_s": 3600,
@@ -25,6 +28,7 @@ DEFAULTS = {
         "token_cutoff": 0.6,
         "min_divergence": 0.01,
         "ewma_alpha": 0.3,
+        "noise_repeats": "auto",
     },
     "finetune": {
         "threshold": 1.0,
