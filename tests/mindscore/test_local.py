@@ -68,7 +68,7 @@ async def test_totals_agree_with_a_plain_full_prompt_forward(plain) -> None:
 async def test_a_prompt_cut_for_its_rows_scores_the_same(
     plain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local_model, "MOST_ROWS", 7)
+    monkeypatch.setattr(local_model, "STRETCH", 7)
     async with opened() as scorer:
         tokens = await scorer.tokenize(TEXT)
         ranges = ((3, 20), (30, 41), (len(tokens) - 1, len(tokens)))
@@ -83,7 +83,7 @@ async def test_what_comes_after_the_last_range_is_not_computed() -> None:
         tokens = await scorer.tokenize(TEXT)
         short = await scorer.score([prompt(tokens, (5, 9))])
         none = await scorer.score([prompt(tokens)])
-    assert short.computed_tokens == 9
+    assert short.computed_tokens == 8
     assert (none, none.computed_tokens) == ([[]], 0)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mindhooks import Generated, RangeScore, ScorerError, Scores, WirePrompt, in_thread
 from mindscore.config import ServerSettings, parse_table
@@ -13,23 +13,32 @@ from mindscore.config import ServerSettings, parse_table
 if TYPE_CHECKING:
     from mindscore.scorers.local_model import LocalModel
 
+T = TypeVar("T")
+
 
 class LocalScorer:
     """Scores one prompt at a time in a worker thread; loads its model on first use."""
 
     def __init__(self, table: Mapping[str, Any]) -> None:
-        self.model = parse_table(table, ServerSettings, "server").model
+        self._settings = parse_table(table, ServerSettings, "server")
+        self.model = self._settings.model
+        # In float32 rounding is far below what a response's words make of a difference.
+        self.noisy = self._settings.dtype != "float32"
+        self.reuses_prefixes = self._settings.cache_mb > 0
         self._loaded: LocalModel | None = None
         self._turn = asyncio.Lock()
 
     async def score(self, prompts: Sequence[WirePrompt]) -> list[list[RangeScore]]:
-        """Totals and values; logits are computed for the responses' rows only."""
+        """Totals and values; logits are computed for the responses' rows only.
+
+        When cancelled, it ends at the next stretch of tokens.
+        """
         answers, computed = [], 0
         # One turn for all prompts: who asked first is answered first.
         async with self._turn:
             loaded = await self._load()
             for prompt in prompts:
-                ranges, tokens = await in_thread(loaded.score, prompt)
+                ranges, tokens = await _stoppable(loaded.score, prompt)
                 answers.append(ranges)
                 computed += tokens
         return Scores(answers, computed)
@@ -38,16 +47,9 @@ class LocalScorer:
         self, prompt: WirePrompt, *, max_tokens: int, stop: Sequence[int]
     ) -> Generated:
         """Greedy; when cancelled, ends at the next token."""
-        stopped = threading.Event()
         async with self._turn:
             loaded = await self._load()
-            arguments = (prompt, max_tokens, stop, stopped.is_set)
-            generation = asyncio.create_task(in_thread(loaded.generate, *arguments))
-            try:
-                return await asyncio.shield(generation)
-            finally:
-                stopped.set()
-                await asyncio.wait({generation})
+            return await _stoppable(loaded.generate, prompt, max_tokens, stop)
 
     async def tokenize(self, text: str) -> list[int]:
         """By the model's own tokenizer."""
@@ -68,16 +70,28 @@ class LocalScorer:
 
     async def _load(self) -> LocalModel:
         if self._loaded is None:
-            self._loaded = await in_thread(_load, self.model)
+            self._loaded = await in_thread(_load, self._settings)
         return self._loaded
 
 
-def _load(model: str) -> LocalModel:
+async def _stoppable(work: Callable[..., T], *arguments: Any) -> T:
+    """``work`` in a thread, told by its last argument, a function, that it is cancelled."""
+    stopped = threading.Event()
+    working = asyncio.create_task(in_thread(work, *arguments, stopped.is_set))
+    try:
+        return await asyncio.shield(working)
+    finally:
+        stopped.set()
+        await asyncio.wait({working})
+
+
+def _load(settings: ServerSettings) -> LocalModel:
     try:
         from mindscore.scorers.local_model import LocalModel
         from mindscore.scorers.weights import locate
 
-        return LocalModel(model, locate(model))
+        name, cache_bytes = settings.model, settings.cache_mb * 2**20
+        return LocalModel(name, locate(name), settings.dtype, cache_bytes)
     except ImportError as error:
         raise ScorerError(
             f"the local scorer needs torch and transformers ({error}); "

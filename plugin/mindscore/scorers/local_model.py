@@ -3,33 +3,49 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mindhooks import Generated, RangeScore, ScorerError, WirePrompt
+from mindscore.scorers.kv_cache import Computed, PrefixCaches
 
-MOST_ROWS = 2048
-"""Rows of logits held at once: with a vocabulary of 150,000, about 1.2 GB."""
+STRETCH = 1024
+"""Tokens that run through the model at once: it can be stopped between stretches, and logits are
+held for no more rows (with a vocabulary of 150,000: 0.6 GB)."""
 
 LOGSUMEXP_ROWS = 256
 
+Stopped = Callable[[], bool]
+
+_logger = logging.getLogger("mindscore")
+
+
+class StoppedError(Exception):
+    """The caller does not want the answer any more."""
+
 
 class LocalModel:
-    """Model and tokenizer, loaded from a folder or a Hugging Face id, in float32."""
+    """Model and tokenizer, loaded from a folder or a Hugging Face id.
 
-    def __init__(self, name: str, location: str) -> None:
+    ``dtype`` is the name of the weights' number format, ``cache_bytes`` what KV caches of earlier
+    prompts may take.
+    """
+
+    def __init__(self, name: str, location: str, dtype: str, cache_bytes: int) -> None:
         self._name = name
         transformers.utils.logging.disable_progress_bar()
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(location)
             # Safetensors only: other weight files are pickles, which can run code.
             self._model: Any = AutoModelForCausalLM.from_pretrained(
-                location, dtype=torch.float32, use_safetensors=True
+                location, dtype=getattr(torch, dtype), use_safetensors=True
             )
         except (OSError, ValueError) as error:
             raise ScorerError(
@@ -42,6 +58,8 @@ class LocalModel:
         embeddings: Any = self._model.get_input_embeddings()
         self._vocabulary: int = embeddings.num_embeddings
         self._keeps_rows = "logits_to_keep" in inspect.signature(self._model.forward).parameters
+        self._caches = PrefixCaches(self._model.config, cache_bytes)
+        self._caching = True
 
     def encode(self, text: str) -> list[int]:
         """The ids of ``text``; special tokens in it are recognised, none is added."""
@@ -54,41 +72,41 @@ class LocalModel:
         return text
 
     @torch.inference_mode()
-    def score(self, prompt: WirePrompt) -> tuple[list[RangeScore], int]:
-        """The prompt's ranges, and how many tokens ran through the model for them."""
+    def score(self, prompt: WirePrompt, stopped: Stopped) -> tuple[list[RangeScore], int]:
+        """The prompt's ranges, and how many tokens ran through the model for them.
+
+        Raises:
+            StoppedError: ``stopped()`` between two stretches.
+        """
         if not prompt.ranges:
             return [], 0
-        tokens = prompt.tokens[: max(end for _, end in prompt.ranges)]
-        self._require_fit(prompt, len(tokens))
+        self._require_fit(prompt, max(end for _, end in prompt.ranges))
         # The logits of row i are those of token i + 1.
         rows = sorted({i - 1 for start, end in prompt.ranges for i in range(start, end)})
-        ids = torch.tensor([tokens])
-        logprobs: dict[int, float] = {}
-        cache = DynamicCache() if len(rows) > MOST_ROWS else None
-        for start, end, wanted in _stretches(len(tokens), rows):
-            logits = self._logits(ids[:, start:end], [row - start for row in wanted], cache)
-            targets = ids[0, [row + 1 for row in wanted]]
-            logprobs.update(zip(wanted, _logprobs(logits, targets), strict=True))
+        logprobs, computed = self._logprobs(prompt.tokens, rows, stopped)
         answers = []
         for start, end in prompt.ranges:
             values = tuple(logprobs[index - 1] for index in range(start, end))
             answers.append(RangeScore(math.fsum(values), values))
-        return answers, len(tokens)
+        return answers, computed
 
     @torch.inference_mode()
     def generate(
-        self,
-        prompt: WirePrompt,
-        max_tokens: int,
-        stop: Sequence[int],
-        stopped: Callable[[], bool],
+        self, prompt: WirePrompt, max_tokens: int, stop: Sequence[int], stopped: Stopped
     ) -> Generated:
-        """Continue greedily to a token of ``stop``, the model's own end, or until ``stopped()``."""
+        """Continue greedily to a token of ``stop``, the model's own end, or until ``stopped()``.
+
+        Raises:
+            StoppedError: ``stopped()`` before the first token.
+        """
         self._require_fit(prompt, len(prompt.tokens) + max_tokens)
+        before_last = prompt.tokens[:-1]
+        cache = self._prefilled(before_last, len(prompt.tokens) + max_tokens, stopped)
         ids = torch.tensor([prompt.tokens])
         ends = {*stop, *_as_ids(self._model.generation_config.eos_token_id)}
         output = self._model.generate(
             ids,
+            past_key_values=cache,
             attention_mask=torch.ones_like(ids),
             do_sample=False,
             max_new_tokens=max_tokens,
@@ -100,14 +118,92 @@ class LocalModel:
         text = self._tokenizer.decode([token for token in spoken if token not in ends])
         return Generated(tuple(spoken), text)
 
-    def _logits(self, ids: Any, rows: list[int], cache: Any) -> Any:
-        """Logits of ``rows`` of ``ids``, which follow what is in ``cache``: (rows, vocabulary)."""
-        keep: dict[str, Any] = {"logits_to_keep": torch.tensor(rows)} if self._keeps_rows else {}
+    def _logprobs(
+        self, tokens: Sequence[int], rows: Sequence[int], stopped: Stopped
+    ) -> tuple[Mapping[int, float], int]:
+        """The log-probability of the token after each of ``rows``, and the tokens computed."""
+        end = rows[-1] + 1
+        if self._caching:
+            try:
+                found, computed = self._advance(tokens[: end + 1], end, rows, end, stopped)
+                return found.logprobs, computed
+            except Exception as error:
+                self._go_on_without_caches(error)
+        logprobs, computed = dict[int, float](), 0
+        for first in range(0, len(rows), STRETCH):
+            wanted = rows[first : first + STRETCH]
+            logprobs.update(self._forward(None, tokens, 0, wanted[-1] + 1, wanted, stopped))
+            computed += wanted[-1] + 1
+        return logprobs, computed
+
+    def _prefilled(self, tokens: Sequence[int], length: int, stopped: Stopped) -> Any:
+        """The cache of ``tokens``, which will grow to ``length``; ``None`` where there is none."""
+        if self._caching:
+            try:
+                found, _ = self._advance(tokens, len(tokens), (), length, stopped)
+                return self._caches.copy(found.cache, len(tokens))
+            except Exception as error:
+                self._go_on_without_caches(error)
+        return None
+
+    def _go_on_without_caches(self, error: Exception) -> None:
+        # Whatever a model makes of a cache that it did not make itself: without, it runs as usual.
+        if isinstance(error, StoppedError):
+            raise error
+        _logger.info("%s: no KV caches from here on: %r", self._name, error)
+        self._caching = False
+        self._caches.clear()
+
+    def _advance(
+        self, tokens: Sequence[int], end: int, rows: Sequence[int], length: int, stopped: Stopped
+    ) -> tuple[Computed, int]:
+        """Compute ``tokens`` up to ``end``, from where no earlier prompt had them, in stretches.
+
+        What comes of it will grow to ``length`` tokens. Also: how many tokens were computed.
+        """
+        known = self._caches.fork(tokens, rows, length)
+        start = len(known.ids)
+        if start >= end:
+            return known, 0
+        logprobs = dict(known.logprobs)
+        for first in range(start, end, STRETCH):
+            last = min(first + STRETCH, end)
+            wanted = rows[bisect_left(rows, first) : bisect_left(rows, last)]
+            logprobs.update(self._forward(known.cache, tokens, first, last, wanted, stopped))
+            if known.cache.get_seq_length() != last:
+                raise RuntimeError("the model does not keep its state in the cache it is given")
+        computed = Computed(tuple(tokens), known.cache, logprobs)
+        self._caches.keep(computed)
+        return computed, end - start
+
+    def _forward(
+        self,
+        cache: Any,
+        tokens: Sequence[int],
+        start: int,
+        end: int,
+        rows: Sequence[int],
+        stopped: Stopped,
+    ) -> Iterable[tuple[int, float]]:
+        """Run ``tokens`` from ``start`` to ``end``: each of ``rows`` with its log-probability."""
+        if stopped():
+            raise StoppedError
+        kept = torch.tensor([row - start for row in rows], dtype=torch.long)
+        keep = {"logits_to_keep": kept} if self._keeps_rows else {}
+        ids = torch.tensor([tokens[start:end]])
         output = self._model(
             input_ids=ids, past_key_values=cache, use_cache=cache is not None, **keep
         )
-        logits = output.logits[0]
-        return logits if self._keeps_rows else logits[rows]
+        if not rows:
+            return ()
+        logits = output.logits[0] if self._keeps_rows else output.logits[0, kept]
+        targets = torch.tensor([tokens[row + 1] for row in rows])
+        chosen = logits.gather(1, targets[:, None])[:, 0].float()
+        # By blocks: the exponentials need as much memory again.
+        blocks = logits.split(LOGSUMEXP_ROWS)
+        normalisers = torch.cat([block.float().logsumexp(1) for block in blocks])
+        values: list[float] = (chosen - normalisers).tolist()
+        return zip(rows, values, strict=True)
 
     def _require_fit(self, prompt: WirePrompt, length: int) -> None:
         if prompt.images:
@@ -122,25 +218,6 @@ class LocalModel:
                 f"{self._name}: token id {max(prompt.tokens)} is outside the model's vocabulary of "
                 f"{self._vocabulary}: were token_ids made with another tokenizer?"
             )
-
-
-def _stretches(length: int, rows: Sequence[int]) -> Iterator[tuple[int, int, Sequence[int]]]:
-    """Cut a prompt so that no stretch has more than ``MOST_ROWS`` of the rows wanted."""
-    start = 0
-    for first in range(0, len(rows), MOST_ROWS):
-        wanted = rows[first : first + MOST_ROWS]
-        is_last = first + MOST_ROWS >= len(rows)
-        end = length - 1 if is_last else wanted[-1] + 1
-        yield start, end, wanted
-        start = end
-
-
-def _logprobs(logits: Any, targets: Any) -> list[float]:
-    chosen = logits.gather(1, targets[:, None])[:, 0]
-    # By blocks: the exponentials need as much memory again.
-    normalisers = torch.cat([block.logsumexp(1) for block in logits.split(LOGSUMEXP_ROWS)])
-    values: list[float] = (chosen - normalisers).tolist()
-    return values
 
 
 def _as_ids(end: int | Sequence[int] | None) -> Sequence[int]:
