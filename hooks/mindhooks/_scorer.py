@@ -46,8 +46,9 @@ class Scorer(Protocol):
 
     A scorer may also have ``noisy`` (true: the same prompt does not score the same each time, so
     flows measure by how much; absent: false), ``batch_size`` (how many prompts it sends to its
-    server in one request; absent: 1) and ``reuses_prefixes`` (whether what a prompt shares with
-    an earlier one runs through the model again; absent: not known).
+    server in one request; absent: 1), ``reuses_prefixes`` (whether what a prompt shares with an
+    earlier one is computed only once; absent: not known) and ``self_tested`` (true: its server is
+    tested before the first score of a run; absent: false).
     """
 
     model: str

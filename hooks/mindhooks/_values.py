@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-OutcomeStatus = Literal["scored", "not-due", "past-cutoff", "no-response", "failed"]
+OutcomeStatus = Literal["scored", "not-due", "past-cutoff", "no-response", "left-out", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,13 +16,16 @@ class ResponseDivergence:
 
     ``signed`` is the response's total log-probability with the memory minus the one without;
     ``divergence`` is ``max(0, signed)``. ``entry_idx`` is the response's index in
-    ``Context.conversation``, ``node_id`` its node's id.
+    ``Context.conversation``, ``node_id`` its node's id. ``noise`` is by how much the response's
+    total varied when the same prompt was scored again (largest less smallest); ``None``: not
+    measured.
     """
 
     entry_idx: int
     node_id: str
     divergence: float
     signed: float
+    noise: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +33,15 @@ class MemoryScore:
     """One memory's score: the largest of its ``divergences``.
 
     ``mode`` is ``"incremental"`` (a window after the memory) or ``"full"`` (a row of the matrix).
+    ``hold``, where it was asked for, is what this memory did alone: with it and no other, against
+    none.
     """
 
     key: str
     score: float
     mode: Literal["incremental", "full"]
     divergences: tuple[ResponseDivergence, ...]
+    hold: tuple[ResponseDivergence, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +51,8 @@ class FinetuneCandidate:
     ``context_ids`` is the prompt from the conversation's start up to the response, memories
     included; ``bare_context_ids`` the same without any memory; ``continuation_ids`` the response.
     ``alternate_text`` and ``alternate_ids`` are what the model says from the bare context, or
-    ``None`` where nothing was generated.
+    ``None`` where nothing was generated. ``noise`` is the divergence's, as in
+    ``ResponseDivergence``.
     """
 
     entry_idx: int
@@ -59,11 +66,15 @@ class FinetuneCandidate:
     alternate_text: str | None
     alternate_ids: tuple[int, ...] | None
     timestamp_ns: int
+    noise: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one memory in a run; ``error`` is set when ``status`` is ``"failed"``."""
+    """What became of one memory in a run; ``error`` is set when ``status`` is ``"failed"``.
+
+    ``"left-out"``: it did not fit in the tokens that the run may send.
+    """
 
     status: OutcomeStatus
     error: str | None = None

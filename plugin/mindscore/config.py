@@ -102,9 +102,15 @@ class PluginSettings(_Table, frozen=True):
 
 
 class MemoryScoringOptions(_Table, frozen=True):
-    """``[plugins.settings.memory-scoring]``; ``only``: the memories to score, empty for all."""
+    """``[plugins.settings.memory-scoring]``.
+
+    ``only``: the memories to score, empty for all; ``hold``: the matrix has what each memory does
+    alone, too; ``max_tokens``: what ``score`` may send, 0 for any number.
+    """
 
     only: list[str] = field(default_factory=list)
+    hold: bool = False
+    max_tokens: Count = 0
 
 
 class FinetuneScoringOptions(_Table, frozen=True):

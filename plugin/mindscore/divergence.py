@@ -8,74 +8,15 @@ by the same path.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 
-from mindhooks import RangeScore, ResponseDivergence, Scorer, ScorerError, WirePrompt
+from mindhooks import RangeScore, ResponseDivergence, ScorerError, WirePrompt
 
 ROUNDING = 1e-3
 """Nats by which a log-probability may exceed 0 before it is no rounding error any more."""
 
 Totals = Mapping[str, float]
 """Total log-probability by node id."""
-
-
-@dataclass(slots=True)
-class Usage:
-    """What a run has spent so far.
-
-    ``calls`` counts prompts, ``prompt_tokens`` what they hold, ``computed_tokens`` what ran through
-    the model: ``None`` once an answer has not said so.
-    """
-
-    calls: int = 0
-    prompt_tokens: int = 0
-    computed_tokens: int | None = 0
-    started: float = field(default_factory=time.monotonic)
-
-    @property
-    def seconds(self) -> float:
-        """Wall time since the run began."""
-        return time.monotonic() - self.started
-
-
-class Meter:
-    """A scorer whose use is counted in ``usage`` and whose answers are checked."""
-
-    def __init__(self, scorer: Scorer, usage: Usage) -> None:
-        self.scorer = scorer
-        self.usage = usage
-
-    async def totals(self, prompts: Sequence[WirePrompt]) -> list[Totals]:
-        """Each prompt's totals by node id; one without ranges is not sent.
-
-        Raises:
-            ScorerError: the scorer failed, or its answer does not fit what was asked.
-        """
-        asked = [prompt for prompt in prompts if prompt.ranges]
-        if not asked:
-            return [{} for _ in prompts]
-        usage = self.usage
-        usage.calls += len(asked)
-        usage.prompt_tokens += sum(len(prompt.tokens) for prompt in asked)
-        computed: int | None = None
-        try:
-            answers = await self.scorer.score(asked)
-            computed = getattr(answers, "computed_tokens", None)
-        finally:
-            # How far a call that failed got is not known.
-            known = computed is not None and usage.computed_tokens is not None
-            usage.computed_tokens = (
-                (usage.computed_tokens or 0) + (computed or 0) if known else None
-            )
-        check_answers(getattr(self.scorer, "model", "the scorer"), asked, answers)
-        remaining = iter(answers)
-        return [_by_node(prompt, next(remaining)) if prompt.ranges else {} for prompt in prompts]
-
-
-def _by_node(prompt: WirePrompt, answer: list[RangeScore]) -> Totals:
-    return {id_: score.total for id_, score in zip(prompt.node_ids, answer, strict=True)}
 
 
 def check_answers(
@@ -106,24 +47,27 @@ def implausible(logprob: float) -> str | None:
     return None
 
 
-def ask_only(prompt: WirePrompt, node_ids: Collection[str]) -> WirePrompt:
-    """The same prompt with the ranges of ``node_ids`` alone."""
-    kept = [
-        (span, id_)
-        for span, id_ in zip(prompt.ranges, prompt.node_ids, strict=True)
-        if id_ in node_ids
-    ]
-    return replace(
-        prompt, ranges=tuple(span for span, _ in kept), node_ids=tuple(id_ for _, id_ in kept)
-    )
-
-
 def divergences(
-    responses: Mapping[str, int], with_: Totals, without: Totals, affected: Collection[str]
+    responses: Mapping[str, int],
+    with_: Totals,
+    without: Totals,
+    affected: Collection[str],
+    noise: Mapping[str, float],
 ) -> tuple[ResponseDivergence, ...]:
-    """One divergence per response (node id to conversation index), 0.0 where not affected."""
+    """One divergence per response (node id to conversation index), 0.0 where not affected.
+
+    ``noise`` is that of each response's total, by node id; what is not affected has none.
+    """
     result = []
     for node_id, entry_idx in responses.items():
-        signed = with_[node_id] - without[node_id] if node_id in affected else 0.0
-        result.append(ResponseDivergence(entry_idx, node_id, max(0.0, signed), signed))
+        if node_id in affected:
+            signed, spread = with_[node_id] - without[node_id], noise.get(node_id)
+        else:
+            signed, spread = 0.0, 0.0 if noise else None
+        result.append(ResponseDivergence(entry_idx, node_id, max(0.0, signed), signed, spread))
     return tuple(result)
+
+
+def within_noise(response: ResponseDivergence) -> bool:
+    """Whether the response's total varies as much when nothing is removed."""
+    return response.noise is not None and 0 < abs(response.signed) <= response.noise

@@ -2,24 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from mindhooks import Context, ResponseDivergence, Scorer
 from mindscore import memories
-from mindscore.divergence import Meter, Usage, ask_only, divergences
+from mindscore.divergence import Totals, divergences
+from mindscore.meter import KnownTotals, Meter, Usage
+from mindscore.noise import NoiseFloor
+from mindscore.prompts import prompt_for
+
+Divergences = tuple[ResponseDivergence, ...]
 
 
-async def compare(
-    meter: Meter, context: Context, window: range, skip: memories.Skip
-) -> tuple[ResponseDivergence, ...]:
-    """What all that ``skip`` names did to each response in ``window``.
+class LeaveOneOut:
+    """Compares windows of a conversation with memories and without.
 
-    Raises:
-        ScorerError: the scorer failed.
+    What is compared with a baseline is scored after it: a server that keeps prefixes has them then.
     """
-    asked = memories.affected(context, window, skip)
-    with_ = ask_only(context.wire_prompt(window, memories.nothing), asked)
-    without = ask_only(context.wire_prompt(window, skip), asked)
-    full, ablated = await meter.totals([with_, without])
-    return divergences(memories.responses(context, window, skip), full, ablated, asked)
+
+    def __init__(self, meter: Meter, context: Context, noise: NoiseFloor) -> None:
+        self._meter = meter
+        self._context = context
+        self._noise = noise
+
+    async def baseline(self, window: range, asked: Collection[str]) -> Totals:
+        """The totals, by node id, of the responses ``asked`` with all memories.
+
+        Raises:
+            ScorerError: the scorer failed.
+        """
+        prompt = prompt_for(self._context, window, memories.nothing, asked)
+        totals = await self._meter.totals(prompt)
+        await self._noise.measure(prompt, totals)
+        return totals
+
+    async def drop(
+        self, window: range, skip: memories.Skip, judging: Collection[str] = ()
+    ) -> Divergences:
+        """What all that ``skip`` names did to each response in ``window``: with all, less without.
+
+        ``judging`` are further responses for which the same baseline will be wanted.
+
+        Raises:
+            ScorerError: the scorer failed.
+        """
+        context = self._context
+        asked = memories.affected(context, window, skip)
+        with_ = await self.baseline(window, {*asked, *judging})
+        without = await self._meter.totals(prompt_for(context, window, skip, asked))
+        responses = memories.responses(context, window, skip)
+        return divergences(responses, with_, without, asked, self._noise.spread)
+
+    async def hold(self, window: range, key: str, judging: Collection[str] = ()) -> Divergences:
+        """What the memory ``key`` does alone: with it and no other, less with none.
+
+        Raises:
+            ScorerError: the scorer failed.
+        """
+        context = self._context
+        responses = memories.responses(context, window, memories.everything)
+        asked = memories.affected(context, window, memories.just(key)) & responses.keys()
+        wanted = {*asked, *judging} & responses.keys()
+        bare = prompt_for(context, window, memories.everything, wanted)
+        without = await self._meter.totals(bare)
+        alone = prompt_for(context, window, memories.all_but(key), asked)
+        with_ = await self._meter.totals(alone)
+        return divergences(responses, with_, without, asked, self._noise.spread)
 
 
 async def score_memory(
@@ -37,5 +85,6 @@ async def score_memory(
     if position is None:
         return 0.0
     window = memories.response_window(context, position, response_window)
-    found = await compare(Meter(scorer, Usage()), context, window, memories.just(key))
-    return sum(response.divergence for response in found)
+    meter = Meter(scorer, Usage(), KnownTotals())
+    compared = LeaveOneOut(meter, context, NoiseFloor(meter, 0))
+    return sum(it.divergence for it in await compared.drop(window, memories.just(key)))

@@ -28,6 +28,11 @@ def just(key: str) -> Skip:
     return lambda other: other == key
 
 
+def all_but(key: str) -> Skip:
+    """Skip every memory but ``key``."""
+    return lambda other: other != key
+
+
 @dataclass(frozen=True, slots=True)
 class Memory:
     """A memory key at its first position: its conversation index, or 0 in system and identity."""

@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mindhooks import RangeScore, ResponseDivergence, ScorerError, WirePrompt
-from mindscore.divergence import Meter, Usage, ask_only, check_answers, implausible
-from mindscore.leave_one_out import compare
+from mindscore.divergence import check_answers, implausible
+from mindscore.leave_one_out import LeaveOneOut
 from mindscore.memories import affected, just, whole
+from mindscore.meter import KnownTotals, Meter, Usage
+from mindscore.noise import NoiseFloor
 from mindscore.scorers.toy import ToyScorer
 
 SMALL = 16 / 2**20
@@ -20,7 +22,8 @@ SMALL = 16 / 2**20
 async def divergences(talk, key, scorer, window=None):
     context = talk.context()
     window = whole(context) if window is None else window
-    return await compare(Meter(scorer, Usage()), context, window, just(key))
+    meter = Meter(scorer, Usage(), KnownTotals())
+    return await LeaveOneOut(meter, context, NoiseFloor(meter, 0)).drop(window, just(key))
 
 
 # -- signed and divergence ------------------------------------------------------------------------
@@ -147,12 +150,6 @@ def test_whatever_goes_only_the_responses_after_it_are_asked_for(talks, naive, d
     assert affected(context, whole(context), just(key)) == set(after)
 
 
-def test_asking_for_some_responses_only_leaves_the_prompt_as_it_is():
-    prompt = WirePrompt((1, 2, 3, 4), (), ((1, 2), (2, 3), (3, 4)), ("a", "b", "c"))
-    some = ask_only(prompt, {"c", "a"})
-    assert some == WirePrompt((1, 2, 3, 4), (), ((1, 2), (3, 4)), ("a", "c"))
-
-
 # -- answers that are not to be trusted -----------------------------------------------------------
 
 PROMPTS = [
@@ -201,34 +198,3 @@ async def test_a_bad_answer_is_no_divergence(say, probe, monkeypatch):
     talk = say.talk(say.memory("k", 3), say.reply(3))
     with pytest.raises(ScorerError, match="c1"):
         await divergences(talk, "k", probe)
-
-
-# -- what a run spends ----------------------------------------------------------------------------
-
-
-async def test_a_prompt_without_ranges_is_neither_sent_nor_counted(probe):
-    usage = Usage()
-    found = await Meter(probe, usage).totals([WirePrompt((1, 2), (), (), ()), PROMPTS[1]])
-    assert found[0] == {}
-    assert found[1].keys() == {"third"}
-    assert probe.asked == [PROMPTS[1]]
-    assert (usage.calls, usage.prompt_tokens, usage.computed_tokens) == (1, 2, 2)
-
-
-async def test_computed_tokens_are_unknown_once_an_answer_does_not_say(probe, monkeypatch):
-    honest = probe.score
-
-    async def score(prompts):
-        return list(await honest(prompts))
-
-    usage = Usage()
-    meter = Meter(probe, usage)
-    await meter.totals(PROMPTS)
-    assert usage.computed_tokens == 5
-    monkeypatch.setattr(probe, "score", score)
-    await meter.totals(PROMPTS)
-    assert usage.computed_tokens is None
-    monkeypatch.undo()
-    await meter.totals(PROMPTS)
-    assert usage.computed_tokens is None
-    assert (usage.calls, usage.prompt_tokens) == (6, 15)

@@ -14,9 +14,10 @@ from aiohttp import web
 from mindhooks import MindhooksError, ScorerError
 from mindscore.config import ServerSettings
 from mindscore.errors import ConfigError
-from mindscore.scorers.wire import WireClient
+from mindscore.scorers.wire import RefusedError, RetriableError, WireClient
 
 SECRET = "sk-very-secret"
+REPEATS = f"Incorrect API key provided: {SECRET}"
 PASSING = [408, 425, 429, 500, 501, 502, 503, 504, 599]
 LASTING = [400, 401, 402, 403, 404, 405, 409, 410, 413, 415, 422, 451]
 
@@ -236,6 +237,68 @@ async def test_a_large_answer_arrives_whole(client, score_server):
 
     async with client() as it:
         assert (await it.post("/ask", {}, Values)).values == values
+
+
+# Gets.
+
+
+async def test_a_get_carries_the_key_and_no_body(client, score_server):
+    score_server.script({"x": 1})
+
+    async with client(base_url=score_server.url + "/v1/") as it:
+        assert await it.get("/ask", Answer) == Answer(1)
+
+    [seen] = score_server.requests
+    assert (seen.method, seen.path, seen.body) == ("GET", "/v1/ask", b"")
+    assert seen.headers["Authorization"] == f"Bearer {SECRET}"
+
+
+async def test_a_get_is_tried_again_as_a_post_is(client, score_server):
+    again = score_server.reply(b"", 503, {"Retry-After": "0"})
+    score_server.script(again, again, {"x": 1})
+
+    async with client() as it:
+        assert await it.get("/ask", Answer) == Answer(1)
+
+    assert len(score_server.requests) == 3
+
+
+@pytest.mark.parametrize(("status", "kind"), [(404, RefusedError), (503, RetriableError)])
+async def test_a_failure_has_the_status_of_the_answer(status, kind, client, score_server):
+    score_server.always(score_server.reply({"error": REPEATS}, status, {"Retry-After": "0"}))
+
+    async with client(max_attempts=2) as it:
+        with pytest.raises(kind) as caught:
+            await it.get("/ask", Answer)
+
+    assert caught.value.status == status
+    assert SECRET not in str(caught.value)
+
+
+async def test_a_failure_without_an_answer_has_no_status(client, nobody):
+    async with client(base_url=address(nobody), max_attempts=2) as it:
+        with pytest.raises(RetriableError) as caught:
+            await it.get("/ask", Answer)
+
+    assert caught.value.status is None
+    assert not caught.value.arrived
+
+
+@pytest.mark.parametrize("length", [3, 300_000])
+async def test_an_answer_may_be_a_list(length, client, score_server):
+    score_server.script([{"x": index} for index in range(length)])
+
+    async with client() as it:
+        assert await it.get("/ask", list[Answer]) == [Answer(index) for index in range(length)]
+
+
+@pytest.mark.parametrize("answer", [{"x": "1"}, {"y": 1}, {"error": "the reason"}])
+async def test_a_large_answer_that_does_not_fit_is_an_error_too(answer, refused, score_server):
+    score_server.always({**answer, "padding": "a" * 2**20})
+
+    text = await refused()
+
+    assert "the reason" in text or "server.scorer" in text
 
 
 # One session.
@@ -551,9 +614,6 @@ async def test_a_redirect_is_not_followed(status, refused, score_server):
     assert score_server.paths == ["/ask"]
     assert location in text
     assert "server.base_url" in text
-
-
-REPEATS = f"Incorrect API key provided: {SECRET}"
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,25 @@ import logging
 import sys
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mindhooks import MindhooksError
 from mindscore.cli import config, store
-from mindscore.cli.options import Assignments, ConfigFile, Json
+from mindscore.cli.options import (
+    All,
+    Assignments,
+    ConfigFile,
+    Finetune,
+    Full,
+    Hold,
+    Json,
+    MaxTokens,
+    Memories,
+    Transcript,
+    command_of,
+)
 from mindscore.cli.status import DONE, FAILED, INTERRUPTED, WRONG
 from mindscore.errors import ConfigError, TranscriptError, UsageError, reason
 
@@ -87,19 +98,16 @@ def demo() -> int:
 
 @app.command()
 def score(
-    transcript: Annotated[Path, typer.Argument(metavar="TRANSCRIPT", help="JSON Lines.")],
-    full: Annotated[
-        bool, typer.Option("--full", help="Every memory against every response.")
+    transcript: Transcript,
+    full: Full = False,
+    finetune: Finetune = False,
+    all_: All = False,
+    memory: Memories = None,
+    hold: Hold = False,
+    max_tokens: MaxTokens = None,
+    no_self_test: Annotated[
+        bool, typer.Option("--no-self-test", help="Score on a server that is not tested first.")
     ] = False,
-    finetune: Annotated[
-        bool, typer.Option("--finetune", help="Responses that depend on the memories.")
-    ] = False,
-    all_: Annotated[
-        bool, typer.Option("--all", help="Score memories that are not due too.")
-    ] = False,
-    memory: Annotated[
-        list[str] | None, typer.Option("--memory", metavar="KEY", help="Only this one.")
-    ] = None,
     config_file: ConfigFile = None,
     assignments: Assignments = None,
     json: Json = False,
@@ -107,20 +115,51 @@ def score(
     """Score the memories of a transcript."""
     from mindscore.cli.score import Request, run_score
 
-    if full and finetune:
-        raise UsageError("--full and --finetune exclude each other")
-    if finetune and memory:
-        raise UsageError("--memory does not go with --finetune, which removes all memories")
     request = Request(
         transcript=transcript,
-        command="score-full" if full else "score-finetune" if finetune else "score",
+        command=command_of(full, finetune),
         only=tuple(memory or ()),
         all_due=all_,
+        hold=hold,
+        max_tokens=max_tokens,
+        self_test=not no_self_test,
         config_file=config_file,
         assignments=tuple(assignments or ()),
         json=json,
     )
     return run_score(request)
+
+
+@app.command()
+def plan(
+    transcript: Transcript,
+    full: Full = False,
+    finetune: Finetune = False,
+    all_: All = False,
+    memory: Memories = None,
+    hold: Hold = False,
+    max_tokens: MaxTokens = None,
+    config_file: ConfigFile = None,
+    assignments: Assignments = None,
+    json: Json = False,
+) -> int:
+    """Say what scoring a transcript would cost: calls, tokens, and about how long."""
+    from mindscore.cli.plan import run_plan
+    from mindscore.cli.score import Request
+
+    request = Request(
+        transcript=transcript,
+        command=command_of(full, finetune),
+        only=tuple(memory or ()),
+        all_due=all_,
+        hold=hold,
+        max_tokens=max_tokens,
+        self_test=False,
+        config_file=config_file,
+        assignments=tuple(assignments or ()),
+        json=json,
+    )
+    return run_plan(request)
 
 
 @app.command()
@@ -131,3 +170,21 @@ def plugins(
     from mindscore.cli.plugins import run_plugins
 
     return run_plugins(config_file, assignments or (), json)
+
+
+@app.command()
+def serve(
+    host: Annotated[
+        str, typer.Option("--host", help="Listen on this address; others than loopback need a key.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="0: any that is free.")
+    ] = 8017,
+    queue: Annotated[int, typer.Option("--queue", min=1, help="How many requests may wait.")] = 64,
+    config_file: ConfigFile = None,
+    assignments: Assignments = None,
+) -> int:
+    """Serve the local model over HTTP, to other programs on this machine or a network."""
+    from mindscore.cli.serve import ServeRequest, run_serve
+
+    return run_serve(ServeRequest(host, port, queue, config_file, tuple(assignments or ())))

@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 
-from mindhooks import MemoryScore, MindCommand
+from mindhooks import FinetuneCandidate, MindCommand, ResponseDivergence
 from mindscore.cli.result import Result
+from mindscore.redundancy import redundant_pairs
 
 # What a run that wrote no statistics has spent, and what is not known of it.
 SPENT = {"calls": 0, "prompt_tokens": 0, "computed_tokens": None, "seconds": 0.0}
@@ -22,7 +23,7 @@ def document(result: Result) -> dict[str, Any]:
     """The document that ``--json`` prints."""
     head = {"command": result.command, "model": result.model}
     if result.command == MindCommand.SCORE_FINETUNE:
-        found: dict[str, Any] = {"candidates": msgspec.to_builtins(result.candidates)}
+        found: dict[str, Any] = {"candidates": [_fields(it) for it in result.candidates]}
     elif result.command == MindCommand.SCORE_FULL:
         found = _matrix(result)
     else:
@@ -37,27 +38,44 @@ def _memory(result: Result, key: str) -> dict[str, Any]:
         "status": outcome.status,
         "score": score.score if score else None,
         "error": outcome.error,
-        "divergences": msgspec.to_builtins(score.divergences) if score else [],
+        "divergences": [_fields(it) for it in score.divergences] if score else [],
     }
+
+
+def _fields(value: ResponseDivergence | FinetuneCandidate) -> dict[str, Any]:
+    """A value as JSON; ``noise`` is there where it was measured."""
+    fields: dict[str, Any] = msgspec.to_builtins(value)
+    if value.noise is None:
+        del fields["noise"]
+    return fields
 
 
 def _matrix(result: Result) -> dict[str, Any]:
     responses = result.transcript.responses()
-    rows = [result.scores.get(key) for key in result.keys]
-    return {
+    scores = [result.scores.get(key) for key in result.keys]
+    drop = [score.divergences if score else () for score in scores]
+    hold = [(score.hold or ()) if score else () for score in scores]
+    found: dict[str, Any] = {
         "memories": list(result.keys),
         "responses": [{"entry_idx": index, "node_id": id_} for index, id_ in responses],
-        "matrix": [_row(row, "divergence", responses) for row in rows],
-        "signed": [_row(row, "signed", responses) for row in rows],
+        "matrix": _cells(drop, "divergence", responses),
+        "signed": _cells(drop, "signed", responses),
     }
+    if any(cell.noise is not None for row in drop for cell in row):
+        found["noise"] = _cells(drop, "noise", responses)
+    if any(score is not None and score.hold is not None for score in scores):
+        found["hold"] = _cells(hold, "divergence", responses)
+        found["hold_signed"] = _cells(hold, "signed", responses)
+        found["redundant"] = msgspec.to_builtins(redundant_pairs(scores))
+    return found
 
 
-def _row(
-    row: MemoryScore | None, value: str, responses: list[tuple[int, str]]
-) -> list[float | None]:
-    """One value per response; ``None`` where nothing was measured."""
-    cells = {cell.node_id: getattr(cell, value) for cell in row.divergences} if row else {}
-    return [cells.get(id_) for _, id_ in responses]
+def _cells(
+    rows: list[tuple[ResponseDivergence, ...]], value: str, responses: list[tuple[int, str]]
+) -> list[list[float | None]]:
+    """One value per memory and response; ``None`` where nothing was measured."""
+    by_id = [{cell.node_id: getattr(cell, value) for cell in row} for row in rows]
+    return [[cells.get(id_) for _, id_ in responses] for cells in by_id]
 
 
 def _stats(result: Result) -> dict[str, Any]:

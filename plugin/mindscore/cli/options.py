@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from mindscore.errors import UsageError
+
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
@@ -22,3 +24,32 @@ Assignments = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Transcript = Annotated[Path, typer.Argument(metavar="TRANSCRIPT", help="JSON Lines.")]
+Full = Annotated[bool, typer.Option("--full", help="Every memory against every response.")]
+Finetune = Annotated[
+    bool, typer.Option("--finetune", help="Responses that depend on the memories.")
+]
+All = Annotated[bool, typer.Option("--all", help="Score memories that are not due too.")]
+Memories = Annotated[
+    list[str] | None, typer.Option("--memory", metavar="KEY", help="Only this one.")
+]
+Hold = Annotated[
+    bool, typer.Option("--hold", help="With --full: what each memory does alone, too.")
+]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--max-tokens", min=1, metavar="N", help="Score the memories that fit, oldest-scored first."
+    ),
+]
+
+
+def command_of(full: bool, finetune: bool) -> str:
+    """The command that ``--full`` and ``--finetune`` choose.
+
+    Raises:
+        UsageError: both are given.
+    """
+    if full and finetune:
+        raise UsageError("--full and --finetune exclude each other")
+    return "score-full" if full else "score-finetune" if finetune else "score"

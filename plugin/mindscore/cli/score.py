@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mindhooks import MindhooksError, Registry, UnhandledCommand, UnknownScorer
+from mindhooks import MindCommand, MindhooksError, Registry, UnhandledCommand, UnknownScorer
 from mindscore.cli.documents import document
 from mindscore.cli.output import new_console, own_output, write_json
 from mindscore.cli.result import Result, gather_result
@@ -30,20 +30,57 @@ class Request:
     command: str
     only: tuple[str, ...]
     all_due: bool
+    hold: bool
+    max_tokens: int | None
+    self_test: bool
     config_file: Path | None
     assignments: tuple[str, ...]
     json: bool
 
+    def check(self) -> None:
+        """Refuse options that do not go together.
 
-def run_score(request: Request) -> int:
-    """Run the command, print what it found, and return the exit status."""
+        Raises:
+            UsageError: names them.
+        """
+        if self.command == MindCommand.SCORE_FINETUNE and self.only:
+            raise UsageError("--memory does not go with --finetune, which removes all memories")
+        if self.hold and self.command != MindCommand.SCORE_FULL:
+            raise UsageError("--hold goes with --full")
+        if self.max_tokens is not None and self.command != MindCommand.SCORE:
+            raise UsageError("--max-tokens goes with neither --full nor --finetune: see plan")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request with all that it needs, read and checked."""
+
+    mind: TranscriptMind
+    tables: dict[str, Any]
+    keys: tuple[str, ...]
+
+
+def prepare(request: Request, screen: Screen) -> Prepared:
+    """Read the configuration and the transcript that ``request`` names.
+
+    Raises:
+        UsageError: options do not go together, or name a memory that is not there.
+        ConfigError: the configuration is wrong.
+        TranscriptError: the transcript is.
+    """
+    request.check()
     configuration = load_configuration(request.config_file, request.assignments)
     transcript = read_transcript(request.transcript)
     keys = _selected(transcript, request.only)
-    tables = _with_selection(configuration, request)
+    tables = _with_options(configuration, request)
+    return Prepared(TranscriptMind(transcript, screen.activity), tables, keys)
+
+
+def run_score(request: Request) -> int:
+    """Run the command, print what it found, and return the exit status."""
     with Screen() as screen, own_output():
-        mind = TranscriptMind(transcript, screen.activity)
-        result = asyncio.run(_run(mind, tables, request.command, keys))
+        prepared = prepare(request, screen)
+        result = asyncio.run(_run(prepared.mind, prepared.tables, request.command, prepared.keys))
     if request.json:
         write_json(document(result))
     else:
@@ -102,11 +139,19 @@ def _selected(transcript: Transcript, only: Sequence[str]) -> tuple[str, ...]:
     return tuple(key for key in known if not only or key in only)
 
 
-def _with_selection(configuration: Configuration, request: Request) -> dict[str, Any]:
-    tables = dict(configuration.tables)
+def _with_options(configuration: Configuration, request: Request) -> dict[str, Any]:
+    own: dict[str, Any] = {}
     if request.only:
-        own = {"memory-scoring": {"only": list(request.only)}}
-        tables = merge(tables, {"plugins": {"settings": own}})
+        own["only"] = list(request.only)
+    if request.hold:
+        own["hold"] = True
+    if request.max_tokens is not None:
+        own["max_tokens"] = request.max_tokens
+    options: dict[str, Any] = {}
+    if own:
+        options["plugins"] = {"settings": {"memory-scoring": own}}
     if request.all_due:
-        tables = merge(tables, {"memory": {"interval_s": 0}})
-    return tables
+        options["memory"] = {"interval_s": 0}
+    if not request.self_test:
+        options["server"] = {"self_test": False}
+    return merge(configuration.tables, options)

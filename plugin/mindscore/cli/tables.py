@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
@@ -10,8 +10,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from mindhooks import FinetuneCandidate, MemoryScore, MindCommand, ResponseDivergence
+from mindhooks import FinetuneCandidate, MemoryScore, MindCommand, Outcome, ResponseDivergence
 from mindscore.cli.result import Result
+from mindscore.divergence import within_noise
+from mindscore.redundancy import redundant_pairs
 from mindscore.text import one_line, printable, shortened
 
 BAR = 20
@@ -39,40 +41,43 @@ def score_line(score: MemoryScore) -> Text:
 
 
 def _memories(console: Console, result: Result) -> Iterator[RenderableType]:
-    scores = sorted(result.scores.values(), key=lambda it: -it.score)
-    if scores:
+    # What may be noise is not ranked: it stands below, as it comes.
+    ranked = sorted(result.scores.values(), key=lambda it: (_in_noise(it), -it.score))
+    if ranked:
         yield Text("Memories by score", style="bold")
         table = Table(box=None)
-        longest = max(cell_len(printable(score.key)) for score in scores)
+        longest = max(cell_len(printable(score.key)) for score in ranked)
         table.add_column("memory", min_width=min(KEY, longest), max_width=KEY, overflow="fold")
         table.add_column("nats", justify="right", min_width=7)
         table.add_column("", min_width=BAR)
         table.add_column("most on", no_wrap=True)
         room = max(20, console.width - KEY - BAR - 16)
-        for score in scores:
-            most = max(score.divergences, key=lambda it: it.divergence, default=None)
-            table.add_row(
-                printable(score.key),
-                f"{score.score:.2f}",
-                _bar(score.score / (scores[0].score or 1)),
-                _response(result, most, room) if most and score.score > 0 else "",
-            )
+        most = max(score.score for score in ranked)
+        for score in ranked:
+            on = _largest(score)
+            if on and _in_noise(score):
+                shown, about = Text("within noise", style="dim"), f"noise {on.noise:.2f} nats"
+            else:
+                shown = _bar(score.score / (most or 1))
+                about = _response(result, on, room) if on and score.score > 0 else ""
+            table.add_row(printable(score.key), f"{score.score:.2f}", shown, about)
         yield table
     yield from _skipped(result)
 
 
+def _largest(score: MemoryScore) -> ResponseDivergence | None:
+    return max(score.divergences, key=lambda it: it.divergence, default=None)
+
+
+def _in_noise(score: MemoryScore) -> bool:
+    """Whether the response that gives the score varies as much when nothing is removed."""
+    largest = _largest(score)
+    return largest is not None and within_noise(largest)
+
+
 def _skipped(result: Result) -> Iterator[Text]:
     """The memories that were not scored, by why, and what can be done about it."""
-    why = {
-        "not-due": "not due yet: --all scores them anyway",
-        "past-cutoff": "too recent to judge (memory.token_cutoff)",
-        "no-response": "no response after them",
-    }
-    outcomes = result.memory_stats.outcomes if result.memory_stats else {}
-    for status, explanation in why.items():
-        keys = [key for key, outcome in outcomes.items() if outcome.status == status]
-        if keys:
-            yield Text(f"{len(keys)} {explanation}: {printable(', '.join(keys))}", style="dim")
+    yield from skipped_lines(result.memory_stats.outcomes if result.memory_stats else {})
     failed: dict[str, list[str]] = {}
     for key in result.keys:
         outcome = result.outcome(key)
@@ -85,10 +90,45 @@ def _skipped(result: Result) -> Iterator[Text]:
         yield Text("This conversation holds no memories.")
 
 
+def skipped_lines(outcomes: Mapping[str, Outcome]) -> Iterator[Text]:
+    """A line for each reason why memories are not scored, with their keys."""
+    why = {
+        "not-due": "not due yet: --all scores them anyway",
+        "past-cutoff": "too recent to judge (memory.token_cutoff)",
+        "no-response": "no response after them",
+        "left-out": "left out, too large for --max-tokens",
+    }
+    for status, explanation in why.items():
+        keys = [key for key, outcome in outcomes.items() if outcome.status == status]
+        if keys:
+            yield Text(f"{len(keys)} {explanation}: {printable(', '.join(keys))}", style="dim")
+
+
 def _matrix(console: Console, result: Result) -> Iterator[RenderableType]:
+    drops = {key: score.divergences for key, score in result.scores.items()}
+    yield Text("Signed divergence in nats: what each memory (row) did to each response (column)\n")
+    yield from _grid(console, result, drops)
+    holds = {key: score.hold for key, score in result.scores.items() if score.hold is not None}
+    if holds:
+        yield Text("Hold: what each memory does alone, against none\n")
+        yield from _grid(console, result, holds)
+    yield Text.assemble(
+        ("positive: it helped", _shade(0.5)),
+        "  ",
+        ("negative: it harmed", _shade(-0.5)),
+        ("  ·: below 0.01, within noise or before it  ?: unknown", "dim"),
+    )
+    if holds:
+        yield from _redundant(result)
+    yield from _skipped(result)
+
+
+def _grid(
+    console: Console, result: Result, rows: Mapping[str, Sequence[ResponseDivergence]]
+) -> Iterator[RenderableType]:
+    """A table for each block of responses that fits the console's width."""
     responses = result.transcript.responses()
     per_block = max(1, (console.width - KEY - 2) // (CELL + 1))
-    yield Text("Signed divergence in nats: what each memory (row) did to each response (column)\n")
     for first in range(0, len(responses), per_block):
         block = responses[first : first + per_block]
         table = Table(box=None, padding=(0, 1, 0, 0))
@@ -97,24 +137,26 @@ def _matrix(console: Console, result: Result) -> Iterator[RenderableType]:
         for index, _ in block:
             table.add_column(f"#{index}", justify="right", min_width=CELL, no_wrap=True)
         for key in result.keys:
-            row = result.scores.get(key)
-            cells = {cell.node_id: cell.signed for cell in row.divergences} if row else {}
+            cells = {cell.node_id: cell for cell in rows.get(key, ())}
             table.add_row(shortened(key, KEY), *(_cell(cells.get(id_)) for _, id_ in block))
         yield table
         yield ""
-    yield Text.assemble(
-        ("positive: it helped", _shade(0.5)),
-        "  ",
-        ("negative: it harmed", _shade(-0.5)),
-        ("  ·: below 0.01 or before it  ?: unknown", "dim"),
-    )
-    yield from _skipped(result)
 
 
-def _cell(signed: float | None) -> Text:
-    if signed is None:
+def _redundant(result: Result) -> Iterator[Text]:
+    """The memories that leave-one-out alone passes over."""
+    numbers = {id_: index for index, id_ in result.transcript.responses()}
+    for pair in redundant_pairs(result.scores.values()):
+        on = ", ".join(f"#{numbers[id_]}" for id_ in pair.node_ids if id_ in numbers)
+        one, other = pair.keys
+        yield Text(printable(f"{one} and {other} hide each other: either is enough for {on}"))
+
+
+def _cell(cell: ResponseDivergence | None) -> Text:
+    if cell is None:
         return Text("?", style="dim")
-    if abs(signed) < 0.01:
+    signed = cell.signed
+    if abs(signed) < 0.01 or within_noise(cell):
         return Text("·", style="dim")
     return Text(f"{signed:.1f}" if abs(signed) >= 0.05 else "0.0", style=_shade(signed))
 
@@ -142,8 +184,10 @@ def _finetune(result: Result) -> Iterator[RenderableType]:
 
 
 def _candidate(candidate: FinetuneCandidate) -> Group:
+    in_noise = candidate.noise is not None and candidate.divergence <= candidate.noise
+    noise = f"  within noise ({candidate.noise:.2f} nats)" if in_noise else ""
     lines: list[RenderableType] = [
-        Text(f"#{candidate.entry_idx}  {candidate.divergence:.2f} nats", style="bold blue"),
+        Text(f"#{candidate.entry_idx}  {candidate.divergence:.2f} nats{noise}", style="bold blue"),
         Padding(Text(_keep_lines(candidate.prior_context), style="dim"), (0, 0, 0, 2)),
         Padding(Text(f"said     {_keep_lines(candidate.response_text)}"), (0, 0, 0, 2)),
     ]

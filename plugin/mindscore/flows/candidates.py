@@ -34,6 +34,7 @@ def make_candidate(
         alternate_text=None,
         alternate_ids=None,
         timestamp_ns=timestamp_ns,
+        noise=response.noise,
     )
 
 

@@ -12,16 +12,21 @@ from mindhooks import (
     FinetuneCandidate,
     FinetuneStats,
     Mind,
+    MindCommand,
     Registry,
     ResponseDivergence,
+    Scorer,
 )
 from mindscore.config import Settings, parse_settings
-from mindscore.divergence import Meter, Usage
 from mindscore.errors import reason
 from mindscore.flows.candidates import bare_prompt, end_of_turn, make_candidate
 from mindscore.flows.ending import reported
-from mindscore.leave_one_out import compare
-from mindscore.memories import assistant_indexes, everything
+from mindscore.leave_one_out import LeaveOneOut
+from mindscore.memories import affected, assistant_indexes, everything
+from mindscore.meter import Meter, Usage, shared_totals
+from mindscore.noise import NoiseFloor
+from mindscore.prompts import beginning
+from mindscore.selftest import ensure_tested
 from mindscore.store import Store
 
 
@@ -48,19 +53,25 @@ class FinetuneRun:
     async def _run(self) -> None:
         self._settings = parse_settings(self._registry.settings)
         settings = self._settings.finetune
-        meter = Meter(await self._registry.scorer(), self._usage)
+        scorer = await self._registry.scorer()
+        meter = Meter(
+            scorer, self._usage, shared_totals(self._registry, MindCommand.SCORE_FINETUNE)
+        )
         context = await self._mind.context()
+        noise = NoiseFloor(meter, self._settings.memory.noise_repeats)
         window = finetune_window(len(context.conversation), settings.window_fraction)
         self._considered = len(assistant_indexes(context, window))
         message = f"finetune: scoring {self._considered} responses..."
         activity = self._mind.activity(message)
         with activity:
             activity.update(message, 0, self._considered)
-            found = await compare(meter, context, window, everything)
+            if affected(context, window, everything):
+                await ensure_tested(scorer, self._settings.server, beginning(context))
+            found = await LeaveOneOut(meter, context, noise).drop(window, everything)
             self._largest = max((response.divergence for response in found), default=0.0)
             candidates = await self._candidates(context, found)
             if settings.generate_alternates:
-                await self._emit_with_alternates(meter, context, candidates, activity)
+                await self._emit_with_alternates(scorer, context, candidates, activity)
             else:
                 for candidate in candidates:
                     await self._emit(candidate)
@@ -84,7 +95,7 @@ class FinetuneRun:
 
     async def _emit_with_alternates(
         self,
-        meter: Meter,
+        scorer: Scorer,
         context: Context,
         candidates: Sequence[FinetuneCandidate],
         activity: Activity,
@@ -94,7 +105,7 @@ class FinetuneRun:
             line = f"finetune: generating alternate {number}/{len(candidates)}"
             activity.update(line, number, len(candidates))
             try:
-                spoken = await meter.scorer.generate(
+                spoken = await scorer.generate(
                     bare_prompt(context, candidate),
                     max_tokens=self._settings.finetune.max_alternate_tokens,
                     stop=stop,

@@ -6,16 +6,18 @@ import math
 import time
 
 from mindhooks import Outcome
-from mindscore.flows.memory_run import MemoryRun, Row
-from mindscore.leave_one_out import compare
+from mindscore.flows.budget import Budget
+from mindscore.flows.memory_run import Measured, MemoryRun
 from mindscore.memories import Memory, just, past_cutoff, response_window, responses
+from mindscore.prompts import beginning
+from mindscore.selftest import ensure_tested
 from mindscore.store import Store
 
 
 async def score_due(run: MemoryRun) -> None:
     """Score every memory that is due and has been in the conversation for long enough."""
     settings, context = run.settings.memory, run.context
-    last = await Store(run.settings.store).last_scored(run.meter.scorer.model)
+    last = await Store(run.settings.store).last_scored(run.scorer.model)
     due = [m for m in run.memories if _is_due(last.get(m.key), settings.interval_s)]
     late = past_cutoff(context, due, settings.token_cutoff)
     windows = {m: response_window(context, m.position, settings.response_window) for m in due}
@@ -30,11 +32,18 @@ async def score_due(run: MemoryRun) -> None:
         else:
             ready.append(memory)
     ready.sort(key=lambda memory: (last.get(memory.key, -math.inf), memory.position))
+    budget = Budget(context, windows, run.options.max_tokens, run.noise.repeats)
+    chosen = [memory for memory in ready if budget.takes(memory)]
+    run.settle([memory for memory in ready if memory not in chosen], Outcome("left-out"))
+    if chosen:
+        await ensure_tested(run.scorer, run.settings.server, beginning(context))
 
-    async def measure(memory: Memory) -> Row:
-        return await compare(run.meter, context, windows[memory], just(memory.key))
+    async def measure(memory: Memory) -> Measured:
+        window = windows[memory]
+        row = await run.compared.drop(window, just(memory.key), budget.judged(window))
+        return row, None
 
-    await run.score_each(ready, "incremental", measure)
+    await run.score_each(chosen, "incremental", measure)
 
 
 def _is_due(last_scored: float | None, interval_s: float) -> bool:

@@ -25,6 +25,6 @@ class MemoryScoring:
     def on_trigger(self, command: str, mind: Mind, registry: Registry) -> Trigger | None:
         if command not in FLOWS:
             return None
-        run = MemoryRun(mind, registry, frozenset(self._options.only))
+        run = MemoryRun(command, mind, registry, self._options)
         handle = registry.task_handle(NAME)
         return handle.trigger_if_idle(lambda: run.carry_out(FLOWS[MindCommand(command)]))

@@ -15,34 +15,44 @@ from mindhooks import (
     Outcome,
     Registry,
     ResponseDivergence,
+    Scorer,
 )
-from mindscore.config import Settings, parse_settings
-from mindscore.divergence import Meter, Usage
+from mindscore.config import MemoryScoringOptions, Settings, parse_settings
 from mindscore.errors import reason
 from mindscore.flows.ahead import ahead
 from mindscore.flows.ending import reported
+from mindscore.leave_one_out import LeaveOneOut
 from mindscore.memories import Memory, find_memories
+from mindscore.meter import Meter, Usage, shared_totals
+from mindscore.noise import NoiseFloor
 
 Row = tuple[ResponseDivergence, ...]
+Measured = tuple[Row, Row | Exception | None]
+"""What a memory did, and what it does alone: ``None`` where that was not asked."""
 
 
 class MemoryRun:
     """Keeps the mind's state true while a flow runs, and settles every memory with an outcome.
 
-    ``settings``, ``context``, ``memories`` and ``meter`` are read once, at the start.
+    ``settings``, ``context``, ``memories``, and what scores are read once, at the start.
     """
 
     settings: Settings
     context: Context
-    meter: Meter
+    scorer: Scorer
+    noise: NoiseFloor
+    compared: LeaveOneOut
     activity: Activity
 
-    def __init__(self, mind: Mind, registry: Registry, only: frozenset[str]) -> None:
+    def __init__(
+        self, command: str, mind: Mind, registry: Registry, options: MemoryScoringOptions
+    ) -> None:
         self.mind = mind
         self.registry = registry
+        self.options = options
         self.memories: list[Memory] = []
         self.outcomes: dict[str, Outcome] = {}
-        self._only = only
+        self._command = command
         self._usage = Usage()
 
     async def carry_out(self, flow: Callable[[MemoryRun], Awaitable[None]]) -> None:
@@ -59,41 +69,49 @@ class MemoryRun:
 
     async def _read(self) -> None:
         self.settings = parse_settings(self.registry.settings)
-        self.meter = Meter(await self.registry.scorer(), self._usage)
+        self.scorer = await self.registry.scorer()
         self.context = await self.mind.context()
-        found = find_memories(self.context)
-        self.memories = [m for m in found if not self._only or m.key in self._only]
+        found, only = find_memories(self.context), self.options.only
+        self.memories = [m for m in found if not only or m.key in only]
+        meter = Meter(self.scorer, self._usage, shared_totals(self.registry, self._command))
+        self.noise = NoiseFloor(meter, self.settings.memory.noise_repeats)
+        self.compared = LeaveOneOut(meter, self.context, self.noise)
 
     async def score_each(
         self,
         memories: list[Memory],
         mode: Literal["incremental", "full"],
-        measure: Callable[[Memory], Awaitable[Row]],
+        measure: Callable[[Memory], Awaitable[Measured]],
         take: Callable[[Memory, Row], None] = lambda _memory, _row: None,
     ) -> None:
-        """Measure each memory, ``server.concurrency`` at once, and emit the scores in order.
+        """Measure each memory, as many at once as go to the server, and emit the scores in order.
 
         ``take`` gets a row before its score is emitted. A memory that fails stops no other.
         """
         total = len(memories)
-        turns = ahead(measure, memories, self.settings.server.concurrency)
+        at_once = self.settings.server.concurrency * getattr(self.scorer, "batch_size", 1)
+        turns = ahead(measure, memories, at_once)
         async with aclosing(turns):
             done = 0
             async for memory, measuring in turns:
                 done += 1
                 self.activity.update(f"scoring: {done}/{total} {memory.key}", done, total)
-                row = await measuring
-                if isinstance(row, BaseException):
-                    self.settle([memory], Outcome("failed", reason(row)))
+                found = await measuring
+                if isinstance(found, BaseException):
+                    self.settle([memory], Outcome("failed", reason(found)))
                     continue
+                row, hold = found
                 if not row:
                     # Its only response was the memory itself.
                     self.settle([memory], Outcome("no-response"))
                     continue
                 take(memory, row)
-                self.settle([memory], Outcome("scored"))
+                outcome = Outcome("scored")
+                if isinstance(hold, Exception):
+                    outcome, hold = Outcome("failed", f"alone: {reason(hold)}"), None
+                self.settle([memory], outcome)
                 score = max(response.divergence for response in row)
-                await self.registry.emit_score(MemoryScore(memory.key, score, mode, row))
+                await self.registry.emit_score(MemoryScore(memory.key, score, mode, row, hold))
 
     def settle(self, memories: Iterable[Memory], outcome: Outcome) -> None:
         """Say what became of ``memories``."""

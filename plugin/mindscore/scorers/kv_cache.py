@@ -14,6 +14,8 @@ from typing import Any
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from mindscore.prompts import common_prefix
+
 
 @dataclass(frozen=True, slots=True)
 class Computed:
@@ -55,7 +57,7 @@ class PrefixCaches:
         """
         source, shared, longest = None, 0, 0
         for each in reversed(self._kept):
-            common = _common_prefix(each.ids, tokens)
+            common = common_prefix(each.ids, tokens)
             unknown = (row for row in rows if row not in each.logprobs or row + 1 >= common)
             usable = min(next(unknown, common), common, each.cache.get_seq_length())
             if usable > longest:
@@ -100,10 +102,3 @@ class PrefixCaches:
 
     def _empty(self) -> Any:
         return DynamicCache(config=self._config)
-
-
-def _common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
-    for at, (a, b) in enumerate(zip(one, other, strict=False)):
-        if a != b:
-            return at
-    return min(len(one), len(other))

@@ -13,6 +13,7 @@ from msgspec import Struct
 from mindhooks import Generated, Image, RangeScore, ScorerError, WirePrompt
 from mindscore.config import ServerSettings, parse_table
 from mindscore.divergence import implausible
+from mindscore.scorers.completions import complete
 from mindscore.scorers.tokenizer import FileTokenizer
 from mindscore.scorers.wire import WireClient
 
@@ -25,17 +26,11 @@ class _Scores(Struct):
     scores: list[_Total]
 
 
-class _Choice(Struct):
-    text: str
-    token_ids: tuple[int, ...] | None = None
-
-
-class _Completion(Struct):
-    choices: list[_Choice]
-
-
 class ScoreScorer:
     """``POST /score`` with token ids and ranges; ``POST /completions`` for alternates."""
+
+    # What else is in a server's batch changes the last digits.
+    noisy = True
 
     def __init__(self, table: Mapping[str, Any]) -> None:
         self._settings = parse_table(table, ServerSettings, "server")
@@ -81,23 +76,15 @@ class ScoreScorer:
         self, prompt: WirePrompt, *, max_tokens: int, stop: Sequence[int]
     ) -> Generated:
         """Greedy, from token ids; the answer's ids where the server returns them."""
-        body = {
-            "model": self.model,
-            "prompt": prompt.tokens,
-            "max_tokens": max_tokens,
-            "temperature": 0,
-            "stop_token_ids": list(stop),
-            "return_token_ids": True,
-            "priority": self._settings.priority,
-            **_images(prompt.images),
-        }
-        answer = await self._client.post("/completions", body, _Completion)
-        if not answer.choices:
-            raise ScorerError(
-                f"{self._client.base_url}/completions: choices: is empty; does the server generate?"
-            )
-        choice = answer.choices[0]
-        return Generated(choice.token_ids, choice.text)
+        return await complete(
+            self._client,
+            "/completions",
+            self.model,
+            prompt.tokens,
+            max_tokens=max_tokens,
+            stop=stop,
+            more={"priority": self._settings.priority, **_images(prompt.images)},
+        )
 
     async def tokenize(self, text: str) -> list[int]:
         """By ``server.tokenizer``: the protocol itself cannot tokenise."""

@@ -27,6 +27,7 @@ class ToyScorer:
     """Tokens are words: an id is the CRC-32 of a word, modulo the vocabulary."""
 
     model = "toy"
+    reuses_prefixes = False
 
     def __init__(self, table: Mapping[str, Any] | None = None) -> None:
         del table

@@ -7,7 +7,7 @@ import email.utils
 import io
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -16,14 +16,14 @@ import msgspec
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 from tenacity.wait import wait_random_exponential
 
-from mindhooks import ScorerError
+from mindhooks import ScorerError, in_thread
 from mindscore.config import ServerSettings
 from mindscore.config_file import read_api_key
 from mindscore.errors import ConfigError
+from mindscore.scorers.answers import LARGE, decode, excerpt
 from mindscore.text import one_line
 
 T = TypeVar("T")
-Quote = Callable[[str], str]
 
 RETRIED_STATUSES = frozenset({408, 425, 429})
 EXCERPT = 200
@@ -31,27 +31,43 @@ _backoff = wait_random_exponential(multiplier=0.5, max=30)
 
 
 class RetriableError(ScorerError):
-    """An attempt failed in a way that the next one may not.
+    """An attempt failed in a way that the next one may not; at the end of a call: all of them did.
 
     ``pause_s`` is what the server asked for in ``Retry-After``; ``arrived`` is false when the
-    request's body cannot have reached it.
+    request's body cannot have reached it; ``status`` is ``None`` when there was no answer.
     """
 
-    def __init__(self, message: str, *, pause_s: float | None = None, arrived: bool = True) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        pause_s: float | None = None,
+        arrived: bool = True,
+        status: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.pause_s = pause_s
         self.arrived = arrived
+        self.status = status
+
+
+class RefusedError(ScorerError):
+    """The server answered with a ``status`` that no further attempt would change."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class WireClient:
-    """Posts JSON to one server.
+    """Asks one server, in JSON.
 
     Raises:
         ConfigError: ``server.base_url`` is no address, or the API key cannot be read.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
-        self.base_url = _checked_address(settings.base_url)
+        self.base_url = checked_address(settings.base_url)
         self._settings = settings
         self._key = read_api_key(settings)
         self._slots = asyncio.Semaphore(settings.concurrency)
@@ -69,7 +85,24 @@ class WireClient:
         Raises:
             ScorerError: names the address, what went wrong, and what to do about it.
         """
-        url, data = self.base_url + path, msgspec.json.encode(body)
+        return await self._ask("POST", path, msgspec.json.encode(body), answer, repeat)
+
+    async def get(self, path: str, answer: type[T]) -> T:
+        """What the server has at ``path``, decoded as the type ``answer``; tried as a post is.
+
+        Raises:
+            ScorerError: names the address, what went wrong, and what to do about it.
+        """
+        return await self._ask("GET", path, None, answer, True)
+
+    def quote(self, text: str) -> str:
+        """What a server said, in a short line, without the key should it repeat it."""
+        return one_line(text.replace(self._key, "[key]") if self._key else text, EXCERPT)
+
+    async def _ask(
+        self, method: str, path: str, data: bytes | None, answer: type[T], repeat: bool
+    ) -> T:
+        url = self.base_url + path
         failures: list[BaseException] = []
         async with self._slots:
             deadline = time.monotonic() + self._settings.deadline_s
@@ -82,25 +115,30 @@ class WireClient:
             )
             try:
                 async with asyncio.timeout(self._settings.deadline_s):
-                    raw: bytes = await attempts(self._attempt, url, data)
+                    raw: bytes = await attempts(self._attempt, method, url, data)
             except RetriableError as error:
                 if not failures:
                     raise
                 tried = f"given up after {len(failures) + 1} attempts (server.max_attempts)"
-                raise ScorerError(f"{error}; {tried}") from error
+                raise RetriableError(
+                    f"{error}; {tried}", arrived=error.arrived, status=error.status
+                ) from error
             except TimeoutError:
                 last = f"; the last attempt: {failures[-1]}" if failures else ": no answer"
                 limit = f"{self._settings.deadline_s:g} s (server.deadline_s)"
-                raise ScorerError(f"{url}: given up after {limit}{last}") from None
-        return _decode(url, raw, answer, self._quote)
+                raise RetriableError(f"{url}: given up after {limit}{last}") from None
+        if len(raw) < LARGE:
+            return decode(url, raw, answer, self.quote)
+        return await in_thread(decode, url, raw, answer, self.quote)
 
-    async def _attempt(self, url: str, data: bytes) -> bytes:
+    async def _attempt(self, method: str, url: str, data: bytes | None) -> bytes:
         try:
-            async with self._open_session().post(
+            async with self._open_session().request(
+                method,
                 url,
                 # A stream: given bytes, aiohttp writes a large body in one go.
-                data=io.BytesIO(data),
-                headers={"Content-Type": "application/json"},
+                data=None if data is None else io.BytesIO(data),
+                headers={} if data is None else {"Content-Type": "application/json"},
                 # A redirect must not carry a conversation, or the key, elsewhere.
                 allow_redirects=False,
             ) as response:
@@ -109,10 +147,10 @@ class WireClient:
                 raise self._refusal(url, response, await response.read())
         except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError) as error:
             raise ScorerError(
-                f"{url}: no trusted TLS connection: {self._quote(str(error))}"
+                f"{url}: no trusted TLS connection: {self.quote(str(error))}"
             ) from error
         except aiohttp.ClientConnectorError as error:
-            why = self._quote(error.os_error.strerror or str(error.os_error))
+            why = self.quote(error.os_error.strerror or str(error.os_error))
             raise RetriableError(
                 f"{url}: cannot connect ({why}): is the server running, and server.base_url right?",
                 arrived=False,
@@ -123,38 +161,35 @@ class WireClient:
             ) from error
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
             raise RetriableError(
-                f"{url}: the connection broke: {self._quote(str(error))}"
+                f"{url}: the connection broke: {self.quote(str(error))}"
             ) from error
         except aiohttp.ClientError as error:
-            text = self._quote(f"{type(error).__name__}: {error}")
+            text = self.quote(f"{type(error).__name__}: {error}")
             raise ScorerError(
                 f"{url}: {text}; does server.base_url name a model server?"
             ) from error
 
     def _refusal(self, url: str, response: aiohttp.ClientResponse, raw: bytes) -> ScorerError:
         status = response.status
-        said = f"{url}: HTTP {status} {self._quote(response.reason or '')}: "
-        said = (said + _excerpt(raw, self._quote)).rstrip(": ")
+        said = f"{url}: HTTP {status} {self.quote(response.reason or '')}: "
+        said = (said + excerpt(raw, self.quote)).rstrip(": ")
         if status in RETRIED_STATUSES or status >= 500:
-            return RetriableError(said, pause_s=_retry_after(response.headers.get("Retry-After")))
+            pause_s = _retry_after(response.headers.get("Retry-After"))
+            return RetriableError(said, pause_s=pause_s, status=status)
         if status < 400:
-            where = self._quote(response.headers.get("Location", "elsewhere"))
-            return ScorerError(
-                f"{said}; redirects to {where!r} are not followed; set server.base_url"
+            where = self.quote(response.headers.get("Location", "elsewhere"))
+            return RefusedError(
+                f"{said}; redirects to {where!r} are not followed; set server.base_url", status
             )
         key = f"${self._settings.api_key_env} or server.api_key_file"
         misfit = "do server.scorer and server.model fit this server?"
         hints = {
             401: f"set the key in {key}",
             403: f"is the key in {key} the right one?",
-            404: "are server.base_url and server.scorer right?",
+            404: "are server.base_url, server.scorer and server.model right?",
             413: "the conversation is too large for this server: raise its limit",
         }
-        return ScorerError(f"{said}; {hints.get(status, misfit)}")
-
-    def _quote(self, text: str) -> str:
-        """What a server said, in a short line, without the key should it repeat it."""
-        return one_line(text.replace(self._key, "[key]") if self._key else text, EXCERPT)
+        return RefusedError(f"{said}; {hints.get(status, misfit)}", status)
 
     def _open_session(self) -> aiohttp.ClientSession:
         # On first use: a session needs the running loop.
@@ -173,7 +208,12 @@ class WireClient:
             self._session = None
 
 
-def _checked_address(base_url: str) -> str:
+def checked_address(base_url: str) -> str:
+    """``base_url`` without a slash at its end.
+
+    Raises:
+        ConfigError: it is no address of a server.
+    """
     try:
         parts = urlsplit(base_url)
         is_address = bool(parts.scheme in ("http", "https") and parts.hostname and parts.port != 0)
@@ -189,35 +229,6 @@ def _checked_address(base_url: str) -> str:
             "a key comes from server.api_key_env or server.api_key_file"
         )
     return base_url.rstrip("/")
-
-
-def _decode(url: str, raw: bytes, answer: type[T], quote: Quote) -> T:
-    """A server's JSON as ``answer``; an ``error`` in it is raised, whatever the status was."""
-    try:
-        if (failure := msgspec.json.decode(raw, type=_Failure).error) is not None:
-            raise ScorerError(f"{url}: the server failed: {quote(_text_of(failure))}")
-        return msgspec.json.decode(raw, type=answer)
-    except msgspec.ValidationError as error:
-        if "out of range" in str(error):
-            said = quote(str(error))
-            raise ScorerError(
-                f"{url}: {said}: not finite: the model or its number format is broken"
-            ) from None
-        raise ScorerError(
-            f"{url}: unexpected answer: {quote(str(error))}; does server.scorer fit this server?"
-        ) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        if b"NaN" in raw or b"Infinity" in raw:
-            raise ScorerError(
-                f"{url}: the answer holds NaN or Infinity: the model or its number format is broken"
-            ) from None
-        raise ScorerError(
-            f"{url}: the answer is not JSON but {_excerpt(raw, quote)!r}; is server.base_url right?"
-        ) from None
-
-
-class _Failure(msgspec.Struct):
-    error: Any = None
 
 
 def _again(error: BaseException, repeat: bool, deadline: float) -> bool:
@@ -248,17 +259,3 @@ def _retry_after(header: str | None) -> float | None:
         return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - time.time())
     except (ValueError, OverflowError):
         return None
-
-
-def _excerpt(raw: bytes, quote: Quote) -> str:
-    """What a body says, or the beginning of it."""
-    try:
-        failure = msgspec.json.decode(raw, type=_Failure).error
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        failure = None
-    return quote(_text_of(failure) if failure else raw.decode("utf-8", "replace"))
-
-
-def _text_of(failure: Any) -> str:
-    message = failure.get("message") if isinstance(failure, dict) else failure
-    return message if isinstance(message, str) else str(failure)

@@ -1,0 +1,81 @@
+"""``mindscore plan``: what a command would cost, before it is paid."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mindhooks import MindCommand
+from mindscore.cli.output import new_console, own_output, write_json
+from mindscore.cli.score import Request, prepare
+from mindscore.cli.screen import Screen
+from mindscore.cli.status import DONE, FAILED
+from mindscore.cli.tables import skipped_lines
+from mindscore.plan import Plan, make_plan
+
+
+def run_plan(request: Request) -> int:
+    """Print the plan, and return the exit status."""
+    with Screen() as screen, own_output():
+        prepared = prepare(request, screen)
+        plan = asyncio.run(make_plan(prepared.mind, prepared.tables, request.command))
+    if request.json:
+        write_json(_document(plan))
+    else:
+        _show(new_console(), plan)
+    if plan.error is None:
+        return DONE
+    screen.complain(plan.error)
+    return FAILED
+
+
+def _document(plan: Plan) -> dict[str, object]:
+    return {
+        "command": "plan",
+        "flow": plan.command,
+        "model": plan.model,
+        "memories": [
+            {"key": key, "status": "to-score" if it.status == "scored" else it.status}
+            for key, it in plan.outcomes.items()
+        ],
+        "calls": plan.calls,
+        "prompt_tokens": plan.prompt_tokens,
+        "computed_tokens": plan.computed_tokens,
+        "seconds": plan.seconds,
+        "error": plan.error,
+    }
+
+
+def _show(console: Console, plan: Plan) -> None:
+    computed, seconds = plan.computed_tokens, plan.seconds
+    table = Table(box=None, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    if plan.command != MindCommand.SCORE_FINETUNE:
+        found = Counter(it.status for it in plan.outcomes.values())
+        table.add_row("memories to score", f"{found['scored']:,}")
+    table.add_row("calls", f"{plan.calls:,}")
+    table.add_row("tokens sent", f"{plan.prompt_tokens:,}")
+    table.add_row(
+        "tokens computed", "the server does not say" if computed is None else f"{computed:,}"
+    )
+    table.add_row("time, about", "not known" if seconds is None else _duration(seconds))
+    console.print(Text(f"{plan.command} with {plan.model} would take", style="bold"))
+    console.print(table)
+    if plan.command == MindCommand.SCORE_FINETUNE:
+        console.print(Text("and what generating alternates takes, where that is set", style="dim"))
+    for line in skipped_lines(plan.outcomes):
+        console.print(line)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

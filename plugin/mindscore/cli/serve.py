@@ -1,0 +1,101 @@
+"""``mindscore serve``: the local model behind HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mindhooks import Scorer
+from mindscore.cli.status import DONE, INTERRUPTED
+from mindscore.config import ServerSettings
+from mindscore.config_file import load_configuration, read_api_key
+from mindscore.errors import UsageError
+
+GRACE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServeRequest:
+    """What was asked for on the command line."""
+
+    host: str
+    port: int
+    queue: int
+    config_file: Path | None
+    assignments: Sequence[str]
+
+
+def run_serve(request: ServeRequest) -> int:
+    """Serve until told to end; SIGTERM is a good end, Ctrl-C an interruption."""
+    from mindscore.serve.guard import is_loopback
+    from mindscore.serve.run import Address, serve
+
+    configuration = load_configuration(request.config_file, request.assignments)
+    settings = configuration.settings.server
+    key = read_api_key(settings)
+    if key is None and not is_loopback(request.host):
+        raise UsageError(
+            f"--host {request.host} can be reached from elsewhere: set a key in "
+            f"${settings.api_key_env} or server.api_key_file, or keep to 127.0.0.1"
+        )
+    scorer = _local_scorer(settings, dict(configuration.tables.get("server", {})))
+    address = Address(request.host, request.port, key, request.queue)
+
+    def ready(base_url: str) -> None:
+        sys.stdout.write(f'serving {scorer.model}: server.base_url = "{base_url}"\n')
+        sys.stdout.flush()
+
+    with _Deadline() as deadline:
+        asyncio.run(serve(scorer, address, ready, deadline.start))
+    return DONE
+
+
+class _Deadline:
+    """Ends the process some time after ``start``.
+
+    A forward of a large model cannot be stopped on its way, and nobody is left to answer.
+    """
+
+    def __init__(self) -> None:
+        self._timer: threading.Timer | None = None
+
+    def __enter__(self) -> _Deadline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def start(self, terminated: bool) -> None:
+        """From now on the process has ``GRACE_S``."""
+        self._timer = threading.Timer(GRACE_S, _leave, [terminated])
+        self._timer.daemon = True
+        self._timer.start()
+
+
+def _leave(terminated: bool) -> None:
+    if not terminated:
+        sys.stderr.write("mindscore: interrupted\n")
+        sys.stderr.flush()
+    os._exit(DONE if terminated else INTERRUPTED)
+
+
+def _local_scorer(settings: ServerSettings, table: dict[str, Any]) -> Scorer:
+    if settings.scorer == "local":
+        from mindscore.scorers.local import LocalScorer
+
+        return LocalScorer(table)
+    if settings.scorer == "toy":
+        from mindscore.scorers.toy import ToyScorer
+
+        return ToyScorer(table)
+    raise UsageError(
+        f"serve is for models in this process: server.scorer is {settings.scorer!r}, "
+        "expected 'local' or 'toy'"
+    )

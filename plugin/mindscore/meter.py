@@ -1,0 +1,158 @@
+"""A scorer in a flow's hands: its use is counted, its answers are checked, none is asked twice."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from weakref import WeakKeyDictionary
+
+from mindhooks import Registry, Scorer, WirePrompt
+from mindscore.divergence import Totals, check_answers
+from mindscore.prompts import ask_only
+
+FRESH_S = 3600
+"""A server may get another model while an agent lives: totals are shared for no longer."""
+
+Key = tuple[bytes, int]
+
+
+@dataclass(slots=True)
+class Usage:
+    """What a run has spent so far.
+
+    ``calls`` counts prompts, ``prompt_tokens`` what they hold, ``computed_tokens`` what ran through
+    the model: ``None`` once an answer has not said so.
+    """
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    computed_tokens: int | None = 0
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time since the run began."""
+        return time.monotonic() - self.started
+
+
+class KnownTotals:
+    """Totals that were measured, by what determines them: the prompt up to the response's end."""
+
+    MOST = 200_000
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.flows: set[str] = set()
+        self.pending: dict[Key, asyncio.Future[None]] = {}
+        self._totals: dict[Key, float] = {}
+
+    def get(self, key: Key) -> float | None:
+        """The total of a response, where it is known."""
+        return self._totals.get(key)
+
+    def add(self, key: Key, total: float) -> None:
+        """Keep a total; the oldest goes where there are too many."""
+        if len(self._totals) >= self.MOST:
+            del self._totals[next(iter(self._totals))]
+        self._totals[key] = total
+
+
+_shared: WeakKeyDictionary[Registry, KnownTotals] = WeakKeyDictionary()
+
+
+def shared_totals(registry: Registry, flow: str) -> KnownTotals:
+    """What the flows of one host know together.
+
+    A flow that runs again measures again: it begins anew what is shared.
+    """
+    known = _shared.get(registry)
+    if known is None or flow in known.flows or time.monotonic() - known.started > FRESH_S:
+        known = _shared[registry] = KnownTotals()
+    known.flows.add(flow)
+    return known
+
+
+class Meter:
+    """A scorer whose use is counted in ``usage`` and whose answers are checked.
+
+    What is in ``known`` is not asked again, and what another prompt is asking for is waited for.
+    """
+
+    def __init__(self, scorer: Scorer, usage: Usage, known: KnownTotals) -> None:
+        self.scorer = scorer
+        self.usage = usage
+        self._known = known
+
+    async def totals(self, prompt: WirePrompt) -> Totals:
+        """The prompt's totals by node id; without ranges that are not known, it is not sent.
+
+        Raises:
+            ScorerError: the scorer failed, or its answer does not fit what was asked.
+        """
+        known, keys = self._known, dict(zip(prompt.node_ids, _keys(prompt), strict=True))
+        found: dict[str, float] = {}
+        while True:
+            found.update((i, it) for i, key in keys.items() if (it := known.get(key)) is not None)
+            missing = {id_: key for id_, key in keys.items() if id_ not in found}
+            asking = {known.pending[key] for key in missing.values() if key in known.pending}
+            mine = {id_: key for id_, key in missing.items() if key not in known.pending}
+            if mine:
+                found.update(await self._ask(ask_only(prompt, mine), mine))
+            elif asking:
+                # Whether it fails or not: what is still missing then is asked for here.
+                await asyncio.wait(asking)
+            else:
+                return found
+
+    async def _ask(self, prompt: WirePrompt, keys: dict[str, Key]) -> Totals:
+        pending, done = self._known.pending, asyncio.get_running_loop().create_future()
+        pending.update(dict.fromkeys(keys.values(), done))
+        try:
+            totals = await self.measure(prompt)
+        finally:
+            for key in keys.values():
+                del pending[key]
+            done.set_result(None)
+        for id_, total in totals.items():
+            self._known.add(keys[id_], total)
+        return totals
+
+    async def measure(self, prompt: WirePrompt) -> Totals:
+        """The prompt's totals by node id, whatever is known of them; without ranges, not sent.
+
+        Raises:
+            ScorerError: the scorer failed, or its answer does not fit what was asked.
+        """
+        if not prompt.ranges:
+            return {}
+        usage = self.usage
+        usage.calls += 1
+        usage.prompt_tokens += len(prompt.tokens)
+        computed: int | None = None
+        try:
+            answers = await self.scorer.score([prompt])
+            computed = getattr(answers, "computed_tokens", None)
+        finally:
+            # How far a call that failed got is not known.
+            known = computed is not None and usage.computed_tokens is not None
+            usage.computed_tokens = (
+                (usage.computed_tokens or 0) + (computed or 0) if known else None
+            )
+        check_answers(getattr(self.scorer, "model", "the scorer"), [prompt], answers)
+        return {id_: it.total for id_, it in zip(prompt.node_ids, answers[0], strict=True)}
+
+
+def _keys(prompt: WirePrompt) -> Iterator[Key]:
+    """What determines each range's total: the ids up to its end, the images, and its start."""
+    digest = blake2b(digest_size=16)
+    for image in prompt.images:
+        digest.update(f"{image.mime} {len(image.data)} ".encode() + image.data)
+    done = 0
+    for start, end in prompt.ranges:
+        digest.update(array("q", prompt.tokens[done:end]).tobytes())
+        done = end
+        yield digest.copy().digest(), start

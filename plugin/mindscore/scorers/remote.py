@@ -1,0 +1,116 @@
+"""What the scorers of stock model servers share."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Struct
+
+from mindhooks import Generated, RangeScore, Scores, WirePrompt
+from mindscore.config import ServerSettings, parse_table
+from mindscore.scorers.batches import Answer, Batcher
+from mindscore.scorers.prompt_logprobs import refuse_images, scored_part
+from mindscore.scorers.tokenizer import FileTokenizer
+from mindscore.scorers.wire import WireClient, checked_address
+
+
+class Address(NamedTuple):
+    """A server's root, and the path below it of what is OpenAI-style."""
+
+    root: str
+    api: str
+
+
+def address(base_url: str) -> Address:
+    """``base_url`` taken apart; it may be given with or without the ``/v1`` at its end.
+
+    One with another path is the OpenAI-style address itself.
+
+    Raises:
+        ConfigError: it is no address of a server.
+    """
+    given = checked_address(base_url)
+    root = given.removesuffix("/v1")
+    is_bare = not urlsplit(given).path.strip("/")
+    return Address(root, "/v1" if is_bare or root != given else "")
+
+
+def client_of(settings: ServerSettings) -> WireClient:
+    """A client whose paths go behind the server's root.
+
+    Raises:
+        ConfigError: ``server.base_url`` is no address, or the API key cannot be read.
+    """
+    root = address(settings.base_url).root
+    return WireClient(msgspec.structs.replace(settings, base_url=root))
+
+
+class _Tokens(Struct):
+    tokens: list[int]
+
+
+class RemoteScorer(ABC):
+    """Scores through a ``Batcher``; each kind of server says how to ask and how to read."""
+
+    # What else is in a server's batch, and in its cache, changes the last digits.
+    noisy = True
+    self_tested = True
+    batch_size = 8
+    reuses_prefixes: bool | None = None
+
+    _text_fields: tuple[str, ...] = ("prompt",)
+    """What the text to tokenise is called."""
+
+    def __init__(self, table: Mapping[str, Any]) -> None:
+        self._settings = parse_table(table, ServerSettings, "server")
+        self._client = client_of(self._settings)
+        self.model = self._settings.model
+        file = self._settings.tokenizer
+        self._tokenizer = FileTokenizer(Path(file)) if file else None
+        self._batcher = Batcher(self._ask, size=self.batch_size, slots=self._settings.concurrency)
+
+    async def score(self, prompts: Sequence[WirePrompt]) -> list[list[RangeScore]]:
+        """Totals and values; prompts that are asked for at the same time share requests."""
+        wanted = [scored_part(prompt) for prompt in prompts if prompt.ranges]
+        for prompt in wanted:
+            refuse_images(prompt)
+        asked = [self._batcher.ask(prompt) for prompt in wanted]
+        try:
+            answers = await asyncio.gather(*asked)
+        finally:
+            for future in asked:
+                future.cancel()
+        remaining = iter(answers)
+        scores = [next(remaining).scores if prompt.ranges else [] for prompt in prompts]
+        computed = [answer.computed for answer in answers]
+        known = [tokens for tokens in computed if tokens is not None]
+        return Scores(scores, sum(known)) if len(known) == len(computed) else scores
+
+    @abstractmethod
+    async def _ask(self, prompts: Sequence[WirePrompt]) -> Sequence[Answer]:
+        """One answer per prompt, from one request where the server takes lists."""
+
+    @abstractmethod
+    async def generate(
+        self, prompt: WirePrompt, *, max_tokens: int, stop: Sequence[int]
+    ) -> Generated:
+        """Greedy, from token ids."""
+
+    async def tokenize(self, text: str) -> list[int]:
+        """By ``server.tokenizer`` where it is set, else by the server."""
+        if self._tokenizer is not None:
+            return await self._tokenizer.tokenize(text)
+        named = dict.fromkeys(self._text_fields, text)
+        body = {"model": self.model, **named, "add_special_tokens": False}
+        return (await self._client.post("/tokenize", body, _Tokens)).tokens
+
+    async def aclose(self) -> None:
+        """End what is under way and close the session."""
+        await self._batcher.aclose()
+        await self._client.aclose()

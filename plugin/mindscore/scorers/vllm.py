@@ -1,0 +1,175 @@
+"""The ``vllm`` scorer: a stock vLLM server, its log-probabilities of prompts."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from mindhooks import Generated, RangeScore, ScorerError, WirePrompt
+from mindscore.scorers.batches import Answer
+from mindscore.scorers.completions import Choice, Usage, complete, in_order
+from mindscore.scorers.prompt_logprobs import (
+    expect_entries,
+    range_scores,
+    refuse_images,
+    shares,
+    wrong_id,
+)
+from mindscore.scorers.remote import RemoteScorer
+from mindscore.scorers.vllm_rows import PATH, NoRowsError, RowsEndpoint
+from mindscore.scorers.wire import RefusedError, RetriableError
+
+log = logging.getLogger("mindscore")
+
+COMPLETIONS = "/v1/completions"
+FIRST_WITH_ROWS = (0, 32)
+"""The version from which on ``/inference/v1/generate`` scores rows of a choice."""
+
+
+class _Version(Struct):
+    version: str
+
+
+class _Entry(Struct, gc=False):
+    logprob: float
+
+
+Rows = list[dict[int, _Entry] | None]
+
+
+class _Choice(Choice):
+    prompt_logprobs: Rows | None = None
+
+
+class _Completion(Struct):
+    choices: list[_Choice]
+    usage: Usage | None = None
+
+
+class VLLMScorer(RemoteScorer):
+    """By ``/inference/v1/generate`` where the server offers it, else by ``/v1/completions``.
+
+    The former answers for the wanted tokens alone; the latter, which every vLLM has, for each
+    token of the prompt. Which it is is learnt at the first prompt and remembered.
+    """
+
+    # To score a prompt, vLLM runs all of it through the model.
+    reuses_prefixes = False
+
+    def __init__(self, table: Mapping[str, Any]) -> None:
+        super().__init__(table)
+        self._rows = RowsEndpoint(self._client, self.model, self._settings.priority)
+        self._has_rows: bool | None = None
+        self._learning = asyncio.Lock()
+
+    async def _ask(self, prompts: Sequence[WirePrompt]) -> Sequence[Answer]:
+        if not await self._offers_rows():
+            return await self._by_completions(prompts)
+        try:
+            # One prompt a request; a list of more is one from before that was known.
+            return [await self._rows.ask(prompt) for prompt in prompts]
+        except (RefusedError, NoRowsError) as error:
+            # Of the endpoint or of the prompt? Of the latter, if this is refused too.
+            answers = await self._by_completions(prompts)
+            self._go_without_rows(error)
+            return answers
+
+    def _go_without_rows(self, error: ScorerError) -> None:
+        if self._has_rows:
+            why = f"HTTP {error.status}" if isinstance(error, RefusedError) else "no rows"
+            url = f"{self._client.base_url}{PATH}"
+            log.info("%s is not offered (%s): using %s", url, why, COMPLETIONS)
+        self._has_rows = False
+        self._batcher.size = self.batch_size
+
+    async def _offers_rows(self) -> bool:
+        async with self._learning:
+            if self._has_rows is None:
+                self._has_rows = await self._is_new() and _has_numpy()
+                self._batcher.size = 1 if self._has_rows else self.batch_size
+        return self._has_rows
+
+    async def _is_new(self) -> bool:
+        try:
+            version = (await self._client.get("/version", _Version)).version
+        except ScorerError as error:
+            if isinstance(error, RetriableError) and error.status is None:
+                raise
+            # A gateway may let nothing through but /v1.
+            return False
+        number = re.match(r"v?(\d+)\.(\d+)", version)
+        return number is not None and (int(number[1]), int(number[2])) >= FIRST_WITH_ROWS
+
+    async def _by_completions(self, prompts: Sequence[WirePrompt]) -> Sequence[Answer]:
+        body = {
+            "model": self.model,
+            "prompt": [prompt.tokens for prompt in prompts],
+            "max_tokens": 1,
+            "temperature": 0,
+            "prompt_logprobs": 0,
+            # As in the settings: to vLLM too, larger is later.
+            "priority": self._settings.priority,
+        }
+        answer = await self._client.post(COMPLETIONS, body, _Completion)
+        where = f"{self._client.base_url}{COMPLETIONS}"
+        choices = in_order(where, answer.choices, len(prompts))
+        # Where usage has no details, nothing was cached: see reuses_prefixes.
+        computed = answer.usage.computed(unless_said=0) if answer.usage else None
+        parts = shares(computed, [len(prompt.tokens) for prompt in prompts])
+        answers = []
+        for number, (prompt, choice, part) in enumerate(zip(prompts, choices, parts, strict=True)):
+            field = f"{where}: choices[{number}].prompt_logprobs"
+            answers.append(Answer(_read(field, prompt, choice.prompt_logprobs), part))
+        return answers
+
+    async def generate(
+        self, prompt: WirePrompt, *, max_tokens: int, stop: Sequence[int]
+    ) -> Generated:
+        """Greedy, by ``/v1/completions``."""
+        refuse_images(prompt)
+        return await complete(
+            self._client,
+            COMPLETIONS,
+            self.model,
+            prompt.tokens,
+            max_tokens=max_tokens,
+            stop=stop,
+            more={"priority": self._settings.priority},
+        )
+
+
+def _has_numpy() -> bool:
+    return importlib.util.find_spec("numpy") is not None
+
+
+def _read(field: str, prompt: WirePrompt, rows: Rows | None) -> list[RangeScore]:
+    hint = "speculative decoding and some backends leave prompts out: start vLLM without them"
+    if rows is None:
+        raise ScorerError(
+            f"{field}: is missing: the server returns no log-probabilities of the prompt; "
+            f"{hint}, or use another scorer"
+        )
+    expect_entries(field, len(prompt.tokens), len(rows), hint)
+    try:
+        found = [row[token].logprob for token, row in zip(prompt.tokens[1:], rows[1:], strict=True)]  # type: ignore[index]
+    except (KeyError, TypeError):
+        raise _misfit(field, prompt, rows, hint) from None
+    return range_scores(lambda index: f"{field}[{index + 1}]", prompt.ranges, found, first=1)
+
+
+def _misfit(field: str, prompt: WirePrompt, rows: Rows, hint: str) -> ScorerError:
+    """What to say of the first row that is not of the prompt's token."""
+    index, row = next(
+        (index, row)
+        for index, row in enumerate(rows)
+        if index and (row is None or prompt.tokens[index] not in row)
+    )
+    if row is None:
+        return ScorerError(f"{field}[{index}]: is null: only the first may be; {hint}")
+    return wrong_id(f"{field}[{index}]", prompt.tokens[index], next(iter(row), "none"))

@@ -1,0 +1,52 @@
+"""The server as an aiohttp application."""
+
+from __future__ import annotations
+
+import logging
+
+from aiohttp import web
+
+from mindhooks import Scorer
+from mindscore.serve.answers import errors_as_json
+from mindscore.serve.endpoints import Endpoints
+from mindscore.serve.guard import guard
+
+DEFAULT_QUEUE = 64
+MOST_BYTES = 64 * 2**20
+BODY_TIMEOUT_S = 60.0
+SHUTDOWN_S = 1.0
+"""How long requests may go on once the server is to end."""
+
+
+def make_app(
+    scorer: Scorer,
+    *,
+    key: str | None = None,
+    queue_limit: int = DEFAULT_QUEUE,
+    body_timeout_s: float = BODY_TIMEOUT_S,
+) -> web.Application:
+    """The endpoints over ``scorer``, which stays the caller's to close.
+
+    Without a ``key`` it is to be served on a loopback address only.
+    """
+    app = web.Application(
+        middlewares=[errors_as_json, guard(key)],
+        client_max_size=MOST_BYTES,
+    )
+    endpoints = Endpoints(scorer, queue_limit=queue_limit, body_timeout_s=body_timeout_s)
+    app.add_routes(endpoints.routes())
+    return app
+
+
+def make_runner(app: web.Application) -> web.AppRunner:
+    """A runner that logs no request, and cancels one whose client has gone."""
+    quiet = logging.getLogger("mindscore.serve.http")
+    # aiohttp logs malformed requests with what is wrong in them: a key, it may be.
+    quiet.disabled = True
+    return web.AppRunner(
+        app,
+        access_log=None,
+        logger=quiet,
+        handler_cancellation=True,
+        shutdown_timeout=SHUTDOWN_S,
+    )

@@ -1,0 +1,154 @@
+"""What clients send: one struct per endpoint; fields that are not here are ignored."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta, Struct
+
+from mindscore.serve.answers import RefusedError
+
+T = TypeVar("T")
+
+MOST_TOKENS = 65_536
+"""More are not generated for one prompt."""
+
+DEFAULT_TOKENS = 16
+MOST_PROMPTS = 1024
+
+TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Priority = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+OwnOnly = Annotated[int, Meta(ge=0, le=1)]
+"""How many alternatives of each token: its own logprob is all there is."""
+
+
+class ScoreRequest(Struct):
+    """``POST /v1/score``."""
+
+    prompt: list[TokenId]
+    score_ranges: list[tuple[int, int]]
+    model: str | None = None
+    priority: Priority | None = None
+    multi_modal_data: Any = None
+
+    def check(self) -> None:
+        """Refuse images, and ranges that are not spans with something before them."""
+        _refuse_images(self.multi_modal_data)
+        length = len(self.prompt)
+        for number, (start, end) in enumerate(self.score_ranges):
+            if not 1 <= start < end <= length:
+                raise RefusedError(
+                    400,
+                    f"[{start}, {end}] is no range of 1 to {length}, the prompt's tokens that "
+                    "something precedes",
+                    param=f"score_ranges[{number}]",
+                )
+
+
+class CompletionRequest(Struct):
+    """``POST /v1/completions``."""
+
+    prompt: str | list[str | TokenId | list[TokenId]]
+    model: str | None = None
+    max_tokens: Annotated[int, Meta(ge=0, le=MOST_TOKENS)] | None = None
+    temperature: float | None = None
+    echo: bool | None = None
+    logprobs: OwnOnly | None = None
+    prompt_logprobs: OwnOnly | None = None
+    stop_token_ids: list[TokenId] | None = None
+    return_token_ids: bool | None = None
+    return_tokens_as_token_ids: bool | None = None
+    priority: Priority | None = None
+    # What would change the answer, and is not to be had.
+    n: int | None = None
+    best_of: int | None = None
+    stream: bool | None = None
+    stop: str | list[str] | None = None
+    suffix: str | None = None
+    multi_modal_data: Any = None
+
+    def check(self) -> None:
+        """Refuse what this server does not do, rather than answer something else."""
+        _refuse_images(self.multi_modal_data)
+        if self.temperature:
+            raise RefusedError(400, "only greedy: expected 0 or none", param="temperature")
+        if self.max_tokens == 0 and not self.echo:
+            raise RefusedError(
+                400, "max_tokens must be at least 1, got 0 (without echo)", param="max_tokens"
+            )
+        for name in ("n", "best_of"):
+            if getattr(self, name) not in (None, 1):
+                raise RefusedError(400, "only greedy: expected 1 or none", param=name)
+        for name in ("stream", "stop", "suffix"):
+            if getattr(self, name):
+                raise RefusedError(400, "this server does not do that", param=name)
+
+    def prompts(self) -> list[str | list[int]]:
+        """One or several prompts, all texts or all token ids, none empty."""
+        given: Any = self.prompt
+        if isinstance(given, str) or (given and all(isinstance(it, int) for it in given)):
+            given = [given]
+        kinds = {type(it) for it in given}
+        if len(kinds) != 1 or not all(given):
+            raise RefusedError(
+                400,
+                "expected one or several prompts, texts or token ids, not empty",
+                param="prompt",
+            )
+        if len(given) > MOST_PROMPTS:
+            raise RefusedError(400, f"at most {MOST_PROMPTS} prompts", param="prompt")
+        prompts: list[str | list[int]] = given
+        return prompts
+
+    @property
+    def most_tokens(self) -> int:
+        """How many tokens to generate at most."""
+        return DEFAULT_TOKENS if self.max_tokens is None else self.max_tokens
+
+
+def _refuse_images(data: object) -> None:
+    if data:
+        raise RefusedError(400, "this server takes no images", param="multi_modal_data")
+
+
+class TokenizeRequest(Struct):
+    """``POST /tokenize``."""
+
+    prompt: str
+    model: str | None = None
+
+
+class DetokenizeRequest(Struct):
+    """``POST /detokenize``."""
+
+    tokens: list[TokenId]
+    model: str | None = None
+
+
+async def read_request(request: web.Request, kind: type[T], limit_s: float) -> T:
+    """The body as ``kind``.
+
+    Raises:
+        RefusedError: it is not JSON, not of that shape, or did not arrive in time.
+    """
+    if request.content_type != "application/json":
+        # A web page cannot send this type to another server unasked.
+        raise RefusedError(415, "expected Content-Type: application/json")
+    try:
+        async with asyncio.timeout(limit_s):
+            raw = await request.read()
+    except TimeoutError:
+        raise RefusedError(408, f"the body did not arrive within {limit_s:g} s") from None
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except msgspec.ValidationError as error:
+        at = re.search(r" - at `\$\.?(.*)`$", str(error))
+        missing = re.search(r"missing required field `(\w+)`", str(error))
+        param = at[1] if at else missing[1] if missing else None
+        raise RefusedError(400, str(error), param=param) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise RefusedError(400, "the body is not JSON") from None

@@ -1,0 +1,93 @@
+"""Serves a scorer until the process is told to end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from mindhooks import Scorer
+from mindscore.errors import UsageError
+from mindscore.serve.app import make_app, make_runner
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen, whom to serve, and how many may wait."""
+
+    host: str
+    port: int
+    key: str | None
+    queue_limit: int
+
+
+async def serve(
+    scorer: Scorer,
+    address: Address,
+    ready: Callable[[str], None],
+    ending: Callable[[bool], None],
+) -> None:
+    """Serve until SIGTERM or cancelled.
+
+    ``ready`` is told the address once requests are answered; ``ending`` when it is to end:
+    with true by SIGTERM, with false by a cancellation.
+
+    Raises:
+        ScorerError: the model cannot be loaded.
+        UsageError: nobody can listen there.
+    """
+    terminated = asyncio.Event()
+    # Where there is no SIGTERM, there is Ctrl-C.
+    with suppress(NotImplementedError):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminated.set)
+    serving = asyncio.create_task(_serve(scorer, address, ready))
+    ended = asyncio.create_task(terminated.wait())
+    try:
+        await asyncio.wait({serving, ended}, return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            serving.result()
+    finally:
+        if not serving.done():
+            ending(terminated.is_set())
+        for task in (serving, ended):
+            task.cancel()
+        # How they end has been told, or does not matter any more.
+        await asyncio.gather(serving, ended, return_exceptions=True)
+
+
+async def _serve(scorer: Scorer, address: Address, ready: Callable[[str], None]) -> None:
+    async with aclosing(scorer):
+        # Loads the model: one that cannot be loaded is to be known of now.
+        await scorer.tokenize("")
+        app = make_app(scorer, key=address.key, queue_limit=address.queue_limit)
+        runner = make_runner(app)
+        try:
+            await runner.setup()
+            await _listen(runner, address)
+            # Of a name that has several addresses, with port 0 each has a port of its own.
+            ready(f"http://{_authority(*runner.addresses[0][:2])}/v1")
+            await asyncio.Event().wait()
+        finally:
+            await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, address: Address) -> None:
+    try:
+        await web.TCPSite(runner, address.host, address.port).start()
+    except (OSError, UnicodeError) as error:
+        where = _authority(address.host, address.port)
+        number = getattr(error, "errno", None) or 0
+        # Of a name that is not known, the number is none of the system's.
+        why = os.strerror(number) if number > 0 else str(error)
+        raise UsageError(f"cannot listen on {where}: {why}; choose another --host or --port") from (
+            error
+        )
+
+
+def _authority(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
