@@ -23,6 +23,7 @@ from mindhooks import Context, Image, Node, Part, Registry, Role, ScorerError
 from mindhooks.testing import Heard, StubMind
 from mindscore.config import StoreSettings
 from mindscore.scorers.toy import ToyScorer
+from mindscore.selftest import passed
 from mindscore.store import Store
 
 # -- a model server, a tokenizer ------------------------------------------------------------------
@@ -151,6 +152,12 @@ class ScoreServer:
 
     def _run(self, coroutine):
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
+
+
+@pytest.fixture(autouse=True)
+def _no_server_was_tested(monkeypatch):
+    """Ports are used again: what passed in one test is another server in the next."""
+    monkeypatch.setattr(passed, "_passed", {})
 
 
 @pytest.fixture

@@ -123,7 +123,7 @@ async def test_with_and_without_are_asked_of_the_same_scorer_for_the_same_respon
     await divergences(talk, "k", probe)
     with_, without = probe.asked
     assert with_.node_ids == without.node_ids == ("c2", "c4")
-    for prompt, length in ((with_, 1 + 1 + 4 + 1 + 4), (without, 1 + 4 + 1 + 4)):
+    for prompt, length in ((with_, 1 + 1 + 4 + 1 + 3), (without, 1 + 4 + 1 + 3)):
         assert len(prompt.tokens) == length
         assert [prompt.tokens[start:end] for start, end in prompt.ranges] == [(4, 7), (6, 7)]
 

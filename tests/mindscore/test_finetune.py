@@ -81,7 +81,8 @@ async def test_a_run_in_flight_is_aborted_and_a_fresh_one_started(two, host, pro
         assert it.registry.dispatch(FINETUNE) == {"finetune-scoring": Trigger.RESTARTED}
         probe.go.set()
         await it.registry.wait_idle()
-        assert len(probe.asked) == 4
+        # The aborted run's baseline, and both prompts of the fresh one.
+        assert len(probe.asked) == 3
         assert [candidate.node_id for candidate in it.heard.candidates] == ["c1", "c3"]
         assert it.state.finetune_candidates == it.heard.candidates
         assert it.state.finetune_last_run.error is None
@@ -138,9 +139,35 @@ async def test_with_all_memories_and_with_none_it_takes_2_scoring_calls(say, hos
         await it.run(FINETUNE)
         assert it.state.finetune_last_run.calls == 2
     with_, bare = probe.asked
-    assert with_.tokens == (11, 4, 6, 12, 101, 8, 2, 3, 21, 1, 7, 22)
-    assert bare.tokens == (11, 12, 100, 8, 21, 1, 7, 22)
+    assert with_.tokens == (11, 4, 6, 12, 101, 8, 2, 3, 21, 1, 7)
+    assert bare.tokens == (11, 12, 100, 8, 21, 1, 7)
     assert with_.node_ids == bare.node_ids == ("c4",)
+
+
+async def test_the_bare_prompt_is_not_sent_before_the_other_one_is_answered(two, host, probe):
+    probe.waits = lambda prompt: True
+    async with host(two, "probe", finetune=WHOLE) as it:
+        it.registry.dispatch(FINETUNE)
+        await probe.waiting.wait()
+        for _ in range(30):
+            await asyncio.sleep(0)
+        assert [prompt.tokens[:2] for prompt in probe.asked] == [(1, 2)]
+        probe.go.set()
+        await it.registry.wait_idle()
+    assert [prompt.tokens[:2] for prompt in probe.asked] == [(1, 2), (9, 21)]
+
+
+async def test_responses_before_the_first_memory_are_not_asked_for(say, host, probe):
+    talk = say.talk(
+        say.user(9), say.reply(1), say.memory("k", 1), say.reply(1), say.user(9), say.silent()
+    )
+    async with host(talk, "probe", finetune={**WHOLE, "threshold": 0.0}) as it:
+        await it.run(FINETUNE)
+    assert [prompt.node_ids for prompt in probe.asked] == [("c3",)] * 2
+    assert [prompt.tokens[-2:] for prompt in probe.asked] == [(1, 7)] * 2
+    found = [(candidate.node_id, candidate.divergence) for candidate in it.heard.candidates]
+    assert found[1] == ("c1", 0.0)
+    assert found[0][1] > 0
 
 
 @pytest.mark.parametrize(
@@ -522,7 +549,8 @@ async def test_there_are_stats_when_the_scorer_fails(two, host, probe):
         stats = it.state.finetune_last_run
     assert stats.error == "the probe refuses"
     assert (stats.responses_considered, stats.above_threshold, stats.threshold) == (2, 0, 2.0)
-    assert stats.calls == 2
+    # Once the prompt with all memories has failed, nothing is left to compare with.
+    assert stats.calls == len(probe.asked) == 1
     assert it.heard.candidates == []
     assert it.mind.open_activities == 0
 

@@ -32,12 +32,13 @@ async def test_there_is_one_baseline_and_one_prompt_for_each_memory(two, host, p
     async with host(two, "probe") as it:
         assert await it.run(FULL) == {"memory-scoring": Trigger.STARTED}
         stats = it.state.memory_last_run
-    baseline, without_a, without_b = [prompt.tokens for prompt in probe.asked]
-    assert baseline == (1, 9, 21, 1, 2, 7, 22, 2, 9, 21, 1, 2, 7, 22)
+    # The last memory first; nothing after the end of the last response.
+    baseline, without_b, without_a = [prompt.tokens for prompt in probe.asked]
+    assert baseline == (1, 9, 21, 1, 2, 7, 22, 2, 9, 21, 1, 2, 7)
     assert without_a == baseline[1:]
     assert without_b == (*baseline[:7], *baseline[8:])
     assert stats.calls == 3
-    assert stats.prompt_tokens == stats.computed_tokens == 14 + 13 + 13
+    assert stats.prompt_tokens == stats.computed_tokens == 13 + 12 + 12
 
 
 async def test_the_window_is_the_whole_conversation_whatever_the_settings_say(two, host, probe):
@@ -52,10 +53,11 @@ async def test_the_window_is_the_whole_conversation_whatever_the_settings_say(tw
 async def test_a_response_before_the_memory_has_0_for_both_and_is_not_asked_for(two, host, probe):
     async with host(two, "probe") as it:
         await it.run(FULL)
-    row_of_b = it.heard.scores[1]
+    row_of_b = it.heard.scores[0]
+    assert row_of_b.key == "b"
     assert (row_of_b.divergences[0].divergence, row_of_b.divergences[0].signed) == (0.0, 0.0)
     assert row_of_b.divergences[1].divergence > 0
-    assert [prompt.node_ids for prompt in probe.asked] == [("c1", "c4"), ("c1", "c4"), ("c4",)]
+    assert [prompt.node_ids for prompt in probe.asked] == [("c1", "c4"), ("c4",), ("c1", "c4")]
 
 
 async def test_the_baseline_is_not_asked_for_responses_before_every_memory(say, host, probe):
@@ -135,7 +137,7 @@ async def test_there_is_one_score_for_each_memory_its_largest_divergence_with_it
 ):
     async with host(two) as it:
         await it.run(FULL)
-    assert [(score.key, score.mode) for score in it.heard.scores] == [("a", "full"), ("b", "full")]
+    assert [(score.key, score.mode) for score in it.heard.scores] == [("b", "full"), ("a", "full")]
     for score in it.heard.scores:
         expected = naive(two).row(range(5), {score.key})
         assert [(it.entry_idx, it.node_id) for it in score.divergences] == [(1, "c1"), (4, "c4")]
@@ -152,7 +154,8 @@ async def test_values_above_min_divergence_are_set_and_others_removed(two, host)
             "other": {"a": 9.0},
         }
         await it.run(FULL)
-    a, b = [[it.divergence for it in score.divergences] for score in it.heard.scores]
+    rows = {it.key: [cell.divergence for cell in it.divergences] for it in it.heard.scores}
+    a, b = rows["a"], rows["b"]
     assert b[0] == 0.0
     assert it.state.response_scores == {
         "c1": {"a": a[0], "gone": 1.0},
@@ -185,7 +188,7 @@ async def test_a_row_is_on_the_screen_before_its_score_is_heard_of(two, host):
     async with host(two) as it:
         it.registry.register(listener)
         await it.run(FULL)
-    assert listener.columns == [("a", ["a"]), ("b", ["a", "b"])]
+    assert listener.columns == [("b", ["b"]), ("a", ["a", "b"])]
 
 
 async def test_the_screen_is_woken_after_each_row(two, host):
@@ -198,7 +201,7 @@ async def test_the_screen_is_woken_after_each_row(two, host):
 
         it.mind.changed = changed
         await it.run(FULL)
-    assert seen == [(True, []), (True, ["a"]), (True, ["a", "b"]), (False, ["a", "b"])]
+    assert seen == [(True, []), (True, ["b"]), (True, ["a", "b"]), (False, ["a", "b"])]
 
 
 async def test_a_failed_row_leaves_what_was_there_and_the_others_go_on(two, host, probe):
@@ -253,6 +256,8 @@ def test_any_matrix_is_the_naive_one(host, talks, naive, data, least):
     rows = {key: plain.row(everything, {key}) for key in keys}
     assert {score.key: score.mode for score in it.heard.scores} == dict.fromkeys(keys, "full")
     assert len(it.heard.scores) == len(keys)
+    turns = [plain.positions()[score.key] for score in it.heard.scores]
+    assert turns == sorted(turns, reverse=True)
     expected_screen = {}
     for score in it.heard.scores:
         row = rows[score.key]
@@ -332,8 +337,8 @@ async def test_the_activity_line_says_baseline_and_then_each_memory_with_done_an
         await it.run(FULL)
     assert it.lines == [
         ("scoring: baseline", 0, 2),
-        ("scoring: 1/2 a", 1, 2),
-        ("scoring: 2/2 b", 2, 2),
+        ("scoring: 1/2 b", 1, 2),
+        ("scoring: 2/2 a", 2, 2),
     ]
     assert it.mind.open_activities == 0
 

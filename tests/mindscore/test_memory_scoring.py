@@ -204,8 +204,8 @@ async def test_the_prompt_is_system_identity_and_the_window_and_nothing_earlier(
     async with host(talk, "probe", memory={**ALL, "response_window": 1}) as it:
         await it.run(SCORE)
     with_, without = probe.asked
-    assert with_.tokens == (11, 12, 3, 4, 21, 3, 7, 22)
-    assert without.tokens == (11, 12, 4, 21, 3, 7, 22)
+    assert with_.tokens == (11, 12, 3, 4, 21, 3, 7)
+    assert without.tokens == (11, 12, 4, 21, 3, 7)
     assert with_.node_ids == without.node_ids == ("c4",)
 
 
@@ -241,8 +241,8 @@ async def test_every_node_and_part_bearing_the_key_is_removed(say, host, probe):
     async with host(talk, "probe", memory=ALL, plugins=only) as it:
         await it.run(SCORE)
     with_, without = probe.asked
-    assert with_.tokens == (6, 8, 1, 102, 2, 3, 4, 21, 1, 7, 22, 5, 21, 5, 7, 22)
-    assert without.tokens == (8, 101, 3, 4, 21, 1, 7, 22, 21, 5, 7, 22)
+    assert with_.tokens == (6, 8, 1, 102, 2, 3, 4, 21, 1, 7, 22, 5, 21, 5, 7)
+    assert without.tokens == (8, 101, 3, 4, 21, 1, 7, 22, 21, 5, 7)
 
 
 async def test_a_score_is_heard_of_as_soon_as_it_is_known(three, host, probe):
@@ -525,19 +525,58 @@ async def test_the_activity_line_is_gone_after_a_run_that_failed(three, host, pr
     assert it.lines[-1] == ("scoring: 3/3 c", 3, 3)
 
 
-async def test_no_more_than_concurrency_memories_are_scored_at_once(three, host, probe):
+@pytest.mark.parametrize(
+    ("concurrency", "batch_size", "at_once"), [(1, 1, 1), (2, 1, 2), (1, 2, 2), (2, 2, 3)]
+)
+async def test_the_baseline_is_asked_for_alone_then_as_many_ablations_as_go_to_the_server_at_once(
+    three, host, probe, concurrency, batch_size, at_once
+):
+    async def settled():
+        for _ in range(30):
+            await asyncio.sleep(0)
+        return [prompt.tokens[:3] for prompt in probe.asked]
+
     probe.waits = lambda prompt: True
-    server = {"concurrency": 2}
+    probe.batch_size = batch_size
+    server = {"concurrency": concurrency}
     async with host(three, "probe", memory=ALL, server=server) as it:
         it.registry.dispatch(SCORE)
         await probe.waiting.wait()
-        for _ in range(30):
-            await asyncio.sleep(0)
-        # Each asks for its prompts with and without at once.
-        assert len(probe.asked) == 4
+        assert await settled() == [(1, 2, 3)]
+        # Those that come now wait again; the baseline, for which all wait, is answered.
+        answered, probe.go = probe.go, asyncio.Event()
+        answered.set()
+        without = [(2, 3, 9), (1, 3, 9), (1, 2, 9)]
+        assert await settled() == [(1, 2, 3), *without[:at_once]]
         probe.go.set()
         await it.registry.wait_idle()
-        assert len(probe.asked) == 6
+        assert await settled() == [(1, 2, 3), *without]
+        assert it.outcomes == dict.fromkeys("abc", "scored")
+
+
+async def test_each_window_has_a_baseline_of_its_own_for_all_its_memories(say, host, probe):
+    talk = say.talk(
+        say.memory("a", 1),
+        say.memory("b", 2),
+        say.user(9),
+        say.reply(1),
+        say.memory("c", 3),
+        say.user(9),
+        say.reply(2),
+        identity=[say.memory("i", 4)],
+    )
+    async with host(talk, "probe", memory=ALL, server={"concurrency": 1}) as it:
+        await it.run(SCORE)
+        assert it.outcomes == dict.fromkeys("iabc", "scored")
+    # i and a have one window, which without a is that of b: 3 windows, 4 memories, 6 prompts.
+    assert [(prompt.tokens, prompt.node_ids) for prompt in probe.asked] == [
+        ((4, 1, 2, 9, 21, 1, 7, 22, 3, 9, 21, 2, 7), ("c3", "c6")),
+        ((1, 2, 9, 21, 1, 7, 22, 3, 9, 21, 2, 7), ("c3", "c6")),
+        ((4, 2, 9, 21, 1, 7, 22, 3, 9, 21, 2, 7), ("c3", "c6")),
+        ((4, 9, 21, 1, 7, 22, 3, 9, 21, 2, 7), ("c3", "c6")),
+        ((4, 3, 9, 21, 2, 7), ("c6",)),
+        ((4, 9, 21, 2, 7), ("c6",)),
+    ]
 
 
 # -- settings, stats ------------------------------------------------------------------------------
@@ -563,7 +602,7 @@ async def test_the_stats_say_what_was_sent_and_computed(three, host, probe):
     async with host(three, "probe", memory=ALL) as it:
         await it.run(SCORE)
         stats = it.state.memory_last_run
-    assert stats.calls == len(probe.asked) == 6
+    assert stats.calls == len(probe.asked) == 4
     tokens = sum(len(prompt.tokens) for prompt in probe.asked)
     assert (stats.prompt_tokens, stats.computed_tokens) == (tokens, tokens)
     assert stats.seconds > 0
@@ -580,7 +619,7 @@ async def test_fewer_tokens_may_be_computed_than_sent(three, host, probe, monkey
     async with host(three, "probe", memory=ALL) as it:
         await it.run(SCORE)
         stats = it.state.memory_last_run
-    assert stats.computed_tokens == 30 < stats.prompt_tokens
+    assert stats.computed_tokens == 40 < stats.prompt_tokens
 
 
 async def test_computed_tokens_are_none_where_the_scorer_does_not_say(

@@ -38,9 +38,17 @@ def test_a_prompt_is_the_windows_cut_after_the_last_response_asked_for(talks, da
 
 
 def test_images_after_the_last_response_asked_for_are_not_sent(say):
-    talk = say.talk(say.memory("k", 3), say.reply(3), say.plain("user", 5), say.reply(4))
+    talk = say.talk(
+        say.memory("k", 3, images=("before.png",)),
+        say.reply(3),
+        say.user(5, images=("after.png",)),
+        say.reply(4),
+    )
     context = talk.context()
     asked = sorted(affected(context, whole(context), just("k")))
-    assert len(asked) == 2
-    first = prompt_for(context, whole(context), nothing, asked[:1])
-    assert len(first.tokens) < len(prompt_for(context, whole(context), nothing, asked).tokens)
+    assert asked == ["c1", "c3"]
+    first, both = (prompt_for(context, whole(context), nothing, asked[:n]) for n in (1, 2))
+    assert first.tokens == (3, 21, 3, 7)
+    assert both.tokens == (3, 21, 3, 7, 22, 5, 21, 4, 7)
+    assert [image.data for image in first.images] == [b"before.png"]
+    assert [image.data for image in both.images] == [b"before.png", b"after.png"]

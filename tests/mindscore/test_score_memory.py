@@ -41,7 +41,7 @@ async def test_the_window_ends_with_the_response_window_th_assistant_node(twice,
     found = await mindscore.score_memory(twice.context(), "k", probe, response_window=1)
     [[_, _, signed]] = naive(twice).measured("k", 1)
     assert found == pytest.approx(signed, abs=1e-9)
-    assert [prompt.tokens for prompt in probe.asked] == [(1, 21, 1, 7, 22), (21, 1, 7, 22)]
+    assert [prompt.tokens for prompt in probe.asked] == [(1, 21, 1, 7), (21, 1, 7)]
 
 
 @pytest.mark.parametrize("key", ["missing", ""])

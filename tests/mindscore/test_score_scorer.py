@@ -516,9 +516,19 @@ async def test_tokenising_is_the_tokenizer_files(scorer, score_server, tokenizer
     assert score_server.requests == []
 
 
-async def test_tokenising_without_a_tokenizer_file_is_an_error_that_names_the_setting(
-    scorer, score_server
-):
+async def test_without_a_tokenizer_file_a_server_that_tokenises_is_asked(scorer, score_server):
+    score_server.script({"count": 2, "tokens": [5, 6]})
+
+    async with scorer() as it:
+        assert await it.tokenize("text") == [5, 6]
+
+    [request] = score_server.requests
+    assert (request.path, request.body) == ("/tokenize", {"prompt": "text"})
+
+
+async def test_where_nobody_tokenises_the_error_names_the_setting(scorer, score_server):
+    score_server.script(score_server.reply(b"", status=404))
+
     async with scorer() as it:
         with pytest.raises(ScorerError) as caught:
             await it.tokenize("text")
@@ -527,7 +537,6 @@ async def test_tokenising_without_a_tokenizer_file_is_an_error_that_names_the_se
     assert "server.tokenizer" in text
     assert "tokenizer.json" in text
     assert len(text.splitlines()) == 1
-    assert score_server.requests == []
 
 
 async def test_a_tokenizer_file_that_is_missing_is_an_error_of_tokenising_alone(
@@ -569,3 +578,15 @@ async def test_closing_twice_is_fine(scorer, score_server):
         await it.score([PROMPT])
         await it.aclose()
         await it.aclose()
+
+
+async def test_a_server_that_says_what_it_had_cached_says_what_it_computed(scorer, score_server):
+    usage = {"prompt_tokens": 3, "prompt_tokens_details": {"cached_tokens": 2}}
+    score_server.script({**SCORES, "usage": usage}, {**SCORES, "usage": usage}, SCORES)
+
+    async with scorer() as it:
+        both = await it.score([PROMPT, PROMPT])
+        silent = await it.score([PROMPT])
+
+    assert both.computed_tokens == 2
+    assert getattr(silent, "computed_tokens", None) is None

@@ -395,7 +395,7 @@ SETTINGS = ServerSettings(scorer="vllm", base_url="http://secret-host:8000/v1", 
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where it is remembered, in a folder of the test's own; the process knows none."""
-    monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / "cache" / name)
+    monkeypatch.setattr(platformdirs, "user_data_path", lambda name: tmp_path / "cache" / name)
     monkeypatch.setattr(passed, "_passed", {})
     return tmp_path / "cache" / "mindscore" / "self-tests.json"
 
@@ -459,6 +459,12 @@ async def test_a_failed_test_is_not_remembered(file: Path) -> None:
 async def test_a_test_of_text_with_nothing_in_it_is_not_remembered(file: Path) -> None:
     assert await is_tested(tokens=[5] * 100)
     assert await is_tested(tokens=[5] * 100)
+    assert not file.exists()
+
+
+async def test_a_test_of_little_text_is_not_remembered(file: Path) -> None:
+    assert await is_tested(tokens=TOKENS[:32])
+    assert await is_tested(tokens=TOKENS[:32])
     assert not file.exists()
 
 

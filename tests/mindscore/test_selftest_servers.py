@@ -114,7 +114,7 @@ async def test_lists_that_are_answered_in_another_order_are_found(concurrency: i
 async def test_a_server_that_passed_is_asked_nothing_the_next_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / name)
+    monkeypatch.setattr(platformdirs, "user_data_path", lambda name: tmp_path / name)
     monkeypatch.setattr(passed, "_passed", {})
     monkeypatch.setattr(SGLangScorer, "self_tested", True, raising=False)
     with SGLangImitation() as server:

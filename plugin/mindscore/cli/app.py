@@ -51,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     logging.getLogger("mindhooks").setLevel(logging.DEBUG if debug else logging.INFO)
+    logging.getLogger("mindscore").setLevel(logging.DEBUG if debug else logging.WARNING)
     try:
         status = app([it for it in arguments if it != "--debug"], standalone_mode=False)
         # Some versions of typer turn the interrupt into its status themselves.

@@ -13,9 +13,11 @@ from rich.text import Text
 from mindhooks import Activity
 from mindscore.text import printable
 
+LOGGERS = ("mindhooks", "mindscore")
+
 
 class Screen(logging.Handler):
-    """Shows activities as a progress bar, and what the logger ``mindhooks`` says as lines."""
+    """Shows activities as a progress bar, and what our loggers say as lines."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +33,8 @@ class Screen(logging.Handler):
         )
 
     def __enter__(self) -> Screen:
-        logging.getLogger("mindhooks").addHandler(self)
+        for name in LOGGERS:
+            logging.getLogger(name).addHandler(self)
         self._progress.start()
         return self
 
@@ -42,7 +45,8 @@ class Screen(logging.Handler):
         traceback: TracebackType | None,
     ) -> None:
         self._progress.stop()
-        logging.getLogger("mindhooks").removeHandler(self)
+        for name in LOGGERS:
+            logging.getLogger(name).removeHandler(self)
 
     def activity(self, message: str) -> Activity:
         """An activity shown as one line of progress."""

@@ -13,6 +13,7 @@ from mindhooks import Generated, RangeScore, ScorerError, WirePrompt
 from mindscore.config import ServerSettings, parse_table
 from mindscore.scorers.openai import OpenAIScorer
 from mindscore.scorers.remote import RemoteScorer, address, client_of
+from mindscore.scorers.score import ScoreScorer
 from mindscore.scorers.sglang import SGLangScorer
 from mindscore.scorers.vllm import VLLMScorer
 from mindscore.scorers.wire import RefusedError, RetriableError, WireClient
@@ -20,7 +21,13 @@ from mindscore.scorers.wire import RefusedError, RetriableError, WireClient
 log = logging.getLogger("mindscore")
 _Answer = TypeVar("_Answer")
 
-_OWNERS: dict[str | None, type[RemoteScorer]] = {"vllm": VLLMScorer, "sglang": SGLangScorer}
+Kind = type[RemoteScorer] | type[ScoreScorer]
+
+_OWNERS: dict[str | None, Kind] = {
+    "mindscore": ScoreScorer,
+    "sglang": SGLangScorer,
+    "vllm": VLLMScorer,
+}
 
 
 class _Model(Struct):
@@ -48,7 +55,7 @@ _SIGNS: tuple[tuple[str, type[Struct], type[RemoteScorer]], ...] = (
 
 
 class AutoScorer:
-    """The ``vllm``, ``sglang`` or ``openai`` scorer, whichever the server answers as."""
+    """The scorer for whatever the server answers as."""
 
     self_tested = True
 
@@ -58,7 +65,7 @@ class AutoScorer:
         # Made here, so that what is wrong with the settings is told here.
         self._probe = Probe(self._settings)
         self.model = self._settings.model
-        self._found: RemoteScorer | None = None
+        self._found: RemoteScorer | ScoreScorer | None = None
         self._finding = asyncio.Lock()
 
     @property
@@ -68,13 +75,13 @@ class AutoScorer:
 
     @property
     def batch_size(self) -> int:
-        """As of what was found: the same of each."""
-        return self._found.batch_size if self._found else RemoteScorer.batch_size
+        """As of what was found."""
+        return getattr(self._found, "batch_size", 1) if self._found else RemoteScorer.batch_size
 
     @property
     def reuses_prefixes(self) -> bool | None:
         """As of what was found; ``None``, not known, before that."""
-        return self._found.reuses_prefixes if self._found else None
+        return getattr(self._found, "reuses_prefixes", None)
 
     async def score(self, prompts: Sequence[WirePrompt]) -> list[list[RangeScore]]:
         """Totals and values, from the scorer that was found."""
@@ -98,10 +105,14 @@ class AutoScorer:
         if self._found is not None:
             await self._found.aclose()
 
-    async def _scorer(self) -> RemoteScorer:
+    async def _scorer(self) -> RemoteScorer | ScoreScorer:
         async with self._finding:
             if self._found is None:
-                self._found = (await self._probe.find())(self._table)
+                kind = await self._probe.find()
+                # The original protocol knows one address only; the others take it apart.
+                own = address(self._settings.base_url)
+                more = {"base_url": own.root + own.api} if kind is ScoreScorer else {}
+                self._found = kind({**self._table, **more})
         return self._found
 
 
@@ -112,7 +123,7 @@ class Probe:
         self._client: WireClient = client_of(settings)
         self._models = address(settings.base_url).api + "/models"
 
-    async def find(self) -> type[RemoteScorer]:
+    async def find(self) -> Kind:
         """The scorer for the server.
 
         Raises:
@@ -138,7 +149,7 @@ class Probe:
         """Close the session."""
         await self._client.aclose()
 
-    def _told(self, scorer: type[RemoteScorer], path: str) -> type[RemoteScorer]:
+    def _told(self, scorer: Kind, path: str) -> Kind:
         log.info("%s: using %s, by what %s answers", self._client.base_url, scorer.__name__, path)
         return scorer
 

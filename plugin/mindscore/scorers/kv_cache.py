@@ -86,9 +86,10 @@ class PrefixCaches:
         """A cache of the first ``length`` tokens of ``cache``, which stays as it is."""
         copied = self._empty()
         for own, theirs in zip(copied.layers, cache.layers, strict=True):
-            own.lazy_initialization(theirs.keys, theirs.values)
             own.keys = theirs.keys[..., :length, :]
             own.values = theirs.values[..., :length, :]
+            own.dtype, own.device = own.keys.dtype, own.keys.device
+            own.is_initialized = True
         return copied
 
     def clear(self) -> None:

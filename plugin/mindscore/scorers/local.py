@@ -26,7 +26,13 @@ class LocalScorer:
         self.noisy = self._settings.dtype != "float32"
         self.reuses_prefixes = self._settings.cache_mb > 0
         self._loaded: LocalModel | None = None
+        self._loading = asyncio.Lock()
         self._turn = asyncio.Lock()
+
+    @property
+    def context_length(self) -> int | None:
+        """How many tokens the model reads; ``None`` where it does not say, or is not loaded."""
+        return self._loaded.context_length if self._loaded else None
 
     async def score(self, prompts: Sequence[WirePrompt]) -> list[list[RangeScore]]:
         """Totals and values; logits are computed for the responses' rows only.
@@ -53,15 +59,11 @@ class LocalScorer:
 
     async def tokenize(self, text: str) -> list[int]:
         """By the model's own tokenizer."""
-        async with self._turn:
-            loaded = await self._load()
-        return await in_thread(loaded.encode, text)
+        return await in_thread((await self._load()).encode, text)
 
     async def detokenize(self, ids: Sequence[int]) -> str:
         """The text of ``ids``, special tokens included."""
-        async with self._turn:
-            loaded = await self._load()
-        return await in_thread(loaded.decode, ids)
+        return await in_thread((await self._load()).decode, ids)
 
     async def aclose(self) -> None:
         """Let go of the model's memory."""
@@ -69,9 +71,10 @@ class LocalScorer:
             self._loaded = None
 
     async def _load(self) -> LocalModel:
-        if self._loaded is None:
-            self._loaded = await in_thread(_load, self._settings)
-        return self._loaded
+        async with self._loading:
+            if self._loaded is None:
+                self._loaded = await in_thread(_load, self._settings)
+            return self._loaded
 
 
 async def _stoppable(work: Callable[..., T], *arguments: Any) -> T:
@@ -83,6 +86,8 @@ async def _stoppable(work: Callable[..., T], *arguments: Any) -> T:
     finally:
         stopped.set()
         await asyncio.wait({working})
+        # Nobody waits any more for what stopping raised.
+        working.exception()
 
 
 def _load(settings: ServerSettings) -> LocalModel:

@@ -14,6 +14,7 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mindhooks import Generated, RangeScore, ScorerError, WirePrompt
+from mindscore.scorers import attention
 from mindscore.scorers.kv_cache import Computed, PrefixCaches
 
 STRETCH = 1024
@@ -21,6 +22,11 @@ STRETCH = 1024
 held for no more rows (with a vocabulary of 150,000: 0.6 GB)."""
 
 LOGSUMEXP_ROWS = 256
+
+_TRIED = 8
+"""Tokens, twice as many, on which an attention is tried."""
+
+_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.5}
 
 Stopped = Callable[[], bool]
 
@@ -54,12 +60,39 @@ class LocalModel:
             ) from error
         self._model.eval()
         config = self._model.config.get_text_config()
-        self._context_length: float = getattr(config, "max_position_embeddings", math.inf)
+        self.context_length: int | None = getattr(config, "max_position_embeddings", None)
         embeddings: Any = self._model.get_input_embeddings()
         self._vocabulary: int = embeddings.num_embeddings
         self._keeps_rows = "logits_to_keep" in inspect.signature(self._model.forward).parameters
         self._caches = PrefixCaches(self._model.config, cache_bytes)
-        self._caching = True
+        self._caching = self._choose_attention()
+
+    @torch.inference_mode()
+    def _choose_attention(self) -> bool:
+        """Use the fastest attention that gives right logits behind a cache; whether one does.
+
+        Right is what the model says without: some keep no cache, or not one that can be forked.
+        """
+        tokens = [token % self._vocabulary for token in range(1, 2 * _TRIED + 1)]
+        plain = self._model(input_ids=torch.tensor([tokens]), use_cache=False).logits
+        usual = self._model.config._attn_implementation
+        for name in (attention.NAME, usual) if attention.is_available() else (usual,):
+            try:
+                self._model.set_attn_implementation(name)
+                cache = self._caches.fork(tokens, (), len(tokens)).cache
+                for part in (tokens[:_TRIED], tokens[_TRIED:]):
+                    output = self._model(
+                        input_ids=torch.tensor([part]), past_key_values=cache, use_cache=True
+                    )
+            # Models fail at what they don't know in any way.
+            except Exception as error:
+                _logger.debug("%s: attention %s: %r", self._name, name, error)
+                continue
+            if (output.logits - plain[:, _TRIED:]).abs().max() <= _TOLERANCE[plain.dtype]:
+                return True
+        self._model.set_attn_implementation(usual)
+        _logger.info("%s: every prompt is computed in full: its cache cannot be used", self._name)
+        return False
 
     def encode(self, text: str) -> list[int]:
         """The ids of ``text``; special tokens in it are recognised, none is added."""
@@ -208,10 +241,10 @@ class LocalModel:
     def _require_fit(self, prompt: WirePrompt, length: int) -> None:
         if prompt.images:
             raise ScorerError("the local scorer takes no images: use a server that does")
-        if length > self._context_length:
+        if length > (self.context_length or math.inf):
             raise ScorerError(
                 f"{self._name}: the prompt needs {length} tokens, the model reads at most "
-                f"{self._context_length}: score with a model of a longer context"
+                f"{self.context_length}: score with a model of a longer context"
             )
         if prompt.tokens and max(prompt.tokens) >= self._vocabulary:
             raise ScorerError(

@@ -10,10 +10,11 @@ from typing import Any
 
 from msgspec import Struct
 
-from mindhooks import Generated, Image, RangeScore, ScorerError, WirePrompt
+from mindhooks import Generated, Image, RangeScore, ScorerError, Scores, WirePrompt
 from mindscore.config import ServerSettings, parse_table
 from mindscore.divergence import implausible
-from mindscore.scorers.completions import complete
+from mindscore.scorers.batches import Answer
+from mindscore.scorers.completions import Usage, complete
 from mindscore.scorers.tokenizer import FileTokenizer
 from mindscore.scorers.wire import WireClient
 
@@ -24,6 +25,11 @@ class _Total(Struct):
 
 class _Scores(Struct):
     scores: list[_Total]
+    usage: Usage | None = None
+
+
+class _Tokens(Struct):
+    tokens: list[int]
 
 
 class ScoreScorer:
@@ -43,15 +49,18 @@ class ScoreScorer:
         """Each prompt's totals; ``server.concurrency`` requests at once, one per prompt."""
         tasks = [asyncio.create_task(self._score_one(prompt)) for prompt in prompts]
         try:
-            return await asyncio.gather(*tasks)
+            answers = await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+        scores = [answer.scores for answer in answers]
+        computed = [answer.computed for answer in answers if answer.computed is not None]
+        return Scores(scores, sum(computed)) if len(computed) == len(answers) else scores
 
-    async def _score_one(self, prompt: WirePrompt) -> list[RangeScore]:
+    async def _score_one(self, prompt: WirePrompt) -> Answer:
         if not prompt.ranges:
-            return []
+            return Answer([], 0)
         body = {
             "model": self.model,
             "prompt": prompt.tokens,
@@ -70,7 +79,8 @@ class ScoreScorer:
         for number, score in enumerate(answer.scores):
             if wrong := implausible(score.total_logprob):
                 raise ScorerError(f"{where}: scores[{number}].total_logprob: {wrong}")
-        return [RangeScore(score.total_logprob) for score in answer.scores]
+        scores = [RangeScore(score.total_logprob) for score in answer.scores]
+        return Answer(scores, answer.usage.computed(unless_said=None) if answer.usage else None)
 
     async def generate(
         self, prompt: WirePrompt, *, max_tokens: int, stop: Sequence[int]
@@ -87,13 +97,20 @@ class ScoreScorer:
         )
 
     async def tokenize(self, text: str) -> list[int]:
-        """By ``server.tokenizer``: the protocol itself cannot tokenise."""
-        if self._tokenizer is None:
+        """By ``server.tokenizer``, else by the server, of which the protocol does not ask it.
+
+        Raises:
+            ScorerError: neither can; the text says what to do.
+        """
+        if self._tokenizer is not None:
+            return await self._tokenizer.tokenize(text)
+        try:
+            return (await self._client.post("/tokenize", {"prompt": text}, _Tokens)).tokens
+        except ScorerError as error:
             raise ScorerError(
-                "the score protocol cannot tokenise: set server.tokenizer to the model's "
+                f"the server cannot tokenise ({error}): set server.tokenizer to the model's "
                 "tokenizer.json, or give token_ids in the transcript"
-            )
-        return await self._tokenizer.tokenize(text)
+            ) from error
 
     async def aclose(self) -> None:
         """Close the session."""

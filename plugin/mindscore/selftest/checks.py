@@ -14,8 +14,8 @@ same prompt twice   the same, with another prompt in between       <= 0.5  0    
 sums of ranges      a whole is the sum of its parts                <= 0.5  0      0        4.8
 stale answers       another answer where the middle changed        > 0.5   9.9    1.8      0
 what comes later    does not change what was before                <= 0.5  0      0        4.2
-alignment           an expected token above one that breaks in     >= 4.5  11.1   6.1      3.6
-context             a list above the same list not said before     >= 2    11.0   4.7      0
+alignment           an expected token above one that breaks in     >= 4.5  11.1   5.3      3.6
+context             a list above the same list not said before     >= 1    11.0   2.2      0
 natural order       see ``natural``
 ==================  =============================================  ======  =====  =======  ======
 
@@ -45,13 +45,13 @@ ALIGNED = 4.5
 ALIGNED_SMALL = 2.0
 """As ``ALIGNED``, where a short text leaves few tokens to take the mean of."""
 
-CONTEXT = 2.0
+CONTEXT = 1.0
 """Nats by which a list must be likelier where it was said before, in the mean."""
 
-IMPROBABLE = -8.0
+IMPROBABLE = -9.0
 """Nats per token, in the mean, that text in the model's own tokens is hardly ever below."""
 
-NATURAL = 2.0
+NATURAL = 1.5
 """Nats per token by which text that is below must still be above its tokens shuffled."""
 
 DISORDER = 0.5
@@ -210,7 +210,7 @@ def context(answers: Answers) -> str | None:
 def natural(answers: Answers) -> str | None:
     """Natural text against its own tokens shuffled: ids that are other words to the server.
 
-    In its own tokens SmolLM2 has text 1 to 6.4 nats above shuffled, at -3 to -6.3; in another
+    In its own tokens SmolLM2 has text 1 to 7 nats above shuffled, at -3 to -8; in another
     tokenizer's at most 0.8 above, at -13. A conversation may begin with something that no
     order makes likelier (base64: 0.3 above, but at -6), so what is not improbable is condemned only
     where shuffled is better. A scorer to which the order makes no difference, like the toy, shows

@@ -43,7 +43,7 @@ async def ensure_tested(scorer: Scorer, settings: ServerSettings, tokens: Sequen
     server = _server(scorer, settings)
     if _is_valid(_passed.get(server)):
         return
-    file = platformdirs.user_cache_path("mindscore") / "self-tests.json"
+    file = platformdirs.user_data_path("mindscore") / "self-tests.json"
     if _is_valid((await in_thread(_read, file)).get(server)):
         return
     if await run_test(scorer, tokens, settings.concurrency):

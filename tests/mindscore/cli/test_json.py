@@ -51,8 +51,12 @@ def test_a_scoring_has_these_keys_of_these_types(score, talk):
             }
 
 
-def test_a_scoring_holds_exactly_this(server, cli, numbered):
-    document = cli("score", numbered, "--json", *server.options).document
+@pytest.mark.parametrize(
+    ("repeats", "noise"), [("auto", {"noise": 0.0}), ("1", {"noise": 0.0}), ("0", {})]
+)
+def test_a_scoring_holds_exactly_this(repeats, noise, server, cli, numbered):
+    options = [*server.options, "--set", f"memory.noise_repeats={repeats}"]
+    document = cli("score", numbered, "--json", *options).document
     assert document.pop("stats").pop("seconds") >= 0
     assert document == {
         "command": "score",
@@ -64,11 +68,11 @@ def test_a_scoring_holds_exactly_this(server, cli, numbered):
                 "score": 2.0,
                 "error": None,
                 "divergences": [
-                    {"entry_idx": 1, "node_id": "r1", "divergence": one, "signed": one},
-                    {"entry_idx": 3, "node_id": "r3", "divergence": three, "signed": three},
+                    {"entry_idx": at, "node_id": f"r{at}", "divergence": it, "signed": it, **noise}
+                    for at, it in cells
                 ],
             }
-            for key, one, three in [("a", 2.0, 0.0), ("b", 0.0, 2.0)]
+            for key, cells in [("a", [(1, 2.0), (3, 0.0)]), ("b", [(1, 0.0), (3, 2.0)])]
         ],
     }
 
@@ -162,6 +166,113 @@ def test_a_response_before_the_memory_is_0_and_one_that_was_not_measured_is_null
     assert [response["entry_idx"] for response in document["responses"]] == [1, 4, 6]
     assert document["matrix"] == [[0.0, None, 2.0], [None, None, None]]
     assert document["signed"] == [[0.0, None, 2.0], [None, None, None]]
+    assert document["noise"] == [[0.0, None, 0.0], [None, None, None]]
+
+
+# Noise and holds are there where they were measured, and the keys are not where they weren't:
+# the tests above, of the same commands without the options, have every key.
+
+NOISE = ["--set", "memory.noise_repeats=2"]
+
+
+def test_where_noise_was_measured_each_divergence_of_a_scoring_has_it(score, talk):
+    for entry in score(talk, "--json", *NOISE).document["scores"]:
+        assert [response.pop("noise") for response in entry["divergences"]] == [0.0, 0.0]
+        for response in entry["divergences"]:
+            assert response.keys() == {"entry_idx", "node_id", "divergence", "signed"}
+
+
+def test_where_noise_was_measured_it_stands_beside_the_matrix(score, talk):
+    plain = score(talk, "--json", "--full").document
+    document = score(talk, "--json", "--full", *NOISE).document
+    assert document.pop("noise") == [[0.0, 0.0], [0.0, 0.0]]
+    assert document.keys() == plain.keys()
+    assert document["signed"] == plain["signed"]
+    assert document["stats"]["calls"] == plain["stats"]["calls"] + 2
+
+
+def test_where_noise_was_measured_a_candidate_has_it(score, talk):
+    [plain] = score(talk, "--json", "--finetune").document["candidates"]
+    [candidate] = score(talk, "--json", "--finetune", *NOISE).document["candidates"]
+    assert candidate == {**plain, "noise": 0.0}
+
+
+HOLDS = pytest.mark.parametrize(
+    "hold", [["--hold"], ["--set", "plugins.settings.memory-scoring.hold=true"]]
+)
+
+
+@HOLDS
+def test_what_each_memory_does_alone_stands_beside_the_matrix(hold, score, talk):
+    plain = score(talk, "--json", "--full").document
+    document = score(talk, "--json", "--full", *hold).document
+    assert document.keys() == plain.keys() | {"hold", "hold_signed", "redundant"}
+    assert {key: document[key] for key in plain if key != "stats"} == {
+        key: it for key, it in plain.items() if key != "stats"
+    }
+    for values in (document["hold"], document["hold_signed"]):
+        assert [[type(value) for value in row] for row in values] == [[float, float]] * 2
+    signed = document["hold_signed"]
+    assert document["hold"] == [[max(0.0, value) for value in row] for row in signed]
+    # Each is of use to its own response.
+    assert min(signed[0][0], signed[1][1]) > 1 > max(signed[0][1], signed[1][0])
+    assert document["redundant"] == []
+
+
+@HOLDS
+def test_two_memories_that_say_the_same_are_a_redundant_pair(hold, score, write):
+    talk = write(
+        {"role": "memory", "key": "one", "content": "Tea!"},
+        {"role": "memory", "key": "two", "content": "Tea!"},
+        {"role": "memory", "key": "other", "content": "Rex is a dog."},
+        {"role": "user", "content": "Name a drink"},
+        {"role": "assistant", "content": "Tea", "id": "drink"},
+    )
+    document = score(talk, "--json", "--full", *hold).document
+    assert document["redundant"] == [{"keys": ["one", "two"], "node_ids": ["drink"]}]
+
+
+def test_a_hold_that_was_not_measured_is_null_and_the_matrix_keeps_its_row(server, cli, write):
+    lines = [
+        {"role": "memory", "key": key, "content": key, "token_ids": [token]}
+        for key, token in [("a", 7), ("b", 8), ("c", 9)]
+    ]
+    said = {"role": "assistant", "content": "All", "token_ids": [6, 7, 8, 9, 1], "body": [1, 5]}
+    well = server.answer
+
+    def answer(body):
+        """Fails with ``b`` alone."""
+        fails = body["prompt"][0] == 8 and body["prompt"][1] == 6
+        return well({**body, "score_ranges": []} if fails else body)
+
+    server.answer = answer
+    ran = cli("score", write(*lines, said), "--json", "--full", "--hold", *server.options)
+    assert ran.status == 1
+    document = ran.document
+    assert document["matrix"] == document["signed"] == [[2.0]] * 3
+    assert document["hold"] == document["hold_signed"] == [[2.0], [None], [2.0]]
+    error = document["stats"]["error"]
+    assert error.startswith("1 of 3 memories failed; b: alone: ")
+
+
+@pytest.mark.parametrize(("most", "status"), [(0, "scored"), (26, "scored"), (25, "left-out")])
+def test_a_memory_that_does_not_fit_in_the_tokens_is_left_out(most, status, server, cli, numbered):
+    options = [*server.options, "--set", "memory.noise_repeats=0"]
+    limit = ["--set", f"plugins.settings.memory-scoring.max_tokens={most}"]
+    ran = cli("score", numbered, "--json", "--memory", "b", *options, *limit)
+    assert ran.status == 0
+    [entry] = ran.document["scores"]
+    assert entry["status"] == status
+    if status == "left-out":
+        assert entry == {
+            "key": "b",
+            "status": "left-out",
+            "score": None,
+            "error": None,
+            "divergences": [],
+        }
+        assert server.asked == []
+    assert ran.document["stats"]["prompt_tokens"] == (26 if status == "scored" else 0)
 
 
 def test_candidates_have_these_keys_of_these_types(score, talk):
@@ -202,6 +313,7 @@ def test_a_candidate_holds_exactly_this(server, cli, numbered):
         "alternate_text": None,
         "alternate_ids": None,
         "timestamp_ns": 1772532000_123456789,
+        "noise": 0.0,
     }
     assert document["stats"].pop("seconds") >= 0
     assert document["stats"] == {
@@ -209,8 +321,8 @@ def test_a_candidate_holds_exactly_this(server, cli, numbered):
         "above_threshold": 1,
         "threshold": 1.0,
         "max_divergence": 2.0,
-        "calls": 2,
-        "prompt_tokens": 14,
+        "calls": 3,
+        "prompt_tokens": 9 + 9 + 5,
         "computed_tokens": None,
         "error": None,
     }
@@ -225,13 +337,17 @@ def test_an_alternate_is_text_and_ids(score, talk):
 
 
 @pytest.mark.parametrize(
-    ("options", "calls", "tokens"),
-    [([], 4, 52), (["--full"], 3, 38), (["--finetune"], 2, 14)],
+    ("options", "calls", "tokens", "baseline"),
+    [([], 3, 14 + 12 + 12, 14), (["--full"], 3, 14 + 12 + 12, 14), (["--finetune"], 2, 9 + 5, 9)],
 )
+@pytest.mark.parametrize(("repeats", "more"), [("auto", 1), (0, 0), (3, 3)])
 def test_calls_and_tokens_are_those_that_the_server_got(
-    options, calls, tokens, server, cli, numbered
+    options, calls, tokens, baseline, repeats, more, server, cli, numbered
 ):
-    stats = cli("score", numbered, "--json", *options, *server.options).document["stats"]
+    noise = ["--set", f"memory.noise_repeats={repeats}"]
+    ran = cli("score", numbered, "--json", *options, *noise, *server.options)
+    stats = ran.document["stats"]
+    calls, tokens = calls + more, tokens + more * baseline
     assert (stats["calls"], stats["prompt_tokens"]) == (calls, tokens)
     assert len(server.asked) == calls
     assert sum(len(body["prompt"]) for body in server.asked) == tokens
