@@ -64,7 +64,7 @@ class Question:
         return list(node.token_ids[slice(*node.body)])
 
     def texts(self) -> list[str]:
-        """The memories' texts, by which neither method is steered here: they show them."""
+        """The memories' texts, for methods that want to show them."""
         nodes = (*self.context.system, *self.context.identity, *self.context.conversation)
         found = {part.memory_key: part.text for node in nodes for part in node.parts}
         found |= {node.memory_key: node.text for node in nodes}
@@ -276,7 +276,7 @@ async def compare(count: int, ablations: int) -> None:
     totals = {name: Cost() for name in methods}
     right = dict.fromkeys(methods, 0)
     found: dict[tuple[str, str, str], float] = {}
-    say(f"{count} of the {len(labels)} labelled responses; one forward may be of any length")
+    say(f"{count} of the {len(labels)} labelled responses, each after all that comes before it")
     for question in asked:
         node_id, label = question.node_id, labels[question.node_id]
         for name, attribute in methods.items():

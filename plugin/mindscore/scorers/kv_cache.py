@@ -67,10 +67,14 @@ class PrefixCaches:
             self._kept.append(source)
         self._make_room(length)
         if source is None:
-            return Computed((), self._empty(), {})
+            return self.empty()
         # A row's log-probability is that of the token after it.
         logprobs = {row: it for row, it in source.logprobs.items() if row + 1 < shared}
         return Computed(source.ids[:longest], self.copy(source.cache, longest), logprobs)
+
+    def empty(self) -> Computed:
+        """What is known of nothing."""
+        return Computed((), self._empty(), {})
 
     def keep(self, computed: Computed) -> None:
         """Keep a sequence for later prompts, if it fits."""
