@@ -318,3 +318,84 @@ def test_an_error_about_a_file_is_one_line_whatever_its_name(cli, tmp_path):
     assert ran.status == 2
     assert is_plain(ran.error)
     assert r"b\x1b[35;5mc.jsonl" in ran.error
+
+
+# -- noise, hold ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unsteady(server):
+    """A server whose answers for response 1 vary by 3 nats; ``a`` does 2 to it, ``b`` 40 to 3."""
+
+    def answer(body):
+        jitter, scores = 3.0 * (len(server.asked) % 2), []
+        for start, _ in body["score_ranges"]:
+            before = body["prompt"][:start]
+            # The first response says 101.
+            is_first = before.count(101) == (101 in before[:2])
+            effect = 2.0 * (101 in before[:2]) - jitter if is_first else 40.0 * (102 in before[:4])
+            scores.append({"total_logprob": effect - 50.0})
+        return web.json_response({"scores": scores})
+
+    server.answer = answer
+    return server
+
+
+def test_what_lies_within_the_noise_is_marked_and_not_ranked(unsteady, cli, numbered):
+    document = cli("score", numbered, *unsteady.options, "--json").document
+    by_key = {it["key"]: it["divergences"] for it in document["scores"]}
+    assert {it["entry_idx"]: it["noise"] for it in by_key["a"]} == {1: 3.0, 3: 0.0}
+    out = cli("score", numbered, *unsteady.options, "--all").out
+    lines = [line for line in out.splitlines() if line.split()[:1] in (["a"], ["b"])]
+    assert lines[0].split()[0] == "b"
+    assert "within noise" in lines[1]
+    assert "noise 3.00 nats" in lines[1]
+    assert "█" not in lines[1]
+
+
+def test_a_cell_within_the_noise_is_not_shown_as_an_effect(unsteady, cli, numbered):
+    ran = cli("score", numbered, "--full", *unsteady.options, "--json")
+    assert ran.document["noise"][0] == [3.0, 0.0]
+    out = cli("score", numbered, "--full", *unsteady.options).out
+    row = next(line for line in out.splitlines() if line.startswith("a "))
+    assert row.split() == ["a", "·", "·"]
+    assert "within noise" in out
+
+
+def test_what_each_memory_does_alone_stands_in_a_table_of_its_own(score, write):
+    twice = {"role": "memory", "content": "The user drinks rooibos tea in the evening."}
+    talk = write(
+        {**twice, "key": "one"},
+        {**twice, "key": "copy"},
+        {"role": "memory", "key": "cello", "content": "A cello was sold long ago."},
+        {"role": "user", "content": "And?"},
+        {"role": "assistant", "content": "rooibos tea in the evening"},
+    )
+    ran = score(talk, "--full", "--hold")
+    assert ran.status == 0
+    drop, hold = ran.out.split("Hold: what each memory does alone")
+    assert "Signed divergence" in drop
+    document = score(talk, "--full", "--hold", "--json").document
+    values = dict(zip(document["memories"], document["hold_signed"], strict=True))
+    for key in ("one", "copy", "cello"):
+        line = next(line for line in hold.splitlines() if line.startswith(f"{key} "))
+        assert line.split()[1] == shown(values[key][0])
+    assert values["one"][0] > 10
+
+
+def test_two_memories_that_hide_each_other_are_named(server, cli, numbered):
+    def either(body):
+        scores = [
+            {"total_logprob": -1.0 if {101, 102} & set(body["prompt"][:start]) else -30.0}
+            for start, _ in body["score_ranges"]
+        ]
+        return web.json_response({"scores": scores})
+
+    server.answer = either
+    out = cli("score", numbered, "--full", "--hold", *server.options).out
+    assert "b and a hide each other" in out or "a and b hide each other" in out
+    document = cli("score", numbered, "--full", "--hold", *server.options, "--json").document
+    # The second response needs neither: the first one says what they say.
+    [pair] = document["redundant"]
+    assert sorted(pair["keys"]) == ["a", "b"]
+    assert pair["node_ids"] == [document["responses"][0]["node_id"]]
