@@ -60,7 +60,6 @@ class CountingScorer:
         self.model = scorer.model
         self.noisy = getattr(scorer, "noisy", False)
         self.batch_size = getattr(scorer, "batch_size", 1)
-        self._reuses_prefixes: bool | None = getattr(scorer, "reuses_prefixes", None)
         self._sorted: list[tuple[int, ...]] = []
         self.first: WirePrompt | None = None
 
@@ -68,9 +67,11 @@ class CountingScorer:
         """Zeros."""
         self.first = self.first or next(iter(prompts), None)
         answers = [[RangeScore(0.0) for _ in prompt.ranges] for prompt in prompts]
-        if self._reuses_prefixes is None:
+        # Not before: some find out what they speak to when they first speak to it.
+        reuses: bool | None = getattr(self._scorer, "reuses_prefixes", None)
+        if reuses is None:
             return answers
-        return Scores(answers, sum(self._computed(prompt) for prompt in prompts))
+        return Scores(answers, sum(self._computed(prompt, reuses) for prompt in prompts))
 
     async def generate(
         self, prompt: WirePrompt, *, max_tokens: int, stop: Sequence[int]
@@ -86,9 +87,9 @@ class CountingScorer:
     async def aclose(self) -> None:
         """Nothing to let go of."""
 
-    def _computed(self, prompt: WirePrompt) -> int:
+    def _computed(self, prompt: WirePrompt, reuses: bool) -> int:
         tokens = prompt.tokens
-        if not self._reuses_prefixes:
+        if not reuses:
             return len(tokens)
         # In lexical order, the prompt that shares most stands next to it.
         at = bisect_left(self._sorted, tokens)

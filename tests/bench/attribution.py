@@ -1,6 +1,6 @@
 """What ContextCite, captum and mindscore cost, and find, on responses of the demo's conversation.
 
-python tests/bench/attribution.py [--responses 6] [--ablations 64]
+python tests/bench/attribution.py [--responses 5] [--ablations 64]
 
 Of the responses whose memory is labelled, some are taken, spread evenly. Each method is to say what
 each memory before a response did to it, with the same model and the very same ids of prompt and
@@ -316,7 +316,7 @@ async def compare(count: int, ablations: int) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Costs and findings of three methods.")
-    parser.add_argument("--responses", type=int, choices=range(1, 13), default=6, metavar="1..12")
+    parser.add_argument("--responses", type=int, choices=range(1, 13), default=5, metavar="1..12")
     parser.add_argument("--ablations", type=int, default=64)
     options = parser.parse_args()
     if absent := missing():

@@ -10,7 +10,8 @@ A shape is ``demo`` or ``NxM+H``: N memories of M tokens each, then H tokens of 
 - mindscore: the command score-full with the local scorer, all of it but loading the model.
 - lower bound: the prompt with all memories once, then for each memory what comes after it, up to
   the last response that is asked for. What prompts share beyond that by chance (the header of the
-  next message, mostly) is not in it, so that a little less can be computed.
+  next message, mostly) is not in it, so that a little less can be computed. In bfloat16 mindscore
+  runs the prompt with all memories twice, to measure the noise: that is not in it either.
 
 After each prompt of mindscore's a naive one runs, so that both have the machine as it is at the
 time; what is printed are medians of the repeats.
@@ -281,6 +282,8 @@ async def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     options = parser.parse_args()
     names = options.shape or SHAPES
+    if options.repeats < 1:
+        parser.error("--repeats: at least 1")
     try:
         for name in names:
             parse_shape(name)

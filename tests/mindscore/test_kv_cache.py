@@ -200,6 +200,8 @@ async def test_of_what_is_asked_later_only_what_is_not_known_is_computed(ask, pl
         assert await scored(scorer, both, plain) == full(both) - (both.ranges[1][0] - 1)
         for asked in (ALL, ALL[:2], ALL[1:2], ALL[:1]):
             assert await scored(scorer, ask(asked=asked), plain) == 0
+        # What is only the beginning of another is not kept beside it.
+        assert len(scorer._loaded._caches._kept) == 1
 
 
 async def test_a_prompt_that_departs_within_a_response_is_computed_from_there(ask, pieces, plain):
@@ -216,6 +218,21 @@ async def test_a_prompt_that_departs_within_a_response_is_computed_from_there(as
         await scored(scorer, whole, plain)
         # The value of the token at `start` is known, that of the next one is another's.
         assert await scored(scorer, other, plain) == full(other) - start
+
+
+async def test_the_value_of_another_s_token_is_not_taken_over_where_it_was_not_asked_for(
+    ask, pieces, plain
+):
+    whole = ask(asked=("said 1",))
+    [(start, _)] = whole.ranges
+    tokens = (*whole.tokens[:start], *pieces["said 3"], *pieces["said 2"])
+    end_of_third = start + len(pieces["said 3"])
+    later = WirePrompt(tokens, (), ((end_of_third, len(tokens)),), ("later",))
+    at_departure = WirePrompt(tokens[:end_of_third], (), ((start, end_of_third),), ("first",))
+    assert tokens[start] != whole.tokens[start]
+    async with opened() as scorer:
+        for prompt in (whole, later, at_departure, later):
+            await scored(scorer, prompt, plain)
 
 
 async def test_stretches_make_no_difference(ablations, departs, plain, monkeypatch):
@@ -257,16 +274,42 @@ def room_for_one(baseline, without):
 
 
 async def test_where_one_prompt_fits_descending_order_computes_as_little_as_with_more_room(
-    ablations, departs, plain
+    ablations, departs, plain, model, monkeypatch
 ):
     baseline, without = ablations
     limit = room_for_one(baseline, without)
+    kept_meanwhile, honest = [], model.forward
+
+    def forward(*args, **kwargs):
+        if kwargs["use_cache"]:
+            kept_meanwhile.append(len(scorer._loaded._caches._kept))
+        return honest(*args, **kwargs)
+
+    monkeypatch.setattr(model, "forward", forward)
     async with opened(limit) as scorer:
         assert await scored(scorer, baseline, plain, limit) == full(baseline)
         for key in "cba":
             expected = full(without[key]) - departs[key]
             assert await scored(scorer, without[key], plain, limit) == expected
             assert len(scorer._loaded._caches._kept) == 1
+    # Room is made before a prompt is computed, not after.
+    assert kept_meanwhile == [0] * 4
+
+
+@pytest.mark.parametrize("order", ["abc", "cab"])
+async def test_where_two_prompts_fit_the_one_that_others_go_on_from_stays(
+    order, ablations, departs, plain
+):
+    baseline, without = ablations
+    limit = 2 * room_for_one(baseline, without)
+    assert limit * 2**20 < 3 * min(map(full, without.values())) * TOKEN_BYTES
+    async with opened(limit) as scorer:
+        await scored(scorer, baseline, plain, limit)
+        for key in order:
+            expected = full(without[key]) - departs[key]
+            assert await scored(scorer, without[key], plain, limit) == expected
+            assert len(scorer._loaded._caches._kept) == 2
+        assert await scored(scorer, baseline, plain, limit) == 0
 
 
 async def test_where_one_prompt_fits_ascending_order_has_what_the_last_prompt_shares(
@@ -363,15 +406,17 @@ class Ignores(Raises):
         return self.honest(*args, past_key_values=past_key_values, use_cache=use_cache, **kwargs)
 
 
+# From the first call on there is no cache at all; at the second one it has a prefix already.
+@pytest.mark.parametrize("n", [1, 2])
 @pytest.mark.parametrize("wrong", [Raises, Ignores])
 async def test_a_model_that_makes_nothing_of_a_cache_is_scored_in_full(
-    wrong, ablations, plain, monkeypatch
+    wrong, n, ablations, plain, monkeypatch
 ):
     baseline, without = ablations
     async with opened() as scorer:
         await scorer.tokenize("load")
         model = scorer._loaded._model
-        monkeypatch.setattr(model, "forward", wrong(model.forward, 1))
+        monkeypatch.setattr(model, "forward", wrong(model.forward, n))
         for prompt in (baseline, *without.values(), baseline):
             assert await scored(scorer, prompt, plain) == full(prompt)
         assert kept(scorer) == (0, 0)

@@ -347,6 +347,10 @@ def test_exactly_what_is_compared_is_sent_once_and_the_baseline_is_answered_firs
         assert prompt.ranges
         assert len(prompt.tokens) == prompt.ranges[-1][1]
         assert prompt.ranges == tuple(sorted(prompt.ranges))
+    # One prompt for all that a window's memories need to be compared with, and one for each.
+    positions = {plain.positions()[score.key] for score in scores}
+    windows = {SCORE: len(positions), FULL: 1, FINETUNE: 1}[command]
+    assert len(log.prompts) <= windows + (1 if command == FINETUNE else len(scores))
     # What is without a memory may be another window's baseline.
     baselines = {with_ for with_, _ in compared}
     earliest = {}

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import platformdirs
 
-from mindhooks import Scorer, in_thread
+from mindhooks import Scorer, ScorerError, in_thread
 from mindscore.config import ServerSettings
 from mindscore.selftest.tester import run_test
 
@@ -46,7 +46,12 @@ async def ensure_tested(scorer: Scorer, settings: ServerSettings, tokens: Sequen
     file = platformdirs.user_data_path("mindscore") / "self-tests.json"
     if _is_valid((await in_thread(_read, file)).get(server)):
         return
-    if await run_test(scorer, tokens, settings.concurrency):
+    try:
+        is_whole = await run_test(scorer, tokens, settings.concurrency)
+    except ScorerError as error:
+        where = settings.base_url.removesuffix("/").removesuffix("/v1")
+        raise error if where in str(error) else ScorerError(f"{where}: {error}") from error
+    if is_whole:
         _passed[server] = time.time()
         await in_thread(_remember, file, server)
 
