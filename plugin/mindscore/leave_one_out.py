@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
 from collections.abc import Collection
 
 from mindhooks import Context, ResponseDivergence, Scorer
@@ -24,17 +26,28 @@ class LeaveOneOut:
         self._meter = meter
         self._context = context
         self._noise = noise
+        self._turns: dict[range, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._failed: dict[range, Exception] = {}
 
     async def baseline(self, window: range, asked: Collection[str]) -> Totals:
         """The totals, by node id, of the responses ``asked`` with all memories.
 
+        One that failed is not asked again: all that is compared with it fails for the same reason.
+
         Raises:
             ScorerError: the scorer failed.
         """
-        prompt = prompt_for(self._context, window, memories.nothing, asked)
-        totals = await self._meter.totals(prompt)
-        await self._noise.measure(prompt, totals)
-        return totals
+        async with self._turns[window]:
+            if window in self._failed:
+                raise self._failed[window]
+            prompt = prompt_for(self._context, window, memories.nothing, asked)
+            try:
+                totals = await self._meter.totals(prompt)
+            except Exception as error:
+                self._failed[window] = error
+                raise
+            await self._noise.measure(prompt, totals)
+            return totals
 
     async def drop(
         self, window: range, skip: memories.Skip, judging: Collection[str] = ()
@@ -61,9 +74,8 @@ class LeaveOneOut:
         """
         context = self._context
         responses = memories.responses(context, window, memories.everything)
-        asked = memories.affected(context, window, memories.just(key)) & responses.keys()
-        wanted = {*asked, *judging} & responses.keys()
-        bare = prompt_for(context, window, memories.everything, wanted)
+        asked = memories.affected(context, window, memories.all_but(key), memories.everything)
+        bare = prompt_for(context, window, memories.everything, {*asked, *judging})
         without = await self._meter.totals(bare)
         alone = prompt_for(context, window, memories.all_but(key), asked)
         with_ = await self._meter.totals(alone)

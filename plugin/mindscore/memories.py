@@ -77,18 +77,21 @@ def responses(context: Context, window: range, skip: Skip = nothing) -> dict[str
     return found
 
 
-def affected(context: Context, window: range, skip: Skip) -> set[str]:
-    """The node ids of the responses in ``window`` that come after something ``skip`` removes.
+def affected(context: Context, window: range, skip: Skip, than: Skip = nothing) -> set[str]:
+    """The node ids of the responses in ``window`` that come after where two prompts differ.
 
-    Whatever ends before the first removed token has a divergence of exactly 0.
+    One is without what ``skip`` names, the other without what ``than`` names; a response that
+    either is without is not among them. Whatever ends before the first token that differs has a
+    divergence of exactly 0.
     """
-    removed = any(_loses_something(node, skip) for node in _before(context))
+    differ = any(_differs(node, skip, than) for node in _before(context))
     found = set()
     for index in window:
         node = context.conversation[index]
-        if removed and is_response(node) and not _is_skipped(node, skip):
+        kept = not _is_skipped(node, skip) and not _is_skipped(node, than)
+        if differ and kept and is_response(node):
             found.add(node.id)
-        removed = removed or _loses_something(node, skip)
+        differ = differ or _differs(node, skip, than)
     return found
 
 
@@ -96,14 +99,22 @@ def _is_skipped(node: Node, skip: Skip) -> bool:
     return node.memory_key is not None and skip(node.memory_key)
 
 
-def _loses_something(node: Node, skip: Skip) -> bool:
-    """Whether the prompt without the memories that ``skip`` names has less of this node."""
-    if _is_skipped(node, skip):
+def _differs(node: Node, one: Skip, other: Skip) -> bool:
+    """Whether a prompt has other tokens or images of this node than another prompt."""
+    if _is_skipped(node, one) != _is_skipped(node, other):
         return bool(node.token_ids or node.images)
-    skipped = frozenset(
-        key for part in node.parts if (key := part.memory_key) is not None and skip(key)
-    )
-    return bool(skipped) and (node.render is None or tuple(node.render(skipped)) != node.token_ids)
+    if _is_skipped(node, one):
+        return False
+    keys = {part.memory_key for part in node.parts if part.memory_key is not None}
+    without, without_other = (frozenset(filter(skip, keys)) for skip in (one, other))
+    return without != without_other and _ids(node, without) != _ids(node, without_other)
+
+
+def _ids(node: Node, skipped: frozenset[str]) -> tuple[int, ...] | None:
+    """The node's ids without some of its parts; ``None``: it cannot be rendered without."""
+    if not skipped:
+        return node.token_ids
+    return None if node.render is None else tuple(node.render(skipped))
 
 
 def whole(context: Context) -> range:

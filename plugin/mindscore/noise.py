@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import Literal
 
-from mindhooks import MindhooksError, WirePrompt
+from mindhooks import WirePrompt
 from mindscore.divergence import Totals
 from mindscore.errors import reason
 from mindscore.meter import Meter
@@ -45,7 +45,8 @@ class NoiseFloor:
             try:
                 for _ in range(self.repeats if new else 0):
                     found.append(await self._meter.measure(ask_only(prompt, new)))  # noqa: PERF401
-            except MindhooksError as error:
+            # A scorer may be anybody's.
+            except Exception as error:
                 _logger.warning(
                     "the noise of %d responses is not known: %s", len(new), reason(error)
                 )

@@ -250,3 +250,13 @@ def test_no_more_is_sent_than_max_tokens_and_the_oldest_come_first(
     for score in it.heard.scores:
         expected = [signed for _, _, signed in plain.measured(score.key, COUNT)]
         assert [cell.signed for cell in score.divergences] == pytest.approx(expected, abs=1e-6)
+
+
+async def test_a_baseline_that_failed_is_not_paid_for_again(three, host, probe):
+    probe.refuses = lambda prompt: len(prompt.tokens) == ALL
+    async with host(three, "probe", **tables(ALL + A + B + C)) as it:
+        await it.run(SCORE)
+        stats = it.state.memory_last_run
+    assert {outcome.status for outcome in stats.outcomes.values()} == {"failed"}
+    assert [len(prompt.tokens) for prompt in probe.asked] == [ALL]
+    assert stats.prompt_tokens == ALL

@@ -8,9 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindhooks import MindCommand, Outcome
+from mindhooks import Context, MindCommand, Node, Outcome, Part, Role
 from mindscore.cli.documents import document
 from mindscore.cli.result import Result
+from mindscore.leave_one_out import LeaveOneOut
+from mindscore.memories import just
+from mindscore.meter import KnownTotals, Meter, Usage
+from mindscore.noise import NoiseFloor
+from mindscore.scorers.toy import ToyScorer
 
 SCORE, FULL, FINETUNE = MindCommand.SCORE, MindCommand.SCORE_FULL, MindCommand.SCORE_FINETUNE
 HOLD = {"settings": {"memory-scoring": {"hold": True}}}
@@ -236,7 +241,8 @@ async def test_a_hold_that_fails_keeps_the_drop_and_stops_no_other(three, host, 
         "c": Outcome("scored"),
     }
     assert stats.error == "1 of 3 memories failed; b: alone: the probe refuses"
-    assert [(score.key, score.hold is None) for score in it.heard.scores] == [
+    # Asked for, and nothing measured.
+    assert [(score.key, score.hold == ()) for score in it.heard.scores] == [
         ("c", False),
         ("b", True),
         ("a", False),
@@ -254,7 +260,7 @@ async def test_a_failure_with_none_fails_every_hold_and_no_drop(three, host, pro
         failed = Outcome("failed", "alone: the probe refuses")
         assert it.state.memory_last_run.outcomes == dict.fromkeys("abc", failed)
     assert [score.key for score in it.heard.scores] == ["c", "b", "a"]
-    assert all(score.hold is None and score.score > 0 for score in it.heard.scores)
+    assert all(score.hold == () and score.score > 0 for score in it.heard.scores)
 
 
 async def test_a_drop_that_fails_leaves_nothing_of_its_memory(three, host, probe):
@@ -297,3 +303,25 @@ async def test_a_run_that_is_cancelled_while_a_hold_is_measured_ends(three, host
             "c": Outcome("scored"),
         }
     assert [score.key for score in it.heard.scores] == ["c"]
+
+
+async def test_a_part_that_is_printed_once_for_two_memories_is_measured_alone(host):
+    """Leaving either out changes nothing: leave-one-out passes over both."""
+    said, bare = (7, 1, 2, 3), (7,)
+    system = Node(
+        "s",
+        Role.SYSTEM,
+        "",
+        said,
+        parts=(Part("tea"), Part("tea", "a"), Part("tea", "b")),
+        render=lambda skipped: bare if skipped == {"a", "b"} else said,
+    )
+    reply = Node("r", Role.ASSISTANT, "", (8, 1, 2, 3), (1, 4))
+    context = Context((system,), (), (reply,))
+    meter = Meter(ToyScorer(), Usage(), KnownTotals())
+    compared = LeaveOneOut(meter, context, NoiseFloor(meter, 0))
+    for key in "ab":
+        [drop] = await compared.drop(range(1), just(key))
+        [hold] = await compared.hold(range(1), key)
+        assert drop.signed == 0.0
+        assert hold.signed > 10

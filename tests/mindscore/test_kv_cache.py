@@ -51,9 +51,15 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def plain(model):
-    """Log-probabilities of a prompt's ranges by a plain forward of all of it."""
+def plain():
+    """Log-probabilities of a prompt's ranges by a plain forward of all of it.
+
+    The model is one of its own, as it comes: scorers choose another attention for theirs.
+    """
     import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(locate("smollm2"), dtype=torch.float32).eval()
 
     @cache
     @torch.inference_mode()
@@ -469,3 +475,13 @@ async def test_a_score_that_is_cancelled_ends_between_stretches_and_the_next_one
         assert await scored(scorer, without["a"], plain) == full(without["a"]) - departs["a"]
         assert await scored(scorer, without["c"], plain) == 0
         assert await scored(scorer, last, plain) == full(last) - departs["c"]
+
+
+async def test_a_prompt_of_one_token_is_continued_and_caches_go_on(ablations):
+    [prompt, *_] = ablations
+    async with opened() as scorer:
+        await scorer.generate(WirePrompt((1,), (), (), ()), max_tokens=2, stop=())
+        first = await scorer.score([prompt])
+        again = await scorer.score([prompt])
+    assert again == first
+    assert again.computed_tokens == 0

@@ -350,3 +350,18 @@ async def test_a_run_that_is_cancelled_while_it_repeats_ends(two, host, jittery)
         await it.registry.task_handle("memory-scoring").cancel()
         assert it.state.memory_last_run.error == "cancelled"
     assert it.heard.scores == []
+
+
+async def test_a_repetition_that_fails_in_the_scorers_own_way_leaves_the_score(caplog):
+    class Once(Jittery):
+        async def score(self, prompts):
+            if self.asked:
+                return 1 / 0
+            return await super().score(prompts)
+
+    meter = Meter(Once(), Usage(), KnownTotals())
+    floor = NoiseFloor(meter, "auto")
+    totals = await meter.totals(TWO)
+    await floor.measure(TWO, totals)
+    assert floor.spread == {}
+    assert "ZeroDivisionError" in caplog.text

@@ -1,9 +1,11 @@
 """What is sent: nothing after the last response asked for."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindhooks import WirePrompt
+from mindhooks import Image, WirePrompt
 from mindscore.memories import affected, everything, just, nothing, responses, whole
 from mindscore.prompts import ask_only, prompt_for
 
@@ -52,3 +54,10 @@ def test_images_after_the_last_response_asked_for_are_not_sent(say):
     assert both.tokens == (3, 21, 3, 7, 22, 5, 21, 4, 7)
     assert [image.data for image in first.images] == [b"before.png"]
     assert [image.data for image in both.images] == [b"before.png", b"after.png"]
+
+
+def test_a_prompt_with_images_is_not_cut_where_they_may_stand():
+    with_image = replace(PROMPT, images=(Image("image/png", b"x"),))
+    asked = ask_only(with_image, {"a"})
+    assert (asked.tokens, asked.images) == (with_image.tokens, with_image.images)
+    assert asked.ranges == ((1, 2),)

@@ -108,7 +108,7 @@ class MemoryRun:
                 take(memory, row)
                 outcome = Outcome("scored")
                 if isinstance(hold, Exception):
-                    outcome, hold = Outcome("failed", f"alone: {reason(hold)}"), None
+                    outcome, hold = Outcome("failed", f"alone: {reason(hold)}"), ()
                 self.settle([memory], outcome)
                 score = max(response.divergence for response in row)
                 await self.registry.emit_score(MemoryScore(memory.key, score, mode, row, hold))

@@ -56,7 +56,8 @@ class PrefixCaches:
         still find their prefix in the one before.
         """
         source, shared, longest = None, 0, 0
-        for each in reversed(self._kept):
+        # Of equal ones the longest: more prompts may depart from it.
+        for each in sorted(self._kept, key=lambda it: -len(it.ids)):
             common = common_prefix(each.ids, tokens)
             unknown = (row for row in rows if row not in each.logprobs or row + 1 >= common)
             usable = min(next(unknown, common), common, each.cache.get_seq_length())
@@ -82,8 +83,8 @@ class PrefixCaches:
         self._token_bytes = computed.nbytes / len(ids)
         if computed.nbytes > self._limit:
             return
+        # What begins alike and is shorter is of no more use. For the rest fork has made room.
         self._kept = [it for it in self._kept if it.ids != ids[: len(it.ids)]]
-        self._make_room(len(ids))
         self._kept.append(computed)
 
     def copy(self, cache: Any, length: int) -> Any:

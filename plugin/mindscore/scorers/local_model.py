@@ -173,7 +173,7 @@ class LocalModel:
 
     def _prefilled(self, tokens: Sequence[int], length: int, stopped: Stopped) -> Any:
         """The cache of ``tokens``, which will grow to ``length``; ``None`` where there is none."""
-        if self._caching:
+        if self._caching and tokens:
             try:
                 found, _ = self._advance(tokens, len(tokens), (), length, stopped)
                 return self._caches.copy(found.cache, len(tokens))
