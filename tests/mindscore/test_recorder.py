@@ -201,6 +201,7 @@ async def test_a_candidate_is_kept_whole(empty, host):
         "alternate_text": None,
         "alternate_ids": None,
         "timestamp_ns": 5,
+        "noise": None,
     }
     assert (row["timestamp_ns"], row["continuation_hash"]) == (5, response_hash([3, 4]))
 

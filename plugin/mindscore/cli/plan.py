@@ -20,8 +20,9 @@ from mindscore.plan import Plan, make_plan
 
 def run_plan(request: Request) -> int:
     """Print the plan, and return the exit status."""
-    with Screen() as screen, own_output():
-        prepared = prepare(request, screen)
+    screen = Screen()
+    prepared = prepare(request, screen)
+    with screen, own_output():
         plan = asyncio.run(make_plan(prepared.mind, prepared.tables, request.command))
     if request.json:
         write_json(_document(plan))

@@ -78,8 +78,9 @@ def prepare(request: Request, screen: Screen) -> Prepared:
 
 def run_score(request: Request) -> int:
     """Run the command, print what it found, and return the exit status."""
-    with Screen() as screen, own_output():
-        prepared = prepare(request, screen)
+    screen = Screen()
+    prepared = prepare(request, screen)
+    with screen, own_output():
         result = asyncio.run(_run(prepared.mind, prepared.tables, request.command, prepared.keys))
     if request.json:
         write_json(document(result))
