@@ -33,6 +33,7 @@ from shapes import Matrix, conversation, full_matrix, parse_shape, say
 from transformers import AutoModelForCausalLM
 
 from mindhooks import Context, Generated, RangeScore, Scorer, WirePrompt, in_thread
+from mindscore.cli.memory import share_one_arena
 from mindscore.memories import affected, find_memories, just, nothing, whole
 from mindscore.prompts import common_prefix, prompt_for
 from mindscore.scorers.local import LocalScorer
@@ -294,4 +295,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    share_one_arena()  # as the command does
     asyncio.run(main())

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from mindhooks import FinetuneCandidate, MemoryScore, MindCommand
+from mindscore.cli.memory import share_one_arena
 from mindscore.cli.output import new_console
 from mindscore.cli.score import run_in
 from mindscore.cli.screen import Screen
@@ -29,6 +30,7 @@ STEPS = {
 
 def run_demo() -> int:
     """Run the three flows, one after the other, and print each one's findings."""
+    share_one_arena()
     with as_file(files("mindscore") / "demo" / "conversation.jsonl") as file:
         transcript = read_transcript(file)
     console = new_console()

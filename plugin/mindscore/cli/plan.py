@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mindhooks import MindCommand
+from mindscore.cli.memory import share_one_arena
 from mindscore.cli.output import new_console, own_output, write_json
 from mindscore.cli.score import Request, prepare
 from mindscore.cli.screen import Screen
@@ -20,6 +21,7 @@ from mindscore.plan import Plan, make_plan
 
 def run_plan(request: Request) -> int:
     """Print the plan, and return the exit status."""
+    share_one_arena()
     screen = Screen()
     prepared = prepare(request, screen)
     with screen, own_output():

@@ -10,6 +10,7 @@ from typing import Any
 
 from mindhooks import MindCommand, MindhooksError, Registry, UnhandledCommand, UnknownScorer
 from mindscore.cli.documents import document
+from mindscore.cli.memory import share_one_arena
 from mindscore.cli.output import new_console, own_output, write_json
 from mindscore.cli.result import Result, gather_result
 from mindscore.cli.screen import Screen
@@ -78,6 +79,7 @@ def prepare(request: Request, screen: Screen) -> Prepared:
 
 def run_score(request: Request) -> int:
     """Run the command, print what it found, and return the exit status."""
+    share_one_arena()
     screen = Screen()
     prepared = prepare(request, screen)
     with screen, own_output():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mindhooks import Scorer
+from mindscore.cli.memory import share_one_arena
 from mindscore.cli.status import DONE, INTERRUPTED
 from mindscore.config import ServerSettings
 from mindscore.config_file import load_configuration, read_api_key
@@ -44,6 +45,7 @@ def run_serve(request: ServeRequest) -> int:
             f"--host {request.host} can be reached from elsewhere: set a key in "
             f"${settings.api_key_env} or server.api_key_file, or keep to 127.0.0.1"
         )
+    share_one_arena()
     scorer = _local_scorer(settings, dict(configuration.tables.get("server", {})))
     address = Address(request.host, request.port, key, request.queue)
 

@@ -35,8 +35,9 @@ def attend(
 ) -> tuple[Any, None]:
     """Causal attention of the last tokens of a sequence.
 
-    ``query`` is (batch, heads, new tokens, size); ``key`` and ``value`` are (batch, groups of
-    heads, all tokens, size). The result is (batch, new tokens, heads, size).
+    ``query`` is (batch, heads, new tokens, size). ``key`` and ``value`` are (batch, groups of
+    heads, tokens, size), of the new tokens where ``key.before`` has the pieces before them, else of
+    all. The result is (batch, new tokens, heads, size).
 
     Raises:
         NotImplementedError: the model asks for more than plain causal attention.
@@ -47,18 +48,19 @@ def attend(
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     batch, heads, new, size = query.shape
     groups, cached = key.shape[1], key.shape[2] - new
+    before = getattr(key, "before", [(key[:, :, :cached], value[:, :, :cached])] if cached else ())
     key_new, value_new = (
         it[:, :, cached:].repeat_interleave(heads // groups, dim=1) for it in (key, value)
     )
     output, norm = kernel(query, key_new, value_new, 0.0, True, scale=scaling)
-    if cached:
-        # Heads that share keys stand one behind the other: cached keys are not copied for each.
-        stacked = query.reshape(batch, groups, heads // groups * new, size)
-        before, norm_before = kernel(
-            stacked, key[:, :, :cached], value[:, :, :cached], 0.0, False, scale=scaling
-        )
-        share = torch.sigmoid(norm_before.reshape(norm.shape) - norm)[..., None]
-        output = torch.lerp(output, before.reshape(output.shape), share.to(output.dtype))
+    # Heads that share keys stand one behind the other: cached keys are not copied for each.
+    stacked = query.reshape(batch, groups, heads // groups * new, size)
+    for keys, values in before:
+        found, its_norm = kernel(stacked, keys, values, 0.0, False, scale=scaling)
+        its_norm = its_norm.reshape(norm.shape)
+        share = torch.sigmoid(its_norm - norm)[..., None].to(output.dtype)
+        output = torch.lerp(output, found.reshape(output.shape), share)
+        norm = torch.logaddexp(norm, its_norm)
     return output.transpose(1, 2).contiguous(), None
 
 

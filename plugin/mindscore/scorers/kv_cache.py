@@ -2,19 +2,62 @@
 
 A token's keys, values and log-probability are functions of the tokens up to it, so a prompt needs
 computing only from where it departs from every earlier one. Forking a cache copies nothing: the
-fork holds views of the prefix, and the model concatenates what it adds.
+fork holds views of the prefix, and what the model adds stands beside it, in a piece of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import DynamicCache
+import torch
+from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from mindscore.prompts import common_prefix
+
+Piece = tuple[Any, Any]
+"""Keys and values of some tokens, each (1, groups of heads, tokens, size)."""
+
+
+class PiecesLayer(DynamicLayer):
+    """One layer's keys and values in pieces; the new ones know those before them.
+
+    ``joins``: for an attention that does not ask for those, the pieces are made one.
+    """
+
+    def __init__(self, joins: bool, pieces: Iterable[Piece] = ()) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._joins = joins
+        self.pieces = list(pieces)
+
+    def update(self, key_states: Any, value_states: Any, *_: Any, **__: Any) -> Piece:
+        """Add new tokens; what the attention is to be given."""
+        before = self.pieces
+        self.pieces = [*before, (key_states, value_states)]
+        if self._joins:
+            self.pieces = [self.joined()]
+            return self.pieces[0]
+        # The model hands it on as it is to the attention, which has no other way to them.
+        key_states.before = before
+        return key_states, value_states
+
+    def get_seq_length(self) -> int:
+        """How many tokens it holds."""
+        return sum(keys.shape[-2] for keys, _ in self.pieces)
+
+    def joined(self) -> Piece:
+        """All keys and values in one piece."""
+        keys, values = (torch.cat(list(parts), dim=-2) for parts in zip(*self.pieces, strict=True))
+        return keys, values
+
+    def first(self, length: int) -> Iterator[Piece]:
+        """Views of the first ``length`` tokens."""
+        for keys, values in self.pieces:
+            if length > 0:
+                yield keys[..., :length, :], values[..., :length, :]
+            length -= keys.shape[-2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,31 +72,31 @@ class Computed:
     cache: Any
     logprobs: Mapping[int, float]
 
-    @property
-    def nbytes(self) -> int:
-        """What its tensors hold, in bytes."""
-        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.cache.layers)
-
 
 class PrefixCaches:
-    """The sequences used last, as many as ``limit`` bytes hold."""
+    """The sequences used last, as many as ``limit`` bytes hold.
 
-    def __init__(self, config: Any, limit: int) -> None:
+    ``joins``: the model's attention wants keys and values in one piece.
+    """
+
+    def __init__(self, config: Any, limit: int, joins: bool) -> None:
         self._config = config
-        self._limit = limit
+        self._joins = joins
         self._kept: list[Computed] = []
         self._token_bytes = 0.0
+        layers = DynamicCache(config=config).layers
         # Sliding windows and recurrent states forget: a shorter prefix cannot be had of them.
-        if not all(type(layer) is DynamicLayer for layer in self._empty().layers):
-            self._limit = 0
+        self._is_plain = all(type(layer) is DynamicLayer for layer in layers)
+        self._layers = len(layers)
+        self._limit = limit if self._is_plain else 0
 
     def fork(self, tokens: Sequence[int], rows: Sequence[int], length: int) -> Computed:
         """What is known of ``tokens``: the cache of a prefix, and log-probabilities.
 
-        The prefix ends before the first of ``rows`` whose log-probability is not known. Where the
-        sequence it is taken from and one of ``length`` tokens do not both fit in the limit, that
-        sequence is given up: prompts that come in descending order of where they depart from it
-        still find their prefix in the one before.
+        The prefix ends before the first of ``rows`` whose log-probability is not known. Where what
+        is added up to ``length`` tokens does not fit in the limit beside the sequence that the
+        prefix is taken from, that sequence is given up: prompts in descending order of where they
+        depart from it still find their prefix in the one before.
         """
         source, shared, longest = None, 0, 0
         # Of equal ones the longest: more prompts may depart from it.
@@ -66,36 +109,41 @@ class PrefixCaches:
         if source is not None:
             self._kept.remove(source)
             self._kept.append(source)
-        self._make_room(length)
+        self._make_room(length - longest)
         if source is None:
             return self.empty()
         # A row's log-probability is that of the token after it.
         logprobs = {row: it for row, it in source.logprobs.items() if row + 1 < shared}
-        return Computed(source.ids[:longest], self.copy(source.cache, longest), logprobs)
+        is_kept = any(it is source for it in self._kept)
+        cache = self._view(source.cache, longest) if is_kept else self._taken(source.cache, longest)
+        return Computed(source.ids[:longest], cache, logprobs)
 
     def empty(self) -> Computed:
         """What is known of nothing."""
-        return Computed((), self._empty(), {})
+        cache: Any = DynamicCache(config=self._config)
+        if self._is_plain:
+            cache = Cache(layers=[PiecesLayer(self._joins) for _ in range(self._layers)])
+        return Computed((), cache, {})
 
     def keep(self, computed: Computed) -> None:
         """Keep a sequence for later prompts, if it fits."""
-        ids = computed.ids
-        self._token_bytes = computed.nbytes / len(ids)
-        if computed.nbytes > self._limit:
+        if self._limit == 0:
             return
+        ids, tensors = computed.ids, list(_tensors([computed]))
+        self._token_bytes = sum(it.nbytes for it in tensors) / computed.cache.get_seq_length()
         # What begins alike and is shorter is of no more use. For the rest fork has made room.
-        self._kept = [it for it in self._kept if it.ids != ids[: len(it.ids)]]
-        self._kept.append(computed)
+        kept = [it for it in self._kept if it.ids != ids[: len(it.ids)]]
+        if _nbytes([*kept, computed]) <= self._limit:
+            self._kept = [*kept, computed]
 
-    def copy(self, cache: Any, length: int) -> Any:
-        """A cache of the first ``length`` tokens of ``cache``, which stays as it is."""
-        copied = self._empty()
-        for own, theirs in zip(copied.layers, cache.layers, strict=True):
-            own.keys = theirs.keys[..., :length, :]
-            own.values = theirs.values[..., :length, :]
-            own.dtype, own.device = own.keys.dtype, own.keys.device
-            own.is_initialized = True
-        return copied
+    def to_continue(self, cache: Any) -> Any:
+        """A cache of the same tokens in one piece, to grow token by token; ``cache`` stays."""
+        if not self._is_plain:
+            return cache
+        whole = DynamicCache(config=self._config)
+        for number, layer in enumerate(cache.layers):
+            whole.update(*layer.joined(), number)
+        return whole
 
     def clear(self) -> None:
         """Let go of them all."""
@@ -103,8 +151,31 @@ class PrefixCaches:
 
     def _make_room(self, length: int) -> None:
         room = self._limit - length * self._token_bytes
-        while self._kept and sum(it.nbytes for it in self._kept) > room:
+        while self._kept and _nbytes(self._kept) > room:
             del self._kept[0]
 
-    def _empty(self) -> Any:
-        return DynamicCache(config=self._config)
+    def _view(self, cache: Any, length: int) -> Any:
+        layers: list[Any] = [PiecesLayer(self._joins, it.first(length)) for it in cache.layers]
+        return Cache(layers=layers)
+
+    def _taken(self, cache: Any, length: int) -> Any:
+        """As a view, but of ``cache``, which nobody needs any more, nothing else stays."""
+        layers: list[Any] = []
+        for layer in cache.layers:
+            pieces = [(keys.clone(), values.clone()) for keys, values in layer.first(length)]
+            layer.pieces.clear()
+            layers.append(PiecesLayer(self._joins, pieces))
+        return Cache(layers=layers)
+
+
+def _nbytes(computed: Iterable[Computed]) -> int:
+    """The memory below their tensors, in bytes: what sequences share counts once."""
+    storages = [tensor.untyped_storage() for tensor in _tensors(computed)]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+def _tensors(computed: Iterable[Computed]) -> Iterator[Any]:
+    for each in computed:
+        for layer in each.cache.layers:
+            for piece in layer.pieces:
+                yield from piece

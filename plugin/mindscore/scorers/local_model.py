@@ -64,7 +64,7 @@ class LocalModel:
         embeddings: Any = self._model.get_input_embeddings()
         self._vocabulary: int = embeddings.num_embeddings
         self._keeps_rows = "logits_to_keep" in inspect.signature(self._model.forward).parameters
-        self._caches = PrefixCaches(self._model.config, cache_bytes)
+        self._cache_bytes = cache_bytes
         self._rounds = dtype != "float32"
         self._caching = self._choose_attention()
 
@@ -81,7 +81,10 @@ class LocalModel:
         for name in (attention.NAME, usual) if attention.is_available() else (usual,):
             try:
                 self._model.set_attn_implementation(name)
-                cache = self._caches.fork(tokens, (), len(tokens)).cache
+                self._caches = PrefixCaches(
+                    self._model.config, self._cache_bytes, joins=name != attention.NAME
+                )
+                cache = self._caches.empty().cache
                 for part in (tokens[:half], tokens[half:]):
                     output = self._model(
                         input_ids=torch.tensor([part]), past_key_values=cache, use_cache=True
@@ -176,7 +179,7 @@ class LocalModel:
         if self._caching and tokens:
             try:
                 found, _ = self._advance(tokens, len(tokens), (), length, stopped)
-                return self._caches.copy(found.cache, len(tokens))
+                return self._caches.to_continue(found.cache)
             except Exception as error:
                 self._go_on_without_caches(error)
         return None
