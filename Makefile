@@ -28,7 +28,7 @@ check: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/python tests/bench/figures.py
 	$(BIN)/python tests/bench/remote.py
-	$(BIN)/python tests/bench/tokens.py
+	$(BIN)/python tests/bench/tokens.py --shape demo --shape 40x30+300 --repeats 1
 
 # Against other libraries, which need half a gigabyte of their own.
 compare: $(VENV)/compared
