@@ -28,6 +28,7 @@ class LeaveOneOut:
         self._noise = noise
         self._turns: dict[range, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._failed: dict[range, Exception] = {}
+        self._baselines: dict[range, Totals] = {}
 
     async def baseline(self, window: range, asked: Collection[str]) -> Totals:
         """The totals, by node id, of the responses ``asked`` with all memories.
@@ -40,6 +41,9 @@ class LeaveOneOut:
         async with self._turns[window]:
             if window in self._failed:
                 raise self._failed[window]
+            if (known := self._baselines.get(window, {})).keys() >= set(asked):
+                # Not made and looked up once more for each memory: a prompt may be long.
+                return known
             prompt = prompt_for(self._context, window, memories.nothing, asked)
             try:
                 totals = await self._meter.totals(prompt)
@@ -47,6 +51,7 @@ class LeaveOneOut:
                 self._failed[window] = error
                 raise
             await self._noise.measure(prompt, totals)
+            self._baselines[window] = totals
             return totals
 
     async def drop(

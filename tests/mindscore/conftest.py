@@ -293,6 +293,19 @@ class Say:
         return Talk(named("s", system), named("i", identity), named("c", conversation))
 
 
+@pytest.fixture
+def two(say):
+    """Two memories, one of them between two responses."""
+    return say.talk(
+        say.user(9),
+        say.reply(1, 2),
+        say.memory("b", 2),
+        say.user(9),
+        say.reply(1, 2),
+        identity=[say.memory("a", 1)],
+    )
+
+
 @pytest.fixture(scope="session")
 def say():
     """Builds conversations by hand."""

@@ -12,19 +12,6 @@ from mindhooks import MemoryScore, MindCommand, Outcome, Trigger, hookimpl
 SCORE, FULL = MindCommand.SCORE, MindCommand.SCORE_FULL
 
 
-@pytest.fixture
-def two(say):
-    """Two memories, one of them between two responses."""
-    return say.talk(
-        say.user(9),
-        say.reply(1, 2),
-        say.memory("b", 2),
-        say.user(9),
-        say.reply(1, 2),
-        identity=[say.memory("a", 1)],
-    )
-
-
 # -- what is asked for ----------------------------------------------------------------------------
 
 

@@ -60,19 +60,6 @@ def jittery(probe, monkeypatch):
     return probe
 
 
-@pytest.fixture
-def two(say):
-    """Two memories, one of them between two responses."""
-    return say.talk(
-        say.user(9),
-        say.reply(1, 2),
-        say.memory("b", 2),
-        say.user(9),
-        say.reply(1, 2),
-        identity=[say.memory("a", 1)],
-    )
-
-
 def settings(repeats, **tables):
     memory = {"token_cutoff": 1.0, "noise_repeats": repeats, "interval_s": 0}
     return {"memory": memory, "finetune": {"window_fraction": 1.0, "threshold": 0.0}, **tables}

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mindhooks import RangeScore, ScorerError, WirePrompt
+from mindhooks import RangeScore, ScorerError, Scores, WirePrompt
 from mindscore.scorers.wire import RefusedError, RetriableError
 
 LIST_TOKENS = 65_536
@@ -24,6 +24,13 @@ class Answer(NamedTuple):
 
     scores: list[RangeScore]
     computed: int | None
+
+
+def to_scores(answers: Sequence[Answer]) -> list[list[RangeScore]]:
+    """The answers of several prompts as a scorer's, with the tokens computed where all say so."""
+    scores = [answer.scores for answer in answers]
+    computed = [answer.computed for answer in answers if answer.computed is not None]
+    return Scores(scores, sum(computed)) if len(computed) == len(answers) else scores
 
 
 Send = Callable[[Sequence[WirePrompt]], Awaitable[Sequence[Answer]]]

@@ -42,6 +42,12 @@ class Usage(Struct):
         return max(0, (self.prompt_tokens or 0) - (cached or 0)) if known else None
 
 
+class Tokens(Struct):
+    """What ``/tokenize`` answers, wherever there is one."""
+
+    tokens: list[int]
+
+
 class _Continuation(Struct):
     text: str
     token_ids: tuple[int, ...] | None = None

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
-from msgspec import Struct
 
-from mindhooks import Generated, RangeScore, Scores, WirePrompt
+from mindhooks import Generated, RangeScore, WirePrompt
 from mindscore.config import ServerSettings, parse_table
-from mindscore.scorers.batches import Answer, Batcher
+from mindscore.scorers.batches import Answer, Batcher, to_scores
+from mindscore.scorers.completions import Tokens
 from mindscore.scorers.prompt_logprobs import refuse_images, scored_part
 from mindscore.scorers.tokenizer import FileTokenizer
 from mindscore.scorers.wire import WireClient, checked_address
@@ -51,10 +51,6 @@ def client_of(settings: ServerSettings) -> WireClient:
     return WireClient(msgspec.structs.replace(settings, base_url=root))
 
 
-class _Tokens(Struct):
-    tokens: list[int]
-
-
 class RemoteScorer(ABC):
     """Scores through a ``Batcher``; each kind of server says how to ask and how to read."""
 
@@ -87,10 +83,7 @@ class RemoteScorer(ABC):
             for future in asked:
                 future.cancel()
         remaining = iter(answers)
-        scores = [next(remaining).scores if prompt.ranges else [] for prompt in prompts]
-        computed = [answer.computed for answer in answers]
-        known = [tokens for tokens in computed if tokens is not None]
-        return Scores(scores, sum(known)) if len(known) == len(computed) else scores
+        return to_scores([next(remaining) if it.ranges else Answer([], 0) for it in prompts])
 
     @abstractmethod
     async def _ask(self, prompts: Sequence[WirePrompt]) -> Sequence[Answer]:
@@ -108,7 +101,7 @@ class RemoteScorer(ABC):
             return await self._tokenizer.tokenize(text)
         named = dict.fromkeys(self._text_fields, text)
         body = {"model": self.model, **named, "add_special_tokens": False}
-        return (await self._client.post("/tokenize", body, _Tokens)).tokens
+        return (await self._client.post("/tokenize", body, Tokens)).tokens
 
     async def aclose(self) -> None:
         """End what is under way and close the session."""

@@ -10,11 +10,11 @@ from typing import Any
 
 from msgspec import Struct
 
-from mindhooks import Generated, Image, RangeScore, ScorerError, Scores, WirePrompt
+from mindhooks import Generated, Image, RangeScore, ScorerError, WirePrompt
 from mindscore.config import ServerSettings, parse_table
 from mindscore.divergence import implausible
-from mindscore.scorers.batches import Answer
-from mindscore.scorers.completions import Usage, complete
+from mindscore.scorers.batches import Answer, to_scores
+from mindscore.scorers.completions import Tokens, Usage, complete
 from mindscore.scorers.tokenizer import FileTokenizer
 from mindscore.scorers.wire import WireClient
 
@@ -26,10 +26,6 @@ class _Total(Struct):
 class _Scores(Struct):
     scores: list[_Total]
     usage: Usage | None = None
-
-
-class _Tokens(Struct):
-    tokens: list[int]
 
 
 class ScoreScorer:
@@ -54,9 +50,7 @@ class ScoreScorer:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        scores = [answer.scores for answer in answers]
-        computed = [answer.computed for answer in answers if answer.computed is not None]
-        return Scores(scores, sum(computed)) if len(computed) == len(answers) else scores
+        return to_scores(answers)
 
     async def _score_one(self, prompt: WirePrompt) -> Answer:
         if not prompt.ranges:
@@ -105,7 +99,7 @@ class ScoreScorer:
         if self._tokenizer is not None:
             return await self._tokenizer.tokenize(text)
         try:
-            return (await self._client.post("/tokenize", {"prompt": text}, _Tokens)).tokens
+            return (await self._client.post("/tokenize", {"prompt": text}, Tokens)).tokens
         except ScorerError as error:
             raise ScorerError(
                 f"the server cannot tokenise ({error}): set server.tokenizer to the model's "
