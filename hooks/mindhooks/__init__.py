@@ -9,6 +9,7 @@ from mindhooks._errors import (
     MindhooksError,
     PluginError,
     ScorerError,
+    ScorerUnavailable,
     UnhandledCommand,
     UnknownScorer,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "Role",
     "Scorer",
     "ScorerError",
+    "ScorerUnavailable",
     "Scores",
     "TaskHandle",
     "Trigger",

@@ -4,7 +4,8 @@ MindhooksError
 ├── UnhandledCommand   no registered plugin took a dispatched command
 ├── PluginError        a plugin cannot be registered
 └── ScorerError        a scorer could not be built, or could not answer
-    └── UnknownScorer  no installed scorer has the name that the settings give
+    ├── ScorerUnavailable  all attempts of a call failed: the next call is likely to fail too
+    └── UnknownScorer      no installed scorer has the name that the settings give
 """
 
 
@@ -22,6 +23,14 @@ class PluginError(MindhooksError):
 
 class ScorerError(MindhooksError):
     """A scorer could not be built, could not answer, or answered wrongly."""
+
+
+class ScorerUnavailable(ScorerError):  # noqa: N818 - as UnhandledCommand
+    """A call failed after all its attempts, for a reason that is not the call's own.
+
+    Such as a server that is down. A flow gives up after a few in a row, instead of waiting for each
+    of its calls to fail.
+    """
 
 
 class UnknownScorer(ScorerError):  # noqa: N818 - as UnhandledCommand

@@ -34,7 +34,8 @@ class MemoryScore:
 
     ``mode`` is ``"incremental"`` (a window after the memory) or ``"full"`` (a row of the matrix).
     ``hold``, where it was asked for, is what this memory did alone: with it and no other, against
-    none.
+    none. ``fingerprint`` is a hash of what a row was measured from, the prompts with the memory and
+    without it: the same prompts need not be scored again.
     """
 
     key: str
@@ -42,6 +43,7 @@ class MemoryScore:
     mode: Literal["incremental", "full"]
     divergences: tuple[ResponseDivergence, ...]
     hold: tuple[ResponseDivergence, ...] | None = None
+    fingerprint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,9 @@ class ServerSettings(_Table, frozen=True):
     timeout_s: Positive = 300.0
     deadline_s: Positive = 900.0
     max_attempts: AtLeastOne = 5
+    breaker_failures: AtLeastOne = 3
+    max_response_mb: AtLeastOne = 256
+    allow_insecure: bool = False
     concurrency: AtLeastOne = 4
     priority: int = 5
     self_test: bool = True
@@ -74,10 +77,11 @@ class FinetuneSettings(_Table, frozen=True):
 
 
 class StoreSettings(_Table, frozen=True):
-    """``[store]``: where scores are kept, and for which agent."""
+    """``[store]``: where scores are kept, for which agent, and for how long."""
 
     url: str = ""
     namespace: Name = "default"
+    retention_days: NonNegative = 90.0
 
     def __post_init__(self) -> None:
         file = self.url.removeprefix(SQLITE)
@@ -105,11 +109,13 @@ class MemoryScoringOptions(_Table, frozen=True):
     """``[plugins.settings.memory-scoring]``.
 
     ``only``: the memories to score, empty for all; ``hold``: the matrix has what each memory does
-    alone, too; ``max_tokens``: what ``score`` may send, 0 for any number.
+    alone, too; ``resume``: rows of the matrix that the store has are not measured again;
+    ``max_tokens``: what ``score`` may send, 0 for any number.
     """
 
     only: list[str] = field(default_factory=list)
     hold: bool = False
+    resume: bool = False
     max_tokens: Count = 0
 
 

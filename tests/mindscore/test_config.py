@@ -21,6 +21,9 @@ api_key_file = ""
 timeout_s = 300.0
 deadline_s = 900.0
 max_attempts = 5
+breaker_failures = 3
+max_response_mb = 256
+allow_insecure = false
 concurrency = 4
 priority = 5
 self_test = true
@@ -42,6 +45,7 @@ max_alternate_tokens = 256
 [store]
 url = ""
 namespace = "default"
+retention_days = 90.0
 [plugins]
 disabled = []
 listener_timeout_s = 30.0
@@ -50,10 +54,13 @@ FREE_FORM = ("server.options", "plugins.settings")
 
 POSITIVE = ["server.timeout_s", "server.deadline_s", "plugins.listener_timeout_s"]
 NOT_NEGATIVE = ["memory.interval_s", "memory.min_divergence", "finetune.threshold"]
+NOT_NEGATIVE += ["store.retention_days"]
 FRACTIONS = ["memory.token_cutoff", "finetune.window_fraction"]
 FLOATS = [*POSITIVE, *NOT_NEGATIVE, *FRACTIONS, "memory.ewma_alpha"]
 AT_LEAST_ONE = [
     "server.max_attempts",
+    "server.breaker_failures",
+    "server.max_response_mb",
     "server.concurrency",
     "memory.response_window",
     "finetune.max_alternate_tokens",

@@ -359,6 +359,9 @@ TABLES = st.fixed_dictionaries(
                 "timeout_s": FINITE.filter(bool) | COUNT,
                 "deadline_s": FINITE.filter(bool),
                 "max_attempts": COUNT,
+                "breaker_failures": COUNT,
+                "max_response_mb": COUNT,
+                "allow_insecure": st.booleans(),
                 "concurrency": COUNT,
                 "priority": st.integers(-(2**63), 2**63 - 1),
                 "self_test": st.booleans(),
@@ -388,7 +391,9 @@ TABLES = st.fixed_dictionaries(
                 "max_alternate_tokens": COUNT,
             },
         ),
-        "store": st.fixed_dictionaries({}, optional={"url": URL, "namespace": NAME}),
+        "store": st.fixed_dictionaries(
+            {}, optional={"url": URL, "namespace": NAME, "retention_days": FINITE}
+        ),
         "plugins": st.fixed_dictionaries(
             {},
             optional={

@@ -16,7 +16,7 @@ import msgspec
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 from tenacity.wait import wait_random_exponential
 
-from mindhooks import ScorerError, in_thread
+from mindhooks import ScorerError, ScorerUnavailable, in_thread
 from mindscore.config import ServerSettings
 from mindscore.config_file import read_api_key
 from mindscore.errors import ConfigError
@@ -30,7 +30,7 @@ EXCERPT = 200
 _backoff = wait_random_exponential(multiplier=0.5, max=30)
 
 
-class RetriableError(ScorerError):
+class RetriableError(ScorerUnavailable):
     """An attempt failed in a way that the next one may not; at the end of a call: all of them did.
 
     ``pause_s`` is what the server asked for in ``Retry-After``; ``arrived`` is false when the

@@ -16,6 +16,9 @@ DEFAULTS = {
         "timeout_s": 300.0,
         "deadline_s": 900.0,
         "max_attempts": 5,
+        "breaker_failures": 3,
+        "max_response_mb": 256,
+        "allow_insecure": False,
         "concurrency": 4,
         "priority": 5,
         "self_test": True,
@@ -37,7 +40,7 @@ DEFAULTS = {
         "generate_alternates": False,
         "max_alternate_tokens": 256,
     },
-    "store": {"url": "", "namespace": "default"},
+    "store": {"url": "", "namespace": "default", "retention_days": 90.0},
     "plugins": {"disabled": [], "listener_timeout_s": 30.0},
 }
 """Section 6 of the contract, but for the tables that are empty there."""
@@ -150,7 +153,7 @@ def test_show_prints_what_the_file_says_and_the_defaults_besides(cli, users_own)
     users_own.parent.mkdir(parents=True)
     users_own.write_text('[store]\nnamespace = "nora"\n[plugins.settings.mine]\nsize = 3\n')
     tables = shown(cli)
-    assert tables["store"] == {"url": "", "namespace": "nora"}
+    assert tables["store"] == {**DEFAULTS["store"], "namespace": "nora"}
     assert tables["plugins"]["settings"] == {"mine": {"size": 3}}
     assert tables["memory"] == DEFAULTS["memory"]
 
