@@ -19,6 +19,7 @@ from mindhooks._registry import Registry, emitting_registry
 from mindhooks._scorer import Generated, RangeScore, Scorer, Scores
 from mindhooks._specs import MindCommand, Trigger, hookimpl, hookspec
 from mindhooks._tasks import TaskHandle, in_thread
+from mindhooks._threaded import ThreadedRegistry
 from mindhooks._values import (
     FinetuneCandidate,
     FinetuneStats,
@@ -55,6 +56,7 @@ __all__ = [
     "ScorerUnavailable",
     "Scores",
     "TaskHandle",
+    "ThreadedRegistry",
     "Trigger",
     "UnhandledCommand",
     "UnknownScorer",

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 log = logging.getLogger("mindhooks")
+
+SLOW_S = 0.1
+"""What holds up the event loop for longer is complained of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +44,19 @@ def describe(error: BaseException) -> str:
         text = f"(its text raised {type(broken).__name__})"
     kind = type(error).__name__
     return f"{kind}: {text}" if text else kind
+
+
+@contextmanager
+def on_loops_thread(what: str) -> Iterator[None]:
+    """Complain when the body, which is a plugin's code, holds up the host's event loop."""
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        held_s = time.perf_counter() - started
+        if held_s > SLOW_S:
+            log.warning(
+                "%s: held up the event loop for %.1f s: give its work to a task or a thread",
+                what,
+                held_s,
+            )

@@ -6,12 +6,14 @@ import asyncio
 import math
 from collections.abc import Mapping
 from contextvars import ContextVar
+from functools import partial
 from types import ModuleType, TracebackType
 from typing import Any
 
 import pluggy
 
-from mindhooks._complaints import Origin, complain, describe, log
+from mindhooks._closing import Close, Closer, close_one
+from mindhooks._complaints import Origin, complain, describe, log, on_loops_thread
 from mindhooks._errors import MindhooksError, PluginError, ScorerError, UnhandledCommand
 from mindhooks._implementations import Implementation, find_implementations
 from mindhooks._listeners import Arguments, AsyncListener
@@ -31,6 +33,10 @@ from mindhooks._values import FinetuneCandidate, MemoryScore
 
 DEFAULT_SCORER = "local"
 DEFAULT_LISTENER_TIMEOUT_S = 30.0
+LAST_WORDS_S = 0.5
+"""How long tasks may take to end at close, once their time is over."""
+
+SCORER_ACLOSE = "the scorer: aclose"
 
 
 _emitting: ContextVar[Registry] = ContextVar("mindhooks_registry")
@@ -67,6 +73,7 @@ class Registry:
         self._scorer: Scorer | None = None
         self._scorer_lock = asyncio.Lock()
         self._closing: asyncio.Task[None] | None = None
+        self._closer = Closer()
 
     async def __aenter__(self) -> Registry:
         return self
@@ -266,7 +273,12 @@ class Registry:
         async with self._scorer_lock:
             self._require_open()
             if self._scorer is None:
-                self._scorer = await self._build_scorer()
+                scorer = await self._build_scorer()
+                if self._closing is not None:
+                    # aclose did not wait for so long.
+                    await close_one(SCORER_ACLOSE, scorer)
+                self._require_open()
+                self._scorer = scorer
             return self._scorer
 
     async def _build_scorer(self) -> Scorer:
@@ -275,7 +287,8 @@ class Registry:
         entry = await in_thread(find_scorer, name)
         try:
             factory = await in_thread(entry.load)
-            return make_scorer(name, factory, server)
+            with on_loops_thread(f"scorer {name!r}"):
+                return make_scorer(name, factory, server)
         except (MindhooksError, KeyboardInterrupt, asyncio.CancelledError):
             raise
         # A scorer's module is a plugin's code too.
@@ -287,21 +300,25 @@ class Registry:
     async def aclose(self) -> None:
         """Cancel every task, let the listeners' queues drain, close plugins and scorer.
 
-        Waits for the tasks' ends, and for the queues at most the listeners' time limit. Twice is
-        fine. Afterwards ``dispatch`` raises and emissions are dropped.
+        Tasks and queues together have the listeners' time limit to end, then plugins and scorer
+        together have it again. Whatever they do, this ends within twice the limit and a second;
+        what it had to leave behind is logged. Twice is fine. Afterwards ``dispatch`` raises and
+        emissions are dropped.
         """
         if self._closing is None:
             self._closing = asyncio.create_task(self._close(), name="mindhooks close")
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        await asyncio.gather(*(handle.aclose() for handle in self._handles.values()))
+        for handle in self._handles.values():
+            handle.shut()
         await self._drain()
-        for origin, plugin in reversed(self._made):
-            await self._close_one(str(origin), plugin)
-        # The lock: somebody may be waiting for the scorer to be built.
-        async with self._scorer_lock:
-            await self._close_one("the scorer", self._scorer)
+        made = [(f"{origin}: aclose", plugin) for origin, plugin in reversed(self._made)]
+        closings: list[tuple[str, Close]] = [
+            (what, partial(close_one, what, plugin)) for what, plugin in made
+        ]
+        closings.append((SCORER_ACLOSE, self._close_scorer))
+        await self._closer.close_all(closings, self._listener_timeout_s)
 
     async def _drain(self) -> None:
         loop = asyncio.get_running_loop()
@@ -312,17 +329,17 @@ class Registry:
             listener.drop()
         # What was cancelled hears of it before its plugin is closed.
         await asyncio.sleep(0)
+        if running := self._running():
+            await asyncio.wait(running, timeout=LAST_WORDS_S)
+        for handle in self._handles.values():
+            if handle.running:
+                log.error("task %r does not end and was left behind", handle.name)
 
-    async def _close_one(self, what: str, closable: object) -> None:
-        try:
-            close = getattr(closable, "aclose", None)
-            if close is not None:
-                async with asyncio.timeout(self._listener_timeout_s):
-                    await close()
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            complain(f"{what}: aclose", error)
+    async def _close_scorer(self) -> None:
+        # The lock: somebody may be waiting for the scorer to be built.
+        async with self._scorer_lock:
+            if self._scorer is not None:
+                await close_one(SCORER_ACLOSE, self._scorer)
 
     def _require_open(self) -> None:
         if self._closing is not None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pluggy
 
-from mindhooks._complaints import complain
+from mindhooks._complaints import complain, on_loops_thread
 from mindhooks._errors import PluginError
 from mindhooks._implementations import Implementation
 from mindhooks._listeners import Arguments, AsyncListener
@@ -78,7 +78,8 @@ class StandIn:
 def _plain(implementation: Implementation) -> Callable[[Arguments], Any]:
     def guard(call: Arguments) -> tuple[str, Trigger] | None:
         try:
-            result = implementation.call(call)
+            with on_loops_thread(str(implementation)):
+                result = implementation.call(call)
             if implementation.hook == "on_trigger":
                 return _answer(implementation, result)
             _refuse_coroutine(result)
@@ -133,8 +134,9 @@ def _wrapper(implementation: Implementation) -> Callable[[Arguments], Any]:
 
 def _begin(implementation: Implementation, call: Arguments) -> Generator[None, Any, Any] | None:
     try:
-        wrapper: Generator[None, Any, Any] = implementation.call(call)
-        next(wrapper)
+        with on_loops_thread(str(implementation)):
+            wrapper: Generator[None, Any, Any] = implementation.call(call)
+            next(wrapper)
     except KeyboardInterrupt:
         raise
     except StopIteration:
@@ -155,8 +157,9 @@ def _end(
         answers = shown
         shown = pluggy.Result.from_call(lambda: answers)
     try:
-        wrapper.send(shown)
-        wrapper.close()
+        with on_loops_thread(str(implementation)):
+            wrapper.send(shown)
+            wrapper.close()
         raise PluginError("the wrapper yielded twice")
     except KeyboardInterrupt:
         raise

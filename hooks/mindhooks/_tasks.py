@@ -101,10 +101,11 @@ class TaskHandle:
         self._void()
         await asyncio.wait({task})
 
-    async def aclose(self) -> None:
-        """Cancel as ``cancel`` does; triggers are refused from now on."""
+    def shut(self) -> None:
+        """Void and cancel the run in flight without waiting; triggers are refused from now on."""
         self._closed = True
-        await self.cancel()
+        self._queued = None
+        self._void()
 
     def _require_open(self) -> None:
         if self._closed:

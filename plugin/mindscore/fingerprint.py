@@ -6,6 +6,10 @@ import hashlib
 from array import array
 from collections.abc import Iterable
 
+import msgspec
+
+from mindhooks import Context, Node
+
 
 def response_hash(continuation_ids: Iterable[int]) -> str:
     """A hash of a response's token ids; with its timestamp it marks the response as trained."""
@@ -19,6 +23,39 @@ def derived_timestamp_ns(context_ids: Iterable[int], continuation_ids: Iterable[
     """
     digest = _digest(context_ids) + _digest(continuation_ids)
     return int.from_bytes(hashlib.sha256(digest).digest()[:8]) >> 1
+
+
+class RowFingerprints:
+    """A hash for each memory of a conversation: of all that its row of the matrix follows from.
+
+    Those are the messages' ids, bodies, images, keys and order, and what a message that prints the
+    memory becomes without it.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._sections = (context.system, context.identity, context.conversation)
+        digest = hashlib.sha256()
+        for nodes in self._sections:
+            digest.update(len(nodes).to_bytes(8))
+            for node in nodes:
+                images = [(it.mime, hashlib.sha256(it.data).digest()) for it in node.images]
+                facts = (node.id, node.role, node.memory_key, node.body, images)
+                digest.update(msgspec.msgpack.encode(facts))
+                digest.update(_digest(node.token_ids))
+        self._conversation = digest.digest()
+
+    def of(self, key: str) -> str:
+        """The hash for the memory ``key``."""
+        digest = hashlib.sha256(self._conversation + key.encode("utf-8", "surrogatepass"))
+        for nodes in self._sections:
+            for node in nodes:
+                if node.render is not None and _prints(node, key):
+                    digest.update(_digest(node.render(frozenset({key}))))
+        return digest.hexdigest()
+
+
+def _prints(node: Node, key: str) -> bool:
+    return any(part.memory_key == key for part in node.parts)
 
 
 def _digest(ids: Iterable[int]) -> bytes:

@@ -11,12 +11,14 @@ from mindhooks import (
     Context,
     FinetuneCandidate,
     MemoryScore,
+    MindCommand,
     MindhooksError,
     MindState,
     Registry,
     hookimpl,
 )
 from mindscore.transcripts import Transcript
+from mindscore.unkept import Kind, unkept
 
 
 class TranscriptMind:
@@ -64,6 +66,13 @@ class TranscriptMind:
     def on_candidate(self, candidate: FinetuneCandidate) -> None:
         self.candidates.append(candidate)
         self._hear(candidate)
+
+    def unkept_error(self, command: str) -> str | None:
+        """Why not all that ``command`` found is in the store; ``None`` where it is."""
+        if self._registry is None:
+            return None
+        kind: Kind = "candidates" if command == MindCommand.SCORE_FINETUNE else "scores"
+        return unkept(self._registry, kind).error
 
     def attach(self, registry: Registry) -> None:
         """Take the registry whose scorer tokenises, and listen to it."""

@@ -8,9 +8,12 @@ from collections.abc import Collection
 
 from mindhooks import Context, ResponseDivergence, Scorer
 from mindscore import memories
+from mindscore.breaker import Breaker
+from mindscore.config import ServerSettings
 from mindscore.divergence import Totals, divergences
 from mindscore.meter import KnownTotals, Meter, Usage
 from mindscore.noise import NoiseFloor
+from mindscore.pace import Pace
 from mindscore.prompts import prompt_for
 
 Divergences = tuple[ResponseDivergence, ...]
@@ -29,6 +32,7 @@ class LeaveOneOut:
         self._turns: dict[range, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._failed: dict[range, Exception] = {}
         self._baselines: dict[range, Totals] = {}
+        self._pace = Pace()
 
     async def baseline(self, window: range, asked: Collection[str]) -> Totals:
         """The totals, by node id, of the responses ``asked`` with all memories.
@@ -44,6 +48,7 @@ class LeaveOneOut:
             if (known := self._baselines.get(window, {})).keys() >= set(asked):
                 # Not made and looked up once more for each memory: a prompt may be long.
                 return known
+            await self._pace.step()
             prompt = prompt_for(self._context, window, memories.nothing, asked)
             try:
                 totals = await self._meter.totals(prompt)
@@ -65,8 +70,10 @@ class LeaveOneOut:
             ScorerError: the scorer failed.
         """
         context = self._context
+        await self._pace.step()
         asked = memories.affected(context, window, skip)
         with_ = await self.baseline(window, {*asked, *judging})
+        await self._pace.step()
         without = await self._meter.totals(prompt_for(context, window, skip, asked))
         responses = memories.responses(context, window, skip)
         return divergences(responses, with_, without, asked, self._noise.spread)
@@ -78,10 +85,12 @@ class LeaveOneOut:
             ScorerError: the scorer failed.
         """
         context = self._context
+        await self._pace.step()
         responses = memories.responses(context, window, memories.everything)
         asked = memories.affected(context, window, memories.all_but(key), memories.everything)
         bare = prompt_for(context, window, memories.everything, {*asked, *judging})
         without = await self._meter.totals(bare)
+        await self._pace.step()
         alone = prompt_for(context, window, memories.all_but(key), asked)
         with_ = await self._meter.totals(alone)
         return divergences(responses, with_, without, asked, self._noise.spread)
@@ -102,6 +111,6 @@ async def score_memory(
     if position is None:
         return 0.0
     window = memories.response_window(context, position, response_window)
-    meter = Meter(scorer, Usage(), KnownTotals())
+    meter = Meter(scorer, Usage(), KnownTotals(), Breaker(ServerSettings().breaker_failures))
     compared = LeaveOneOut(meter, context, NoiseFloor(meter, 0))
     return sum(it.divergence for it in await compared.drop(window, memories.just(key)))

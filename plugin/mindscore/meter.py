@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from weakref import WeakKeyDictionary
 
-from mindhooks import Registry, Scorer, WirePrompt
+from mindhooks import RangeScore, Registry, Scorer, WirePrompt
+from mindscore.breaker import Breaker
 from mindscore.divergence import Totals, check_answers
 from mindscore.prompts import ask_only
 
@@ -82,10 +83,11 @@ class Meter:
     What is in ``known`` is not asked again, and what another prompt is asking for is waited for.
     """
 
-    def __init__(self, scorer: Scorer, usage: Usage, known: KnownTotals) -> None:
+    def __init__(self, scorer: Scorer, usage: Usage, known: KnownTotals, breaker: Breaker) -> None:
         self.scorer = scorer
         self.usage = usage
         self._known = known
+        self._breaker = breaker
 
     async def totals(self, prompt: WirePrompt) -> Totals:
         """The prompt's totals by node id; without ranges that are not known, it is not sent.
@@ -126,9 +128,16 @@ class Meter:
 
         Raises:
             ScorerError: the scorer failed, or its answer does not fit what was asked.
+            BreakerError: too many calls in a row have failed.
         """
         if not prompt.ranges:
             return {}
+        with self._breaker.call():
+            answers = await self._counted(prompt)
+        check_answers(getattr(self.scorer, "model", "the scorer"), [prompt], answers)
+        return {id_: it.total for id_, it in zip(prompt.node_ids, answers[0], strict=True)}
+
+    async def _counted(self, prompt: WirePrompt) -> list[list[RangeScore]]:
         usage = self.usage
         usage.calls += 1
         usage.prompt_tokens += len(prompt.tokens)
@@ -142,8 +151,7 @@ class Meter:
             usage.computed_tokens = (
                 (usage.computed_tokens or 0) + (computed or 0) if known else None
             )
-        check_answers(getattr(self.scorer, "model", "the scorer"), [prompt], answers)
-        return {id_: it.total for id_, it in zip(prompt.node_ids, answers[0], strict=True)}
+        return answers
 
 
 def _keys(prompt: WirePrompt) -> Iterator[Key]:

@@ -13,6 +13,7 @@ import typer
 
 from mindhooks import MindhooksError
 from mindscore.cli import config, store
+from mindscore.cli.interruption import InterruptedRunError
 from mindscore.cli.options import (
     All,
     Assignments,
@@ -23,6 +24,7 @@ from mindscore.cli.options import (
     Json,
     MaxTokens,
     Memories,
+    Resume,
     Transcript,
     command_of,
 )
@@ -58,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if status == INTERRUPTED:
             raise KeyboardInterrupt
         return status if isinstance(status, int) else DONE
+    except InterruptedRunError as interruption:
+        return _fail(str(interruption), INTERRUPTED)
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", INTERRUPTED)
     except Exception as error:
@@ -105,6 +109,7 @@ def score(
     all_: All = False,
     memory: Memories = None,
     hold: Hold = False,
+    resume: Resume = False,
     max_tokens: MaxTokens = None,
     no_self_test: Annotated[
         bool, typer.Option("--no-self-test", help="Score on a server that is not tested first.")
@@ -122,6 +127,7 @@ def score(
         only=tuple(memory or ()),
         all_due=all_,
         hold=hold,
+        resume=resume,
         max_tokens=max_tokens,
         self_test=not no_self_test,
         config_file=config_file,
@@ -139,6 +145,7 @@ def plan(
     all_: All = False,
     memory: Memories = None,
     hold: Hold = False,
+    resume: Resume = False,
     max_tokens: MaxTokens = None,
     config_file: ConfigFile = None,
     assignments: Assignments = None,
@@ -154,6 +161,7 @@ def plan(
         only=tuple(memory or ()),
         all_due=all_,
         hold=hold,
+        resume=resume,
         max_tokens=max_tokens,
         self_test=False,
         config_file=config_file,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mindscore.cli.options import Assignments, ConfigFile
+from mindscore.text import printable
 
 app = typer.Typer(help="Look at the configuration, or start one.")
 
@@ -30,7 +31,7 @@ def init(
         file.write_text(dump(Settings()), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{file}: cannot be written: {error.strerror or error}") from None
-    _say(str(file))
+    _say(printable(str(file)))
 
 
 @app.command()
@@ -47,7 +48,7 @@ def check(config_file: ConfigFile = None, assignments: Assignments = None) -> No
     from mindscore.config_file import load_configuration
 
     file = load_configuration(config_file, assignments or ()).file
-    _say(f"{file}: valid" if file else "no configuration file: the defaults apply")
+    _say(printable(f"{file}: valid") if file else "no configuration file: the defaults apply")
 
 
 @app.command()
@@ -55,7 +56,7 @@ def path(config_file: ConfigFile = None) -> None:
     """Print the file that is read, or that config init would write."""
     from mindscore.config_file import named_config_file
 
-    _say(str(named_config_file(config_file)))
+    _say(printable(str(named_config_file(config_file))))
 
 
 def _say(line: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 from importlib.resources import as_file, files
 from typing import Any
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from mindhooks import FinetuneCandidate, MemoryScore, MindCommand
+from mindscore.cli.interruption import run_until_interrupted
 from mindscore.cli.memory import share_one_arena
 from mindscore.cli.output import new_console
 from mindscore.cli.score import run_in
@@ -39,7 +39,7 @@ def run_demo() -> int:
             "store": {"url": f"sqlite:///{folder}/store.sqlite3"},
             "finetune": {"generate_alternates": True, "max_alternate_tokens": 40},
         }
-        return asyncio.run(_run(transcript, tables, console))
+        return run_until_interrupted(lambda: _run(transcript, tables, console), lambda: "")
 
 
 async def _run(transcript: Transcript, tables: dict[str, Any], console: Console) -> int:

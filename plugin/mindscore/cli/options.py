@@ -36,6 +36,9 @@ Memories = Annotated[
 Hold = Annotated[
     bool, typer.Option("--hold", help="With --full: what each memory does alone, too.")
 ]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="With --full: go on with the rows that are not kept yet.")
+]
 MaxTokens = Annotated[
     int | None,
     typer.Option(

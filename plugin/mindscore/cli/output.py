@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 from rich.console import Console
 
+from mindscore.text import harmless_json
+
 
 def new_console() -> Console:
     """A console that takes text as it is: keys and messages are no markup."""
@@ -17,9 +19,9 @@ def new_console() -> Console:
 
 
 def write_json(document: Any) -> None:
-    """Write one JSON document, in UTF-8 whatever the locale says."""
+    """Write one JSON document, in UTF-8 whatever the locale says; it does nothing to a terminal."""
     sys.stdout.flush()
-    sys.stdout.buffer.write(msgspec.json.encode(document) + b"\n")
+    sys.stdout.buffer.write(harmless_json(msgspec.json.encode(document)) + b"\n")
     sys.stdout.flush()
 
 

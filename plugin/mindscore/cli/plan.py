@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 
 from rich.console import Console
@@ -10,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mindhooks import MindCommand
+from mindscore.cli.interruption import run_until_interrupted
 from mindscore.cli.memory import share_one_arena
 from mindscore.cli.output import new_console, own_output, write_json
 from mindscore.cli.score import Request, prepare
@@ -25,7 +25,9 @@ def run_plan(request: Request) -> int:
     screen = Screen()
     prepared = prepare(request, screen)
     with screen, own_output():
-        plan = asyncio.run(make_plan(prepared.mind, prepared.tables, request.command))
+        plan = run_until_interrupted(
+            lambda: make_plan(prepared.mind, prepared.tables, request.command), lambda: ""
+        )
     if request.json:
         write_json(_document(plan))
     else:

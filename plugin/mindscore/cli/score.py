@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from mindhooks import MindCommand, MindhooksError, Registry, UnhandledCommand, UnknownScorer
 from mindscore.cli.documents import document
+from mindscore.cli.interruption import run_until_interrupted
 from mindscore.cli.memory import share_one_arena
 from mindscore.cli.output import new_console, own_output, write_json
 from mindscore.cli.result import Result, gather_result
@@ -32,6 +32,7 @@ class Request:
     only: tuple[str, ...]
     all_due: bool
     hold: bool
+    resume: bool
     max_tokens: int | None
     self_test: bool
     config_file: Path | None
@@ -48,6 +49,8 @@ class Request:
             raise UsageError("--memory does not go with --finetune, which removes all memories")
         if self.hold and self.command != MindCommand.SCORE_FULL:
             raise UsageError("--hold goes with --full")
+        if self.resume and self.command != MindCommand.SCORE_FULL:
+            raise UsageError("--resume goes with --full: without it, what is scored is not due")
         if self.max_tokens is not None and self.command != MindCommand.SCORE:
             raise UsageError("--max-tokens goes with neither --full nor --finetune: see plan")
 
@@ -83,7 +86,10 @@ def run_score(request: Request) -> int:
     screen = Screen()
     prepared = prepare(request, screen)
     with screen, own_output():
-        result = asyncio.run(_run(prepared.mind, prepared.tables, request.command, prepared.keys))
+        result = run_until_interrupted(
+            lambda: _run(prepared.mind, prepared.tables, request.command, prepared.keys),
+            lambda: so_far(prepared.mind, request.command, prepared.keys),
+        )
     if request.json:
         write_json(document(result))
     else:
@@ -112,6 +118,17 @@ async def run_in(session: Session, command: str, model: str, keys: tuple[str, ..
     for name, failure in session.registry.task_errors().items():
         error = error or f"{name}: {reason(failure)}"
     return gather_result(session.mind, command, model, keys, error)
+
+
+def so_far(mind: TranscriptMind, command: str, keys: Sequence[str]) -> str:
+    """What an interrupted command has found, and whether that is kept."""
+    found = f"{len(mind.scores)} of {len(keys)} memories were scored"
+    if command == MindCommand.SCORE_FINETUNE:
+        found = f"{len(mind.candidates)} candidates were found"
+    error = mind.unkept_error(command)
+    kept = "that is kept" if error is None else error
+    more = "; --full --resume goes on" if command == MindCommand.SCORE_FULL and not error else ""
+    return f": {found}; {kept}{more}"
 
 
 async def model_name(registry: Registry) -> str:
@@ -148,6 +165,8 @@ def _with_options(configuration: Configuration, request: Request) -> dict[str, A
         own["only"] = list(request.only)
     if request.hold:
         own["hold"] = True
+    if request.resume:
+        own["resume"] = True
     if request.max_tokens is not None:
         own["max_tokens"] = request.max_tokens
     options: dict[str, Any] = {}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mindhooks import Scorer
+from mindscore.addresses import is_loopback
 from mindscore.cli.memory import share_one_arena
 from mindscore.cli.status import DONE, INTERRUPTED
 from mindscore.config import ServerSettings
@@ -34,7 +35,6 @@ class ServeRequest:
 
 def run_serve(request: ServeRequest) -> int:
     """Serve until told to end; SIGTERM is a good end, Ctrl-C an interruption."""
-    from mindscore.serve.guard import is_loopback
     from mindscore.serve.run import Address, serve
 
     configuration = load_configuration(request.config_file, request.assignments)

@@ -14,7 +14,7 @@ from mindscore.errors import UsageError
 
 if TYPE_CHECKING:
     from mindscore.config_file import Configuration
-    from mindscore.store import Store, StoredMemory
+    from mindscore.store import Send, Sends, Store, StoredMemory
 
 app = typer.Typer(help="Look at what is kept, forget some of it, exchange it.")
 
@@ -30,12 +30,65 @@ def list_(
     """List the memories of the namespace, the heaviest first."""
     from mindscore.cli.output import write_json
 
-    _, store = _open(config_file, assignments)
+    configuration, store = _open(config_file, assignments)
     found = asyncio.run(store.memories())
     if json:
         write_json(found)
     else:
         _show(found)
+    if unknown := asyncio.run(_sends(configuration).unknown()):
+        sys.stderr.write(
+            f"mindscore: whether the trainer accepted {sum(it.responses for it in unknown)} "
+            "responses is not known: see mindscore store sent\n"
+        )
+
+
+@app.command()
+def sent(
+    config_file: ConfigFile = None, assignments: Assignments = None, json: Json = False
+) -> None:
+    """List what was sent to the trainer and may have been accepted: nobody knows."""
+    from mindscore.cli.output import write_json
+
+    configuration, _ = _open(config_file, assignments)
+    found = asyncio.run(_sends(configuration).unknown())
+    if json:
+        write_json(found)
+    else:
+        _show_sent(found)
+
+
+@app.command()
+def settle(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="As store sent shows it.")],
+    trained: Annotated[
+        bool | None,
+        typer.Option("--trained/--not-trained", help="Whether the trainer accepted it."),
+    ] = None,
+    config_file: ConfigFile = None,
+    assignments: Assignments = None,
+) -> None:
+    """Say what became of a send: mark its responses as trained, or let them be sent again."""
+    if trained is None:
+        raise UsageError("did the trainer accept it? Say --trained or --not-trained")
+    configuration, store = _open(config_file, assignments)
+    sends = _sends(configuration)
+
+    async def run() -> int:
+        samples = await sends.samples(key)
+        if samples and trained:
+            await store.mark_trained(
+                [(it.timestamp_ns, it.continuation_ids) for it in samples], None
+            )
+        elif samples:
+            await sends.release(key)
+        return len(samples)
+
+    settled = asyncio.run(run())
+    if not settled:
+        raise UsageError(f"no send {key!r} waits to be settled; see mindscore store sent")
+    became = "marked as trained" if trained else "not trained: they may be sent again"
+    sys.stdout.write(f"{settled} responses {became}\n")
 
 
 @app.command()
@@ -106,6 +159,12 @@ def _open(config_file: Path | None, assignments: list[str] | None) -> tuple[Conf
     return configuration, Store(configuration.settings.store)
 
 
+def _sends(configuration: Configuration) -> Sends:
+    from mindscore.store import Sends
+
+    return Sends(configuration.settings.store)
+
+
 def _configured_model(configuration: Configuration) -> str:
     """What the configured scorer calls its model, as the recorder keeps it."""
     from mindhooks import Registry
@@ -141,8 +200,6 @@ def _one_model(
 
 
 def _show(found: list[StoredMemory]) -> None:
-    from datetime import datetime
-
     from rich.table import Table
 
     from mindscore.cli.output import new_console
@@ -156,14 +213,34 @@ def _show(found: list[StoredMemory]) -> None:
     table.add_column("last scored")
     for memory in found:
         stamp = memory.last_scored
-        when = datetime.fromtimestamp(stamp).astimezone() if stamp is not None else None
         table.add_row(
             printable(memory.key),
             printable(memory.model),
             f"{memory.weight:.2f}",
             f"{memory.score:.2f}",
             str(memory.count),
-            when.isoformat(" ", "seconds") if when else "imported",
+            "imported" if stamp is None else _local_time(stamp),
         )
     console = new_console()
     console.print(table if found else "Nothing is kept yet in this namespace.")
+
+
+def _show_sent(found: list[Send]) -> None:
+    from rich.table import Table
+
+    from mindscore.cli.output import new_console
+
+    table = Table(box=None)
+    table.add_column("key", overflow="fold")
+    table.add_column("responses", justify="right")
+    table.add_column("since")
+    for send in found:
+        table.add_row(send.key, str(send.responses), _local_time(send.since))
+    console = new_console()
+    console.print(table if found else "What became of everything sent to a trainer is known.")
+
+
+def _local_time(seconds: float) -> str:
+    from datetime import datetime
+
+    return datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")

@@ -19,6 +19,9 @@ from mindscore.text import one_line, printable, shortened
 BAR = 20
 CELL = 6
 KEY = 28
+LONGEST_KEY = 4 * KEY
+LISTED = 300
+"""Characters of a line that lists memories."""
 
 
 def show_result(console: Console, result: Result) -> None:
@@ -37,7 +40,7 @@ def show_result(console: Console, result: Result) -> None:
 
 def score_line(score: MemoryScore) -> Text:
     """One memory's score, as soon as it is known."""
-    return Text.assemble((f"{score.score:8.2f}", "bold"), "  ", printable(score.key))
+    return Text.assemble((f"{score.score:8.2f}", "bold"), "  ", shortened(score.key, LONGEST_KEY))
 
 
 def _memories(console: Console, result: Result) -> Iterator[RenderableType]:
@@ -46,7 +49,7 @@ def _memories(console: Console, result: Result) -> Iterator[RenderableType]:
     if ranked:
         yield Text("Memories by score", style="bold")
         table = Table(box=None)
-        longest = max(cell_len(printable(score.key)) for score in ranked)
+        longest = max(cell_len(shortened(score.key, LONGEST_KEY)) for score in ranked)
         table.add_column("memory", min_width=min(KEY, longest), max_width=KEY, overflow="fold")
         table.add_column("nats", justify="right", min_width=7)
         table.add_column("", min_width=BAR)
@@ -60,7 +63,7 @@ def _memories(console: Console, result: Result) -> Iterator[RenderableType]:
             else:
                 shown = _bar(score.score / (most or 1))
                 about = _response(result, on, room) if on and score.score > 0 else ""
-            table.add_row(printable(score.key), f"{score.score:.2f}", shown, about)
+            table.add_row(shortened(score.key, LONGEST_KEY), f"{score.score:.2f}", shown, about)
         yield table
     yield from _skipped(result)
 
@@ -84,7 +87,7 @@ def _skipped(result: Result) -> Iterator[Text]:
         if outcome.status == "failed":
             failed.setdefault(outcome.error or "", []).append(key)
     for error, keys in failed.items():
-        line = f"{len(keys)} failed: {', '.join(keys)}"
+        line = f"{len(keys)} failed: {_listed(keys)}"
         yield Text(printable(line if error == result.error else f"{line}: {error}"), style="red")
     if not result.keys:
         yield Text("This conversation holds no memories.")
@@ -101,7 +104,17 @@ def skipped_lines(outcomes: Mapping[str, Outcome]) -> Iterator[Text]:
     for status, explanation in why.items():
         keys = [key for key, outcome in outcomes.items() if outcome.status == status]
         if keys:
-            yield Text(f"{len(keys)} {explanation}: {printable(', '.join(keys))}", style="dim")
+            yield Text(f"{len(keys)} {explanation}: {_listed(keys)}", style="dim")
+
+
+def _listed(keys: Sequence[str]) -> str:
+    """As many keys as a line takes, and how many there are besides."""
+    line = ""
+    for number, key in enumerate(keys):
+        if len(line) > LISTED:
+            return f"{line} and {len(keys) - number:,} more"
+        line += ", " * bool(line) + shortened(key, LONGEST_KEY)
+    return line
 
 
 def _matrix(console: Console, result: Result) -> Iterator[RenderableType]:
@@ -148,7 +161,7 @@ def _redundant(result: Result) -> Iterator[Text]:
     numbers = {id_: index for index, id_ in result.transcript.responses()}
     for pair in redundant_pairs(result.scores.values()):
         on = ", ".join(f"#{numbers[id_]}" for id_ in pair.node_ids if id_ in numbers)
-        one, other = pair.keys
+        one, other = (shortened(key, LONGEST_KEY) for key in pair.keys)
         yield Text(printable(f"{one} and {other} hide each other: either is enough for {on}"))
 
 

@@ -17,6 +17,7 @@ from mindhooks import (
     ResponseDivergence,
     Scorer,
 )
+from mindscore.breaker import Breaker
 from mindscore.config import Settings, parse_settings
 from mindscore.errors import reason
 from mindscore.flows.candidates import bare_prompt, end_of_turn, make_candidate
@@ -25,19 +26,25 @@ from mindscore.leave_one_out import LeaveOneOut
 from mindscore.memories import affected, assistant_indexes, everything
 from mindscore.meter import Meter, Usage, shared_totals
 from mindscore.noise import NoiseFloor
+from mindscore.pace import Pace
 from mindscore.prompts import beginning
 from mindscore.selftest import ensure_tested
 from mindscore.store import Store
+from mindscore.unkept import Unkept, begin
 
 
 class FinetuneRun:
     """Clears earlier candidates, finds new ones, says what the model says without memories."""
+
+    _breaker: Breaker
+    _unkept: Unkept
 
     def __init__(self, mind: Mind, registry: Registry) -> None:
         self._mind = mind
         self._registry = registry
         self._settings = Settings()
         self._usage = Usage()
+        self._pace = Pace()
         self._considered = 0
         self._emitted = 0
         self._largest = 0.0
@@ -45,6 +52,7 @@ class FinetuneRun:
 
     async def carry_out(self) -> None:
         """Run from the clearing to the statistics, however it ends."""
+        self._unkept = begin(self._registry, "candidates")
         with reported(self._report):
             self._mind.state.finetune_candidates.clear()
             self._mind.changed()
@@ -54,9 +62,9 @@ class FinetuneRun:
         self._settings = parse_settings(self._registry.settings)
         settings = self._settings.finetune
         scorer = await self._registry.scorer()
-        meter = Meter(
-            scorer, self._usage, shared_totals(self._registry, MindCommand.SCORE_FINETUNE)
-        )
+        known = shared_totals(self._registry, MindCommand.SCORE_FINETUNE)
+        self._breaker = Breaker(self._settings.server.breaker_failures)
+        meter = Meter(scorer, self._usage, known, self._breaker)
         context = await self._mind.context()
         noise = NoiseFloor(meter, self._settings.memory.noise_repeats)
         window = finetune_window(len(context.conversation), settings.window_fraction)
@@ -81,12 +89,12 @@ class FinetuneRun:
     ) -> list[FinetuneCandidate]:
         settings = self._settings.finetune
         trained = await Store(self._settings.store).trained()
-        candidates = [
-            make_candidate(context, response, settings.prior_messages)
-            for response in sorted(found, key=lambda it: (-it.divergence, it.entry_idx))
-            if response.divergence >= settings.threshold
-            and context.conversation[response.entry_idx].text.strip()
-        ]
+        candidates = []
+        for response in sorted(found, key=lambda it: (-it.divergence, it.entry_idx)):
+            has_text = context.conversation[response.entry_idx].text.strip()
+            if response.divergence >= settings.threshold and has_text:
+                await self._pace.step()
+                candidates.append(make_candidate(context, response, settings.prior_messages))
         return [c for c in candidates if not trained.covers(c.timestamp_ns, c.continuation_ids)]
 
     async def _emit(self, candidate: FinetuneCandidate) -> None:
@@ -104,12 +112,14 @@ class FinetuneRun:
         for number, candidate in enumerate(candidates, start=1):
             line = f"finetune: generating alternate {number}/{len(candidates)}"
             activity.update(line, number, len(candidates))
+            await self._pace.step()
             try:
-                spoken = await scorer.generate(
-                    bare_prompt(context, candidate),
-                    max_tokens=self._settings.finetune.max_alternate_tokens,
-                    stop=stop,
-                )
+                with self._breaker.call():
+                    spoken = await scorer.generate(
+                        bare_prompt(context, candidate),
+                        max_tokens=self._settings.finetune.max_alternate_tokens,
+                        stop=stop,
+                    )
             except Exception as failure:
                 self._failed_alternates.append(reason(failure))
                 await self._emit(candidate)
@@ -122,6 +132,7 @@ class FinetuneRun:
         if self._failed_alternates and error is None:
             failed = len(self._failed_alternates)
             error = f"{failed} alternates could not be generated: {self._failed_alternates[0]}"
+        error = "; ".join(filter(None, (error, self._unkept.error))) or None
         self._mind.state.finetune_last_run = FinetuneStats(
             responses_considered=self._considered,
             above_threshold=self._emitted,

@@ -20,9 +20,12 @@ async def score_due(run: MemoryRun) -> None:
     last = await Store(run.settings.store).last_scored(run.scorer.model)
     due = [m for m in run.memories if _is_due(last.get(m.key), settings.interval_s)]
     late = past_cutoff(context, due, settings.token_cutoff)
-    windows = {m: response_window(context, m.position, settings.response_window) for m in due}
-    ready = []
+    windows, ready = {}, []
+    for memory in due:
+        await run.pace.step()
+        windows[memory] = response_window(context, memory.position, settings.response_window)
     for memory in run.memories:
+        await run.pace.step()
         if memory not in windows:
             run.settle([memory], Outcome("not-due"))
         elif memory.key in late:
@@ -33,7 +36,11 @@ async def score_due(run: MemoryRun) -> None:
             ready.append(memory)
     ready.sort(key=lambda memory: (last.get(memory.key, -math.inf), memory.position))
     budget = Budget(context, windows, run.options.max_tokens, run.noise.repeats)
-    chosen = [memory for memory in ready if budget.takes(memory)]
+    chosen = []
+    for memory in ready:
+        await run.pace.step()
+        if budget.takes(memory):
+            chosen.append(memory)
     run.settle([memory for memory in ready if memory not in chosen], Outcome("left-out"))
     if chosen:
         await ensure_tested(run.scorer, run.settings.server, beginning(context))

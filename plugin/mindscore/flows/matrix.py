@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from mindhooks import Outcome
+from mindhooks import MemoryScore, Outcome
+from mindscore.fingerprint import RowFingerprints
 from mindscore.flows.memory_run import Measured, MemoryRun, Row
 from mindscore.memories import Memory, affected, just, responses, whole
 from mindscore.prompts import beginning
 from mindscore.selftest import ensure_tested
+from mindscore.store import Store
 
 
 async def score_matrix(run: MemoryRun) -> None:
@@ -19,25 +21,53 @@ async def score_matrix(run: MemoryRun) -> None:
     if not responses(context, window) or not run.memories:
         run.settle(run.memories, Outcome("no-response"))
         return
-    await ensure_tested(run.scorer, run.settings.server, beginning(context))
-    judging = set[str]().union(
-        *(affected(context, window, just(memory.key)) for memory in run.memories)
-    )
-    await run.compared.baseline(window, judging)
+    fingerprints = RowFingerprints(context)
+    kept = await _kept_rows(run, fingerprints)
+    judging: set[str] = set()
+    if len(kept) < len(run.memories):
+        await ensure_tested(run.scorer, run.settings.server, beginning(context))
+        for memory in run.memories:
+            await run.pace.step()
+            if memory.key not in kept:
+                judging |= affected(context, window, just(memory.key))
+        await run.compared.baseline(window, judging)
 
     async def measure(memory: Memory) -> Measured:
-        row = await run.compared.drop(window, just(memory.key), judging)
+        if memory.key in kept:
+            row = kept[memory.key]
+            return row.divergences, row.hold if run.options.hold else None
+        found = await run.compared.drop(window, just(memory.key), judging)
         if not run.options.hold:
-            return row, None
+            return found, None
         try:
-            return row, await run.compared.hold(window, memory.key, judging)
+            return found, await run.compared.hold(window, memory.key, judging)
         # What was measured of the memory is not lost with it.
         except Exception as error:
-            return row, error
+            return found, error
 
     await run.score_each(
-        run.memories[::-1], "full", measure, lambda memory, row: _show_row(run, memory, row)
+        run.memories[::-1],
+        "full",
+        measure,
+        take=lambda memory, row: _show_row(run, memory, row),
+        fingerprint=fingerprints.of,
     )
+
+
+async def _kept_rows(run: MemoryRun, fingerprints: RowFingerprints) -> dict[str, MemoryScore]:
+    """With ``resume``, the rows that the store has of this very conversation, by memory."""
+    if not run.options.resume:
+        return {}
+    rows = await Store(run.settings.store).rows(run.scorer.model)
+    kept = {}
+    for memory in run.memories:
+        await run.pace.step()
+        row = rows.get(memory.key)
+        if row is None or (run.options.hold and row.hold is None):
+            continue
+        if row.fingerprint == fingerprints.of(memory.key):
+            kept[memory.key] = row
+    return kept
 
 
 def _show_row(run: MemoryRun, memory: Memory, row: Row) -> None:

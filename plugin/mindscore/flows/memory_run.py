@@ -17,6 +17,7 @@ from mindhooks import (
     ResponseDivergence,
     Scorer,
 )
+from mindscore.breaker import Breaker, BreakerError
 from mindscore.config import MemoryScoringOptions, Settings, parse_settings
 from mindscore.errors import reason
 from mindscore.flows.ahead import ahead
@@ -25,6 +26,8 @@ from mindscore.leave_one_out import LeaveOneOut
 from mindscore.memories import Memory, find_memories
 from mindscore.meter import Meter, Usage, shared_totals
 from mindscore.noise import NoiseFloor
+from mindscore.pace import Pace
+from mindscore.unkept import Unkept, begin
 
 Row = tuple[ResponseDivergence, ...]
 Measured = tuple[Row, Row | Exception | None]
@@ -43,6 +46,7 @@ class MemoryRun:
     noise: NoiseFloor
     compared: LeaveOneOut
     activity: Activity
+    _unkept: Unkept
 
     def __init__(
         self, command: str, mind: Mind, registry: Registry, options: MemoryScoringOptions
@@ -52,11 +56,13 @@ class MemoryRun:
         self.options = options
         self.memories: list[Memory] = []
         self.outcomes: dict[str, Outcome] = {}
+        self.pace = Pace()
         self._command = command
         self._usage = Usage()
 
     async def carry_out(self, flow: Callable[[MemoryRun], Awaitable[None]]) -> None:
         """Run ``flow`` from the flag's setting to the statistics, however it ends."""
+        self._unkept = begin(self.registry, "scores")
         with reported(self._report):
             self.mind.state.scoring_in_flight = True
             self.mind.changed()
@@ -73,7 +79,9 @@ class MemoryRun:
         self.context = await self.mind.context()
         found, only = find_memories(self.context), self.options.only
         self.memories = [m for m in found if not only or m.key in only]
-        meter = Meter(self.scorer, self._usage, shared_totals(self.registry, self._command))
+        known = shared_totals(self.registry, self._command)
+        breaker = Breaker(self.settings.server.breaker_failures)
+        meter = Meter(self.scorer, self._usage, known, breaker)
         self.noise = NoiseFloor(meter, self.settings.memory.noise_repeats)
         self.compared = LeaveOneOut(meter, self.context, self.noise)
 
@@ -83,10 +91,15 @@ class MemoryRun:
         mode: Literal["incremental", "full"],
         measure: Callable[[Memory], Awaitable[Measured]],
         take: Callable[[Memory, Row], None] = lambda _memory, _row: None,
+        fingerprint: Callable[[str], str | None] = lambda _key: None,
     ) -> None:
         """Measure each memory, as many at once as go to the server, and emit the scores in order.
 
-        ``take`` gets a row before its score is emitted. A memory that fails stops no other.
+        ``take`` gets a row before its score is emitted; the score bears the key's ``fingerprint``.
+        A memory that fails stops no other.
+
+        Raises:
+            BreakerError: too many calls in a row have failed.
         """
         total = len(memories)
         at_once = self.settings.server.concurrency * getattr(self.scorer, "batch_size", 1)
@@ -97,6 +110,8 @@ class MemoryRun:
                 done += 1
                 self.activity.update(f"scoring: {done}/{total} {memory.key}", done, total)
                 found = await measuring
+                if isinstance(found, BreakerError):
+                    raise found
                 if isinstance(found, BaseException):
                     self.settle([memory], Outcome("failed", reason(found)))
                     continue
@@ -111,7 +126,9 @@ class MemoryRun:
                     outcome, hold = Outcome("failed", f"alone: {reason(hold)}"), ()
                 self.settle([memory], outcome)
                 score = max(response.divergence for response in row)
-                await self.registry.emit_score(MemoryScore(memory.key, score, mode, row, hold))
+                await self.registry.emit_score(
+                    MemoryScore(memory.key, score, mode, row, hold, fingerprint(memory.key))
+                )
 
     def settle(self, memories: Iterable[Memory], outcome: Outcome) -> None:
         """Say what became of ``memories``."""
@@ -125,6 +142,7 @@ class MemoryRun:
         if failed and error is None:
             key, first = next(iter(failed.items()))
             error = f"{len(failed)} of {len(self.memories)} memories failed; {key}: {first}"
+        error = "; ".join(filter(None, (error, self._unkept.error))) or None
         self.mind.state.memory_last_run = MemoryStats(
             outcomes={m.key: self.outcomes[m.key] for m in self.memories},
             calls=self._usage.calls,

@@ -1,0 +1,224 @@
+"""``ThreadedRegistry``: a registry for hosts without an event loop."""
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from mindhooks import (
+    MemoryScore,
+    MindhooksError,
+    PluginError,
+    ThreadedRegistry,
+    Trigger,
+    UnhandledCommand,
+    hookimpl,
+)
+from mindhooks.testing import StubMind
+
+SHORT = {"plugins": {"listener_timeout_s": 0.1}}
+
+
+class Flow:
+    """Answers ``count``: emits so many scores from a task."""
+
+    def __init__(self, count=3):
+        self.count = count
+        self.gate = None
+
+    @hookimpl
+    def on_trigger(self, command, registry):
+        if command != "count":
+            return None
+        return registry.task_handle("count").trigger_if_idle(lambda: self.run(registry))
+
+    async def run(self, registry):
+        if self.gate is not None:
+            await self.gate.wait()
+        for number in range(self.count):
+            await registry.emit_score(MemoryScore(f"k{number}", 1.0, "full", ()))
+
+
+class Hears:
+    def __init__(self):
+        self.keys, self.threads = [], set()
+
+    @hookimpl
+    def on_score(self, score):
+        self.keys.append(score.key)
+        self.threads.add(threading.current_thread())
+
+
+@pytest.fixture
+def threaded():
+    """A registry in a thread of its own, closed at the end, and its thread gone."""
+    before = threading.active_count()
+    with ThreadedRegistry(StubMind(), SHORT) as registry:
+        yield registry
+    # Worker threads end as soon as they notice.
+    until = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < until:
+        time.sleep(0.01)
+    assert threading.active_count() == before
+
+
+def test_a_host_without_a_loop_dispatches_waits_and_hears(threaded):
+    heard = Hears()
+    threaded.register(Flow(), name="flow")
+    threaded.register(heard, name="heard")
+    assert threaded.dispatch("count") == {"flow": Trigger.STARTED}
+    assert threaded.wait_idle()
+    assert heard.keys == ["k0", "k1", "k2"]
+    assert threading.current_thread() not in heard.threads
+    assert [info.name for info in threaded.plugins()] == ["flow", "heard"]
+
+
+def test_installed_plugins_are_loaded_and_score(threaded):
+    threaded.settings = {**SHORT, "server": {"scorer": "toy"}, "store": {"url": ""}}
+    threaded.load_entry_points()
+    assert threaded.dispatch("score-full") == {"memory-scoring": Trigger.STARTED}
+    assert threaded.wait_idle(30)
+    assert threaded.task_errors() == {}
+    assert threaded.registry.mind.state.memory_last_run.error is None
+
+
+def test_many_threads_dispatch_at_once_and_one_run_starts(threaded):
+    flow = Flow()
+    threaded.register(flow, name="flow")
+    flow.gate = asyncio.Event()
+    start, answers = threading.Barrier(8), []
+
+    def dispatch():
+        start.wait()
+        answers.append(threaded.dispatch("count")["flow"])
+
+    threads = [threading.Thread(target=dispatch) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answers) == [Trigger.BUSY] * 7 + [Trigger.STARTED]
+    assert not threaded.wait_idle(0.01)
+    threaded._loop.call_soon_threadsafe(flow.gate.set)
+    assert threaded.wait_idle(10)
+
+
+def test_what_the_registry_raises_is_raised_in_the_hosts_thread(threaded):
+    with pytest.raises(UnhandledCommand):
+        threaded.dispatch("nothing")
+    with pytest.raises(PluginError):
+        threaded.register(lambda: None, name="x") or threaded.register(lambda: None, name="x")
+    with pytest.raises(MindhooksError, match="listener_timeout_s"):
+        threaded.settings = {"plugins": {"listener_timeout_s": 0}}
+    assert threaded.settings == SHORT
+
+
+def test_wrong_settings_are_refused_and_leave_no_thread():
+    before = threading.active_count()
+    with pytest.raises(MindhooksError, match="listener_timeout_s"):
+        ThreadedRegistry(StubMind(), {"plugins": {"listener_timeout_s": "soon"}})
+    assert threading.active_count() == before
+
+
+def test_after_close_calls_are_refused_and_a_second_close_does_nothing():
+    registry = ThreadedRegistry(StubMind(), SHORT)
+    registry.close()
+    registry.close()
+    for call in (lambda: registry.dispatch("count"), registry.load_entry_points):
+        with pytest.raises(MindhooksError, match="closed"):
+            call()
+    with pytest.raises(MindhooksError, match="closed"):
+        registry.wait_idle()
+
+
+def test_a_listener_may_dispatch_and_close_from_the_registrys_own_thread():
+    registry = ThreadedRegistry(StubMind(), SHORT)
+    answers = []
+
+    class Again:
+        @hookimpl
+        def on_score(self, score):
+            answers.append(registry.dispatch("count"))
+            with pytest.raises(MindhooksError, match="own thread"):
+                registry.wait_idle()
+            registry.close()
+
+    registry.register(Flow(1), name="flow")
+    registry.register(Again(), name="again")
+    registry.dispatch("count")
+    registry._thread.join(10)
+    assert not registry._thread.is_alive()
+    assert answers == [{"flow": Trigger.BUSY}]
+
+
+def test_a_plugin_that_holds_up_the_thread_does_not_hold_up_the_host(monkeypatch, threaded):
+    monkeypatch.setattr("mindhooks._threaded.PATIENCE_S", 0.05)
+    held, gate = threading.Event(), threading.Event()
+
+    class Slow:
+        calls = 0
+
+        @hookimpl
+        def on_trigger(self, command):
+            if command == "slow":
+                held.set()
+                gate.wait(10)
+            self.calls += 1
+
+    slow = Slow()
+    threaded.register(slow, name="slow")
+    threaded.register(Flow(), name="flow")
+    first = ThreadPoolExecutor(1).submit(threaded.dispatch, "slow")
+    held.wait(10)
+    with pytest.raises(MindhooksError, match=r"no answer after 0.05 s$"):
+        threaded.dispatch("count")
+    with pytest.raises(MindhooksError, match="which has begun with it"):
+        first.result(10)
+    gate.set()
+    threaded.wait_idle(10)
+    # What was given up is not done later.
+    assert slow.calls == 1
+
+
+def test_a_plugin_that_interrupts_the_thread_does_not_end_it(threaded, caplog):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    class Rude:
+        @hookimpl
+        def on_score(self, score):
+            asyncio.get_running_loop().call_soon(interrupt)
+
+    threaded.register(Rude(), name="rude")
+    threaded.register(Flow(1), name="flow")
+    with caplog.at_level(logging.ERROR):
+        threaded.dispatch("count")
+        threaded.wait_idle(10)
+    assert threaded.dispatch("count") == {"flow": Trigger.STARTED}
+    assert any("KeyboardInterrupt" in record.getMessage() for record in caplog.records)
+
+
+def test_close_ends_though_a_task_and_a_plugin_do_not_heed_it(caplog):
+    class Stubborn:
+        @hookimpl
+        def on_trigger(self, command, registry):
+            return registry.task_handle("stubborn").trigger_if_idle(self.run)
+
+        async def run(self):
+            # It heeds the second time only.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            await asyncio.Event().wait()
+
+    registry = ThreadedRegistry(StubMind(), SHORT)
+    registry.register(Stubborn(), name="stubborn")
+    registry.dispatch("go")
+    started = time.monotonic()
+    with caplog.at_level(logging.ERROR):
+        registry.close()
+    assert time.monotonic() - started < 5
+    assert any("left behind" in record.getMessage() for record in caplog.records)
