@@ -1,6 +1,8 @@
 """``aclose``: section 3.3."""
 
 import asyncio
+import contextlib
+import threading
 
 import pytest
 
@@ -487,3 +489,123 @@ def test_a_keyboard_interrupt_passes_from_the_aclose_of_a_plugin(distributions, 
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(main())
     assert complaints() == []
+
+
+# -- it ends, whatever plugins do -----------------------------------------------------------------
+
+BOUND_S = 5
+"""Far more than twice ``LIMIT`` and the second that stragglers get, far less than for ever."""
+
+
+async def deaf(release):
+    """Heeds no cancellation, until ``release`` is set."""
+    while not release.is_set():
+        with contextlib.suppress(asyncio.CancelledError):
+            await release.wait()
+
+
+async def test_a_task_that_does_not_heed_its_cancellation_is_left_behind(complaints, settle):
+    release = asyncio.Event()
+    registry = Registry(StubMind(), LIMIT)
+    handle = registry.task_handle("flow")
+    handle.trigger(lambda: deaf(release))
+    await settle()
+    await asyncio.wait_for(registry.aclose(), BOUND_S)
+    assert handle.running
+    assert complaints() == ["task 'flow' does not end and was left behind"]
+    release.set()
+    await handle.wait()
+
+
+async def test_a_listener_that_does_not_heed_its_cancellation_is_left_behind(
+    emit, asynchronous, settle, complaints
+):
+    release = asyncio.Event()
+    registry = Registry(StubMind(), LIMIT)
+    registry.register(asynchronous(lambda _: deaf(release)), name="deaf")
+    await emit(registry, "a")
+    await settle()
+    await asyncio.wait_for(registry.aclose(), BOUND_S)
+    assert any("plugin deaf" in line for line in complaints())
+    release.set()
+    await settle()
+
+
+HANGING = """
+    import asyncio, contextlib
+    from journal import journal
+
+    class Plugin:
+        def __init__(self, table): pass
+
+        async def aclose(self):
+            journal.append("{name}")
+            while {deaf}:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await journal[0].wait()
+                    break
+"""
+
+
+async def test_a_plugin_whose_aclose_never_ends_costs_no_other_its_turn(
+    distributions, journal, complaints, settle
+):
+    for name in "abc":
+        source = HANGING.format(name=name, deaf=name != "a")
+        distributions.install(name, {name: f"{name}_plugin:Plugin"}, **{f"{name}_plugin": source})
+    registry = Registry(StubMind(), LIMIT)
+    registry.load_entry_points()
+    journal.append(release := asyncio.Event())
+    await asyncio.wait_for(registry.aclose(), BOUND_S)
+    assert journal[1:] == ["c", "b", "a"]
+    assert [line.split(":")[1].strip() for line in complaints()] == ["aclose", "aclose"]
+    assert all("TimeoutError" in line for line in complaints())
+    release.set()
+    await settle()
+
+
+async def test_a_scorer_that_is_still_being_built_is_closed_when_it_is(
+    distributions, journal, settle
+):
+    distributions.install(
+        "acme",
+        scorers={"slow": "acme_scorer:Scorer"},
+        acme_scorer="""
+            from journal import journal
+            journal[0].set()
+            journal[1].wait(30)
+
+            class Scorer:
+                model = "m"
+                score = generate = tokenize = None
+                def __init__(self, table): pass
+                async def aclose(self): journal.append("closed")
+        """,
+    )
+    importing, go_on = threading.Event(), threading.Event()
+    journal += [importing, go_on]
+    registry = Registry(StubMind(), {**LIMIT, "server": {"scorer": "slow"}})
+    building = asyncio.create_task(registry.scorer())
+    await asyncio.to_thread(importing.wait, 30)
+    await asyncio.wait_for(registry.aclose(), BOUND_S)
+    go_on.set()
+    with pytest.raises(MindhooksError, match="closed"):
+        await building
+    assert journal[2:] == ["closed"]
+
+
+async def test_a_plugin_may_close_the_registry_from_its_own_task_and_listener(
+    emit, asynchronous, settle
+):
+    registry = Registry(StubMind(), LIMIT)
+    registry.register(asynchronous(lambda _: registry.aclose()), name="closes")
+    handle = registry.task_handle("closes")
+
+    async def flow():
+        await emit(registry, "a")
+        await registry.aclose()
+
+    handle.trigger(flow)
+    await settle()
+    await asyncio.wait_for(registry.aclose(), BOUND_S)
+    assert not handle.running

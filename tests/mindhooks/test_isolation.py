@@ -5,12 +5,13 @@ import logging
 import subprocess
 import sys
 import textwrap
+import time
 from types import SimpleNamespace
 
 import pytest
 
 from mindhooks import Registry, Trigger, UnhandledCommand, hookimpl
-from mindhooks.testing import StubMind
+from mindhooks.testing import Heard, StubMind
 
 
 class OwnBase(BaseException):
@@ -318,3 +319,33 @@ def test_a_plugin_never_changes_an_exit_status(error):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, "the end\n")
     assert len(done.stderr.splitlines()) == 4
+
+
+# -- who holds up the loop ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrapper", [False, True], ids=["plain", "wrapper"])
+async def test_who_holds_up_the_event_loop_is_named(wrapper, score, complaints, monkeypatch):
+    monkeypatch.setattr("mindhooks._complaints.SLOW_S", 0.01)
+
+    class Slow:
+        if wrapper:
+
+            @hookimpl(wrapper=True)
+            def on_score(self):
+                result = yield
+                time.sleep(0.02)
+                return result
+
+        else:
+
+            @hookimpl
+            def on_score(self):
+                time.sleep(0.02)
+
+    async with Registry(StubMind(), {}) as registry:
+        registry.register(Slow(), name="slow")
+        registry.register(Heard(), name="quick")
+        await registry.emit_score(score())
+    [line] = complaints()
+    assert line.startswith("plugin slow (registered by hand): on_score: held up the event loop for")

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mindhooks import RangeScore, ResponseDivergence, ScorerError, WirePrompt
+from mindscore.breaker import Breaker
 from mindscore.divergence import check_answers, implausible
 from mindscore.leave_one_out import LeaveOneOut
 from mindscore.memories import affected, just, whole
@@ -22,7 +23,7 @@ SMALL = 16 / 2**20
 async def divergences(talk, key, scorer, window=None):
     context = talk.context()
     window = whole(context) if window is None else window
-    meter = Meter(scorer, Usage(), KnownTotals())
+    meter = Meter(scorer, Usage(), KnownTotals(), Breaker(3))
     return await LeaveOneOut(meter, context, NoiseFloor(meter, 0)).drop(window, just(key))
 
 

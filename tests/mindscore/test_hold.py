@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mindhooks import Context, MindCommand, Node, Outcome, Part, Role
+from mindscore.breaker import Breaker
 from mindscore.cli.documents import document
 from mindscore.cli.result import Result
 from mindscore.leave_one_out import LeaveOneOut
@@ -318,7 +319,7 @@ async def test_a_part_that_is_printed_once_for_two_memories_is_measured_alone(ho
     )
     reply = Node("r", Role.ASSISTANT, "", (8, 1, 2, 3), (1, 4))
     context = Context((system,), (), (reply,))
-    meter = Meter(ToyScorer(), Usage(), KnownTotals())
+    meter = Meter(ToyScorer(), Usage(), KnownTotals(), Breaker(3))
     compared = LeaveOneOut(meter, context, NoiseFloor(meter, 0))
     for key in "ab":
         [drop] = await compared.drop(range(1), just(key))

@@ -20,6 +20,7 @@ from mindhooks import (
 )
 from mindhooks.testing import StubMind
 from mindscore import meter as meter_module
+from mindscore.breaker import Breaker
 from mindscore.meter import KnownTotals, Meter, Usage, shared_totals
 from mindscore.prompts import common_prefix
 from mindscore.scorers.toy import ToyScorer
@@ -48,7 +49,7 @@ class Recording(ToyScorer):
 
 
 def meter_of(scorer, known=None):
-    return Meter(scorer, Usage(), known or KnownTotals())
+    return Meter(scorer, Usage(), known or KnownTotals(), Breaker(3))
 
 
 async def test_a_prompt_without_ranges_is_neither_sent_nor_counted():

@@ -480,7 +480,7 @@ def test_ctrl_c_is_one_line_and_status_130(options, server, terminal, interrupt,
     arguments = ["score", numbered, *options, *server.options]
     ran = terminal(*arguments, out=False, err=False, when=("", interrupt))
     assert (ran.status, ran.out) == (130, "")
-    assert ran.error == "interrupted"
+    assert ran.error.startswith("interrupted: 0 ")
 
 
 def test_what_was_scored_before_ctrl_c_is_kept(server, cli, terminal, interrupt, numbered):
@@ -488,5 +488,6 @@ def test_what_was_scored_before_ctrl_c_is_kept(server, cli, terminal, interrupt,
     arguments = ["score", numbered, *server.options, "--set", "server.concurrency=1"]
     ran = terminal(*arguments, out=False, err=False, when=("", interrupt))
     assert ran.status == 130
+    assert ran.error == "interrupted: 1 of 2 memories were scored; that is kept"
     kept = cli("store", "list", "--json").document
     assert [(it["key"], it["score"]) for it in kept] == [("a", 2.0)]
