@@ -14,8 +14,9 @@ from mindhooks import (
     emitting_registry,
     hookimpl,
 )
-from mindscore.config import Settings, parse_settings
+from mindscore.config import parse_settings
 from mindscore.store import Store
+from mindscore.unkept import unkept
 
 
 class ScoreRecorder:
@@ -40,26 +41,31 @@ class ScoreRecorder:
 
     @hookimpl(tryfirst=True)
     async def on_score(self, score: MemoryScore, mind: Mind) -> None:
-        if score.mode == "full":
-            settings, model = await self._where(self._for_scores)
-            await Store(settings.store).record_row(score, model)
-            return
-        mind.state.memory_scores[score.key] = score.score
-        mind.changed()
-        settings, model = await self._where(self._for_scores)
-        await Store(settings.store).record_score(score, model, settings.memory.ewma_alpha)
+        if score.mode == "incremental":
+            mind.state.memory_scores[score.key] = score.score
+            mind.changed()
+        registry, tables = self._run_of(self._for_scores)
+        with unkept(registry, "scores").keeping():
+            settings, model = parse_settings(tables), (await registry.scorer()).model
+            store = Store(settings.store)
+            if score.mode == "full":
+                await store.record_row(score, model)
+            else:
+                await store.record_score(score, model, settings.memory.ewma_alpha)
 
     @hookimpl(tryfirst=True)
     async def on_candidate(self, candidate: FinetuneCandidate, mind: Mind) -> None:
         mind.state.finetune_candidates.append(candidate)
         mind.changed()
-        settings, model = await self._where(self._for_candidates)
-        await Store(settings.store).record_candidate(candidate, model)
+        registry, tables = self._run_of(self._for_candidates)
+        with unkept(registry, "candidates").keeping():
+            settings, model = parse_settings(tables), (await registry.scorer()).model
+            await Store(settings.store).record_candidate(candidate, model)
 
-    async def _where(self, tables: Mapping[str, Any]) -> tuple[Settings, str]:
-        registry = self._registry
-        if registry is None:
+    def _run_of(self, tables: Mapping[str, Any]) -> tuple[Registry, Mapping[str, Any]]:
+        """The registry that emits, and the settings of the run that it emits for."""
+        if self._registry is None:
             # Emitted by a host, before any command.
             registry = emitting_registry()
-            tables = registry.settings
-        return parse_settings(tables), (await registry.scorer()).model
+            return registry, registry.settings
+        return self._registry, tables

@@ -1,6 +1,9 @@
 """score-recorder: what of a run is kept, where, and when (4.1.6, 4.2, 3.1)."""
 
 import json
+import math
+import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -13,6 +16,7 @@ from mindhooks import (
     hookimpl,
 )
 from mindscore.fingerprint import response_hash
+from mindscore.unkept import begin, unkept
 
 SCORE, FULL, FINETUNE = MindCommand.SCORE, MindCommand.SCORE_FULL, MindCommand.SCORE_FINETUNE
 
@@ -277,6 +281,95 @@ async def test_a_score_that_cannot_be_kept_is_logged_and_still_shown_and_heard_o
     [record] = [record for record in caplog.records if record.name == "mindhooks"]
     assert "score-recorder" in record.getMessage()
     assert str(no_store) in record.getMessage()
+
+
+def complaints(caplog):
+    return [record.getMessage() for record in caplog.records if record.name == "mindhooks"]
+
+
+async def test_what_cannot_be_kept_is_counted_and_logged_once_for_each_reason(
+    empty, host, no_store, tmp_path, caplog
+):
+    async with host(empty, file=no_store) as it:
+        counted = begin(it.registry, "scores")
+        for number in range(5):
+            await it.registry.emit_score(score(f"k{number}", 1.0))
+        await it.registry.emit_score(MemoryScore("k5", 1.0, "full", ()))
+        [line] = complaints(caplog)
+        assert "not a database" in line
+        assert counted.count == 6
+        assert "not a database" in counted.reason
+        assert counted.error == f"6 scores could not be kept: {counted.reason}"
+
+        no_store.unlink()
+        no_store.mkdir()
+        await it.registry.emit_score(score("k", 1.0))
+        assert len(complaints(caplog)) == 2
+        assert counted.count == 7
+        assert "not a database" in counted.reason
+
+        no_store.rmdir()
+        await it.registry.emit_score(score("k", 1.0))
+        assert counted.count == 7
+        no_store.unlink()
+        no_store.mkdir()
+        await it.registry.emit_score(score("k", 1.0))
+        assert len(complaints(caplog)) == 3
+        assert [score.key for score in it.heard.scores][-3:] == ["k"] * 3
+
+
+async def test_every_run_counts_anew_and_says_so_once(empty, host, no_store, caplog):
+    async with host(empty, file=no_store) as it:
+        for run in range(1, 4):
+            counted = begin(it.registry, "scores")
+            assert (counted.count, counted.reason, counted.error) == (0, None, None)
+            for _ in range(3):
+                await it.registry.emit_score(score("k", 1.0))
+            assert counted.count == 3
+            assert len(complaints(caplog)) == run
+
+
+async def test_scores_and_candidates_and_registries_are_counted_apart(
+    empty, host, no_store, caplog
+):
+    async with host(empty, file=no_store) as it, host(empty, file=no_store) as other:
+        await it.registry.emit_score(score("k", 1.0))
+        await it.registry.emit_candidate(candidate())
+        await it.registry.emit_candidate(candidate())
+        assert unkept(it.registry, "scores").count == 1
+        assert unkept(it.registry, "candidates").error.startswith("2 candidates could not be kept")
+        assert unkept(other.registry, "scores").error is None
+        assert it.state.finetune_candidates == [candidate(), candidate()]
+
+
+async def test_a_store_that_is_still_busy_when_its_time_is_up_has_not_kept_the_score(
+    empty, host, caplog
+):
+    async with host(empty, plugins={"listener_timeout_s": 0.2}) as it:
+        await it.store.import_trained([1])
+        counted = begin(it.registry, "scores")
+        with closing(sqlite3.connect(it.file, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            await it.registry.emit_score(score("k", 1.0))
+            assert counted.error == (
+                "1 score could not be kept: the store took longer than plugins.listener_timeout_s"
+            )
+            other.execute("ROLLBACK")
+
+
+async def test_a_score_with_a_value_that_the_store_cannot_hold_is_counted(empty, host, caplog):
+    async with host(empty) as it:
+        await it.registry.emit_score(score("k", math.nan))
+        await it.registry.emit_score(score("\ud800", 1.0))
+        assert unkept(it.registry, "scores").count == 2
+        assert await it.store.memories() == []
+
+
+async def test_a_row_with_a_fingerprint_is_kept_whole(empty, host):
+    row = MemoryScore("k", 1.0, "full", score("k", 1.0).divergences, None, "f" * 64)
+    async with host(empty) as it:
+        await it.registry.emit_score(row)
+        assert await it.store.rows("toy") == {"k": row}
 
 
 async def test_a_score_that_a_host_emits_before_any_command_is_kept(empty, host, caplog):

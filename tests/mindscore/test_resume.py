@@ -106,6 +106,22 @@ async def test_a_row_without_hold_is_measured_again_where_hold_is_asked_for(thre
         assert all(score.hold is None for score in it.heard.scores)
 
 
+async def test_a_row_whose_hold_failed_is_measured_again(three, again, probe):
+    holding = options(resume=True, hold=True)
+    # What a memory does alone is asked in a prompt without the others.
+    probe.refuses = lambda prompt: 2 in prompt.tokens[:2] and 1 not in prompt.tokens[:1]
+    async with again(three, "probe", plugins=options(hold=True)) as it:
+        await it.run(FULL)
+        failed = [key for key, status in it.outcomes.items() if status == "failed"]
+    assert failed
+    probe.refuses = lambda prompt: False
+    async with again(three, "probe", plugins=holding) as it:
+        await it.run(FULL)
+        assert it.state.memory_last_run.error is None
+        assert all(score.hold for score in it.heard.scores)
+        assert it.state.memory_last_run.calls > 0
+
+
 # -- what a row follows from ----------------------------------------------------------------------
 
 

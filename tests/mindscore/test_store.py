@@ -1,9 +1,12 @@
 """The store: every method, its files, and what it refuses."""
 
+import asyncio
+import math
 import os
 import sqlite3
 import stat
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -11,8 +14,9 @@ from mindhooks import FinetuneCandidate, MemoryScore, ResponseDivergence
 from mindscore.config import StoreSettings, parse_settings
 from mindscore.errors import ConfigError, StoreError
 from mindscore.fingerprint import response_hash
-from mindscore.store import Store
+from mindscore.store import Store, database
 from mindscore.store.database import Database
+from mindscore.store.migrations import VERSION
 
 
 @pytest.fixture
@@ -24,22 +28,41 @@ def file(tmp_path):
 @pytest.fixture
 def store(file):
     """Opens the store of a namespace."""
-    return lambda namespace="default": Store(StoreSettings(f"sqlite:///{file}", namespace))
+    url = f"sqlite:///{file}"
+    return lambda namespace="default", days=90.0: Store(StoreSettings(url, namespace, days))
 
 
 def score(key, value):
     return MemoryScore(key, value, "incremental", ())
 
 
-def row(key, *node_ids):
+def row(key, *node_ids, fingerprint=None):
     cells = tuple(ResponseDivergence(0, node_id, 1.0, 1.0) for node_id in node_ids)
-    return MemoryScore(key, 1.0, "full", cells)
+    return MemoryScore(key, 1.0, "full", cells, fingerprint=fingerprint)
 
 
 def candidate(timestamp_ns=5, continuation_ids=(3,)):
     return FinetuneCandidate(
         0, "n", 1.0, "said", "", (1,), (1,), continuation_ids, None, None, timestamp_ns
     )
+
+
+READS = [
+    lambda store: store.last_scored("m"),
+    lambda store: store.memories(),
+    lambda store: store.rows("m"),
+    lambda store: store.trained_timestamps(),
+]
+WRITES = [
+    lambda store: store.record_score(score("k", 1.0), "m", 0.5),
+    lambda store: store.record_row(row("k", "n", fingerprint="f"), "m"),
+    lambda store: store.record_candidate(candidate(), "m"),
+    lambda store: store.mark_trained([(5, (3,))], "job"),
+    lambda store: store.import_trained([5]),
+    lambda store: store.import_scores({"k": 1.0}, "m"),
+    lambda store: store.forget("k"),
+]
+EVERY_METHOD = [*READS, lambda store: store.trained(), *WRITES]
 
 
 def read(file, query):
@@ -170,6 +193,127 @@ async def test_candidates_are_told_apart_by_model_timestamp_and_ids(store, file)
     )
 
 
+# -- rows, whole ----------------------------------------------------------------------------------
+
+WHOLE = MemoryScore(
+    "k",
+    2.5,
+    "full",
+    (ResponseDivergence(1, "c1", 2.5, 2.5, 0.125), ResponseDivergence(3, "c3", 0.0, -1e-17)),
+    (ResponseDivergence(1, "c1", 0.1 + 0.2, 0.1 + 0.2, None),),
+    "f" * 64,
+)
+
+
+async def test_a_row_with_a_fingerprint_is_kept_whole(store):
+    await store().record_row(WHOLE, "m")
+    assert await store().rows("m") == {"k": WHOLE}
+    assert await store().rows("other") == {}
+    assert await store("other").rows("m") == {}
+
+
+async def test_a_row_that_json_cannot_hold_is_as_good_as_not_kept(store):
+    infinite = MemoryScore(
+        "k", 1.0, "full", (ResponseDivergence(0, "n", 0.0, -math.inf),), None, "f"
+    )
+    await store().record_row(infinite, "m")
+    await store().record_row(row("fine", "n", fingerprint="f"), "m")
+    assert list(await store().rows("m")) == ["fine"]
+
+
+async def test_the_next_row_of_a_memory_replaces_it(store):
+    await store().record_row(WHOLE, "m")
+    await store().record_row(row("k", "n", fingerprint="g"), "m")
+    assert await store().rows("m") == {"k": row("k", "n", fingerprint="g")}
+
+
+async def test_a_row_without_a_fingerprint_is_not_kept_whole(store, file):
+    await store().record_row(row("k", "n"), "m")
+    assert await store().rows("m") == {}
+    assert read(file, "SELECT key FROM cells") == [("k",)]
+
+
+async def test_a_forgotten_memory_s_row_goes_too(store):
+    await store().record_row(row("k", "n", fingerprint="f"), "m")
+    await store().record_row(row("stays", "n", fingerprint="f"), "m")
+    assert await store().forget("k") == 1 + 1
+    assert list(await store().rows("m")) == ["stays"]
+
+
+async def test_a_row_that_cannot_be_kept_leaves_no_cells(store, file):
+    await store().record_score(score("k", 1.0), "m", 0.5)
+    broken = MemoryScore("k", 1.0, "full", row("k", "n").divergences, None, "\ud800")
+    with pytest.raises(StoreError, match="cannot hold"):
+        await store().record_row(broken, "m")
+    assert read(file, "SELECT * FROM cells") == []
+
+
+# -- for how long ---------------------------------------------------------------------------------
+
+
+async def test_what_is_older_than_the_retention_goes_when_something_is_written(store, clock):
+    await store().record_row(row("old", "n", fingerprint="f"), "m")
+    await store().record_candidate(candidate(timestamp_ns=1), "m")
+    clock.now += 2 * 24 * 3600
+    await store(days=2).record_row(row("new", "n", fingerprint="f"), "m")
+    assert set(await store().rows("m")) == {"old", "new"}
+    clock.now += 1
+    await store(days=2).record_row(row("newer", "n", fingerprint="f"), "m")
+    await store(days=2).record_candidate(candidate(timestamp_ns=2), "m")
+    assert set(await store().rows("m")) == {"new", "newer"}
+
+
+async def test_old_cells_and_candidates_go_from_their_own_namespace_only(store, file, clock):
+    for namespace in ("mine", "other"):
+        await store(namespace).record_row(row("old", "n"), "m")
+        await store(namespace).record_candidate(candidate(timestamp_ns=1), "m")
+    clock.now += 10
+    await store("mine", days=1e-6).record_row(row("new", "n"), "m")
+    await store("mine", days=1e-6).record_candidate(candidate(timestamp_ns=2), "m")
+    found = [("mine", "new"), ("other", "old")]
+    assert read(file, "SELECT namespace, key FROM cells ORDER BY 1, 2") == found
+    found = [("mine", 2), ("other", 1)]
+    assert read(file, "SELECT namespace, timestamp_ns FROM candidates ORDER BY 1, 2") == found
+
+
+async def test_memories_and_marks_are_kept_for_ever(store, clock):
+    await store().record_score(score("k", 1.0), "m", 0.5)
+    await store().mark_trained([(5, (3,))], "job")
+    clock.now += 1e9
+    await store(days=1e-6).record_row(row("new", "n"), "m")
+    await store(days=1e-6).record_candidate(candidate(), "m")
+    assert [memory.key for memory in await store().memories()] == ["k"]
+    assert await store().trained_timestamps() == [5]
+
+
+async def test_a_retention_of_0_days_is_for_ever(store, clock):
+    await store(days=0).record_row(row("old", "n", fingerprint="f"), "m")
+    clock.now += 1e9
+    await store(days=0).record_row(row("new", "n", fingerprint="f"), "m")
+    assert set(await store().rows("m")) == {"old", "new"}
+
+
+async def test_a_store_of_ever_new_responses_stops_growing(store, file, clock):
+    sizes = []
+    for run in range(40):
+        for key in range(10):
+            cells = row(f"{key}", *(f"{run}-{key}-{node}" for node in range(20)), fingerprint="f")
+            await store(days=1).record_row(cells, "m")
+        clock.now += 6 * 3600
+        sizes.append(file.stat().st_size)
+    assert max(sizes[20:]) <= max(sizes[:20])
+    assert len(read(file, "SELECT * FROM cells")) <= 5 * 10 * 20
+
+
+def test_removing_what_is_old_reads_nothing_else(file, store):
+    # By an index: the cost is that of the rows removed.
+    asyncio.run(store().import_trained([5]))
+    for table, when in (("cells", "scored_at"), ("rows", "scored_at"), ("candidates", "found_at")):
+        query = f'EXPLAIN QUERY PLAN DELETE FROM "{table}" WHERE namespace = 1 AND {when} < 1'
+        [(*_, plan)] = read(file, query)
+        assert f"{table}_by_age" in plan
+
+
 # -- trained --------------------------------------------------------------------------------------
 
 
@@ -237,40 +381,91 @@ async def test_an_empty_url_is_a_file_in_the_user_s_data_folder(tmp_path, no_uma
 
 async def test_three_slashes_are_a_file_in_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    await Store(StoreSettings("sqlite:///here.sqlite3")).memories()
+    await Store(StoreSettings("sqlite:///here.sqlite3")).import_trained([5])
     assert (tmp_path / "here.sqlite3").is_file()
 
 
 async def test_a_folder_that_is_there_keeps_its_mode(store, file, no_umask):
     file.parent.mkdir(mode=0o755)
-    await store().memories()
+    await store().import_trained([5])
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o755
 
 
-# -- what it refuses ------------------------------------------------------------------------------
+async def test_a_file_that_is_there_keeps_its_mode(store, file, no_umask):
+    file.parent.mkdir()
+    file.touch(mode=0o644)
+    await store().import_trained([5])
+    assert stat.S_IMODE(file.stat().st_mode) == 0o644
 
-EVERY_METHOD = [
-    lambda store: store.last_scored("m"),
-    lambda store: store.memories(),
-    lambda store: store.record_score(score("k", 1.0), "m", 0.5),
-    lambda store: store.record_row(row("k", "n"), "m"),
-    lambda store: store.record_candidate(candidate(), "m"),
-    lambda store: store.trained(),
-    lambda store: store.trained_timestamps(),
-    lambda store: store.mark_trained([(5, (3,))], "job"),
-    lambda store: store.import_trained([5]),
-    lambda store: store.import_scores({"k": 1.0}, "m"),
-    lambda store: store.forget("k"),
-]
+
+async def test_every_folder_that_is_made_on_the_way_is_for_its_owner_alone(tmp_path, no_umask):
+    file = tmp_path / "a" / "b" / "c" / "store.sqlite3"
+    await Store(StoreSettings(f"sqlite:///{file}")).import_trained([5])
+    modes = [stat.S_IMODE(it.stat().st_mode) for it in file.parents[:3]]
+    assert modes == [0o700] * 3
+
+
+async def test_the_journal_is_for_its_owner_alone(store, file, no_umask):
+    await store().import_trained([5])
+    modes = []
+
+    def work(connection):
+        connection.exec_driver_sql("DELETE FROM trained")
+        journal = file.with_name(f"{file.name}-journal")
+        modes.append(stat.S_IMODE(journal.stat().st_mode))
+
+    await Database(f"sqlite:///{file}").write(work)
+    assert modes == [0o600]
+
+
+async def test_a_file_whose_name_has_marks_of_a_url_is_that_file(tmp_path):
+    file = tmp_path / "a b" / "50%?mode=memory#x"
+    await Store(StoreSettings(f"sqlite:///{file}")).import_trained([5])
+    assert read(file, "SELECT timestamp_ns FROM trained") == [(5,)]
+
+
+async def test_a_link_to_where_nothing_is_yet_is_a_store(tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "there" / "store.sqlite3")
+    store = Store(StoreSettings(f"sqlite:///{link}"))
+    assert await store.trained_timestamps() == []
+    await store.import_trained([5])
+    assert await store.trained_timestamps() == [5]
+    assert link.is_symlink()
+
+
+@pytest.mark.parametrize("read", READS)
+async def test_reading_makes_no_store(store, file, read):
+    assert not await read(store())
+    assert not file.parent.exists()
+
+
+@pytest.mark.parametrize("read", READS)
+async def test_a_file_that_is_empty_still_reads_as_an_empty_store(store, file, read):
+    # As one is whose maker was killed before the first score.
+    file.parent.mkdir()
+    file.touch()
+    assert not await read(store())
+    assert file.read_bytes() == b""
+
+
+async def test_a_file_that_is_empty_still_becomes_a_store(store, file):
+    file.parent.mkdir()
+    file.touch()
+    await store().record_score(score("k", 1.0), "m", 0.5)
+    assert [memory.key for memory in await store().memories()] == ["k"]
+
+
+# -- what it refuses ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("call", EVERY_METHOD)
 async def test_a_store_of_a_newer_version_is_refused_and_left_alone(store, file, call):
     await store().record_score(score("k", 1.0), "m", 0.5)
     with closing(sqlite3.connect(file)) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 99")
     before = file.read_bytes()
-    with pytest.raises(StoreError, match="schema version 2") as caught:
+    with pytest.raises(StoreError, match="schema version 99") as caught:
         await call(store())
     assert str(file) in str(caught.value)
     assert file.read_bytes() == before
@@ -309,12 +504,80 @@ async def test_a_store_that_is_a_folder_is_a_store_error(tmp_path):
         await Store(StoreSettings(f"sqlite:///{tmp_path}")).memories()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-async def test_a_read_only_folder_is_a_store_error(store, file):
+@pytest.mark.parametrize("call", EVERY_METHOD)
+@pytest.mark.parametrize("version", [0, 1, VERSION])
+async def test_a_database_of_something_else_is_a_store_error_and_left_alone(
+    store, file, call, version
+):
     file.parent.mkdir()
-    file.parent.chmod(0o500)
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE bookmarks (url)")
+        connection.execute(f"PRAGMA user_version = {version}")
+    before = file.read_bytes()
+    with pytest.raises(StoreError, match="something else") as caught:
+        await call(store())
+    assert str(file) in str(caught.value)
+    assert file.read_bytes() == before
+    assert list(file.parent.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("call", EVERY_METHOD)
+@pytest.mark.parametrize("missing", [1, 511, 4095, 4096, 5000, 20_000])
+async def test_a_truncated_database_is_a_store_error_and_left_alone(store, file, call, missing):
+    await store().record_score(score("k", 1.0), "m", 0.5)
+    os.truncate(file, file.stat().st_size - missing)
+    before = file.read_bytes()
+    with pytest.raises(StoreError, match=r"store\.sqlite3.*damaged"):
+        await call(store())
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("call", EVERY_METHOD)
+@pytest.mark.parametrize("contents", [b"S", b"SQLite format 3\0", bytes(100), bytes(8192)])
+async def test_what_only_begins_as_a_database_is_a_store_error_and_left_alone(
+    store, file, call, contents
+):
+    file.parent.mkdir()
+    file.write_bytes(contents)
     with pytest.raises(StoreError, match=r"store\.sqlite3"):
-        await store().memories()
+        await call(store())
+    assert file.read_bytes() == contents
+
+
+async def test_a_pipe_is_a_store_error(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(StoreError, match="pipe"):
+        await Store(StoreSettings(f"sqlite:///{tmp_path}/pipe")).memories()
+
+
+async def test_a_value_that_no_database_holds_is_a_store_error(store):
+    with pytest.raises(StoreError, match="cannot hold"):
+        await store().record_score(score("\ud800", 1.0), "m", 0.5)
+
+
+async def test_a_store_that_stays_locked_is_a_store_error_that_says_so(store, file, monkeypatch):
+    await store().record_score(score("k", 1.0), "m", 0.5)
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.1)
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        for call in EVERY_METHOD:
+            with pytest.raises(StoreError, match=r"store\.sqlite3.*locked"):
+                await call(store())
+        other.execute("ROLLBACK")
+    assert [memory.count for memory in await store().memories()] == [1]
+
+
+async def test_a_write_waits_for_somebody_who_reads(store, file):
+    await store().record_score(score("k", 1.0), "m", 0.5)
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM memories").fetchall()
+        recording = asyncio.create_task(store().record_score(score("k", 1.0), "m", 0.5))
+        done, _ = await asyncio.wait({recording}, timeout=0.2)
+        assert done == set()
+        other.execute("ROLLBACK")
+        await recording
+    assert [memory.count for memory in await store().memories()] == [2]
 
 
 @pytest.mark.parametrize(
@@ -347,12 +610,23 @@ async def test_a_transaction_that_fails_leaves_nothing(store, file):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await Database(f"sqlite:///{file}").transact(work)
+        await Database(f"sqlite:///{file}").write(work)
     assert [memory.key for memory in await store().memories()] == ["k"]
 
 
 async def test_a_batch_of_marks_is_written_whole_or_not_at_all(store):
     # The second timestamp fits no 64-bit integer.
-    with pytest.raises((StoreError, OverflowError)):
+    with pytest.raises(StoreError, match="cannot hold"):
         await store().import_trained([5, 2**63])
     assert await store().trained_timestamps() == []
+
+
+async def test_many_scores_leave_nothing_open(store):
+    async def record(count):
+        for number in range(count):
+            await store().record_score(score(f"k{number % 10}", 1.0), "m", 0.5)
+
+    await record(20)
+    before = len(list(Path("/dev/fd").iterdir()))
+    await record(200)
+    assert len(list(Path("/dev/fd").iterdir())) == before

@@ -78,7 +78,7 @@ def test_ten_processes_that_record_at_once_lose_no_score(url):
 
 async def test_a_score_waits_for_another_process_that_is_writing(url, tmp_path):
     store = Store(StoreSettings(url))
-    await store.memories()
+    await store.import_trained([5])
     other = sqlite3.connect(tmp_path / "folder" / "store.sqlite3", isolation_level=None)
     with closing(other):
         other.execute("BEGIN IMMEDIATE")

@@ -2,9 +2,14 @@
 
 import asyncio
 import json
+import re
 import socket
 import sqlite3
+import subprocess
+import sys
+import threading
 from contextlib import closing
+from dataclasses import asdict
 
 import pytest
 from aiohttp import web
@@ -12,9 +17,9 @@ from aiohttp import web
 import mindscore
 from mindhooks import FinetuneCandidate
 from mindscore.config import StoreSettings
-from mindscore.errors import TrainError
+from mindscore.errors import StoreError, TrainError
 from mindscore.fingerprint import response_hash
-from mindscore.store import Store
+from mindscore.store import Sends, Store, database
 
 
 def candidate(timestamp_ns=5, context_ids=(1, 2), continuation_ids=(3, 4)):
@@ -66,6 +71,17 @@ def marks(tmp_path):
         with closing(sqlite3.connect(tmp_path / "store.sqlite3")) as connection:
             query = "SELECT timestamp_ns, continuation_hash, job_id FROM trained"
             return sorted(connection.execute(query).fetchall())
+
+    return read
+
+
+@pytest.fixture
+def unknown(settings):
+    """The sends of an unknown outcome: ``await unknown()``, how many responses by key."""
+
+    async def read():
+        sends = Sends(StoreSettings(**settings()["store"]))
+        return {send.key: send.responses for send in await sends.unknown()}
 
     return read
 
@@ -232,12 +248,291 @@ async def test_no_answer_in_time_is_not_tried_again(score_server, settings, mark
     assert marks() == []
 
 
-async def test_after_a_failure_the_same_candidates_can_be_sent_again(score_server, settings, marks):
-    score_server.script(500, {"job_id": "j2"})
-    with pytest.raises(TrainError):
+@pytest.mark.parametrize("status", [302, 307, 400, 401, 404, 408, 422, 425, 429])
+async def test_after_a_refusal_the_same_candidates_can_be_sent_again(
+    score_server, settings, marks, unknown, status
+):
+    score_server.script(status, {"job_id": "j2"})
+    with pytest.raises(TrainError, match="nothing was marked"):
         await mindscore.send_to_train([candidate()], settings())
+    assert await unknown() == {}
     assert await mindscore.send_to_train([candidate()], settings()) == "j2"
     assert [mark[2] for mark in marks()] == ["j2"]
+
+
+# -- when nobody knows whether it was accepted ----------------------------------------------------
+
+
+@pytest.fixture(params=["500", "503", "silent", "broken", "half", "no job", "an error", "no JSON"])
+def unsure(request, score_server):
+    """Has the server take a request and answer so that nobody knows what became of it."""
+    answers = {
+        "500": 500,
+        "503": score_server.reply(b"", 503, {"Retry-After": "0"}),
+        "silent": score_server.silent,
+        "broken": score_server.raw(b""),
+        "half": score_server.raw(b'HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{"job_id":'),
+        "no job": {},
+        "an error": {"error": "no more disks"},
+        "no JSON": b"accepted",
+    }
+    return answers[request.param]
+
+
+async def test_what_may_have_been_accepted_is_not_sent_as_new_again(
+    score_server, settings, unsure, unknown, marks
+):
+    score_server.script(unsure)
+    score_server.always({"job_id": "j2"})
+    with pytest.raises(TrainError, match="not known") as caught:
+        await mindscore.send_to_train([candidate(5), candidate(6)], settings(timeout_s=0.3))
+    [key] = await unknown()
+    assert key == score_server.requests[0].headers["Idempotency-Key"]
+    assert key in str(caught.value)
+    assert await unknown() == {key: 2}
+    with pytest.raises(
+        TrainError, match=r"nothing to send: 2 responses, sent since \d{4}-"
+    ) as caught:
+        await mindscore.send_to_train([candidate(5), candidate(6)], settings())
+    assert "mindscore store settle" in str(caught.value)
+    assert len(score_server.requests) == 1
+    assert marks() == []
+
+
+async def test_the_others_are_sent_with_a_warning_that_counts_what_is_left_out(
+    score_server, settings, marks, caplog
+):
+    score_server.script(500, {"job_id": "j2"})
+    with pytest.raises(TrainError):
+        await mindscore.send_to_train([candidate(5), candidate(6)], settings())
+    assert caplog.records == []
+    later = [candidate(stamp) for stamp in (5, 6, 7)]
+    assert await mindscore.send_to_train(later, settings()) == "j2"
+    assert [(stamp, job) for stamp, _, job in marks()] == [(7, "j2")]
+    assert len(score_server.requests[1].body["training_data"]["samples"]) == 1
+    [record] = caplog.records
+    assert (record.name.split(".")[0], record.levelname) == ("mindscore", "WARNING")
+    assert "2 responses" in record.getMessage()
+
+
+async def test_before_a_request_goes_out_it_is_in_the_store(score_server, settings, unknown):
+    found = []
+
+    async def accept(request):
+        found.append((request.headers["Idempotency-Key"], await unknown()))
+        return web.json_response({"job_id": "j1"})
+
+    score_server.script(accept)
+    await mindscore.send_to_train([candidate(5), candidate(6)], settings())
+    [(key, there)] = found
+    assert there == {key: 2}
+    assert await unknown() == {}
+
+
+async def test_each_request_has_a_key_of_its_own(trainer, settings):
+    await mindscore.send_to_train([candidate(5)], settings())
+    await mindscore.send_to_train([candidate(6)], settings())
+    first, second = (request.headers["Idempotency-Key"] for request in trainer.requests)
+    assert re.fullmatch(r"[0-9a-f]{32}", first)
+    assert re.fullmatch(r"[0-9a-f]{32}", second)
+    assert first != second
+
+
+async def test_what_is_sent_again_is_the_same_request_under_the_same_key(
+    score_server, settings, unknown, marks
+):
+    score_server.script(500, {"job_id": "again"}, {"job_id": "new"})
+    with pytest.raises(TrainError):
+        await mindscore.send_to_train([candidate(7), candidate(5), candidate(6)], settings())
+    given = [candidate(8), candidate(5)]
+    assert await mindscore.send_to_train(given, settings(), resend_unknown=True) == "new"
+    first, again, new = score_server.requests
+    assert again.body == first.body
+    assert again.headers["Idempotency-Key"] == first.headers["Idempotency-Key"]
+    assert new.headers["Idempotency-Key"] != first.headers["Idempotency-Key"]
+    assert len(new.body["training_data"]["samples"]) == 1
+    jobs = [(5, "again"), (6, "again"), (7, "again"), (8, "new")]
+    assert [(stamp, job) for stamp, _, job in marks()] == jobs
+    assert await unknown() == {}
+
+
+async def test_where_nothing_new_is_left_the_job_is_the_one_sent_again(score_server, settings):
+    score_server.script(500, {"job_id": "again"})
+    with pytest.raises(TrainError):
+        await mindscore.send_to_train([candidate()], settings())
+    job = await mindscore.send_to_train([candidate()], settings(), resend_unknown=True)
+    assert job == "again"
+    assert len(score_server.requests) == 2
+
+
+async def test_unknown_sends_of_other_candidates_are_not_sent_again(
+    score_server, settings, unknown
+):
+    score_server.script(500)
+    score_server.always({"job_id": "j2"})
+    with pytest.raises(TrainError):
+        await mindscore.send_to_train([candidate(5)], settings())
+    await mindscore.send_to_train([candidate(6)], settings(), resend_unknown=True)
+    assert len(score_server.requests) == 2
+    assert list((await unknown()).values()) == [1]
+
+
+@pytest.mark.parametrize("answer", [500, 401, 409])
+async def test_a_second_request_that_fails_does_not_settle_the_first(
+    score_server, settings, unknown, marks, answer
+):
+    score_server.script(500, answer, {"job_id": "third"})
+    with pytest.raises(TrainError):
+        await mindscore.send_to_train([candidate(5)], settings())
+    before = await unknown()
+    with pytest.raises(TrainError, match=f"{answer}"):
+        await mindscore.send_to_train([candidate(5), candidate(6)], settings(), resend_unknown=True)
+    assert await unknown() == before
+    assert len(score_server.requests) == 2
+    assert marks() == []
+
+
+async def test_what_was_settled_by_hand_meanwhile_is_marked_when_it_is_accepted(
+    score_server, settings, unknown, marks
+):
+    async def accept(request):
+        sends = Sends(StoreSettings(**settings()["store"]))
+        await sends.release(request.headers["Idempotency-Key"])
+        return web.json_response({"job_id": "j1"})
+
+    score_server.script(accept)
+    await mindscore.send_to_train([candidate()], settings())
+    assert [mark[2] for mark in marks()] == ["j1"]
+
+
+async def test_a_request_that_is_cancelled_stays_unknown(score_server, settings, unknown):
+    arrived = threading.Event()
+
+    async def wait(request):
+        arrived.set()
+        return await score_server.silent(request)
+
+    score_server.script(wait)
+    sending = asyncio.create_task(mindscore.send_to_train([candidate()], settings()))
+    await asyncio.to_thread(arrived.wait, 30)
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    assert list((await unknown()).values()) == [1]
+
+
+SEND = """
+import asyncio, json, sys
+import mindscore
+from mindhooks import FinetuneCandidate
+from mindscore.errors import TrainError
+
+fields, settings = json.loads(sys.argv[1]), json.loads(sys.argv[2])
+candidates = [FinetuneCandidate(**{**fields, "timestamp_ns": stamp}) for stamp in range(50)]
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    print(asyncio.run(mindscore.send_to_train(candidates, settings)))
+except TrainError as error:
+    print(error)
+"""
+
+
+@pytest.fixture
+def senders(settings):
+    """Processes of their own that send 50 candidates: ``senders(2)``; each waits for a line."""
+    started = []
+
+    def start(count):
+        fields = json.dumps(asdict(candidate()))
+        started.extend(
+            subprocess.Popen(
+                [sys.executable, "-c", SEND, fields, json.dumps(settings())],
+                text=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+            for _ in range(count)
+        )
+        for process in started:
+            assert process.stdout.readline() == "ready\n"
+        return started
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+async def test_two_processes_at_once_send_no_response_twice(trainer, settings, senders, marks):
+    every = senders(4)
+    for process in every:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    said = [(await asyncio.to_thread(process.communicate))[0] for process in every]
+    assert sum(it == "j1\n" for it in said) == 1
+    assert sum(it.startswith("nothing to send") for it in said) == 3
+    assert len(trainer.requests) == 1
+    assert len(marks()) == 50
+
+
+async def test_what_a_killed_process_had_sent_is_unknown(
+    score_server, settings, senders, unknown, marks
+):
+    arrived = threading.Event()
+
+    async def wait(request):
+        arrived.set()
+        return await score_server.silent(request)
+
+    score_server.script(wait)
+    [process] = senders(1)
+    process.stdin.write("go\n")
+    process.stdin.flush()
+    await asyncio.to_thread(arrived.wait, 30)
+    process.kill()
+    process.wait()
+    assert list((await unknown()).values()) == [50]
+    with pytest.raises(TrainError, match="50 responses"):
+        await mindscore.send_to_train([candidate()], settings())
+    assert len(score_server.requests) == 1
+    assert marks() == []
+
+
+# -- when the store fails -------------------------------------------------------------------------
+
+
+async def test_nothing_is_sent_where_the_store_cannot_note_it(trainer, settings, tmp_path):
+    (tmp_path / "store.sqlite3").write_text("this is a letter, not a database. " * 100)
+    with pytest.raises(StoreError, match="not a database"):
+        await mindscore.send_to_train([candidate()], settings())
+    assert trainer.requests == []
+
+
+async def test_no_candidates_make_no_store(trainer, settings, tmp_path):
+    with pytest.raises(TrainError):
+        await mindscore.send_to_train([], settings())
+    assert not (tmp_path / "store.sqlite3").exists()
+
+
+async def test_what_was_accepted_but_not_marked_is_unknown_and_the_error_has_the_job(
+    score_server, settings, unknown, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.1)
+    locks = []
+
+    async def accept(request):
+        file = tmp_path / "store.sqlite3"
+        locks.append(sqlite3.connect(file, isolation_level=None, check_same_thread=False))
+        locks[0].execute("BEGIN IMMEDIATE")
+        return web.json_response({"job_id": "j1"})
+
+    score_server.script(accept)
+    with pytest.raises(StoreError, match=r"job j1.*locked.*mindscore store settle") as caught:
+        await mindscore.send_to_train([candidate()], settings())
+    locks[0].close()
+    [key] = await unknown()
+    assert f"settle {key} --trained" in str(caught.value)
 
 
 # -- while there is no connection -----------------------------------------------------------------
@@ -271,7 +566,7 @@ def attempts(monkeypatch):
 
 
 async def test_a_refused_connection_is_tried_max_attempts_times_and_nothing_is_marked(
-    closed_port, settings, marks, attempts
+    closed_port, settings, marks, unknown, attempts
 ):
     opened, _ = attempts()
     url = "http://{}:{}".format(*closed_port.getsockname())
@@ -279,6 +574,7 @@ async def test_a_refused_connection_is_tried_max_attempts_times_and_nothing_is_m
         await mindscore.send_to_train([candidate()], settings(base_url=url, max_attempts=3))
     assert opened == [closed_port.getsockname()] * 3
     assert marks() == []
+    assert await unknown() == {}
 
 
 async def test_a_server_that_comes_up_meanwhile_gets_the_candidates_once(

@@ -121,13 +121,15 @@ class MemoryRun:
                     self.settle([memory], Outcome("no-response"))
                     continue
                 take(memory, row)
-                outcome = Outcome("scored")
+                outcome, follows_from = Outcome("scored"), fingerprint(memory.key)
                 if isinstance(hold, Exception):
+                    # Without a fingerprint: a row that lacks its other half is not resumed from.
+                    follows_from = None
                     outcome, hold = Outcome("failed", f"alone: {reason(hold)}"), ()
                 self.settle([memory], outcome)
                 score = max(response.divergence for response in row)
                 await self.registry.emit_score(
-                    MemoryScore(memory.key, score, mode, row, hold, fingerprint(memory.key))
+                    MemoryScore(memory.key, score, mode, row, hold, follows_from)
                 )
 
     def settle(self, memories: Iterable[Memory], outcome: Outcome) -> None:

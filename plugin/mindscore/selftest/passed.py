@@ -15,6 +15,7 @@ import platformdirs
 
 from mindhooks import Scorer, ScorerError, in_thread
 from mindscore.config import ServerSettings
+from mindscore.private_files import make_file
 from mindscore.selftest.tester import run_test
 
 logger = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ def _remember(file: Path, server: str) -> None:
 
 def _write(file: Path, passed: Mapping[str, float]) -> None:
     unfinished = file.with_name(f"{file.name}.{os.getpid()}")
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_file(unfinished)
     try:
         unfinished.write_bytes(msgspec.json.encode(passed))
         unfinished.replace(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from mindscore.errors import UsageError
+from mindscore.text import harmless_json
 
 Timestamp = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Exchange = dict[str, float] | list[Timestamp]
@@ -20,16 +22,22 @@ def read_exchange(file: Path) -> dict[str, float] | list[int]:
     """Memory scores, ``{key: score}``, or trained timestamps in nanoseconds.
 
     Raises:
-        UsageError: the file cannot be read or is neither.
+        UsageError: the file cannot be read or is neither, or two scores have the same key.
     """
     try:
-        contents: Exchange = msgspec.json.decode(file.read_bytes(), type=Exchange)
+        # Reading a pipe would wait for somebody to write.
+        if file.exists() and not file.is_file():
+            raise UsageError(f"{file}: cannot be read: it is no regular file")
+        raw = file.read_bytes()
+        contents: Exchange = msgspec.json.decode(raw, type=Exchange)
     except OSError as error:
         raise UsageError(f"{file}: cannot be read: {error.strerror or error}") from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise UsageError(
             f"{file}: expected JSON, {{key: score}} or [timestamp in ns, …]: {error}"
         ) from None
+    if isinstance(contents, dict):
+        _require_unique(file, raw, contents)
     return contents
 
 
@@ -39,13 +47,20 @@ def write_exchange(file: Path, contents: dict[str, float] | list[int]) -> None:
     Raises:
         UsageError: it cannot be written.
     """
-    if file.is_dir():
-        raise UsageError(f"{file}: cannot be written: it is a folder")
+    if file.exists() and not file.is_file():
+        raise UsageError(f"{file}: cannot be written: it is no regular file")
     unfinished = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        unfinished.write_bytes(msgspec.json.encode(contents) + b"\n")
+        unfinished.write_bytes(harmless_json(msgspec.json.encode(contents)) + b"\n")
         unfinished.replace(file)
     except OSError as error:
         with suppress(OSError):
             unfinished.unlink()
         raise UsageError(f"{file}: cannot be written: {error.strerror or error}") from None
+
+
+def _require_unique(file: Path, raw: bytes, contents: dict[str, float]) -> None:
+    pairs: list[tuple[str, float]] = json.loads(raw, object_pairs_hook=list, parse_int=float)
+    for key, score in pairs:
+        if contents[key] != score:
+            raise UsageError(f"{file}: there are two scores of {key!r}, {score} and another")

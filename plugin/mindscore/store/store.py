@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Select, Table, delete, select
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import Column, Connection, Select, Table, bindparam, delete, select
 
 from mindhooks import FinetuneCandidate, MemoryScore
 from mindscore.config import StoreSettings
 from mindscore.fingerprint import response_hash
 from mindscore.store.database import Database
-from mindscore.store.schema import candidates, cells, memories, trained
+from mindscore.store.schema import candidates, cells, memories, rows, sends, trained
+from mindscore.store.upsert import replacing, upsert
 
-T = TypeVar("T")
+DAY_S = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +50,16 @@ class TrainedMarks:
 
 
 class Store:
-    """The store of one namespace. Every method is one transaction and may raise ``StoreError``."""
+    """The store of one namespace. Every method is one transaction and may raise ``StoreError``.
+
+    A store that is not there yet reads as an empty one; the first write makes it. What is older
+    than ``retention_days`` goes when something of its kind is written: cells, rows, candidates.
+    """
 
     def __init__(self, settings: StoreSettings) -> None:
         self._database = Database(settings.url)
         self._namespace = settings.namespace
+        self._retention_s = settings.retention_days * DAY_S
 
     async def last_scored(self, model: str) -> dict[str, float]:
         """When each memory was last scored by ``model``, in seconds since the epoch."""
@@ -67,63 +72,100 @@ class Store:
         """Every memory of the namespace, the heaviest first."""
         columns = [memories.c[name] for name in StoredMemory.__slots__]
         order = (memories.c.weight.desc(), memories.c.key, memories.c.model)
-        rows = await self._all(self._mine(memories, *columns).order_by(*order))
-        return [StoredMemory(*row) for row in rows]
+        found = await self._all(self._mine(memories, *columns).order_by(*order))
+        return [StoredMemory(*row) for row in found]
 
     async def record_score(self, score: MemoryScore, model: str, alpha: float) -> None:
         """Keep an incremental score: the last, the weight, the time and the count."""
         fresh = {"score": score.score, "last_scored": time.time()}
         row = {**self._ours(key=score.key, model=model), **fresh, "weight": score.score, "count": 1}
         weight = alpha * score.score + (1 - alpha) * memories.c.weight
-        await self._upsert(
-            memories, [row], lambda _: {**fresh, "weight": weight, "count": memories.c.count + 1}
-        )
+
+        def changes(_: Any) -> dict[str, Any]:
+            return {**fresh, "weight": weight, "count": memories.c.count + 1}
+
+        await self._database.write(lambda connection: upsert(connection, memories, [row], changes))
 
     async def record_row(self, score: MemoryScore, model: str) -> None:
-        """Keep a row of the full matrix, signed values included."""
-        rows = [
-            self._ours(
-                key=score.key,
-                model=model,
-                node_id=response.node_id,
-                entry_idx=response.entry_idx,
-                divergence=response.divergence,
-                signed=response.signed,
-                scored_at=time.time(),
-            )
-            for response in score.divergences
-        ]
-        await self._upsert(cells, rows, _values(cells))
+        """Keep a row of the full matrix, signed values included.
+
+        One with a fingerprint is kept whole, too.
+        """
+        now = time.time()
+
+        def work(connection: Connection) -> None:
+            self._prune(connection, cells.c.scored_at, rows.c.scored_at)
+            found = [
+                self._ours(
+                    key=score.key,
+                    model=model,
+                    node_id=response.node_id,
+                    entry_idx=response.entry_idx,
+                    divergence=response.divergence,
+                    signed=response.signed,
+                    scored_at=now,
+                )
+                for response in score.divergences
+            ]
+            upsert(connection, cells, found, replacing(cells))
+            if score.fingerprint is not None:
+                whole = self._ours(
+                    key=score.key,
+                    model=model,
+                    fingerprint=score.fingerprint,
+                    row=msgspec.json.encode(score).decode(),
+                    scored_at=now,
+                )
+                upsert(connection, rows, [whole], replacing(rows))
+
+        await self._database.write(work)
+
+    async def rows(self, model: str) -> dict[str, MemoryScore]:
+        """The rows of the full matrix that are kept whole, by memory."""
+        query = self._mine(rows, rows.c.key, rows.c.row).where(rows.c.model == model)
+
+        def work(connection: Connection) -> dict[str, MemoryScore]:
+            found = {key: _whole(row) for key, row in connection.execute(query)}
+            return {key: row for key, row in found.items() if row is not None}
+
+        return await self._database.read(work)
 
     async def record_candidate(self, candidate: FinetuneCandidate, model: str) -> None:
         """Keep a candidate; found again, it replaces what was kept."""
-        row = self._ours(
-            model=model,
-            timestamp_ns=candidate.timestamp_ns,
-            continuation_hash=response_hash(candidate.continuation_ids),
-            divergence=candidate.divergence,
-            candidate=msgspec.json.encode(candidate).decode(),
-            found_at=time.time(),
-        )
-        await self._upsert(candidates, [row], _values(candidates))
+        now = time.time()
+
+        def work(connection: Connection) -> None:
+            self._prune(connection, candidates.c.found_at)
+            row = self._ours(
+                model=model,
+                timestamp_ns=candidate.timestamp_ns,
+                continuation_hash=response_hash(candidate.continuation_ids),
+                divergence=candidate.divergence,
+                candidate=msgspec.json.encode(candidate).decode(),
+                found_at=now,
+            )
+            upsert(connection, candidates, [row], replacing(candidates))
+
+        await self._database.write(work)
 
     async def trained(self) -> TrainedMarks:
         """The marks of everything that a trainer has accepted."""
-        rows = await self._all(
-            self._mine(trained, trained.c.timestamp_ns, trained.c.continuation_hash)
-        )
-        return TrainedMarks(frozenset((stamp, hash_) for stamp, hash_ in rows))
+        query = self._mine(trained, trained.c.timestamp_ns, trained.c.continuation_hash)
+        return await self._database.read(lambda connection: marks_of(connection.execute(query)))
 
     async def trained_timestamps(self) -> list[int]:
         """The timestamps of all marks, ascending, each once."""
         column = trained.c.timestamp_ns
-        rows = await self._all(self._mine(trained, column).distinct().order_by(column))
-        return [row[0] for row in rows]
+        found = await self._all(self._mine(trained, column).distinct().order_by(column))
+        return [row[0] for row in found]
 
     async def mark_trained(
         self, sent: Iterable[tuple[int, Sequence[int]]], job_id: str | None
     ) -> None:
-        """Mark responses, each a timestamp and its ids, as accepted by a trainer."""
+        """Mark responses, each a timestamp and its ids, as accepted by a trainer.
+
+        What became of them is known now: they are no sends any more.
+        """
         await self._mark([(stamp, response_hash(ids)) for stamp, ids in sent], job_id)
 
     async def import_trained(self, timestamps: Iterable[int]) -> None:
@@ -132,34 +174,51 @@ class Store:
 
     async def import_scores(self, scores: Mapping[str, float], model: str) -> None:
         """Take scores over as last score and weight; the memories count as never measured."""
-        rows = [
+        imported = [
             self._ours(key=key, model=model, score=score, weight=score, last_scored=None, count=0)
             for key, score in scores.items()
         ]
-        await self._upsert(
-            memories, rows, lambda new: {"score": new["score"], "weight": new["weight"]}
+
+        def changes(new: Any) -> dict[str, Any]:
+            return {"score": new["score"], "weight": new["weight"]}
+
+        await self._database.write(
+            lambda connection: upsert(connection, memories, imported, changes)
         )
 
     async def forget(self, key: str) -> int:
-        """Remove a memory's scores and cells, of every model; how many rows there were."""
+        """Remove a memory's scores, cells and rows, of every model; how many there were."""
 
         def work(connection: Connection) -> int:
             gone = 0
-            for table in (memories, cells):
+            for table in (memories, cells, rows):
                 mine = (table.c.namespace == self._namespace, table.c.key == key)
                 gone += connection.execute(delete(table).where(*mine)).rowcount
             return gone
 
-        return await self._database.transact(work)
+        return await self._database.write(work)
 
     async def _mark(self, marks: Sequence[tuple[int, str]], job_id: str | None) -> None:
-        rows = [
-            self._ours(
-                timestamp_ns=stamp, continuation_hash=hash_, job_id=job_id, trained_at=time.time()
-            )
-            for stamp, hash_ in marks
-        ]
-        await self._upsert(trained, rows, _values(trained))
+        names = [self._ours(timestamp_ns=stamp, continuation_hash=hash_) for stamp, hash_ in marks]
+        accepted = [{**name, "job_id": job_id, "trained_at": time.time()} for name in names]
+        same = [column == bindparam(f"_{column.name}") for column in sends.primary_key]
+        settled = [{f"_{column}": value for column, value in name.items()} for name in names]
+
+        def work(connection: Connection) -> None:
+            upsert(connection, trained, accepted, replacing(trained))
+            if settled:
+                connection.execute(delete(sends).where(*same), settled)
+
+        await self._database.write(work)
+
+    def _prune(self, connection: Connection, *times: Column[float]) -> None:
+        """Remove, from the table of each column, what is older than is to be kept."""
+        if not self._retention_s:
+            return
+        oldest = time.time() - self._retention_s
+        for when in times:
+            mine = when.table.c.namespace == self._namespace
+            connection.execute(delete(when.table).where(mine, when < oldest))
 
     def _ours(self, **values: Any) -> dict[str, Any]:
         return {"namespace": self._namespace, **values}
@@ -168,21 +227,17 @@ class Store:
         return select(*columns).where(table.c.namespace == self._namespace)
 
     async def _all(self, query: Select[Any]) -> Sequence[Any]:
-        return await self._database.transact(lambda connection: connection.execute(query).all())
-
-    async def _upsert(
-        self, table: Table, rows: list[dict[str, Any]], changes: Callable[[Any], Mapping[str, Any]]
-    ) -> None:
-        """Insert ``rows``; where one is there already, set ``changes(the new row)`` instead."""
-        if not rows:
-            return
-        statement = insert(table)
-        statement = statement.on_conflict_do_update(
-            index_elements=list(table.primary_key), set_=dict(changes(statement.excluded))
-        )
-        await self._database.transact(lambda connection: connection.execute(statement, rows))
+        return await self._database.read(lambda connection: connection.execute(query).all())
 
 
-def _values(table: Table) -> Callable[[Any], dict[str, Any]]:
-    """All columns that are not part of the primary key, as in the new row."""
-    return lambda new: {c.name: new[c.name] for c in table.columns if not c.primary_key}
+def marks_of(rows: Iterable[Any]) -> TrainedMarks:
+    """Rows of a timestamp and a hash each, as marks."""
+    return TrainedMarks(frozenset((stamp, hash_) for stamp, hash_ in rows))
+
+
+def _whole(row: str) -> MemoryScore | None:
+    try:
+        return msgspec.json.decode(row, type=MemoryScore)
+    except msgspec.ValidationError:
+        # JSON has no infinity: what a scorer without checks found is to be measured again.
+        return None

@@ -1,10 +1,17 @@
 """``mindscore store``: what is kept, and the original's two JSON files in and out."""
 
+import asyncio
+import itertools
 import json
+import os
 import sqlite3
+import time
 from contextlib import closing
 
 import pytest
+
+from mindscore.config import StoreSettings
+from mindscore.store import Sample, Sends
 
 ROW = {
     "key": str,
@@ -96,6 +103,8 @@ def test_the_store_is_in_the_users_data_folder_or_where_the_configuration_says(
     assert not (tmp_path / "data").exists()
     assert len(kept("--set", elsewhere)) == 2
     assert kept() == []
+    assert not (tmp_path / "data").exists()
+    score(talk)
     assert (tmp_path / "data" / "mindscore" / "store.sqlite3").is_file()
 
 
@@ -215,6 +224,25 @@ CORRUPT = {
     "a timestamp beyond 64 bits": "[1, 9223372036854775808]",
     "a null timestamp": "[1, null]",
     "a table among timestamps": '[1, {"timestamp": 2}]',
+    "a timestamp that is true": "[1, true]",
+    "a timestamp that is a whole float": "[1, 2.0]",
+    "a timestamp with an exponent": "[1, 1e3]",
+    "a timestamp below 64 bits": "[1, -9223372036854775809]",
+    "a timestamp of 400 digits": f"[1, 1{'0' * 400}]",
+    "a score of 400 digits": f'{{"k": 1{"0" * 400}}}',
+    "not a number among timestamps": "[1, NaN]",
+    "two scores of one key": '{"k": 1, "j": 2, "k": 3}',
+    "two scores of one key, written differently": '{"k": 1, "\\u006b": 3}',
+    "a mark of byte order": b'\xef\xbb\xbf{"k": 1}',
+    "UTF-16": '{"k": 1}'.encode("utf-16"),
+    "half a character": b'{"k\xe2\x82": 1}',
+    "half of a pair": r'{"\ud800": 1}',
+    "a nul at the end": b"[1]\0",
+    "a comma at the end": "[1, 2,]",
+    "a comment": "[1] // all",
+    "nested": "[[1]]",
+    "nested without an end": "[" * 10_000_000,
+    "nested tables without an end": '{"k":' * 5_000_000,
 }
 
 
@@ -229,6 +257,24 @@ def test_a_corrupt_file_is_refused_and_nothing_of_it_is_kept(
     assert kept() == []
     cli("store", "export", "--trained", tmp_path / "out.json")
     assert json.loads((tmp_path / "out.json").read_text()) == []
+
+
+def test_the_same_score_twice_is_one(cli, exchange, kept):
+    assert (
+        cli(
+            "store", "import", exchange('{"k": 9007199254740993, "j": 2, "k": 9007199254740993.0}')
+        ).status
+        == 0
+    )
+    assert {row["key"]: row["score"] for row in kept()} == {"k": 9007199254740992.0, "j": 2.0}
+
+
+def test_a_pipe_is_refused_and_not_waited_for(command, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for action in ("import", "export"):
+        ran = command("store", action, tmp_path / "pipe")
+        assert (ran.status, ran.out) == (2, "")
+        assert "no regular file" in ran.error
 
 
 @pytest.mark.parametrize("place", ["gone.json", "."])
@@ -330,6 +376,90 @@ def test_an_export_to_the_current_folder_is_one_that_cannot_be_written(cli, tmp_
     assert "cannot be written" in ran.error
 
 
+# -- sent -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unknown(tmp_path):
+    """Leaves sends with an outcome that is not known: ``unknown(key=how many responses)``."""
+    settings = StoreSettings(f"sqlite:///{tmp_path}/data/mindscore/store.sqlite3")
+
+    def leave(**sends):
+        stamps = itertools.count(100)
+        for key, count in sends.items():
+            samples = [Sample(next(stamps), (1, 2), (3,)) for _ in range(count)]
+            asyncio.run(Sends(settings).reserve(key, samples))
+
+    return leave
+
+
+def test_sent_is_empty_where_every_outcome_is_known(cli, tmp_path):
+    assert cli("store", "sent", "--json").document == []
+    ran = cli("store", "sent")
+    assert (ran.status, ran.err) == (0, "")
+    assert "known" in ran.out
+    assert not (tmp_path / "data").exists()
+
+
+def test_sent_lists_each_send_with_its_responses_and_its_time(cli, unknown):
+    before = time.time()
+    unknown(first=2, second=1)
+    found = cli("store", "sent", "--json").document
+    assert [(it["key"], it["responses"]) for it in found] == [("first", 2), ("second", 1)]
+    assert before <= found[0]["since"] <= found[1]["since"] <= time.time()
+    lines = [line.split() for line in cli("store", "sent").out.splitlines()[1:]]
+    assert [line[:2] for line in lines] == [["first", "2"], ["second", "1"]]
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_list_ends_with_a_line_about_sends_that_nobody_knows_the_outcome_of(
+    options, cli, exchange, unknown
+):
+    cli("store", "import", exchange({"k": 1}))
+    unknown(first=2, second=1)
+    ran = cli("store", "list", *options)
+    assert ran.status == 0
+    assert "k" in ran.out
+    assert "3 responses" in ran.error
+    assert "mindscore store sent" in ran.error
+
+
+def test_what_was_trained_is_settled_as_marked(cli, unknown, tmp_path):
+    unknown(first=2, second=1)
+    ran = cli("store", "settle", "first", "--trained")
+    assert (ran.status, ran.err) == (0, "")
+    assert "2 responses" in ran.out
+    assert [it["key"] for it in cli("store", "sent", "--json").document] == ["second"]
+    cli("store", "export", "--trained", tmp_path / "out.json")
+    assert json.loads((tmp_path / "out.json").read_text()) == [100, 101]
+
+
+def test_what_was_not_trained_is_settled_as_forgotten(cli, unknown, tmp_path):
+    unknown(first=2, second=1)
+    ran = cli("store", "settle", "first", "--not-trained")
+    assert (ran.status, ran.err) == (0, "")
+    assert [it["key"] for it in cli("store", "sent", "--json").document] == ["second"]
+    cli("store", "export", "--trained", tmp_path / "out.json")
+    assert json.loads((tmp_path / "out.json").read_text()) == []
+
+
+@pytest.mark.parametrize("options", [["--trained"], ["--not-trained"]])
+def test_a_send_that_is_not_there_cannot_be_settled(options, cli, unknown):
+    unknown(first=1)
+    ran = cli("store", "settle", "other", *options)
+    assert (ran.status, ran.out) == (2, "")
+    assert "'other'" in ran.error
+    assert "mindscore store sent" in ran.error
+
+
+def test_settling_says_which_way(cli, unknown):
+    unknown(first=1)
+    ran = cli("store", "settle", "first")
+    assert (ran.status, ran.out) == (2, "")
+    assert "--trained or --not-trained" in ran.error
+    assert len(cli("store", "sent", "--json").document) == 1
+
+
 # -- the store itself -----------------------------------------------------------------------------
 
 COMMANDS = {
@@ -337,6 +467,8 @@ COMMANDS = {
     "forget": ["forget", "k"],
     "import": ["import", "SCORES"],
     "export": ["export", "OUT"],
+    "sent": ["sent"],
+    "settle": ["settle", "k", "--trained"],
 }
 commands = pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS)
 

@@ -1,0 +1,29 @@
+"""Folders and files that are their owner's alone, from their first moment."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+
+def make_folder(folder: Path) -> None:
+    """Make ``folder``, and what is missing above it; one that is there is left as it is.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    missing = [it for it in (folder, *folder.parents) if not it.exists()]
+    for each in reversed(missing):
+        each.mkdir(mode=0o700, exist_ok=True)
+
+
+def make_file(file: Path) -> None:
+    """Make an empty ``file`` and its folder; one that is there is left as it is.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    make_folder(file.parent)
+    with suppress(FileExistsError):
+        os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
