@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,9 +15,15 @@ import msgspec
 
 from mindscore.config import ServerSettings, Settings, parse_settings
 from mindscore.errors import ConfigError
-from mindscore.text import printable
+from mindscore.text import harmless_toml, shortened
 
 ENVIRONMENT = "MINDSCORE_CONFIG"
+
+DEEPEST = 50
+"""Levels of tables and arrays: what checks and prints settings calls itself once a level."""
+
+_TOO_DEEP = f"more than {DEEPEST} levels of tables and arrays"
+_SHOWN = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +70,7 @@ def load_configuration(given: Path | None, assignments: Iterable[str] = ()) -> C
     try:
         settings = parse_settings(tables)
     except ConfigError as error:
-        raise ConfigError(f"{file}: {error}") from None
+        raise ConfigError(f"{file}: {_short(error)}") from None
     for assignment in assignments:
         tables = merge(tables, _assigned(assignment))
         settings = parse_settings(tables)
@@ -75,24 +82,27 @@ def dump(settings: Settings) -> str:
     import tomli_w
 
     # TOML has dates and times of its own.
-    return tomli_w.dumps(msgspec.to_builtins(settings, builtin_types=(date, datetime, time)))
+    tables = msgspec.to_builtins(settings, builtin_types=(date, datetime, time))
+    return harmless_toml(tomli_w.dumps(tables))
 
 
 def read_api_key(server: ServerSettings) -> str | None:
     """The bearer key from the file or the environment variable that ``[server]`` names.
 
     Raises:
-        ConfigError: the file cannot be read, or the key cannot stand in a header. The key itself
-            is never part of the text.
+        ConfigError: the file cannot be read, or others than its owner can read or change it, or
+            the key cannot stand in a header. The key itself is never part of the text.
     """
     if server.api_key_file:
         source = f"server.api_key_file: {server.api_key_file}"
+        key, wrong = "", "is empty"
         try:
-            key = Path(server.api_key_file).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeError) as error:
-            raise ConfigError(f"{source}: cannot be read: {_reason(error)}") from None
+            key = _read_private(Path(server.api_key_file), source).strip()
+        except (OSError, ValueError) as error:
+            wrong = f"cannot be read: {_reason(error)}"
         if not key:
-            raise ConfigError(f"{source}: is empty")
+            # Outside, so that it has no context: an error of decoding holds what the file does.
+            raise ConfigError(f"{source}: {wrong}")
     else:
         source = f"environment variable {server.api_key_env}"
         key = os.environ.get(server.api_key_env, "").strip() if server.api_key_env else ""
@@ -101,16 +111,60 @@ def read_api_key(server: ServerSettings) -> str | None:
     return key or None
 
 
+def _read_private(file: Path, source: str) -> str:
+    with file.open(encoding="utf-8") as opened:
+        mode = os.fstat(opened.fileno()).st_mode
+        # Elsewhere than on POSIX, the mode says nothing of others.
+        if os.name == "posix" and mode & 0o077:
+            raise ConfigError(
+                f"{source}: others than its owner can read or change it (mode {mode & 0o777:03o}): "
+                f"chmod 600 {shlex.quote(str(file))}"
+            )
+        return opened.read()
+
+
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return _parse(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {_reason(error)}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{file}: not valid TOML: {error}") from None
+    except ValueError as error:
+        raise ConfigError(f"{file}: not valid TOML: {_short(error)}") from None
 
 
-def _reason(error: OSError | UnicodeError) -> str:
+def _parse(text: str) -> dict[str, Any]:
+    """``text`` as TOML, which no number and no nesting in it makes fail later.
+
+    Raises:
+        ValueError: says what is wrong with it.
+    """
+    try:
+        tables = tomllib.loads(text)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    level: list[tuple[str, Any]] = [("", tables)]
+    for _ in range(DEEPEST + 1):
+        for name, value in level:
+            if isinstance(value, int) and not -(2**63) <= value < 2**63:
+                raise ValueError(f"{name}: an integer outside 64 bits")
+        level = [item for name, value in level for item in _items(name, value)]
+    if level:
+        raise ValueError(_TOO_DEEP)
+    return tables
+
+
+def _items(name: str, value: Any) -> Iterable[tuple[str, Any]]:
+    """What a table or an array holds, each with its dotted name."""
+    if isinstance(value, dict):
+        return [(f"{name}.{key}".lstrip("."), inner) for key, inner in value.items()]
+    return [(name, inner) for inner in value] if isinstance(value, list) else ()
+
+
+def _short(error: Exception) -> str:
+    return shortened(str(error), _SHOWN, tail=_SHOWN // 3)
+
+
+def _reason(error: OSError | ValueError) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
@@ -119,12 +173,14 @@ def _assigned(assignment: str) -> dict[str, Any]:
     key, sign, text = assignment.partition("=")
     path = _key_path(key.strip())
     # Errors name the key alone: the value may be a secret that went to the wrong place.
-    shown = printable(key.strip())
+    shown = shortened(key.strip(), 60)
     if not sign or not path:
         raise ConfigError(f"--set {shown}: expected KEY=VALUE, such as memory.interval_s=0")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ConfigError(f"--set {shown}: the value is not UTF-8")
     try:
-        parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+        parsed = _parse(f"value = {text}")
+    except ValueError:
         parsed = {}
     readings: list[Any] = [parsed["value"]] if parsed.keys() == {"value"} else []
     readings.append(text)
@@ -137,7 +193,7 @@ def _assigned(assignment: str) -> dict[str, Any]:
             errors.append(error)
         else:
             return tables
-    raise ConfigError(f"--set {shown}: {errors[0]}")
+    raise ConfigError(f"--set {shown}: {_short(errors[0])}")
 
 
 def _key_path(key: str) -> list[str]:
@@ -145,8 +201,8 @@ def _key_path(key: str) -> list[str]:
     if key.startswith("[") or not key.isprintable():
         return []
     try:
-        rest: Any = tomllib.loads(f"{key} = 0")
-    except tomllib.TOMLDecodeError:
+        rest: Any = _parse(f"{key} = 0")
+    except ValueError:
         return []
     path = []
     while isinstance(rest, dict) and len(rest) == 1:

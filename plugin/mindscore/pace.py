@@ -18,4 +18,6 @@ class Pace:
     async def step(self) -> None:
         """Wait for the next turn of the loop that no other piece has taken."""
         async with self._turn:
+            # Twice: a timer that came due during the last piece is called after the first turn.
+            await asyncio.sleep(0)
             await asyncio.sleep(0)

@@ -353,7 +353,7 @@ TABLES = st.fixed_dictionaries(
                 "base_url": TEXT,
                 "model": TEXT,
                 "tokenizer": TEXT,
-                "chat_template": st.just("chatml"),
+                "chat_template": st.sampled_from(["chatml", "auto"]),
                 "api_key_env": TEXT,
                 "api_key_file": TEXT,
                 "timeout_s": FINITE.filter(bool) | COUNT,
@@ -454,6 +454,7 @@ def key_file(tmp_path):
 
     def write(content, **settings):
         file = tmp_path / "key"
+        file.touch(mode=0o600)
         file.write_bytes(content)
         return ServerSettings(api_key_file=str(file), **settings)
 

@@ -311,6 +311,7 @@ async def test_closing_ends_what_is_under_way(kind):
 @pytest.mark.parametrize(
     ("table", "expected"),
     [
+        ({"base_url": "http://h"}, "https"),
         ({"base_url": "http://h", "modle": "m"}, "server.modle"),
         ({"base_url": "h:8000"}, "'h:8000'"),
         ({"base_url": "/v1"}, "'/v1'"),
@@ -327,7 +328,7 @@ def test_a_table_that_is_wrong_is_an_error_that_names_the_key(table, expected, k
 
 async def test_what_flows_ask_of_it(kind):
     reuses = {"vllm": False, "sglang": True, "openai": None}
-    async with aclosing(KINDS[kind][0]({"base_url": "http://h", "model": "some/model"})) as it:
+    async with aclosing(KINDS[kind][0]({"base_url": "https://h", "model": "some/model"})) as it:
         assert it.model == "some/model"
         assert it.noisy is True
         assert it.batch_size == 8

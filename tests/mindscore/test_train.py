@@ -604,3 +604,12 @@ async def test_a_server_that_comes_up_meanwhile_gets_the_candidates_once(
     assert len(bodies) == 1
     assert len(opened) > 1
     assert [mark[2] for mark in marks()] == ["late"]
+
+
+async def test_a_server_without_trusted_tls_got_nothing(settings, marks, unknown):
+    tables = settings(timeout_s=10)
+    tables["server"]["base_url"] = tables["server"]["base_url"].replace("http://", "https://")
+    with pytest.raises(TrainError, match="nothing was marked"):
+        await mindscore.send_to_train([candidate()], tables)
+    assert marks() == []
+    assert await unknown() == {}

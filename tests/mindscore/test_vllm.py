@@ -2,9 +2,10 @@
 
 import asyncio
 import base64
-import importlib.util
 import io
+import json
 import logging
+import sys
 from contextlib import aclosing
 
 import numpy as np
@@ -113,6 +114,54 @@ async def test_where_the_top_tokens_are_returned_too_the_prompts_own_is_the_one_
     assert score.values == (-2.0, -3.0)
 
 
+LONG = tuple(range(1, 40_001))
+LONG_PROMPT = WirePrompt(LONG, (), ((1, len(LONG)),), ("a",))
+AWKWARD = {"logprob": -1.0, "decoded_token": '"}, {"7": {', "more": [{"1": {}}, {"2": {}}]}
+
+
+def long_rows(entry=lambda index: {"logprob": -index / 7, "rank": 1}):
+    return [None, *({str(id_): entry(index)} for index, id_ in enumerate(LONG[1:]))]
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), (" ,\n\t", " :  ")])
+async def test_a_long_answer_is_read_exactly_however_it_is_written(separators, score_server):
+    answer = {"choices": [{"index": 0, "text": "", "prompt_logprobs": long_rows()}]}
+    score_server.script({"version": "0.11.0"})
+    score_server.always(score_server.reply(json.dumps(answer, separators=separators).encode()))
+    async with scorer(score_server.url) as it:
+        [[score]] = await it.score([LONG_PROMPT])
+    assert score.values == tuple(-index / 7 for index in range(len(LONG) - 1))
+
+
+async def test_what_only_looks_like_the_beginning_of_a_row_does_no_harm(score_server):
+    rows = long_rows(lambda index: AWKWARD)
+    score_server.script({"version": "0.11.0"})
+    score_server.always({"choices": [{"index": 0, "text": "", "prompt_logprobs": rows}]})
+    async with scorer(score_server.url) as it:
+        [[score]] = await it.score([LONG_PROMPT])
+    assert score.values == (-1.0,) * (len(LONG) - 1)
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"39000": {"logprob": "-1"}}, "`$.choices[0].prompt_logprobs[38999][...].logprob`"),
+        ({"39000": {}}, "`$.choices[0].prompt_logprobs[38999]"),
+        ({"1": {"logprob": -1.0}}, "choices[0].prompt_logprobs[38999]: is of token 1"),
+        (None, "choices[0].prompt_logprobs[38999]: is null"),
+    ],
+)
+async def test_an_error_far_down_a_long_answer_names_the_position(row, says, score_server):
+    rows = long_rows()
+    rows[38_999] = row
+    score_server.script({"version": "0.11.0"})
+    score_server.always({"choices": [{"index": 0, "text": "", "prompt_logprobs": rows}]})
+    async with scorer(score_server.url) as it:
+        with pytest.raises(ScorerError) as caught:
+            await it.score([LONG_PROMPT])
+    assert says in str(caught.value)
+
+
 @pytest.mark.parametrize("indexes", [[], [0], [0, 0], [0, 1, 2], [1, 2]])
 async def test_choices_that_are_not_one_for_each_prompt_are_an_error(indexes, score_server):
     choices = [{"index": index, "text": "", "prompt_logprobs": [None]} for index in indexes]
@@ -208,10 +257,7 @@ async def test_rows_are_tried_from_version_0_32_on(version, uses):
 
 
 async def test_without_numpy_rows_are_not_tried(monkeypatch):
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "numpy" else find_spec(name)
-    )
+    monkeypatch.setitem(sys.modules, "numpy", None)
     async with VLLMImitation(generate="on") as server, scorer(server.url) as it:
         await it.score([PROMPT])
     assert server.paths == ["/version", COMPLETIONS]
@@ -245,10 +291,23 @@ async def test_prompts_asked_for_at_once_learn_together():
     assert server.paths.count("/version") == 1
 
 
+LITTLE = "'descr': '<f4', 'fortran_order': False"
+
+
+def in_base64(data):
+    return base64.b64encode(data).decode()
+
+
 def npy(table):
     file = io.BytesIO()
     np.save(file, table)
-    return base64.b64encode(file.getvalue()).decode()
+    return in_base64(file.getvalue())
+
+
+def headed(text):
+    """A file with a header of its own and two values."""
+    length = len(text).to_bytes(2, "little")
+    return in_base64(b"\x93NUMPY\x01\x00" + length + text.encode() + bytes(8))
 
 
 @pytest.mark.parametrize(
@@ -263,9 +322,15 @@ def npy(table):
         (npy(np.array([[-1.0], [-np.inf]], np.float32)), "row 1: -inf is not finite"),
         (npy(np.array([[-1.0], [0.5]], np.float32)), "row 1: 0.5 is above 0"),
         (npy(np.array([["a"], [None]], object)), "no table"),
+        (in_base64(b"PK\x03\x04" + bytes(100)), "no table"),
+        (headed(f"{{{LITTLE}, 'shape': (99999999999999, 1)}}"), "no table"),
+        (headed(f"{{{LITTLE}, 'shape': (2, -1)}}"), "no table"),
+        (headed("{'descr': [('sk', '<f4')], 'fortran_order': False, 'shape': (2, 1)}"), "no table"),
+        (headed("(" * 9000), "no table"),
+        (headed("{[]: 1}"), "no table"),
         ("not base64", "no table"),
         ("", "no table"),
-        (base64.b64encode(b"\x93NUMPY\x01\x00").decode(), "no table"),
+        (in_base64(b"\x93NUMPY\x01\x00"), "no table"),
     ],
 )
 async def test_a_table_that_does_not_fit_is_an_error_that_names_the_field(

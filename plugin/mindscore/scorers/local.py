@@ -65,6 +65,14 @@ class LocalScorer:
         """The text of ``ids``, special tokens included."""
         return await in_thread((await self._load()).decode, ids)
 
+    async def render_chat(self, messages: Sequence[Mapping[str, Any]], asks: bool) -> str:
+        """The prompt by the model's own chat template; with ``asks``, for the model to go on.
+
+        Raises:
+            ScorerError: the model has no template.
+        """
+        return await in_thread((await self._load()).render_chat, messages, asks)
+
     async def aclose(self) -> None:
         """Let go of the model's memory."""
         async with self._turn:

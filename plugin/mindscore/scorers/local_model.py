@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from mindhooks import Generated, RangeScore, ScorerError, WirePrompt
 from mindscore.scorers import attention
 from mindscore.scorers.kv_cache import Computed, PrefixCaches
+from mindscore.text import one_line
 
 STRETCH = 1024
 """Tokens that run through the model at once: it can be stopped between stretches, and logits are
@@ -48,15 +49,22 @@ class LocalModel:
         self._name = name
         transformers.utils.logging.disable_progress_bar()
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(location)
+            # Said outright: where it is not, transformers may ask on the terminal.
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
             # Safetensors only: other weight files are pickles, which can run code.
             self._model: Any = AutoModelForCausalLM.from_pretrained(
-                location, dtype=getattr(torch, dtype), use_safetensors=True
+                location,
+                dtype=getattr(torch, dtype),
+                use_safetensors=True,
+                trust_remote_code=False,
             )
-        except (OSError, ValueError) as error:
+        except ImportError:
+            raise
+        # What is wrong in a folder shows itself in any way.
+        except Exception as error:
             raise ScorerError(
                 f"server.model: {name!r} cannot be loaded as a folder or a Hugging Face id: "
-                f"{str(error).strip().splitlines()[0]}"
+                f"{one_line(str(error) or type(error).__name__, 300)}"
             ) from error
         self._model.eval()
         config = self._model.config.get_text_config()
@@ -103,6 +111,15 @@ class LocalModel:
         """The ids of ``text``; special tokens in it are recognised, none is added."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False, verbose=False)
         return ids
+
+    def render_chat(self, messages: Sequence[Mapping[str, Any]], asks: bool) -> str:
+        """The prompt by the tokenizer's own chat template."""
+        if self._tokenizer.chat_template is None:
+            raise ScorerError(f"model {self._name!r} has no chat template of its own")
+        text: str = self._tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=asks
+        )
+        return text
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ``ids``, special tokens included."""

@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import Struct
 
 from mindhooks import Generated, RangeScore, ScorerError, WirePrompt
+from mindscore.scorers.answers import Quote
 from mindscore.scorers.batches import Answer
 from mindscore.scorers.completions import Choice, Usage, complete, in_order
 from mindscore.scorers.prompt_logprobs import (
@@ -69,7 +70,11 @@ class OpenAIScorer(RemoteScorer):
             "echo": True,
             "logprobs": 1,
         }
-        answer = await self._client.post(self._path, body, _Completion)
+        return await self._client.ask(
+            self._path, body, _Completion, lambda answer: self._read(prompts, answer)
+        )
+
+    async def _read(self, prompts: Sequence[WirePrompt], answer: _Completion) -> list[Answer]:
         where = f"{self._client.base_url}{self._path}"
         choices = in_order(where, answer.choices, len(prompts))
         sent = sum(len(prompt.tokens) for prompt in prompts)
@@ -81,10 +86,13 @@ class OpenAIScorer(RemoteScorer):
             )
         computed = answer.usage.computed(unless_said=None) if answer.usage else None
         parts = shares(computed, [len(prompt.tokens) for prompt in prompts])
-        return [
-            Answer(_read(f"{where}: choices[{choice.index}]", prompt, choice), part)
-            for prompt, choice, part in zip(prompts, choices, parts, strict=True)
-        ]
+        quote = self._client.quote
+        answers = []
+        for prompt, choice, part in zip(prompts, choices, parts, strict=True):
+            await self._client.pace.step()
+            scores = _scores(f"{where}: choices[{choice.index}]", prompt, choice, quote)
+            answers.append(Answer(scores, part))
+        return answers
 
     async def generate(
         self, prompt: WirePrompt, *, max_tokens: int, stop: Sequence[int]
@@ -116,7 +124,7 @@ class OpenAIScorer(RemoteScorer):
             ) from error
 
 
-def _read(field: str, prompt: WirePrompt, choice: _Choice) -> list[RangeScore]:
+def _scores(field: str, prompt: WirePrompt, choice: _Choice, quote: Quote) -> list[RangeScore]:
     logprobs, tokens = choice.logprobs, prompt.tokens
     if logprobs is None or logprobs.token_logprobs is None:
         missing = "logprobs" if logprobs is None else "logprobs.token_logprobs"
@@ -130,7 +138,7 @@ def _read(field: str, prompt: WirePrompt, choice: _Choice) -> list[RangeScore]:
     expect_entries(field, len(tokens), got, "does the server echo the prompt?")
     for index, (token, said) in enumerate(zip(tokens, _ids(choice, logprobs), strict=False)):
         if token != said:
-            raise wrong_id(f"{field}[{index}]", token, said)
+            raise wrong_id(f"{field}[{index}]", token, quote(str(said)))
     return range_scores(lambda index: f"{field}[{index}]", prompt.ranges, values)
 
 
@@ -144,4 +152,5 @@ def _ids(choice: _Choice, logprobs: _Logprobs) -> Sequence[int | str]:
     if not all(token.startswith(TOKEN_ID) for token in tokens):
         return ()
     ids = [token.removeprefix(TOKEN_ID) for token in tokens]
-    return [int(id_) if id_.isascii() and id_.isdigit() else id_ for id_ in ids]
+    # Python makes no number of thousands of digits.
+    return [int(it) if it.isascii() and it.isdigit() and len(it) < 20 else it for it in ids]

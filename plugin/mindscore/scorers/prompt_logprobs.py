@@ -46,8 +46,8 @@ def expect_entries(field: str, expected: int, got: int, hint: str) -> None:
         )
 
 
-def wrong_id(field: str, expected: int, got: object) -> ScorerError:
-    """The error for an entry that is of another token."""
+def wrong_id(field: str, expected: int, got: str) -> ScorerError:
+    """The error for an entry that is of another token; ``got`` is safe to show."""
     return ScorerError(
         f"{field}: is of token {got}, not of the prompt's token {expected}: the answer is of "
         "another prompt, or out of step with it; update the server, or use another scorer"

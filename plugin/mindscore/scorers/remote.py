@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec import Raw
 
 from mindhooks import Generated, RangeScore, WirePrompt
 from mindscore.config import ServerSettings, parse_table
+from mindscore.scorers.answers import decode_in_pieces
 from mindscore.scorers.batches import Answer, Batcher, to_scores
 from mindscore.scorers.completions import Tokens
 from mindscore.scorers.prompt_logprobs import refuse_images, scored_part
 from mindscore.scorers.tokenizer import FileTokenizer
 from mindscore.scorers.wire import WireClient, checked_address
+
+T = TypeVar("T")
+
+MISSING = Raw(b"null")
+"""Stands for a field that the server leaves out or has nothing in."""
 
 
 class Address(NamedTuple):
@@ -102,6 +110,18 @@ class RemoteScorer(ABC):
         named = dict.fromkeys(self._text_fields, text)
         body = {"model": self.model, **named, "add_special_tokens": False}
         return (await self._client.post("/tokenize", body, Tokens)).tokens
+
+    async def _decoded(
+        self, where: str, field: str, raw: Raw, kind: type[list[T]], between: re.Pattern[bytes]
+    ) -> list[T] | None:
+        """The long array ``raw``, which ``field`` of the answer holds; ``None`` for none."""
+        if raw == MISSING:
+            return None
+        await self._client.pace.step()
+        # To msgspec, the answer is ``$``, and of an array in it ``$`` is that array.
+        path = f"${field}" if field.startswith("[") else f"$.{field}"
+        client = self._client
+        return await decode_in_pieces(where, raw, kind, between, client.quote, path, client.pace)
 
     async def aclose(self) -> None:
         """End what is under way and close the session."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from mindhooks import Generated, RangeScore, ScorerError, WirePrompt
+from mindscore.scorers.answers import Quote
 from mindscore.scorers.batches import Answer
 from mindscore.scorers.prompt_logprobs import (
     expect_entries,
@@ -15,7 +17,7 @@ from mindscore.scorers.prompt_logprobs import (
     refuse_images,
     wrong_id,
 )
-from mindscore.scorers.remote import RemoteScorer
+from mindscore.scorers.remote import MISSING, RemoteScorer
 
 PATH = "/generate"
 CLIPPED = 0
@@ -24,8 +26,11 @@ CLIPPED = 0
 Entries = list[tuple[float | None, int, Any]]
 
 
+_BETWEEN_ENTRIES = re.compile(rb"\]\s*,(?=\s*\[)")
+
+
 class _Meta(Struct):
-    input_token_logprobs: Entries | None = None
+    input_token_logprobs: Raw = MISSING
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
 
@@ -57,18 +62,29 @@ class SGLangScorer(RemoteScorer):
             "logprob_start_len": starts,
             "priority": self._priority,
         }
-        found = await self._client.post(PATH, body, list[_Scored])
+        return await self._client.ask(
+            PATH, body, list[_Scored], lambda found: self._read(prompts, starts, found)
+        )
+
+    async def _read(
+        self, prompts: Sequence[WirePrompt], starts: Sequence[int], found: Sequence[_Scored]
+    ) -> list[Answer]:
         where = f"{self._client.base_url}{PATH}"
         if len(found) != len(prompts):
             raise ScorerError(
                 f"{where}: asked for {len(prompts)} prompts, got {len(found)}; "
                 "does server.scorer fit this server?"
             )
+        quote = self._client.quote
         answers = []
         for number, (prompt, start, scored) in enumerate(zip(prompts, starts, found, strict=True)):
             meta = scored.meta_info
-            field = f"{where}: [{number}].meta_info.input_token_logprobs"
-            scores = _read(field, prompt, start, meta.input_token_logprobs)
+            field = f"[{number}].meta_info.input_token_logprobs"
+            entries = await self._decoded(
+                where, field, meta.input_token_logprobs, Entries, _BETWEEN_ENTRIES
+            )
+            await self._client.pace.step()
+            scores = _scores(f"{where}: {field}", prompt, start, entries, quote)
             is_known = meta.prompt_tokens is not None and meta.cached_tokens is not None
             computed = (meta.prompt_tokens or 0) - (meta.cached_tokens or 0)
             answers.append(Answer(scores, max(0, computed) if is_known else None))
@@ -97,7 +113,9 @@ class SGLangScorer(RemoteScorer):
         return Generated(said.output_ids, said.text)
 
 
-def _read(field: str, prompt: WirePrompt, start: int, entries: Entries | None) -> list[RangeScore]:
+def _scores(
+    field: str, prompt: WirePrompt, start: int, entries: Entries | None, quote: Quote
+) -> list[RangeScore]:
     """The totals from the entries of ``prompt.tokens[start:]``."""
     if entries is None:
         raise ScorerError(
@@ -107,10 +125,12 @@ def _read(field: str, prompt: WirePrompt, start: int, entries: Entries | None) -
     hint = "start SGLang without --allow-auto-truncate, or with a longer context"
     expect_entries(field, len(prompt.tokens) - start, len(entries), hint)
     # The first entry has no value: nothing of the answer precedes it.
-    following = zip(prompt.tokens[start + 1 :], entries[1:], strict=True)
-    for index, (token, (_, said, _)) in enumerate(following, start=1):
-        if said not in (token, CLIPPED):
-            raise wrong_id(f"{field}[{index}]", token, said)
+    following = list(prompt.tokens[start + 1 :])
+    said = [id_ for _, id_, _ in entries[1:]]
+    if said != following:
+        for index, (token, id_) in enumerate(zip(following, said, strict=True), start=1):
+            if id_ not in (token, CLIPPED):
+                raise wrong_id(f"{field}[{index}]", token, quote(str(id_)))
     values = [value for value, _, _ in entries[1:]]
     return range_scores(
         lambda index: f"{field}[{index + 1}]", prompt.ranges, values, first=start + 1

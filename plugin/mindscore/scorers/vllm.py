@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
+import importlib
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
-from mindhooks import Generated, RangeScore, ScorerError, WirePrompt
+from mindhooks import Generated, RangeScore, ScorerError, WirePrompt, in_thread
+from mindscore.scorers.answers import Quote
 from mindscore.scorers.batches import Answer
 from mindscore.scorers.completions import Choice, Usage, complete, in_order
 from mindscore.scorers.prompt_logprobs import (
@@ -21,7 +23,7 @@ from mindscore.scorers.prompt_logprobs import (
     shares,
     wrong_id,
 )
-from mindscore.scorers.remote import RemoteScorer
+from mindscore.scorers.remote import MISSING, RemoteScorer
 from mindscore.scorers.vllm_rows import PATH, NoRowsError, RowsEndpoint
 from mindscore.scorers.wire import RefusedError, RetriableError
 
@@ -42,9 +44,11 @@ class _Entry(Struct, gc=False):
 
 Rows = list[dict[int, _Entry] | None]
 
+_BETWEEN_ROWS = re.compile(rb"\}\s*,(?=\s*\{\s*\"\d+\"\s*:\s*\{)")
+
 
 class _Choice(Choice):
-    prompt_logprobs: Rows | None = None
+    prompt_logprobs: Raw = MISSING
 
 
 class _Completion(Struct):
@@ -91,7 +95,7 @@ class VLLMScorer(RemoteScorer):
     async def _offers_rows(self) -> bool:
         async with self._learning:
             if self._has_rows is None:
-                self._has_rows = await self._is_new() and _has_numpy()
+                self._has_rows = await self._is_new() and await in_thread(_has_numpy)
                 self._batcher.size = 1 if self._has_rows else self.batch_size
         return self._has_rows
 
@@ -116,16 +120,23 @@ class VLLMScorer(RemoteScorer):
             # As in the settings: to vLLM too, larger is later.
             "priority": self._settings.priority,
         }
-        answer = await self._client.post(COMPLETIONS, body, _Completion)
+        return await self._client.ask(
+            COMPLETIONS, body, _Completion, lambda answer: self._read(prompts, answer)
+        )
+
+    async def _read(self, prompts: Sequence[WirePrompt], answer: _Completion) -> list[Answer]:
         where = f"{self._client.base_url}{COMPLETIONS}"
         choices = in_order(where, answer.choices, len(prompts))
         # Where usage has no details, nothing was cached: see reuses_prefixes.
         computed = answer.usage.computed(unless_said=0) if answer.usage else None
         parts = shares(computed, [len(prompt.tokens) for prompt in prompts])
+        quote = self._client.quote
         answers = []
         for number, (prompt, choice, part) in enumerate(zip(prompts, choices, parts, strict=True)):
-            field = f"{where}: choices[{number}].prompt_logprobs"
-            answers.append(Answer(_read(field, prompt, choice.prompt_logprobs), part))
+            field = f"choices[{number}].prompt_logprobs"
+            rows = await self._decoded(where, field, choice.prompt_logprobs, Rows, _BETWEEN_ROWS)
+            await self._client.pace.step()
+            answers.append(Answer(_scores(f"{where}: {field}", prompt, rows, quote), part))
         return answers
 
     async def generate(
@@ -145,10 +156,14 @@ class VLLMScorer(RemoteScorer):
 
 
 def _has_numpy() -> bool:
-    return importlib.util.find_spec("numpy") is not None
+    # Imported in a thread: it takes a tenth of a second.
+    with suppress(ImportError):
+        importlib.import_module("numpy")
+        return True
+    return False
 
 
-def _read(field: str, prompt: WirePrompt, rows: Rows | None) -> list[RangeScore]:
+def _scores(field: str, prompt: WirePrompt, rows: Rows | None, quote: Quote) -> list[RangeScore]:
     hint = "speculative decoding and some backends leave prompts out: start vLLM without them"
     if rows is None:
         raise ScorerError(
@@ -156,14 +171,15 @@ def _read(field: str, prompt: WirePrompt, rows: Rows | None) -> list[RangeScore]
             f"{hint}, or use another scorer"
         )
     expect_entries(field, len(prompt.tokens), len(rows), hint)
+    pairs = zip(prompt.tokens[1:], rows[1:], strict=True)
     try:
-        found = [row[token].logprob for token, row in zip(prompt.tokens[1:], rows[1:], strict=True)]  # type: ignore[index]
+        found = [row[token].logprob for token, row in pairs]  # type: ignore[index]
     except (KeyError, TypeError):
-        raise _misfit(field, prompt, rows, hint) from None
+        raise _misfit(field, prompt, rows, quote, hint) from None
     return range_scores(lambda index: f"{field}[{index + 1}]", prompt.ranges, found, first=1)
 
 
-def _misfit(field: str, prompt: WirePrompt, rows: Rows, hint: str) -> ScorerError:
+def _misfit(field: str, prompt: WirePrompt, rows: Rows, quote: Quote, hint: str) -> ScorerError:
     """What to say of the first row that is not of the prompt's token."""
     index, row = next(
         (index, row)
@@ -172,4 +188,5 @@ def _misfit(field: str, prompt: WirePrompt, rows: Rows, hint: str) -> ScorerErro
     )
     if row is None:
         return ScorerError(f"{field}[{index}]: is null: only the first may be; {hint}")
-    return wrong_id(f"{field}[{index}]", prompt.tokens[index], next(iter(row), "none"))
+    said = quote(str(next(iter(row), "none")))
+    return wrong_id(f"{field}[{index}]", prompt.tokens[index], said)

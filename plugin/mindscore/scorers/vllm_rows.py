@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
-from typing import Any
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from mindhooks import ScorerError, WirePrompt
 from mindscore.scorers.batches import Answer
@@ -48,7 +46,7 @@ class RowsEndpoint:
             ScorerError: it failed, or its rows don't fit.
         """
         first = min(start for start, _ in prompt.ranges)
-        wanted = {index for start, end in prompt.ranges for index in range(start, end)}
+        await self._client.pace.step()
         body = {
             "model": self._model,
             "token_ids": prompt.tokens,
@@ -61,16 +59,14 @@ class RowsEndpoint:
                 "detokenize": False,
                 # Row i is of the token at prompt_logprob_start + i + 1.
                 "prompt_logprob_start": first - 1,
-                "prompt_logprob_token_ids": [
-                    [prompt.tokens[index] if index in wanted else NOT_WANTED]
-                    for index in range(first, len(prompt.tokens))
-                ],
+                "prompt_logprob_token_ids": _asked_for(prompt, first),
             },
         }
         answer = await self._client.post(PATH, body, _Rows)
         field = f"{self._client.base_url}{PATH}: prompt_token_id_logprobs"
         if answer.prompt_token_id_logprobs is None:
             raise NoRowsError(f"{field}: is null")
+        await self._client.pace.step()
         values = _column(field, answer.prompt_token_id_logprobs)
         expect_entries(field, len(prompt.tokens) - first, len(values), "update vLLM")
         scores = range_scores(
@@ -81,21 +77,34 @@ class RowsEndpoint:
         return Answer(scores, computed)
 
 
+def _asked_for(prompt: WirePrompt, first: int) -> Raw:
+    """One row for each token from ``first`` on: the token, or none."""
+    ids = [NOT_WANTED] * (len(prompt.tokens) - first)
+    for start, end in prompt.ranges:
+        ids[start - first : end - first] = prompt.tokens[start:end]
+    # Not as lists: so many of them keep the garbage collector, and so the event loop, busy.
+    return Raw(f"[[{'],['.join(map(str, ids))}]]".encode())
+
+
 def _column(field: str, encoded: str) -> list[float]:
     """The one column of the table in an ``.npy`` file."""
     import numpy as np
+    from numpy.lib import format as npy
 
     try:
-        data = base64.b64decode(encoded, validate=True)
-        table: Any = np.load(io.BytesIO(data), allow_pickle=False)
-    except (binascii.Error, ValueError, EOFError, OSError) as error:
-        raise ScorerError(
-            f"{field}: is no table of numbers ({type(error).__name__}); update vLLM"
-        ) from error
-    if table.dtype.kind != "f" or table.ndim != 2 or table.shape[1] != 1:
-        raise ScorerError(
-            f"{field}: expected a table of numbers with 1 column, "
-            f"got {table.dtype} of shape {table.shape}; update vLLM"
-        )
-    column: list[float] = table[:, 0].tolist()
-    return column
+        file = io.BytesIO(base64.b64decode(encoded, validate=True))
+        if npy.read_magic(file) != (1, 0):
+            raise ValueError("of another version")
+        shape, _, kind = npy.read_array_header_1_0(file)
+    # For a header that is none, numpy raises whatever its parsers do.
+    except Exception as error:
+        wrong = type(error).__name__
+    else:
+        data = file.read()
+        # Before there is an array: of the shape that is said, it may be any size.
+        is_column = kind.kind == "f" and shape == (len(data) // kind.itemsize, 1)
+        if is_column and len(data) % kind.itemsize == 0:
+            column: list[float] = np.frombuffer(data, kind).tolist()
+            return column
+        wrong = f"{len(shape)} dimensions of type {kind.kind!r}, {len(data)} bytes"
+    raise ScorerError(f"{field}: is no table of numbers in 1 column ({wrong}); update vLLM")

@@ -49,4 +49,6 @@ def make_runner(app: web.Application) -> web.AppRunner:
         logger=quiet,
         handler_cancellation=True,
         shutdown_timeout=SHUTDOWN_S,
+        # It would inflate a body before its size is looked at.
+        auto_decompress=False,
     )

@@ -138,6 +138,8 @@ async def read_request(request: web.Request, kind: type[T], limit_s: float) -> T
     if request.content_type != "application/json":
         # A web page cannot send this type to another server unasked.
         raise RefusedError(415, "expected Content-Type: application/json")
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise RefusedError(415, "expected a body that is not compressed")
     try:
         async with asyncio.timeout(limit_s):
             raw = await request.read()

@@ -14,6 +14,9 @@ from aiohttp import web
 from mindhooks import Scorer
 from mindscore.errors import UsageError
 from mindscore.serve.app import make_app, make_runner
+from mindscore.serve.gate import Gate, Limits
+
+DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ async def serve(
     address: Address,
     ready: Callable[[str], None],
     ending: Callable[[bool], None],
+    limits: Limits = DEFAULT_LIMITS,
 ) -> None:
     """Serve until SIGTERM or cancelled.
 
@@ -45,7 +49,7 @@ async def serve(
     # Where there is no SIGTERM, there is Ctrl-C.
     with suppress(NotImplementedError):
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminated.set)
-    serving = asyncio.create_task(_serve(scorer, address, ready))
+    serving = asyncio.create_task(_serve(scorer, address, ready, limits))
     ended = asyncio.create_task(terminated.wait())
     try:
         await asyncio.wait({serving, ended}, return_when=asyncio.FIRST_COMPLETED)
@@ -60,25 +64,31 @@ async def serve(
         await asyncio.gather(serving, ended, return_exceptions=True)
 
 
-async def _serve(scorer: Scorer, address: Address, ready: Callable[[str], None]) -> None:
+async def _serve(
+    scorer: Scorer, address: Address, ready: Callable[[str], None], limits: Limits
+) -> None:
     async with aclosing(scorer):
         # Loads the model: one that cannot be loaded is to be known of now.
         await scorer.tokenize("")
         app = make_app(scorer, key=address.key, queue_limit=address.queue_limit)
+        gate = Gate(app, limits)
         runner = make_runner(app)
         try:
             await runner.setup()
-            await _listen(runner, address)
-            # Of a name that has several addresses, with port 0 each has a port of its own.
-            ready(f"http://{_authority(*runner.addresses[0][:2])}/v1")
-            await asyncio.Event().wait()
+            server = await _listen(gate, runner, address)
+            try:
+                # Of a name that has several addresses, with port 0 each has a port of its own.
+                ready(f"http://{_authority(*server.sockets[0].getsockname()[:2])}/v1")
+                await asyncio.Event().wait()
+            finally:
+                server.close()
         finally:
             await runner.cleanup()
 
 
-async def _listen(runner: web.AppRunner, address: Address) -> None:
+async def _listen(gate: Gate, runner: web.AppRunner, address: Address) -> asyncio.Server:
     try:
-        await web.TCPSite(runner, address.host, address.port).start()
+        return await gate.listen(runner, address.host, address.port)
     except (OSError, UnicodeError) as error:
         where = _authority(address.host, address.port)
         number = getattr(error, "errno", None) or 0

@@ -1,0 +1,157 @@
+"""Connections to ``serve``: how many, and how long each may keep it waiting."""
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+
+from mindscore.scorers.toy import ToyScorer
+from mindscore.serve.app import make_app, make_runner
+from mindscore.serve.gate import Gate, Limits
+
+HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+SOON, PATIENCE_S = 0.2, 20
+
+
+class Served:
+    """A gate with somebody behind it."""
+
+    def __init__(self, gate, server):
+        self.gate = gate
+        self.port = server.sockets[0].getsockname()[1]
+
+    @asynccontextmanager
+    async def connection(self):
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            yield reader, writer
+        finally:
+            writer.transport.abort()
+
+    async def until(self, connections):
+        async with asyncio.timeout(PATIENCE_S):
+            while self.gate.connections != connections:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def serving(scorer=None, **limits):
+    app = make_app(scorer or ToyScorer())
+    gate = Gate(app, Limits(**limits))
+    runner = make_runner(app)
+    await runner.setup()
+    server = await gate.listen(runner, "127.0.0.1", 0)
+    try:
+        yield Served(gate, server)
+    finally:
+        server.close()
+        await runner.cleanup()
+
+
+async def ended(reader):
+    """Wait for the end of a connection; what it had to say."""
+    async with asyncio.timeout(PATIENCE_S):
+        try:
+            return await reader.read()
+        except ConnectionResetError:
+            return b""
+
+
+@pytest.mark.parametrize("sent", [b"", b"G", b"GET /health HTTP/1.1\r\nHost: localhost\r\n"])
+async def test_a_connection_without_a_whole_head_is_ended(sent):
+    async with serving(head_s=SOON) as it, it.connection() as (reader, writer):
+        writer.write(sent)
+        assert await ended(reader) == b""
+        await it.until(connections=0)
+
+
+async def test_a_head_that_drips_is_not_waited_for_any_longer():
+    began = time.monotonic()
+    async with serving(head_s=SOON) as it, it.connection() as (reader, writer):
+        ending = asyncio.create_task(ended(reader))
+        while not ending.done():
+            writer.write(b"G")
+            await asyncio.sleep(0.01)
+    assert time.monotonic() - began < PATIENCE_S
+
+
+async def test_a_later_head_has_as_long_as_the_first():
+    async with serving(head_s=SOON, idle_s=60) as it, it.connection() as (reader, writer):
+        writer.write(HEALTH)
+        assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200 ")
+        writer.write(b"GET")
+        assert await ended(reader) == b""
+
+
+async def test_a_connection_that_is_idle_is_used_again_and_then_ended():
+    async with serving(head_s=60, idle_s=SOON) as it, it.connection() as (reader, writer):
+        for _ in range(2):
+            writer.write(HEALTH)
+            assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200 ")
+        assert await ended(reader) == b""
+        await it.until(connections=0)
+
+
+async def test_a_request_that_is_being_served_is_not_ended(held, scored):
+    async with serving(held, head_s=SOON, idle_s=SOON) as it, aiohttp.ClientSession() as session:
+        url = f"http://127.0.0.1:{it.port}/v1/score"
+        asking = asyncio.create_task(session.post(url, json=scored(7)))
+        while not held.began:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(3 * SOON)
+        held.release()
+        assert (await asking).status == 200
+
+
+async def test_more_connections_than_may_be_are_ended_at_once():
+    async with serving(connections=2) as it:
+        async with it.connection() as (_, _), it.connection() as (reader, writer):
+            await it.until(connections=2)
+            async with it.connection() as (refused, _):
+                assert await ended(refused) == b""
+            writer.write(HEALTH)
+            assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200 ")
+        await it.until(connections=0)
+        async with it.connection() as (reader, writer):
+            writer.write(HEALTH)
+            assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_an_answer_that_nobody_takes_is_given_up():
+    class Talkative(ToyScorer):
+        async def tokenize(self, text):
+            return [10**9] * 10**6
+
+    async with serving(Talkative(), idle_s=SOON) as it, it.connection() as (_, writer):
+        writer.transport.pause_reading()
+        head = b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        writer.write(head + b'Content-Length: 13\r\n\r\n{"prompt":""}')
+        await it.until(connections=1)
+        await it.until(connections=0)
+
+
+async def test_a_body_that_is_compressed_is_refused():
+    async with (
+        serving() as it,
+        aiohttp.ClientSession() as session,
+        session.post(
+            f"http://127.0.0.1:{it.port}/tokenize", json={"prompt": "tea"}, compress="gzip"
+        ) as answer,
+    ):
+        assert answer.status == 415
+        assert "not compressed" in (await answer.json())["error"]["message"]
+
+
+async def test_nothing_is_left_when_it_ends():
+    before = asyncio.all_tasks()
+    async with serving() as it, it.connection() as (reader, writer), it.connection() as (idle, _):
+        writer.write(HEALTH)
+        await reader.readuntil(b"}")
+        writer.write(HEALTH[:10])
+        await it.until(connections=2)
+    assert await ended(reader) == b""
+    assert await ended(idle) == b""
+    assert asyncio.all_tasks() == before
+    assert it.gate.connections == 0
