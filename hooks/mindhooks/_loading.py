@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mindhooks._complaints import Origin
+from mindhooks._complaints import Origin, log
 from mindhooks._errors import PluginError, ScorerError, UnknownScorer
 from mindhooks._scorer import Scorer
 from mindhooks._specs import PROJECT
@@ -18,6 +19,15 @@ if TYPE_CHECKING:
 
 SCORERS = "mindhooks.scorers"
 """Entry-point group of scorers."""
+
+DISABLE = "MINDSCORE_DISABLE_PLUGINS"
+"""Environment variable: names of plugins to leave out, with commas between them."""
+
+EVERY = "*"
+"""Stands there for all but mindscore's own."""
+
+OWN = "mindscore"
+"""The distribution of the default plugins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +50,7 @@ def plugin_entry_points() -> list[tuple[Origin, EntryPoint]]:
     found = [(_origin(entry), entry) for entry in entry_points(group=PROJECT)]
     return sorted(
         found,
-        key=lambda it: (it[0].distribution != "mindscore", it[0].distribution or "", it[0].name),
+        key=lambda it: (it[0].distribution != OWN, it[0].distribution or "", it[0].name),
     )
 
 
@@ -48,6 +58,22 @@ def _origin(entry: EntryPoint) -> Origin:
     # Not dist.name, which fails where the metadata lack it.
     metadata: Any = entry.dist.metadata if entry.dist is not None else {}
     return Origin(entry.name, metadata.get("Name"), metadata.get("Version"))
+
+
+def find_disabled(origins: Iterable[Origin], configured: Iterable[str]) -> set[Origin]:
+    """Those that ``plugins.disabled`` or the environment leaves out.
+
+    A name that is nobody's is logged as a warning.
+    """
+    installed = list(origins)
+    listed = {name.strip() for name in os.environ.get(DISABLE, "").split(",")} - {""}
+    every = EVERY in listed
+    sources = {"plugins.disabled": set(configured), DISABLE: listed - {EVERY}}
+    for source, names in sources.items():
+        for name in sorted(names - {origin.name for origin in installed}):
+            log.warning("%s names %r, but no plugin is called so", source, name)
+    named = set().union(*sources.values())
+    return {it for it in installed if it.name in named or (every and it.distribution != OWN)}
 
 
 def load_plugin(entry: EntryPoint, table: Mapping[str, Any]) -> tuple[object, bool]:

@@ -19,6 +19,7 @@ from mindhooks._implementations import Implementation, find_implementations
 from mindhooks._listeners import Arguments, AsyncListener
 from mindhooks._loading import (
     PluginInfo,
+    find_disabled,
     find_scorer,
     load_plugin,
     make_scorer,
@@ -29,6 +30,7 @@ from mindhooks._scorer import Scorer
 from mindhooks._specs import PROJECT, MindCommand, Trigger
 from mindhooks._standins import Calls, Delivery, StandIn
 from mindhooks._tasks import TaskHandle, current_run, in_thread, outlast
+from mindhooks._tracing import TracedListener, hook_call, traced
 from mindhooks._values import FinetuneCandidate, MemoryScore
 
 DEFAULT_SCORER = "local"
@@ -116,16 +118,16 @@ class Registry:
     def load_entry_points(self) -> None:
         """Register the plugins of entry-point group ``mindhooks`` that are not disabled.
 
-        One that cannot be imported, built or registered is skipped with one logged line.
+        The environment variable ``MINDSCORE_DISABLE_PLUGINS`` disables further ones: ``a,b``, or
+        ``*`` for all but mindscore's own. One that cannot be imported, built or registered is
+        skipped with one logged line.
         """
         plugins = _table(self.settings, "plugins")
         tables = _table(plugins, "settings")
-        disabled = set(plugins.get("disabled", ()))
         entries = plugin_entry_points()
-        for name in sorted(disabled - {origin.name for origin, _ in entries}):
-            log.warning("plugins.disabled names %r, but no plugin is called so", name)
+        disabled = find_disabled((origin for origin, _ in entries), plugins.get("disabled", ()))
         for origin, entry in entries:
-            if origin.name in disabled:
+            if origin in disabled:
                 self._note(origin, enabled=False)
                 continue
             try:
@@ -157,13 +159,13 @@ class Registry:
     def _register(self, plugin: object, origin: Origin) -> None:
         if self._manager.has_plugin(origin.name):
             raise PluginError(f"another plugin is already called {origin.name!r}")
-        implementations = find_implementations(plugin, origin)
+        implementations = [traced(it) for it in find_implementations(plugin, origin)]
         self._manager.register(StandIn(implementations, self._listener), origin.name)
         hooks = tuple(dict.fromkeys(implementation.hook for implementation in implementations))
         self._note(origin, hooks=hooks)
 
     def _listener(self, implementation: Implementation) -> AsyncListener:
-        listener = AsyncListener(implementation, lambda: self._listener_timeout_s)
+        listener = TracedListener(implementation, lambda: self._listener_timeout_s)
         self._listeners.append(listener)
         return listener
 
@@ -196,7 +198,8 @@ class Registry:
         if command in list(MindCommand):
             command = MindCommand(command)
         call = {"command": command, "mind": self.mind, "registry": self}
-        answers: list[tuple[str, Trigger]] = self._manager.hook.on_trigger(call=call)
+        with hook_call("on_trigger", call):
+            answers: list[tuple[str, Trigger]] = self._manager.hook.on_trigger(call=call)
         if not answers:
             raise UnhandledCommand(f"no plugin took the command {str(command)!r}")
         return dict(answers)
@@ -241,12 +244,13 @@ class Registry:
         if self._is_void():
             return
         _emitting.set(self)
-        deliveries: list[Delivery] = awaited(call=call)
-        for deliver in deliveries:
-            await self._finish(deliver)
-            if self._is_void():
-                return
-        others(call=call)
+        with hook_call(others.name, call):
+            deliveries: list[Delivery] = awaited(call=call)
+            for deliver in deliveries:
+                await self._finish(deliver)
+                if self._is_void():
+                    return
+            others(call=call)
 
     def _is_void(self) -> bool:
         run = current_run.get()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future, wait
 from types import TracebackType
 from typing import Any, TypeVar
@@ -89,6 +89,19 @@ class ThreadedRegistry:
             MindhooksError: the registry is closed, or a plugin holds up its thread for seconds.
         """
         return self._call(lambda: self.registry.dispatch(command), PATIENCE_S)
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run a coroutine on the registry's thread; its future is for any other thread.
+
+        Raises:
+            MindhooksError: the registry is closed.
+        """
+        try:
+            self._require_open()
+        except MindhooksError:
+            work.close()
+            raise
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def task_errors(self) -> dict[str, BaseException]:
         """As ``Registry.task_errors``."""

@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mindscore.attached import attach
     from mindscore.leave_one_out import score_memory
     from mindscore.train import send_to_train
 
-__all__ = ["score_memory", "send_to_train"]
+__all__ = ["attach", "score_memory", "send_to_train"]
 
-_HOMES = {"score_memory": "mindscore.leave_one_out", "send_to_train": "mindscore.train"}
+_HOMES = {
+    "attach": "mindscore.attached",
+    "score_memory": "mindscore.leave_one_out",
+    "send_to_train": "mindscore.train",
+}
 
 
 def __getattr__(name: str) -> Any:

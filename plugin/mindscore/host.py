@@ -17,6 +17,7 @@ from mindhooks import (
     Registry,
     hookimpl,
 )
+from mindscore.chat.template_of import template_of
 from mindscore.transcripts import Transcript
 from mindscore.unkept import Kind, unkept
 
@@ -48,7 +49,8 @@ class TranscriptMind:
             raise MindhooksError("no registry gives this conversation a tokenizer yet")
         if self._context is None:
             scorer = await self._registry.scorer()
-            self._context = await self.transcript.context(scorer.tokenize)
+            template = template_of(scorer, self._registry.settings)
+            self._context = await self.transcript.context(scorer.tokenize, template)
         return self._context
 
     def activity(self, message: str) -> Activity:

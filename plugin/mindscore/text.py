@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable
 
 # Control and format characters (bidi marks among them), surrogates, private use, line separators.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
 
+LINE = 500
+"""Characters of a line that tells of an error."""
+
+
 def printable(text: str) -> str:
     """``text`` with every character that a terminal would not show as itself escaped."""
-    return "".join(_escape(c) if unicodedata.category(c) in _HIDDEN else c for c in text)
+    return text.translate(_PLAIN)
 
 
 def one_line(text: str, width: int) -> str:
@@ -25,5 +30,40 @@ def shortened(text: str, width: int, tail: int = 7) -> str:
     return line if len(line) <= width else f"{line[: width - tail - 1]}…{line[-tail:]}"
 
 
-def _escape(character: str) -> str:
-    return character.encode("unicode_escape").decode()
+def harmless_json(document: bytes) -> bytes:
+    """The same JSON document, with what ``printable`` escapes written as JSON escapes it.
+
+    On a terminal it does nothing but stand there. The document is one line.
+    """
+    return document.decode().translate(_JSON).encode()
+
+
+def harmless_toml(document: str) -> str:
+    """The same TOML document, with what ``printable`` escapes written as TOML escapes it.
+
+    Its strings are one line each.
+    """
+    return "\n".join(line.translate(_TOML) for line in document.split("\n"))
+
+
+class _Escapes(dict[int, str]):
+    """What stands for each code point, worked out when it is first met."""
+
+    def __init__(self, escape: Callable[[str], str]) -> None:
+        super().__init__()
+        self._escape = escape
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        hidden = unicodedata.category(character) in _HIDDEN
+        return self.setdefault(code, self._escape(character) if hidden else character)
+
+
+def _utf16_escape(character: str) -> str:
+    units = character.encode("utf-16-be").hex()
+    return "".join(f"\\u{units[index : index + 4]}" for index in range(0, len(units), 4))
+
+
+_PLAIN = _Escapes(lambda character: character.encode("unicode_escape").decode())
+_JSON = _Escapes(_utf16_escape)
+_TOML = _Escapes(lambda character: f"\\U{ord(character):08x}")

@@ -228,6 +228,73 @@ async def test_an_unknown_name_in_disabled_is_a_warning(distributions, journal, 
     assert "mine" not in text
 
 
+@pytest.fixture
+def warnings(caplog):
+    """What logger ``mindhooks`` warned of so far."""
+    return lambda: [it.getMessage() for it in caplog.records if it.levelno == logging.WARNING]
+
+
+async def test_the_environment_disables_further_plugins(
+    distributions, journal, monkeypatch, warnings
+):
+    monkeypatch.setenv("MINDSCORE_DISABLE_PLUGINS", " bomb, mine ,,")
+    entries = dict.fromkeys(["mine", "off", "on"], "acme_plugin:Plugin")
+    distributions.install("acme", entries, acme_plugin=PLUGIN)
+    distributions.install("bomb", {"bomb": "bomb_plugin"}, bomb_plugin="raise SystemExit(3)")
+    async with Registry(StubMind(), {"plugins": {"disabled": ["off"]}}) as registry:
+        registry.load_entry_points()
+        states = {info.name: info.enabled for info in registry.plugins()}
+    assert states == {"mine": False, "off": False, "on": True, "bomb": False}
+    assert warnings() == []
+
+
+async def test_an_unknown_name_in_the_environment_is_a_warning_that_says_where(
+    distributions, journal, monkeypatch, warnings
+):
+    monkeypatch.setenv("MINDSCORE_DISABLE_PLUGINS", "nobody,mine")
+    distributions.install("acme", {"mine": "acme_plugin:Plugin"}, acme_plugin=PLUGIN)
+    async with Registry(StubMind(), {}) as registry:
+        registry.load_entry_points()
+        assert [info.enabled for info in registry.plugins()] == [False]
+    assert warnings() == ["MINDSCORE_DISABLE_PLUGINS names 'nobody', but no plugin is called so"]
+
+
+async def test_a_star_in_the_environment_leaves_mindscores_own_only(
+    distributions, journal, monkeypatch, warnings
+):
+    monkeypatch.setenv("MINDSCORE_DISABLE_PLUGINS", "*")
+    distributions.install("mindscore", {"mine": "acme_plugin:Plugin"}, acme_plugin=PLUGIN)
+    distributions.install("other", {"mine": "other_plugin"}, other_plugin="raise SystemExit(3)")
+    async with Registry(StubMind(), {}) as registry:
+        registry.load_entry_points()
+        states = [(info.distribution, info.enabled) for info in registry.plugins()]
+        assert registry.dispatch("go") == {"mine": Trigger.STARTED}
+    assert states == [("mindscore", True), ("other", False)]
+    assert warnings() == []
+
+
+async def test_a_star_in_the_configuration_is_a_name_like_any_other(
+    distributions, journal, warnings
+):
+    distributions.install("acme", {"mine": "acme_plugin:Plugin"}, acme_plugin=PLUGIN)
+    async with Registry(StubMind(), {"plugins": {"disabled": ["*"]}}) as registry:
+        registry.load_entry_points()
+        assert [info.enabled for info in registry.plugins()] == [True]
+    assert warnings() == ["plugins.disabled names '*', but no plugin is called so"]
+
+
+async def test_what_is_registered_by_hand_is_not_disabled_by_the_environment(
+    distributions, monkeypatch, score
+):
+    monkeypatch.setenv("MINDSCORE_DISABLE_PLUGINS", "*")
+    heard = Heard()
+    async with Registry(StubMind(), {}) as registry:
+        registry.register(heard, name="mine")
+        registry.load_entry_points()
+        await registry.emit_score(score("a"))
+    assert heard.scores == [score("a")]
+
+
 # -- what fails ----------------------------------------------------------------------------------
 
 BROKEN = {

@@ -1,8 +1,10 @@
 """The README's examples run, and its table states the defaults."""
 
 import re
+import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,7 +13,7 @@ from mindhooks.testing import StubMind
 from mindscore.config import Settings, parse_settings
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
-HOST, PLUGIN = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+ATTACHED, HOST, PLUGIN = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 def run(code: str) -> dict[str, object]:
@@ -25,6 +27,24 @@ def conversation() -> Context:
     asked = Node("u", Role.USER, "", (9,))
     answer = Node("a", Role.ASSISTANT, "", (8, 2, 3), body=(1, 3))
     return Context((), (memory,), (asked, answer))
+
+
+def test_an_agent_with_a_client_is_scored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With the real client, tests/hosts/openai_client.py runs it; here somebody answers for it."""
+    answer = SimpleNamespace(message=SimpleNamespace(content="Some rooibos, and a walk with Max."))
+    completions = SimpleNamespace(create=lambda **_: SimpleNamespace(choices=[answer]))
+    client = SimpleNamespace(chat=SimpleNamespace(completions=completions))
+    monkeypatch.setitem(sys.modules, "openai", SimpleNamespace(OpenAI=lambda: client))
+    config = tmp_path / "config.toml"
+    config.write_text('[server]\nscorer = "toy"\n[memory]\ntoken_cutoff = 1.0\n')
+    monkeypatch.setenv("MINDSCORE_CONFIG", str(config))
+    names = run(ATTACHED)
+    mind = names["mind"]
+    with mind:
+        names["say"]("What shall I do?")
+        assert mind.registry.wait_idle(30)
+        found = mind.score("score-full").result(30)
+    assert {key for key, score in found.scores.items() if score.score > 1} == {"tea", "dog"}
 
 
 async def test_the_host_scores_its_memories(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from mindhooks import MindhooksError
-from mindscore.cli import config, store
+from mindscore.cli import config, plugins, store
 from mindscore.cli.interruption import InterruptedRunError
 from mindscore.cli.options import (
     All,
@@ -31,12 +31,16 @@ from mindscore.cli.options import (
 from mindscore.cli.status import DONE, FAILED, INTERRUPTED, WRONG
 from mindscore.errors import ConfigError, TranscriptError, UsageError, reason
 
+ANYWHERE = ("--debug", "--trace-hooks")
+"""Options of the whole command line, which may stand before or after a command's own."""
+
 app = typer.Typer(
     help="Measure what each memory in an agent's context does to its responses.",
     add_completion=False,
     rich_markup_mode=None,
 )
 app.add_typer(config.app, name="config")
+app.add_typer(plugins.app, name="plugins")
 app.add_typer(store.app, name="store")
 
 
@@ -52,10 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
+    trace = logging.DEBUG if "--trace-hooks" in arguments else logging.INFO
     logging.getLogger("mindhooks").setLevel(logging.DEBUG if debug else logging.INFO)
+    logging.getLogger("mindhooks.trace").setLevel(trace)
     logging.getLogger("mindscore").setLevel(logging.DEBUG if debug else logging.WARNING)
     try:
-        status = app([it for it in arguments if it != "--debug"], standalone_mode=False)
+        status = app([it for it in arguments if it not in ANYWHERE], standalone_mode=False)
         # Some versions of typer turn the interrupt into its status themselves.
         if status == INTERRUPTED:
             raise KeyboardInterrupt
@@ -78,9 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    from mindscore.text import printable
+    from mindscore.text import LINE, shortened
 
-    print(f"mindscore: {printable(message)}", file=sys.stderr)  # noqa: T201
+    print(f"mindscore: {shortened(message, LINE, LINE // 3)}", file=sys.stderr)  # noqa: T201
     return status
 
 
@@ -88,6 +94,9 @@ def _fail(message: str, status: int) -> int:
 def _root(
     context: typer.Context,
     _debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    _trace_hooks: Annotated[
+        bool, typer.Option("--trace-hooks", help="Show each call of a plugin's hook, as a line.")
+    ] = False,
 ) -> None:
     if context.invoked_subcommand is None:
         raise UsageError("which command? See mindscore --help.")
@@ -169,16 +178,6 @@ def plan(
         json=json,
     )
     return run_plan(request)
-
-
-@app.command()
-def plugins(
-    config_file: ConfigFile = None, assignments: Assignments = None, json: Json = False
-) -> int:
-    """List the installed plugins, and the errors of those that did not load."""
-    from mindscore.cli.plugins import run_plugins
-
-    return run_plugins(config_file, assignments or (), json)
 
 
 @app.command()

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from mindhooks import Activity
-from mindscore.text import printable
+from mindscore.text import LINE, printable, shortened
 
 LOGGERS = ("mindhooks", "mindscore")
 
@@ -54,7 +54,9 @@ class Screen(logging.Handler):
 
     def complain(self, message: str) -> None:
         """Print one line that says what went wrong."""
-        self._console.print(Text(f"mindscore: {printable(message)}"), soft_wrap=True)
+        self._console.print(
+            Text(f"mindscore: {shortened(message, LINE, LINE // 3)}"), soft_wrap=True
+        )
 
     def emit(self, record: logging.LogRecord) -> None:
         self.complain(record.getMessage())

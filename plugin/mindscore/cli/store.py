@@ -11,6 +11,7 @@ import typer
 
 from mindscore.cli.options import Assignments, ConfigFile, Json
 from mindscore.errors import UsageError
+from mindscore.text import printable
 
 if TYPE_CHECKING:
     from mindscore.config_file import Configuration
@@ -120,7 +121,7 @@ def import_(
     if isinstance(contents, dict):
         model = model or _configured_model(configuration)
         asyncio.run(store.import_scores(contents, model))
-        sys.stdout.write(f"imported {len(contents)} memory scores of model {model}\n")
+        sys.stdout.write(f"imported {len(contents)} memory scores of model {printable(model)}\n")
     else:
         asyncio.run(store.import_trained(contents))
         sys.stdout.write(f"imported {len(contents)} trained responses\n")
@@ -143,12 +144,14 @@ def export(
     if trained:
         stamps = asyncio.run(store.trained_timestamps())
         write_exchange(file, stamps)
-        sys.stdout.write(f"wrote {len(stamps)} trained responses to {file}\n")
+        sys.stdout.write(f"wrote {len(stamps)} trained responses to {printable(str(file))}\n")
         return
     found = asyncio.run(store.memories())
     chosen = _one_model(found, model, configuration)
     write_exchange(file, {it.key: it.score for it in found if it.model == chosen})
-    sys.stdout.write(f"wrote {sum(it.model == chosen for it in found)} scores to {file}\n")
+    sys.stdout.write(
+        f"wrote {sum(it.model == chosen for it in found)} scores to {printable(str(file))}\n"
+    )
 
 
 def _open(config_file: Path | None, assignments: list[str] | None) -> tuple[Configuration, Store]:
@@ -203,7 +206,6 @@ def _show(found: list[StoredMemory]) -> None:
     from rich.table import Table
 
     from mindscore.cli.output import new_console
-    from mindscore.text import printable
 
     table = Table(box=None)
     for title in ("memory", "model"):

@@ -20,6 +20,7 @@ BAR = 20
 CELL = 6
 KEY = 28
 LONGEST_KEY = 4 * KEY
+LONGEST_TEXT = 4000
 LISTED = 300
 """Characters of a line that lists memories."""
 
@@ -211,7 +212,8 @@ def _candidate(candidate: FinetuneCandidate) -> Group:
 
 
 def _keep_lines(text: str) -> str:
-    return "\n".join(printable(line) for line in text.split("\n") if line.strip())
+    kept = "\n".join(printable(line) for line in text.split("\n") if line.strip())
+    return kept if len(kept) <= LONGEST_TEXT else f"{kept[:LONGEST_TEXT]}…"
 
 
 def _response(result: Result, response: ResponseDivergence, width: int) -> str:

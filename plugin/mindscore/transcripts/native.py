@@ -12,10 +12,11 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from mindhooks import Context, Image, Part, Role
+from mindscore.chat.template import ChatML, Template
 from mindscore.errors import TranscriptError
-from mindscore.text import printable
-from mindscore.transcripts.chatml import ChatML, Tokenize
+from mindscore.text import shortened
 from mindscore.transcripts.message import Message
+from mindscore.transcripts.rendering import Renderer, Tokenize
 from mindscore.transcripts.timestamps import parse_timestamp
 
 Key = Annotated[str, Meta(min_length=1)]
@@ -55,6 +56,8 @@ class Transcript:
     system: tuple[Message, ...]
     identity: tuple[Message, ...]
     conversation: tuple[Message, ...]
+    remarks: tuple[str, ...] = ()
+    """What its source does not record, or what was not understood, a line each."""
 
     def keys(self) -> list[str]:
         """Every distinct memory key, in prompt order."""
@@ -65,18 +68,16 @@ class Transcript:
         """Index and node id of every assistant message of the conversation."""
         return [(i, m.id) for i, m in enumerate(self.conversation) if m.role == Role.ASSISTANT]
 
-    async def context(self, tokenize: Tokenize) -> Context:
-        """The snapshot, rendered with the model's tokenizer.
+    async def context(self, tokenize: Tokenize, template: Template | None = None) -> Context:
+        """The snapshot, rendered with the model's tokenizer, as ChatML or by its own template.
 
         Raises:
-            ScorerError: the tokenizer failed.
+            ScorerError: the tokenizer failed, or the template cannot be taken apart.
         """
-        chatml = ChatML(tokenize)
-        return Context(
-            tuple([await message.node(chatml) for message in self.system]),
-            tuple([await message.node(chatml) for message in self.identity]),
-            tuple([await message.node(chatml) for message in self.conversation]),
-        )
+        renderer = Renderer(tokenize, template or ChatML())
+        nodes = await renderer.nodes([*self.system, *self.identity, *self.conversation])
+        first, last = len(self.system), len(self.system) + len(self.identity)
+        return Context(tuple(nodes[:first]), tuple(nodes[first:last]), tuple(nodes[last:]))
 
 
 def read_transcript(file: Path) -> Transcript:
@@ -103,7 +104,8 @@ def read_transcript(file: Path) -> Transcript:
         sections[_section(line, spoken)].append(message)
     if not lines_by_id:
         raise TranscriptError(f"{file}: holds no messages")
-    return Transcript(file, *(tuple(messages) for messages in sections.values()))
+    system, identity, conversation = map(tuple, sections.values())
+    return Transcript(file, system, identity, conversation)
 
 
 def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
@@ -117,7 +119,8 @@ def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _refuse(file: Path, number: int, error: ValueError) -> NoReturn:
-    raise TranscriptError(f"{file}, line {number}: {printable(str(error))}") from None
+    why = shortened(str(error), 300, tail=100)
+    raise TranscriptError(f"{file}, line {number}: {why}") from None
 
 
 def _explain(message: str) -> str:
@@ -136,6 +139,8 @@ def _decode(raw: bytes) -> _Line:
         raise ValueError("is not UTF-8") from None
     except msgspec.ValidationError as error:
         raise ValueError(_explain(str(error))) from None
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
     except msgspec.DecodeError as error:
         raise ValueError(f"is not valid JSON: {error}") from None
 

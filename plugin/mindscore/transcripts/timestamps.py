@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 # Python itself keeps six digits of a fraction, and drops the rest without a word.
 _FRACTION = re.compile(r"(.*[T ]\d\d:?\d\d:?\d\d)[.,](\d+)([^.,]*)")
+_LONGEST = 100
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -16,6 +17,8 @@ def parse_timestamp(text: str) -> int:
     Raises:
         ValueError: not an ISO 8601 timestamp, or outside 64-bit nanoseconds (1677 to 2262).
     """
+    if len(text) > _LONGEST:
+        raise ValueError(f"{text[:_LONGEST]!r}… is not an ISO 8601 timestamp")
     fraction = _FRACTION.fullmatch(text)
     nanoseconds = int(fraction[2][:9].ljust(9, "0")) if fraction else 0
     whole = fraction[1] + fraction[3] if fraction else text

@@ -1,5 +1,7 @@
 """``mindscore plugins``, and what plugins of third parties do to the other commands: nothing."""
 
+import re
+
 import pytest
 
 OWN = {
@@ -140,6 +142,60 @@ def test_a_plugin_that_was_disabled_is_not_even_imported(command, install):
     assert (ran.status, ran.err) == (0, "")
     [info] = [info for info in ran.document if info["name"] == "loud"]
     assert (info["enabled"], info["error"]) == (False, None)
+
+
+def test_the_environment_disables_further_plugins(command, install):
+    environment = install("raise SystemExit(7)", ENTRY)
+    named = {"MINDSCORE_DISABLE_PLUGINS": "loud,nobody"}
+    ran = command("plugins", "--json", **environment, **named)
+    assert ran.status == 0
+    assert ran.error == "MINDSCORE_DISABLE_PLUGINS names 'nobody', but no plugin is called so"
+    assert [it["name"] for it in ran.document if not it["enabled"]] == ["loud"]
+    ran = command("plugins", **environment, MINDSCORE_DISABLE_PLUGINS="*")
+    assert (ran.status, ran.err) == (0, "")
+    states = {line.split()[0]: line.split()[-1] for line in ran.out.splitlines()}
+    assert states["loud"] == "disabled"
+    assert states["memory-scoring"] == "on"
+
+
+# -- the trace ------------------------------------------------------------------------------------
+
+
+def untimed(lines):
+    """The lines with ``T`` for each time."""
+    return [re.sub(r"\b\d+\.\d ms", "T", line) for line in lines.splitlines()]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_trace_has_a_line_for_each_hook_call_and_no_text(first, command, install, talk):
+    arguments = ["score", talk, "--json", "--memory", "tea", "--set", "server.scorer=toy"]
+    where = ["--trace-hooks", *arguments] if first else [*arguments, "--trace-hooks"]
+    ran = command(*where, **install(QUIET, ENTRY))
+    assert ran.status == 0
+    score = ran.document["scores"][0]["score"]
+    triggered, scored = untimed(ran.err)
+    assert triggered.startswith("mindscore: trace: on_trigger('score') in T: ")
+    assert "memory-scoring returned started (T)" in triggered
+    assert "finetune-scoring returned None (T)" in triggered
+    assert scored.startswith(f"mindscore: trace: on_score('tea', {score}) in T: ")
+    assert "score-recorder awaited (T), " in scored
+    assert "loud returned None (T)" in scored
+    assert "green" not in ran.err
+
+
+def test_the_trace_names_candidates_by_their_node(command, install, talk):
+    arguments = ["score", talk, "--json", "--finetune", "--set", "server.scorer=toy"]
+    ran = command("--trace-hooks", *arguments, **install(QUIET, ENTRY))
+    node = ran.document["candidates"][0]["node_id"]
+    line = untimed(ran.err)[-1]
+    assert line.startswith(f"mindscore: trace: on_candidate('{node}') in T: ")
+    assert line.endswith("loud queued")
+
+
+def test_debug_is_no_trace(command, install, talk):
+    arguments = ["score", talk, "--json", "--set", "server.scorer=toy"]
+    ran = command("--debug", *arguments, **install(QUIET, ENTRY))
+    assert (ran.status, ran.err) == (0, "")
 
 
 # -- what goes wrong in them -----------------------------------------------------------------------

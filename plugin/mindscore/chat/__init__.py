@@ -1,0 +1,1 @@
+"""Conversations as chat messages, the way agents and servers exchange them."""

@@ -1,0 +1,1 @@
+"""Adapters that agents load through their own extension points."""

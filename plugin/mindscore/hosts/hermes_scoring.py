@@ -1,0 +1,157 @@
+"""Scores the turns that wait, session by session."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from mindhooks import FinetuneCandidate, MemoryScore, MindCommand, MindhooksError
+from mindscore.attached import Attached, attach
+from mindscore.chat.message import ChatMessage, from_openai, with_ids
+from mindscore.divergence import within_noise
+from mindscore.errors import TranscriptError, reason
+from mindscore.hosts.daemon_pool import DaemonPool
+from mindscore.hosts.hermes_findings import HermesFindings
+from mindscore.hosts.hermes_settings import HermesSettings
+from mindscore.hosts.one_process import OneProcess
+from mindscore.hosts.queue import TurnQueue, WaitingTurn
+from mindscore.recognisers import MemoryFinder
+
+TOOLS = "the tools are not in the scored context"
+
+
+@dataclass(slots=True)
+class Pass:
+    """What one pass over the queue found.
+
+    ``memories`` are the texts by key, ``largest`` their largest divergences, in nats; ``error``
+    says what ended the pass early, ``None``: nothing.
+    """
+
+    model: str = ""
+    sessions: int = 0
+    turns: int = 0
+    memories: dict[str, str] = field(default_factory=dict)
+    largest: dict[str, float] = field(default_factory=dict)
+    candidates: list[FinetuneCandidate] = field(default_factory=list)
+    remarks: dict[str, None] = field(default_factory=dict)
+    error: str | None = None
+
+
+class HermesScoring:
+    """Takes turns from the queue, and puts what they give into the findings and the store."""
+
+    def __init__(self, queue: TurnQueue, findings: HermesFindings, turn: OneProcess) -> None:
+        self._queue = queue
+        self._findings = findings
+        self._turn = turn
+        self._messages: list[ChatMessage] = []
+
+    def run(self, settings: HermesSettings, goes_on: Callable[[], bool] = lambda: True) -> Pass:
+        """Score what waits, until nothing does, ``goes_on`` says no, or a session fails.
+
+        A session that fails stays, behind the others. What cannot be read is removed, and said.
+
+        Raises:
+            MindhooksError: the queue or the findings cannot be used, or the configuration is wrong.
+        """
+        done = Pass()
+        with self._turn.held() as held:
+            if not held:
+                done.error = "another Hermes is scoring at the moment"
+                return done
+            turn = self._queue.next()
+            if turn is None:
+                return done
+            attached = attach(
+                lambda: self._messages, settings=settings.tables, every_turns=0, idle_s=0
+            )
+            try:
+                attached.registry.submit(_use_daemons()).result()
+                while turn is not None and done.error is None and goes_on():
+                    self._score(attached, settings, turn, done)
+                    turn = self._queue.next()
+            finally:
+                attached.close()
+        return done
+
+    def _score(
+        self, attached: Attached, settings: HermesSettings, turn: WaitingTurn, done: Pass
+    ) -> None:
+        try:
+            self._messages = _messages(turn)
+        except TranscriptError as error:
+            mode = turn.about.get("api_mode", "")
+            done.remarks[f"a turn was left out: not a chat request ({mode}): {reason(error)}"] = None
+            self._queue.remove(turn)
+            return
+        memories, places = _memories(self._messages)
+        if memories:
+            try:
+                self._measure(attached, settings, memories, places, done)
+            except MindhooksError as error:
+                done.error = reason(error)
+                self._queue.put_off(turn)
+                return
+            done.remarks |= dict.fromkeys((TOOLS, *attached.remarks))
+        done.sessions, done.turns = done.sessions + 1, done.turns + turn.turns
+        self._queue.remove(turn)
+
+    def _measure(
+        self,
+        attached: Attached,
+        settings: HermesSettings,
+        memories: Mapping[str, str],
+        places: Mapping[str, int],
+        done: Pass,
+    ) -> None:
+        registry = attached.registry
+        scorer = registry.submit(registry.registry.scorer()).result()
+        scored = attached.score(MindCommand.SCORE_FULL).result()
+        trained = attached.score(MindCommand.SCORE_FINETUNE).result()
+        if error := scored.error or trained.error:
+            raise MindhooksError(error)
+        at = {message.id: index for index, message in enumerate(self._messages)}
+        drops = {
+            key: _drops(score, places.get(key, -1), at) for key, score in scored.scores.items()
+        }
+        days = settings.settings.store.retention_days
+        self._findings.record(scorer.model, memories, drops, trained.candidates, days)
+        done.model = scorer.model
+        done.memories |= memories
+        done.candidates += trained.candidates
+        for key, row in drops.items():
+            done.largest[key] = max(done.largest.get(key, 0.0), *row.values(), 0.0)
+
+
+async def _use_daemons() -> None:
+    asyncio.get_running_loop().set_default_executor(DaemonPool())
+
+
+def _messages(turn: WaitingTurn) -> list[ChatMessage]:
+    """The turn's messages, with ids that no other session's have."""
+    named = with_ids(from_openai(message) for message in turn.messages)
+    return [replace(message, id=f"{turn.session}/{name}") for name, message in named]
+
+
+def _memories(messages: list[ChatMessage]) -> tuple[dict[str, str], dict[str, int]]:
+    """The texts of the memories by key, and at which message each is first."""
+    finder = MemoryFinder()
+    texts: dict[str, str] = {}
+    places: dict[str, int] = {}
+    for index, message in enumerate(messages):
+        for block in finder.find(message.role, message.text).blocks:
+            for entry in block.entries:
+                texts.setdefault(entry.key, entry.text)
+                places.setdefault(entry.key, index)
+    return texts, places
+
+
+def _drops(score: MemoryScore, place: int, at: Mapping[str | None, int]) -> dict[str, float]:
+    """The divergences on the responses after the memory; what may be noise is none."""
+    return {
+        it.node_id: 0.0 if within_noise(it) else it.divergence
+        for it in score.divergences
+        if at.get(it.node_id, -1) > place
+    }

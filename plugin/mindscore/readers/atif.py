@@ -1,0 +1,120 @@
+"""ATIF, the Agent Trajectory Interchange Format: a ``trajectory.json``, or one a line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mindscore.chat.conversation import Conversation
+from mindscore.readers.reading import Reading, kind_of, objects, sample, tool_call
+from mindscore.readers.source import Source
+
+PREFIX = "ATIF-"
+ROLES = {"system": "system", "user": "user", "agent": "assistant"}
+
+
+class ATIFReader:
+    """Reads ATIF 1.0 to 1.8: each step is a message, and each of its observations one of a tool."""
+
+    name = "atif"
+
+    def detects(self, source: Source) -> bool:
+        """Whether it begins with an object of that schema version."""
+        first = sample(source)
+        version = first.get("schema_version") if isinstance(first, dict) else None
+        return isinstance(version, str) and version.startswith(PREFIX)
+
+    def read(self, source: Source) -> list[Conversation]:
+        """The file's trajectories, called by their ids, their sessions' or numbers.
+
+        Raises:
+            TranscriptError: names the place of the first step that is none.
+        """
+        return [
+            _Trajectory(source, where, record).conversation(str(number))
+            for number, (where, record) in enumerate(objects(source), start=1)
+        ]
+
+
+class _Trajectory:
+    def __init__(self, source: Source, where: str, record: dict[str, Any]) -> None:
+        self._source, self._where, self._record = source, where, record
+        self._reading = Reading(source)
+        self._copied = 0
+        self._has_ids = False
+
+    def conversation(self, number: str) -> Conversation:
+        record = self._record
+        steps = record.get("steps")
+        if not isinstance(steps, list) or not steps:
+            found = "none" if steps == [] else kind_of(steps)
+            self._source.refuse(self._where, f"'steps': expected an array of steps, got {found}")
+        for at, step in enumerate(steps, start=1):
+            place = f"{self._where}, step {at}"
+            if not isinstance(step, dict):
+                self._source.refuse(place, f"expected an object, got {kind_of(step)}")
+            self._step(place, step)
+        self._remark(record.get("subagent_trajectories"))
+        agent = record.get("agent")
+        tools = agent.get("tool_definitions") if isinstance(agent, dict) else None
+        names = (record.get("trajectory_id"), record.get("session_id"), number)
+        return self._reading.conversation(
+            next(name for name in names if isinstance(name, str) and name),
+            tools_recorded=bool(tools),
+        )
+
+    def _step(self, where: str, step: dict[str, Any]) -> None:
+        with self._reading.placed(where):
+            fields = _message(step)
+            results = _results(step.get("observation"))
+        metrics = step.get("metrics")
+        if isinstance(metrics, dict):
+            ids = ("prompt_token_ids", "completion_token_ids")
+            self._has_ids = self._has_ids or any(metrics.get(name) for name in ids)
+        self._copied += step.get("is_copied_context") is True
+        self._reading.add(where, fields, timestamp=step.get("timestamp"))
+        for at, result in enumerate(results, start=1):
+            self._reading.add(
+                f"{where}, result {at}",
+                {"role": "tool", "content": result.get("content")},
+                timestamp=step.get("timestamp"),
+            )
+
+    def _remark(self, subagents: Any) -> None:
+        remarks = self._reading.remarks
+        if self._has_ids:
+            remarks.append("token ids that the file records are not used: the texts are tokenised")
+        if self._copied:
+            remarks.append(
+                f"{self._copied:,} steps were copied from an earlier trajectory: they are scored "
+                "as context and responses like any other, but are not meant for training"
+            )
+        if isinstance(subagents, list) and subagents:
+            remarks.append(f"{len(subagents):,} trajectories of subagents within it are not read")
+
+
+def _message(step: dict[str, Any]) -> dict[str, Any]:
+    speaker, number = step.get("source"), step.get("step_id")
+    if not isinstance(speaker, str) or speaker not in ROLES:
+        raise ValueError(f"'source': expected one of {', '.join(ROLES)}, got {speaker!r}")
+    said = step.get("message")
+    if not isinstance(said, str | list):
+        raise ValueError(f"'message': expected text or parts, got {kind_of(said)}")
+    calls = step.get("tool_calls") or []
+    if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+        raise ValueError("'tool_calls': expected an array of objects")
+    return {
+        "role": ROLES[speaker],
+        "content": said,
+        "id": f"step-{number}" if isinstance(number, int) else None,
+        "reasoning_content": step.get("reasoning_content"),
+        "tool_calls": [tool_call(it.get("function_name"), it.get("arguments")) for it in calls],
+    }
+
+
+def _results(observation: Any) -> list[dict[str, Any]]:
+    results = observation.get("results") if isinstance(observation, dict) else observation
+    if results is None:
+        return []
+    if not isinstance(results, list) or not all(isinstance(it, dict) for it in results):
+        raise ValueError("'observation': expected results, an array of objects")
+    return results

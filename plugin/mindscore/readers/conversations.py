@@ -1,0 +1,120 @@
+"""The conversations of a file, whatever its format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from mindscore.chat.conversation import Conversation
+from mindscore.errors import TranscriptError, UsageError
+from mindscore.readers.formats import NATIVE, reader_of
+from mindscore.readers.reading import kind_of
+from mindscore.readers.source import Source
+from mindscore.recognisers import MemoryFinder
+from mindscore.text import shortened
+from mindscore.transcripts import Transcript
+
+NAME = 100
+"""Characters of a name that an error shows."""
+
+
+class Conversations:
+    """What a file holds; ``format`` is the name of the one that it is in.
+
+    Raises:
+        UsageError: there is no format of that name.
+        TranscriptError: the file is not valid; the text names the place and the reason.
+    """
+
+    def __init__(self, file: Path, format_: str | None = None) -> None:
+        source = Source(file)
+        reader = reader_of(source, format_)
+        self.file = file
+        self.format = reader.name
+        self.found = tuple(reader.read(source))
+        if not self.found:
+            raise TranscriptError(f"{file}: holds no conversations")
+
+    def chosen(self, which: str | None) -> Conversation:
+        """The conversation of a name, or of a number from 1; ``None``: the only one.
+
+        Raises:
+            UsageError: none or several are meant.
+        """
+        listed = f"see mindscore list {self.file}"
+        if which is None:
+            if len(self.found) > 1:
+                raise UsageError(
+                    f"{self.file} holds {len(self.found):,} conversations: choose one with "
+                    f"--select; {listed}"
+                )
+            return self.found[0]
+        named = [it for it in self.found if it.name == which]
+        if not named and which.isdecimal() and 1 <= int(which[:10]) <= len(self.found):
+            return self.found[int(which[:10]) - 1]
+        if len(named) != 1:
+            many = "no" if not named else f"{len(named):,}"
+            raise UsageError(
+                f"--select {shortened(which, NAME)}: {self.file} holds {many} such "
+                f"conversation{'s' if named else ''}; {listed}"
+            )
+        return named[0]
+
+    def transcript(
+        self, conversation: Conversation, memories: Mapping[str, str] | None = None
+    ) -> Transcript:
+        """One of the conversations with its memories, those that ``memories`` names among them.
+
+        Raises:
+            UsageError: memories are named for a format that marks its own.
+        """
+        return next(self._transcripts((conversation,), memories))
+
+    def transcripts(self) -> Iterator[tuple[Conversation, Transcript]]:
+        """Each conversation with its memories marked."""
+        yield from zip(self.found, self._transcripts(self.found, None), strict=True)
+
+    def _transcripts(
+        self, conversations: tuple[Conversation, ...], memories: Mapping[str, str] | None
+    ) -> Iterator[Transcript]:
+        if memories is not None and self.format == NATIVE.name:
+            raise UsageError(f"--memories: {self.file} is in the native format, which marks its own")
+        finder, before = None, None
+        for conversation in conversations:
+            known = {**conversation.memories, **(memories or {})}
+            if finder is None or known != before:
+                finder, before = MemoryFinder(known), known
+            transcript = conversation.transcript(self.file, finder)
+            yield _with_remark(transcript, known)
+
+
+def _with_remark(transcript: Transcript, known: Mapping[str, str]) -> Transcript:
+    """The transcript, with the ``known`` memories that stand nowhere in it named."""
+    found = set(transcript.keys())
+    absent = [shortened(key, NAME) for key in known if key not in found]
+    if not absent:
+        return transcript
+    remark = f"not found in the conversation: {', '.join(absent)}"
+    return replace(transcript, remarks=(*transcript.remarks, remark))
+
+
+def read_memories(file: Path) -> dict[str, str]:
+    """The memories that a JSON file names, ``{key: text}``.
+
+    Raises:
+        TranscriptError: names the file, the key and the reason.
+    """
+    source = Source(file)
+    given = source.whole()
+    if not isinstance(given, dict):
+        raise TranscriptError(f"{file}: expected an object {{key: text}}, got {kind_of(given)}")
+    for key, text in given.items():
+        where = f"memory {shortened(key, NAME)!r}"
+        if not key:
+            source.refuse("a memory", "a key is empty")
+        if not isinstance(text, str):
+            source.refuse(where, f"expected text, got {kind_of(text)}")
+        if not text.strip():
+            source.refuse(where, "its text is empty")
+    return given

@@ -1,0 +1,169 @@
+"""hermes-agent: ``hermes sessions export`` (JSON Lines), and its ``state.db``. As of 0.19.0."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from mindscore.chat.conversation import Conversation
+from mindscore.readers.reading import NO_SYSTEM, Reading, objects, sample
+from mindscore.readers.source import Source
+from mindscore.text import printable
+
+TOOLS_UNRECORDED = (
+    "Hermes does not record the definitions of the tools that it sent: the scores are of a "
+    "reconstructed context"
+)
+NO_LOG = (
+    "the folder of the database cannot be written, so what its write-ahead log holds was not read"
+)
+
+_STRUCTURED = "\x00json:"
+"""What Hermes puts before content that is not text."""
+
+
+class HermesReader:
+    """Each session is a conversation, named by its id."""
+
+    name = "hermes"
+
+    def detects(self, source: Source) -> bool:
+        """Whether it is an export of sessions, or a database of them."""
+        if not source.is_sqlite:
+            first = sample(source)
+            return isinstance(first, dict) and {"system_prompt", "messages"} <= first.keys()
+        with _opened(source) as (connection, _):
+            return "system_prompt" in _columns(connection, "sessions") and {
+                "session_id",
+                "role",
+                "content",
+            } <= _columns(connection, "messages")
+
+    def read(self, source: Source) -> list[Conversation]:
+        """The sessions that have messages; those of a database from the oldest on.
+
+        Raises:
+            TranscriptError: names the file, the record's place and the reason.
+        """
+        if source.is_sqlite:
+            return _database(source)
+        sessions = []
+        for where, session in objects(source):
+            messages = session.get("messages")
+            if not isinstance(messages, list):
+                source.refuse(where, "'messages': expected a list")
+            rows = [(f"{where}, message {at}", it) for at, it in enumerate(messages, start=1)]
+            sessions.append(_conversation(source, where, session, rows, ()))
+        return [session for session in sessions if session.messages]
+
+
+def _database(source: Source) -> list[Conversation]:
+    with _opened(source) as (connection, remarks):
+        wanted = {"id", "system_prompt", "title", "started_at"}
+        order = "started_at, id" if "started_at" in _columns(connection, "sessions") else "id"
+        sessions = _rows(connection, "sessions", wanted, f"ORDER BY {order}")
+        wanted = {"id", "session_id", "role", "content", "api_content", "tool_calls", "timestamp"}
+        wanted |= {"reasoning", "reasoning_content"}
+        active = "WHERE active = 1" if "active" in _columns(connection, "messages") else ""
+        held: dict[Any, list[tuple[str, Any]]] = {}
+        for row in _rows(connection, "messages", wanted, f"{active} ORDER BY id"):
+            held.setdefault(row["session_id"], []).append((f"message {row['id']}", row))
+        return [
+            _conversation(source, f"session {it['id']}", it, held[it["id"]], remarks)
+            for it in sessions
+            if it["id"] in held
+        ]
+
+
+def _conversation(
+    source: Source,
+    where: str,
+    session: Mapping[str, Any],
+    rows: list[tuple[str, Any]],
+    remarks: tuple[str, ...],
+) -> Conversation:
+    reading = Reading(source)
+    system, title = session.get("system_prompt"), session.get("title")
+    if system:
+        reading.add(where, {"role": "system", "content": system})
+    for place, row in rows:
+        if not isinstance(row, dict):
+            source.refuse(place, "expected an object")
+        if row.get("active", 1) == 0:
+            continue
+        try:
+            fields, timestamp = _fields(row), _timestamp(row.get("timestamp"))
+        except (ValueError, OverflowError, OSError) as error:
+            source.refuse(place, error)
+        reading.add(place, fields, timestamp=timestamp)
+    told = (TOOLS_UNRECORDED, *remarks) if system else (NO_SYSTEM, TOOLS_UNRECORDED, *remarks)
+    return reading.told(
+        str(session.get("id", "")), told, title=title if isinstance(title, str) else ""
+    )
+
+
+def _fields(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as a chat message: what was sent, where that is not what is shown."""
+    sent = row.get("api_content") if row.get("role") in ("user", "assistant") else None
+    content, calls = sent or row.get("content"), row.get("tool_calls")
+    if isinstance(content, str) and content.startswith(_STRUCTURED):
+        content = json.loads(content.removeprefix(_STRUCTURED))
+    fields = {**row, "content": content, "id": str(row.get("id", ""))}
+    fields["tool_calls"] = json.loads(calls) if isinstance(calls, str) and calls else calls
+    return fields
+
+
+def _timestamp(seconds: Any) -> str | None:
+    if isinstance(seconds, int | float) and not isinstance(seconds, bool):
+        return datetime.fromtimestamp(seconds, UTC).isoformat()
+    if seconds is None or isinstance(seconds, str):
+        return seconds
+    raise ValueError("'timestamp': expected seconds")
+
+
+@contextmanager
+def _opened(source: Source) -> Iterator[tuple[sqlite3.Connection, tuple[str, ...]]]:
+    """The database, for reading alone, and what has to be said about that.
+
+    Raises:
+        TranscriptError: it cannot be read.
+    """
+    try:
+        connection, remarks = _connected(source.file)
+        with closing(connection):
+            connection.row_factory = sqlite3.Row
+            yield connection, remarks
+    except sqlite3.Error as error:
+        source.refuse("the database", f"cannot be read: {error}")
+
+
+def _connected(file: Path) -> tuple[sqlite3.Connection, tuple[str, ...]]:
+    address = f"file:{quote(str(file.absolute()))}?mode=ro"
+    connection = sqlite3.connect(address, uri=True)
+    try:
+        connection.execute("SELECT 1 FROM sqlite_master")
+    except sqlite3.OperationalError:
+        # Beside a log, readers keep a file of their own, which needs a folder that can be written.
+        connection.close()
+        log = file.with_name(f"{file.name}-wal")
+        remarks = (NO_LOG,) if log.exists() and log.stat().st_size else ()
+        return sqlite3.connect(f"{address}&immutable=1", uri=True), remarks
+    return connection, ()
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
+    return {row["name"] for row in connection.execute(f"PRAGMA table_info({table})")}
+
+
+def _rows(
+    connection: sqlite3.Connection, table: str, wanted: set[str], rest: str
+) -> Iterator[dict[str, Any]]:
+    """The columns of a table that are wanted and there."""
+    names = ", ".join(sorted(wanted & _columns(connection, table)))
+    return (dict(row) for row in connection.execute(f"SELECT {names} FROM {table} {rest}"))
