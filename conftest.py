@@ -28,7 +28,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 @pytest.fixture(autouse=True)
 def _own_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Configuration and data folders of the test's own; the model cache stays shared."""
-    for name in ("MINDSCORE_CONFIG", "MINDSCORE_API_KEY"):
+    for name in ("MINDSCORE_CONFIG", "MINDSCORE_API_KEY", "MINDSCORE_DISABLE_PLUGINS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))

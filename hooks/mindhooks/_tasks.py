@@ -136,8 +136,11 @@ class TaskHandle:
         except BaseException as error:
             self._failed(error)
         while run.deliveries:
+            delivery = next(iter(run.deliveries))
             with suppress(asyncio.CancelledError):
-                await outlast(next(iter(run.deliveries)))
+                await outlast(delivery)
+            # One that is done may not have been called back yet, and awaiting it turns no loop.
+            run.deliveries.discard(delivery)
 
     def _failed(self, error: BaseException) -> None:
         self.error = error

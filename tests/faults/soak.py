@@ -141,12 +141,20 @@ async def _finetune(soak: Soak, registry: Registry, number: int) -> None:
         await asyncio.sleep(random.random() * 0.01)
 
 
+async def _all_worker_threads() -> None:
+    """Have the loop's pool make as many threads as it ever will: their coming is no growth."""
+    most = min(32, (os.cpu_count() or 1) + 4)
+    together = threading.Barrier(most)
+    await asyncio.gather(*(asyncio.to_thread(together.wait) for _ in range(most)))
+
+
 async def _soak(trials: int, step: Any) -> tuple[list[str], str]:
     largest = 0
     logging.disable(logging.WARNING)
     try:
         with tempfile.TemporaryDirectory() as folder:
             soak = Soak(folder)
+            await _all_worker_threads()
             before_all = Held.now()
             async with Registry(soak.mind, soak.settings) as registry:
                 registry.load_entry_points()

@@ -1,6 +1,7 @@
 """What a run emits after it was voided: section 3.2."""
 
 import asyncio
+import signal
 import threading
 
 import pytest
@@ -468,3 +469,38 @@ async def test_a_handle_that_no_registry_made_voids_its_run_too(emit, plain, set
         await settle()
         await handle.cancel()
     assert told == []
+
+
+# -- a run that ends in the very turn in which a listener is done ---------------------------------
+
+
+@pytest.fixture
+def soon():
+    """Fails a test that keeps the loop from turning: no time limit of asyncio's own could."""
+
+    def give_up(*_):
+        raise TimeoutError("the event loop does not turn")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(10)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_a_run_that_is_voided_as_its_listener_ends_does_not_stop_the_loop(
+    turns, emit, asynchronous, soon
+):
+    gate = asyncio.Event()
+    async with Registry(StubMind(), {}) as registry:
+        registry.register(asynchronous(lambda _: gate.wait(), tryfirst=True), name="awaited")
+        handle = registry.task_handle("flow")
+        handle.trigger(lambda: emit(registry, "a"))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        gate.set()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await handle.cancel()
+        assert not handle.running

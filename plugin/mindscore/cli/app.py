@@ -19,12 +19,15 @@ from mindscore.cli.options import (
     Assignments,
     ConfigFile,
     Finetune,
+    Format,
     Full,
     Hold,
     Json,
     MaxTokens,
     Memories,
+    MemoriesFile,
     Resume,
+    Select,
     Transcript,
     command_of,
 )
@@ -117,6 +120,9 @@ def score(
     finetune: Finetune = False,
     all_: All = False,
     memory: Memories = None,
+    format_: Format = None,
+    memories: MemoriesFile = None,
+    select: Select = None,
     hold: Hold = False,
     resume: Resume = False,
     max_tokens: MaxTokens = None,
@@ -134,6 +140,9 @@ def score(
         transcript=transcript,
         command=command_of(full, finetune),
         only=tuple(memory or ()),
+        format=format_,
+        memories=memories,
+        select=select,
         all_due=all_,
         hold=hold,
         resume=resume,
@@ -153,6 +162,9 @@ def plan(
     finetune: Finetune = False,
     all_: All = False,
     memory: Memories = None,
+    format_: Format = None,
+    memories: MemoriesFile = None,
+    select: Select = None,
     hold: Hold = False,
     resume: Resume = False,
     max_tokens: MaxTokens = None,
@@ -168,6 +180,9 @@ def plan(
         transcript=transcript,
         command=command_of(full, finetune),
         only=tuple(memory or ()),
+        format=format_,
+        memories=memories,
+        select=select,
         all_due=all_,
         hold=hold,
         resume=resume,
@@ -178,6 +193,14 @@ def plan(
         json=json,
     )
     return run_plan(request)
+
+
+@app.command("list")
+def list_(file: Transcript, format_: Format = None, json: Json = False) -> int:
+    """List the conversations of a file, and the memories that are found in each."""
+    from mindscore.cli.list import run_list
+
+    return run_list(file, format_, json)
 
 
 @app.command()

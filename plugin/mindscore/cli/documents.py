@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -21,7 +22,11 @@ UNKNOWN = {
 
 def document(result: Result) -> dict[str, Any]:
     """The document that ``--json`` prints."""
-    head = {"command": result.command, "model": result.model}
+    head = {
+        "command": result.command,
+        "model": result.model,
+        **with_remarks(result.transcript.remarks),
+    }
     if result.command == MindCommand.SCORE_FINETUNE:
         found: dict[str, Any] = {"candidates": [_fields(it) for it in result.candidates]}
     elif result.command == MindCommand.SCORE_FULL:
@@ -29,6 +34,11 @@ def document(result: Result) -> dict[str, Any]:
     else:
         found = {"scores": [_memory(result, key) for key in result.keys]}
     return {**head, **found, "stats": _stats(result)}
+
+
+def with_remarks(remarks: Sequence[str]) -> dict[str, Any]:
+    """What is to be known of a transcript, where anything is."""
+    return {"remarks": list(remarks)} if remarks else {}
 
 
 def _memory(result: Result, key: str) -> dict[str, Any]:

@@ -24,7 +24,21 @@ Assignments = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
-Transcript = Annotated[Path, typer.Argument(metavar="TRANSCRIPT", help="JSON Lines.")]
+Transcript = Annotated[Path, typer.Argument(metavar="TRANSCRIPT", help="A file of conversations.")]
+Format = Annotated[
+    str | None,
+    typer.Option("--format", metavar="NAME", help="What the file is in, where not as detected."),
+]
+MemoriesFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--memories", metavar="FILE", help="JSON, {key: text}: memories printed in the messages."
+    ),
+]
+Select = Annotated[
+    str | None,
+    typer.Option("--select", metavar="NAME", help="One of several conversations; or its number."),
+]
 Full = Annotated[bool, typer.Option("--full", help="Every memory against every response.")]
 Finetune = Annotated[
     bool, typer.Option("--finetune", help="Responses that depend on the memories.")

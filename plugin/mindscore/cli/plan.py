@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from mindhooks import MindCommand
+from mindscore.cli.documents import with_remarks
 from mindscore.cli.interruption import run_until_interrupted
 from mindscore.cli.memory import share_one_arena
 from mindscore.cli.output import new_console, own_output, write_json
 from mindscore.cli.score import Request, prepare
 from mindscore.cli.screen import Screen
 from mindscore.cli.status import DONE, FAILED
-from mindscore.cli.tables import skipped_lines
+from mindscore.cli.tables import remark_lines, skipped_lines
 from mindscore.plan import Plan, make_plan
 
 
@@ -28,21 +30,23 @@ def run_plan(request: Request) -> int:
         plan = run_until_interrupted(
             lambda: make_plan(prepared.mind, prepared.tables, request.command), lambda: ""
         )
+    remarks = prepared.mind.transcript.remarks
     if request.json:
-        write_json(_document(plan))
+        write_json(_document(plan, remarks))
     else:
-        _show(new_console(), plan)
+        _show(new_console(), plan, remarks)
     if plan.error is None:
         return DONE
     screen.complain(plan.error)
     return FAILED
 
 
-def _document(plan: Plan) -> dict[str, object]:
+def _document(plan: Plan, remarks: Sequence[str]) -> dict[str, object]:
     return {
         "command": "plan",
         "flow": plan.command,
         "model": plan.model,
+        **with_remarks(remarks),
         "memories": [
             {"key": key, "status": "to-score" if it.status == "scored" else it.status}
             for key, it in plan.outcomes.items()
@@ -55,7 +59,9 @@ def _document(plan: Plan) -> dict[str, object]:
     }
 
 
-def _show(console: Console, plan: Plan) -> None:
+def _show(console: Console, plan: Plan, remarks: Sequence[str]) -> None:
+    for line in remark_lines(remarks):
+        console.print(line)
     computed, seconds = plan.computed_tokens, plan.seconds
     table = Table(box=None, show_header=False)
     table.add_column(style="bold")

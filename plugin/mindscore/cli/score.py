@@ -20,7 +20,8 @@ from mindscore.config import parse_settings
 from mindscore.config_file import Configuration, load_configuration, merge
 from mindscore.errors import ConfigError, UsageError, reason
 from mindscore.host import Session, TranscriptMind
-from mindscore.transcripts import Transcript, read_transcript
+from mindscore.readers.conversations import Conversations, read_memories
+from mindscore.transcripts import Transcript
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,9 @@ class Request:
     transcript: Path
     command: str
     only: tuple[str, ...]
+    format: str | None
+    memories: Path | None
+    select: str | None
     all_due: bool
     hold: bool
     resume: bool
@@ -68,16 +72,23 @@ def prepare(request: Request, screen: Screen) -> Prepared:
     """Read the configuration and the transcript that ``request`` names.
 
     Raises:
-        UsageError: options do not go together, or name a memory that is not there.
+        UsageError: options do not go together, or name a memory or a conversation that is not
+            there.
         ConfigError: the configuration is wrong.
         TranscriptError: the transcript is.
     """
     request.check()
     configuration = load_configuration(request.config_file, request.assignments)
-    transcript = read_transcript(request.transcript)
+    transcript = _transcript(request)
     keys = _selected(transcript, request.only)
     tables = _with_options(configuration, request)
     return Prepared(TranscriptMind(transcript, screen.activity), tables, keys)
+
+
+def _transcript(request: Request) -> Transcript:
+    conversations = Conversations(request.transcript, request.format)
+    memories = None if request.memories is None else read_memories(request.memories)
+    return conversations.transcript(conversations.chosen(request.select), memories)
 
 
 def run_score(request: Request) -> int:

@@ -21,12 +21,16 @@ CELL = 6
 KEY = 28
 LONGEST_KEY = 4 * KEY
 LONGEST_TEXT = 4000
+REMARKS = 10
+LONGEST_REMARK = 400
 LISTED = 300
 """Characters of a line that lists memories."""
 
 
 def show_result(console: Console, result: Result) -> None:
-    """Print what was found, then what it cost."""
+    """Print what is to be known of the transcript, what was found, and what it cost."""
+    for line in remark_lines(result.transcript.remarks):
+        console.print(line)
     if result.command == MindCommand.SCORE_FINETUNE:
         parts = _finetune(result)
     elif result.command == MindCommand.SCORE_FULL:
@@ -37,6 +41,14 @@ def show_result(console: Console, result: Result) -> None:
         console.print(part)
     if result.stats:
         console.print(Text(_cost(result), style="dim"))
+
+
+def remark_lines(remarks: Sequence[str]) -> Iterator[Text]:
+    """What a transcript's source does not record, or what was not understood."""
+    for remark in remarks[:REMARKS]:
+        yield Text(shortened(remark, LONGEST_REMARK), style="dim")
+    if len(remarks) > REMARKS:
+        yield Text(f"and {len(remarks) - REMARKS:,} more remarks: see --json", style="dim")
 
 
 def score_line(score: MemoryScore) -> Text:

@@ -128,7 +128,10 @@ class HermesFindings:
         newest: dict[str, float] = {}
         for key, *_, seen_at in found:
             newest[kind_of(key)] = max(seen_at, newest.get(kind_of(key), 0.0))
-        return [MeasuredMemory(*row[:4], row[4] == newest[kind_of(row[0])]) for row in found]
+        return [
+            MeasuredMemory(key, text, responses, largest, seen_at == newest[kind_of(key)])
+            for key, text, responses, largest, seen_at in found
+        ]
 
     def candidates(self, model: str) -> list[FoundCandidate]:
         """Every candidate that ``model`` found, the largest divergence first."""

@@ -83,7 +83,9 @@ class HermesScoring:
             self._messages = _messages(turn)
         except TranscriptError as error:
             mode = turn.about.get("api_mode", "")
-            done.remarks[f"a turn was left out: not a chat request ({mode}): {reason(error)}"] = None
+            done.remarks[f"a turn was left out: not a chat request ({mode}): {reason(error)}"] = (
+                None
+            )
             self._queue.remove(turn)
             return
         memories, places = _memories(self._messages)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from mindscore.errors import StoreError
@@ -13,6 +13,9 @@ from mindscore.private_files import make_file
 
 PATIENCE_S = 1.0
 """How long a transaction waits for another process: an agent waits with it."""
+
+LONGEST_LOG = 16_384
+"""Pages of 4 KiB in the log that nobody has prepared for so long that a transaction does it."""
 
 
 class PrivateDatabase:
@@ -48,10 +51,23 @@ class PrivateDatabase:
                         connection.execute("ROLLBACK")
                     raise
         except (sqlite3.Error, OSError) as error:
-            raise StoreError(
-                f"{self._what} {self.file}: {error}: is the disk full, or the file damaged? "
-                "It may be moved away"
-            ) from error
+            raise self._fault(error) from error
+
+    def prepare(self) -> None:
+        """Open the file, and write to it what is in its log, which waits for the disk.
+
+        Transactions of other threads go on meanwhile.
+
+        Raises:
+            StoreError: as with a transaction.
+        """
+        with self.transaction():
+            pass
+        try:
+            with closing(sqlite3.connect(self.file, timeout=PATIENCE_S)) as connection:
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.Error as error:
+            raise self._fault(error) from error
 
     def close(self) -> None:
         """Let go of the file. The next transaction opens it again."""
@@ -70,11 +86,18 @@ class PrivateDatabase:
                 # Another process may be doing the same; whoever is first does it for all.
                 with suppress(sqlite3.OperationalError):
                     connection.execute("PRAGMA journal_mode = WAL")
-                # Nothing waits for the disk: a commit is the system's, not yet the disk's.
+                # A commit is the system's, not yet the disk's, which an agent would wait for.
                 connection.execute("PRAGMA synchronous = NORMAL")
+                connection.execute(f"PRAGMA wal_autocheckpoint = {LONGEST_LOG}")
                 connection.executescript(f"BEGIN IMMEDIATE; {self._schema} COMMIT;")
             except BaseException:
                 connection.close()
                 raise
             self._connection = connection
         return self._connection
+
+    def _fault(self, error: sqlite3.Error | OSError) -> StoreError:
+        return StoreError(
+            f"{self._what} {self.file}: {error}: is the disk full, or the file damaged? "
+            "It may be moved away"
+        )

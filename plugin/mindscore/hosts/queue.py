@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from mindscore.hosts.private_database import PrivateDatabase
 
@@ -24,7 +25,7 @@ CREATE TABLE IF NOT EXISTS turns (
     captured_at REAL NOT NULL,
     attempts INTEGER NOT NULL DEFAULT 0,
     about TEXT NOT NULL,
-    messages TEXT NOT NULL
+    messages BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS turns_by_session ON turns (session);
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -70,6 +71,10 @@ class TurnQueue:
         self._database = PrivateDatabase(file, "the queue of turns", _SCHEMA)
         self._limit = limit
 
+    def prepare(self) -> None:
+        """Open the file, and take into it what lies beside it: what ``put`` shall not wait for."""
+        self._database.prepare()
+
     def put(
         self, session: str, messages: Sequence[Mapping[str, Any]], about: Mapping[str, str]
     ) -> int:
@@ -78,7 +83,7 @@ class TurnQueue:
         Raises:
             TypeError: a message is not JSON.
         """
-        text, told = json.dumps(messages), json.dumps(dict(about))
+        text, told = msgspec.json.encode(messages), msgspec.json.encode(about).decode()
         with self._database.transaction() as connection:
             earlier = "FROM turns WHERE session = ? AND length < ?"
             mine = (session, len(messages))
@@ -115,7 +120,9 @@ class TurnQueue:
         if found is None:
             return None
         id_, session, turns, messages, about = found
-        return WaitingTurn(id_, session, turns, json.loads(messages), json.loads(about))
+        return WaitingTurn(
+            id_, session, turns, msgspec.json.decode(messages), msgspec.json.decode(about)
+        )
 
     def put_off(self, turn: WaitingTurn) -> None:
         """Let others come first, because it could not be scored now."""
@@ -134,7 +141,7 @@ class TurnQueue:
                 "SELECT count(DISTINCT session), ifnull(sum(turns), 0), min(captured_at) FROM turns"
             )
             facts = dict(connection.execute("SELECT name, value FROM facts"))
-        dropped, about = int(facts.get("dropped", 0)), json.loads(facts.get("about", "{}"))
+        dropped, about = int(facts.get("dropped", 0)), msgspec.json.decode(facts.get("about", "{}"))
         return Waiting(sessions, turns, oldest, dropped, about)
 
     def close(self) -> None:

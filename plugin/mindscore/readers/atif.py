@@ -82,14 +82,14 @@ class _Trajectory:
     def _remark(self, subagents: Any) -> None:
         remarks = self._reading.remarks
         if self._has_ids:
-            remarks.append("token ids that the file records are not used: the texts are tokenised")
+            remarks.append("recorded token ids are not used: the texts are tokenised anew")
         if self._copied:
             remarks.append(
-                f"{self._copied:,} steps were copied from an earlier trajectory: they are scored "
-                "as context and responses like any other, but are not meant for training"
+                f"steps copied from an earlier trajectory ({self._copied:,}) are scored like any "
+                "other, but are not meant for training"
             )
         if isinstance(subagents, list) and subagents:
-            remarks.append(f"{len(subagents):,} trajectories of subagents within it are not read")
+            remarks.append(f"trajectories of subagents ({len(subagents):,}) are not read")
 
 
 def _message(step: dict[str, Any]) -> dict[str, Any]:

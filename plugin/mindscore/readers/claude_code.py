@@ -99,7 +99,7 @@ class _Told:
             for key, text in self._memories(event.fields.get("attachment")):
                 self._reading.add_memory(event.where, key, text, timestamp=when)
         elif event.fields.get("isMeta"):
-            self._reading.leave_out("messages that Claude Code marks as its own (isMeta)")
+            self._reading.leave_out("messages that Claude Code marks as its own")
         elif event.responds and event.message.get("model") == SYNTHETIC:
             self._reading.leave_out("messages of Claude Code's in the model's place")
         elif event.responds:

@@ -17,6 +17,10 @@ from mindscore.transcripts import Transcript
 
 NAME = 100
 """Characters of a name that an error shows."""
+LISTED = 20
+"""As many keys are named in one remark."""
+LONGEST = 10
+"""Digits that no number of conversations has."""
 
 
 class Conversations:
@@ -51,8 +55,9 @@ class Conversations:
                 )
             return self.found[0]
         named = [it for it in self.found if it.name == which]
-        if not named and which.isdecimal() and 1 <= int(which[:10]) <= len(self.found):
-            return self.found[int(which[:10]) - 1]
+        number = int(which) if which.isdecimal() and len(which) < LONGEST else 0
+        if not named and 0 < number <= len(self.found):
+            return self.found[number - 1]
         if len(named) != 1:
             many = "no" if not named else f"{len(named):,}"
             raise UsageError(
@@ -79,7 +84,9 @@ class Conversations:
         self, conversations: tuple[Conversation, ...], memories: Mapping[str, str] | None
     ) -> Iterator[Transcript]:
         if memories is not None and self.format == NATIVE.name:
-            raise UsageError(f"--memories: {self.file} is in the native format, which marks its own")
+            raise UsageError(
+                f"--memories: {self.file} is in the native format, which marks its own"
+            )
         finder, before = None, None
         for conversation in conversations:
             known = {**conversation.memories, **(memories or {})}
@@ -95,7 +102,8 @@ def _with_remark(transcript: Transcript, known: Mapping[str, str]) -> Transcript
     absent = [shortened(key, NAME) for key in known if key not in found]
     if not absent:
         return transcript
-    remark = f"not found in the conversation: {', '.join(absent)}"
+    more = f" and {len(absent) - LISTED:,} more" if len(absent) > LISTED else ""
+    remark = f"memories that stand nowhere in the conversation: {', '.join(absent[:LISTED])}{more}"
     return replace(transcript, remarks=(*transcript.remarks, remark))
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from mindscore.errors import TranscriptError, UsageError
 from mindscore.readers.atif import ATIFReader
 from mindscore.readers.claude_code import ClaudeCodeReader
+from mindscore.readers.hermes import HermesReader
 from mindscore.readers.langchain import LangChainReader
+from mindscore.readers.llm_logs import LlmLogsReader
 from mindscore.readers.native import NativeReader
 from mindscore.readers.openai_chat import OpenAIChatReader
 from mindscore.readers.sharegpt import ShareGPTReader
@@ -14,6 +16,8 @@ from mindscore.readers.source import Reader, Source
 NATIVE = NativeReader()
 READERS: tuple[Reader, ...] = (
     NATIVE,
+    HermesReader(),
+    LlmLogsReader(),
     ClaudeCodeReader(),
     LangChainReader(),
     ATIFReader(),

@@ -14,7 +14,6 @@ from urllib.parse import quote
 from mindscore.chat.conversation import Conversation
 from mindscore.readers.reading import NO_SYSTEM, Reading, objects, sample
 from mindscore.readers.source import Source
-from mindscore.text import printable
 
 TOOLS_UNRECORDED = (
     "Hermes does not record the definitions of the tools that it sent: the scores are of a "
@@ -46,7 +45,7 @@ class HermesReader:
             } <= _columns(connection, "messages")
 
     def read(self, source: Source) -> list[Conversation]:
-        """The sessions that have messages; those of a database from the oldest on.
+        """The sessions that have messages, in the file's order.
 
         Raises:
             TranscriptError: names the file, the record's place and the reason.
@@ -60,25 +59,23 @@ class HermesReader:
                 source.refuse(where, "'messages': expected a list")
             rows = [(f"{where}, message {at}", it) for at, it in enumerate(messages, start=1)]
             sessions.append(_conversation(source, where, session, rows, ()))
-        return [session for session in sessions if session.messages]
+        return list(filter(_is_spoken, sessions))
 
 
 def _database(source: Source) -> list[Conversation]:
     with _opened(source) as (connection, remarks):
-        wanted = {"id", "system_prompt", "title", "started_at"}
-        order = "started_at, id" if "started_at" in _columns(connection, "sessions") else "id"
-        sessions = _rows(connection, "sessions", wanted, f"ORDER BY {order}")
-        wanted = {"id", "session_id", "role", "content", "api_content", "tool_calls", "timestamp"}
-        wanted |= {"reasoning", "reasoning_content"}
-        active = "WHERE active = 1" if "active" in _columns(connection, "messages") else ""
         held: dict[Any, list[tuple[str, Any]]] = {}
-        for row in _rows(connection, "messages", wanted, f"{active} ORDER BY id"):
-            held.setdefault(row["session_id"], []).append((f"message {row['id']}", row))
-        return [
-            _conversation(source, f"session {it['id']}", it, held[it["id"]], remarks)
-            for it in sessions
-            if it["id"] in held
+        for row in connection.execute("SELECT * FROM messages ORDER BY id"):
+            held.setdefault(row["session_id"], []).append((f"message {row['id']}", dict(row)))
+        sessions = [
+            dict(row) for row in connection.execute("SELECT * FROM sessions ORDER BY rowid")
         ]
+    read = [
+        _conversation(source, f"session {it['id']}", it, held[it["id"]], remarks)
+        for it in sessions
+        if it["id"] in held
+    ]
+    return list(filter(_is_spoken, read))
 
 
 def _conversation(
@@ -106,6 +103,10 @@ def _conversation(
     return reading.told(
         str(session.get("id", "")), told, title=title if isinstance(title, str) else ""
     )
+
+
+def _is_spoken(conversation: Conversation) -> bool:
+    return any(message.role != "system" for message in conversation.messages)
 
 
 def _fields(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,11 +160,3 @@ def _connected(file: Path) -> tuple[sqlite3.Connection, tuple[str, ...]]:
 
 def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
     return {row["name"] for row in connection.execute(f"PRAGMA table_info({table})")}
-
-
-def _rows(
-    connection: sqlite3.Connection, table: str, wanted: set[str], rest: str
-) -> Iterator[dict[str, Any]]:
-    """The columns of a table that are wanted and there."""
-    names = ", ".join(sorted(wanted & _columns(connection, table)))
-    return (dict(row) for row in connection.execute(f"SELECT {names} FROM {table} {rest}"))

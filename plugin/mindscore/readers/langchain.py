@@ -46,14 +46,16 @@ class LangChainReader:
                 alone.append((where, value))
             elif value and all(isinstance(it, list) for it in value):
                 each = enumerate(value, start=1)
-                lists += [_numbered(f"{where}, list {at}", it) for at, it in each]
+                lists += [_numbered(source, f"{where}, list {at}", it) for at, it in each]
             else:
-                lists.append(_numbered(where, value))
+                lists.append(_numbered(source, where, value))
         found = [alone, *lists] if alone else lists
         return [_conversation(source, it, number) for number, it in enumerate(found, start=1)]
 
 
-def _numbered(where: str, messages: list[Any]) -> list[tuple[str, Any]]:
+def _numbered(source: Source, where: str, messages: list[Any]) -> list[tuple[str, Any]]:
+    if not messages:
+        source.refuse(where, "expected an array of messages, got none")
     return [(f"{where}, message {at}", it) for at, it in enumerate(messages, start=1)]
 
 

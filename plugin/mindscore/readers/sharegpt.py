@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mindscore.chat.conversation import Conversation
-from mindscore.readers.reading import Reading, kind_of, objects, sample
+from mindscore.readers.reading import NO_SYSTEM, Reading, kind_of, objects, sample
 from mindscore.readers.source import Source
 
 ROLES = {
@@ -54,7 +54,12 @@ class ShareGPTReader:
             with reading.placed(place):
                 reading.add(place, _message(turn))
         name = record.get("id")
-        return reading.conversation(name if isinstance(name, str) and name else str(number))
+        # Tools, where there are any, are told of in the system prompt.
+        has_system = any(message.role == "system" for message in reading.messages)
+        return reading.told(
+            name if isinstance(name, str) and name else str(number),
+            () if has_system else (NO_SYSTEM,),
+        )
 
 
 def _message(turn: dict[str, Any]) -> dict[str, Any]:

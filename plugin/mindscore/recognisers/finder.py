@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from types import MappingProxyType
 from typing import Any
 
 import pluggy
@@ -37,7 +36,7 @@ class MemoryFinder:
     """
 
     def __init__(self, known: Mapping[str, str] | None = None) -> None:
-        self._known = MappingProxyType(dict(known or {}))
+        self._known = dict(known or {})
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(Recogniser)
         # Pluggy asks who came last first.
@@ -79,29 +78,32 @@ class MemoryFinder:
             return Found((), ())
         taken: list[Block] = []
         remarks: list[str] = []
-        arguments = {"role": role, "text": text, "known": self._known}
-        for name, found in self._answers(arguments):
-            if isinstance(found, Block) and _is_known(found, taken):
-                continue
-            if fault := _fault(found, text, taken):
-                remarks.append(f"recogniser {name}: {fault}")
-            elif isinstance(found, Block):
-                taken.append(found)
+        for implementation in reversed(self._manager.hook.find_memories.get_hookimpls()):
+            name = implementation.plugin_name
+            for found in self._ask(implementation, role, text, taken):
+                if isinstance(found, Block) and _is_known(found, taken):
+                    continue
+                if fault := _fault(found, text, taken):
+                    remarks.append(f"recogniser {name}: {fault}")
+                elif isinstance(found, Block):
+                    taken.append(found)
         return Found(tuple(sorted(taken, key=lambda it: it.start)), tuple(remarks))
 
-    def _answers(self, arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-        """What each recogniser found, by its name; what one raised, where it failed."""
-        for implementation in reversed(self._manager.hook.find_memories.get_hookimpls()):
-            given = (arguments[argument] for argument in implementation.argnames)
-            answer: Any = None
-            try:
-                answer = list(implementation.function(*given) or ())
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:
-                answer = [error]
-            for found in answer:
-                yield implementation.plugin_name, found
+    def _ask(
+        self, implementation: pluggy.HookImpl, role: str, text: str, taken: Sequence[Block]
+    ) -> list[Any]:
+        """What a recogniser found; what it raised, where it failed."""
+        there = {entry.key for block in taken for entry in block.entries}
+        known = {key: memory for key, memory in self._known.items() if key not in there}
+        arguments = {"role": role, "text": text, "known": known}
+        try:
+            given = [arguments[argument] for argument in implementation.argnames]
+            return list(implementation.function(*given) or ())
+        except KeyboardInterrupt:
+            raise
+        # A recogniser is anybody's code.
+        except BaseException as error:
+            return [error]
 
 
 def _overlapping(block: Block, taken: Sequence[Block]) -> list[Block]:

@@ -23,9 +23,9 @@ class Recogniser:
     ) -> Iterable[Block | Unread]:
         """The blocks of memories in a message that is not a response.
 
-        ``known`` are memories that the host or the user names, ``{key: text}``. Never guess: text
-        that does not parse exactly is no block, but ``Unread`` where it looks like one. A block
-        whose ``render`` does not give back its own text, or that overlaps an earlier one, is
-        refused, and said to be.
+        ``known`` are memories that the host or the user names, ``{key: text}``, but for those that
+        a recogniser asked earlier found in this message. Never guess: text that does not parse
+        exactly is no block, but ``Unread`` where it looks like one. A block whose ``render`` does
+        not give back its own text, or that overlaps an earlier one, is refused, and said to be.
         """
         raise NotImplementedError

@@ -1,0 +1,142 @@
+"""llm's ``logs.db``, read by SQL: its tables are documented, its classes are not."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn
+from urllib.parse import quote
+
+import msgspec
+
+from mindhooks import Image
+from mindscore.errors import TranscriptError
+from mindscore.hosts.llm_fragments import Fragment, Kind
+from mindscore.text import printable
+from mindscore.transcripts.timestamps import parse_timestamp
+
+NEW = frozenset({"threads", "turns", "messages", "parts"})
+OLD = frozenset({"conversations", "responses"})
+
+_FRAGMENT = """
+select f.hash, f.source, f.content, min(a.alias) as alias from fragments f
+left join fragment_aliases a on a.fragment_id = f.id where f.id = ? group by f.id
+"""
+
+
+class LlmDatabase:
+    """The database, opened read-only; used as a context manager.
+
+    Raises:
+        TranscriptError: names the file, the record and the reason.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        try:
+            self._connection = sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)
+        except sqlite3.Error as error:
+            self.refuse(file.name, error)
+        self._connection.row_factory = sqlite3.Row
+        self._fragments: dict[int, Fragment] = {}
+        try:
+            self.tables = frozenset(
+                row["name"] for row in self.rows("select name from sqlite_master")
+            )
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def __enter__(self) -> LlmDatabase:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._connection.close()
+
+    def rows(self, query: str, *values: Any) -> list[sqlite3.Row]:
+        """What a query finds."""
+        try:
+            with closing(self._connection.execute(query, values)) as cursor:
+                return cursor.fetchall()
+        except (sqlite3.Error, OverflowError) as error:
+            self.refuse("its tables", error)
+
+    def fragments(self, table: str, owner: str, name: str, kind: Kind) -> list[Fragment]:
+        """The fragments that a table with columns ``owner`` and ``order`` gives a record."""
+        query = f'select fragment_id from {table} where {owner} = ?{{}} order by "order"'  # noqa: S608
+        if table == "turn_fragments":
+            return self._named(self.rows(query.format(" and kind = ?"), name, kind))
+        return self._named(self.rows(query.format(""), name)) if table in self.tables else []
+
+    def _named(self, rows: list[sqlite3.Row]) -> list[Fragment]:
+        return [self.fragment(row["fragment_id"]) for row in rows]
+
+    def fragment(self, id_: int) -> Fragment:
+        """One fragment by its number."""
+        if id_ not in self._fragments:
+            found = self.rows(_FRAGMENT, id_)
+            if not found:
+                self.refuse(f"fragment {id_}", "is missing")
+            row = found[0]
+            key = row["alias"] or row["source"] or self.text(row, "hash")[:12]
+            self._fragments[id_] = Fragment(str(key), self.text(row, "content"))
+        return self._fragments[id_]
+
+    def attachment(self, id_: str) -> Image | None:
+        """An image whose bytes are in the database."""
+        for row in self.rows("select type, content from attachments where id = ?", id_):
+            if isinstance(row["content"], bytes) and str(row["type"]).startswith("image/"):
+                return Image(row["type"], row["content"])
+        return None
+
+    def text(self, row: sqlite3.Row, column: str) -> str:
+        """A column's text; none is empty."""
+        value = row[column]
+        if value is not None and not isinstance(value, str):
+            self.refuse(f"column {column}", f"expected text, got {type(value).__name__}")
+        return value or ""
+
+    def json(self, row: sqlite3.Row, column: str, where: str) -> dict[str, Any]:
+        """A column's JSON object; none is empty."""
+        try:
+            return msgspec.json.decode(self.text(row, column) or "{}", type=dict[str, Any])
+        except (msgspec.DecodeError, RecursionError) as error:
+            self.refuse(where, f"is not valid JSON: {error}")
+
+    def time(self, row: sqlite3.Row, where: str) -> int:
+        """When a record was made, in nanoseconds since the epoch."""
+        try:
+            return parse_timestamp(self.text(row, "datetime_utc"))
+        except ValueError as error:
+            self.refuse(where, error)
+
+    def refuse(self, where: str, why: object) -> NoReturn:
+        """Raise a ``TranscriptError`` that names the file, the place in it, and the reason."""
+        raise TranscriptError(f"{self.file}, {where}: {printable(str(why))}") from None
+
+
+def chain(database: LlmDatabase, tip: str) -> Iterator[sqlite3.Row]:
+    """The messages that end in ``tip``, the first one first."""
+    found = database.rows(
+        "with recursive chain as (select * from messages where hash = ? union "
+        "select m.* from messages m join chain c on m.hash = c.parent_hash) select * from chain",
+        tip,
+    )
+    by_hash = {row["hash"]: row for row in found}
+    messages: list[sqlite3.Row] = []
+    at: str | None = tip
+    while at is not None:
+        row = by_hash.pop(at, None)
+        if row is None:
+            database.refuse(f"message {at}", "is missing, or precedes itself")
+        messages.append(row)
+        at = row["parent_hash"]
+    yield from reversed(messages)

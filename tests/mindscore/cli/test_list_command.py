@@ -1,0 +1,94 @@
+"""``mindscore list``: the conversations of a file."""
+
+import json
+
+import pytest
+
+SYSTEM = "You help.\n- The user drinks green tea."
+
+
+@pytest.fixture
+def several(tmp_path):
+    """Two conversations in OpenAI's format; one memory is named in the first."""
+    asked = [{"role": "user", "content": "What do I drink?"}]
+    answered = [*asked, {"role": "assistant", "content": "Green tea."}]
+    first = {
+        "id": "drinks",
+        "messages": [{"role": "system", "content": SYSTEM}, *answered],
+        "memories": {"tea": "The user drinks green tea."},
+    }
+    file = tmp_path / "several.jsonl"
+    file.write_text(f"{json.dumps(first)}\n{json.dumps({'messages': asked})}\n", encoding="utf-8")
+    return file
+
+
+def test_a_program_reads_what_is_in_the_file(cli, several):
+    ran = cli("list", several, "--json")
+    assert (ran.status, ran.err) == (0, "")
+    (first, second) = ran.document.pop("conversations")
+    assert ran.document["command"] == "list"
+    assert (ran.document["file"], ran.document["format"]) == (str(several), "openai")
+    assert first == {
+        "number": 1,
+        "name": "drinks",
+        "title": "What do I drink?",
+        "messages": 3,
+        "responses": 1,
+        "memories": ["tea"],
+    }
+    assert (second["number"], second["name"], second["memories"]) == (2, "2", [])
+    assert "no system prompt" in second["remarks"][0]
+
+
+def test_a_person_reads_a_table(cli, several):
+    ran = cli("list", several)
+    assert (ran.status, ran.err) == (0, "")
+    head, first, second, format_ = ran.out.splitlines()
+    assert head.split() == ["name", "title", "messages", "responses", "memories"]
+    assert first.split() == ["1", "drinks", "What", "do", "I", "drink?", "3", "1", "1"]
+    assert second.split() == ["2", "2", "What", "do", "I", "drink?", "1", "0", "0"]
+    assert format_ == "format: openai"
+
+
+def test_a_native_transcript_is_one_conversation(cli, talk):
+    (conversation,) = cli("list", talk, "--json").document["conversations"]
+    assert conversation == {
+        "number": 1,
+        "name": "talk",
+        "title": "What do I drink?",
+        "messages": 7,
+        "responses": 2,
+        "memories": ["tea", "dog"],
+    }
+
+
+def test_names_and_titles_do_nothing_to_a_terminal(cli, several):
+    record = {"id": "\x1b[2J\u202e", "messages": [{"role": "user", "content": "\x1b[31mred\n\n"}]}
+    several.write_text(json.dumps(record))
+    for options in ((), ("--json",)):
+        ran = cli("list", several, *options)
+        assert ran.status == 0
+        assert "\x1b" not in ran.out
+        assert "\u202e" not in ran.out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("nowhere.jsonl",), "nowhere.jsonl: cannot be read"),
+        ((".",), "directory"),
+        ((), "TRANSCRIPT"),
+        (("TALK", "--format", "word"), "--format word: there is no such format; there are native"),
+        (("TALK", "--format", "sharegpt"), "line 1: 'conversations'"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_status_2(cli, talk, options, said):
+    ran = cli("list", *(talk if it == "TALK" else it for it in options))
+    assert (ran.status, ran.out) == (2, "")
+    assert said in ran.error
+
+
+def test_the_command_can_be_asked_for_help(cli):
+    ran = cli("list", "--help")
+    assert (ran.status, ran.err) == (0, "")
+    assert "--format" in ran.out

@@ -1,0 +1,127 @@
+"""Which format a file is in, and which of its conversations is meant."""
+
+import json
+import sqlite3
+
+import pytest
+
+from mindscore.errors import TranscriptError, UsageError
+from mindscore.readers.conversations import Conversations, read_memories
+from mindscore.readers.formats import READERS
+from mindscore.readers.source import Source
+from mindscore.transcripts import read_transcript
+
+from .written import FIXTURES, WRITERS, openai
+
+SAID = [("user", "hello"), ("assistant", "hi")]
+NATIVE = b'{"role":"user","content":"hello"}\n{"role":"assistant","content":"hi"}\n'
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_format_is_detected_by_its_own_reader_alone(name, tmp_path):
+    format_, write, _ = WRITERS[name]
+    file = tmp_path / "talk"
+    file.write_bytes(write(SAID))
+    assert [it.name for it in READERS if it.detects(Source(file))] == [format_]
+
+
+@pytest.mark.parametrize("file", sorted(FIXTURES.glob("*.json*")), ids=lambda it: it.name)
+def test_no_fixture_is_of_two_formats(file):
+    assert len([it.name for it in READERS if it.detects(Source(file))]) == 1
+
+
+def test_lines_of_messages_are_native(read, tmp_path):
+    conversations = read(NATIVE)
+    assert conversations.format == "native"
+    assert conversations.transcript(conversations.found[0]) == read_transcript(tmp_path / "talk")
+
+
+def test_a_byte_order_mark_and_empty_lines_hide_nothing(read):
+    assert read(b"\xef\xbb\xbf\n\n" + openai(SAID)).format == "openai"
+    assert read(b"\xef\xbb\xbf\n" + NATIVE).format == "native"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"x", b"{", b"3", b"[]", b"[[]]", b"{}", b"\xff", b"null"]
+)
+def test_a_file_that_nobody_knows_is_refused_as_native(read, content, tmp_path):
+    with pytest.raises(TranscriptError) as caught:
+        read(content)
+    with pytest.raises(TranscriptError) as native:
+        read_transcript(tmp_path / "talk")
+    assert str(caught.value) == str(native.value)
+
+
+def test_the_format_that_is_asked_for_has_the_word(read, refused):
+    assert refused(NATIVE, "openai").startswith("line 1: 'messages'")
+    assert refused(openai(SAID), "native").startswith("line 1: ")
+    with pytest.raises(UsageError, match="there is no such format; there are native"):
+        read(NATIVE, "word")
+
+
+def test_a_database_that_nobody_knows_is_refused(tmp_path):
+    with sqlite3.connect(tmp_path / "talk") as database:
+        database.execute("create table t (a)")
+    database.close()
+    with pytest.raises(TranscriptError, match="is a SQLite database of no known format"):
+        Conversations(tmp_path / "talk")
+
+
+def test_one_of_several_has_to_be_chosen(read):
+    conversations = read(openai(SAID) * 2)
+    with pytest.raises(UsageError, match="holds 2 conversations: choose one with --select; see "):
+        conversations.chosen(None)
+    assert conversations.chosen("2") is conversations.found[1]
+    for wrong in ("0", "3", "-1", "x", "", "9" * 5000):
+        with pytest.raises(UsageError, match="holds no such conversation; see mindscore list"):
+            conversations.chosen(wrong)
+
+
+def test_a_name_goes_before_a_number(read):
+    named = [json.dumps({"id": name, "messages": [{"role": "user", "content": name}]})
+             for name in ("2", "b", "b")]  # fmt: skip
+    conversations = read("\n".join(named).encode())
+    assert conversations.chosen("2") is conversations.found[0]
+    assert conversations.chosen("3") is conversations.found[2]
+    with pytest.raises(UsageError, match="holds 2 such conversations"):
+        conversations.chosen("b")
+
+
+def test_known_memories_are_found_and_those_that_are_nowhere_are_named(read):
+    conversations = read("openai_array.json")
+    known = {"tea": "The user drinks green tea.", "cat": "The user has a cat."}
+    transcript = conversations.transcript(conversations.chosen(None), known)
+    assert transcript.keys() == ["tea"]
+    assert transcript.remarks == ("memories that stand nowhere in the conversation: cat",)
+
+
+def test_a_long_list_of_memories_that_are_nowhere_is_cut(read):
+    conversations = read("openai_array.json")
+    known = {f"k{at}": f"nowhere {at}" for at in range(50)}
+    (remark,) = conversations.transcript(conversations.chosen(None), known).remarks
+    assert remark.endswith("k18, k19 and 30 more")
+
+
+def test_native_files_take_no_memories(read):
+    conversations = read(NATIVE)
+    with pytest.raises(UsageError, match="is in the native format, which marks its own"):
+        conversations.transcript(conversations.found[0], {})
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("{", "the file: is not valid JSON"),
+        ("[]", "expected an object {key: text}, got an array"),
+        ('{"a": 1}', "memory 'a': expected text, got a number"),
+        ('{"a": " "}', "memory 'a': its text is empty"),
+        ('{"": "a"}', "a memory: a key is empty"),
+    ],
+)
+def test_memories_that_are_none_are_refused(tmp_path, content, reason):
+    file = tmp_path / "memories.json"
+    file.write_text(content)
+    with pytest.raises(TranscriptError) as caught:
+        read_memories(file)
+    assert str(caught.value).startswith(f"{file}")
+    assert reason in str(caught.value)

@@ -1,0 +1,101 @@
+"""Memories that somebody names, found as they stand."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mindscore.recognisers import MemoryFinder
+
+LINES = st.lists(st.sampled_from(["a b", "c", "d e f", "plain", "", "g"]), min_size=1, max_size=8)
+BULLET = st.sampled_from(["", "- ", "* ", "• "])
+KNOWN = {"ab": "a b", "c": "c", "def": "d e f", "g": "g"}
+KEYS = {text: key for key, text in KNOWN.items()}
+
+
+def find(text, **known):
+    return MemoryFinder(known).find("user", text)
+
+
+def without(text, found, *skipped):
+    """The message as its blocks render it without some memories."""
+    for block in reversed(found.blocks):
+        text = text[: block.start] + block.render(frozenset(skipped)) + text[block.end :]
+    return text
+
+
+@given(lines=LINES, bullet=BULLET, skipped=st.sets(st.sampled_from([*KNOWN])))
+def test_the_lines_of_any_memories_go_and_nothing_else_does(lines, bullet, skipped):
+    def text(lines):
+        return "\n".join(f"{bullet}{it}" if it in KEYS else it for it in lines)
+
+    given_ = "Memories:\n" + text(lines)
+    found = MemoryFinder(KNOWN).find("system", given_)
+    left = [it for it in lines if KEYS.get(it) not in skipped]
+    assert without(given_, found) == given_
+    assert without(given_, found, *skipped) == "\n".join(["Memories:", *([text(left)] if left else [])])
+
+
+@given(
+    known=st.dictionaries(st.sampled_from("kmn"), st.text("ab \n-", max_size=6)),
+    text=st.text("ab \n-", max_size=40),
+)
+def test_what_is_left_is_the_message_whatever_is_named(known, text):
+    found = MemoryFinder(known).find("system", text)
+    assert without(text, found) == text
+    for block in found.blocks:
+        for entry in block.entries:
+            assert entry.text == known[entry.key].strip()
+            assert entry.text in text[block.start : block.end]
+    assert len(without(text, found, *known)) <= len(text)
+
+
+def test_a_memory_within_a_line_goes_alone():
+    found = find("I know: likes tea. Be kind.", t="likes tea.")
+    assert without("I know: likes tea. Be kind.", found, "t") == "I know:  Be kind."
+
+
+def test_a_memory_of_several_lines_goes_with_its_bullet():
+    text = "Known:\n- likes tea\n  and cake\n- likes rain\nBye."
+    found = find(text, t="likes tea\n  and cake", r="likes rain")
+    assert without(text, found, "t") == "Known:\n- likes rain\nBye."
+    assert without(text, found, "t", "r") == "Known:\nBye."
+
+
+def test_the_white_space_around_a_memory_is_not_part_of_it():
+    assert without("- likes tea\nBye.", find("- likes tea\nBye.", t=" likes tea\n"), "t") == "Bye."
+
+
+def test_a_memory_that_is_printed_twice_goes_twice():
+    text = "- tea\nand tea\n- tea"
+    assert without(text, find(text, t="tea"), "t") == "and "
+
+
+def test_of_texts_that_overlap_the_longer_one_counts():
+    text = "likes green tea"
+    found = find(text, long="likes green", short="green tea")
+    assert [entry.key for block in found.blocks for entry in block.entries] == ["long"]
+    assert "'short' stands only where another memory does" in found.remarks[0]
+
+
+def test_a_text_within_another_is_found_where_it_stands_alone():
+    text = "- likes green tea\n- tea"
+    found = find(text, long="likes green tea", short="tea")
+    assert without(text, found, "short") == "- likes green tea"
+    assert without(text, found, "long") == "- tea"
+    assert found.remarks == ()
+
+
+def test_of_two_that_say_the_same_one_is_found_and_the_other_is_said():
+    found = find("- tea", a="tea", b="tea")
+    assert [entry.key for block in found.blocks for entry in block.entries] == ["a"]
+    assert "'b'" in found.remarks[0]
+
+
+@pytest.mark.parametrize("nothing", ["", " ", "\n"])
+def test_an_empty_memory_is_nowhere(nothing):
+    found = find("a b", k=nothing)
+    assert (found.blocks, found.remarks) == ((), ())
+
+
+def test_a_response_holds_no_memories():
+    assert MemoryFinder({"t": "tea"}).find("assistant", "tea").blocks == ()
