@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -99,7 +98,8 @@ def _image(given: Any) -> Image:
         raise TranscriptError("'image_url': expected a data: address; others cannot be scored")
     try:
         return Image(head.removeprefix("data:"), base64.b64decode(data, validate=True))
-    except binascii.Error:
+    # Not only binascii.Error: of characters that are not ASCII.
+    except ValueError:
         raise TranscriptError("'image_url': is not base64") from None
 
 
@@ -109,7 +109,10 @@ def _tool_call(call: Any) -> ToolCall:
         raise TranscriptError("'tool_calls': expected objects with a function")
     arguments = function.get("arguments", function.get("args", "{}"))
     if not isinstance(arguments, str):
-        arguments = json.dumps(arguments, ensure_ascii=False)
+        try:
+            arguments = json.dumps(arguments, ensure_ascii=False)
+        except (RecursionError, TypeError, ValueError):
+            raise TranscriptError("'tool_calls': the arguments are no JSON") from None
     return ToolCall(_text(function.get("name"), "tool_calls.function.name"), arguments)
 
 
@@ -125,6 +128,7 @@ def with_ids(messages: Iterable[ChatMessage]) -> list[tuple[str, ChatMessage]]:
     Its own, where it is not taken; else a hash of what it says and of how many before it said the
     same: what comes before may change, as a system prompt with the date in it does.
     """
+    taken: set[str] = set()
     seen: dict[str, int] = {}
     named: list[tuple[str, ChatMessage]] = []
     for message in messages:
@@ -133,6 +137,10 @@ def with_ids(messages: Iterable[ChatMessage]) -> list[tuple[str, ChatMessage]]:
             + [[it.name, it.arguments] for it in message.tool_calls]
         )
         name = message.id or hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
-        seen[name] = seen.get(name, 0) + 1
-        named.append((name if seen[name] == 1 else f"{name}-{seen[name]}", message))
+        free = name
+        while free in taken:
+            seen[name] = seen.get(name, 1) + 1
+            free = f"{name}-{seen[name]}"
+        taken.add(free)
+        named.append((free, message))
     return named

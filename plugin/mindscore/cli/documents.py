@@ -25,7 +25,7 @@ def document(result: Result) -> dict[str, Any]:
     head = {
         "command": result.command,
         "model": result.model,
-        **with_remarks(result.transcript.remarks),
+        **with_remarks(result.remarks),
     }
     if result.command == MindCommand.SCORE_FINETUNE:
         found: dict[str, Any] = {"candidates": [_fields(it) for it in result.candidates]}

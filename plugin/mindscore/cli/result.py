@@ -21,6 +21,7 @@ class Result:
     """A command's findings: for a program as JSON, for a person as tables.
 
     ``error`` says what failed, ``None`` for nothing. ``keys`` are the memories asked for.
+    ``remarks``: what the transcript's source does not record, or what was not understood.
     """
 
     command: str
@@ -32,6 +33,7 @@ class Result:
     memory_stats: MemoryStats | None
     finetune_stats: FinetuneStats | None
     error: str | None
+    remarks: tuple[str, ...] = ()
 
     @property
     def stats(self) -> MemoryStats | FinetuneStats | None:
@@ -68,4 +70,5 @@ def gather_result(
         memory_stats=memory,
         finetune_stats=ran,
         error=(stats.error if stats else None) or error,
+        remarks=mind.transcript.remarks,
     )

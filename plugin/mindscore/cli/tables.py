@@ -29,7 +29,7 @@ LISTED = 300
 
 def show_result(console: Console, result: Result) -> None:
     """Print what is to be known of the transcript, what was found, and what it cost."""
-    for line in remark_lines(result.transcript.remarks):
+    for line in remark_lines(result.remarks):
         console.print(line)
     if result.command == MindCommand.SCORE_FINETUNE:
         parts = _finetune(result)

@@ -89,7 +89,7 @@ def mind() -> Attached | None:
 
 def register() -> None:
     """Register the profile; called by deepagents when the first agent is built."""
-    global _shared  # noqa: PLW0603
+    global _shared
     from mindscore.config import parse_table
     from mindscore.config_file import load_configuration
 

@@ -19,6 +19,7 @@ from mindscore.hosts.queue import TurnQueue, WaitingTurn
 from mindscore.recognisers import MemoryFinder
 
 TOOLS = "the tools are not in the scored context"
+NO_SYSTEM = "a request had no system message: its scores are of a reconstructed context"
 
 
 @dataclass(slots=True)
@@ -97,6 +98,8 @@ class HermesScoring:
                 self._queue.put_off(turn)
                 return
             done.remarks |= dict.fromkeys((TOOLS, *attached.remarks))
+            if not any(message.role == "system" for message in self._messages):
+                done.remarks[NO_SYSTEM] = None
         done.sessions, done.turns = done.sessions + 1, done.turns + turn.turns
         self._queue.remove(turn)
 

@@ -34,11 +34,9 @@ def status_text(
     where = f" at {server.base_url}" if server.base_url else ""
     idle_s = settings.options.idle_s
     when = f"when idle for {idle_s:g} s" if idle_s else "never by itself"
-    lines += [
-        f"Scorer: {server.scorer} ({server.model}){where}; {when}.",
-        f"Configuration: {settings.file or 'the defaults'}; "
-        f"namespace {settings.settings.store.namespace}.",
-    ]
+    lines.append(f"Scorer: {server.scorer} ({server.model}){where}; {when}.")
+    configuration, namespace = settings.file or "the defaults", settings.settings.store.namespace
+    lines.append(f"Configuration: {configuration}; namespace {namespace}.")
     if about.get("model"):
         lines.append(
             f"Hermes itself talks to {about['model']} at {about.get('base_url') or '?'} "

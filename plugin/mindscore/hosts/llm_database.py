@@ -126,8 +126,9 @@ class LlmDatabase:
 def chain(database: LlmDatabase, tip: str) -> Iterator[sqlite3.Row]:
     """The messages that end in ``tip``, the first one first."""
     found = database.rows(
-        "with recursive chain as (select * from messages where hash = ? union "
-        "select m.* from messages m join chain c on m.hash = c.parent_hash) select * from chain",
+        "with recursive chain as (select hash, parent_hash, role from messages where hash = ? "
+        "union select m.hash, m.parent_hash, m.role from messages m "
+        "join chain c on m.hash = c.parent_hash) select * from chain",
         tip,
     )
     by_hash = {row["hash"]: row for row in found}

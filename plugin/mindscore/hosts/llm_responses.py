@@ -25,7 +25,9 @@ class Responses:
             self.title = database.text(row, "name")
         system = ""
         for row in database.rows(
-            "select * from responses where conversation_id = ? order by id", name
+            "select id, prompt, system, response, datetime_utc from responses "
+            "where conversation_id = ? order by id",
+            name,
         ):
             system = self._turn(row, system)
 
@@ -40,11 +42,13 @@ class Responses:
         if asked := prompt_text(given, database.text(row, "prompt")):
             self._add(ChatMessage("user", asked), given)
         if "tool_results" in database.tables:
-            found = database.rows("select * from tool_results where response_id = ?", id_)
+            found = database.rows("select output from tool_results where response_id = ?", id_)
             self.messages += [ChatMessage("tool", database.text(it, "output")) for it in found]
         calls = []
         if "tool_calls" in database.tables:
-            found = database.rows("select * from tool_calls where response_id = ?", id_)
+            found = database.rows(
+                "select name, arguments from tool_calls where response_id = ?", id_
+            )
             calls = [ToolCall(database.text(it, "name"), it["arguments"] or "{}") for it in found]
             if calls:
                 self.remarks = ("the tools' definitions are not part of the prompt",)

@@ -102,8 +102,8 @@ def show_logged(conversations: Sequence[Conversation]) -> None:
     table = Table(box=None)
     for title in ("conversation", "last response"):
         table.add_column(title, no_wrap=True)
-    table.add_column("fragments", justify="right")
-    table.add_column("responses", justify="right")
+    for title in ("fragments", "responses"):
+        table.add_column(title, justify="right", min_width=len(title))
     table.add_column("title", no_wrap=True)
     for it in conversations:
         responses = [message for message in it.messages if message.role == "assistant"]

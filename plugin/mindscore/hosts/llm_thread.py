@@ -15,6 +15,11 @@ from mindscore.chat.tool_call import ToolCall
 from mindscore.hosts.llm_database import NEW, LlmDatabase, chain
 from mindscore.hosts.llm_fragments import KINDS, marked
 
+TURNS = (
+    "select id, thread_id, parent_message_hash, tip_message_hash, schema_id, datetime_utc "
+    "from turns"
+)
+
 
 class Thread:
     """The thread of one name; without messages where there is none."""
@@ -25,8 +30,10 @@ class Thread:
         self._turns: list[sqlite3.Row] = []
         self._remarks: dict[str, None] = {}
         if database.tables >= NEW:
-            self._threads = database.rows("select * from threads where id = ?", name)
-            self._turns = database.rows("select * from turns where thread_id = ? order by id", name)
+            self._threads = database.rows(
+                "select name, tip_message_hash from threads where id = ?", name
+            )
+            self._turns = database.rows(f"{TURNS} where thread_id = ? order by id", name)
         self._senders: dict[str, list[sqlite3.Row]] = {}
         for turn in self._turns:
             self._senders.setdefault(turn["parent_message_hash"], []).append(turn)
@@ -61,6 +68,8 @@ class Thread:
             for message in self._said(row):
                 if message.role in KINDS:
                     message = self._marked(message, row["hash"], following, known)
+                elif when is None and (alike := known.get((message.role, message.text))):
+                    when = alike.timestamp_ns
                 found.append(replace(message, timestamp_ns=when))
         self._tools()
         return found
@@ -78,7 +87,7 @@ class Thread:
         own = [turn for it in sent if it for turn in self._senders.get(it, ())]
         # Of a fork, the thread that it left.
         for turn in own or self._database.rows(
-            "select * from turns where parent_message_hash in (?, ?) order by id",
+            f"{TURNS} where parent_message_hash in (?, ?) order by id",
             sent[0],
             sent[-1],
         ):
@@ -106,7 +115,8 @@ class Thread:
         images: list[Image] = []
         results: list[str] = []
         parts = self._database.rows(
-            "select * from parts where message_hash = ? order by position", hash_
+            "select id, type, text, payload from parts where message_hash = ? order by position",
+            hash_,
         )
         for part in parts:
             payload = self._database.json(part, "payload", f"part {part['id']}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -94,6 +95,8 @@ class PrivateDatabase:
                 connection.close()
                 raise
             self._connection = connection
+            # What nobody closes is closed when nobody has it, and not at the agent's end.
+            weakref.finalize(self, connection.close).atexit = False
         return self._connection
 
     def _fault(self, error: sqlite3.Error | OSError) -> StoreError:

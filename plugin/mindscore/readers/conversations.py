@@ -87,13 +87,11 @@ class Conversations:
             raise UsageError(
                 f"--memories: {self.file} is in the native format, which marks its own"
             )
-        finder, before = None, None
+        finder = MemoryFinder()
         for conversation in conversations:
-            known = {**conversation.memories, **(memories or {})}
-            if finder is None or known != before:
-                finder, before = MemoryFinder(known), known
+            finder.known = {**conversation.memories, **(memories or {})}
             transcript = conversation.transcript(self.file, finder)
-            yield _with_remark(transcript, known)
+            yield _with_remark(transcript, finder.known)
 
 
 def _with_remark(transcript: Transcript, known: Mapping[str, str]) -> Transcript:

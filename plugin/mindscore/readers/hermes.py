@@ -19,10 +19,6 @@ TOOLS_UNRECORDED = (
     "Hermes does not record the definitions of the tools that it sent: the scores are of a "
     "reconstructed context"
 )
-NO_LOG = (
-    "the folder of the database cannot be written, so what its write-ahead log holds was not read"
-)
-
 _STRUCTURED = "\x00json:"
 """What Hermes puts before content that is not text."""
 
@@ -37,7 +33,7 @@ class HermesReader:
         if not source.is_sqlite:
             first = sample(source)
             return isinstance(first, dict) and {"system_prompt", "messages"} <= first.keys()
-        with _opened(source) as (connection, _):
+        with _opened(source) as connection:
             return "system_prompt" in _columns(connection, "sessions") and {
                 "session_id",
                 "role",
@@ -58,12 +54,12 @@ class HermesReader:
             if not isinstance(messages, list):
                 source.refuse(where, "'messages': expected a list")
             rows = [(f"{where}, message {at}", it) for at, it in enumerate(messages, start=1)]
-            sessions.append(_conversation(source, where, session, rows, ()))
+            sessions.append(_conversation(source, where, session, rows))
         return list(filter(_is_spoken, sessions))
 
 
 def _database(source: Source) -> list[Conversation]:
-    with _opened(source) as (connection, remarks):
+    with _opened(source) as connection:
         held: dict[Any, list[tuple[str, Any]]] = {}
         for row in connection.execute("SELECT * FROM messages ORDER BY id"):
             held.setdefault(row["session_id"], []).append((f"message {row['id']}", dict(row)))
@@ -71,7 +67,7 @@ def _database(source: Source) -> list[Conversation]:
             dict(row) for row in connection.execute("SELECT * FROM sessions ORDER BY rowid")
         ]
     read = [
-        _conversation(source, f"session {it['id']}", it, held[it["id"]], remarks)
+        _conversation(source, f"session {it['id']}", it, held[it["id"]])
         for it in sessions
         if it["id"] in held
     ]
@@ -83,7 +79,6 @@ def _conversation(
     where: str,
     session: Mapping[str, Any],
     rows: list[tuple[str, Any]],
-    remarks: tuple[str, ...],
 ) -> Conversation:
     reading = Reading(source)
     system, title = session.get("system_prompt"), session.get("title")
@@ -99,7 +94,7 @@ def _conversation(
         except (ValueError, OverflowError, OSError) as error:
             source.refuse(place, error)
         reading.add(place, fields, timestamp=timestamp)
-    told = (TOOLS_UNRECORDED, *remarks) if system else (NO_SYSTEM, TOOLS_UNRECORDED, *remarks)
+    told = (TOOLS_UNRECORDED,) if system else (NO_SYSTEM, TOOLS_UNRECORDED)
     return reading.told(
         str(session.get("id", "")), told, title=title if isinstance(title, str) else ""
     )
@@ -129,33 +124,33 @@ def _timestamp(seconds: Any) -> str | None:
 
 
 @contextmanager
-def _opened(source: Source) -> Iterator[tuple[sqlite3.Connection, tuple[str, ...]]]:
-    """The database, for reading alone, and what has to be said about that.
+def _opened(source: Source) -> Iterator[sqlite3.Connection]:
+    """The database, for reading alone.
 
     Raises:
         TranscriptError: it cannot be read.
     """
     try:
-        connection, remarks = _connected(source.file)
-        with closing(connection):
+        with closing(_connected(source.file)) as connection:
             connection.row_factory = sqlite3.Row
-            yield connection, remarks
+            yield connection
     except sqlite3.Error as error:
         source.refuse("the database", f"cannot be read: {error}")
 
 
-def _connected(file: Path) -> tuple[sqlite3.Connection, tuple[str, ...]]:
+def _connected(file: Path) -> sqlite3.Connection:
     address = f"file:{quote(str(file.absolute()))}?mode=ro"
     connection = sqlite3.connect(address, uri=True)
     try:
         connection.execute("SELECT 1 FROM sqlite_master")
     except sqlite3.OperationalError:
-        # Beside a log, readers keep a file of their own, which needs a folder that can be written.
         connection.close()
-        log = file.with_name(f"{file.name}-wal")
-        remarks = (NO_LOG,) if log.exists() and log.stat().st_size else ()
-        return sqlite3.connect(f"{address}&immutable=1", uri=True), remarks
-    return connection, ()
+        # SQLite makes files beside one that is written with a log: not in a read-only folder,
+        # where nobody else writes either.
+        if file.with_name(f"{file.name}-wal").exists():
+            raise
+        return sqlite3.connect(f"{address}&immutable=1", uri=True)
+    return connection
 
 
 def _columns(connection: sqlite3.Connection, table: str) -> set[str]:

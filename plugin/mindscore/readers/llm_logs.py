@@ -58,7 +58,7 @@ def _one(database: LlmDatabase, name: str) -> Conversation | None:
     old, new = Responses(database, name), Thread(database, name)
     messages = tuple(new.messages(old.messages) or old.messages)
     remarks = (*new.remarks, *old.remarks)
-    title = new.title or old.title
+    title = old.title or new.title
     return Conversation(name, messages, title, remarks=remarks) if messages else None
 
 
@@ -76,10 +76,10 @@ def _names(database: LlmDatabase, fragments_only: bool) -> Iterator[str]:
         given = [it for it in ("prompt_fragments", "system_fragments") if it in database.tables]
         responses = " union all ".join(f"select response_id from {it}" for it in given)  # noqa: S608
         queries.append(
-            "select conversation_id from responses where id in "  # noqa: S608
+            "select distinct conversation_id from responses where id in "  # noqa: S608
             f"({responses or 'select null'})"
             if fragments_only
-            else "select conversation_id from responses where conversation_id is not null"
+            else "select distinct conversation_id from responses where conversation_id is not null"
         )
     for row in database.rows(f"{' union '.join(queries)} order by 1 desc") if queries else ():
         if isinstance(row[0], str):

@@ -43,5 +43,5 @@ class NativeReader:
         Raises:
             TranscriptError: names the file, the line and the reason.
         """
-        told = read_transcript(source.file)
+        told = read_transcript(source.file, source.content)
         return [NativeConversation(name=source.file.stem, messages=(), told=told)]

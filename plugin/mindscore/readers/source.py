@@ -40,7 +40,16 @@ class Source:
     @property
     def is_sqlite(self) -> bool:
         """Whether it is a SQLite database."""
-        return self.content.startswith(SQLITE)
+        if not self.file.is_file():
+            return False
+        try:
+            # Not all of it, which may be large.
+            with self.file.open("rb") as file:
+                return file.read(len(SQLITE)) == SQLITE
+        except OSError as error:
+            raise TranscriptError(
+                f"{self.file}: cannot be read: {error.strerror or error}"
+            ) from None
 
     def records(self) -> Iterator[tuple[int, Any]]:
         """The JSON value of each line that is not empty, with the line's number from 1.

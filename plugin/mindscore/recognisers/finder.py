@@ -36,7 +36,7 @@ class MemoryFinder:
     """
 
     def __init__(self, known: Mapping[str, str] | None = None) -> None:
-        self._known = dict(known or {})
+        self.known = dict(known or {})
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(Recogniser)
         # Pluggy asks who came last first.
@@ -94,11 +94,12 @@ class MemoryFinder:
     ) -> list[Any]:
         """What a recogniser found; what it raised, where it failed."""
         there = {entry.key for block in taken for entry in block.entries}
-        known = {key: memory for key, memory in self._known.items() if key not in there}
+        known = {key: memory for key, memory in self.known.items() if key not in there}
         arguments = {"role": role, "text": text, "known": known}
         try:
             given = [arguments[argument] for argument in implementation.argnames]
-            return list(implementation.function(*given) or ())
+            answer: Any = implementation.function(*given)
+            return list(answer or ())
         except KeyboardInterrupt:
             raise
         # A recogniser is anybody's code.

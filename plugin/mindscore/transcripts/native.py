@@ -80,8 +80,8 @@ class Transcript:
         return Context(tuple(nodes[:first]), tuple(nodes[first:last]), tuple(nodes[last:]))
 
 
-def read_transcript(file: Path) -> Transcript:
-    """Read a native transcript.
+def read_transcript(file: Path, content: bytes | None = None) -> Transcript:
+    """Read a native transcript; ``content`` is the file's, where it was read already.
 
     Raises:
         TranscriptError: names the file, the line and the reason.
@@ -90,7 +90,7 @@ def read_transcript(file: Path) -> Transcript:
     lines_by_id: dict[str, int] = {}
     digest = b""
     spoken = False
-    for number, raw in _lines(file):
+    for number, raw in _lines(_read(file) if content is None else content):
         try:
             line = _decode(raw)
             spoken = spoken or line.role in ("user", "assistant")
@@ -108,11 +108,14 @@ def read_transcript(file: Path) -> Transcript:
     return Transcript(file, system, identity, conversation)
 
 
-def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
+def _read(file: Path) -> bytes:
     try:
-        content = file.read_bytes()
+        return file.read_bytes()
     except OSError as error:
         raise TranscriptError(f"{file}: cannot be read: {error.strerror or error}") from None
+
+
+def _lines(content: bytes) -> Iterator[tuple[int, bytes]]:
     for number, raw in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
         if raw.strip():
             yield number, raw

@@ -43,7 +43,9 @@ def test_without_the_files_a_section_is_read_exactly_or_stays_plain(case):
     for block in found.blocks:
         [entry] = block.entries
         # The others are empty: deepagents does not print them.
-        assert without(text, found, [entry.key]) == BEFORE + expected[frozenset(case["files"])] + AFTER
+        assert (
+            without(text, found, [entry.key]) == BEFORE + expected[frozenset(case["files"])] + AFTER
+        )
         assert case["files"][entry.key]
     nothing = expected[frozenset()] == expected[frozenset(case["files"])]
     assert len(found.blocks) + len(found.remarks) == (0 if nothing else 1)

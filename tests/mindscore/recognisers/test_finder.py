@@ -11,6 +11,7 @@ from mindscore.chat.conversation import Conversation
 from mindscore.chat.message import ChatMessage
 from mindscore.recognisers import Block, Entry, MemoryFinder, hookimpl
 
+IMPORT = "from mindscore.recognisers import hookimpl\n"
 TEXT = "facts: [tea|rain] end"
 GOOD = """
     from mindscore.recognisers import Block, Entry, hookimpl
@@ -112,13 +113,12 @@ def test_what_was_found_already_is_not_looked_for_again(install):
         ("", ":R", "AttributeError"),
         ("x = 1", "", "it does not implement find_memories"),
         (
-            "from mindscore.recognisers import hookimpl\n"
-            "@hookimpl\ndef find_memories(text, tools): return []",
+            IMPORT + "@hookimpl\ndef find_memories(text, tools): return []",
             "",
             "tools",
         ),
         (
-            "from mindscore.recognisers import hookimpl\n@hookimpl\ndef find_memory(text): return []",
+            IMPORT + "@hookimpl\ndef find_memory(text): return []",
             "",
             "find_memory",
         ),

@@ -32,7 +32,9 @@ def test_the_lines_of_any_memories_go_and_nothing_else_does(lines, bullet, skipp
     found = MemoryFinder(KNOWN).find("system", given_)
     left = [it for it in lines if KEYS.get(it) not in skipped]
     assert without(given_, found) == given_
-    assert without(given_, found, *skipped) == "\n".join(["Memories:", *([text(left)] if left else [])])
+    assert without(given_, found, *skipped) == "\n".join(
+        ["Memories:", *([text(left)] if left else [])]
+    )
 
 
 @given(
