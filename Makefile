@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PLUGGIES := 1.5.0 1.6.0
 SOURCES := $(shell find hooks plugin -type f -not -path '*/__pycache__/*') pyproject.toml README.md
 
-.PHONY: demo test check faults bench compare clean
+.PHONY: demo test check faults hosts bench compare clean
 
 demo: $(VENV)/installed
 	$(BIN)/mindscore demo
@@ -37,6 +37,12 @@ bench: $(VENV)/installed
 	$(BIN)/python tests/bench/figures.py
 	$(BIN)/python tests/bench/remote.py
 	$(BIN)/python tests/bench/tokens.py --shape demo --shape 40x30+300 --repeats 1
+
+# Real hosts, each with its own pinned dependencies in an environment of its own.
+HOSTS := openai_client llm langchain deepagents hermes
+
+hosts:
+	for host in $(HOSTS); do $(PYTHON) tests/hosts/$$host.py || exit 1; done
 
 # Against other libraries, which need half a gigabyte of their own.
 compare: $(VENV)/compared

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from mindhooks._complaints import complain
+from mindhooks._daemon_pool import DaemonPool
 from mindhooks._errors import MindhooksError
 from mindhooks._loading import PluginInfo
 from mindhooks._mind import Mind
@@ -27,8 +28,9 @@ class ThreadedRegistry:
 
     For hosts without an event loop, and for those whose loop no plugin may hold up. Every method
     may be called from any thread. The mind, the plugins and listeners are called on the registry's
-    thread: what they share with the host must bear that. The thread starts at once and does not
-    keep the process alive. Used as a context manager, or closed by ``close()``.
+    thread: what they share with the host must bear that. The thread starts at once; neither it nor
+    what its plugins do in threads keeps the process alive. Used as a context manager, or closed by
+    ``close()``.
 
     Raises:
         MindhooksError: ``settings`` are wrong, as with ``Registry``.
@@ -174,6 +176,7 @@ class ThreadedRegistry:
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
+        self._loop.set_default_executor(DaemonPool())
         while not self._stopped:
             try:
                 self._loop.run_forever()

@@ -37,6 +37,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """The next reply."""
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if not self.path.endswith("/chat/completions"):
+            self.send_error(404)
+            return
         self.server.requests.append(asked)
         said = self.server.replies.pop(0) if self.server.replies else "Yes."
         head = {"id": "chatcmpl-1", "created": 1, "model": "echo"}

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import logging
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -222,3 +224,37 @@ def test_close_ends_though_a_task_and_a_plugin_do_not_heed_it(caplog):
         registry.close()
     assert time.monotonic() - started < 5
     assert any("left behind" in record.getMessage() for record in caplog.records)
+
+
+STUCK = """
+import threading, time
+from mindhooks import ThreadedRegistry, hookimpl, in_thread
+from mindhooks.testing import StubMind
+
+class Stuck:
+    @hookimpl
+    def on_trigger(self, command, registry):
+        return registry.task_handle("stuck").trigger_if_idle(lambda: in_thread(self.hang))
+
+    def hang(self):
+        begun.set()
+        time.sleep(600)
+
+begun = threading.Event()
+registry = ThreadedRegistry(StubMind(), {"plugins": {"listener_timeout_s": 0.1}})
+registry.register(Stuck(), name="stuck")
+registry.dispatch("go")
+begun.wait(10)
+if CLOSE:
+    registry.close()
+print("the host is done", flush=True)
+"""
+
+
+@pytest.mark.parametrize("close", [True, False])
+def test_a_thread_that_never_ends_does_not_keep_the_host_from_ending(close):
+    source = STUCK.replace("CLOSE", str(close))
+    ran = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert ran.stdout == "the host is done\n"

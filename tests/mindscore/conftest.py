@@ -26,6 +26,8 @@ from mindscore.scorers.toy import ToyScorer
 from mindscore.selftest import passed
 from mindscore.store import Store
 
+from .imitations import stop
+
 # -- a model server, a tokenizer ------------------------------------------------------------------
 
 
@@ -143,7 +145,7 @@ class ScoreServer:
         return f"http://127.0.0.1:{self._runner.addresses[0][1]}"
 
     async def _stop(self):
-        await self._runner.cleanup()
+        await stop(self._runner)
         # Answers that their client did not wait for.
         left = asyncio.all_tasks() - {asyncio.current_task()}
         for task in left:

@@ -54,6 +54,17 @@ class RefusedError(Exception):
         self.status, self.message = status, message
 
 
+async def stop(runner):
+    """End a server; whom it accepted in the last moment is not left unclosed."""
+    server = runner.server
+    await runner.cleanup()
+    for _ in range(5):
+        await asyncio.sleep(0)
+        for connection in server.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
+
+
 class Imitation:
     """What the servers share: the thread, the record, the values and the faults in them.
 
@@ -193,7 +204,7 @@ class Imitation:
         return self
 
     def __exit__(self, *_):
-        self._run(self._runner.cleanup())
+        self._run(stop(self._runner))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -11,7 +10,6 @@ from mindscore.attached import Attached, attach
 from mindscore.chat.message import ChatMessage, from_openai, with_ids
 from mindscore.divergence import within_noise
 from mindscore.errors import TranscriptError, reason
-from mindscore.hosts.daemon_pool import DaemonPool
 from mindscore.hosts.hermes_findings import HermesFindings
 from mindscore.hosts.hermes_settings import HermesSettings
 from mindscore.hosts.one_process import OneProcess
@@ -69,7 +67,6 @@ class HermesScoring:
                 lambda: self._messages, settings=settings.tables, every_turns=0, idle_s=0
             )
             try:
-                attached.registry.submit(_use_daemons()).result()
                 while turn is not None and done.error is None and goes_on():
                     self._score(attached, settings, turn, done)
                     turn = self._queue.next()
@@ -128,10 +125,6 @@ class HermesScoring:
         done.candidates += trained.candidates
         for key, row in drops.items():
             done.largest[key] = max(done.largest.get(key, 0.0), *row.values(), 0.0)
-
-
-async def _use_daemons() -> None:
-    asyncio.get_running_loop().set_default_executor(DaemonPool())
 
 
 def _messages(turn: WaitingTurn) -> list[ChatMessage]:

@@ -70,14 +70,14 @@ class LlmDatabase:
             self.refuse("its tables", error)
 
     def fragments(self, table: str, owner: str, name: str, kind: Kind) -> list[Fragment]:
-        """The fragments that a table with columns ``owner`` and ``order`` gives a record."""
-        query = f'select fragment_id from {table} where {owner} = ?{{}} order by "order"'  # noqa: S608
+        """The fragments of a kind that ``table`` gives the record ``name``, in their order."""
+        if table not in self.tables:
+            return []
+        where, values = f"{owner} = ?", [name]
         if table == "turn_fragments":
-            return self._named(self.rows(query.format(" and kind = ?"), name, kind))
-        return self._named(self.rows(query.format(""), name)) if table in self.tables else []
-
-    def _named(self, rows: list[sqlite3.Row]) -> list[Fragment]:
-        return [self.fragment(row["fragment_id"]) for row in rows]
+            where, values = f"{where} and kind = ?", [name, kind]
+        query = f'select fragment_id from {table} where {where} order by "order"'  # noqa: S608
+        return [self.fragment(row["fragment_id"]) for row in self.rows(query, *values)]
 
     def fragment(self, id_: int) -> Fragment:
         """One fragment by its number."""

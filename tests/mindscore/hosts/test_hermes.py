@@ -316,22 +316,6 @@ def test_one_process_scores_at_a_time(agent, capsys) -> None:
     assert "Scored 1 turn" in capsys.readouterr().out
 
 
-def test_a_thread_that_hangs_does_not_keep_the_process() -> None:
-    code = """
-import asyncio, threading
-from mindscore.hosts.daemon_pool import DaemonPool
-async def hang():
-    loop, begun = asyncio.get_running_loop(), threading.Event()
-    loop.set_default_executor(DaemonPool())
-    assert await asyncio.to_thread(lambda: 3) == 3
-    loop.run_in_executor(None, lambda: begun.set() or threading.Event().wait())
-    await asyncio.to_thread(begun.wait)
-loop = asyncio.new_event_loop()
-loop.run_until_complete(hang())
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE_S)
-
-
 def test_a_scorer_that_hangs_does_not_keep_the_process(tmp_path, score_server) -> None:
     from mindscore.testing import Reply
 

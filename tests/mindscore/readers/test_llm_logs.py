@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mindhooks import Image
 from mindscore.errors import TranscriptError
 from mindscore.readers.llm_logs import LlmLogsReader, logged, one_logged
 from mindscore.readers.source import Source
@@ -16,6 +17,7 @@ FIXTURES = Path(__file__).with_name("fixtures")
 KEY = "The deploy key is blue-42."
 NOTES, STYLE = "The deploy key is blue-42.\n", "  Be terse.\n"
 BOTH = ["0.36", "0.31"]
+NO_VIEWS = "DROP VIEW message_tree;"
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ def logs(tmp_path):
         with closing(sqlite3.connect(file)) as connection:
             connection.executescript((FIXTURES / f"llm-{version}.sql").read_text(encoding="utf-8"))
             for change in changes:
-                connection.execute(change)
+                connection.executescript(change)
             connection.commit()
         return file
 
@@ -145,6 +147,34 @@ def test_fragments_that_the_message_does_not_print_are_said(logs):
     assert any("does not print its fragments" in remark for remark in first.remarks)
 
 
+def test_of_attachments_images_in_the_database_are_kept_and_others_are_said(logs):
+    attachments = (
+        "INSERT INTO attachments (id, type, content) VALUES ('a1', 'image/png', x'0102');"
+        "INSERT INTO attachments (id, type, path) VALUES ('a2', 'image/png', '/no/such.png');"
+    )
+    parts = "".join(
+        "INSERT INTO parts (message_hash, position, type, payload) SELECT message_hash, "
+        f'{position}, \'attachment\', \'{{"attachment": {{"id": "{id_}"}}}}\' FROM parts '
+        "WHERE id = 2;"
+        for position, id_ in ((1, "a1"), (2, "a2"))
+    )
+    first, *_ = read(logs("0.36", attachments + parts))
+    assert first.messages[1].images == (Image("image/png", b"\x01\x02"),)
+    assert first.remarks == (
+        "attachments that are no images, or not in the database, are left out",
+    )
+
+
+def test_reasoning_is_left_out_and_said(logs):
+    thought = (
+        "INSERT INTO parts (message_hash, position, type, text) "
+        "SELECT message_hash, 1, 'reasoning', 'Hm.' FROM parts WHERE id = 3"
+    )
+    first, *_ = read(logs("0.36", thought))
+    assert first.messages[2].text == KEY
+    assert first.remarks == ("parts of type reasoning are left out",)
+
+
 def test_turns_beside_the_last_one_are_said(logs):
     change = (
         "UPDATE threads SET tip_message_hash = (SELECT parent_message_hash FROM turns "
@@ -196,7 +226,7 @@ def test_it_knows_its_files(logs, version, tmp_path):
         ("UPDATE parts SET text = x'ff' WHERE id = 1", "column text: expected text, got bytes"),
         ("DELETE FROM fragments WHERE id = 2", "fragment 2: is missing"),
         ("UPDATE turns SET datetime_utc = 'noon'", "'noon' is not an ISO 8601 timestamp"),
-        ("ALTER TABLE turns DROP COLUMN datetime_utc", "its tables: no such column: datetime_utc"),
+        (f"{NO_VIEWS} ALTER TABLE turns DROP COLUMN schema_id", "no such column: schema_id"),
     ],
 )
 def test_damage_is_an_error_of_one_line_with_the_records_place(logs, change, says):

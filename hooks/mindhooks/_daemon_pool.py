@@ -33,5 +33,5 @@ class DaemonPool(ThreadPoolExecutor):
             else:
                 future.set_result(result)
 
-        threading.Thread(target=call, name="mindscore", daemon=True).start()
+        threading.Thread(target=call, name="mindhooks call", daemon=True).start()
         return future
