@@ -13,6 +13,7 @@ from typing import Any
 from msgspec import Raw, Struct
 
 from mindhooks import Generated, RangeScore, ScorerError, WirePrompt, in_thread
+from mindscore.pace import Pace
 from mindscore.scorers.answers import Quote
 from mindscore.scorers.batches import Answer
 from mindscore.scorers.completions import Choice, Usage, complete, in_order
@@ -32,6 +33,10 @@ log = logging.getLogger("mindscore")
 COMPLETIONS = "/v1/completions"
 FIRST_WITH_ROWS = (0, 32)
 """The version from which on ``/inference/v1/generate`` scores rows of a choice."""
+
+
+AT_ONCE = 2**14
+"""Tokens whose values are taken in one go; then the event loop has its turn."""
 
 
 class _Version(Struct):
@@ -136,7 +141,8 @@ class VLLMScorer(RemoteScorer):
             field = f"choices[{number}].prompt_logprobs"
             rows = await self._decoded(where, field, choice.prompt_logprobs, Rows, _BETWEEN_ROWS)
             await self._client.pace.step()
-            answers.append(Answer(_scores(f"{where}: {field}", prompt, rows, quote), part))
+            scores = await _scores(f"{where}: {field}", prompt, rows, quote, self._client.pace)
+            answers.append(Answer(scores, part))
         return answers
 
     async def generate(
@@ -163,7 +169,9 @@ def _has_numpy() -> bool:
     return False
 
 
-def _scores(field: str, prompt: WirePrompt, rows: Rows | None, quote: Quote) -> list[RangeScore]:
+async def _scores(
+    field: str, prompt: WirePrompt, rows: Rows | None, quote: Quote, pace: Pace
+) -> list[RangeScore]:
     hint = "speculative decoding and some backends leave prompts out: start vLLM without them"
     if rows is None:
         raise ScorerError(
@@ -171,22 +179,31 @@ def _scores(field: str, prompt: WirePrompt, rows: Rows | None, quote: Quote) -> 
             f"{hint}, or use another scorer"
         )
     expect_entries(field, len(prompt.tokens), len(rows), hint)
-    pairs = zip(prompt.tokens[1:], rows[1:], strict=True)
-    try:
-        found = [row[token].logprob for token, row in pairs]  # type: ignore[index]
-    except (KeyError, TypeError):
-        raise _misfit(field, prompt, rows, quote, hint) from None
+    found: list[float] = []
+    for first in range(1, len(rows), AT_ONCE):
+        part = rows[first : first + AT_ONCE]
+        tokens = prompt.tokens[first : first + AT_ONCE]
+        try:
+            found += [row[token].logprob for token, row in zip(tokens, part, strict=True)]  # type: ignore[index]
+        except (KeyError, TypeError):
+            raise _misfit(field, first, tokens, part, quote, hint) from None
+        # Letting go of a hundred thousand entries takes its time too.
+        rows[first : first + AT_ONCE] = [None] * len(part)
+        del part
+        await pace.step()
     return range_scores(lambda index: f"{field}[{index + 1}]", prompt.ranges, found, first=1)
 
 
-def _misfit(field: str, prompt: WirePrompt, rows: Rows, quote: Quote, hint: str) -> ScorerError:
-    """What to say of the first row that is not of the prompt's token."""
-    index, row = next(
-        (index, row)
-        for index, row in enumerate(rows)
-        if index and (row is None or prompt.tokens[index] not in row)
+def _misfit(
+    field: str, first: int, tokens: Sequence[int], rows: Rows, quote: Quote, hint: str
+) -> ScorerError:
+    """What to say of the first of ``rows``, from ``first`` on, that is not of its token."""
+    index, row, token = next(
+        (first + at, row, token)
+        for at, (row, token) in enumerate(zip(rows, tokens, strict=True))
+        if row is None or token not in row
     )
     if row is None:
         return ScorerError(f"{field}[{index}]: is null: only the first may be; {hint}")
     said = quote(str(next(iter(row), "none")))
-    return wrong_id(f"{field}[{index}]", prompt.tokens[index], said)
+    return wrong_id(f"{field}[{index}]", token, said)
