@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import logging
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future
@@ -29,10 +30,13 @@ from mindscore.chat.conversation import Conversation
 from mindscore.chat.message import ChatMessage, from_openai
 from mindscore.chat.once import OnceTokenizer
 from mindscore.chat.template_of import template_of
+from mindscore.errors import reason
 from mindscore.recognisers import MemoryFinder
 
 Messages = Callable[[], Iterable[Mapping[str, Any] | ChatMessage]]
 Memories = Mapping[str, str] | Callable[[], Mapping[str, str]] | None
+
+log = logging.getLogger("mindscore")
 
 IDLE_S = 60.0
 """An agent that said nothing for so long has time for what is due."""
@@ -56,10 +60,10 @@ class Scoring:
     """A command under way: ``await`` it, or ask for its ``result()`` from a thread."""
 
     def __init__(self, future: Future[Findings]) -> None:
-        self._future = future
+        self.future = future
 
     def __await__(self) -> Generator[Any, None, Findings]:
-        return asyncio.wrap_future(self._future).__await__()
+        return asyncio.wrap_future(self.future).__await__()
 
     def result(self, timeout_s: float | None = None) -> Findings:
         """Wait for the end, and return what was found.
@@ -68,7 +72,7 @@ class Scoring:
             TimeoutError: it has not ended after ``timeout_s``; it goes on.
             MindhooksError: nobody took the command.
         """
-        return self._future.result(timeout_s)
+        return self.future.result(timeout_s)
 
 
 class Attached:
@@ -91,6 +95,8 @@ class Attached:
         self._every_turns = every_turns
         self._idle_s = idle_s
         self._turns = 0
+        self._beginning = threading.Lock()
+        self._under_way: Future[Findings] | None = None
         self._idle: threading.Timer | None = None
         self._mind = _Mind()
         self.registry = ThreadedRegistry(self._mind, settings)
@@ -134,7 +140,7 @@ class Attached:
         if self._every_turns and self._turns % self._every_turns == 0:
             self._score_due()
         elif self._idle_s:
-            self._idle = threading.Timer(self._idle_s, self._score_due)
+            self._idle = threading.Timer(self._idle_s, self._score_idle)
             self._idle.daemon = True
             self._idle.start()
 
@@ -149,8 +155,16 @@ class Attached:
         self.registry.close()
 
     def _score_due(self) -> None:
-        if not self._mind.state.scoring_in_flight:
-            self.score()
+        with self._beginning:
+            if self._under_way is None or self._under_way.done():
+                self._under_way = self.score().future
+
+    def _score_idle(self) -> None:
+        """As ``_score_due``, on a timer's thread, where nobody hears what is raised."""
+        try:
+            self._score_due()
+        except Exception as error:
+            log.error("scoring when idle: %s", reason(error))
 
     def _cancel_idle(self) -> None:
         if self._idle is not None:

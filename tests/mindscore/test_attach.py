@@ -21,12 +21,14 @@ class Agent:
     def __init__(self):
         self.messages = [{"role": "system", "content": f"You help Nora.\n- {TEA}\n- {DOG}"}]
         self.taken_on = set()
+        self.asked = 0
 
     def turn(self, asked="What shall I drink?", said="A pot of rooibos in the evening."):
         self.messages.append({"role": "user", "content": asked})
         self.messages.append({"role": "assistant", "content": said})
 
     def conversation(self):
+        self.asked += 1
         self.taken_on.add(threading.current_thread())
         return self.messages
 
@@ -95,6 +97,25 @@ def test_an_agent_that_is_idle_is_scored(attach):
     while mind.state.memory_last_run is None and time.monotonic() < until:
         time.sleep(0.01)
     assert mind.state.memory_last_run is not None
+
+
+def test_turns_that_come_quickly_start_no_second_run(attach, agent):
+    mind = attach(every_turns=1)
+    for _ in range(20):
+        mind.turn_ended()
+    assert mind.registry.wait_idle(PATIENCE_S)
+    assert agent.asked <= 3
+
+
+def test_an_agent_that_fails_when_it_is_idle_is_logged(attach, agent, caplog):
+    mind = attach(every_turns=100, idle_s=0.02)
+    mind.turn_ended()
+    agent.messages.append({"role": "narrator"})
+    until = time.monotonic() + PATIENCE_S
+    while not caplog.records and time.monotonic() < until:
+        time.sleep(0.01)
+    [record] = caplog.records
+    assert record.getMessage().startswith("scoring when idle: 'role': expected one of")
 
 
 def test_what_the_agent_says_meanwhile_does_not_change_what_is_scored(attach, agent):

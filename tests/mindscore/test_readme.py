@@ -71,7 +71,7 @@ async def test_the_plugin_collects_memories_and_answers_its_command(
 
 
 def test_the_table_states_every_key_and_its_default() -> None:
-    rows = re.findall(r"^\| `([\w.]+)` \| (?:`(.*?)`)? \|", README, flags=re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+\.[\w.]+)` \| (?:`(.*?)`)? \|", README, flags=re.MULTILINE)
     stated = {key: tomllib.loads(f"it = {value}")["it"] for key, value in rows if value}
     settings = parse_settings({})
     assert isinstance(settings, Settings)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from mindscore.errors import TranscriptError
-from mindscore.recognisers.block import Block, Entry, hashed
+from mindscore.recognisers.block import Block, Entry, Unread, hashed
 from mindscore.recognisers.spec import hookimpl
 
 RULE = "═" * 46
@@ -42,7 +42,7 @@ class Hermes:
     """Keys are ``hermes:memory:HASH``, ``hermes:user:HASH`` and ``hermes:recall:HASH``."""
 
     @hookimpl
-    def find_memories(self, role: str, text: str) -> Iterator[Block]:
+    def find_memories(self, role: str, text: str) -> Iterator[Block | Unread]:
         """Blocks in a system prompt, fences in a user message."""
         if role == "system":
             yield from _blocks(text)
@@ -78,8 +78,10 @@ class _File:
         return f"{RULE}\n{header}\n{RULE}\n{content}"
 
 
-def _blocks(text: str) -> Iterator[Block]:
-    found = list(_found(text))
+def _blocks(text: str) -> Iterator[Block | Unread]:
+    looked_at = list(_found(text))
+    found = [it for it in looked_at if isinstance(it, _File)]
+    yield from (it for it in looked_at if isinstance(it, Unread))
     # Blocks that stand side by side share what joins them.
     groups = groupby(enumerate(found), key=lambda it: _first_of_row(found, it[0]))
     for _, group in groups:
@@ -87,7 +89,7 @@ def _blocks(text: str) -> Iterator[Block]:
         yield _block(row, text, _doubt(row, found, text))
 
 
-def _found(text: str) -> Iterator[_File]:
+def _found(text: str) -> Iterator[_File | Unread]:
     at = 0
     while header := _HEADER.search(text, at):
         at = header.end()
@@ -101,6 +103,8 @@ def _found(text: str) -> Iterator[_File]:
         ):
             yield file
             at = end
+        else:
+            yield Unread(header.start(), end, "the block is not as its header says")
 
 
 def _first_of_row(found: list[_File], at: int) -> int:

@@ -83,8 +83,13 @@ class Renderer:
             return None
         ready = {}
         for skipped in _skippable(keys):
-            line = message.line(message.text_without(skipped))
-            ids, _ = await self._ids(await self._template.variant(lines, at, line))
+            text = message.text_without(skipped)
+            if message.without is not None and not text:
+                # An agent that has nothing left to say there sends no message.
+                ready[_shorter(skipped, keys)] = array("q")
+                continue
+            variant = await self._template.variant(lines, at, message.line(text))
+            ids, _ = await self._ids(variant)
             # There may be thousands, of thousands of ids each.
             ready[_shorter(skipped, keys)] = array("q", ids)
         return Renderings(message.id, keys, ready)
