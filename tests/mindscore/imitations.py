@@ -55,14 +55,16 @@ class RefusedError(Exception):
 
 
 async def stop(runner):
-    """End a server; whom it accepted in the last moment is not left unclosed."""
+    """End a server; whom it still writes to, or accepted in the last moment, is not left open."""
     server = runner.server
+    transports = {connection.transport for connection in server.connections}
     await runner.cleanup()
     for _ in range(5):
         await asyncio.sleep(0)
-        for connection in server.connections:
-            if connection.transport is not None:
-                connection.transport.abort()
+        transports |= {connection.transport for connection in server.connections}
+    for transport in transports - {None}:
+        transport.abort()
+    await asyncio.sleep(0)
 
 
 class Imitation:

@@ -83,6 +83,16 @@ def claude_code(said: Said) -> bytes:
     return b"".join(map(_line, lines))
 
 
+def hermes(said: Said) -> bytes:
+    prompt = "\n\n".join(text for role, text in said if role == "system")
+    rows = [
+        {"id": at, "role": role, "content": text, "active": 1}
+        for at, (role, text) in enumerate(said, start=1)
+        if role != "system"
+    ]
+    return _line({"id": "s", "source": "cli", "system_prompt": prompt, "messages": rows})
+
+
 def atif(said: Said) -> bytes:
     steps: list[dict[str, object]] = []
     for role, text in said:
@@ -102,6 +112,7 @@ WRITERS: dict[str, tuple[str, Callable[[Said], bytes], frozenset[str]]] = {
     "langchain dumpd": ("langchain", langchain_dumpd, frozenset()),
     "claude-code": ("claude-code", claude_code, frozenset({"system"})),
     "atif": ("atif", atif, frozenset()),
+    "hermes": ("hermes", hermes, frozenset({"system"})),
 }
 """Each with the name of its format, and the roles that it does not record."""
 
