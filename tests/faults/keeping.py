@@ -139,7 +139,7 @@ def killed(trials: int) -> Finding:
             victims.close()
     spread = f"{kills} killed, after {min(heard)} to {max(heard)} of {len(scores)} scores"
     return Finding(
-        "Every score that a listener was told of is in the store; the next run goes on from there",
+        "every score that a listener was told of is in the store; the next run goes on from there",
         "kill -9 of a real process at a random moment of a run",
         trials,
         failures,
@@ -224,7 +224,7 @@ def _fault_of_run(ran: tuple[int, dict[str, Any], str], file: Path, cause: str) 
 
 def full_disk(trials: int) -> Finding:
     """Run the command while its store's disk is full, or becomes full at some point."""
-    promise = "A full disk is said, results are printed, the store is intact"
+    promise = "a full disk is said, results are printed, the store is intact"
     attack = "mindscore score with its store on a full disk"
     failures: list[str] = []
     chance = random.Random(SEED)
@@ -250,7 +250,7 @@ def full_disk(trials: int) -> Finding:
 
 def read_only(trials: int) -> Finding:
     """Run the command while its store's disk is read-only."""
-    promise = "A read-only store is read; that nothing is kept is said, results are printed"
+    promise = "a read-only store is read; that nothing is kept is said, results are printed"
     attack = "mindscore score with its store on a read-only disk"
     failures: list[str] = []
     chance = random.Random(SEED)
@@ -338,7 +338,7 @@ def many_processes(trials: int, writes: int = WRITES) -> Finding:
             failures += [f"trial {trial}: {it}" for it in _inexact(file, writes)]
     written = f"{trials * PROCESSES * writes / seconds:.0f} scores a second"
     return Finding(
-        "Many processes share a store: none finds it locked, weights and counts are exact",
+        "many processes share a store: none finds it locked, weights and counts are exact",
         f"{PROCESSES} processes that write {writes} times each, and read",
         trials,
         failures,
@@ -374,7 +374,7 @@ def versions(trials: int) -> Finding:
         if fault:
             failures.append(f"trial {trial}, {kind.__name__[1:]}: {fault}")
     return Finding(
-        "An older store is migrated with all its rows; a newer, foreign or cut one is refused",
+        "an older store is migrated with all its rows; a newer, foreign or cut one is refused",
         "opening such files, which are left byte for byte where they are refused",
         trials,
         failures,
@@ -529,7 +529,7 @@ def training(trials: int) -> Finding:
         *(f"response {stamp} is marked, but was not accepted" for stamp in trained - keys.keys()),
     ]
     return Finding(
-        "No response is trained twice as a new one; what may have been accepted is never lost",
+        "no response is trained twice as a new one; what may have been accepted is never lost",
         "a trainer that accepts and then times out, resets, answers 5xx or half an answer",
         trials,
         failures,
@@ -605,7 +605,7 @@ def imports(trials: int) -> Finding:
                 if found != contents:
                     failures.append(f"trial {trial}: {contents} was read as {found}")
     return Finding(
-        "A broken import is refused, not read as empty or in part",
+        "a broken import is refused, not read as empty or in part",
         "files of marks and scores, cut, overwritten, or run together",
         trials,
         failures,

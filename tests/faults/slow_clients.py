@@ -180,7 +180,7 @@ def slow_clients(trials: int) -> Finding:
     """Each kind of client in turn, twenty at once; good requests are asked meanwhile."""
     failures, answered, slowest_s = asyncio.run(_attack(trials))
     return Finding(
-        "A slow or hostile client of serve keeps nobody waiting, and is let go",
+        "a slow or hostile client of serve keeps nobody waiting, and is let go",
         f"{len(CLIENTS)} kinds of clients, {AT_ONCE} at once",
         trials,
         failures,

@@ -49,7 +49,7 @@ def every_fault(trials: int) -> Finding:
     if KEY in logged():
         failures.append(f"the key is logged: {_around(logged())}")
     return Finding(
-        "A server's faults are errors that say so, in time, or pass",
+        "a server's faults are errors that say so, in time, or pass",
         "each fault of connections, statuses, bodies and shapes before each scorer",
         run.trials,
         failures,
@@ -269,7 +269,7 @@ def thirty_percent(trials: int) -> Finding:
     """The full matrix over a server that fails three times in ten."""
     failures, asked, failed, took_s = asyncio.run(_matrices(trials))
     return Finding(
-        "With 30 % of attempts failing, every run completes with exact values",
+        "with 30 % of attempts failing, every run completes with exact values",
         f"score-full of {MEMORIES} memories and {RESPONSES} responses over HTTP, 12 attempts",
         trials,
         failures,
