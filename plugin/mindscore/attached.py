@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import logging
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -175,7 +174,7 @@ class Attached:
         # On the host's thread, where nothing changes meanwhile.
         given = [it if isinstance(it, ChatMessage) else from_openai(it) for it in self._messages()]
         memories = self._memories() if callable(self._memories) else self._memories
-        return _Snapshot(tuple(given), copy.copy(dict(memories or {})))
+        return _Snapshot(tuple(given), dict(memories or {}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,10 @@ class Unkept:
         what = self._kind if self.count > 1 else self._kind.removesuffix("s")
         return f"{self.count} {what} could not be kept: {why}"
 
+    def beside(self, error: str | None) -> str | None:
+        """``error``, and what could not be kept; ``None`` where there is neither."""
+        return "; ".join(filter(None, (error, self.error))) or None
+
     @contextmanager
     def keeping(self) -> Iterator[None]:
         """Around what keeps one. A failure is raised unless the one before had the same reason."""

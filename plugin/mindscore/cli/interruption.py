@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from mindscore.cli.status import INTERRUPTED
 
@@ -52,6 +52,22 @@ def run_until_interrupted(
         raise InterruptedRunError(last.words()) from None
 
 
+def leave_in(grace_s: float, leaving: Callable[[], None]) -> threading.Timer:
+    """Have ``leaving`` end the process after so many seconds, unless the timer is cancelled."""
+    timer = threading.Timer(grace_s, leaving)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def leave(words: str | None, status: int) -> NoReturn:
+    """End the process as it is, with a line on standard error if there is something to say."""
+    if words is not None:
+        sys.stderr.write(f"mindscore: {words}\n")
+        sys.stderr.flush()
+    os._exit(status)
+
+
 class _LastMoment:
     """Ends the process ``GRACE_S`` after ``begin``, also where its own end takes so long."""
 
@@ -60,9 +76,7 @@ class _LastMoment:
         self._told = False
 
     def begin(self) -> None:
-        timer = threading.Timer(GRACE_S, self._leave)
-        timer.daemon = True
-        timer.start()
+        leave_in(GRACE_S, self._leave)
 
     def words(self) -> str:
         """What is said of the interruption, for somebody to say it."""
@@ -70,8 +84,9 @@ class _LastMoment:
         return f"interrupted{self._so_far()}"
 
     def _leave(self) -> None:
-        if not self._told:
-            shown = "\x1b[?25h" if sys.stderr.isatty() else ""
-            sys.stderr.write(f"{shown}mindscore: {self.words()}\n")
-            sys.stderr.flush()
-        os._exit(INTERRUPTED)
+        if self._told:
+            leave(None, INTERRUPTED)
+        if sys.stderr.isatty():
+            # Progress has hidden the cursor.
+            sys.stderr.write("\x1b[?25h")
+        leave(self.words(), INTERRUPTED)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import threading
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from typing import Any
 
 from mindhooks import Scorer
 from mindscore.addresses import is_loopback
+from mindscore.cli.interruption import leave, leave_in
 from mindscore.cli.memory import share_one_arena
 from mindscore.cli.status import DONE, INTERRUPTED
 from mindscore.config import ServerSettings
@@ -76,16 +76,8 @@ class _Deadline:
 
     def start(self, terminated: bool) -> None:
         """From now on the process has ``GRACE_S``."""
-        self._timer = threading.Timer(GRACE_S, _leave, [terminated])
-        self._timer.daemon = True
-        self._timer.start()
-
-
-def _leave(terminated: bool) -> None:
-    if not terminated:
-        sys.stderr.write("mindscore: interrupted\n")
-        sys.stderr.flush()
-    os._exit(DONE if terminated else INTERRUPTED)
+        ending = (None, DONE) if terminated else ("interrupted", INTERRUPTED)
+        self._timer = leave_in(GRACE_S, lambda: leave(*ending))
 
 
 def _local_scorer(settings: ServerSettings, table: dict[str, Any]) -> Scorer:

@@ -132,7 +132,7 @@ class FinetuneRun:
         if self._failed_alternates and error is None:
             failed = len(self._failed_alternates)
             error = f"{failed} alternates could not be generated: {self._failed_alternates[0]}"
-        error = "; ".join(filter(None, (error, self._unkept.error))) or None
+        error = self._unkept.beside(error)
         self._mind.state.finetune_last_run = FinetuneStats(
             responses_considered=self._considered,
             above_threshold=self._emitted,

@@ -144,7 +144,7 @@ class MemoryRun:
         if failed and error is None:
             key, first = next(iter(failed.items()))
             error = f"{len(failed)} of {len(self.memories)} memories failed; {key}: {first}"
-        error = "; ".join(filter(None, (error, self._unkept.error))) or None
+        error = self._unkept.beside(error)
         self.mind.state.memory_last_run = MemoryStats(
             outcomes={m.key: self.outcomes[m.key] for m in self.memories},
             calls=self._usage.calls,

@@ -12,11 +12,12 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from mindhooks import Context, Image, Part, Role
+from mindscore.chat.once import Tokenize
 from mindscore.chat.template import ChatML, Template
 from mindscore.errors import TranscriptError
 from mindscore.text import shortened
 from mindscore.transcripts.message import Message
-from mindscore.transcripts.rendering import Renderer, Tokenize
+from mindscore.transcripts.rendering import Renderer
 from mindscore.transcripts.timestamps import parse_timestamp
 
 Key = Annotated[str, Meta(min_length=1)]

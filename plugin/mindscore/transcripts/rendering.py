@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 from mindhooks import MindhooksError, Node, Role
+from mindscore.chat.once import Tokenize
 from mindscore.chat.template import Line, Pieces, Template
 from mindscore.transcripts.message import Message
-
-Tokenize = Callable[[str], Awaitable[list[int]]]
 
 FEW = 6
 """A node that prints so many memories is rendered without any set of them: 63 renderings."""
