@@ -194,6 +194,8 @@ class _Mind:
         self._snapshot = _Snapshot((), {})
         self._context: Context | None = None
         self._tokenize: OnceTokenizer | None = None
+        # On first use: it looks through all that is installed.
+        self._finder: MemoryFinder | None = None
         self._scores: dict[str, MemoryScore] = {}
         self._candidates: list[FinetuneCandidate] = []
         # On first use: a lock of the thread's loop.
@@ -204,9 +206,11 @@ class _Mind:
             scorer = await self.threaded.registry.scorer()
             if self._tokenize is None:
                 self._tokenize = OnceTokenizer(scorer.tokenize)
-            finder = MemoryFinder(self._snapshot.memories)
+            if self._finder is None:
+                self._finder = MemoryFinder()
+            self._finder.known = self._snapshot.memories
             conversation = Conversation("", self._snapshot.messages)
-            transcript = conversation.transcript(Path("conversation"), finder)
+            transcript = conversation.transcript(Path("conversation"), self._finder)
             self.remarks = transcript.remarks
             template = template_of(scorer, self.threaded.registry.settings)
             self._context = await transcript.context(self._tokenize, template)

@@ -66,14 +66,14 @@ def score_logged(
     command = MindCommand.SCORE_FULL if full else MindCommand.SCORE
     tables = load_configuration(None, (*OVER, *assignments)).tables
     messages = {it.name: it.messages for it in conversations}
-    now = ""
+    now, finder = "", MemoryFinder()
     with attach(lambda: messages[now], settings=tables, every_turns=0, idle_s=0) as attached:
         model = attached.registry.submit(model_name(attached.registry.registry)).result()
         for conversation in conversations:
             now = conversation.name
             console.print(Text(_headline(conversation), style="bold"))
             found = attached.score(command).result()
-            transcript = conversation.transcript(Path(now), MemoryFinder())
+            transcript = conversation.transcript(Path(now), finder)
             state = attached.state
             result = Result(
                 command=command,
