@@ -7,6 +7,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,13 +23,16 @@ from mindscore.cli.options import (
     Format,
     Full,
     Hold,
+    Html,
     Json,
     MaxTokens,
     Memories,
     MemoriesFile,
+    Model,
     Resume,
     Select,
     Transcript,
+    Unreviewed,
     command_of,
 )
 from mindscore.cli.status import DONE, FAILED, INTERRUPTED, WRONG
@@ -106,8 +110,17 @@ def _root(
 
 
 @app.command()
-def demo() -> int:
+def demo(
+    train: Annotated[
+        bool,
+        typer.Option("--train", help="Train on what was found, and score again: a few minutes."),
+    ] = False,
+) -> int:
     """Score a bundled conversation with the local model: all three flows, a throw-away store."""
+    if train:
+        from mindscore.cli.demo_train import run_training_demo
+
+        return run_training_demo()
     from mindscore.cli.demo import run_demo
 
     return run_demo()
@@ -129,6 +142,7 @@ def score(
     no_self_test: Annotated[
         bool, typer.Option("--no-self-test", help="Score on a server that is not tested first.")
     ] = False,
+    html: Html = None,
     config_file: ConfigFile = None,
     assignments: Assignments = None,
     json: Json = False,
@@ -148,6 +162,7 @@ def score(
         resume=resume,
         max_tokens=max_tokens,
         self_test=not no_self_test,
+        html=html,
         config_file=config_file,
         assignments=tuple(assignments or ()),
         json=json,
@@ -188,6 +203,7 @@ def plan(
         resume=resume,
         max_tokens=max_tokens,
         self_test=False,
+        html=None,
         config_file=config_file,
         assignments=tuple(assignments or ()),
         json=json,
@@ -212,10 +228,81 @@ def serve(
         int, typer.Option("--port", min=0, max=65535, help="0: any that is free.")
     ] = 8017,
     queue: Annotated[int, typer.Option("--queue", min=1, help="How many requests may wait.")] = 64,
+    train: Annotated[
+        bool, typer.Option("--train", help="Train adapters of the model, too: /v1/train.")
+    ] = False,
     config_file: ConfigFile = None,
     assignments: Assignments = None,
 ) -> int:
     """Serve the local model over HTTP, to other programs on this machine or a network."""
     from mindscore.cli.serve import ServeRequest, run_serve
 
-    return run_serve(ServeRequest(host, port, queue, config_file, tuple(assignments or ())))
+    request = ServeRequest(host, port, queue, train, config_file, tuple(assignments or ()))
+    return run_serve(request)
+
+
+@app.command()
+def review(
+    transcript: Annotated[
+        Path | None,
+        typer.Argument(metavar="[TRANSCRIPT]", help="A conversation to score from the page."),
+    ] = None,
+    format_: Format = None,
+    memories: MemoriesFile = None,
+    select: Select = None,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any free one.")] = 0,
+    config_file: ConfigFile = None,
+    assignments: Assignments = None,
+) -> int:
+    """Serve a page, to this machine alone: what is kept, and the candidates to decide on."""
+    from mindscore.cli.review import ReviewRequest, run_review
+
+    request = ReviewRequest(
+        transcript, format_, memories, select, port, config_file, tuple(assignments or ())
+    )
+    return run_review(request)
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON Lines, written whole.")],
+    format_: Annotated[
+        str | None,
+        typer.Option(
+            "--format", metavar="NAME", help="input_ids, prompt_completion, messages, preference."
+        ),
+    ] = None,
+    unreviewed: Unreviewed = False,
+    model: Model = None,
+    config_file: ConfigFile = None,
+    assignments: Assignments = None,
+) -> int:
+    """Write the accepted candidates to a file that trainers load; nothing is marked."""
+    from mindscore.cli.export import ExportRequest, run_export
+
+    request = ExportRequest(file, format_, unreviewed, model, config_file, tuple(assignments or ()))
+    return run_export(request)
+
+
+@app.command()
+def train(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be sent, and send nothing.")
+    ] = False,
+    unreviewed: Unreviewed = False,
+    resend_unknown: Annotated[
+        bool,
+        typer.Option("--resend-unknown", help="Repeat sends whose outcome is not known."),
+    ] = False,
+    model: Model = None,
+    config_file: ConfigFile = None,
+    assignments: Assignments = None,
+    json: Json = False,
+) -> int:
+    """Send the accepted candidates to the trainer, each once."""
+    from mindscore.cli.train import TrainRequest, run_train
+
+    request = TrainRequest(
+        dry_run, unreviewed, resend_unknown, model, config_file, tuple(assignments or ()), json
+    )
+    return run_train(request)

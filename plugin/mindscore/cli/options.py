@@ -60,6 +60,19 @@ MaxTokens = Annotated[
     ),
 ]
 
+Html = Annotated[
+    Path | None,
+    typer.Option("--html", metavar="FILE", help="Write what was found as one HTML file, too."),
+]
+Unreviewed = Annotated[
+    bool,
+    typer.Option("--unreviewed", help="Also what nobody has reviewed; never what was rejected."),
+]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", metavar="NAME", help="The model, where several are kept."),
+]
+
 
 def command_of(full: bool, finetune: bool) -> str:
     """The command that ``--full`` and ``--finetune`` choose.

@@ -39,6 +39,7 @@ class Request:
     resume: bool
     max_tokens: int | None
     self_test: bool
+    html: Path | None
     config_file: Path | None
     assignments: tuple[str, ...]
     json: bool

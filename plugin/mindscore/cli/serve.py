@@ -29,6 +29,7 @@ class ServeRequest:
     host: str
     port: int
     queue: int
+    train: bool
     config_file: Path | None
     assignments: Sequence[str]
 

@@ -1,6 +1,23 @@
 """Where scores, the matrix, candidates, trained marks and sends are kept: one SQLite file."""
 
+from mindscore.store.history import Cell, History, Point, Run
+from mindscore.store.reviews import CandidateName, Review, Reviewed, Reviews
 from mindscore.store.sends import Sample, Send, Sends
 from mindscore.store.store import Store, StoredMemory, TrainedMarks
 
-__all__ = ["Sample", "Send", "Sends", "Store", "StoredMemory", "TrainedMarks"]
+__all__ = [
+    "CandidateName",
+    "Cell",
+    "History",
+    "Point",
+    "Review",
+    "Reviewed",
+    "Reviews",
+    "Run",
+    "Sample",
+    "Send",
+    "Sends",
+    "Store",
+    "StoredMemory",
+    "TrainedMarks",
+]

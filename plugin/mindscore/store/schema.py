@@ -66,6 +66,8 @@ trained = Table(
     Column("timestamp_ns", Integer, primary_key=True),
     # Empty: imported from a list of timestamps, and matched by the timestamp alone.
     Column("continuation_hash", String, primary_key=True),
+    # Which has accepted it; empty for what was imported, which counts for every one.
+    Column("sink", String, primary_key=True),
     Column("job_id", String),
     Column("trained_at", Float, nullable=False),
 )
@@ -77,8 +79,54 @@ sends = Table(
     Column("namespace", String, primary_key=True),
     Column("timestamp_ns", Integer, primary_key=True),
     Column("continuation_hash", String, primary_key=True),
+    Column("sink", String, primary_key=True),
     Column("idempotency_key", String, nullable=False),
     Column("position", Integer, nullable=False),
     Column("sample", String, nullable=False),
     Column("sent_at", Float, nullable=False),
+)
+
+# Each score of ``memories`` as it was found, and the weight that it led to.
+weights = Table(
+    "weights",
+    metadata,
+    Column("namespace", String, primary_key=True),
+    Column("key", String, primary_key=True),
+    Column("model", String, primary_key=True),
+    Column("scored_at", Float, primary_key=True),
+    Column("score", Float, nullable=False),
+    Column("weight", Float, nullable=False),
+    Index("weights_by_age", "namespace", "scored_at"),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("namespace", String, nullable=False),
+    Column("command", String, nullable=False),
+    Column("model", String, nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("calls", Integer, nullable=False),
+    Column("prompt_tokens", Integer, nullable=False),
+    Column("computed_tokens", Integer),
+    Column("found", Integer, nullable=False),
+    Column("considered", Integer, nullable=False),
+    Column("error", String),
+    Index("runs_by_age", "namespace", "started_at"),
+)
+
+# Every decision on a candidate, the last of which counts; undone, it is gone.
+reviews = Table(
+    "reviews",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("namespace", String, nullable=False),
+    Column("model", String, nullable=False),
+    Column("timestamp_ns", Integer, nullable=False),
+    Column("continuation_hash", String, nullable=False),
+    Column("review", String, nullable=False),
+    Column("decided_at", Float, nullable=False),
+    Index("reviews_by_candidate", "namespace", "model", "timestamp_ns", "continuation_hash"),
 )

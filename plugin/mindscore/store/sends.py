@@ -94,11 +94,11 @@ class Sends:
         now = time.time()
 
         def work(connection: Connection) -> list[Sample]:
-            columns = (trained.c.timestamp_ns, trained.c.continuation_hash)
+            columns = (trained.c.timestamp_ns, trained.c.continuation_hash, trained.c.sink)
             mine = trained.c.namespace == self._namespace
             marks = marks_of(connection.execute(select(*columns).where(mine)))
-            columns = (sends.c.timestamp_ns, sends.c.continuation_hash)
-            sent = {tuple(row) for row in connection.execute(select(*columns).where(self._mine))}
+            names = select(sends.c.timestamp_ns, sends.c.continuation_hash).where(self._mine)
+            sent = {tuple(row) for row in connection.execute(names)}
             free = {
                 _name(it): it
                 for it in samples
@@ -109,6 +109,7 @@ class Sends:
                     "namespace": self._namespace,
                     "timestamp_ns": stamp,
                     "continuation_hash": hash_,
+                    "sink": "http",
                     "idempotency_key": key,
                     "position": position,
                     "sample": msgspec.json.encode(sample).decode(),

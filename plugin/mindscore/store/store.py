@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from sqlalchemy import Column, Connection, Select, Table, bindparam, delete, select
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Select,
+    Table,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    select,
+)
 
 from mindhooks import FinetuneCandidate, MemoryScore
 from mindscore.config import StoreSettings
 from mindscore.fingerprint import response_hash
 from mindscore.store.database import Database
-from mindscore.store.schema import candidates, cells, memories, rows, sends, trained
+from mindscore.store.schema import (
+    candidates,
+    cells,
+    memories,
+    reviews,
+    rows,
+    sends,
+    trained,
+    weights,
+)
 from mindscore.store.upsert import replacing, upsert
 
 DAY_S = 24 * 3600.0
@@ -37,16 +58,25 @@ class StoredMemory:
 
 @dataclass(frozen=True, slots=True)
 class TrainedMarks:
-    """The responses that a trainer has accepted: timestamp, and hash of the response's ids."""
+    """The responses that sinks have accepted: by timestamp and hash of the ids, the sinks."""
 
-    marks: frozenset[tuple[int, str]]
+    marks: Mapping[tuple[int, str], frozenset[str]]
 
-    def covers(self, timestamp_ns: int, continuation_ids: Sequence[int]) -> bool:
-        """Whether the response is marked; a mark without a hash matches by timestamp alone."""
-        return (timestamp_ns, "") in self.marks or (
-            timestamp_ns,
-            response_hash(continuation_ids),
-        ) in self.marks
+    def covers(
+        self, timestamp_ns: int, continuation_ids: Sequence[int], sink: str | None = None
+    ) -> bool:
+        """Whether ``sink``, or with ``None`` any, has accepted the response.
+
+        A mark without a hash matches by timestamp alone, and for every sink.
+        """
+        found = self.sinks(timestamp_ns, response_hash(continuation_ids))
+        return bool(found) if sink is None else sink in found or "" in found
+
+    def sinks(self, timestamp_ns: int, continuation_hash: str) -> frozenset[str]:
+        """Which have accepted the response; ``""``: it was imported as trained."""
+        nobody: frozenset[str] = frozenset()
+        imported = self.marks.get((timestamp_ns, ""), nobody)
+        return imported | self.marks.get((timestamp_ns, continuation_hash), nobody)
 
 
 class Store:
@@ -77,19 +107,32 @@ class Store:
 
     async def record_score(self, score: MemoryScore, model: str, alpha: float) -> None:
         """Keep an incremental score: the last, the weight, the time and the count."""
-        fresh = {"score": score.score, "last_scored": time.time()}
+        now = time.time()
+        fresh = {"score": score.score, "last_scored": now}
         row = {**self._ours(key=score.key, model=model), **fresh, "weight": score.score, "count": 1}
         weight = alpha * score.score + (1 - alpha) * memories.c.weight
 
         def changes(_: Any) -> dict[str, Any]:
             return {**fresh, "weight": weight, "count": memories.c.count + 1}
 
-        await self._database.write(lambda connection: upsert(connection, memories, [row], changes))
+        same = (memories.c[name] == row[name] for name in ("namespace", "key", "model"))
+        led_to = select(memories.c.weight).where(*same)
+
+        def work(connection: Connection) -> None:
+            self._prune(connection, weights.c.scored_at)
+            upsert(connection, memories, [row], changes)
+            point = {
+                **self._ours(key=score.key, model=model, scored_at=now, score=score.score),
+                "weight": connection.execute(led_to).scalar_one(),
+            }
+            upsert(connection, weights, [point], replacing(weights))
+
+        await self._database.write(work)
 
     async def record_row(self, score: MemoryScore, model: str) -> None:
         """Keep a row of the full matrix, signed values included.
 
-        One with a fingerprint is kept whole, too.
+        One with a fingerprint is kept whole, too, but for what each token adds.
         """
         now = time.time()
 
@@ -136,6 +179,8 @@ class Store:
 
         def work(connection: Connection) -> None:
             self._prune(connection, candidates.c.found_at)
+            # What was decided about those that went says what their text was.
+            connection.execute(delete(reviews).where(self._gone(reviews)))
             row = self._ours(
                 model=model,
                 timestamp_ns=candidate.timestamp_ns,
@@ -150,7 +195,8 @@ class Store:
 
     async def trained(self) -> TrainedMarks:
         """The marks of everything that a trainer has accepted."""
-        query = self._mine(trained, trained.c.timestamp_ns, trained.c.continuation_hash)
+        columns = (trained.c.timestamp_ns, trained.c.continuation_hash, trained.c.sink)
+        query = self._mine(trained, *columns)
         return await self._database.read(lambda connection: marks_of(connection.execute(query)))
 
     async def trained_timestamps(self) -> list[int]:
@@ -160,17 +206,17 @@ class Store:
         return [row[0] for row in found]
 
     async def mark_trained(
-        self, sent: Iterable[tuple[int, Sequence[int]]], job_id: str | None
+        self, sent: Iterable[tuple[int, Sequence[int]]], job_id: str | None, sink: str = "http"
     ) -> None:
-        """Mark responses, each a timestamp and its ids, as accepted by a trainer.
+        """Mark responses, each a timestamp and its ids, as accepted by ``sink``.
 
-        What became of them is known now: they are no sends any more.
+        What became of them is known now: they are no sends to it any more.
         """
-        await self._mark([(stamp, response_hash(ids)) for stamp, ids in sent], job_id)
+        await self._mark([(stamp, response_hash(ids)) for stamp, ids in sent], sink, job_id)
 
     async def import_trained(self, timestamps: Iterable[int]) -> None:
         """Mark whatever responses bear these timestamps."""
-        await self._mark([(stamp, "") for stamp in timestamps], None)
+        await self._mark([(stamp, "") for stamp in timestamps], "", None)
 
     async def import_scores(self, scores: Mapping[str, float], model: str) -> None:
         """Take scores over as last score and weight; the memories count as never measured."""
@@ -187,19 +233,22 @@ class Store:
         )
 
     async def forget(self, key: str) -> int:
-        """Remove a memory's scores, cells and rows, of every model; how many there were."""
+        """Remove a memory's scores, old and new, cells and rows, of every model; how many."""
 
         def work(connection: Connection) -> int:
             gone = 0
-            for table in (memories, cells, rows):
+            for table in (memories, weights, cells, rows):
                 mine = (table.c.namespace == self._namespace, table.c.key == key)
                 gone += connection.execute(delete(table).where(*mine)).rowcount
             return gone
 
         return await self._database.write(work)
 
-    async def _mark(self, marks: Sequence[tuple[int, str]], job_id: str | None) -> None:
-        names = [self._ours(timestamp_ns=stamp, continuation_hash=hash_) for stamp, hash_ in marks]
+    async def _mark(self, marks: Sequence[tuple[int, str]], sink: str, job_id: str | None) -> None:
+        names = [
+            self._ours(timestamp_ns=stamp, continuation_hash=hash_, sink=sink)
+            for stamp, hash_ in marks
+        ]
         accepted = [{**name, "job_id": job_id, "trained_at": time.time()} for name in names]
         same = [column == bindparam(f"_{column.name}") for column in sends.primary_key]
         settled = [{f"_{column}": value for column, value in name.items()} for name in names]
@@ -220,6 +269,15 @@ class Store:
             mine = when.table.c.namespace == self._namespace
             connection.execute(delete(when.table).where(mine, when < oldest))
 
+    def _gone(self, table: Table) -> ColumnElement[bool]:
+        """That a row of ``table``, about a candidate, is about none that is kept."""
+        same = (
+            table.c[name] == candidates.c[name]
+            for name in ("namespace", "model", "timestamp_ns", "continuation_hash")
+        )
+        mine = table.c.namespace == self._namespace
+        return and_(mine, ~exists().where(*same))
+
     def _ours(self, **values: Any) -> dict[str, Any]:
         return {"namespace": self._namespace, **values}
 
@@ -231,8 +289,11 @@ class Store:
 
 
 def marks_of(rows: Iterable[Any]) -> TrainedMarks:
-    """Rows of a timestamp and a hash each, as marks."""
-    return TrainedMarks(frozenset((stamp, hash_) for stamp, hash_ in rows))
+    """Rows of a timestamp, a hash and a sink each, as marks."""
+    found: dict[tuple[int, str], set[str]] = defaultdict(set)
+    for stamp, hash_, sink in rows:
+        found[stamp, hash_].add(sink)
+    return TrainedMarks({name: frozenset(sinks) for name, sinks in found.items()})
 
 
 def _whole(row: str) -> MemoryScore | None:

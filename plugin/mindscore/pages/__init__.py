@@ -1,0 +1,1 @@
+"""What the report and the review page share: templates, looks, the heat map, their policy."""
