@@ -40,6 +40,16 @@ def contents(file):
         return version, rows
 
 
+def as_now(version, tables):
+    """The rows of an old store as they are to be in one of this version."""
+    if version < 3:
+        for row in tables["trained"]:
+            row["sink"] = "http" if row["continuation_hash"] else ""
+        for row in tables.get("sends", ()):
+            row["sink"] = "http"
+    return tables
+
+
 def shape(connection):
     """Tables with their columns and indexes with theirs, as SQLite sees them."""
     found = {}
@@ -96,6 +106,7 @@ async def test_an_old_store_keeps_every_row_and_works(version, tmp_path):
     memories = await store.memories()
     now, after = contents(file)
     assert now == VERSION
+    before = as_now(version, before)
     assert {name: after[name] for name in before} == before
     assert len(memories) == sum(row["namespace"] == "default" for row in before["memories"])
 
@@ -117,8 +128,9 @@ async def test_many_that_meet_an_old_store_at_once_migrate_it_once(version, tmp_
     settings = StoreSettings(f"sqlite:///{file}")
     every = await asyncio.gather(*(Store(settings).memories() for _ in range(20)))
     assert every == [every[0]] * 20
-    version, after = contents(file)
-    assert version == VERSION
+    now, after = contents(file)
+    assert now == VERSION
+    before = as_now(version, before)
     assert {name: after[name] for name in before} == before
 
 
@@ -128,8 +140,8 @@ async def test_a_migration_that_fails_leaves_the_old_store(version, tmp_path):
     lay_out(file, version)
     with closing(sqlite3.connect(file)) as connection:
         # In the way of the last step.
-        connection.execute("CREATE INDEX candidates_by_age ON candidates (found_at)")
+        connection.execute("CREATE INDEX reviews_by_candidate ON candidates (found_at)")
     before = file.read_bytes()
-    with pytest.raises(StoreError, match=r"store.*candidates_by_age"):
+    with pytest.raises(StoreError, match=r"store.*reviews_by_candidate"):
         await Store(StoreSettings(f"sqlite:///{file}")).memories()
     assert file.read_bytes() == before

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from mindhooks import MindhooksError
 from mindscore.errors import reason
 
+CANCELLED = "cancelled"
+
 
 @contextmanager
 def reported(report: Callable[[str | None], None]) -> Iterator[None]:
@@ -21,7 +23,7 @@ def reported(report: Callable[[str | None], None]) -> Iterator[None]:
     try:
         yield
     except asyncio.CancelledError:
-        error = "cancelled"
+        error = CANCELLED
         raise
     except MindhooksError as failure:
         error = reason(failure)

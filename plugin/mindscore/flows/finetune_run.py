@@ -21,7 +21,8 @@ from mindscore.breaker import Breaker
 from mindscore.config import Settings, parse_settings
 from mindscore.errors import reason
 from mindscore.flows.candidates import bare_prompt, end_of_turn, make_candidate
-from mindscore.flows.ending import reported
+from mindscore.flows.ending import CANCELLED, reported
+from mindscore.flows.record import record_run
 from mindscore.leave_one_out import LeaveOneOut
 from mindscore.memories import affected, assistant_indexes, everything
 from mindscore.meter import Meter, Usage, shared_totals
@@ -49,19 +50,26 @@ class FinetuneRun:
         self._emitted = 0
         self._largest = 0.0
         self._failed_alternates: list[str] = []
+        self._model: str | None = None
+        self._stats: FinetuneStats | None = None
 
     async def carry_out(self) -> None:
         """Run from the clearing to the statistics, however it ends."""
-        self._unkept = begin(self._registry, "candidates")
-        with reported(self._report):
-            self._mind.state.finetune_candidates.clear()
-            self._mind.changed()
-            await self._run()
+        self._unkept, tables = begin(self._registry, "candidates"), self._registry.settings
+        try:
+            with reported(self._report):
+                self._mind.state.finetune_candidates.clear()
+                self._mind.changed()
+                await self._run()
+        finally:
+            if self._stats is not None and self._stats.error != CANCELLED:
+                await record_run(tables, MindCommand.SCORE_FINETUNE, self._model, self._stats)
 
     async def _run(self) -> None:
         self._settings = parse_settings(self._registry.settings)
         settings = self._settings.finetune
         scorer = await self._registry.scorer()
+        self._model = scorer.model
         known = shared_totals(self._registry, MindCommand.SCORE_FINETUNE)
         self._breaker = Breaker(self._settings.server.breaker_failures)
         meter = Meter(scorer, self._usage, known, self._breaker)
@@ -133,7 +141,7 @@ class FinetuneRun:
             failed = len(self._failed_alternates)
             error = f"{failed} alternates could not be generated: {self._failed_alternates[0]}"
         error = self._unkept.beside(error)
-        self._mind.state.finetune_last_run = FinetuneStats(
+        self._stats = self._mind.state.finetune_last_run = FinetuneStats(
             responses_considered=self._considered,
             above_threshold=self._emitted,
             threshold=self._settings.finetune.threshold,

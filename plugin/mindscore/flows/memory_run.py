@@ -21,7 +21,8 @@ from mindscore.breaker import Breaker, BreakerError
 from mindscore.config import MemoryScoringOptions, Settings, parse_settings
 from mindscore.errors import reason
 from mindscore.flows.ahead import ahead
-from mindscore.flows.ending import reported
+from mindscore.flows.ending import CANCELLED, reported
+from mindscore.flows.record import record_run
 from mindscore.leave_one_out import LeaveOneOut
 from mindscore.memories import Memory, find_memories
 from mindscore.meter import Meter, Usage, shared_totals
@@ -59,23 +60,30 @@ class MemoryRun:
         self.pace = Pace()
         self._command = command
         self._usage = Usage()
+        self._model: str | None = None
+        self._stats: MemoryStats | None = None
 
     async def carry_out(self, flow: Callable[[MemoryRun], Awaitable[None]]) -> None:
         """Run ``flow`` from the flag's setting to the statistics, however it ends."""
-        self._unkept = begin(self.registry, "scores")
-        with reported(self._report):
-            self.mind.state.scoring_in_flight = True
-            self.mind.changed()
-            await self._read()
-            line = "scoring: baseline"
-            self.activity = self.mind.activity(line)
-            with self.activity:
-                self.activity.update(line, 0, len(self.memories))
-                await flow(self)
+        self._unkept, tables = begin(self.registry, "scores"), self.registry.settings
+        try:
+            with reported(self._report):
+                self.mind.state.scoring_in_flight = True
+                self.mind.changed()
+                await self._read()
+                line = "scoring: baseline"
+                self.activity = self.mind.activity(line)
+                with self.activity:
+                    self.activity.update(line, 0, len(self.memories))
+                    await flow(self)
+        finally:
+            if self._stats is not None and self._stats.error != CANCELLED:
+                await record_run(tables, self._command, self._model, self._stats)
 
     async def _read(self) -> None:
         self.settings = parse_settings(self.registry.settings)
         self.scorer = await self.registry.scorer()
+        self._model = self.scorer.model
         self.context = await self.mind.context()
         found, only = find_memories(self.context), self.options.only
         self.memories = [m for m in found if not only or m.key in only]
@@ -145,7 +153,7 @@ class MemoryRun:
             key, first = next(iter(failed.items()))
             error = f"{len(failed)} of {len(self.memories)} memories failed; {key}: {first}"
         error = self._unkept.beside(error)
-        self.mind.state.memory_last_run = MemoryStats(
+        self._stats = self.mind.state.memory_last_run = MemoryStats(
             outcomes={m.key: self.outcomes[m.key] for m in self.memories},
             calls=self._usage.calls,
             prompt_tokens=self._usage.prompt_tokens,

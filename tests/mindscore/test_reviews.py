@@ -1,0 +1,131 @@
+"""What an operator decided about candidates, in real stores."""
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from mindhooks import FinetuneCandidate
+from mindscore.config import StoreSettings
+from mindscore.errors import StoreError
+from mindscore.store import CandidateName, Review, Reviews, Store
+
+SAID = FinetuneCandidate(3, "n", 2.0, "said", "[user]", (1, 2), (2,), (3, 9), "else", (4, 9), 7)
+ACCEPTED = Review("accepted", "response", 1.0)
+REJECTED = Review("rejected", "response", 2.0)
+EDITED = Review("accepted", "edited", 3.0, "so", (5, 9))
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return StoreSettings(f"sqlite:///{tmp_path}/store.sqlite3")
+
+
+@pytest.fixture
+def store(settings):
+    return Store(settings)
+
+
+@pytest.fixture
+def reviews(settings):
+    return Reviews(settings)
+
+
+async def test_candidates_come_with_the_largest_divergence_first(store, reviews):
+    for stamp, divergence in enumerate((1.0, 3.0, 2.0)):
+        found = replace(SAID, divergence=divergence, timestamp_ns=stamp)
+        await store.record_candidate(found, "m")
+    await store.record_candidate(replace(SAID, divergence=9.0), "other")
+    assert [it.candidate.divergence for it in await reviews.queue("m")] == [3.0, 2.0, 1.0]
+    assert [it.model for it in await reviews.queue()] == ["other", "m", "m", "m"]
+
+
+async def test_the_last_decision_counts_until_it_is_taken_back(store, reviews):
+    await store.record_candidate(SAID, "m")
+    [waiting] = await reviews.queue()
+    assert waiting.candidate == SAID
+    assert waiting.review is None
+    for review in (ACCEPTED, REJECTED, EDITED):
+        await reviews.decide(waiting.name, review)
+        assert [it.review for it in await reviews.queue()] == [review]
+    for review in (REJECTED, ACCEPTED, None):
+        assert await reviews.undo(waiting.name)
+        assert [it.review for it in await reviews.queue()] == [review]
+    assert not await reviews.undo(waiting.name)
+
+
+@pytest.mark.parametrize(
+    ("review", "ids"),
+    [
+        (None, (3, 9)),
+        (ACCEPTED, (3, 9)),
+        (replace(ACCEPTED, answer="alternate"), (4, 9)),
+        (EDITED, (5, 9)),
+    ],
+)
+async def test_the_answer_to_train_on_is_the_chosen_one(store, reviews, review, ids):
+    await store.record_candidate(SAID, "m")
+    [waiting] = await reviews.queue()
+    if review is not None:
+        await reviews.decide(waiting.name, review)
+    [now] = await reviews.queue()
+    assert now.answer_ids == ids
+
+
+async def test_a_decision_is_about_one_candidate_of_one_model(store, reviews):
+    others = [replace(SAID, timestamp_ns=8), replace(SAID, continuation_ids=(4, 9))]
+    for found in (SAID, *others):
+        await store.record_candidate(found, "m")
+    await store.record_candidate(SAID, "other")
+    [name] = [it.name for it in await reviews.queue("m") if it.candidate == SAID]
+    await reviews.decide(name, ACCEPTED)
+    decided = [it.name for it in await reviews.queue() if it.review is not None]
+    assert decided == [name]
+
+
+async def test_a_candidate_found_again_keeps_its_review(store, reviews):
+    await store.record_candidate(SAID, "m")
+    [waiting] = await reviews.queue()
+    await reviews.decide(waiting.name, REJECTED)
+    await store.record_candidate(replace(SAID, divergence=5.0), "m")
+    [again] = await reviews.queue()
+    assert again.candidate.divergence == 5.0
+    assert again.review == REJECTED
+
+
+async def test_what_is_not_kept_cannot_be_decided(store, reviews):
+    await store.record_candidate(SAID, "m")
+    with pytest.raises(StoreError, match="not kept any more"):
+        await reviews.decide(CandidateName("m", 7, "no such hash"), ACCEPTED)
+    assert [it.review for it in await reviews.queue()] == [None]
+
+
+async def test_what_is_trained_on_cannot_be_decided_and_says_by_which_sinks(store, reviews):
+    await store.record_candidate(SAID, "m")
+    for sink in ("jsonl", "http"):
+        await store.mark_trained([(7, (3, 9))], "job", sink)
+    [trained] = await reviews.queue()
+    assert trained.sinks == ("http", "jsonl")
+    with pytest.raises(StoreError, match="trained on already"):
+        await reviews.decide(trained.name, REJECTED)
+
+
+async def test_a_review_goes_with_its_candidate(settings, reviews, monkeypatch):
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now - 3 * 24 * 3600)
+    await Store(settings).record_candidate(SAID, "m")
+    monkeypatch.undo()
+    [old] = await reviews.queue()
+    await reviews.decide(old.name, EDITED)
+    days = StoreSettings(settings.url, retention_days=2.0)
+    fresh = replace(SAID, timestamp_ns=8)
+    await Store(days).record_candidate(fresh, "m")
+    assert [it.candidate for it in await reviews.queue()] == [fresh]
+    # Found anew, it has not been decided on.
+    await Store(days).record_candidate(SAID, "m")
+    assert [it.review for it in await reviews.queue()] == [None, None]
+
+
+async def test_a_store_that_is_not_there_has_an_empty_queue(reviews, tmp_path):
+    assert await reviews.queue() == []
+    assert list(tmp_path.glob("*.sqlite3")) == []
