@@ -8,16 +8,17 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PLUGGIES := 1.5.0 1.6.0
 SOURCES := $(shell find hooks plugin -type f -not -path '*/__pycache__/*') pyproject.toml README.md
 
-.PHONY: demo test check faults hosts bench compare clean
+# Two at once, each with one thread: as many as there are cores where CI runs.
+SUITE := -n 2 --dist loadfile
+
+.PHONY: demo test check browser faults hosts bench compare clean
 
 demo: $(VENV)/installed
 	$(BIN)/mindscore demo
 
 test: check $(PLUGGIES:%=$(VENV)/pluggy-%)
 	cd $(VENV) && bin/python -c "import mindscore as it; assert 'site-packages' in it.__file__"
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
-	$(BIN)/coverage report --fail-under=90
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SUITE) --cov --cov-report=term --cov-fail-under=90
 	for version in $(PLUGGIES); do \
 	  PYTHONPATH=$(VENV)/pluggy-$$version $(BIN)/python -m pytest -q tests/mindhooks || exit 1; \
 	done
@@ -28,6 +29,10 @@ check: $(VENV)/installed
 	$(BIN)/mypy
 	$(BIN)/python .ci/lock --check
 	$(BIN)/python .ci/audit
+
+# What the tests of the pages need, which without it are skipped: Debian's Chromium, and axe-core.
+browser: $(VENV)/node_modules
+	command -v chromium > /dev/null || (apt-get update && apt-get install --yes chromium)
 
 # Attacks what the README's section on security promises; tests/faults does so in small.
 faults: $(VENV)/installed
@@ -67,6 +72,12 @@ $(VENV)/installed: $(VENV)/locked $(SOURCES)
 
 $(VENV)/compared: $(VENV)/installed
 	$(PIP) install -c constraints.txt "$$(echo dist/*.whl)[bench]"
+	touch $@
+
+$(VENV)/node_modules: .ci/browser/package-lock.json $(VENV)/locked
+	command -v npm > /dev/null || (apt-get update && apt-get install --yes npm)
+	cp .ci/browser/package.json .ci/browser/package-lock.json $(VENV)
+	cd $(VENV) && npm ci --ignore-scripts --no-audit --no-fund
 	touch $@
 
 $(VENV)/pluggy-%: .ci/pluggy-%.txt $(VENV)/locked
