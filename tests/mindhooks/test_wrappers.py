@@ -255,7 +255,9 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("around", "said"), WRONG.items(), ids=lambda value: str(value)[10:40])
+@pytest.mark.parametrize(
+    ("around", "said"), WRONG.items(), ids=[around.__name__ for around in WRONG]
+)
 @styles
 async def test_a_wrapper_that_raises_or_does_not_yield_once_is_passed_over(
     style, around, said, emit, plain, asynchronous, complaints

@@ -96,7 +96,11 @@ async def test_another_encoding_is_an_error_that_names_it(encoding, post, score_
     assert encoding in str(caught.value)
 
 
-@pytest.mark.parametrize("raw", [b"abc", gzip.compress(padded(50_000))[:-1], b"\x1f\x8b\x08"])
+@pytest.mark.parametrize(
+    "raw",
+    [b"abc", gzip.compress(padded(50_000))[:-1], b"\x1f\x8b\x08"],
+    ids=["none", "cut short", "its beginning"],
+)
 async def test_a_compression_that_is_broken_is_tried_again(raw, post, score_server):
     broken = score_server.reply(raw, headers={"Content-Encoding": "gzip"})
     score_server.script(broken, broken, {"x": 1})
