@@ -33,6 +33,7 @@ from .attack import Attacks, Finding
 from .disks import NoDiskError, small_disk
 
 SEED = 4
+Tables = dict[str, list[dict[str, Any]]]
 OLD_STORES = Path(__file__).parents[1] / "mindscore" / "stores"
 KEPT = {
     "score": "SELECT key, score FROM memories WHERE key GLOB 'k[0-9]*'",
@@ -52,7 +53,7 @@ def _query(file: Path, query: str) -> list[Any]:
         return connection.execute(query).fetchall()
 
 
-def _lay_out_old(file: Path, version: int) -> dict[str, list[Any]]:
+def _lay_out_old(file: Path, version: int) -> Tables:
     """Make an old version's store; its tables' rows."""
     with closing(sqlite3.connect(file)) as connection:
         script = OLD_STORES.joinpath(f"version-{version}.sql").read_text(encoding="utf-8")
@@ -60,15 +61,27 @@ def _lay_out_old(file: Path, version: int) -> dict[str, list[Any]]:
     return _tables(file)
 
 
-def _tables(file: Path) -> dict[str, list[Any]]:
+def _tables(file: Path) -> Tables:
     names = _query(file, "SELECT name FROM sqlite_master WHERE type = 'table'")
-    return {name: _query(file, f'SELECT * FROM "{name}"') for (name,) in names}
+    return {name: _rows(file, name) for (name,) in names}
 
 
-def _lost(before: dict[str, list[Any]], file: Path) -> list[str]:
-    """The tables of which rows are gone."""
+def _rows(file: Path, table: str) -> list[dict[str, Any]]:
+    with closing(sqlite3.connect(file)) as connection:
+        connection.row_factory = sqlite3.Row
+        return [dict(row) for row in connection.execute(f'SELECT * FROM "{table}"')]
+
+
+def _lost(before: Tables, file: Path) -> list[str]:
+    """The tables of which rows are gone; a newer version's may have more columns."""
     after = _tables(file)
-    return [name for name, rows in before.items() if not set(rows) <= set(after.get(name, []))]
+    return [name for name, rows in before.items() if not _are_in(rows, after.get(name, []))]
+
+
+def _are_in(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> bool:
+    columns = list(rows[0]) if rows else []
+    there = {tuple(other.get(name) for name in columns) for other in others}
+    return all(tuple(row.values()) in there for row in rows)
 
 
 # -- kill -9 --------------------------------------------------------------------------------------
@@ -151,7 +164,7 @@ def _fault_after_kill(
     victims: _Victims,
     command: str,
     folder: Path,
-    before: dict[str, list[Any]],
+    before: Tables,
     told: list[str],
     scores: dict[str, float],
 ) -> str | None:
@@ -277,7 +290,7 @@ def read_only(trials: int) -> Finding:
     return Finding(promise, attack, trials, failures)
 
 
-def _fault_of_store(file: Path, before: dict[str, list[Any]]) -> str | None:
+def _fault_of_store(file: Path, before: Tables) -> str | None:
     if not before and not file.exists():
         return None
     if _query(file, "PRAGMA integrity_check") != [("ok",)]:
