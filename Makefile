@@ -34,7 +34,7 @@ check: $(VENV)/installed
 browser: $(VENV)/node_modules
 	command -v chromium > /dev/null || (apt-get update && apt-get install --yes chromium)
 
-# Attacks what the README's section on security promises; tests/faults does so in small.
+# Attacks what plugin/docs/security.md promises; tests/faults does so in small.
 faults: $(VENV)/installed
 	$(BIN)/python -m tests.faults
 

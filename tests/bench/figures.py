@@ -1,4 +1,4 @@
-"""Prints the figures that the README states, each measured in this run.
+"""Prints figures that plugin/docs/figures.md states, each measured in this run.
 
 python tests/bench/figures.py [local] [prompts] [wire] [imports]     (all of them by default)
 """

@@ -1,4 +1,4 @@
-"""``make faults``: attacks what the README's security section promises, and prints a table.
+"""``make faults``: attacks what plugin/docs/security.md promises, and prints a table.
 
 python -m tests.faults [--share 0.1] [NAME ...]     from the repository's root; all, or those named
 """
