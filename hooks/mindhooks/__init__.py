@@ -13,10 +13,11 @@ from mindhooks._errors import (
     UnhandledCommand,
     UnknownScorer,
 )
-from mindhooks._loading import PluginInfo
+from mindhooks._loading import PluginInfo, load_sink
 from mindhooks._mind import Activity, Mind, MindState
 from mindhooks._registry import Registry, emitting_registry
 from mindhooks._scorer import Generated, RangeScore, Scorer, Scores
+from mindhooks._sink import NotAccepted, SinkError, TrainingSample, TrainingSink, UnknownSink
 from mindhooks._specs import MindCommand, Trigger, hookimpl, hookspec
 from mindhooks._tasks import TaskHandle, in_thread
 from mindhooks._threaded import ThreadedRegistry
@@ -43,6 +44,7 @@ __all__ = [
     "MindState",
     "MindhooksError",
     "Node",
+    "NotAccepted",
     "Outcome",
     "Part",
     "PluginError",
@@ -55,14 +57,19 @@ __all__ = [
     "ScorerError",
     "ScorerUnavailable",
     "Scores",
+    "SinkError",
     "TaskHandle",
     "ThreadedRegistry",
+    "TrainingSample",
+    "TrainingSink",
     "Trigger",
     "UnhandledCommand",
     "UnknownScorer",
+    "UnknownSink",
     "WirePrompt",
     "emitting_registry",
     "hookimpl",
     "hookspec",
     "in_thread",
+    "load_sink",
 ]

@@ -1,7 +1,8 @@
-"""From an entry point to a plugin object or a scorer."""
+"""From an entry point to a plugin object, a scorer or a sink."""
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import inspect
 import os
@@ -9,16 +10,23 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mindhooks._complaints import Origin, log
-from mindhooks._errors import PluginError, ScorerError, UnknownScorer
+from mindhooks._complaints import Origin, describe, log
+from mindhooks._errors import MindhooksError, PluginError, ScorerError, UnknownScorer
 from mindhooks._scorer import Scorer
+from mindhooks._sink import SinkError, TrainingSink, UnknownSink
 from mindhooks._specs import PROJECT
+from mindhooks._tasks import in_thread
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 SCORERS = "mindhooks.scorers"
 """Entry-point group of scorers."""
+
+SINKS = "mindhooks.sinks"
+"""Entry-point group of training sinks."""
+
+WANTED_OF_SINKS = ("destination", "wants_text", "wants_rejected", "send", "aclose")
 
 DISABLE = "MINDSCORE_DISABLE_PLUGINS"
 """Environment variable: names of plugins to leave out, with commas between them."""
@@ -96,14 +104,24 @@ def load_plugin(entry: EntryPoint, table: Mapping[str, Any]) -> tuple[object, bo
 
 def find_scorer(name: str) -> EntryPoint:
     """The entry point of the scorer called ``name``."""
+    return _find(
+        SCORERS,
+        name,
+        lambda names: UnknownScorer(
+            f"server.scorer: no scorer is called {name!r}; installed: {names}"
+        ),
+    )
+
+
+def _find(group: str, name: str, unknown: Callable[[str], MindhooksError]) -> EntryPoint:
+    """The entry point of that name; ``unknown`` makes an error of the names that there are."""
     from importlib.metadata import entry_points
 
-    known = entry_points(group=SCORERS)
+    known = entry_points(group=group)
     for entry in known:
         if entry.name == name:
             return entry
-    names = ", ".join(sorted(known.names)) or "none"
-    raise UnknownScorer(f"server.scorer: no scorer is called {name!r}; installed: {names}")
+    raise unknown(", ".join(sorted(known.names)) or "none")
 
 
 def make_scorer(name: str, factory: Any, table: Mapping[str, Any]) -> Scorer:
@@ -118,4 +136,36 @@ def make_scorer(name: str, factory: Any, table: Mapping[str, Any]) -> Scorer:
         kind = type(scorer).__name__
         raise ScorerError(f"scorer {name!r} made a {kind} without {', '.join(missing)}")
     made: Scorer = scorer
+    return made
+
+
+async def load_sink(name: str, train: Mapping[str, Any], server: Mapping[str, Any]) -> TrainingSink:
+    """The sink called ``name``, made from copies of the ``[train]`` and ``[server]`` tables.
+
+    Raises:
+        UnknownSink: there is none of that name; the text lists those there are.
+        SinkError: it cannot be built, or is no sink.
+        MindhooksError: what it raises itself.
+    """
+    entry = await in_thread(
+        _find,
+        SINKS,
+        name,
+        lambda names: UnknownSink(f"train.sink: no sink is called {name!r}; installed: {names}"),
+    )
+    try:
+        factory = await in_thread(entry.load)
+        sink = factory(copy.deepcopy(dict(train)), copy.deepcopy(dict(server)))
+    except (MindhooksError, KeyboardInterrupt, asyncio.CancelledError):
+        raise
+    # A sink's module is a plugin's code too.
+    except BaseException as error:
+        raise SinkError(f"sink {name!r} cannot be built: {describe(error)}") from error
+    if inspect.iscoroutine(sink):
+        sink.close()
+        raise SinkError(f"sink {name!r} is async: its callable must return the sink itself")
+    if missing := [attribute for attribute in WANTED_OF_SINKS if not hasattr(sink, attribute)]:
+        kind = type(sink).__name__
+        raise SinkError(f"sink {name!r} made a {kind} without {', '.join(missing)}")
+    made: TrainingSink = sink
     return made

@@ -18,7 +18,8 @@ class ResponseDivergence:
     ``divergence`` is ``max(0, signed)``. ``entry_idx`` is the response's index in
     ``Context.conversation``, ``node_id`` its node's id. ``noise`` is by how much the response's
     total varied when the same prompt was scored again (largest less smallest); ``None``: not
-    measured.
+    measured. ``tokens`` is ``signed`` by token of the response's body, in order; ``None``: not
+    asked for, nothing was measured, or the scorer gives totals only.
     """
 
     entry_idx: int
@@ -26,6 +27,7 @@ class ResponseDivergence:
     divergence: float
     signed: float
     noise: float | None = None
+    tokens: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

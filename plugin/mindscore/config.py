@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -37,6 +38,7 @@ class ServerSettings(_Table, frozen=True):
     scorer: Name = "local"
     base_url: str = ""
     model: str = "smollm2"
+    adapter: str = ""
     tokenizer: str = ""
     chat_template: Literal["chatml", "auto"] = "chatml"
     api_key_env: str = "MINDSCORE_API_KEY"
@@ -91,6 +93,26 @@ class StoreSettings(_Table, frozen=True):
             )
 
 
+class TrainSettings(_Table, frozen=True):
+    """``[train]``: where accepted candidates go, and as what.
+
+    ``context``: the prompt to train on, ``"bare"`` without any memory, which is what internalising
+    them means, or ``"full"``. ``folder`` and ``format`` are for the sink ``jsonl``; ``options`` is
+    free-form, for those of third parties.
+    """
+
+    sink: Name = "http"
+    context: Literal["bare", "full"] = "bare"
+    folder: str = ""
+    format: Literal["input_ids", "prompt_completion", "messages", "preference"] = "input_ids"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # What is sent again from another folder must come to the same place.
+        if self.folder and not (self.folder.startswith("~") or Path(self.folder).is_absolute()):
+            raise ValueError(f'folder: expected "" or an absolute path, got {self.folder!r}')
+
+
 class PluginSettings(_Table, frozen=True):
     """``[plugins]``: which are off, and each one's own table."""
 
@@ -110,13 +132,15 @@ class MemoryScoringOptions(_Table, frozen=True):
 
     ``only``: the memories to score, empty for all; ``hold``: the matrix has what each memory does
     alone, too; ``resume``: rows of the matrix that the store has are not measured again;
-    ``max_tokens``: what ``score`` may send, 0 for any number.
+    ``max_tokens``: what ``score`` may send, 0 for any number; ``tokens``: what a memory did to each
+    token of a response is told, too.
     """
 
     only: list[str] = field(default_factory=list)
     hold: bool = False
     resume: bool = False
     max_tokens: Count = 0
+    tokens: bool = False
 
 
 class FinetuneScoringOptions(_Table, frozen=True):
@@ -136,6 +160,7 @@ class Settings(_Table, frozen=True):
     memory: MemorySettings = field(default_factory=MemorySettings)
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
     store: StoreSettings = field(default_factory=StoreSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
     plugins: PluginSettings = field(default_factory=PluginSettings)
 
 
@@ -145,6 +170,7 @@ _TABLES: dict[str, type[_Table]] = {
     "memory": MemorySettings,
     "finetune": FinetuneSettings,
     "store": StoreSettings,
+    "train": TrainSettings,
     "plugins": PluginSettings,
 }
 _TOML_NAMES = {
@@ -203,7 +229,7 @@ def _explain(message: str, kind: type, name: str) -> str:
         hint = get_type_hints(_TABLES.get(table, kind))[last]
         expected = " or ".join(_choices(hint))
         return f"{key}: expected {expected}, got {problem.removeprefix('Invalid enum value ')}"
-    if problem.startswith(("settings.", "url: ")):
+    if problem.startswith(("settings.", "url: ", "folder: ")):
         # Of a table's own __post_init__.
         return printable(f"{key}.{problem}")
     problem = problem.replace("`int | str`", "`int`")

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from msgspec import Struct
-
-from mindhooks import FinetuneCandidate, ScorerError
+from mindhooks import FinetuneCandidate
 from mindscore.config import parse_settings
-from mindscore.errors import StoreError, TrainError
-from mindscore.scorers.wire import RefusedError, RetriableError, WireClient
-from mindscore.store import Sample, Send, Sends, Store
+from mindscore.errors import TrainError
+from mindscore.sinks.hand_off import Division, Sent, open_hand_off
+from mindscore.sinks.selection import sample_of
+from mindscore.store import Reviewed, Send
 
 logger = logging.getLogger(__name__)
-
-
-class _Accepted(Struct):
-    job_id: str | int
 
 
 async def send_to_train(
@@ -32,109 +26,52 @@ async def send_to_train(
     """Send candidates to ``{base_url}/train`` and mark them as trained; the trainer's job id.
 
     ``settings`` is the whole parsed TOML, as a registry has it: ``[server]`` says where to and with
-    which key, ``[store]`` where the marks are. Candidates that are marked already are left out.
-    They are marked once the server has accepted them, and the request is not repeated once its
-    body may have arrived.
+    which key, ``[store]`` where the marks are, ``[train]`` which other sink to send to. The prompt
+    is the candidate's ``context_ids``, memories included, unless ``[train] context`` is there: then
+    that counts, and only then. Candidates that the sink has are left out. They are marked once it
+    has accepted them, and nothing is repeated once it may have arrived.
 
-    Each request has an ``Idempotency-Key`` of its own. Where it is not known whether the trainer
+    Each hand-off has an ``Idempotency-Key`` of its own. Where it is not known whether the trainer
     accepted one, as after a time-out, its candidates are left out from then on, until ``mindscore
-    store settle`` says what became of it. With ``resend_unknown`` such requests, where they hold
+    store settle`` says what became of it. With ``resend_unknown`` such hand-offs, where they hold
     any of ``candidates``, are made again first, the same and under the same key: for a trainer that
-    honours it. The job id is the last request's.
+    honours it. The job id is the last one's.
 
     Raises:
-        TrainError: there is nothing to send, or the server did not accept a request, or it is not
-            known whether it did: the text says which. What was accepted before is marked.
+        TrainError: there is nothing to send, or the trainer did not accept it, or it is not known
+            whether it did: the text says which. What was accepted before is marked.
         ConfigError: the settings are wrong.
         StoreError: the marks cannot be read, or not written: the text of the latter has the job id.
     """
     if not candidates:
         raise TrainError("nothing to send: there are no candidates")
     parsed = parse_settings(settings)
-    store, sends = Store(parsed.store), Sends(parsed.store)
-    samples = [Sample(c.timestamp_ns, c.context_ids, c.continuation_ids) for c in candidates]
-    client = WireClient(parsed.server)
-    try:
-        hand_off = _HandOff(client, store, sends)
-        job_id = None
+    context = parsed.train.context if "context" in settings.get("train", {}) else "full"
+    samples = [
+        sample_of(Reviewed(it, parsed.server.model, 0.0, None, ()), context, parsed.store.namespace)
+        for it in candidates
+    ]
+    async with open_hand_off(settings) as hand_off:
+        taken: list[Sent | None] = []
         if resend_unknown:
-            for send in await sends.covering(samples):
-                job_id = await hand_off.again(send) or job_id
-        key = uuid.uuid4().hex
-        fresh = await sends.reserve(key, samples)
-        left_out = [send for send in await sends.covering(samples) if send.key != key]
-        if not fresh and job_id is None:
-            why = _unknown(left_out) if left_out else "all candidates are trained already"
-            raise TrainError(f"nothing to send: {why}")
-        if left_out:
+            taken += [await hand_off.resend(it) for it in await hand_off.unknown(samples)]
+        taken.append(await hand_off.send(samples))
+        jobs = [sent.job_id for sent in taken if sent is not None]
+        left_out = await hand_off.unknown(samples)
+        if left_out and jobs:
             logger.warning("left out: %s", _unknown(left_out))
-        return await hand_off.first(key, fresh) if fresh else str(job_id)
-    finally:
-        await client.aclose()
+        if not jobs:
+            division = await hand_off.divide(samples)
+            raise TrainError(f"nothing to send: {_why_nothing(left_out, division)}")
+        return jobs[-1]
 
 
-class _HandOff:
-    """Makes the requests, and keeps what became of each."""
-
-    def __init__(self, client: WireClient, store: Store, sends: Sends) -> None:
-        self._client = client
-        self._store = store
-        self._sends = sends
-
-    async def first(self, key: str, samples: Sequence[Sample]) -> str:
-        """Send what was reserved under ``key``; the job id."""
-        try:
-            job_id = await self._post(key, samples)
-        except ScorerError as error:
-            if not _has_not_arrived(error):
-                raise TrainError(f"{error}; {_still_unknown(key, samples)}") from error
-            await self._sends.release(key)
-            raise TrainError(f"nothing was marked as trained: {error}") from error
-        await self._mark(key, samples, job_id)
-        return job_id
-
-    async def again(self, send: Send) -> str | None:
-        """Repeat a request; the job id, or ``None`` where it was settled meanwhile."""
-        samples = await self._sends.samples(send.key)
-        if not samples:
-            return None
-        try:
-            job_id = await self._post(send.key, samples)
-        except ScorerError as error:
-            # Even a refusal of the second does not say what became of the first.
-            raise TrainError(f"{error}; {_still_unknown(send.key, samples)}") from error
-        await self._mark(send.key, samples, job_id)
-        return job_id
-
-    async def _post(self, key: str, samples: Sequence[Sample]) -> str:
-        body = {
-            "training_data": {
-                "samples": [
-                    {"context_ids": it.context_ids, "continuation_ids": it.continuation_ids}
-                    for it in samples
-                ]
-            }
-        }
-        headers = {"Idempotency-Key": key}
-        answer = await self._client.post("/train", body, _Accepted, repeat=False, headers=headers)
-        return str(answer.job_id)
-
-    async def _mark(self, key: str, samples: Sequence[Sample], job_id: str) -> None:
-        sent = [(it.timestamp_ns, it.continuation_ids) for it in samples]
-        try:
-            await self._store.mark_trained(sent, job_id)
-        except StoreError as error:
-            raise StoreError(
-                f"the trainer accepted job {job_id}, but it could not be marked: {error}; then: "
-                f"mindscore store settle {key} --trained"
-            ) from error
-
-
-def _has_not_arrived(error: ScorerError) -> bool:
-    """Whether it is certain that the trainer has not accepted what the request carried."""
-    if isinstance(error, RetriableError) and error.status is not None:
-        return error.status < 500
-    return isinstance(error, RefusedError) or not getattr(error, "arrived", True)
+def _why_nothing(left_out: Sequence[Send], division: Division) -> str:
+    if left_out:
+        return _unknown(left_out)
+    if division.without_other:
+        return f"{division.without_other} candidates have no other answer to be preferred to"
+    return "all candidates are trained already"
 
 
 def _unknown(sends: Sequence[Send]) -> str:
@@ -144,11 +81,4 @@ def _unknown(sends: Sequence[Send]) -> str:
         f"{responses} responses, sent since {since}: whether the trainer accepted them is not "
         "known; see mindscore store sent, and say what became of them with mindscore store settle, "
         "or send them again under their old Idempotency-Key with resend_unknown=True"
-    )
-
-
-def _still_unknown(key: str, samples: Sequence[Sample]) -> str:
-    return (
-        f"whether the trainer accepted the {len(samples)} responses is not known: they are not "
-        f"sent as new ones again; ask it about Idempotency-Key {key}, and see mindscore store sent"
     )

@@ -573,7 +573,7 @@ async def _train(
         sends = Sends(kept)
         samples = [it for send in await sends.unknown() for it in await sends.samples(send.key)]
         trained = await Store(kept).trained_timestamps()
-        return set(trained), {sample.timestamp_ns for sample in samples}
+        return set(trained), {sample.candidate.timestamp_ns for sample in samples}
     finally:
         trainer.over.set()
         await runner.cleanup()

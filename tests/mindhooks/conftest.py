@@ -151,13 +151,13 @@ class Distributions:
         self._monkeypatch = monkeypatch
         folder.mkdir()
         # What is really installed is none of a test's business: hide it behind empty namesakes.
-        for group in ("mindhooks", "mindhooks.scorers"):
+        for group in ("mindhooks", "mindhooks.scorers", "mindhooks.sinks"):
             for entry in entry_points(group=group):
                 if entry.dist is not None:
                     self._write(entry.dist.name, entry.dist.version, "")
         monkeypatch.syspath_prepend(folder)
 
-    def install(self, name, entries=None, *, version="1.0", scorers=None, **modules):
+    def install(self, name, entries=None, *, version="1.0", scorers=None, sinks=None, **modules):
         """One distribution: entry points (name to target) and modules (name to source)."""
         for module, source in modules.items():
             self._folder.joinpath(f"{module}.py").write_text(textwrap.dedent(source))
@@ -165,7 +165,8 @@ class Distributions:
             self._monkeypatch.setitem(sys.modules, module, ModuleType(module))
             self._monkeypatch.delitem(sys.modules, module)
         text = ""
-        for group, targets in {"mindhooks": entries, "mindhooks.scorers": scorers}.items():
+        groups = {"mindhooks": entries, "mindhooks.scorers": scorers, "mindhooks.sinks": sinks}
+        for group, targets in groups.items():
             text += f"[{group}]\n"
             text += "".join(f"{key} = {target}\n" for key, target in (targets or {}).items())
         self._write(name, version, text)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mindhooks import Registry
+from mindhooks._loading import WANTED_OF_SINKS
 from mindhooks._specs import SPECS
 from mindhooks.testing import StubMind
 
@@ -67,6 +68,16 @@ def test_a_pages_example_implements_its_hook_and_prints_what_the_page_says(hook)
     [said] = blocks(PAGES[hook], "text")
     assert f"def {hook}(" in program
     assert run(program) == said
+
+
+def test_the_page_on_sinks_names_what_a_sink_has_and_its_example_prints_what_it_says():
+    page = (DOCS / "sinks.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\| `(?:await )?(\w+).*?` \|", page, flags=re.MULTILINE)
+    assert named == list(WANTED_OF_SINKS)
+    [program] = blocks(page, "python")
+    [said] = blocks(page, "text")
+    assert run(program) == said
+    assert "[Training sinks](sinks.md)" in (DOCS / "README.md").read_text()
 
 
 @pytest.mark.parametrize("hook", ["on_score", "on_candidate"])

@@ -61,7 +61,7 @@ def test_a_value_is_slotted(value):
     ("kind", "names"),
     [
         (MemoryScore, "key score mode divergences hold fingerprint"),
-        (ResponseDivergence, "entry_idx node_id divergence signed noise"),
+        (ResponseDivergence, "entry_idx node_id divergence signed noise tokens"),
         (MemoryStats, "outcomes calls prompt_tokens computed_tokens seconds error"),
         (Outcome, "status error"),
         (
@@ -94,6 +94,7 @@ def test_a_value_has_the_fields_that_the_contract_names_in_their_order(kind, nam
 
 def test_what_not_every_run_measures_need_not_be_given():
     assert ResponseDivergence(1, "r", 2.0, 2.0).noise is None
+    assert ResponseDivergence(1, "r", 2.0, 2.0).tokens is None
     assert MemoryScore("k", 2.0, "full", ()).hold is None
     assert MemoryScore("k", 2.0, "full", ()).fingerprint is None
 

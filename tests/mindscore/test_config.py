@@ -14,6 +14,7 @@ DEFAULTS = tomllib.loads("""
 scorer = "local"
 base_url = ""
 model = "smollm2"
+adapter = ""
 tokenizer = ""
 chat_template = "chatml"
 api_key_env = "MINDSCORE_API_KEY"
@@ -46,11 +47,16 @@ max_alternate_tokens = 256
 url = ""
 namespace = "default"
 retention_days = 90.0
+[train]
+sink = "http"
+context = "bare"
+folder = ""
+format = "input_ids"
 [plugins]
 disabled = []
 listener_timeout_s = 30.0
 """)
-FREE_FORM = ("server.options", "plugins.settings")
+FREE_FORM = ("server.options", "train.options", "plugins.settings")
 
 POSITIVE = ["server.timeout_s", "server.deadline_s", "plugins.listener_timeout_s"]
 NOT_NEGATIVE = ["memory.interval_s", "memory.min_divergence", "finetune.threshold"]
@@ -70,6 +76,8 @@ STRINGS = [
     *(f"server.{name}" for name, value in DEFAULTS["server"].items() if isinstance(value, str)),
     "store.url",
     "store.namespace",
+    "train.sink",
+    "train.folder",
 ]
 
 
@@ -126,13 +134,15 @@ def test_a_free_form_table_is_empty_by_default(key):
     assert at(Settings(), key) == {}
 
 
-@pytest.mark.parametrize("key", ["server.options.anything", "plugins.settings.mine.anything"])
+@pytest.mark.parametrize(
+    "key", ["server.options.anything", "train.options.anything", "plugins.settings.mine.anything"]
+)
 @pytest.mark.parametrize("value", [1, "x", [1, "x"], {"deep": {"deeper": True}}])
 def test_a_free_form_table_holds_anything(key, value):
     parsed = parse_settings(tables(key, value))
 
     assert parsed != Settings()
-    free = parsed.server.options or parsed.plugins.settings["mine"]
+    free = parsed.server.options or parsed.train.options or parsed.plugins.settings["mine"]
     assert free == {"anything": value}
 
 
@@ -157,6 +167,7 @@ def test_the_settings_may_be_any_mapping():
         ("memory.intervals_s", "interval_s"),
         ("finetune.treshold", "threshold"),
         ("store.name_space", "namespace"),
+        ("train.contexts", "context"),
         ("plugins.disable", "disabled"),
     ],
 )
@@ -168,7 +179,7 @@ def test_an_unknown_key_is_an_error_that_suggests_the_one_that_was_meant(key, me
     assert repr(meant) in text
 
 
-@pytest.mark.parametrize("table", ["", "server", "memory", "finetune", "store", "plugins"])
+@pytest.mark.parametrize("table", ["", "server", "memory", "finetune", "store", "train", "plugins"])
 def test_an_unknown_key_that_resembles_none_is_told_all_that_are_known(table):
     key = f"{table}.zzz" if table else "zzz"
     known = DEFAULTS[table] if table else DEFAULTS
@@ -235,6 +246,9 @@ OUT_OF_RANGE = [
     ("server.scorer", "", "length >= 1"),
     ("store.namespace", "", "length >= 1"),
     ("server.chat_template", "llama", "'chatml'"),
+    ("train.sink", "", "length >= 1"),
+    ("train.context", "none", "'bare' or 'full'"),
+    ("train.format", "parquet", "'input_ids' or 'prompt_completion'"),
 ]
 
 

@@ -42,7 +42,7 @@ async def test_what_is_forgotten_has_no_points_any_more(settings):
     store = Store(settings)
     for key in ("tea", "dog"):
         await store.record_score(MemoryScore(key, 1.0, "incremental", ()), "m", 0.5)
-    assert await store.forget("tea") == 2
+    assert await store.forget("tea") == 1
     assert list(await History(settings).weights()) == [("dog", "m")]
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ from mindhooks import Image, ScorerError, WirePrompt
 from mindscore.scorers import local_model
 from mindscore.scorers.local import LocalScorer
 from mindscore.scorers.weights import locate
+
+from .tiny_model import write_tiny_model
 
 TEXT = (
     "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
@@ -174,6 +177,116 @@ async def test_a_model_that_is_nowhere_is_named(tmp_path: Path) -> None:
     async with opened({"model": str(tmp_path / "nowhere")}) as scorer:
         with pytest.raises(ScorerError, match=r"server\.model: '.*nowhere' cannot be loaded"):
             await scorer.tokenize("hello")
+
+
+# An adapter, on a tiny model: what a model says does not matter here.
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory, tokenizer_file) -> str:
+    return str(write_tiny_model(tmp_path_factory.mktemp("tiny"), tokenizer_file))
+
+
+@pytest.fixture
+def adapter(tiny, tmp_path) -> Callable[[float], Path]:
+    """The folder of an adapter of the tiny model, whose second matrices are all ``filled``."""
+    import peft
+    from transformers import AutoModelForCausalLM
+
+    def adapter(filled: float) -> Path:
+        base = AutoModelForCausalLM.from_pretrained(tiny)
+        config = peft.LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            model = peft.get_peft_model(base, config)
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.data.fill_(filled)
+        model.save_pretrained(tmp_path / str(filled))
+        return tmp_path / str(filled)
+
+    return adapter
+
+
+ASKED = prompt(list(range(3, 40)), (1, 37))
+
+
+async def test_an_adapter_of_nought_changes_nothing(tiny, adapter) -> None:
+    async with opened({"model": tiny}) as scorer:
+        plain = await scorer.score([ASKED])
+    async with opened({"model": tiny, "adapter": str(adapter(0.0))}) as scorer:
+        [[found]] = await scorer.score([ASKED])
+    assert found.values == pytest.approx(plain[0][0].values, abs=1e-4)
+
+
+async def test_values_with_an_adapter_are_those_of_peft(tiny, adapter) -> None:
+    import peft
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    folder = adapter(0.05)
+    async with opened({"model": tiny, "adapter": str(folder)}) as scorer:
+        [[found]] = await scorer.score([ASKED])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        model = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny), folder)
+    ids = torch.tensor([ASKED.tokens])
+    with torch.inference_mode():
+        expected = model(input_ids=ids).logits[0, :-1].log_softmax(1).gather(1, ids[0, 1:, None])
+    assert found.values == pytest.approx(expected[:, 0].tolist(), abs=1e-4)
+
+
+async def test_an_adapter_is_adopted_and_given_up(tiny, adapter) -> None:
+    async with opened({"model": tiny}) as scorer:
+        plain = await scorer.score([ASKED])
+        assert scorer.adapter is None
+        folder = adapter(0.05)
+        await scorer.adopt(folder)
+        changed = await scorer.score([ASKED])
+        assert (scorer.adapter, scorer.model) == (folder, tiny)
+        await scorer.adopt(None)
+        # To the bit, and nothing of it comes from the other's cache.
+        assert await scorer.score([ASKED]) == plain
+        assert scorer.adapter is None
+    assert abs(changed[0][0].total - plain[0][0].total) > 1
+    assert changed.computed_tokens == plain.computed_tokens
+
+
+async def test_what_is_asked_while_an_adapter_is_adopted_waits(tiny, adapter) -> None:
+    folder = adapter(0.05)
+    async with opened({"model": tiny}) as scorer:
+        before, _, after = await asyncio.gather(
+            scorer.score([ASKED]), scorer.adopt(folder), scorer.score([ASKED])
+        )
+        assert before != after
+        assert await scorer.score([ASKED]) == after
+
+
+async def test_an_adapter_that_is_wrong_leaves_the_model_as_it_was(
+    tiny, adapter, tmp_path: Path
+) -> None:
+    torn = adapter(0.5)
+    (torn / "adapter_model.safetensors").write_bytes(b"torn")
+    async with opened({"model": tiny}) as scorer:
+        plain = await scorer.score([ASKED])
+        for folder, said in (
+            (tmp_path / "nowhere", r"nowhere' is no adapter: it has no adapter_config\.json"),
+            (torn, r"0\.5' cannot be used with this model"),
+        ):
+            with pytest.raises(ScorerError, match=rf"^server\.adapter: .*{said}"):
+                await scorer.adopt(folder)
+            assert scorer.adapter is None
+            assert await scorer.score([ASKED]) == plain
+
+
+async def test_without_peft_the_error_has_the_command_that_installs_it(
+    tiny, adapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = adapter(0.0)
+    monkeypatch.setitem(sys.modules, "peft", None)
+    async with opened({"model": tiny, "adapter": str(folder)}) as scorer:
+        with pytest.raises(ScorerError, match=r"pip install 'mindscore\[train\]'"):
+            await scorer.tokenize("x")
 
 
 def test_without_torch_the_error_has_the_command_that_installs_it() -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine
 
-from mindhooks import MemoryScore, ResponseDivergence
+from mindhooks import FinetuneCandidate, MemoryScore, ResponseDivergence, TrainingSample
 from mindscore.config import StoreSettings
 from mindscore.errors import StoreError
-from mindscore.store import Sample, Sends, Store
+from mindscore.store import Sends, Store
 from mindscore.store.migrations import VERSION, migrate
 from mindscore.store.schema import metadata
 
@@ -114,7 +114,10 @@ async def test_an_old_store_keeps_every_row_and_works(version, tmp_path):
     await store.record_row(WHOLE, "m")
     assert await store.rows("m") == {"new": WHOLE}
     sends = Sends(StoreSettings(f"sqlite:///{file}"))
-    assert await sends.reserve("key", [Sample(9, (1,), (2,))]) == [Sample(9, (1,), (2,))]
+    candidate = FinetuneCandidate(0, "n", 1.0, "", "", (1,), (), (2,), None, None, 9)
+    sample = TrainingSample((1,), (2,), None, "full", candidate, "m", "default")
+    assert await sends.reserve("key", [sample], "http") == [sample]
+    assert await sends.samples("key") == [sample]
     _, after = contents(file)
     for name, rows in before.items():
         assert [row for row in after[name] if row in rows] == rows

@@ -7,7 +7,7 @@ import pytest
 
 from mindhooks import FinetuneCandidate
 from mindscore.config import StoreSettings
-from mindscore.errors import StoreError
+from mindscore.errors import StoreError, UsageError
 from mindscore.store import CandidateName, Review, Reviews, Store
 
 SAID = FinetuneCandidate(3, "n", 2.0, "said", "[user]", (1, 2), (2,), (3, 9), "else", (4, 9), 7)
@@ -97,6 +97,14 @@ async def test_what_is_not_kept_cannot_be_decided(store, reviews):
     await store.record_candidate(SAID, "m")
     with pytest.raises(StoreError, match="not kept any more"):
         await reviews.decide(CandidateName("m", 7, "no such hash"), ACCEPTED)
+    assert [it.review for it in await reviews.queue()] == [None]
+
+
+async def test_an_alternate_without_ids_cannot_be_the_answer_to_train_on(store, reviews):
+    await store.record_candidate(replace(SAID, alternate_ids=None), "m")
+    [waiting] = await reviews.queue()
+    with pytest.raises(UsageError, match="edited answer"):
+        await reviews.decide(waiting.name, replace(ACCEPTED, answer="alternate"))
     assert [it.review for it in await reviews.queue()] == [None]
 
 

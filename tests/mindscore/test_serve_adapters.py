@@ -84,6 +84,13 @@ async def test_tokens_are_those_of_local(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
+async def test_texts_that_scorers_make_are_those_of_local(name: str) -> None:
+    async with served() as (local, url), adapter(name, url) as remote:
+        for text in (TEXT, "naïve 日本語 🙂 <|im_end|>"):
+            assert await remote.detokenize(await local.tokenize(text)) == text
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
 async def test_what_is_said_is_what_local_says(name: str) -> None:
     async with served() as (local, url), adapter(name, url) as remote:
         asked = await local.tokenize(TEXT[: TEXT.index("Your cat")])

@@ -49,6 +49,26 @@ def test_the_ids_are_those_of_the_whole_text(text, tokenizer_file, decode):
     assert decode(tokens) == text
 
 
+@given(text=TEXTS)
+def test_the_text_of_ids_is_the_text_they_are_of(text, tokenizer_file):
+    async def there_and_back():
+        tokenizer = FileTokenizer(tokenizer_file)
+        return await tokenizer.detokenize(await tokenizer.tokenize(text))
+
+    assert asyncio.run(there_and_back()) == text
+
+
+async def test_special_tokens_are_part_of_the_text_of_ids(tokenizer_file):
+    said = "<|im_start|>user\nyes<|im_end|>\n"
+    tokenizer = FileTokenizer(tokenizer_file)
+    assert await tokenizer.detokenize(tuple(await tokenizer.tokenize(said))) == said
+
+
+async def test_a_text_of_ids_needs_a_file_that_can_be_read(tmp_path):
+    with pytest.raises(ScorerError, match=r"server\.tokenizer: "):
+        await FileTokenizer(tmp_path / "none.json").detokenize([1])
+
+
 def test_an_empty_text_has_no_ids(tokenizer_file):
     assert ids(tokenizer_file, "") == [[]]
 

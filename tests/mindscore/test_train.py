@@ -9,7 +9,8 @@ import subprocess
 import sys
 import threading
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -20,6 +21,8 @@ from mindscore.config import StoreSettings
 from mindscore.errors import StoreError, TrainError
 from mindscore.fingerprint import response_hash
 from mindscore.store import Sends, Store, database
+
+STORES = Path(__file__).with_name("stores")
 
 
 def candidate(timestamp_ns=5, context_ids=(1, 2), continuation_ids=(3, 4)):
@@ -102,6 +105,44 @@ async def test_the_body_holds_the_samples_and_nothing_else(trainer, settings):
             ]
         }
     }
+
+
+@pytest.mark.parametrize(
+    ("train", "context_ids"),
+    [
+        ({}, [1, 2]),
+        ({"options": {"a": 1}}, [1, 2]),
+        ({"context": "full"}, [1, 2]),
+        ({"context": "bare"}, [1]),
+    ],
+)
+async def test_the_prompt_has_its_memories_unless_the_settings_say_otherwise(
+    trainer, settings, train, context_ids
+):
+    await mindscore.send_to_train([candidate()], {**settings(), "train": train})
+    [sample] = trainer.requests[0].body["training_data"]["samples"]
+    assert sample["context_ids"] == context_ids
+
+
+async def test_the_sink_that_the_settings_name_is_sent_to(trainer, settings, store, tmp_path):
+    tables = {**settings(), "train": {"sink": "jsonl", "folder": str(tmp_path / "out")}}
+    said = await mindscore.send_to_train([candidate()], tables)
+    [file] = (tmp_path / "out").glob("*.jsonl")
+    assert said == str(file)
+    assert json.loads(file.read_text())["input_ids"] == [1, 2, 3, 4]
+    assert (await store.trained()).covers(5, (3, 4), "jsonl")
+    with pytest.raises(TrainError, match="all candidates are trained already"):
+        await mindscore.send_to_train([candidate()], tables)
+    assert await mindscore.send_to_train([candidate()], settings()) == "j1"
+
+
+async def test_where_no_candidate_makes_a_pair_that_is_said(settings, tmp_path, tokenizer_file):
+    train = {"sink": "jsonl", "folder": str(tmp_path / "out"), "format": "preference"}
+    tables = {**settings(tokenizer=str(tokenizer_file)), "train": train}
+    alone = replace(candidate(), alternate_ids=None)
+    with pytest.raises(TrainError, match="1 candidates have no other answer"):
+        await mindscore.send_to_train([alone], tables)
+    assert await mindscore.send_to_train([alone, candidate(6)], tables)
 
 
 async def test_a_slash_at_the_end_of_base_url_makes_no_difference(trainer, settings):
@@ -261,6 +302,26 @@ async def test_after_a_refusal_the_same_candidates_can_be_sent_again(
 
 
 # -- when nobody knows whether it was accepted ----------------------------------------------------
+
+
+async def test_what_an_earlier_version_left_unknown_is_repeated_as_it_was(
+    trainer, settings, tmp_path, marks, unknown
+):
+    with closing(sqlite3.connect(tmp_path / "store.sqlite3")) as connection:
+        connection.executescript((STORES / "version-2.sql").read_text(encoding="utf-8"))
+    assert await unknown() == {"key-1": 2}
+    with pytest.raises(TrainError, match="nothing to send: 2 responses"):
+        await mindscore.send_to_train([candidate(77)], settings())
+    await mindscore.send_to_train([candidate(77)], settings(), resend_unknown=True)
+    [request] = trainer.requests
+    assert request.headers["Idempotency-Key"] == "key-1"
+    assert request.body["training_data"]["samples"] == [
+        {"context_ids": [1, 2], "continuation_ids": [3, 4]},
+        {"context_ids": [1], "continuation_ids": [4]},
+    ]
+    sent = [(77, response_hash((3, 4)), "j1"), (78, response_hash((4,)), "j1")]
+    assert set(sent) <= set(marks())
+    assert await unknown() == {}
 
 
 @pytest.fixture(params=["500", "503", "silent", "broken", "half", "no job", "an error", "no JSON"])

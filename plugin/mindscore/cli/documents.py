@@ -53,8 +53,9 @@ def _memory(result: Result, key: str) -> dict[str, Any]:
 
 
 def _fields(value: ResponseDivergence | FinetuneCandidate) -> dict[str, Any]:
-    """A value as JSON; ``noise`` is there where it was measured."""
+    """A value as JSON; ``noise`` is there where it was measured, ``tokens`` never."""
     fields: dict[str, Any] = msgspec.to_builtins(value)
+    fields.pop("tokens", None)
     if value.noise is None:
         del fields["noise"]
     return fields

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from mindhooks import (
     FinetuneCandidate,
@@ -15,6 +17,17 @@ from mindhooks import (
 from mindscore.host import TranscriptMind
 from mindscore.transcripts import Transcript
 
+if TYPE_CHECKING:
+    from mindscore.report.spoken import Word
+
+NOT_SCORED = {
+    "not-due": "not due yet: --all scores them anyway",
+    "past-cutoff": "too recent to judge (memory.token_cutoff)",
+    "no-response": "no response after them",
+    "left-out": "left out, too large for --max-tokens",
+}
+"""Why memories were not scored, by the status of their outcome, and what can be done about it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -22,6 +35,7 @@ class Result:
 
     ``error`` says what failed, ``None`` for nothing. ``keys`` are the memories asked for.
     ``remarks``: what the transcript's source does not record, or what was not understood.
+    ``words``: those of the responses, by node id, where they were asked for.
     """
 
     command: str
@@ -34,6 +48,7 @@ class Result:
     finetune_stats: FinetuneStats | None
     error: str | None
     remarks: tuple[str, ...] = ()
+    words: Mapping[str, tuple[Word, ...]] = field(default_factory=dict)
 
     @property
     def stats(self) -> MemoryStats | FinetuneStats | None:

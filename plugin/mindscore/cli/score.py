@@ -9,6 +9,7 @@ from typing import Any
 
 from mindhooks import MindCommand, MindhooksError, Registry, UnhandledCommand, UnknownScorer
 from mindscore.cli.documents import document
+from mindscore.cli.html import HtmlReport
 from mindscore.cli.interruption import run_until_interrupted
 from mindscore.cli.memory import share_one_arena
 from mindscore.cli.output import new_console, own_output, write_json
@@ -67,6 +68,7 @@ class Prepared:
     mind: TranscriptMind
     tables: dict[str, Any]
     keys: tuple[str, ...]
+    report: HtmlReport | None
 
 
 def prepare(request: Request, screen: Screen) -> Prepared:
@@ -74,7 +76,7 @@ def prepare(request: Request, screen: Screen) -> Prepared:
 
     Raises:
         UsageError: options do not go together, or name a memory or a conversation that is not
-            there.
+            there, or a report that cannot be written.
         ConfigError: the configuration is wrong.
         TranscriptError: the transcript is.
     """
@@ -83,7 +85,11 @@ def prepare(request: Request, screen: Screen) -> Prepared:
     transcript = _transcript(request)
     keys = _selected(transcript, request.only)
     tables = _with_options(configuration, request)
-    return Prepared(TranscriptMind(transcript, screen.activity), tables, keys)
+    report = None
+    if request.html is not None:
+        report = HtmlReport(request.html, tables)
+        report.check(request.transcript)
+    return Prepared(TranscriptMind(transcript, screen.activity), tables, keys, report)
 
 
 def _transcript(request: Request) -> Transcript:
@@ -99,25 +105,27 @@ def run_score(request: Request) -> int:
     prepared = prepare(request, screen)
     with screen, own_output():
         result = run_until_interrupted(
-            lambda: _run(prepared.mind, prepared.tables, request.command, prepared.keys),
+            lambda: _run(prepared, request.command),
             lambda: so_far(prepared.mind, request.command, prepared.keys),
         )
     if request.json:
         write_json(document(result))
     else:
         show_result(new_console(), result)
-    if result.error is None:
-        return DONE
-    screen.complain(result.error)
-    return FAILED
+    if result.error is not None:
+        screen.complain(result.error)
+    if prepared.report is not None:
+        prepared.report.write(result)
+    return DONE if result.error is None else FAILED
 
 
-async def _run(
-    mind: TranscriptMind, tables: dict[str, Any], command: str, keys: tuple[str, ...]
-) -> Result:
-    async with Session(mind, tables) as session:
+async def _run(prepared: Prepared, command: str) -> Result:
+    async with Session(prepared.mind, prepared.tables) as session:
         model = await model_name(session.registry)
-        return await run_in(session, command, model, keys)
+        result = await run_in(session, command, model, prepared.keys)
+        if prepared.report is not None:
+            return await prepared.report.with_words(session, result)
+        return result
 
 
 async def run_in(session: Session, command: str, model: str, keys: tuple[str, ...]) -> Result:
@@ -181,6 +189,8 @@ def _with_options(configuration: Configuration, request: Request) -> dict[str, A
         own["resume"] = True
     if request.max_tokens is not None:
         own["max_tokens"] = request.max_tokens
+    if request.html is not None:
+        own["tokens"] = True
     options: dict[str, Any] = {}
     if own:
         options["plugins"] = {"settings": {"memory-scoring": own}}

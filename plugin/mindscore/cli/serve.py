@@ -8,7 +8,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mindhooks import Scorer
 from mindscore.addresses import is_loopback
@@ -18,6 +18,9 @@ from mindscore.cli.status import DONE, INTERRUPTED
 from mindscore.config import ServerSettings
 from mindscore.config_file import load_configuration, read_api_key
 from mindscore.errors import UsageError
+
+if TYPE_CHECKING:
+    from mindscore.serve.trainer import Trainer
 
 GRACE_S = 5.0
 
@@ -49,13 +52,14 @@ def run_serve(request: ServeRequest) -> int:
     share_one_arena()
     scorer = _local_scorer(settings, dict(configuration.tables.get("server", {})))
     address = Address(request.host, request.port, key, request.queue)
+    trainer = _trainer(scorer) if request.train else None
 
     def ready(base_url: str) -> None:
         sys.stdout.write(f'serving {scorer.model}: server.base_url = "{base_url}"\n')
         sys.stdout.flush()
 
     with _Deadline() as deadline:
-        asyncio.run(serve(scorer, address, ready, deadline.start))
+        asyncio.run(serve(scorer, address, ready, deadline.start, trainer=trainer))
     return DONE
 
 
@@ -79,6 +83,17 @@ class _Deadline:
         """From now on the process has ``GRACE_S``."""
         ending = (None, DONE) if terminated else ("interrupted", INTERRUPTED)
         self._timer = leave_in(GRACE_S, lambda: leave(*ending))
+
+
+def _trainer(scorer: Scorer) -> Trainer:
+    import platformdirs
+
+    from mindscore.scorers.local import LocalScorer
+    from mindscore.serve.trainer import Trainer
+
+    if not isinstance(scorer, LocalScorer):
+        raise UsageError("--train is for a model with weights: set server.scorer to 'local'")
+    return Trainer(scorer, platformdirs.user_data_path("mindscore") / "training")
 
 
 def _local_scorer(settings: ServerSettings, table: dict[str, Any]) -> Scorer:

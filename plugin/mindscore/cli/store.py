@@ -48,7 +48,7 @@ def list_(
 def sent(
     config_file: ConfigFile = None, assignments: Assignments = None, json: Json = False
 ) -> None:
-    """List what was sent to the trainer and may have been accepted: nobody knows."""
+    """List what was sent to a trainer and may have been accepted: nobody knows."""
     from mindscore.cli.output import write_json
 
     configuration, _ = _open(config_file, assignments)
@@ -76,14 +76,15 @@ def settle(
     sends = _sends(configuration)
 
     async def run() -> int:
-        samples = await sends.samples(key)
-        if samples and trained:
-            await store.mark_trained(
-                [(it.timestamp_ns, it.continuation_ids) for it in samples], None
-            )
-        elif samples:
-            await sends.release(key)
-        return len(samples)
+        send = next((it for it in await sends.unknown() if it.key == key), None)
+        if send is None:
+            return 0
+        if not trained:
+            return await sends.release(key)
+        responses = [it.candidate for it in await sends.samples(key)]
+        marks = [(it.timestamp_ns, it.continuation_ids) for it in responses]
+        await store.mark_trained(marks, None, send.sink)
+        return len(marks)
 
     settled = asyncio.run(run())
     if not settled:
@@ -114,12 +115,13 @@ def import_(
     assignments: Assignments = None,
 ) -> None:
     """Take over memory scores, {key: score}, or trained responses, [timestamp in ns, ...]."""
+    from mindscore.cli.models import configured_model
     from mindscore.store.exchange import read_exchange
 
     contents = read_exchange(file)
     configuration, store = _open(config_file, assignments)
     if isinstance(contents, dict):
-        model = model or _configured_model(configuration)
+        model = model or asyncio.run(configured_model(configuration))
         asyncio.run(store.import_scores(contents, model))
         sys.stdout.write(f"imported {len(contents)} memory scores of model {printable(model)}\n")
     else:
@@ -138,6 +140,7 @@ def export(
     assignments: Assignments = None,
 ) -> None:
     """Write memory scores, {key: score}, or with --trained the trained responses' timestamps."""
+    from mindscore.cli.models import one_model
     from mindscore.store.exchange import write_exchange
 
     configuration, store = _open(config_file, assignments)
@@ -147,7 +150,8 @@ def export(
         sys.stdout.write(f"wrote {len(stamps)} trained responses to {printable(str(file))}\n")
         return
     found = asyncio.run(store.memories())
-    chosen = _one_model(found, model, configuration)
+    models = {it.model for it in found}
+    chosen = asyncio.run(one_model(models, model, configuration, "scores"))
     write_exchange(file, {it.key: it.score for it in found if it.model == chosen})
     sys.stdout.write(
         f"wrote {sum(it.model == chosen for it in found)} scores to {printable(str(file))}\n"
@@ -166,40 +170,6 @@ def _sends(configuration: Configuration) -> Sends:
     from mindscore.store import Sends
 
     return Sends(configuration.settings.store)
-
-
-def _configured_model(configuration: Configuration) -> str:
-    """What the configured scorer calls its model, as the recorder keeps it."""
-    from mindhooks import Registry
-    from mindhooks.testing import StubMind
-    from mindscore.cli.score import model_name
-    from mindscore.errors import ConfigError
-
-    async def ask() -> str:
-        async with Registry(StubMind(), configuration.tables) as registry:
-            return await model_name(registry)
-
-    try:
-        return asyncio.run(ask())
-    except ConfigError:
-        # A scorer that cannot be built, as one without an address, still has its model's name.
-        return configuration.settings.server.model
-
-
-def _one_model(
-    found: list[StoredMemory], model: str | None, configuration: Configuration
-) -> str | None:
-    """The model to export: the one asked for, the only one there is, or the configured one."""
-    models = sorted({memory.model for memory in found})
-    if model is None and len(models) > 1:
-        configured = _configured_model(configuration)
-        if configured in models:
-            return configured
-        raise UsageError(f"scores of several models are kept: choose one of {', '.join(models)} "
-                         "with --model")  # fmt: skip
-    if model is not None and model not in models:
-        raise UsageError(f"no scores of model {model!r} are kept")
-    return model or (models[0] if models else None)
 
 
 def _show(found: list[StoredMemory]) -> None:
@@ -234,10 +204,11 @@ def _show_sent(found: list[Send]) -> None:
 
     table = Table(box=None)
     table.add_column("key", overflow="fold")
+    table.add_column("sink", overflow="fold")
     table.add_column("responses", justify="right")
     table.add_column("since")
     for send in found:
-        table.add_row(send.key, str(send.responses), _local_time(send.since))
+        table.add_row(send.key, printable(send.sink), str(send.responses), _local_time(send.since))
     console = new_console()
     console.print(table if found else "What became of everything sent to a trainer is known.")
 

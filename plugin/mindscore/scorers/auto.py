@@ -99,6 +99,10 @@ class AutoScorer:
         """By ``server.tokenizer`` where it is set, else by the server."""
         return await (await self._scorer()).tokenize(text)
 
+    async def detokenize(self, ids: Sequence[int]) -> str:
+        """By ``server.tokenizer`` where it is set, else by the server; special tokens included."""
+        return await (await self._scorer()).detokenize(ids)
+
     async def aclose(self) -> None:
         """Close what was found."""
         await self._probe.aclose()

@@ -48,6 +48,30 @@ class Tokens(Struct):
     tokens: list[int]
 
 
+class Text(Struct):
+    """The text of ids: ``prompt``, as vLLM and mindscore call it, or ``text``, as SGLang does."""
+
+    prompt: str | None = None
+    text: str | None = None
+
+
+async def detokenize(client: WireClient, ids: Sequence[int], more: Mapping[str, Any]) -> str:
+    """The text of ``ids``, special tokens included, by the server's ``/detokenize``.
+
+    Raises:
+        ScorerError: the server has no such path, or says something else.
+    """
+    body = {**more, "tokens": ids, "skip_special_tokens": False}
+    answer = await client.post("/detokenize", body, Text)
+    found = answer.prompt if answer.prompt is not None else answer.text
+    if found is None:
+        raise ScorerError(
+            f"{client.base_url}/detokenize: prompt: is missing: set server.tokenizer to the "
+            "model's tokenizer.json"
+        )
+    return found
+
+
 class _Continuation(Struct):
     text: str
     token_ids: tuple[int, ...] | None = None

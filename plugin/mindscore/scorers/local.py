@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
 
 from mindhooks import Generated, RangeScore, ScorerError, Scores, WirePrompt, in_thread
 from mindscore.config import ServerSettings, parse_table
@@ -33,6 +36,16 @@ class LocalScorer:
     def context_length(self) -> int | None:
         """How many tokens the model reads; ``None`` where it does not say, or is not loaded."""
         return self._loaded.context_length if self._loaded else None
+
+    @property
+    def vocabulary(self) -> int | None:
+        """How many token ids the model knows; ``None`` where it is not loaded."""
+        return self._loaded.vocabulary if self._loaded else None
+
+    @property
+    def adapter(self) -> Path | None:
+        """The folder of the adapter that the model has, or will be loaded with."""
+        return Path(self._settings.adapter) if self._settings.adapter else None
 
     async def score(self, prompts: Sequence[WirePrompt]) -> list[list[RangeScore]]:
         """Totals and values; logits are computed for the responses' rows only.
@@ -73,6 +86,19 @@ class LocalScorer:
         """
         return await in_thread((await self._load()).render_chat, messages, asks)
 
+    async def adopt(self, adapter: Path | None) -> None:
+        """Have the model with ``adapter``, a folder in PEFT's format, from now on, or without any.
+
+        It waits for its turn, as what is asked meanwhile does. For a moment, there are two models.
+
+        Raises:
+            ScorerError: the adapter cannot be used; the model is as it was.
+        """
+        settings = msgspec.structs.replace(self._settings, adapter=str(adapter or ""))
+        async with self._turn, self._loading:
+            self._loaded = await in_thread(_load, settings)
+            self._settings = settings
+
     async def aclose(self) -> None:
         """Let go of the model's memory."""
         async with self._turn:
@@ -104,7 +130,7 @@ def _load(settings: ServerSettings) -> LocalModel:
         from mindscore.scorers.weights import locate
 
         name, cache_bytes = settings.model, settings.cache_mb * 2**20
-        return LocalModel(name, locate(name), settings.dtype, cache_bytes)
+        return LocalModel(name, locate(name), settings.dtype, cache_bytes, settings.adapter)
     except ImportError as error:
         raise ScorerError(
             f"the local scorer needs torch and transformers ({error}); "

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mindhooks import Generated, RangeScore, ScorerError, WirePrompt
 from mindscore.scorers import attention
+from mindscore.scorers.adapter import with_adapter
 from mindscore.scorers.kv_cache import Computed, PrefixCaches
 from mindscore.text import one_line
 
@@ -42,10 +43,12 @@ class LocalModel:
     """Model and tokenizer, loaded from a folder or a Hugging Face id.
 
     ``dtype`` is the name of the weights' number format, ``cache_bytes`` what KV caches of earlier
-    prompts may take.
+    prompts may take. ``adapter`` is the folder of a LoRA adapter, or empty.
     """
 
-    def __init__(self, name: str, location: str, dtype: str, cache_bytes: int) -> None:
+    def __init__(
+        self, name: str, location: str, dtype: str, cache_bytes: int, adapter: str = ""
+    ) -> None:
         self._name = name
         transformers.utils.logging.disable_progress_bar()
         try:
@@ -66,11 +69,13 @@ class LocalModel:
                 f"server.model: {name!r} cannot be loaded as a folder or a Hugging Face id: "
                 f"{one_line(str(error) or type(error).__name__, 300)}"
             ) from error
+        if adapter:
+            self._model = with_adapter(self._model, adapter)
         self._model.eval()
         config = self._model.config.get_text_config()
         self.context_length: int | None = getattr(config, "max_position_embeddings", None)
         embeddings: Any = self._model.get_input_embeddings()
-        self._vocabulary: int = embeddings.num_embeddings
+        self.vocabulary: int = embeddings.num_embeddings
         self._keeps_rows = "logits_to_keep" in inspect.signature(self._model.forward).parameters
         self._cache_bytes = cache_bytes
         self._rounds = dtype != "float32"
@@ -270,10 +275,10 @@ class LocalModel:
                 f"{self._name}: the prompt needs {length} tokens, the model reads at most "
                 f"{self.context_length}: score with a model of a longer context"
             )
-        if prompt.tokens and max(prompt.tokens) >= self._vocabulary:
+        if prompt.tokens and max(prompt.tokens) >= self.vocabulary:
             raise ScorerError(
                 f"{self._name}: token id {max(prompt.tokens)} is outside the model's vocabulary of "
-                f"{self._vocabulary}: were token_ids made with another tokenizer?"
+                f"{self.vocabulary}: were token_ids made with another tokenizer?"
             )
 
 

@@ -17,7 +17,7 @@ from mindhooks import Generated, RangeScore, WirePrompt
 from mindscore.config import ServerSettings, parse_table
 from mindscore.scorers.answers import decode_in_pieces
 from mindscore.scorers.batches import Answer, Batcher, to_scores
-from mindscore.scorers.completions import Tokens
+from mindscore.scorers.completions import Tokens, detokenize
 from mindscore.scorers.prompt_logprobs import refuse_images, scored_part
 from mindscore.scorers.tokenizer import FileTokenizer
 from mindscore.scorers.wire import WireClient, checked_address
@@ -110,6 +110,12 @@ class RemoteScorer(ABC):
         named = dict.fromkeys(self._text_fields, text)
         body = {"model": self.model, **named, "add_special_tokens": False}
         return (await self._client.post("/tokenize", body, Tokens)).tokens
+
+    async def detokenize(self, ids: Sequence[int]) -> str:
+        """By ``server.tokenizer`` where it is set, else by the server; special tokens included."""
+        if self._tokenizer is not None:
+            return await self._tokenizer.detokenize(ids)
+        return await detokenize(self._client, ids, {"model": self.model})
 
     async def _decoded(
         self, where: str, field: str, raw: Raw, kind: type[list[T]], between: re.Pattern[bytes]

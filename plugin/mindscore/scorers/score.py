@@ -14,7 +14,7 @@ from mindhooks import Generated, Image, RangeScore, ScorerError, WirePrompt
 from mindscore.config import ServerSettings, parse_table
 from mindscore.divergence import implausible
 from mindscore.scorers.batches import Answer, to_scores
-from mindscore.scorers.completions import Tokens, Usage, complete
+from mindscore.scorers.completions import Tokens, Usage, complete, detokenize
 from mindscore.scorers.tokenizer import FileTokenizer
 from mindscore.scorers.wire import WireClient
 
@@ -105,6 +105,12 @@ class ScoreScorer:
                 f"the server cannot tokenise ({error}): set server.tokenizer to the model's "
                 "tokenizer.json, or give token_ids in the transcript"
             ) from error
+
+    async def detokenize(self, ids: Sequence[int]) -> str:
+        """By ``server.tokenizer``, else by the server; special tokens included."""
+        if self._tokenizer is not None:
+            return await self._tokenizer.detokenize(ids)
+        return await detokenize(self._client, ids, {})
 
     async def aclose(self) -> None:
         """Close the session."""

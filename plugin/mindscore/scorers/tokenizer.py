@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,11 +27,26 @@ class FileTokenizer:
         """
         return await in_thread(self._encode, text)
 
+    async def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of ``ids``, special tokens included.
+
+        Raises:
+            ScorerError: the file cannot be read.
+        """
+        return await in_thread(self._decode, ids)
+
     def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self._loaded().encode(text, add_special_tokens=False).ids
+        return ids
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        text: str = self._loaded().decode(list(ids), skip_special_tokens=False)
+        return text
+
+    def _loaded(self) -> Tokenizer:
         if self._tokenizer is None:
             self._tokenizer = self._load()
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
+        return self._tokenizer
 
     def _load(self) -> Tokenizer:
         from tokenizers import Tokenizer

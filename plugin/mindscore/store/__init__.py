@@ -2,7 +2,7 @@
 
 from mindscore.store.history import Cell, History, Point, Run
 from mindscore.store.reviews import CandidateName, Review, Reviewed, Reviews
-from mindscore.store.sends import Sample, Send, Sends
+from mindscore.store.sends import Send, Sends
 from mindscore.store.store import Store, StoredMemory, TrainedMarks
 
 __all__ = [
@@ -14,7 +14,6 @@ __all__ = [
     "Reviewed",
     "Reviews",
     "Run",
-    "Sample",
     "Send",
     "Sends",
     "Store",

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, delete, func, insert, select
 
 from mindhooks import FinetuneCandidate
 from mindscore.config import StoreSettings
-from mindscore.errors import StoreError
+from mindscore.errors import StoreError, UsageError
 from mindscore.fingerprint import response_hash
 from mindscore.store.database import Database
 from mindscore.store.schema import candidates, reviews, trained
@@ -110,6 +110,7 @@ class Reviews:
 
         Raises:
             StoreError: the candidate is not kept any more, or was accepted by a sink meanwhile.
+            UsageError: it has no alternate, or one without ids, and that is the chosen answer.
         """
         row = {
             "namespace": self._namespace,
@@ -119,9 +120,16 @@ class Reviews:
         }
 
         def work(connection: Connection) -> None:
-            kept = select(func.count()).select_from(candidates).where(*self._of(candidates, name))
-            if not connection.execute(kept).scalar_one():
+            kept = select(candidates.c.candidate).where(*self._of(candidates, name))
+            text = connection.execute(kept).scalar_one_or_none()
+            if text is None:
                 raise StoreError("this candidate is not kept any more: find it again by scoring")
+            its = msgspec.json.decode(text, type=FinetuneCandidate)
+            if review.answer == "alternate" and its.alternate_ids is None:
+                raise UsageError(
+                    "the alternate's token ids are not known: its server gave the text only; "
+                    "choose it as an edited answer"
+                )
             if self._marks(connection).sinks(name.timestamp_ns, name.continuation_hash):
                 raise StoreError("this candidate is trained on already: nothing is left to decide")
             connection.execute(insert(reviews), [row])

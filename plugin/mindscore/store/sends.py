@@ -1,4 +1,4 @@
-"""What was sent to a trainer and may have been accepted, by namespace."""
+"""What was sent to a sink and may have been accepted, by namespace."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import msgspec
 from sqlalchemy import Connection, delete, func, select
 from sqlalchemy.dialects.sqlite import insert
 
+from mindhooks import FinetuneCandidate, TrainingSample
 from mindscore.config import StoreSettings
 from mindscore.fingerprint import response_hash
 from mindscore.store.database import Database
@@ -18,23 +19,15 @@ from mindscore.store.store import marks_of
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """What a trainer learns from: a prompt, and the response to it that bears a timestamp."""
-
-    timestamp_ns: int
-    context_ids: tuple[int, ...]
-    continuation_ids: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Send:
-    """One request whose outcome is not known, or not yet.
+    """One hand-off whose outcome is not known, or not yet.
 
-    ``key`` is its Idempotency-Key, ``responses`` how many it carried, ``since`` when it was made,
-    in seconds since the epoch.
+    ``key`` is its Idempotency-Key, ``sink`` where it went, ``responses`` how many it carried,
+    ``since`` when it was made, in seconds since the epoch.
     """
 
     key: str
+    sink: str
     responses: int
     since: float
 
@@ -42,7 +35,7 @@ class Send:
 class Sends:
     """The sends of one namespace. Every method is one transaction and may raise ``StoreError``.
 
-    A sample is in at most one of them, and one that is in none is not on its way to a trainer.
+    A response is in at most one of them to each sink, and one that is in none is not on its way.
     ``Store.mark_trained`` removes those that it marks.
     """
 
@@ -51,65 +44,66 @@ class Sends:
         self._namespace = settings.namespace
         self._mine = sends.c.namespace == settings.namespace
 
-    async def unknown(self) -> list[Send]:
-        """Every send, the oldest first."""
+    async def unknown(self, sink: str | None = None) -> list[Send]:
+        """Every send, or those to ``sink``, the oldest first."""
         since = func.min(sends.c.sent_at)
         query = (
-            select(sends.c.idempotency_key, func.count(), since)
+            select(sends.c.idempotency_key, sends.c.sink, func.count(), since)
             .where(self._mine)
-            .group_by(sends.c.idempotency_key)
+            .group_by(sends.c.idempotency_key, sends.c.sink)
             .order_by(since, sends.c.idempotency_key)
         )
+        if sink is not None:
+            query = query.where(sends.c.sink == sink)
         found = await self._database.read(lambda connection: connection.execute(query).all())
         return [Send(*row) for row in found]
 
-    async def samples(self, key: str) -> list[Sample]:
+    async def samples(self, key: str) -> list[TrainingSample]:
         """What was sent under ``key``, in its order; nothing where that is settled."""
         query = (
-            select(sends.c.sample)
+            select(sends.c.sample, sends.c.timestamp_ns)
             .where(self._mine, sends.c.idempotency_key == key)
             .order_by(sends.c.position)
         )
 
-        def work(connection: Connection) -> list[Sample]:
+        def work(connection: Connection) -> list[TrainingSample]:
             found = connection.execute(query).all()
-            return [msgspec.json.decode(sample, type=Sample) for (sample,) in found]
+            return [_decoded(sample, stamp, self._namespace) for sample, stamp in found]
 
         return await self._database.read(work)
 
-    async def covering(self, samples: Sequence[Sample]) -> list[Send]:
-        """The sends that hold any of ``samples``, the oldest first."""
+    async def covering(self, samples: Sequence[TrainingSample], sink: str) -> list[Send]:
+        """The sends to ``sink`` that hold any of ``samples``, the oldest first."""
         names = {_name(sample) for sample in samples}
         columns = (sends.c.timestamp_ns, sends.c.continuation_hash, sends.c.idempotency_key)
-        query = select(*columns).where(self._mine)
+        query = select(*columns).where(self._mine, sends.c.sink == sink)
         found = await self._database.read(lambda connection: connection.execute(query).all())
         keys = {key for stamp, hash_, key in found if (stamp, hash_) in names}
-        return [send for send in await self.unknown() if send.key in keys]
+        return [send for send in await self.unknown(sink) if send.key in keys]
 
-    async def reserve(self, key: str, samples: Sequence[Sample]) -> list[Sample]:
+    async def free(self, samples: Sequence[TrainingSample], sink: str) -> list[TrainingSample]:
+        """Those of ``samples`` that ``sink`` neither has nor may have, each response once."""
+        return await self._database.read(
+            lambda connection: list(self._free(connection, samples, sink).values())
+        )
+
+    async def reserve(
+        self, key: str, samples: Sequence[TrainingSample], sink: str
+    ) -> list[TrainingSample]:
         """Note that ``samples`` are about to be sent under ``key``, and return those that may be.
 
-        What is trained, or in another send, is left out: of two processes one has it.
+        Those are the ones that are ``free``: of two processes one has them.
         """
         now = time.time()
 
-        def work(connection: Connection) -> list[Sample]:
-            columns = (trained.c.timestamp_ns, trained.c.continuation_hash, trained.c.sink)
-            mine = trained.c.namespace == self._namespace
-            marks = marks_of(connection.execute(select(*columns).where(mine)))
-            names = select(sends.c.timestamp_ns, sends.c.continuation_hash).where(self._mine)
-            sent = {tuple(row) for row in connection.execute(names)}
-            free = {
-                _name(it): it
-                for it in samples
-                if not marks.covers(it.timestamp_ns, it.continuation_ids) and _name(it) not in sent
-            }
+        def work(connection: Connection) -> list[TrainingSample]:
+            free = self._free(connection, samples, sink)
             reserved = [
                 {
                     "namespace": self._namespace,
                     "timestamp_ns": stamp,
                     "continuation_hash": hash_,
-                    "sink": "http",
+                    "sink": sink,
                     "idempotency_key": key,
                     "position": position,
                     "sample": msgspec.json.encode(sample).decode(),
@@ -124,10 +118,58 @@ class Sends:
         return await self._database.write(work)
 
     async def release(self, key: str) -> int:
-        """Forget what was sent under ``key``: the trainer has not accepted it; how many."""
+        """Forget what was sent under ``key``: the sink has not accepted it; how many."""
         statement = delete(sends).where(self._mine, sends.c.idempotency_key == key)
         return await self._database.write(lambda connection: connection.execute(statement).rowcount)
 
+    def _free(
+        self, connection: Connection, samples: Sequence[TrainingSample], sink: str
+    ) -> dict[tuple[int, str], TrainingSample]:
+        columns = (trained.c.timestamp_ns, trained.c.continuation_hash, trained.c.sink)
+        mine = trained.c.namespace == self._namespace
+        marks = marks_of(connection.execute(select(*columns).where(mine)))
+        names = select(sends.c.timestamp_ns, sends.c.continuation_hash)
+        query = names.where(self._mine, sends.c.sink == sink)
+        sent = {tuple(row) for row in connection.execute(query)}
+        named = {_name(it): it for it in samples}
+        return {
+            name: it
+            for name, it in named.items()
+            if name not in sent and not marks.covers(name[0], it.candidate.continuation_ids, sink)
+        }
 
-def _name(sample: Sample) -> tuple[int, str]:
-    return sample.timestamp_ns, response_hash(sample.continuation_ids)
+
+def _name(sample: TrainingSample) -> tuple[int, str]:
+    """The response's, whatever answer to train on was chosen for it."""
+    response = sample.candidate
+    return response.timestamp_ns, response_hash(response.continuation_ids)
+
+
+class _IdsAlone(msgspec.Struct):
+    """What versions before the third kept of a sample."""
+
+    context_ids: tuple[int, ...]
+    continuation_ids: tuple[int, ...]
+
+
+def _decoded(text: str, timestamp_ns: int, namespace: str) -> TrainingSample:
+    try:
+        return msgspec.json.decode(text, type=TrainingSample)
+    except msgspec.ValidationError:
+        ids = msgspec.json.decode(text, type=_IdsAlone)
+    candidate = FinetuneCandidate(
+        entry_idx=0,
+        node_id="",
+        divergence=0.0,
+        response_text="",
+        prior_context="",
+        context_ids=ids.context_ids,
+        bare_context_ids=(),
+        continuation_ids=ids.continuation_ids,
+        alternate_text=None,
+        alternate_ids=None,
+        timestamp_ns=timestamp_ns,
+    )
+    return TrainingSample(
+        ids.context_ids, ids.continuation_ids, None, "full", candidate, "", namespace
+    )

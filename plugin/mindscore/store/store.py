@@ -233,14 +233,19 @@ class Store:
         )
 
     async def forget(self, key: str) -> int:
-        """Remove a memory's scores, old and new, cells and rows, of every model; how many."""
+        """Remove a memory's scores, cells and rows, of every model; how many there were.
+
+        Its earlier scores go with them.
+        """
 
         def work(connection: Connection) -> int:
-            gone = 0
-            for table in (memories, weights, cells, rows):
-                mine = (table.c.namespace == self._namespace, table.c.key == key)
-                gone += connection.execute(delete(table).where(*mine)).rowcount
-            return gone
+            gone = [
+                connection.execute(
+                    delete(table).where(table.c.namespace == self._namespace, table.c.key == key)
+                ).rowcount
+                for table in (memories, cells, rows, weights)
+            ]
+            return sum(gone[:-1])
 
         return await self._database.write(work)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import itertools
 import json
 import os
 import pty
@@ -18,7 +19,11 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from mindhooks import FinetuneCandidate
 from mindscore.cli import main
+from mindscore.config import StoreSettings
+from mindscore.fingerprint import response_hash
+from mindscore.store import CandidateName, Review, Reviews, Store
 
 COMMAND = Path(sys.executable).with_name("mindscore")
 PATIENCE_S = 30
@@ -158,6 +163,51 @@ def numbered(write):
         said("Two.", "r3", 6, 102, 1, timestamp="2026-03-03T10:00:00.123456789Z"),
         name="numbered.jsonl",
     )
+
+
+# -- candidates -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def candidates(tmp_path):
+    """Keeps candidates in the user's own store: ``candidates(one="accepted", two=None)``.
+
+    Their names are their nodes' ids; ``"alternate"`` and ``"edited"`` accept such an answer.
+    """
+    settings = StoreSettings(f"sqlite:///{tmp_path}/data/mindscore/store.sqlite3")
+    store, reviews, numbers = Store(settings), Reviews(settings), itertools.count(10)
+
+    async def keep(model, fields, decisions):
+        for name, decision in decisions.items():
+            number = next(numbers)
+            found = FinetuneCandidate(
+                **{
+                    "entry_idx": number,
+                    "node_id": name,
+                    "divergence": 100.0 - number,
+                    "response_text": "said",
+                    "prior_context": "",
+                    "context_ids": (1, 9, number),
+                    "bare_context_ids": (1, number),
+                    "continuation_ids": (number, 5),
+                    "alternate_text": None,
+                    "alternate_ids": (number, 6),
+                    "timestamp_ns": number,
+                    **fields,
+                }
+            )
+            await store.record_candidate(found, model)
+            answer = decision if decision in ("alternate", "edited") else "response"
+            ids = (number, 9) if answer == "edited" else None
+            if decision is not None:
+                verdict = "rejected" if decision == "rejected" else "accepted"
+                of = CandidateName(model, found.timestamp_ns, response_hash(found.continuation_ids))
+                await reviews.decide(of, Review(verdict, answer, 1.0, None, ids))
+
+    def make(model="m", fields=None, **decisions):
+        asyncio.run(keep(model, fields or {}, decisions))
+
+    return make
 
 
 # -- a server -------------------------------------------------------------------------------------

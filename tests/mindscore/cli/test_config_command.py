@@ -9,6 +9,7 @@ DEFAULTS = {
         "scorer": "local",
         "base_url": "",
         "model": "smollm2",
+        "adapter": "",
         "tokenizer": "",
         "chat_template": "chatml",
         "api_key_env": "MINDSCORE_API_KEY",
@@ -41,6 +42,7 @@ DEFAULTS = {
         "max_alternate_tokens": 256,
     },
     "store": {"url": "", "namespace": "default", "retention_days": 90.0},
+    "train": {"sink": "http", "context": "bare", "folder": "", "format": "input_ids"},
     "plugins": {"disabled": [], "listener_timeout_s": 30.0},
 }
 """Section 6 of the contract, but for the tables that are empty there."""

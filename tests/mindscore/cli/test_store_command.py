@@ -10,8 +10,9 @@ from contextlib import closing
 
 import pytest
 
+from mindhooks import FinetuneCandidate, TrainingSample
 from mindscore.config import StoreSettings
-from mindscore.store import Sample, Sends
+from mindscore.store import Sends
 
 ROW = {
     "key": str,
@@ -379,16 +380,25 @@ def test_an_export_to_the_current_folder_is_one_that_cannot_be_written(cli, tmp_
 # -- sent -----------------------------------------------------------------------------------------
 
 
+def sample(timestamp_ns):
+    ids = {"context_ids": (1, 2), "bare_context_ids": (1,), "continuation_ids": (3,)}
+    candidate = FinetuneCandidate(0, "n", 1.0, "", "", *ids.values(), None, None, timestamp_ns)
+    return TrainingSample((1, 2), (3,), None, "full", candidate, "m", "default")
+
+
 @pytest.fixture
 def unknown(tmp_path):
-    """Leaves sends with an outcome that is not known: ``unknown(key=how many responses)``."""
+    """Leaves sends with an outcome that is not known: ``unknown(key=how many responses)``.
+
+    They went to ``http``, or to ``sink``.
+    """
     settings = StoreSettings(f"sqlite:///{tmp_path}/data/mindscore/store.sqlite3")
 
-    def leave(**sends):
+    def leave(sink="http", **sends):
         stamps = itertools.count(100)
         for key, count in sends.items():
-            samples = [Sample(next(stamps), (1, 2), (3,)) for _ in range(count)]
-            asyncio.run(Sends(settings).reserve(key, samples))
+            samples = [sample(next(stamps)) for _ in range(count)]
+            asyncio.run(Sends(settings).reserve(key, samples, sink))
 
     return leave
 
@@ -403,12 +413,14 @@ def test_sent_is_empty_where_every_outcome_is_known(cli, tmp_path):
 
 def test_sent_lists_each_send_with_its_responses_and_its_time(cli, unknown):
     before = time.time()
-    unknown(first=2, second=1)
+    unknown(first=2)
+    unknown(second=1, sink="jsonl")
     found = cli("store", "sent", "--json").document
-    assert [(it["key"], it["responses"]) for it in found] == [("first", 2), ("second", 1)]
+    said = [(it["key"], it["sink"], it["responses"]) for it in found]
+    assert said == [("first", "http", 2), ("second", "jsonl", 1)]
     assert before <= found[0]["since"] <= found[1]["since"] <= time.time()
     lines = [line.split() for line in cli("store", "sent").out.splitlines()[1:]]
-    assert [line[:2] for line in lines] == [["first", "2"], ["second", "1"]]
+    assert [line[:3] for line in lines] == [["first", "http", "2"], ["second", "jsonl", "1"]]
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
@@ -432,6 +444,17 @@ def test_what_was_trained_is_settled_as_marked(cli, unknown, tmp_path):
     assert [it["key"] for it in cli("store", "sent", "--json").document] == ["second"]
     cli("store", "export", "--trained", tmp_path / "out.json")
     assert json.loads((tmp_path / "out.json").read_text()) == [100, 101]
+
+
+def test_what_was_trained_is_marked_for_the_sink_that_had_it(cli, unknown, tmp_path):
+    unknown(first=1, sink="jsonl")
+    unknown(second=1, sink="http")
+    cli("store", "settle", "first", "--trained")
+    [left] = cli("store", "sent", "--json").document
+    assert left["sink"] == "http"
+    with closing(sqlite3.connect(tmp_path / "data/mindscore/store.sqlite3")) as connection:
+        query = "SELECT sink, timestamp_ns FROM trained"
+        assert connection.execute(query).fetchall() == [("jsonl", 100)]
 
 
 def test_what_was_not_trained_is_settled_as_forgotten(cli, unknown, tmp_path):
