@@ -84,10 +84,10 @@ async def test_namespaces_do_not_see_each_other(tmp_path):
 
 async def test_cells_are_those_of_one_model(settings):
     for model, signed in (("m", -1.0), ("n", 2.0)):
-        cells = (ResponseDivergence(3, "c3", max(0.0, signed), signed),)
+        cells = (ResponseDivergence(3, "c3", max(0.0, signed), signed, 0.5),)
         await Store(settings).record_row(MemoryScore("tea", 0.0, "full", cells), model)
     [cell] = await History(settings).cells("m")
-    assert cell == Cell("tea", "c3", 3, 0.0, -1.0, cell.scored_at)
+    assert cell == Cell("tea", "c3", 3, 0.0, -1.0, 0.5, cell.scored_at)
     assert await History(settings).models() == ["m", "n"]
 
 

@@ -43,6 +43,8 @@ def contents(file):
 def as_now(version, tables):
     """The rows of an old store as they are to be in one of this version."""
     if version < 3:
+        for row in tables["cells"]:
+            row["noise"] = None
         for row in tables["trained"]:
             row["sink"] = "http" if row["continuation_hash"] else ""
         for row in tables.get("sends", ()):

@@ -103,9 +103,21 @@ async def test_what_is_not_kept_cannot_be_decided(store, reviews):
 async def test_an_alternate_without_ids_cannot_be_the_answer_to_train_on(store, reviews):
     await store.record_candidate(replace(SAID, alternate_ids=None), "m")
     [waiting] = await reviews.queue()
-    with pytest.raises(UsageError, match="edited answer"):
+    with pytest.raises(UsageError, match="not known"):
         await reviews.decide(waiting.name, replace(ACCEPTED, answer="alternate"))
     assert [it.review for it in await reviews.queue()] == [None]
+
+
+async def test_a_chosen_alternate_stays_chosen_when_the_candidate_is_found_without_one(
+    store, reviews
+):
+    await store.record_candidate(SAID, "m")
+    [waiting] = await reviews.queue()
+    await reviews.decide(waiting.name, replace(ACCEPTED, answer="alternate"))
+    await store.record_candidate(replace(SAID, alternate_text=None, alternate_ids=None), "m")
+    [again] = await reviews.queue()
+    assert again.answer_ids == SAID.alternate_ids
+    assert again.review.text == SAID.alternate_text
 
 
 async def test_what_is_trained_on_cannot_be_decided_and_says_by_which_sinks(store, reviews):

@@ -630,3 +630,12 @@ async def test_many_scores_leave_nothing_open(store):
     before = len(list(Path("/dev/fd").iterdir()))
     await record(200)
     assert len(list(Path("/dev/fd").iterdir())) == before
+
+
+async def test_what_each_token_adds_is_not_kept(store):
+    cell = ResponseDivergence(0, "n", 1.0, 1.0, None, (0.25, 0.75))
+    whole = MemoryScore("tea", 1.0, "full", (cell,), hold=(cell,), fingerprint="f")
+    await store().record_row(whole, "m")
+    kept = (await store().rows("m"))["tea"]
+    assert [it.tokens for it in (*kept.divergences, *kept.hold)] == [None, None]
+    assert [it.signed for it in (*kept.divergences, *kept.hold)] == [1.0, 1.0]

@@ -36,11 +36,11 @@ class ReviewRequest:
 
 def run_review(request: ReviewRequest) -> int:
     """Serve until told to end; SIGTERM is a good end, Ctrl-C an interruption."""
-    configuration = load_configuration(request.config_file, request.assignments)
-    transcript = _transcript(request)
     from mindscore.review.run import serve_review
     from mindscore.review.runs import Runs
 
+    configuration = load_configuration(request.config_file, request.assignments)
+    transcript = _transcript(request)
     share_one_arena()
     out, timers = sys.stdout, list[threading.Timer]()
 

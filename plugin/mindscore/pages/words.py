@@ -33,7 +33,8 @@ def word_diff(before: str, after: str) -> list[Piece]:
         if old[i:j] == new[k:n]:
             pieces.append(Piece("same", "".join(old[i:j])))
             continue
-        for kind, words in (("removed", old[i:j]), ("added", new[k:n])):
-            if words:
-                pieces.append(Piece(kind, "".join(words)))
+        if i < j:
+            pieces.append(Piece("removed", "".join(old[i:j])))
+        if k < n:
+            pieces.append(Piece("added", "".join(new[k:n])))
     return pieces

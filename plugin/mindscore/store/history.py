@@ -45,13 +45,17 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell of the matrix: what a memory did to a response, in nats."""
+    """One cell of the matrix: what a memory did to a response, in nats.
+
+    ``noise`` is as in ``ResponseDivergence``.
+    """
 
     key: str
     node_id: str
     entry_idx: int
     divergence: float
     signed: float
+    noise: float | None
     scored_at: float
 
 

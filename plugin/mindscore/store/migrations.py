@@ -124,6 +124,7 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (id)
         )
         """,
+        "ALTER TABLE cells ADD COLUMN noise FLOAT",
         "CREATE INDEX weights_by_age ON weights (namespace, scored_at)",
         "CREATE INDEX runs_by_age ON runs (namespace, started_at)",
         """

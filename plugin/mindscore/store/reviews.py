@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import msgspec
@@ -34,7 +34,8 @@ class CandidateName:
 class Review:
     """A decision, and the answer to train on; ``decided_at`` is in seconds since the epoch.
 
-    ``text`` and ``ids`` are those of an ``"edited"`` answer; its ids end as the response's do.
+    ``text`` and ``ids`` are those of an ``"edited"`` answer; its ids end as the response's do. An
+    ``"alternate"`` gets its own when it is kept: a candidate found again may have another.
     """
 
     decision: Decision
@@ -68,11 +69,8 @@ class Reviewed:
     def answer_ids(self) -> tuple[int, ...]:
         """The answer to train on: the response's ids where nobody chose another."""
         chosen = self.review
-        if chosen is not None and chosen.answer == "edited" and chosen.ids is not None:
+        if chosen is not None and chosen.ids is not None:
             return chosen.ids
-        alternate = self.candidate.alternate_ids
-        if chosen is not None and chosen.answer == "alternate" and alternate is not None:
-            return alternate
         return self.candidate.continuation_ids
 
 
@@ -112,12 +110,6 @@ class Reviews:
             StoreError: the candidate is not kept any more, or was accepted by a sink meanwhile.
             UsageError: it has no alternate, or one without ids, and that is the chosen answer.
         """
-        row = {
-            "namespace": self._namespace,
-            **_columns(name),
-            "review": msgspec.json.encode(review).decode(),
-            "decided_at": review.decided_at,
-        }
 
         def work(connection: Connection) -> None:
             kept = select(candidates.c.candidate).where(*self._of(candidates, name))
@@ -125,13 +117,22 @@ class Reviews:
             if text is None:
                 raise StoreError("this candidate is not kept any more: find it again by scoring")
             its = msgspec.json.decode(text, type=FinetuneCandidate)
-            if review.answer == "alternate" and its.alternate_ids is None:
+            whole = review
+            if review.answer == "alternate":
+                whole = replace(review, text=its.alternate_text, ids=its.alternate_ids)
+            if whole.answer != "response" and whole.ids is None:
                 raise UsageError(
-                    "the alternate's token ids are not known: its server gave the text only; "
-                    "choose it as an edited answer"
+                    "the token ids of that answer are not known: it was not generated, or its "
+                    "server gave the text only; choose another, or edit one"
                 )
             if self._marks(connection).sinks(name.timestamp_ns, name.continuation_hash):
                 raise StoreError("this candidate is trained on already: nothing is left to decide")
+            row = {
+                "namespace": self._namespace,
+                **_columns(name),
+                "review": msgspec.json.encode(whole).decode(),
+                "decided_at": review.decided_at,
+            }
             connection.execute(insert(reviews), [row])
 
         await self._database.write(work)

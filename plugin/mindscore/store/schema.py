@@ -30,6 +30,7 @@ cells = Table(
     Column("divergence", Float, nullable=False),
     Column("signed", Float, nullable=False),
     Column("scored_at", Float, nullable=False),
+    Column("noise", Float),
     Index("cells_by_age", "namespace", "scored_at"),
 )
 

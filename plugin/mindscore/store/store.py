@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -146,6 +146,7 @@ class Store:
                     entry_idx=response.entry_idx,
                     divergence=response.divergence,
                     signed=response.signed,
+                    noise=response.noise,
                     scored_at=now,
                 )
                 for response in score.divergences
@@ -156,7 +157,7 @@ class Store:
                     key=score.key,
                     model=model,
                     fingerprint=score.fingerprint,
-                    row=msgspec.json.encode(score).decode(),
+                    row=msgspec.json.encode(_without_tokens(score)).decode(),
                     scored_at=now,
                 )
                 upsert(connection, rows, [whole], replacing(rows))
@@ -299,6 +300,15 @@ def marks_of(rows: Iterable[Any]) -> TrainedMarks:
     for stamp, hash_, sink in rows:
         found[stamp, hash_].add(sink)
     return TrainedMarks({name: frozenset(sinks) for name, sinks in found.items()})
+
+
+def _without_tokens(score: MemoryScore) -> MemoryScore:
+    hold = score.hold
+    return replace(
+        score,
+        divergences=tuple(replace(it, tokens=None) for it in score.divergences),
+        hold=None if hold is None else tuple(replace(it, tokens=None) for it in hold),
+    )
 
 
 def _whole(row: str) -> MemoryScore | None:

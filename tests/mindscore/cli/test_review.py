@@ -18,6 +18,18 @@ TOY = "--set=server.scorer=toy"
 ENDS = [(signal.SIGTERM, (0, "", "")), (signal.SIGINT, (130, "", "mindscore: interrupted\n"))]
 
 
+def start(*arguments):
+    """A process of the command."""
+    return subprocess.Popen(
+        [COMMAND, "review", *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        env=inherited({}),
+    )
+
+
 class Reviewing:
     """A process that serves the page; ``address`` is what it printed."""
 
@@ -49,18 +61,11 @@ def reviewing():
     """``with reviewing("--port", "0") as it``."""
 
     @contextmanager
-    def reviewing(*arguments, **environment):
+    def reviewing(*arguments):
         # A test runner that was started in the background ignores SIGINT, as would its children.
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
-            process = subprocess.Popen(
-                [COMMAND, "review", *map(str, arguments)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                encoding="utf-8",
-                env=inherited(environment),
-            )
+            process = start(*arguments)
         finally:
             signal.signal(signal.SIGINT, before)
         with process:
@@ -111,6 +116,23 @@ def test_a_run_under_way_does_not_keep_it(
             while b"baseline" not in events.readline():
                 pass
             assert it.end(number) == expected
+
+
+def test_a_server_that_has_gone_is_missed(talk, browser):
+    with start(talk, TOY) as process:
+        tab = browser.new_page()
+        try:
+            tab.goto(process.stdout.readline().removeprefix("open "))
+            tab.get_by_role("button", name="Score the full matrix").click()
+            tab.locator("[data-state=ended]").wait_for()
+            process.kill()
+            process.wait(PATIENCE_S)
+            tab.locator(".notice.bad", has_text="The connection is lost; trying again.").wait_for()
+            tab.get_by_role("button", name="Score the full matrix").click()
+            said = tab.get_by_role("status").filter(has_text="is mindscore review still running?")
+            said.wait_for(state="attached")
+        finally:
+            tab.close()
 
 
 def test_a_taken_port_is_an_error_that_names_it(cli):

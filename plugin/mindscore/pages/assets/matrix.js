@@ -1,0 +1,392 @@
+"use strict";
+
+// The heat map: what each memory (row) did to each response (column), in nats.
+//
+// data: {memories: [{key, text}], responses: [{entry_idx, node_id, text}],
+//        signed: [[number | null]], noise: [[number | null]] | null}
+// words(row, column), where given: a node to show in the place of the response's text, or null.
+//
+// Only what is in sight is drawn. The element tells of a cell that was chosen (clicked, or Enter)
+// by the event "mindscore:cell", its detail being {row, column}.
+function mindscoreMatrix(element, data, words) {
+  const HEAD = 26, ROW = 24, NARROWEST = 20, WIDEST = 56, WITH_NUMBER = 40, LONGEST = 3000;
+  const rows = data.memories.length, columns = data.responses.length;
+  const nats = new Intl.NumberFormat("en", {
+    signDisplay: "exceptZero", minimumFractionDigits: 2, maximumFractionDigits: 2,
+  });
+  const largest = Math.max(1, ...data.signed.map(
+    (row) => row.reduce((most, it) => Math.max(most, Math.abs(it ?? 0)), 0)
+  ));
+
+  function make(tag, className, text) {
+    const made = document.createElement(tag);
+    if (className) made.className = className;
+    if (text !== undefined) made.textContent = text;
+    return made;
+  }
+
+  function valueAt(row, column) {
+    const signed = data.signed[row][column];
+    const noise = data.noise ? data.noise[row][column] : null;
+    const within = signed !== null && noise !== null && signed !== 0 && Math.abs(signed) <= noise;
+    return { signed, noise, within };
+  }
+
+  function inWords({ signed, noise, within }) {
+    if (signed === null) return "not measured";
+    if (within) return `within noise: ${nats.format(signed)} of ±${noise.toFixed(2)} nats`;
+    if (signed === 0) return "no difference";
+    const likelier = signed > 0 ? "likelier" : "less likely";
+    return `${nats.format(signed)} nats: ${likelier} with the memory`;
+  }
+
+  function mostOf(values) {
+    let most = -1, found = { row: 0, column: 0 };
+    values.forEach((row, at) => row.forEach((it, column) => {
+      if (Math.abs(it ?? 0) > most) {
+        most = Math.abs(it ?? 0);
+        found = { row: at, column };
+      }
+    }));
+    return found;
+  }
+
+  function short(text) {
+    return text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text;
+  }
+
+  // -- what stands there ------------------------------------------------------------------------
+
+  const legend = make("p", "matrix-legend");
+  const ramp = make("span");
+  ramp.append(
+    `−${largest.toFixed(1)} less likely`, make("span", "matrix-ramp"),
+    `likelier +${largest.toFixed(1)} nats`
+  );
+  const noisy = make("span");
+  noisy.append(make("span", "matrix-swatch noise"), "within noise");
+  const missing = make("span");
+  missing.append(make("span", "matrix-swatch missing"), "not measured");
+  legend.append(ramp, missing);
+  if (data.noise) legend.append(noisy);
+  legend.append(make("span", "", "The scale is logarithmic."));
+
+  const layout = make("div", "matrix-layout"), frame = make("div", "matrix-frame");
+  const space = make("div"), canvas = make("canvas"), spoken = make("div", "visually-hidden");
+  const details = make("div", "matrix-details");
+  frame.tabIndex = 0;
+  frame.setAttribute("role", "grid");
+  frame.setAttribute(
+    "aria-label", "What each memory did to each response, in nats. Arrow keys move."
+  );
+  frame.setAttribute("aria-rowcount", rows);
+  frame.setAttribute("aria-colcount", columns);
+  canvas.setAttribute("aria-hidden", "true");
+  details.tabIndex = 0;
+  details.setAttribute("role", "region");
+  details.setAttribute("aria-label", "The cell under the pointer or in focus");
+  space.append(canvas);
+  frame.append(space, spoken);
+  layout.append(frame, details);
+  element.replaceChildren(legend, layout);
+
+  const pen = canvas.getContext("2d");
+  const onPaper = matchMedia("print"), inTheDark = matchMedia("(prefers-color-scheme: dark)");
+  let focused = mostOf(data.signed), pointed = null, shownAs = "";
+  let label = 0, cell = NARROWEST, height = ROW, colours = null, waiting = false;
+
+  // -- colours ----------------------------------------------------------------------------------
+
+  function readColours() {
+    const style = getComputedStyle(element);
+    const of = (name) => style.getPropertyValue(name).trim();
+    const parts = (name) => {
+      const hex = of(name).slice(1);
+      return [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16));
+    };
+    const ends = [parts("--scale-low"), parts("--scale-middle"), parts("--scale-high")];
+    const ramp = [];
+    for (let step = -64; step <= 64; step += 1) {
+      const end = step < 0 ? ends[0] : ends[2], share = Math.abs(step) / 64;
+      const mixed = ends[1].map((it, at) => Math.round(it + (end[at] - it) * share));
+      const light = 0.299 * mixed[0] + 0.587 * mixed[1] + 0.114 * mixed[2];
+      ramp.push({ fill: `rgb(${mixed.join(" ")})`, ink: light > 140 ? "#000" : "#fff" });
+    }
+    const tile = document.createElement("canvas");
+    tile.width = tile.height = 6;
+    const hatch = tile.getContext("2d");
+    hatch.strokeStyle = of("--scale-hatch");
+    hatch.lineWidth = 1;
+    for (const at of [-6, 0, 6]) {
+      hatch.moveTo(at, 6);
+      hatch.lineTo(at + 6, 0);
+    }
+    hatch.stroke();
+    colours = {
+      ramp, surface: of("--surface"), sunken: of("--sunken"), ink: of("--ink"),
+      muted: of("--muted"), noise: of("--scale-noise"), focus: of("--focus"),
+      hatch: pen.createPattern(tile, "repeat"), sans: of("--sans"),
+    };
+  }
+
+  function shade(signed) {
+    const share = Math.log1p(Math.abs(signed)) / Math.log1p(largest);
+    return colours.ramp[64 + Math.round(64 * Math.min(1, share) * Math.sign(signed))];
+  }
+
+  // -- drawing ----------------------------------------------------------------------------------
+
+  function arrange() {
+    readColours();
+    const wide = onPaper.matches ? 960 : frame.clientWidth;
+    pen.font = `12px ${colours.sans}`;
+    const longest = data.memories.reduce(
+      (most, it) => Math.max(most, pen.measureText(it.key.slice(0, 40)).width), 40
+    );
+    label = Math.ceil(Math.min(longest + 20, wide * 0.38, 240));
+    const fitting = (wide - label) / Math.max(1, columns);
+    cell = Math.min(WIDEST, onPaper.matches ? fitting : Math.max(NARROWEST, Math.floor(fitting)));
+    height = onPaper.matches ? 14 : ROW;
+    const whole = { width: label + cell * columns, height: HEAD + height * rows };
+    space.style.width = `${whole.width}px`;
+    space.style.height = `${whole.height}px`;
+    const tallest = Math.max(240, Math.round(window.innerHeight * 0.7));
+    frame.style.height = onPaper.matches ? "auto" : `${Math.min(whole.height + 18, tallest)}px`;
+    const size = onPaper.matches
+      ? whole
+      : { width: frame.clientWidth, height: Math.min(frame.clientHeight, whole.height) };
+    const dots = Math.min(2, window.devicePixelRatio || 1);
+    canvas.width = Math.round(size.width * dots);
+    canvas.height = Math.round(size.height * dots);
+    canvas.style.width = `${size.width}px`;
+    canvas.style.height = `${size.height}px`;
+    pen.setTransform(dots, 0, 0, dots, 0, 0);
+    draw();
+  }
+
+  function cut(text, room) {
+    let kept = text.replace(/\s+/g, " ").slice(0, 80);
+    if (pen.measureText(kept).width <= room) return kept;
+    while (kept && pen.measureText(`${kept}…`).width > room) kept = kept.slice(0, -1);
+    return `${kept}…`;
+  }
+
+  function draw() {
+    waiting = false;
+    const left = onPaper.matches ? 0 : frame.scrollLeft;
+    const top = onPaper.matches ? 0 : frame.scrollTop;
+    const width = parseFloat(canvas.style.width), tall = parseFloat(canvas.style.height);
+    const first = { row: Math.floor(top / height), column: Math.floor(left / cell) };
+    const last = {
+      row: Math.min(rows - 1, Math.floor((top + tall - HEAD) / height)),
+      column: Math.min(columns - 1, Math.floor((left + width - label) / cell)),
+    };
+    const x = (column) => label + column * cell - left, y = (row) => HEAD + row * height - top;
+    const shown = pointed || focused;
+    pen.fillStyle = colours.surface;
+    pen.fillRect(0, 0, width, tall);
+
+    pen.save();
+    pen.beginPath();
+    pen.rect(label, HEAD, width - label, tall - HEAD);
+    pen.clip();
+    pen.textAlign = "center";
+    pen.textBaseline = "middle";
+    pen.font = `11px ${colours.sans}`;
+    for (let row = first.row; row <= last.row; row += 1) {
+      for (let column = first.column; column <= last.column; column += 1) {
+        const value = valueAt(row, column);
+        const colour = value.signed === null || value.within ? null : shade(value.signed);
+        const gap = cell > 6 ? 1 : 0;
+        pen.fillStyle = colour ? colour.fill : value.within ? colours.noise : colours.hatch;
+        pen.fillRect(x(column), y(row), cell - gap, height - gap);
+        if (cell >= WITH_NUMBER && colour && Math.abs(value.signed) >= 0.05) {
+          pen.fillStyle = colour.ink;
+          pen.fillText(value.signed.toFixed(1), x(column) + cell / 2, y(row) + height / 2);
+        }
+      }
+    }
+    if (rows && columns && !onPaper.matches) {
+      pen.lineWidth = 2;
+      pen.strokeStyle = colours.focus;
+      pen.strokeRect(x(shown.column), y(shown.row), cell - 1, height - 1);
+    }
+    pen.restore();
+
+    pen.fillStyle = colours.sunken;
+    pen.fillRect(0, 0, width, HEAD);
+    pen.fillRect(0, 0, label, tall);
+    pen.save();
+    pen.beginPath();
+    pen.rect(0, HEAD, label, tall - HEAD);
+    pen.clip();
+    pen.textAlign = "left";
+    pen.textBaseline = "middle";
+    for (let row = first.row; row <= last.row; row += 1) {
+      const at = row === shown.row && !onPaper.matches;
+      pen.font = `${at ? "600 " : ""}12px ${colours.sans}`;
+      pen.fillStyle = at ? colours.ink : colours.muted;
+      pen.fillText(cut(data.memories[row].key, label - 14), 8, y(row) + height / 2);
+    }
+    pen.restore();
+    pen.save();
+    pen.beginPath();
+    pen.rect(label, 0, width - label, HEAD);
+    pen.clip();
+    pen.textAlign = "center";
+    pen.textBaseline = "middle";
+    pen.font = `11px ${colours.sans}`;
+    const widest = columns ? pen.measureText(`#${data.responses[columns - 1].entry_idx} `).width : 0;
+    const every = Math.max(1, Math.ceil(widest / cell));
+    for (let column = first.column; column <= last.column; column += 1) {
+      const apart = Math.abs(column - shown.column);
+      const at = apart === 0 && !onPaper.matches;
+      if (!at && (column % every || (apart < every && !onPaper.matches))) continue;
+      pen.fillStyle = at ? colours.ink : colours.muted;
+      pen.font = `${at ? "600 " : ""}11px ${colours.sans}`;
+      const text = `#${data.responses[column].entry_idx}`, half = pen.measureText(text).width / 2;
+      // That of the last column is not cut off.
+      pen.fillText(text, Math.min(x(column) + cell / 2, width - half - 2), HEAD / 2);
+    }
+    pen.restore();
+    tell(shown);
+  }
+
+  function drawSoon() {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(draw);
+  }
+
+  // -- telling ----------------------------------------------------------------------------------
+
+  function tell({ row, column }) {
+    const now = `${row} ${column}`;
+    if (now === shownAs || !rows || !columns) return;
+    shownAs = now;
+    const memory = data.memories[row], response = data.responses[column];
+    const value = valueAt(row, column);
+    const told = !value.within && value.signed ? (value.signed > 0 ? " more" : " less") : "";
+    const said = make("p", "text");
+    said.append((words && words(row, column)) || short(response.text));
+    const heading = (text) => make("h4", "", text);
+    const key = make("p");
+    key.append(make("span", "key", memory.key));
+    const parts = [make("p", `matrix-value${told}`, inWords(value))];
+    if (value.noise !== null && !value.within) {
+      parts.push(make("p", "muted", `noise ±${value.noise.toFixed(2)} nats`));
+    }
+    parts.push(heading("Memory"), key, make("p", "text", short(memory.text)));
+    parts.push(heading(`Response #${response.entry_idx}`), said);
+    details.replaceChildren(...parts);
+  }
+
+  function announce() {
+    const { row, column } = focused;
+    const line = make("div"), head = make("div", "", data.memories[row].key), here = make("div");
+    line.setAttribute("role", "row");
+    line.setAttribute("aria-rowindex", row + 1);
+    head.setAttribute("role", "rowheader");
+    here.setAttribute("role", "gridcell");
+    here.setAttribute("aria-colindex", column + 1);
+    here.id = `${element.id}-cell-${row}-${column}`;
+    const response = data.responses[column];
+    here.textContent = `${data.memories[row].key}, response #${response.entry_idx}: `
+      + `${inWords(valueAt(row, column))}. ${response.text.slice(0, 200)}`;
+    line.append(head, here);
+    spoken.replaceChildren(line);
+    frame.setAttribute("aria-activedescendant", here.id);
+  }
+
+  function bringIntoSight() {
+    const { row, column } = focused;
+    const x = column * cell, y = row * height;
+    const wide = frame.clientWidth - label, tall = frame.clientHeight - HEAD;
+    if (x < frame.scrollLeft) frame.scrollLeft = x;
+    if (x + cell > frame.scrollLeft + wide) frame.scrollLeft = x + cell - wide;
+    if (y < frame.scrollTop) frame.scrollTop = y;
+    if (y + height > frame.scrollTop + tall) frame.scrollTop = y + height - tall;
+  }
+
+  function focusOn(row, column) {
+    focused = {
+      row: Math.max(0, Math.min(rows - 1, row)),
+      column: Math.max(0, Math.min(columns - 1, column)),
+    };
+    pointed = null;
+    bringIntoSight();
+    announce();
+    draw();
+  }
+
+  function choose() {
+    element.dispatchEvent(new CustomEvent("mindscore:cell", { detail: { ...focused } }));
+  }
+
+  function cellUnder(event) {
+    const box = canvas.getBoundingClientRect();
+    const x = event.clientX - box.left - label, y = event.clientY - box.top - HEAD;
+    if (x < 0 || y < 0) return null;
+    const row = Math.floor((y + frame.scrollTop) / height);
+    const column = Math.floor((x + frame.scrollLeft) / cell);
+    return row < rows && column < columns ? { row, column } : null;
+  }
+
+  // -- what people do ---------------------------------------------------------------------------
+
+  if (!rows || !columns) {
+    element.replaceChildren(make("p", "muted", "There is nothing to compare."));
+    return { focusOn() {}, redraw() {} };
+  }
+
+  frame.addEventListener("keydown", (event) => {
+    const page = Math.max(1, Math.floor((frame.clientHeight - HEAD) / height) - 1);
+    const { row, column } = focused;
+    const everywhere = event.ctrlKey || event.metaKey;
+    const to = {
+      ArrowLeft: [row, column - 1], ArrowRight: [row, column + 1],
+      ArrowUp: [row - 1, column], ArrowDown: [row + 1, column],
+      PageUp: [row - page, column], PageDown: [row + page, column],
+      Home: [everywhere ? 0 : row, 0],
+      End: [everywhere ? rows - 1 : row, columns - 1],
+    }[event.key];
+    if (to) focusOn(...to);
+    else if (event.key === "Enter" || event.key === " ") choose();
+    else return;
+    event.preventDefault();
+  });
+  frame.addEventListener("pointermove", (event) => {
+    if (event.pointerType === "touch") return;
+    const under = cellUnder(event);
+    const same = under && pointed
+      ? under.row === pointed.row && under.column === pointed.column
+      : under === pointed;
+    if (same) return;
+    pointed = under;
+    drawSoon();
+  });
+  frame.addEventListener("pointerleave", () => {
+    pointed = null;
+    drawSoon();
+  });
+  frame.addEventListener("click", (event) => {
+    const under = cellUnder(event);
+    if (!under) return;
+    focusOn(under.row, under.column);
+    choose();
+  });
+  frame.addEventListener("scroll", drawSoon, { passive: true });
+  new ResizeObserver(arrange).observe(layout);
+  onPaper.addEventListener("change", arrange);
+  inTheDark.addEventListener("change", arrange);
+  arrange();
+  bringIntoSight();
+  announce();
+  return {
+    focusOn,
+    redraw() {
+      shownAs = "";
+      draw();
+    },
+  };
+}

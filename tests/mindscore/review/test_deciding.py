@@ -1,0 +1,201 @@
+"""Decisions, by mouse and by keyboard, in a real browser, seen in the store."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from mindscore.scorers.toy import ToyScorer
+from mindscore.store import Store
+
+END = "<|im_end|>"
+
+
+def test_candidates_are_accepted_rejected_and_taken_back_by_mouse(filled, reviewing, opened):
+    with reviewing(filled) as page, opened(page.address) as tab:
+        tab.get_by_role("link", name="Candidates", exact=True).click()
+        assert "0 of 5 decided" in tab.inner_text("main")
+        first = _heading(tab)
+        tab.get_by_role("button", name=re.compile("^Accept what it said")).click()
+        tab.wait_for_url("**done=**")
+        assert page.decisions() == [("accepted", "response"), None, None, None, None]
+        assert "1 of 5 decided" in tab.inner_text("main")
+        second = _heading(tab)
+        assert second != first
+        tab.get_by_role("button", name=re.compile("^Accept what the model")).click()
+        _wait_for(tab, "2 of 5 decided")
+        tab.get_by_role("button", name=re.compile("^Reject")).click()
+        _wait_for(tab, "3 of 5 decided")
+        assert page.decisions() == [
+            ("accepted", "response"), ("accepted", "alternate"), ("rejected", "response"), None,
+            None,
+        ]  # fmt: skip
+        ids = [it.answer_ids for it in page.queue()]
+        alternate = page.run(ToyScorer().tokenize("Drink what you like." + END))
+        assert ids[1] == tuple(alternate)
+        tab.get_by_role("button", name=re.compile("^Undo")).click()
+        _wait_for(tab, "2 of 5 decided")
+        assert page.decisions()[2] is None
+        tab.get_by_role("link", name=re.compile("^accepted", re.IGNORECASE)).click()
+        assert _heading(tab) == first
+        assert "the answer to train on is what it said" in tab.inner_text("article")
+        tab.get_by_role("button", name=re.compile("^Take that back")).click()
+        _wait_for(tab, "1 of 5 decided")
+        assert page.decisions()[0] is None
+
+
+def test_an_edited_answer_ends_as_the_response_does(filled, reviewing, opened):
+    with reviewing(filled) as page, opened(f"{page.address}") as tab:
+        tab.goto(f"{page.url}/candidates")
+        tab.get_by_text("Edit the answer").click()
+        said = page.queue()[0].candidate.response_text
+        box = tab.get_by_label("The answer to train on")
+        assert box.input_value() == said
+        text = "Rooibos tea,\nwhat else?\n\n  ü 🍵 <b>"
+        box.fill(text)
+        tab.get_by_role("button", name="Accept this text").click()
+        tab.wait_for_url("**done=**")
+        kept = page.queue()[0]
+        assert kept.review.text == text
+        assert kept.answer_ids == tuple(page.run(ToyScorer().tokenize(text + END)))
+        tab.get_by_role("link", name=re.compile("^accepted", re.IGNORECASE)).click()
+        shown = tab.get_by_role("heading", name="Answer to train on").locator("..")
+        assert text in shown.locator("p").evaluate("it => it.textContent")
+
+
+def test_the_keyboard_does_it_all(filled, reviewing, opened):
+    with reviewing(filled) as page, opened(page.address) as tab:
+        tab.goto(f"{page.url}/candidates")
+        first = _heading(tab)
+
+        def press(key, until):
+            tab.keyboard.press(key)
+            _wait_for(tab, until)
+
+        press("j", "2 of 5")
+        second = _heading(tab)
+        tab.locator("h2#candidate:focus").wait_for()
+        press("k", "1 of 5")
+        assert _heading(tab) == first
+        press("a", "1 of 5 decided")
+        # The focus is on the next that waits.
+        tab.locator("h2#candidate:focus").wait_for()
+        assert _heading(tab) == second
+        press("r", "2 of 5 decided")
+        assert page.decisions() == [("accepted", "response"), ("rejected", "response"), *[None] * 3]
+        press("u", "1 of 5 decided")
+        assert page.decisions()[1] is None
+        assert _heading(tab) == second
+        tab.keyboard.press("e")
+        tab.locator("textarea:focus").wait_for()
+        tab.keyboard.press("Control+a")
+        # In a text, letters are letters.
+        tab.keyboard.type("a rare jar")
+        tab.keyboard.press("Escape")
+        assert tab.locator("textarea:focus").count() == 0
+        tab.get_by_role("button", name="Accept this text").press("Enter")
+        _wait_for(tab, "2 of 5 decided")
+        assert page.queue()[1].review.text == "a rare jar"
+        tab.get_by_label("Keyboard shortcuts").uncheck()
+        tab.keyboard.press("a")
+        tab.reload()
+        assert not tab.get_by_label("Keyboard shortcuts").is_checked()
+        assert sum(it is not None for it in page.decisions()) == 2
+
+
+def test_all_of_it_works_without_javascript(filled, reviewing, opened):
+    with (
+        reviewing(filled) as page,
+        opened(page.address, java_script_enabled=False) as tab,
+    ):
+        tab.goto(f"{page.url}/candidates")
+        for _ in range(4):
+            tab.get_by_role("button", name=re.compile("^Accept what it said")).click()
+        tab.get_by_role("button", name=re.compile("^Reject")).click()
+        assert "All candidates are decided" in tab.inner_text("main")
+        assert page.decisions() == [*[("accepted", "response")] * 4, ("rejected", "response")]
+        tab.get_by_role("button", name=re.compile("^Undo")).click()
+        assert page.decisions()[4] is None
+        assert "4 of 5 decided" in tab.inner_text("main")
+        for path in ("", "memories?sort=key", "matrix"):
+            tab.goto(f"{page.url}/{path}")
+            assert tab.get_by_role("heading", level=1).count() == 1
+
+
+def test_two_browsers_share_one_store(filled, reviewing, opened):
+    with (
+        reviewing(filled) as page,
+        reviewing(filled) as other,
+        opened(page.address) as tab,
+        opened(other.address) as late,
+    ):
+        tab.goto(f"{page.url}/candidates")
+        late.goto(f"{other.url}/candidates")
+        tab.get_by_role("button", name=re.compile("^Accept what it said")).click()
+        tab.wait_for_url("**done=**")
+        late.get_by_role("button", name=re.compile("^Reject")).click()
+        late.wait_for_url("**/decide")
+        assert "accepted meanwhile" in late.get_by_role("alert").inner_text()
+        assert page.decisions()[0] == ("accepted", "response")
+        late.complaints.clear()
+        late.goto(f"{other.url}/candidates")
+        assert "1 of 5 decided" in late.inner_text("main")
+
+
+def test_what_is_trained_is_shown_and_not_decided_again(filled, reviewing, opened):
+    with reviewing(filled) as page, opened(page.address) as tab:
+        tab.goto(f"{page.url}/candidates")
+        found = page.queue()[0].candidate
+        sent = [(found.timestamp_ns, found.continuation_ids)]
+        page.run(Store(page.settings.store).mark_trained(sent, "job-1", "jsonl"))
+        tab.get_by_role("button", name=re.compile("^Reject")).click()
+        tab.wait_for_url("**/decide")
+        assert "trained on already" in tab.get_by_role("alert").inner_text()
+        tab.complaints.clear()
+        tab.goto(f"{page.url}/candidates?show=trained")
+        assert "jsonl" in tab.inner_text("article")
+        assert tab.locator("article button").count() == 0
+        assert page.decisions()[0] is None
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_an_alternate_that_was_cut_off_cannot_be_chosen(cut, filled, reviewing, opened):
+    with reviewing(filled) as page, opened(page.address) as tab:
+        found = page.queue()[0].candidate
+        ids = found.alternate_ids
+        page.record(replace(found, alternate_ids=ids[:-1] if cut else ids))
+        tab.goto(f"{page.url}/candidates")
+        choice = tab.get_by_role("button", name=re.compile("^Accept what the model"))
+        assert choice.count() == (0 if cut else 1)
+        assert ("was cut off" in tab.inner_text("article")) is cut
+
+
+def test_of_several_models_one_is_looked_at(filled, reviewing, opened):
+    with reviewing(filled) as page, opened(page.address) as tab:
+        page.record(page.queue()[1].candidate, "other & co")
+        tab.goto(f"{page.url}/candidates")
+        tab.get_by_label("Model").select_option("other & co")
+        tab.get_by_role("button", name="Show").click()
+        tab.wait_for_url("**model=other**")
+        assert "0 of 1 decided" in tab.inner_text("main")
+        # Its tokens may be others than those that the scorer here makes of a text.
+        tab.get_by_text("Edit the answer").click()
+        tab.get_by_label("The answer to train on").fill("Tea & biscuits")
+        tab.get_by_role("button", name="Accept this text").click()
+        tab.wait_for_url("**/decide")
+        assert "'other & co'" in tab.get_by_role("alert").inner_text()
+        assert tab.get_by_label("The answer to train on").input_value() == "Tea & biscuits"
+        tab.complaints.clear()
+        tab.get_by_role("button", name=re.compile("^Accept what it said")).click()
+        _wait_for(tab, "1 of 1 decided")
+        decided = {it.model: it.review.decision for it in page.queue() if it.review}
+        assert decided == {"other & co": "accepted"}
+
+
+def _wait_for(tab, text):
+    tab.get_by_text(text).first.wait_for()
+    tab.wait_for_load_state("load")
+
+
+def _heading(tab):
+    return tab.locator("h2#candidate").inner_text()

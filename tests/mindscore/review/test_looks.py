@@ -1,0 +1,72 @@
+"""How the pages look: pictures for a person, rules for a machine."""
+
+from itertools import product
+
+from mindscore.store import Review, Reviews, Store
+
+PAGES = (
+    "",
+    "memories",
+    "matrix",
+    "candidates",
+    "candidates?show=accepted",
+    "candidates?show=trained",
+)
+WIDTHS, SCHEMES = (1440, 390), ("light", "dark")
+
+
+def test_every_page_is_readable_for_all(
+    filled, transcript, reviewing, opened, axe_source, screenshots
+):
+    with reviewing(filled, transcript()) as page, opened(page.address) as tab:
+        page.run(_decide(page.settings.store))
+
+        def look(name):
+            for width, scheme in product(WIDTHS, SCHEMES):
+                tab.set_viewport_size({"width": width, "height": 900})
+                tab.emulate_media(color_scheme=scheme)
+                file = screenshots / f"review-{name}-{width}-{scheme}.png"
+                tab.screenshot(path=file, full_page=True)
+                wide = tab.evaluate("document.documentElement.scrollWidth")
+                assert wide <= width, f"{name} is {wide} wide"
+                # Colours are one matter, what fits another: each once.
+                if (width, scheme) in ((1440, "light"), (390, "dark")):
+                    assert _violations(tab, axe_source) == []
+
+        for path in PAGES:
+            tab.goto(f"{page.url}/{path}")
+            look(path.replace("?show=", "-") or "runs")
+        tab.goto(f"{page.url}/candidates")
+        tab.keyboard.press("e")
+        look("candidates-edit")
+        tab.goto(f"{page.url}/")
+        tab.get_by_role("button", name="Find candidates").click()
+        tab.locator("[data-state=ended]").wait_for()
+        look("runs-live")
+        tab.goto(f"{page.url}/candidates?at=1-2&done={_id(page.queue()[0])}")
+        look("candidates-done")
+
+
+def _id(item):
+    return f"{item.name.timestamp_ns}-{item.name.continuation_hash}"
+
+
+async def _decide(settings):
+    """One is accepted with another text, one rejected, one trained on."""
+    reviews = Reviews(settings)
+    edited, rejected, done, *_ = await reviews.queue()
+    text = "Drink rooibos tea, as every evening. No coffee after noon."
+    await reviews.decide(edited.name, Review("accepted", "edited", 1e9, text, (1, 2)))
+    await reviews.decide(rejected.name, Review("rejected", "response", 1e9))
+    sent = [(done.candidate.timestamp_ns, done.candidate.continuation_ids)]
+    await Store(settings).mark_trained(sent, "job", "http")
+
+
+def _violations(tab, axe_source):
+    tab.evaluate(axe_source)
+    found = tab.evaluate("axe.run()")["violations"]
+    return [
+        (it["id"], [node["html"] for node in it["nodes"]])
+        for it in found
+        if it["impact"] in ("serious", "critical")
+    ]

@@ -1,0 +1,132 @@
+"""What pages show, worked out from what is kept."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mindhooks import FinetuneCandidate
+from mindscore.review.matrix import matrix
+from mindscore.review.queue import NEIGHBOURS, Queue, id_of
+from mindscore.review.sparkline import HEIGHT, MOST, WIDTH, sparkline
+from mindscore.review.views import address, moment, number
+from mindscore.store import Cell, Point, Review, Reviewed
+
+
+def _item(number_, decision=None, sinks=()):
+    candidate = FinetuneCandidate(
+        entry_idx=number_, node_id=f"n{number_}", divergence=100.0 - number_, response_text="r",
+        prior_context="", context_ids=(1,), bare_context_ids=(1,), continuation_ids=(number_, 9),
+        alternate_text=None, alternate_ids=None, timestamp_ns=number_,
+    )  # fmt: skip
+    review = decision and Review(decision, "response", 1.0)
+    return Reviewed(candidate, "toy", 0.0, review, sinks)
+
+
+def _id(item):
+    return id_of(item.name)
+
+
+def test_a_queue_sorts_candidates_by_what_became_of_them():
+    items = [_item(0), _item(1, "accepted"), _item(2, "rejected"), _item(3, "accepted", ("http",)),
+             _item(4, None, ("",)), _item(5)]  # fmt: skip
+    queue = Queue(items, "waiting", "")
+    assert queue.counts == {"waiting": 2, "accepted": 1, "rejected": 1, "trained": 2}
+    assert [it.item.candidate.entry_idx for it in queue.shown] == [0, 5]
+    assert queue.current.id == _id(items[0])
+    assert queue.neighbour(1).id == _id(items[5])
+    assert queue.neighbour(-1) is None
+    assert queue.neighbour(2) is None
+    assert queue.find("nothing") is None
+
+
+@pytest.mark.parametrize(
+    ("decided", "at", "following"),
+    [((), 1, 2), ((2,), 1, 3), ((2, 3), 1, 0), ((), 3, 0), ((0, 1, 2), 3, None)],
+)
+def test_after_a_decision_comes_the_next_that_waits(decided, at, following):
+    items = [_item(it, "accepted" if it in decided else None) for it in range(4)]
+    found = Queue(items, "waiting", _id(items[at])).next_waiting()
+    assert (found and found.item.candidate.entry_idx) == following
+
+
+@pytest.mark.parametrize(
+    ("at", "listed"),
+    [(0, (0, 2 * NEIGHBOURS + 1)), (100, (75, 126)), (199, (174, 200))],
+)
+def test_of_many_those_around_the_current_are_listed(at, listed):
+    items = [_item(it) for it in range(200)]
+    queue = Queue(items, "waiting", _id(items[at]))
+    assert queue.position == at
+    assert queue.listed == range(*listed)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e6)), min_size=1, max_size=200))
+def test_a_sparkline_stays_in_its_picture(values):
+    line = sparkline([Point(float(at), *it) for at, it in enumerate(values)])
+    points = [tuple(map(float, it.split(","))) for it in line.weights.split()]
+    assert len(points) == len(line.scores) == min(len(values), MOST)
+    assert line.last == line.scores[-1][:1] + line.last[1:]
+    for x, y in (*points, *line.scores):
+        assert 0 <= x <= WIDTH
+        assert 0 <= y <= HEIGHT
+    assert sorted(points) == sorted(points, key=lambda it: it[0])
+
+
+def test_a_sparkline_is_told_in_words():
+    points = [Point(1.0, 4.0, 4.0), Point(2.0, 1.0, 3.1)]
+    assert sparkline(points).words == (
+        "2 times scored: weight 4.00 at first, 3.10 now; the last score 1.00 nats"
+    )
+    assert sparkline(points[:1]).words == "scored once: 4.00 nats"
+    assert sparkline([]) is None
+
+
+def _cell(key, node, index, signed, noise=None):
+    return Cell(key, node, index, max(0.0, signed), signed, noise, 0.0)
+
+
+def test_the_matrix_has_a_row_for_each_memory_and_a_hole_for_what_is_not_measured():
+    cells = [_cell("a", "n1", 1, 0.5), _cell("b", "n1", 1, -3.0), _cell("b", "n3", 3, 0.0)]
+    found = matrix(cells, None)
+    assert [it["key"] for it in found.data["memories"]] == ["b", "a"]
+    assert [it["entry_idx"] for it in found.data["responses"]] == [1, 3]
+    assert found.data["signed"] == [[-3.0, 0.0], [0.5, None]]
+    assert found.data["noise"] is None
+    assert found.size == (2, 2)
+    assert "mindscore review TRANSCRIPT" in found.data["responses"][0]["text"]
+
+
+def test_the_matrix_has_the_noise_where_any_was_measured():
+    cells = [_cell("a", "n1", 1, 0.5, 0.25), _cell("b", "n1", 1, -3.0)]
+    assert matrix(cells, None).data["noise"] == [[None], [0.25]]
+
+
+def test_with_a_transcript_the_matrix_is_that_conversations(transcript):
+    talk = transcript()
+    index, node = talk.responses()[0]
+    cells = [_cell("tea", node, index, 2.0), _cell("gone", node, index, 1.0),
+             _cell("tea", "elsewhere", 1, 9.0)]  # fmt: skip
+    found = matrix(cells, talk)
+    assert found.elsewhere == 1
+    assert found.data["responses"] == [
+        {"entry_idx": 1, "node_id": node, "text": talk.conversation[1].text}
+    ]
+    texts = {it["key"]: it["text"] for it in found.data["memories"]}
+    assert texts["tea"].startswith("Nora drinks rooibos")
+    assert texts["gone"] == "It stands nowhere in this conversation."
+
+
+def test_addresses_hold_any_text():
+    assert address("/a", model="x & y/ü", at=None) == "/a?model=x+%26+y%2F%C3%BC"
+    assert address("/a", model="\ud800") == "/a?model=%3F"
+    assert address("/a", at=None) == "/a"
+
+
+def test_numbers_and_times_are_as_people_read_them():
+    assert number(12345) == "12,345"
+    assert number(1234.5678, 2) == "1,234.57"
+    assert number(None) == number(math.nan) == number(math.inf) == "–"
+    assert moment(None) == "never"
+    assert moment(0.0).startswith('<time datetime="19')
