@@ -25,14 +25,16 @@ TYPES = {
     404: "NotFoundError",
     405: "MethodNotAllowedError",
     408: "RequestTimeoutError",
+    409: "ConflictError",
     413: "RequestEntityTooLargeError",
     415: "UnsupportedMediaTypeError",
+    422: "UnprocessableEntityError",
     429: "RateLimitError",
     501: "NotImplementedError",
 }
 HINTS = {
     404: "no such path; there are /health, /tokenize, /detokenize and, under /v1: /score, "
-    "/completions, /models, /tokenize, /detokenize",
+    "/completions, /models, /tokenize, /detokenize, /train, /adapter",
     413: "the body is too large",
 }
 

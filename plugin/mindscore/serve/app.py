@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -10,6 +12,10 @@ from mindhooks import Scorer
 from mindscore.serve.answers import errors_as_json
 from mindscore.serve.endpoints import Endpoints
 from mindscore.serve.guard import guard
+from mindscore.serve.training_endpoints import TrainingEndpoints, refuse_to_train
+
+if TYPE_CHECKING:
+    from mindscore.serve.trainer import Trainer
 
 DEFAULT_QUEUE = 64
 MOST_BYTES = 64 * 2**20
@@ -24,10 +30,12 @@ def make_app(
     key: str | None = None,
     queue_limit: int = DEFAULT_QUEUE,
     body_timeout_s: float = BODY_TIMEOUT_S,
+    trainer: Trainer | None = None,
 ) -> web.Application:
     """The endpoints over ``scorer``, which stays the caller's to close.
 
-    Without a ``key`` it is to be served on a loopback address only.
+    Without a ``key`` it is to be served on a loopback address only. ``trainer`` is of the same
+    scorer, and trains from the application's start to its end.
     """
     app = web.Application(
         middlewares=[errors_as_json, guard(key)],
@@ -35,7 +43,22 @@ def make_app(
     )
     endpoints = Endpoints(scorer, queue_limit=queue_limit, body_timeout_s=body_timeout_s)
     app.add_routes(endpoints.routes())
+    if trainer is None:
+        app.router.add_route("*", "/v1/train{more:.*}", refuse_to_train)
+        app.router.add_route("*", "/v1/adapter", refuse_to_train)
+    else:
+        training = TrainingEndpoints(trainer, endpoints.scoring, body_timeout_s)
+        app.add_routes(training.routes())
+        app.cleanup_ctx.append(_training(trainer))
     return app
+
+
+def _training(trainer: Trainer) -> Callable[[web.Application], AsyncIterator[None]]:
+    async def training(_: web.Application) -> AsyncIterator[None]:
+        async with trainer.running():
+            yield
+
+    return training
 
 
 def make_runner(app: web.Application) -> web.AppRunner:

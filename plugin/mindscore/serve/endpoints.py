@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 import uuid
+from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
@@ -22,12 +24,15 @@ from mindscore.serve.turnstile import Turnstile
 
 
 class Endpoints:
-    """One scorer's, which is asked one thing at a time; texts have a queue of their own."""
+    """One scorer's, which is asked one thing at a time; texts have a queue of their own.
+
+    ``scoring`` is the queue of what the model computes.
+    """
 
     def __init__(self, scorer: Scorer, *, queue_limit: int, body_timeout_s: float) -> None:
         self._scorer = scorer
         self._body_timeout_s = body_timeout_s
-        self._scoring = Turnstile(queue_limit)
+        self.scoring = Turnstile(queue_limit)
         self._texts = Turnstile(queue_limit)
         self._started = int(time.time())
 
@@ -46,9 +51,8 @@ class Endpoints:
 
     async def health(self, _: web.Request) -> web.Response:
         """That the server is there, and how many requests wait."""
-        return json_answer(
-            {"status": "ok", "queued": self._scoring.queued, "busy": self._scoring.busy}
-        )
+        state = {"status": "ok", "queued": self.scoring.queued, "busy": self.scoring.busy}
+        return json_answer(state | self._adapter())
 
     async def models(self, _: web.Request) -> web.Response:
         """The one model."""
@@ -61,7 +65,7 @@ class Endpoints:
             "parent": None,
             "max_model_len": self._context_length(),
         }
-        return json_answer({"object": "list", "data": [model]})
+        return json_answer({"object": "list", "data": [model | self._adapter()]})
 
     async def score(self, request: web.Request) -> web.Response:
         """Totals of ranges."""
@@ -72,7 +76,7 @@ class Endpoints:
             return json_answer({"scores": [], "usage": usage(len(asked.prompt), 0, None)})
         names = tuple(str(number) for number in range(len(asked.score_ranges)))
         prompt = WirePrompt(tuple(asked.prompt), (), tuple(asked.score_ranges), names)
-        async with self._scoring.turn(asked.priority or 0):
+        async with self.scoring.turn(asked.priority or 0):
             answers = await self._scorer.score([prompt])
         [scores] = answers
         require_plausible(self._scorer, scores)
@@ -93,7 +97,7 @@ class Endpoints:
         asked.check()
         prompts = asked.prompts()
         completion = Completion(self._scorer, asked)
-        async with self._scoring.turn(asked.priority or 0):
+        async with self.scoring.turn(asked.priority or 0):
             choices = [await completion.choice(*it) for it in enumerate(prompts)]
         return json_answer(
             {
@@ -131,6 +135,13 @@ class Endpoints:
             raise RefusedError(
                 404, f"The model `{name}` does not exist. This server has: {served}.", param="model"
             )
+
+    def _adapter(self) -> dict[str, Any]:
+        """Which adapter a model has that can have one, by its folder's end: ``/health`` is open."""
+        if not hasattr(self._scorer, "adapter"):
+            return {}
+        folder: Path | None = self._scorer.adapter
+        return {"adapter": folder and "/".join(folder.parts[-2:])}
 
     def _context_length(self) -> int | None:
         length: float | None = getattr(self._scorer, "context_length", None)

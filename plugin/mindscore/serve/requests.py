@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta, Struct
 
+from mindscore.lora.packing import TrainingSample
 from mindscore.serve.answers import RefusedError
 
 T = TypeVar("T")
@@ -17,11 +18,14 @@ T = TypeVar("T")
 MOST_TOKENS = 65_536
 """More are not generated for one prompt."""
 
+FIRST = -(2**31)
+"""The priority of what comes before everything else."""
+
 DEFAULT_TOKENS = 16
 MOST_PROMPTS = 1024
 
 TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
-Priority = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+Priority = Annotated[int, Meta(ge=FIRST, le=2**31 - 1)]
 OwnOnly = Annotated[int, Meta(ge=0, le=1)]
 """How many alternatives of each token: its own logprob is all there is."""
 
@@ -127,6 +131,18 @@ class DetokenizeRequest(Struct):
 
     tokens: list[TokenId]
     model: str | None = None
+
+
+class TrainingData(Struct):
+    """What there is to learn."""
+
+    samples: list[TrainingSample]
+
+
+class TrainRequest(Struct):
+    """``POST /v1/train``."""
+
+    training_data: TrainingData
 
 
 async def read_request(request: web.Request, kind: type[T], limit_s: float) -> T:

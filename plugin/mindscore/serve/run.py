@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -15,6 +16,9 @@ from mindhooks import Scorer
 from mindscore.errors import UsageError
 from mindscore.serve.app import make_app, make_runner
 from mindscore.serve.gate import Gate, Limits
+
+if TYPE_CHECKING:
+    from mindscore.serve.trainer import Trainer
 
 DEFAULT_LIMITS = Limits()
 
@@ -35,21 +39,22 @@ async def serve(
     ready: Callable[[str], None],
     ending: Callable[[bool], None],
     limits: Limits = DEFAULT_LIMITS,
+    trainer: Trainer | None = None,
 ) -> None:
-    """Serve until SIGTERM or cancelled.
+    """Serve until SIGTERM or cancelled; with a ``trainer``, of the same scorer, train, too.
 
     ``ready`` is told the address once requests are answered; ``ending`` when it is to end:
     with true by SIGTERM, with false by a cancellation.
 
     Raises:
         ScorerError: the model cannot be loaded.
-        UsageError: nobody can listen there.
+        UsageError: nobody can listen there, or another server trains already.
     """
     terminated = asyncio.Event()
     # Where there is no SIGTERM, there is Ctrl-C.
     with suppress(NotImplementedError):
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminated.set)
-    serving = asyncio.create_task(_serve(scorer, address, ready, limits))
+    serving = asyncio.create_task(_serve(scorer, address, ready, limits, trainer))
     ended = asyncio.create_task(terminated.wait())
     try:
         await asyncio.wait({serving, ended}, return_when=asyncio.FIRST_COMPLETED)
@@ -65,12 +70,16 @@ async def serve(
 
 
 async def _serve(
-    scorer: Scorer, address: Address, ready: Callable[[str], None], limits: Limits
+    scorer: Scorer,
+    address: Address,
+    ready: Callable[[str], None],
+    limits: Limits,
+    trainer: Trainer | None,
 ) -> None:
     async with aclosing(scorer):
         # Loads the model: one that cannot be loaded is to be known of now.
         await scorer.tokenize("")
-        app = make_app(scorer, key=address.key, queue_limit=address.queue_limit)
+        app = make_app(scorer, key=address.key, queue_limit=address.queue_limit, trainer=trainer)
         gate = Gate(app, limits)
         runner = make_runner(app)
         try:

@@ -1,0 +1,66 @@
+"""What a training process is told, and what it tells."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from mindscore.lora.packing import TrainingSample
+
+JOB = "job.json"
+ADAPTER = "adapter"
+"""In a job's folder: what it is told, and what comes of it."""
+
+Positive = Annotated[float, Meta(gt=0)]
+AtLeastOne = Annotated[int, Meta(ge=1)]
+
+
+class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
+    """How an adapter is trained: AdamW without weight decay, one step for each sequence.
+
+    ``epochs`` is the most; training ends once the mean loss per token, in nats, of an epoch is
+    below ``target`` times that of the first. The learning rate rises for ``warmup_steps``, then
+    stays. ``keep`` weighs, against that loss, the mean divergence (KL, in nats per token) from what
+    the model says without an adapter of the tokens that are not to be learnt.
+    """
+
+    rank: AtLeastOne = 16
+    alpha: AtLeastOne = 32
+    learning_rate: Positive = 1e-3
+    warmup_steps: AtLeastOne = 3
+    epochs: AtLeastOne = 40
+    target: Annotated[float, Meta(ge=0, lt=1)] = 0.45
+    gradient_norm: Positive = 1.0
+    keep: Annotated[float, Meta(ge=0)] = 50.0
+    seed: int = 0
+
+
+class Job(Struct, frozen=True):
+    """One training: of ``model``, as ``[server] model`` names it.
+
+    ``start`` is the folder of an adapter to go on from, ``threads`` how many compute; the process
+    is less urgent by ``niceness``.
+    """
+
+    model: str
+    samples: list[TrainingSample]
+    recipe: Recipe = Recipe()
+    start: str = ""
+    threads: AtLeastOne = 1
+    niceness: int = 0
+
+
+class Progress(Struct, frozen=True, tag=True):
+    """How far it is: ``loss`` is the mean per token of the last epoch, in nats."""
+
+    epoch: int
+    epochs: int
+    loss: float
+    seconds: float
+
+
+class Failure(Struct, frozen=True, tag=True):
+    """Why it ended without an adapter."""
+
+    error: str

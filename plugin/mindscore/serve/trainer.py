@@ -1,0 +1,229 @@
+"""Trains for a server: one job at a time, in a process of its own, the others in a queue."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import time
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from mindhooks import in_thread
+from mindscore.errors import TrainError, UsageError, reason
+from mindscore.lora.job import Job, Progress, Recipe
+from mindscore.lora.packing import TrainingSample
+from mindscore.lora.process import require_peft, train_adapter
+from mindscore.private_files import make_folder
+from mindscore.scorers.local import LocalScorer
+from mindscore.serve.answers import RefusedError
+from mindscore.serve.trainings import Training, TrainingFolder
+
+log = logging.getLogger("mindscore.serve")
+
+MOST_QUEUED = 16
+RETRY_AFTER_S = 60
+NICENESS = 5
+ENDED = "the server ended"
+
+
+class Trainer:
+    """The trainings of the model that ``scorer`` is.
+
+    Each goes on from the adapter that the model has when it begins: what was learnt before is not
+    lost.
+    """
+
+    def __init__(self, scorer: LocalScorer, folder: Path, recipe: Recipe | None = None) -> None:
+        require_peft()
+        self.scorer = scorer
+        self._recipe = recipe or Recipe()
+        self._folder = TrainingFolder(folder)
+        self._trainings: dict[str, Training] = {}
+        self._submitting = asyncio.Lock()
+        self._keeping = asyncio.Lock()
+        self._submitted = asyncio.Event()
+        self._running: Training | None = None
+        self._process: asyncio.Task[Path] | None = None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Train, for the ``with`` block, what is and comes in the queue.
+
+        Raises:
+            UsageError: another server trains in that folder.
+            TrainError: the folder cannot be used.
+        """
+        with await in_thread(self._locked):
+            await self._read()
+            working = asyncio.create_task(self._work())
+            try:
+                yield
+            finally:
+                working.cancel()
+                await asyncio.wait({working})
+
+    @property
+    def trainings(self) -> Mapping[str, Training]:
+        """All trainings by their ids, oldest first."""
+        return self._trainings
+
+    def adapter(self, training: Training) -> Path:
+        """The folder of what has come of it."""
+        return self._folder.adapter(training)
+
+    def is_active(self, training: Training) -> bool:
+        """Whether the model has that adapter now."""
+        return self.scorer.adapter == self.adapter(training)
+
+    async def submit(self, samples: Sequence[TrainingSample], key: str | None) -> Training:
+        """The training of ``samples``: a new one, or the one that was asked for with ``key``.
+
+        Raises:
+            RefusedError: the key was another request's, or the queue is full.
+        """
+        digest = hashlib.sha256(msgspec.json.encode(samples)).hexdigest()
+        # Once it is begun, it is kept whole, whether or not its client is still there.
+        return await asyncio.shield(self._submit(samples, key, digest))
+
+    async def cancel(self, training: Training) -> None:
+        """End it, or have it never begin.
+
+        Raises:
+            RefusedError: it has ended.
+        """
+        if training.has_ended:
+            raise RefusedError(409, f"job {training.job_id} has ended: {training.status}")
+        training.status = "cancelled"
+        if self._running is training and self._process is not None:
+            self._process.cancel()
+            await asyncio.wait({self._process})
+        await self._keep(training)
+
+    def _locked(self) -> AbstractContextManager[object]:
+        from filelock import FileLock, Timeout
+
+        folder = self._folder.folder
+        try:
+            make_folder(folder)
+            return FileLock(folder / "lock", thread_local=False).acquire(blocking=False)
+        except Timeout:
+            raise UsageError(
+                f"another server trains in {folder}: end it, or serve without --train"
+            ) from None
+        except OSError as error:
+            raise TrainError(f"{folder} cannot be used: {reason(error)}") from error
+
+    async def _read(self) -> None:
+        for training in await in_thread(self._folder.read):
+            self._trainings[training.job_id] = training
+            if training.status == "running":
+                _fail(training, ENDED)
+                await self._keep(training)
+
+    async def _submit(
+        self, samples: Sequence[TrainingSample], key: str | None, digest: str
+    ) -> Training:
+        async with self._submitting:
+            for known in self._trainings.values():
+                if key is not None and known.key == key:
+                    if known.digest != digest:
+                        raise RefusedError(
+                            422, f"job {known.job_id} has that Idempotency-Key, and other samples"
+                        )
+                    return known
+            queued = sum(it.status == "queued" for it in self._trainings.values())
+            if queued >= MOST_QUEUED:
+                raise RefusedError(
+                    429,
+                    f"{queued} jobs wait already",
+                    headers={"Retry-After": str(RETRY_AFTER_S)},
+                )
+            job = Job(
+                self.scorer.model,
+                list(samples),
+                self._recipe,
+                threads=_threads(),
+                niceness=NICENESS,
+            )
+            training = Training(
+                job_id=uuid.uuid4().hex[:12],
+                model=job.model,
+                samples=len(samples),
+                tokens=sum(len(it.continuation_ids) for it in samples),
+                epochs=job.recipe.epochs,
+                created=time.time(),
+                key=key,
+                digest=digest,
+            )
+            try:
+                await in_thread(self._folder.add, training, job)
+            except OSError as error:
+                raise RefusedError(507, f"the job cannot be kept: {reason(error)}") from error
+            self._trainings[training.job_id] = training
+            self._submitted.set()
+            return training
+
+    async def _work(self) -> None:
+        while True:
+            self._submitted.clear()
+            queued = [it for it in self._trainings.values() if it.status == "queued"]
+            if queued:
+                await self._train(queued[0])
+            else:
+                await self._submitted.wait()
+
+    async def _train(self, training: Training) -> None:
+        self._running, training.status = training, "running"
+        try:
+            await self._keep(training)
+            job = await in_thread(self._folder.job, training)
+            if training.status == "running":
+                await self._run(training, job)
+                training.status = "succeeded"
+        except asyncio.CancelledError:
+            if training.status == "running":
+                _fail(training, ENDED)
+            # It may be the job that was cancelled, and not this.
+            this = asyncio.current_task()
+            if this is not None and this.cancelling():
+                raise
+        except (TrainError, OSError, msgspec.DecodeError) as error:
+            _fail(training, reason(error))
+        finally:
+            self._running = None
+            await self._keep(training)
+
+    async def _run(self, training: Training, job: Job) -> None:
+        def hear(progress: Progress) -> None:
+            training.epoch, training.loss = progress.epoch, progress.loss
+            training.seconds = progress.seconds
+
+        started = msgspec.structs.replace(job, start=str(self.scorer.adapter or ""))
+        folder = self._folder.of(training)
+        self._process = asyncio.create_task(train_adapter(started, folder, hear))
+        try:
+            await self._process
+        finally:
+            self._process = None
+
+    async def _keep(self, training: Training) -> None:
+        async with self._keeping:
+            try:
+                await in_thread(self._folder.update, training)
+            except OSError as error:
+                log.error("job %s: %s cannot be kept: %s", training.job_id, training.status, error)
+
+
+def _fail(training: Training, why: str) -> None:
+    training.status, training.error = "failed", why
+
+
+def _threads() -> int:
+    """All cores but one, which is the scorer's."""
+    return max(1, (os.cpu_count() or 1) - 1)

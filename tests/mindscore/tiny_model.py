@@ -1,0 +1,29 @@
+"""A model of some thousand weights, for what does not depend on what a model says."""
+
+from pathlib import Path
+
+VOCABULARY = 400
+CONTEXT_LENGTH = 256
+
+
+def write_tiny_model(folder: Path, tokenizer_file: Path) -> Path:
+    """Write a random Llama, always the same, and a tokenizer to ``folder``."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=CONTEXT_LENGTH,
+        # With the usual, all tokens are about as likely, whatever an adapter does.
+        initializer_range=0.3,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(6)
+        LlamaForCausalLM(config).save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_file=str(tokenizer_file)).save_pretrained(folder)
+    return folder
