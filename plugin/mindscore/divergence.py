@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from operator import sub
 
 from mindhooks import RangeScore, ResponseDivergence, ScorerError, WirePrompt
 
@@ -17,6 +18,9 @@ ROUNDING = 1e-3
 
 Totals = Mapping[str, float]
 """Total log-probability by node id."""
+
+Values = Mapping[str, Sequence[float]]
+"""Each token's log-probability by node id, in the order of the response's body."""
 
 
 def check_answers(
@@ -53,10 +57,12 @@ def divergences(
     without: Totals,
     affected: Collection[str],
     noise: Mapping[str, float],
+    tokens: Mapping[str, tuple[float, ...]],
 ) -> tuple[ResponseDivergence, ...]:
     """One divergence per response (node id to conversation index), 0.0 where not affected.
 
     ``noise`` is that of each response's total, by node id; what is not affected has none.
+    ``tokens`` is the difference by token, by node id, where that is known.
     """
     result = []
     for node_id, entry_idx in responses.items():
@@ -64,8 +70,20 @@ def divergences(
             signed, spread = with_[node_id] - without[node_id], noise.get(node_id)
         else:
             signed, spread = 0.0, 0.0 if noise else None
-        result.append(ResponseDivergence(entry_idx, node_id, max(0.0, signed), signed, spread))
+        by_token = tokens.get(node_id)
+        result.append(
+            ResponseDivergence(entry_idx, node_id, max(0.0, signed), signed, spread, by_token)
+        )
     return tuple(result)
+
+
+def token_differences(with_: Values, without: Values) -> dict[str, tuple[float, ...]]:
+    """By token, the log-probability with, less without, of each response that both have."""
+    return {
+        node_id: tuple(map(sub, with_[node_id], values))
+        for node_id, values in without.items()
+        if node_id in with_
+    }
 
 
 def within_noise(response: ResponseDivergence) -> bool:

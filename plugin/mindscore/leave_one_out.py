@@ -10,7 +10,7 @@ from mindhooks import Context, ResponseDivergence, Scorer
 from mindscore import memories
 from mindscore.breaker import Breaker
 from mindscore.config import ServerSettings
-from mindscore.divergence import Totals, divergences
+from mindscore.divergence import Totals, Values, divergences, token_differences
 from mindscore.meter import KnownTotals, Meter, Usage
 from mindscore.noise import NoiseFloor
 from mindscore.pace import Pace
@@ -32,6 +32,7 @@ class LeaveOneOut:
         self._turns: dict[range, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._failed: dict[range, Exception] = {}
         self._baselines: dict[range, Totals] = {}
+        self._values: dict[range, Values] = {}
         self._pace = Pace()
 
     async def baseline(self, window: range, asked: Collection[str]) -> Totals:
@@ -57,6 +58,7 @@ class LeaveOneOut:
                 raise
             await self._noise.measure(prompt, totals)
             self._baselines[window] = totals
+            self._values[window] = self._meter.values(prompt)
             return totals
 
     async def drop(
@@ -74,9 +76,12 @@ class LeaveOneOut:
         asked = memories.affected(context, window, skip)
         with_ = await self.baseline(window, {*asked, *judging})
         await self._pace.step()
-        without = await self._meter.totals(prompt_for(context, window, skip, asked))
+        prompt = prompt_for(context, window, skip, asked)
+        without = await self._meter.totals(prompt)
+        with_values = self._values.get(window, {})
+        tokens = token_differences(with_values, self._meter.values(prompt))
         responses = memories.responses(context, window, skip)
-        return divergences(responses, with_, without, asked, self._noise.spread)
+        return divergences(responses, with_, without, asked, self._noise.spread, tokens)
 
     async def hold(self, window: range, key: str, judging: Collection[str] = ()) -> Divergences:
         """What the memory ``key`` does alone: with it and no other, less with none.
@@ -93,7 +98,7 @@ class LeaveOneOut:
         await self._pace.step()
         alone = prompt_for(context, window, memories.all_but(key), asked)
         with_ = await self._meter.totals(alone)
-        return divergences(responses, with_, without, asked, self._noise.spread)
+        return divergences(responses, with_, without, asked, self._noise.spread, {})
 
 
 async def score_memory(

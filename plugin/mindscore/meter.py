@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from weakref import WeakKeyDictionary
 
 from mindhooks import RangeScore, Registry, Scorer, WirePrompt
 from mindscore.breaker import Breaker
-from mindscore.divergence import Totals, check_answers
+from mindscore.divergence import ROUNDING, Totals, Values, check_answers
 from mindscore.prompts import ask_only
 
 FRESH_S = 3600
@@ -41,7 +42,10 @@ class Usage:
 
 
 class KnownTotals:
-    """Totals that were measured, by what determines them: the prompt up to the response's end."""
+    """Totals that were measured, by what determines them: the prompt up to the response's end.
+
+    Each token's values are there where a ``Meter`` was to keep them.
+    """
 
     MOST = 200_000
 
@@ -50,6 +54,7 @@ class KnownTotals:
         self.flows: set[str] = set()
         self.pending: dict[Key, asyncio.Future[None]] = {}
         self._totals: dict[Key, float] = {}
+        self._values: dict[Key, array[float] | None] = {}
 
     def get(self, key: Key) -> float | None:
         """The total of a response, where it is known."""
@@ -58,8 +63,22 @@ class KnownTotals:
     def add(self, key: Key, total: float) -> None:
         """Keep a total; the oldest goes where there are too many."""
         if len(self._totals) >= self.MOST:
-            del self._totals[next(iter(self._totals))]
+            oldest = next(iter(self._totals))
+            del self._totals[oldest]
+            self._values.pop(oldest, None)
         self._totals[key] = total
+
+    def values(self, key: Key) -> array[float] | None:
+        """Each token's value, where the scorer gave them and they were kept."""
+        return self._values.get(key)
+
+    def asked_for_values(self, key: Key) -> bool:
+        """Whether the scorer's values would be here, had it given any."""
+        return key in self._values
+
+    def add_values(self, key: Key, values: Sequence[float] | None) -> None:
+        """Keep what a response's total is the sum of; ``None``: the scorer gives totals only."""
+        self._values[key] = None if values is None else array("d", values)
 
 
 _shared: WeakKeyDictionary[Registry, KnownTotals] = WeakKeyDictionary()
@@ -81,13 +100,23 @@ class Meter:
     """A scorer whose use is counted in ``usage`` and whose answers are checked.
 
     What is in ``known`` is not asked again, and what another prompt is asking for is waited for.
+    With ``tokens``, each token's value is kept there, too.
     """
 
-    def __init__(self, scorer: Scorer, usage: Usage, known: KnownTotals, breaker: Breaker) -> None:
+    def __init__(
+        self,
+        scorer: Scorer,
+        usage: Usage,
+        known: KnownTotals,
+        breaker: Breaker,
+        *,
+        tokens: bool = False,
+    ) -> None:
         self.scorer = scorer
         self.usage = usage
         self._known = known
         self._breaker = breaker
+        self._tokens = tokens
 
     async def totals(self, prompt: WirePrompt) -> Totals:
         """The prompt's totals by node id; without ranges that are not known, it is not sent.
@@ -98,7 +127,7 @@ class Meter:
         known, keys = self._known, dict(zip(prompt.node_ids, _keys(prompt), strict=True))
         found: dict[str, float] = {}
         while True:
-            found.update((i, it) for i, key in keys.items() if (it := known.get(key)) is not None)
+            found.update((i, it) for i, key in keys.items() if (it := self._get(key)) is not None)
             missing = {id_: key for id_, key in keys.items() if id_ not in found}
             asking = {known.pending[key] for key in missing.values() if key in known.pending}
             mine = {id_: key for id_, key in missing.items() if key not in known.pending}
@@ -110,18 +139,36 @@ class Meter:
             else:
                 return found
 
+    def values(self, prompt: WirePrompt) -> Values:
+        """Each token's value, by node id, of what ``totals`` has told of the same prompt.
+
+        Without those of which none were to be kept, or the scorer gave none.
+        """
+        if not self._tokens:
+            return {}
+        found = zip(prompt.node_ids, map(self._known.values, _keys(prompt)), strict=True)
+        return {node_id: values for node_id, values in found if values is not None}
+
+    def _get(self, key: Key) -> float | None:
+        # Another flow may have asked for the total alone.
+        if self._tokens and not self._known.asked_for_values(key):
+            return None
+        return self._known.get(key)
+
     async def _ask(self, prompt: WirePrompt, keys: dict[str, Key]) -> Totals:
         pending, done = self._known.pending, asyncio.get_running_loop().create_future()
         pending.update(dict.fromkeys(keys.values(), done))
         try:
-            totals = await self.measure(prompt)
+            scores = await self._scores(prompt)
         finally:
             for key in keys.values():
                 del pending[key]
             done.set_result(None)
-        for id_, total in totals.items():
-            self._known.add(keys[id_], total)
-        return totals
+        for (id_, score), span in zip(scores.items(), prompt.ranges, strict=True):
+            self._known.add(keys[id_], score.total)
+            if self._tokens:
+                self._known.add_values(keys[id_], _by_token(score, span))
+        return {id_: score.total for id_, score in scores.items()}
 
     async def measure(self, prompt: WirePrompt) -> Totals:
         """The prompt's totals by node id, whatever is known of them; without ranges, not sent.
@@ -130,12 +177,15 @@ class Meter:
             ScorerError: the scorer failed, or its answer does not fit what was asked.
             BreakerError: too many calls in a row have failed.
         """
+        return {id_: score.total for id_, score in (await self._scores(prompt)).items()}
+
+    async def _scores(self, prompt: WirePrompt) -> dict[str, RangeScore]:
         if not prompt.ranges:
             return {}
         with self._breaker.call():
             answers = await self._counted(prompt)
         check_answers(getattr(self.scorer, "model", "the scorer"), [prompt], answers)
-        return {id_: it.total for id_, it in zip(prompt.node_ids, answers[0], strict=True)}
+        return dict(zip(prompt.node_ids, answers[0], strict=True))
 
     async def _counted(self, prompt: WirePrompt) -> list[list[RangeScore]]:
         usage = self.usage
@@ -152,6 +202,15 @@ class Meter:
                 (usage.computed_tokens or 0) + (computed or 0) if known else None
             )
         return answers
+
+
+def _by_token(score: RangeScore, span: tuple[int, int]) -> tuple[float, ...] | None:
+    """The values of a range's tokens, where there is one for each and they make up the total."""
+    start, end = span
+    if score.values is None or len(score.values) != end - start:
+        return None
+    apart = abs(math.fsum(score.values) - score.total)
+    return score.values if apart <= ROUNDING * (end - start) else None
 
 
 def _keys(prompt: WirePrompt) -> Iterator[Key]:

@@ -89,7 +89,8 @@ class MemoryRun:
         self.memories = [m for m in found if not only or m.key in only]
         known = shared_totals(self.registry, self._command)
         breaker = Breaker(self.settings.server.breaker_failures)
-        meter = Meter(self.scorer, self._usage, known, breaker)
+        tokens = self.options.tokens
+        meter = Meter(self.scorer, self._usage, known, breaker, tokens=tokens)
         self.noise = NoiseFloor(meter, self.settings.memory.noise_repeats)
         self.compared = LeaveOneOut(meter, self.context, self.noise)
 

@@ -1,0 +1,1 @@
+"""What a command found, as one HTML file that needs nothing else."""

@@ -1,0 +1,72 @@
+"""What memories did to single tokens, packed so that a page can hold it."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mindhooks import ResponseDivergence
+from mindscore.divergence import within_noise
+
+STEP = 0.01
+"""Nats of a unit."""
+
+MOST_TOKENS = 2_500_000
+"""As many as 6.7 MB of the page hold."""
+
+_LARGEST = 2**15 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Highlights:
+    """Differences by token: ``cells[row]`` has the columns whose tokens are in ``data``, in order.
+
+    ``data`` is base64 of 16-bit integers, little-endian, of ``STEP`` nats. ``left_out`` cells did
+    not fit, the smallest.
+    """
+
+    cells: list[list[int]]
+    data: str
+    left_out: int
+
+
+def pack(
+    rows: Sequence[Sequence[tuple[int, ResponseDivergence]]],
+    lengths: Sequence[int | None],
+    least: float,
+) -> Highlights | None:
+    """Pack the cells of each row that are above ``least`` nats, and not within noise.
+
+    A row is columns with their cells; ``lengths`` are the tokens of each column's response, those
+    of ``None`` are left out. ``None``: nothing is known of single tokens.
+    """
+    found = [
+        (row, column, cell, cell.tokens)
+        for row, cells in enumerate(rows)
+        for column, cell in cells
+        if cell.tokens is not None
+    ]
+    if not found:
+        return None
+    clear = [
+        (row, column, abs(cell.signed), tokens)
+        for row, column, cell, tokens in found
+        if abs(cell.signed) > least and not within_noise(cell) and len(tokens) == lengths[column]
+    ]
+    room, kept = MOST_TOKENS, []
+    for row, column, _, tokens in sorted(clear, key=lambda it: -it[2]):
+        room -= len(tokens)
+        if room < 0:
+            break
+        kept.append((row, column, tokens))
+    packed, columns = array("h"), [list[int]() for _ in rows]
+    for row, column, tokens in sorted(kept):
+        columns[row].append(column)
+        units = (round(value / STEP) for value in tokens)
+        packed.extend(max(-_LARGEST, min(_LARGEST, unit)) for unit in units)
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return Highlights(columns, b64encode(packed.tobytes()).decode(), len(clear) - len(kept))

@@ -1,0 +1,146 @@
+"""The report's page, made of what a command found."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from mindhooks import MindCommand, ResponseDivergence
+from mindscore.cli.result import Result
+from mindscore.config import Settings
+from mindscore.pages.environment import environment
+from mindscore.pages.inline import asset, csp
+from mindscore.redundancy import redundant_pairs
+from mindscore.report.facts import facts
+from mindscore.report.highlights import STEP, pack
+from mindscore.report.spoken import as_cuts
+from mindscore.report.standing import Standing, standings
+
+LONGEST_TEXT = 20_000
+"""Characters of one memory or response that a page shows."""
+
+Cells = list[dict[str, ResponseDivergence]]
+"""For each memory, what it did, by node id."""
+
+Column = tuple[int, str]
+"""A response: its index in the conversation and its node id."""
+
+
+def render(result: Result, settings: Settings) -> str:
+    """The whole page.
+
+    Raises:
+        UsageError: Jinja2 is not installed.
+    """
+    least = settings.memory.min_divergence
+    ranked = standings(result, memory_texts(result), least)
+    rows = [_by_response(result, it.key, "divergences") for it in ranked]
+    columns = _columns(rows)
+    is_full = result.command == MindCommand.SCORE_FULL
+    styles = [asset("theme.css"), asset("matrix.css"), asset("report.css", "mindscore.report")]
+    scripts = [asset("matrix.js"), asset("report.js", "mindscore.report")]
+    return (
+        environment("mindscore.report")
+        .get_template("report.html")
+        .render(
+            policy=csp(scripts, styles),
+            styles=styles,
+            scripts=scripts,
+            result=result,
+            is_finetune=result.command == MindCommand.SCORE_FINETUNE,
+            is_full=is_full,
+            facts=facts(result, settings),
+            standings=ranked,
+            pairs=_pairs(result, columns) if is_full else [],
+            finetune=settings.finetune,
+            least=least,
+            data=_data(result, ranked, rows, columns, least),
+        )
+    )
+
+
+def memory_texts(result: Result) -> dict[str, str]:
+    """What each memory says, by key; where it is there more than once, each text once."""
+    transcript, texts = result.transcript, dict[str, dict[str, None]]()
+    for message in (*transcript.system, *transcript.identity, *transcript.conversation):
+        if message.key is not None:
+            texts.setdefault(message.key, {})[message.text] = None
+        for part in message.parts:
+            if part.memory_key is not None:
+                texts.setdefault(part.memory_key, {})[part.text.strip()] = None
+    return {key: shortened_text("\n".join(each)) for key, each in texts.items()}
+
+
+def shortened_text(text: str) -> str:
+    """``text``, or its beginning."""
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"
+
+
+def _by_response(result: Result, key: str, which: str) -> dict[str, ResponseDivergence]:
+    score = result.scores.get(key)
+    return {cell.node_id: cell for cell in getattr(score, which, None) or ()}
+
+
+def _columns(rows: Cells) -> list[Column]:
+    """The responses of which anything was measured, in the conversation's order."""
+    found = {(cell.entry_idx, node_id) for row in rows for node_id, cell in row.items()}
+    return sorted(found)
+
+
+def _data(
+    result: Result, ranked: list[Standing], rows: Cells, columns: list[Column], least: float
+) -> dict[str, Any]:
+    """What the page's scripts work with."""
+    responses = [_response(result, column) for column in columns]
+    lengths = [response["cuts"] and sum(response["cuts"][1::2]) for response in responses]
+    by_row = [[(at, row[id_]) for at, (_, id_) in enumerate(columns) if id_ in row] for row in rows]
+    tokens = pack(by_row, lengths, least)
+    holds = [_by_response(result, it.key, "hold") for it in ranked]
+    told = [any(cell.tokens is not None for cell in row.values()) for row in rows]
+    return {
+        "memories": [
+            asdict(it) | {"effect": it.effect, "told": by_token}
+            for it, by_token in zip(ranked, told, strict=True)
+        ],
+        "responses": responses,
+        "signed": _values(rows, columns, "signed"),
+        "noise": _noise(rows, columns),
+        "hold": _values(holds, columns, "signed") if any(holds) else None,
+        "hold_noise": _noise(holds, columns) if any(holds) else None,
+        "tokens": asdict(tokens) if tokens else None,
+        "least": least,
+        "step": STEP,
+    }
+
+
+def _response(result: Result, column: Column) -> dict[str, Any]:
+    index, node_id = column
+    conversation = result.transcript.conversation
+    # Another flow's index may be anything.
+    text = conversation[index].text if 0 <= index < len(conversation) else node_id
+    words = result.words.get(node_id)
+    if words is not None:
+        text = "".join(word.text for word in words)
+    cuts = as_cuts(words) if words is not None and len(text) <= LONGEST_TEXT else None
+    return {"entry_idx": index, "node_id": node_id, "text": shortened_text(text), "cuts": cuts}
+
+
+def _values(rows: Cells, columns: list[Column], which: str) -> list[list[float | None]]:
+    def value(cell: ResponseDivergence | None) -> float | None:
+        found: float | None = getattr(cell, which, None)
+        return None if found is None else round(found, 4)
+
+    return [[value(row.get(id_)) for _, id_ in columns] for row in rows]
+
+
+def _noise(rows: Cells, columns: list[Column]) -> list[list[float | None]] | None:
+    noise = _values(rows, columns, "noise")
+    return noise if any(it is not None for row in noise for it in row) else None
+
+
+def _pairs(result: Result, columns: list[Column]) -> list[dict[str, Any]]:
+    numbers = {id_: index for index, id_ in columns}
+    return [
+        {"keys": pair.keys, "on": [numbers[id_] for id_ in pair.node_ids if id_ in numbers]}
+        for pair in redundant_pairs(result.scores.values())
+    ]

@@ -1,0 +1,50 @@
+"""Two texts, word by word."""
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mindscore.pages.words import Piece, word_diff
+
+TEXTS = st.text(alphabet="ab .,\n\u00e9\u4e2d\U0001f600", max_size=60)
+
+
+@given(before=TEXTS, after=TEXTS)
+def test_the_pieces_make_up_both_texts(before, after):
+    pieces = word_diff(before, after)
+    assert "".join(it.text for it in pieces if it.kind != "added") == before
+    assert "".join(it.text for it in pieces if it.kind != "removed") == after
+    assert all(it.text for it in pieces)
+
+
+@given(text=TEXTS)
+def test_of_equal_texts_all_is_the_same(text):
+    assert word_diff(text, text) == ([Piece("same", text)] if text else [])
+
+
+def test_what_differs_is_told_in_whole_words():
+    assert word_diff("Take 28-inch tubes, please.", "Take 26-inch tubes.") == [
+        Piece("same", "Take "),
+        Piece("removed", "28"),
+        Piece("added", "26"),
+        Piece("same", "-inch tubes"),
+        Piece("removed", ", please"),
+        Piece("same", "."),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kind"), [("a b", "", "removed"), ("", "a b", "added")]
+)
+def test_against_nothing_all_differs(before, after, kind):
+    assert word_diff(before, after) == [Piece(kind, "a b")]
+
+
+def test_long_texts_are_compared_in_time():
+    one = " ".join(f"word{it % 700} and" for it in range(5_000))
+    other = " ".join(f"word{it % 900} or" for it in range(5_000))
+    began = time.monotonic()
+    word_diff(one, other)
+    assert time.monotonic() - began < 20

@@ -1,0 +1,222 @@
+"""The report as people meet it: in a real browser, by eye, by keyboard and on paper."""
+
+import socket
+
+import pytest
+
+from ..opening import opened
+
+WIDTHS = {"wide": (1440, 900), "phone": (390, 844)}
+COMMANDS = ["score", "full", "finetune"]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_it_is_clean_and_open_to_everybody(
+    browser, axe_source, screenshots, reports, command, width
+):
+    wide, high = WIDTHS[width]
+    with opened(browser, reports[command], wide, high) as it:
+        for scheme in ("light", "dark"):
+            it.page.emulate_media(color_scheme=scheme)
+            picture = screenshots / f"report-{command}-{width}-{scheme}.png"
+            it.page.screenshot(path=picture, full_page=True)
+            assert it.script("document.documentElement.scrollWidth") == wide
+            assert it.serious(axe_source) == []
+        assert it.wrong == []
+
+
+def test_its_policy_holds(browser, reports):
+    with socket.create_server(("127.0.0.1", 0)) as outside, opened(browser, reports["full"]) as it:
+        broken = it.script(
+            """async (address) => {
+              const broken = [], note = (it) => broken.push(it.violatedDirective);
+              addEventListener("securitypolicyviolation", note);
+              const script = document.createElement("script");
+              script.textContent = "window.ran = true";
+              document.body.append(script);
+              const style = document.createElement("style");
+              style.textContent = "body { color: red }";
+              document.head.append(style);
+              document.body.setAttribute("style", "color: red");
+              document.body.setAttribute("onclick", "window.ran = true");
+              document.body.click();
+              const image = new Image();
+              image.src = `${address}x.png`;
+              await fetch(address).catch(() => {});
+              await new Promise((done) => setTimeout(done, 50));
+              return broken;
+            }""",
+            f"http://127.0.0.1:{outside.getsockname()[1]}/",
+        )
+        assert it.script("window.ran") is None
+        assert {"script-src-elem", "script-src-attr", "style-src-elem", "style-src-attr"} < set(
+            broken
+        )
+        assert {"img-src", "connect-src"} < set(broken)
+        outside.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            outside.accept()
+
+
+def active(it):
+    return it.script(
+        """() => {
+          const frame = document.querySelector("#matrix [role=grid]");
+          return document.getElementById(frame.getAttribute("aria-activedescendant")).textContent;
+        }"""
+    )
+
+
+def test_the_matrix_is_walked_by_keyboard(browser, reports):
+    with opened(browser, reports["full"]) as it:
+        grid = it.page.locator("#matrix [role=grid]")
+        grid.focus()
+        it.page.keyboard.press("Control+Home")
+        first = active(it)
+        it.page.keyboard.press("ArrowRight")
+        right = active(it)
+        it.page.keyboard.press("ArrowDown")
+        below = active(it)
+        it.page.keyboard.press("Control+End")
+        last = active(it)
+        rows, columns = (
+            int(grid.get_attribute("aria-rowcount")),
+            int(grid.get_attribute("aria-colcount")),
+        )
+        assert len({first, right, below, last}) == 4
+        assert first.split(",")[0] == right.split(",")[0] != below.split(",")[0]
+        assert "nats" in right or "no difference" in right
+        cell = it.page.locator("#matrix [role=gridcell]")
+        assert cell.get_attribute("aria-colindex") == str(columns)
+        row = it.page.locator("#matrix [role=grid] > div > [role=row], #matrix [role=row]")
+        assert row.first.get_attribute("aria-rowindex") == str(rows)
+        # No further than the last.
+        it.page.keyboard.press("ArrowDown")
+        it.page.keyboard.press("ArrowRight")
+        assert active(it) == last
+        it.page.keyboard.press("Home")
+        it.page.keyboard.press("PageUp")
+        it.page.keyboard.press("Enter")
+        key = active(it).split(",")[0]
+        assert it.texts("#chosen-title .key") == [key]
+        assert it.wrong == []
+
+
+def test_a_cell_tells_its_memory_and_response_on_hover_and_on_a_tap(browser, reports):
+    with opened(browser, reports["full"], has_touch=True) as it:
+        canvas = it.page.locator("#matrix canvas")
+        box = canvas.bounding_box()
+        details = it.page.locator("#matrix .matrix-details")
+        before = details.text_content()
+        it.page.mouse.move(box["x"] + box["width"] - 30, box["y"] + 40)
+        it.page.wait_for_function(
+            "(before) => document.querySelector('#matrix .matrix-details').textContent !== before",
+            arg=before,
+        )
+        told = details.text_content()
+        assert "Memory" in told
+        assert "Response #" in told
+        it.page.touchscreen.tap(box["x"] + box["width"] - 30, box["y"] + 90)
+        it.page.wait_for_function(
+            "(before) => document.querySelector('#matrix .matrix-details').textContent !== before",
+            arg=told,
+        )
+        assert it.wrong == []
+
+
+def shown(it):
+    return it.script(
+        """() => Array.from(document.querySelectorAll("#ranking tbody tr:not([hidden])"),
+          (row) => row.querySelector(".key").textContent)"""
+    )
+
+
+def test_memories_are_sorted_and_filtered(browser, reports):
+    with opened(browser, reports["score"]) as it:
+        every = shown(it)
+        assert len(every) == 19
+        it.page.click(".sort[data-by=key]")
+        assert it.page.get_attribute("th:has(.sort[data-by=key])", "aria-sort") == "ascending"
+        # What was not scored stays last.
+        scored = [key for key in shown(it) if key != "soil-survey"]
+        assert scored == sorted(scored)
+        assert shown(it)[-1] == "soil-survey"
+        it.page.click(".sort[data-by=key]")
+        assert [key for key in shown(it) if key != "soil-survey"] == scored[::-1]
+        it.page.click(".sort[data-by=largest]")
+        assert shown(it) == every
+        it.page.fill("#find", "Presta")
+        assert shown(it) == ["bicycle-tubes"]
+        assert it.texts("#shown") == ["1 of 19 memories"]
+        it.page.fill("#find", "")
+        it.page.select_option("#effect", "unscored")
+        assert shown(it) == ["soil-survey"]
+        it.page.select_option("#effect", "less")
+        assert "soil-survey" not in shown(it)
+        it.page.select_option("#effect", "")
+        it.page.check("#clear")
+        assert shown(it)
+        assert "soil-survey" not in shown(it)
+        assert it.wrong == []
+
+
+def test_the_words_that_a_chosen_memory_made_likelier_are_marked(browser, reports):
+    with opened(browser, reports["full"]) as it:
+        it.page.click("#ranking .choose:text-is('dentist')")
+        assert it.texts("#ranking [aria-pressed=true]") == ["dentist"]
+        [first] = it.texts("#chosen .response:first-child .text")
+        assert "Dr. Okafor" in first
+        strong = it.texts("#chosen .response:first-child mark.more-3")
+        assert {"Okafor", "Linden"} <= set(strong)
+        mark = it.page.locator("#chosen .response:first-child mark").first
+        mark.hover()
+        assert "nats" in it.page.locator("#tip").text_content()
+        # By keyboard, too: one stop for a response, then the arrows.
+        it.page.keyboard.press("Escape")
+        assert it.page.locator("#tip").is_hidden()
+        mark.focus()
+        it.page.keyboard.press("ArrowRight")
+        assert it.script("document.activeElement.tagName") == "MARK"
+        assert it.page.locator("#tip").is_visible()
+        assert (
+            it.script(
+                "document.querySelectorAll('#chosen .response:first-child [tabindex=\"0\"]').length"
+            )
+            == 1
+        )
+        assert it.wrong == []
+
+
+def test_on_paper_all_is_open_and_nothing_is_to_be_pressed(browser, screenshots, reports):
+    for command in ("full", "finetune"):
+        with opened(browser, reports[command]) as it:
+            it.page.emulate_media(media="print")
+            it.page.wait_for_function(
+                "[...document.querySelectorAll('details')].every((it) => it.open)"
+            )
+            it.page.screenshot(path=screenshots / f"report-{command}-print.png", full_page=True)
+            visible = it.script(
+                """() => [...document.querySelectorAll("input, select, .matrix-details")]
+                  .filter((it) => it.checkVisibility()).length"""
+            )
+            assert visible == 0
+            cut = it.script(
+                """() => [...document.querySelectorAll(".table-scroll, #chosen, .matrix-frame")]
+                  .filter((it) => it.clientHeight && it.scrollHeight > it.clientHeight + 1).length
+                """
+            )
+            assert cut == 0
+            assert len(it.page.pdf()) > 10_000
+            assert it.wrong == []
+
+
+def test_without_scripts_all_but_the_pictures_is_there(browser, reports):
+    context = browser.new_context(java_script_enabled=False)
+    try:
+        page = context.new_page()
+        page.goto(reports["full"].as_uri())
+        assert "dentist" in page.inner_text("#ranking")
+        assert "needs JavaScript" in page.inner_text("noscript")
+    finally:
+        context.close()

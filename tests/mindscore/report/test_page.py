@@ -1,0 +1,130 @@
+"""What stands in a report, and when."""
+
+from dataclasses import replace
+
+import pytest
+
+from mindhooks import FinetuneStats, MemoryScore, MemoryStats, Outcome, ResponseDivergence
+from mindscore.config import parse_settings
+from mindscore.report.facts import facts
+from mindscore.report.page import memory_texts, render
+from mindscore.report.standing import standings
+
+
+def page(result, **tables):
+    """The page's text, in one line."""
+    return " ".join(render(result, parse_settings(tables)).partition("<main")[2].split())
+
+
+def scored(*signed, noise=None):
+    row = tuple(
+        ResponseDivergence(at, f"r{at}", max(0.0, it), it, noise) for at, it in enumerate(signed)
+    )
+    return MemoryScore("k", max(it.divergence for it in row), "full", row)
+
+
+@pytest.fixture
+def result(made_up):
+    return made_up(memories=2, responses=2)
+
+
+def test_what_a_memory_did_is_summed_up(result):
+    key, other = result.keys
+    found = standings(
+        replace(result, scores={key: scored(3.0, -2.0, 0.004, 1.0), other: scored(5.0)}), {}, 0.01
+    )
+    assert [it.key for it in found] == [other, key]
+    one = found[1]
+    assert (one.largest, one.lowest, one.total) == (3.0, -2.0, 4.004)
+    assert (one.likelier, one.less_likely, one.most_on, one.effect) == (2, 1, 0, "mixed")
+    assert found[0].effect == "likelier"
+
+
+def test_noise_is_no_effect(result):
+    key = result.keys[0]
+    given = replace(result, scores={key: scored(0.5, -0.5, noise=0.6)})
+    assert standings(given, {}, 0.01)[0].effect == "none"
+    assert standings(given, {}, 0.01)[0].lowest == 0.0
+
+
+def test_a_memory_that_was_not_scored_says_why_and_comes_last(result):
+    key, other = result.keys
+    outcomes = {key: Outcome("not-due"), other: Outcome("scored")}
+    given = replace(
+        result,
+        command="score",
+        scores={other: scored(1.0)},
+        memory_stats=MemoryStats(outcomes, 1, 1, 1, 1.0),
+    )
+    assert [it.key for it in standings(given, {}, 0.01)] == [other, key]
+    assert "not due yet: --all scores them anyway" in page(given)
+
+
+def test_what_a_memory_says_is_its_nodes_and_its_parts(result):
+    printed, key = result.keys
+    assert memory_texts(result) == {key: "green tea memory 0", printed: "green tea part"}
+
+
+def test_a_report_of_a_run_that_failed_says_so_at_its_top(result):
+    found = page(replace(result, error="the server is gone"))
+    assert found.index("This report is not complete.") < found.index("<h2")
+    assert "the server is gone" in found
+    assert "--full --resume" in found
+    assert "This report is not complete." not in page(result)
+
+
+def test_one_without_memories_says_what_to_do(result):
+    found = page(replace(result, keys=(), scores={}))
+    assert "This conversation holds no memories." in found
+    assert "--memories FILE" in found
+
+
+def test_one_in_which_none_was_due_says_what_to_do(result):
+    outcomes = {key: Outcome("not-due") for key in result.keys}
+    stats = MemoryStats(outcomes, 0, 0, 0, 0.1)
+    found = page(replace(result, command="score", scores={}, memory_stats=stats))
+    assert "No memory was scored." in found
+    assert "--all" in found
+
+
+def test_one_without_candidates_says_what_to_do(made_up):
+    stats = FinetuneStats(7, 0, 1.0, 0.4, 2, 10, 10, 1.0)
+    found = page(made_up("score-finetune", candidates=(), finetune_stats=stats))
+    assert "There are no candidates." in found
+    assert "0.40" in found
+    assert "finetune.threshold" in found
+
+
+def test_alternates_that_were_not_asked_for_can_be(made_up):
+    hint = "finetune.generate_alternates=true"
+    result = made_up("score-finetune")
+    bare = tuple(replace(it, alternate_text=None) for it in result.candidates)
+    assert hint in page(replace(result, candidates=bare))
+    assert hint not in page(result, finetune={"generate_alternates": True})
+
+
+def test_the_facts_of_a_run_are_told(result):
+    server = {"scorer": "vllm", "base_url": "http://127.0.0.1:8000/v1"}
+    told = dict(facts(result, parse_settings({"server": server})))
+    assert told["Server"] == "vllm, http://127.0.0.1:8000/v1"
+    assert told["Model"] == "a model"
+    assert (told["Calls"], told["Tokens sent"]) == ("4", "99")
+    assert told["Tokens computed"] == "the server does not say"
+    assert told["Noise"] == "0.10 nats (median of 2 responses; largest 0.10)"
+
+
+@pytest.mark.parametrize(
+    "secret", ["u:p/w@h", "u:p#w@h", "u:p?w@h", "h/?key=pw", "h/#pw", "pw@h/@x"]
+)
+def test_a_secret_in_an_address_is_not_told(result, secret):
+    server = {"scorer": "another's", "base_url": f"http://{secret}"}
+    settings = parse_settings({"server": server})
+    assert not [
+        value for _, value in facts(result, settings) if "p" + "w" in value or "p/w" in value
+    ]
+    assert f"http://{secret}" not in render(result, settings)
+
+
+def test_responses_of_another_flow_may_have_any_index(result):
+    odd = MemoryScore(result.keys[0], 1.0, "full", (ResponseDivergence(999, "nobody's", 1.0, 1.0),))
+    assert "nobody" in page(replace(result, scores={result.keys[0]: odd}))
