@@ -5,7 +5,7 @@ MindhooksError
 ├── ConfigError      a key, type or value in the configuration
 ├── TranscriptError  a line of a transcript
 ├── StoreError       the store cannot be opened, read or written
-└── TrainError       the trainer did not accept what was sent
+└── TrainError       nothing was trained: not sent, not accepted, or it failed
 """
 
 from mindhooks import MindhooksError
@@ -29,7 +29,7 @@ class StoreError(MindhooksError):
 
 
 class TrainError(MindhooksError):
-    """Nothing was sent to the trainer, or it did not accept it."""
+    """Nothing was sent to the trainer, it did not accept it, or the training failed."""
 
 
 def reason(error: BaseException) -> str:

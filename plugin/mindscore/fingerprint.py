@@ -29,12 +29,12 @@ class RowFingerprints:
     """A hash for each memory of a conversation: of all that its row of the matrix follows from.
 
     Those are the messages' ids, bodies, images, keys and order, and what a message that prints the
-    memory becomes without it.
+    memory becomes without it; and ``weights``, what is known of the model beside its name.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, weights: str = "") -> None:
         self._sections = (context.system, context.identity, context.conversation)
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(weights.encode("utf-8", "surrogatepass"))
         for nodes in self._sections:
             digest.update(len(nodes).to_bytes(8))
             for node in nodes:

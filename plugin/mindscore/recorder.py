@@ -15,6 +15,7 @@ from mindhooks import (
     hookimpl,
 )
 from mindscore.config import parse_settings
+from mindscore.flows.record import record_runs_of
 from mindscore.store import Store
 from mindscore.unkept import unkept
 
@@ -34,6 +35,7 @@ class ScoreRecorder:
         # where a score belongs. The settings that count are those at the start of its run: a
         # command that comes while a memory run is going starts none.
         is_first, self._registry = self._registry is None, registry
+        record_runs_of(registry)
         if is_first or not mind.state.scoring_in_flight:
             self._for_scores = registry.settings
         if is_first or command not in (MindCommand.SCORE, MindCommand.SCORE_FULL):

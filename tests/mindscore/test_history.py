@@ -9,6 +9,7 @@ from mindhooks import MemoryScore, MindCommand, Registry, ResponseDivergence
 from mindhooks.testing import StubMind
 from mindscore.config import StoreSettings
 from mindscore.errors import StoreError
+from mindscore.flows.memory import MemoryScoring
 from mindscore.store import Cell, History, Run, Store
 
 DAY_S = 24 * 3600
@@ -125,6 +126,15 @@ async def test_a_run_that_fails_is_kept_with_what_failed(settings, two):
     assert kept.model == "/nowhere"
     assert kept.error == mind.state.memory_last_run.error
     assert kept.found == 0
+
+
+async def test_without_the_recorder_no_run_is_kept(settings, two):
+    tables = {"server": {"scorer": "toy"}, "store": {"url": settings.url}}
+    async with Registry(StubMind(two.context()), tables) as registry:
+        registry.register(MemoryScoring({}), name="memory-scoring")
+        registry.dispatch(MindCommand.SCORE_FULL)
+        await registry.wait_idle()
+    assert await History(settings).runs() == []
 
 
 async def test_a_run_that_is_cancelled_is_not_kept(settings, two):

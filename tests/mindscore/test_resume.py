@@ -168,6 +168,12 @@ def test_moving_a_message_to_another_section_changes_it(say):
     assert RowFingerprints(one.context()).of("k") != RowFingerprints(other.context()).of("k")
 
 
+def test_rows_of_a_model_with_an_adapter_differ_from_those_without(say):
+    context = say.talk(say.user(1), say.reply(2), identity=[say.memory("k", 3)]).context()
+    plain, adapted = RowFingerprints(context), RowFingerprints(context, "/adapters/one")
+    assert len({plain.of("k"), adapted.of("k"), RowFingerprints(context, "/two").of("k")}) == 3
+
+
 @given(st.text(), st.text())
 def test_rows_of_different_memories_differ(one, other):
     fingerprints = RowFingerprints(Context((), (), ()))

@@ -72,6 +72,8 @@ async def demo_server(folder: Path) -> AsyncIterator[DemoServer]:
         TrainError: what training needs is not installed.
     """
     async with aclosing(LocalScorer({})) as scorer:
+        # Loads the model: from here on, what is sent to be trained on is checked against it.
+        await scorer.tokenize("")
         app = make_app(scorer, trainer=Trainer(scorer, folder))
         runner = make_runner(app)
         try:

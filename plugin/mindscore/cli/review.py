@@ -14,7 +14,7 @@ from mindscore.cli.output import own_output
 from mindscore.cli.status import DONE
 from mindscore.config_file import load_configuration
 from mindscore.errors import UsageError
-from mindscore.readers.conversations import Conversations, read_memories
+from mindscore.readers.conversations import read_chosen
 from mindscore.transcripts import Transcript
 
 GRACE_S = 5.0
@@ -75,6 +75,4 @@ def _transcript(request: ReviewRequest) -> Transcript | None:
         if given := [name for name, value in options.items() if value is not None]:
             raise UsageError(f"{given[0]} goes with a TRANSCRIPT")
         return None
-    conversations = Conversations(request.transcript, request.format)
-    memories = None if request.memories is None else read_memories(request.memories)
-    return conversations.transcript(conversations.chosen(request.select), memories)
+    return read_chosen(request.transcript, request.format, request.select, request.memories)

@@ -21,7 +21,7 @@ from mindscore.config import parse_settings
 from mindscore.config_file import Configuration, load_configuration, merge
 from mindscore.errors import ConfigError, UsageError, reason
 from mindscore.host import Session, TranscriptMind
-from mindscore.readers.conversations import Conversations, read_memories
+from mindscore.readers.conversations import read_chosen
 from mindscore.transcripts import Transcript
 
 
@@ -82,7 +82,7 @@ def prepare(request: Request, screen: Screen) -> Prepared:
     """
     request.check()
     configuration = load_configuration(request.config_file, request.assignments)
-    transcript = _transcript(request)
+    transcript = read_chosen(request.transcript, request.format, request.select, request.memories)
     keys = _selected(transcript, request.only)
     tables = _with_options(configuration, request)
     report = None
@@ -90,12 +90,6 @@ def prepare(request: Request, screen: Screen) -> Prepared:
         report = HtmlReport(request.html, tables)
         report.check(request.transcript)
     return Prepared(TranscriptMind(transcript, screen.activity), tables, keys, report)
-
-
-def _transcript(request: Request) -> Transcript:
-    conversations = Conversations(request.transcript, request.format)
-    memories = None if request.memories is None else read_memories(request.memories)
-    return conversations.transcript(conversations.chosen(request.select), memories)
 
 
 def run_score(request: Request) -> int:

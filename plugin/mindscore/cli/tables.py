@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mindhooks import FinetuneCandidate, MemoryScore, MindCommand, Outcome, ResponseDivergence
-from mindscore.cli.result import Result
+from mindscore.cli.result import NOT_SCORED, Result
 from mindscore.divergence import within_noise
 from mindscore.redundancy import redundant_pairs
 from mindscore.text import one_line, printable, shortened
@@ -108,13 +108,7 @@ def _skipped(result: Result) -> Iterator[Text]:
 
 def skipped_lines(outcomes: Mapping[str, Outcome]) -> Iterator[Text]:
     """A line for each reason why memories are not scored, with their keys."""
-    why = {
-        "not-due": "not due yet: --all scores them anyway",
-        "past-cutoff": "too recent to judge (memory.token_cutoff)",
-        "no-response": "no response after them",
-        "left-out": "left out, too large for --max-tokens",
-    }
-    for status, explanation in why.items():
+    for status, explanation in NOT_SCORED.items():
         keys = [key for key, outcome in outcomes.items() if outcome.status == status]
         if keys:
             yield Text(f"{len(keys)} {explanation}: {_listed(keys)}", style="dim")

@@ -63,7 +63,9 @@ class FinetuneRun:
                 await self._run()
         finally:
             if self._stats is not None and self._stats.error != CANCELLED:
-                await record_run(tables, MindCommand.SCORE_FINETUNE, self._model, self._stats)
+                await record_run(
+                    self._registry, tables, MindCommand.SCORE_FINETUNE, self._model, self._stats
+                )
 
     async def _run(self) -> None:
         self._settings = parse_settings(self._registry.settings)

@@ -21,7 +21,9 @@ async def score_matrix(run: MemoryRun) -> None:
     if not responses(context, window) or not run.memories:
         run.settle(run.memories, Outcome("no-response"))
         return
-    fingerprints = RowFingerprints(context)
+    # The same model with an adapter has other weights under the same name.
+    adapter = getattr(run.scorer, "adapter", None)
+    fingerprints = RowFingerprints(context, "" if adapter is None else str(adapter))
     kept = await _kept_rows(run, fingerprints)
     judging: set[str] = set()
     if len(kept) < len(run.memories):

@@ -78,7 +78,7 @@ class MemoryRun:
                     await flow(self)
         finally:
             if self._stats is not None and self._stats.error != CANCELLED:
-                await record_run(tables, self._command, self._model, self._stats)
+                await record_run(self.registry, tables, self._command, self._model, self._stats)
 
     async def _read(self) -> None:
         self.settings = parse_settings(self.registry.settings)

@@ -6,8 +6,9 @@ import logging
 import time
 from collections.abc import Mapping
 from typing import Any
+from weakref import WeakSet
 
-from mindhooks import FinetuneStats, MemoryStats, MindhooksError
+from mindhooks import FinetuneStats, MemoryStats, MindhooksError, Registry
 from mindscore.config import parse_settings
 from mindscore.errors import reason
 from mindscore.store import History, Run
@@ -15,16 +16,28 @@ from mindscore.store import History, Run
 log = logging.getLogger(__name__)
 
 
+_recorded: WeakSet[Registry] = WeakSet()
+
+
+def record_runs_of(registry: Registry) -> None:
+    """Keep the runs of ``registry`` from now on: where nothing records its scores, none is kept."""
+    _recorded.add(registry)
+
+
 async def record_run(
+    registry: Registry,
     tables: Mapping[str, Any],
     command: str,
     model: str | None,
     stats: MemoryStats | FinetuneStats,
 ) -> None:
-    """Keep what ``command`` came to, under the settings ``tables``; ``model``: ``None``, no scorer.
+    """Keep what ``command`` came to, under the settings ``tables``, where runs are recorded.
 
-    That it cannot be kept is no failure of the run, which says itself what else was not.
+    ``model`` is ``None`` where there was no scorer. That it cannot be kept is no failure of the
+    run, which says itself what else was not.
     """
+    if registry not in _recorded:
+        return
     try:
         settings = parse_settings(tables)
         if isinstance(stats, MemoryStats):

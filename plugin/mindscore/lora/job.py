@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from mindscore.lora.packing import TrainingSample
+from mindscore.lora.packing import Sample
 
 JOB = "job.json"
 ADAPTER = "adapter"
@@ -44,7 +44,7 @@ class Job(Struct, frozen=True):
     """
 
     model: str
-    samples: list[TrainingSample]
+    samples: list[Sample]
     recipe: Recipe = Recipe()
     start: str = ""
     threads: AtLeastOne = 1

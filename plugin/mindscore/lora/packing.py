@@ -15,7 +15,7 @@ from msgspec import Struct
 from mindscore.prompts import common_prefix
 
 
-class TrainingSample(Struct, frozen=True):
+class Sample(Struct, frozen=True):
     """What to say, ``continuation_ids``, after what: ``context_ids``. Neither is empty."""
 
     context_ids: tuple[int, ...]
@@ -39,7 +39,7 @@ class Packed:
     rows: tuple[int, ...]
 
 
-def pack(samples: Sequence[TrainingSample]) -> list[Packed]:
+def pack(samples: Sequence[Sample]) -> list[Packed]:
     """The fewest sequences that hold ``samples`` from their beginning."""
     sequences: list[tuple[tuple[int, ...], list[int]]] = []
     # In order, what begins with a sample follows it at once.

@@ -124,3 +124,17 @@ def read_memories(file: Path) -> dict[str, str]:
         if not text.strip():
             source.refuse(where, "its text is empty")
     return given
+
+
+def read_chosen(
+    file: Path, format_: str | None, select: str | None, memories: Path | None
+) -> Transcript:
+    """The one conversation of ``file`` that ``select`` names, with the memories of another file.
+
+    Raises:
+        UsageError: a conversation, or a format, is named that is not there.
+        TranscriptError: a file cannot be read, or is not valid.
+    """
+    conversations = Conversations(file, format_)
+    texts = None if memories is None else read_memories(memories)
+    return conversations.transcript(conversations.chosen(select), texts)

@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta, Struct
 
-from mindscore.lora.packing import TrainingSample
+from mindscore.lora.packing import Sample
 from mindscore.serve.answers import RefusedError
 
 T = TypeVar("T")
@@ -136,7 +136,7 @@ class DetokenizeRequest(Struct):
 class TrainingData(Struct):
     """What there is to learn."""
 
-    samples: list[TrainingSample]
+    samples: list[Sample]
 
 
 class TrainRequest(Struct):

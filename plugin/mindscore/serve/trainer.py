@@ -17,7 +17,7 @@ import msgspec
 from mindhooks import in_thread
 from mindscore.errors import TrainError, UsageError, reason
 from mindscore.lora.job import Job, Progress, Recipe
-from mindscore.lora.packing import TrainingSample
+from mindscore.lora.packing import Sample
 from mindscore.lora.process import require_peft, train_adapter
 from mindscore.private_files import make_folder
 from mindscore.scorers.local import LocalScorer
@@ -81,7 +81,7 @@ class Trainer:
         """Whether the model has that adapter now."""
         return self.scorer.adapter == self.adapter(training)
 
-    async def submit(self, samples: Sequence[TrainingSample], key: str | None) -> Training:
+    async def submit(self, samples: Sequence[Sample], key: str | None) -> Training:
         """The training of ``samples``: a new one, or the one that was asked for with ``key``.
 
         Raises:
@@ -126,9 +126,7 @@ class Trainer:
                 _fail(training, ENDED)
                 await self._keep(training)
 
-    async def _submit(
-        self, samples: Sequence[TrainingSample], key: str | None, digest: str
-    ) -> Training:
+    async def _submit(self, samples: Sequence[Sample], key: str | None, digest: str) -> Training:
         async with self._submitting:
             for known in self._trainings.values():
                 if key is not None and known.key == key:

@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 from msgspec import Struct
 
-from mindscore.lora.packing import TrainingSample
+from mindscore.lora.packing import Sample
 from mindscore.serve.answers import RefusedError, json_answer
 from mindscore.serve.requests import FIRST, TrainRequest, read_request
 from mindscore.serve.trainer import Trainer
@@ -112,7 +112,7 @@ class TrainingEndpoints:
             "active": has_adapter and self._trainer.is_active(training),
         }
 
-    def _check(self, samples: Sequence[TrainingSample]) -> None:
+    def _check(self, samples: Sequence[Sample]) -> None:
         if not samples:
             raise RefusedError(400, "no samples", param="training_data.samples")
         vocabulary = self._scorer.vocabulary or math.inf

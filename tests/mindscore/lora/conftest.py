@@ -2,7 +2,7 @@
 
 import pytest
 
-from mindscore.lora.packing import TrainingSample
+from mindscore.lora.packing import Sample
 
 from ..tiny_model import write_tiny_model
 
@@ -19,6 +19,6 @@ def samples():
     talk = [(7 * it + 3) % 400 for it in range(60)]
     spans = [(10, 14), (25, 31), (50, 60)]
     return [
-        *(TrainingSample(tuple(talk[:start]), tuple(talk[start:end])) for start, end in spans),
-        TrainingSample((5, 6, 7), (8, 9)),
+        *(Sample(tuple(talk[:start]), tuple(talk[start:end])) for start, end in spans),
+        Sample((5, 6, 7), (8, 9)),
     ]

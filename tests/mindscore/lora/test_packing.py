@@ -5,25 +5,25 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindscore.lora.packing import Packed, TrainingSample, pack
+from mindscore.lora.packing import Packed, Sample, pack
 
 IDS = st.lists(st.integers(0, 2), min_size=1, max_size=6).map(tuple)
-SAMPLES = st.lists(st.builds(TrainingSample, IDS, IDS), max_size=12)
+SAMPLES = st.lists(st.builds(Sample, IDS, IDS), max_size=12)
 
 
 def test_the_responses_of_one_conversation_are_one_sequence():
     talk = tuple(range(100, 120))
-    samples = [TrainingSample(talk[:start], talk[start:end]) for start, end in ((15, 20), (3, 5))]
+    samples = [Sample(talk[:start], talk[start:end]) for start, end in ((15, 20), (3, 5))]
     assert pack(samples) == [Packed(talk, (2, 3, 14, 15, 16, 17, 18))]
 
 
 def test_conversations_that_part_are_sequences_of_their_own():
-    samples = [TrainingSample((1, 2), (3, 4)), TrainingSample((1, 2), (3, 5))]
+    samples = [Sample((1, 2), (3, 4)), Sample((1, 2), (3, 5))]
     assert sorted(it.ids for it in pack(samples)) == [(1, 2, 3, 4), (1, 2, 3, 5)]
 
 
 def test_a_sample_that_comes_twice_counts_twice():
-    assert pack([TrainingSample((1, 2), (3,))] * 2) == [Packed((1, 2, 3), (1, 1))]
+    assert pack([Sample((1, 2), (3,))] * 2) == [Packed((1, 2, 3), (1, 1))]
 
 
 @given(SAMPLES)

@@ -4,7 +4,7 @@ import pytest
 
 from mindscore.errors import TrainError
 from mindscore.lora.job import Job, Recipe
-from mindscore.lora.packing import TrainingSample, pack
+from mindscore.lora.packing import Sample, pack
 
 # Of PEFT, about its own use of transformers.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
@@ -81,7 +81,7 @@ def test_the_first_loss_is_the_mean_of_what_the_model_makes_of_each_token(tiny_m
     from transformers import AutoModelForCausalLM
 
     context, said = (4, 5, 6, 7), (8, 9, 10)
-    losses, _ = trained(training, [TrainingSample(context, said)], epochs=1)
+    losses, _ = trained(training, [Sample(context, said)], epochs=1)
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     ids = torch.tensor([[*context, *said]])
     # The library's own way to leave a context out.
