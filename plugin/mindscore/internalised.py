@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mindhooks import Context, Scorer
@@ -50,10 +50,9 @@ async def response_totals(
     return dict(zip(prompt.node_ids, totals, strict=True))
 
 
-def mean_divergence(effects: Sequence[Effect], node_ids: Collection[str] | None = None) -> float:
-    """The mean over the responses ``node_ids``, or all, in nats."""
-    values = [it.divergence for it in effects if node_ids is None or it.node_id in node_ids]
-    return sum(values) / len(values)
+def mean_divergence(effects: Sequence[Effect]) -> float:
+    """The mean over the responses, in nats."""
+    return sum(it.divergence for it in effects) / len(effects)
 
 
 def relative_change(before: Mapping[str, float], after: Mapping[str, float]) -> float:

@@ -44,13 +44,15 @@ class Usage:
 class KnownTotals:
     """Totals that were measured, by what determines them: the prompt up to the response's end.
 
-    Each token's values are there where a ``Meter`` was to keep them.
+    Each token's values are there where a ``Meter`` was to keep them. ``adapter`` is what the model
+    had.
     """
 
     MOST = 200_000
 
-    def __init__(self) -> None:
+    def __init__(self, adapter: object = None) -> None:
         self.started = time.monotonic()
+        self.adapter = adapter
         self.flows: set[str] = set()
         self.pending: dict[Key, asyncio.Future[None]] = {}
         self._totals: dict[Key, float] = {}
@@ -84,14 +86,22 @@ class KnownTotals:
 _shared: WeakKeyDictionary[Registry, KnownTotals] = WeakKeyDictionary()
 
 
-def shared_totals(registry: Registry, flow: str) -> KnownTotals:
+def shared_totals(registry: Registry, flow: str, scorer: Scorer) -> KnownTotals:
     """What the flows of one host know together.
 
-    A flow that runs again measures again: it begins anew what is shared.
+    A flow that runs again measures again: it begins anew what is shared. So does one whose model
+    has other weights than before under the same name, or may have.
     """
+    adapter = getattr(scorer, "adapter", None)
     known = _shared.get(registry)
-    if known is None or flow in known.flows or time.monotonic() - known.started > FRESH_S:
-        known = _shared[registry] = KnownTotals()
+    if (
+        known is None
+        or flow in known.flows
+        or known.adapter != adapter
+        or getattr(scorer, "swaps_adapters", False)
+        or time.monotonic() - known.started > FRESH_S
+    ):
+        known = _shared[registry] = KnownTotals(adapter)
     known.flows.add(flow)
     return known
 

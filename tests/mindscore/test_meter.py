@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import pytest
+from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -216,19 +217,47 @@ async def test_no_more_totals_are_kept_than_there_is_room_for(monkeypatch):
 
 async def test_flows_of_one_host_share_and_one_that_runs_again_begins_anew():
     async with Registry(StubMind(), {}) as registry, Registry(StubMind(), {}) as another:
-        score = shared_totals(registry, "score")
-        assert shared_totals(registry, "score-full") is score
-        assert shared_totals(another, "score-full") is not score
-        again = shared_totals(registry, "score")
+        score = shared_totals(registry, "score", ToyScorer())
+        assert shared_totals(registry, "score-full", ToyScorer()) is score
+        assert shared_totals(another, "score-full", ToyScorer()) is not score
+        again = shared_totals(registry, "score", ToyScorer())
         assert again is not score
-        assert shared_totals(registry, "score-full") is again
+        assert shared_totals(registry, "score-full", ToyScorer()) is again
+
+
+async def test_what_a_model_with_another_adapter_said_is_not_shared():
+    scorer = ToyScorer()
+    async with Registry(StubMind(), {}) as registry:
+        plain = shared_totals(registry, "score", scorer)
+        scorer.adapter = "one"
+        adapted = shared_totals(registry, "score-full", scorer)
+        assert adapted is not plain
+        assert shared_totals(registry, "score-finetune", scorer) is adapted
+
+
+async def test_after_a_server_swapped_its_adapter_every_flow_asks_anew(host, two, score_server):
+    worth = {"nats": -1.0}
+
+    async def answer(request):
+        ranges = (await request.json())["score_ranges"]
+        return web.json_response({"scores": [{"total_logprob": worth["nats"]} for _ in ranges]})
+
+    score_server.always(answer)
+    server = {"base_url": score_server.url, "self_test": False}
+    async with host(two, "score", server=server, memory={"noise_repeats": 0}) as it:
+        for command in (MindCommand.SCORE_FULL, MindCommand.SCORE_FINETUNE):
+            before = len(score_server.requests)
+            it.registry.dispatch(command)
+            await it.registry.wait_idle()
+            assert len(score_server.requests) > before
+            worth["nats"] -= 1
 
 
 async def test_what_is_old_is_not_shared(monkeypatch):
     async with Registry(StubMind(), {}) as registry:
-        old = shared_totals(registry, "score")
+        old = shared_totals(registry, "score", ToyScorer())
         monkeypatch.setattr(meter_module, "FRESH_S", -1)
-        assert shared_totals(registry, "score-full") is not old
+        assert shared_totals(registry, "score-full", ToyScorer()) is not old
 
 
 # -- in the flows ---------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from aiohttp import web
 import mindscore
 from mindhooks import FinetuneCandidate
 from mindscore.config import StoreSettings
-from mindscore.errors import StoreError, TrainError
+from mindscore.errors import ConfigError, StoreError, TrainError
 from mindscore.fingerprint import response_hash
 from mindscore.store import Sends, Store, database
 
@@ -287,6 +287,22 @@ async def test_no_answer_in_time_is_not_tried_again(score_server, settings, mark
         await mindscore.send_to_train([candidate()], settings(max_attempts=5, timeout_s=0.2))
     assert len(score_server.requests) == 1
     assert marks() == []
+
+
+async def test_an_answer_that_leads_to_the_job_may_be_an_acceptance(
+    score_server, settings, unknown
+):
+    score_server.always(score_server.reply({}, 303, headers={"Location": "/jobs/7"}))
+    for said in ("is not known", "nothing to send"):
+        with pytest.raises(TrainError, match=said):
+            await mindscore.send_to_train([candidate()], settings())
+    assert await unknown()
+    assert len(score_server.requests) == 1
+
+
+async def test_without_an_address_the_error_says_what_to_do(settings):
+    with pytest.raises(ConfigError, match=r"mindscore serve --train.*jsonl"):
+        await mindscore.send_to_train([candidate()], settings(base_url=""))
 
 
 @pytest.mark.parametrize("status", [302, 307, 400, 401, 404, 408, 422, 425, 429])

@@ -119,7 +119,7 @@ class _Demo:
         after = await self._measure(candidates, "after")
         trained_on = {candidate.node_id for candidate in candidates}
         print_(_comparison(before, after, trained_on))
-        print_(Text("* of each answer, up or down, so that none cancels another", style="dim"))
+        print_(Text("* of each answer, up or down: none cancels another", style="dim"))
 
         self._title("4. What it says without any memory")
         for candidate, then, now in zip(candidates, before.said, after.said, strict=False):
@@ -166,25 +166,37 @@ def _found(candidates: Sequence[FinetuneCandidate]) -> Table:
 
 def _comparison(before: Measured, after: Measured, trained_on: set[str]) -> Table:
     table = Table(box=None)
-    table.add_column("nats, in the mean")
+    table.add_column("log-probabilities in nats, in the mean")
     for title in ("before", "after", "change"):
         table.add_column(title, justify="right", no_wrap=True)
 
-    def lost(of: str, then: list[Effect], now: list[Effect], node_ids: set[str]) -> None:
-        first, second = mean_divergence(then, node_ids), mean_divergence(now, node_ids)
-        label = f"{len(node_ids)} {of}"
-        table.add_row(label, f"{first:.1f}", f"{second:.1f}", f"{second / first - 1:+.0%}")
+    def told(title: str, then: list[Effect], now: list[Effect]) -> None:
+        table.add_row(Text(title, style="bold"))
+        for name, values in (
+            ("with the memories", [_mean([it.with_ for it in each]) for each in (then, now)]),
+            ("without them", [_mean([it.without for it in each]) for each in (then, now)]),
+        ):
+            table.add_row(f"  {name}", *(f"{value:.1f}" for value in values))
+        first, second = mean_divergence(then), mean_divergence(now)
+        change = f"{second / first - 1:+.0%}"
+        table.add_row("  divergence", f"{first:.1f}", f"{second:.1f}", change)
 
-    table.add_row(Text("lost without the memories", style="bold"))
-    lost("answers trained on", before.trained, after.trained, trained_on)
-    held_out = {effect.node_id for effect in before.held_out}
-    lost("about the same, in other words", before.held_out, after.held_out, held_out)
-    table.add_row(Text("log-probability", style="bold"))
-    count = len(before.unrelated)
-    first, second = (sum(it.unrelated.values()) / count for it in (before, after))
+    then, now = ([e for e in it.trained if e.node_id in trained_on] for it in (before, after))
+    told(f"{len(trained_on)} answers trained on", then, now)
+    told(
+        f"{len(before.held_out)} about the same, asked in other words",
+        before.held_out,
+        after.held_out,
+    )
+    table.add_row(Text(f"{len(before.unrelated)} unrelated answers", style="bold"))
     changed = f"{relative_change(before.unrelated, after.unrelated):.1%} *"
-    table.add_row(f"{count} unrelated answers", f"{first:.1f}", f"{second:.1f}", changed)
+    values = (_mean(list(it.unrelated.values())) for it in (before, after))
+    table.add_row("  without memories", *(f"{value:.1f}" for value in values), changed)
     return table
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _bundled(name: str) -> Transcript:

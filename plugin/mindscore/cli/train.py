@@ -126,7 +126,15 @@ def _lines(request: TrainRequest, configuration: Configuration, run: _Run) -> It
     yield from (f"left out: {why}" for why in _left_out(run, sink))
     yield from remarks(run.inexact)
     if not request.dry_run:
-        yield "once it is trained: mindscore score CONVERSATION --finetune finds what is left"
+        yield from _next(run, sink)
+
+
+def _next(run: _Run, sink: str) -> Iterator[str]:
+    taken = [*run.resent, *([run.sent] if run.sent else [])]
+    if sink == "http" and taken:
+        job = f"{printable(run.destination or '')}/{printable(taken[-1].job_id)}"
+        yield f"with mindscore serve --train: GET {job} says how it goes,"
+        yield f"  POST {job}/activate swaps the adapter in"
 
 
 def _intended(run: _Run, sink: str, prompts: str) -> Iterator[str]:

@@ -72,7 +72,7 @@ class FinetuneRun:
         settings = self._settings.finetune
         scorer = await self._registry.scorer()
         self._model = scorer.model
-        known = shared_totals(self._registry, MindCommand.SCORE_FINETUNE)
+        known = shared_totals(self._registry, MindCommand.SCORE_FINETUNE, scorer)
         self._breaker = Breaker(self._settings.server.breaker_failures)
         meter = Meter(scorer, self._usage, known, self._breaker)
         context = await self._mind.context()

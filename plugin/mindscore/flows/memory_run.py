@@ -87,7 +87,7 @@ class MemoryRun:
         self.context = await self.mind.context()
         found, only = find_memories(self.context), self.options.only
         self.memories = [m for m in found if not only or m.key in only]
-        known = shared_totals(self.registry, self._command)
+        known = shared_totals(self.registry, self._command, self.scorer)
         breaker = Breaker(self.settings.server.breaker_failures)
         tokens = self.options.tokens
         meter = Meter(self.scorer, self._usage, known, breaker, tokens=tokens)

@@ -83,6 +83,11 @@ class AutoScorer:
         """As of what was found; ``None``, not known, before that."""
         return getattr(self._found, "reuses_prefixes", None)
 
+    @property
+    def swaps_adapters(self) -> bool:
+        """As of what was found."""
+        return getattr(self._found, "swaps_adapters", False)
+
     async def score(self, prompts: Sequence[WirePrompt]) -> list[list[RangeScore]]:
         """Totals and values, from the scorer that was found."""
         if not any(prompt.ranges for prompt in prompts):

@@ -33,6 +33,8 @@ class ScoreScorer:
 
     # What else is in a server's batch changes the last digits.
     noisy = True
+    # mindscore serve --train does, under the same name.
+    swaps_adapters = True
 
     def __init__(self, table: Mapping[str, Any]) -> None:
         self._settings = parse_table(table, ServerSettings, "server")

@@ -9,9 +9,11 @@ from msgspec import Struct
 
 from mindhooks import NotAccepted, ScorerError, TrainingSample
 from mindscore.config import ServerSettings, parse_table
+from mindscore.errors import ConfigError
 from mindscore.scorers.wire import RefusedError, RetriableError, WireClient
 
 PATH = "/train"
+SEE_OTHER = 303
 
 
 class _Accepted(Struct):
@@ -32,7 +34,13 @@ class HttpSink:
 
     def __init__(self, train: Mapping[str, Any], server: Mapping[str, Any]) -> None:
         del train
-        self._client = WireClient(parse_table(server, ServerSettings, "server"))
+        settings = parse_table(server, ServerSettings, "server")
+        if not settings.base_url:
+            raise ConfigError(
+                'train.sink = "http" sends to server.base_url, which is not set: set it to the '
+                'address that mindscore serve --train prints; or set train.sink = "jsonl"'
+            )
+        self._client = WireClient(settings)
         self.destination = self._client.base_url + PATH
 
     async def send(self, samples: Sequence[TrainingSample], key: str) -> str:
@@ -68,4 +76,7 @@ def _has_not_arrived(error: ScorerError) -> bool:
     """Whether it is certain that the trainer has not accepted what the request carried."""
     if isinstance(error, RetriableError) and error.status is not None:
         return error.status < 500
-    return isinstance(error, RefusedError) or not getattr(error, "arrived", True)
+    if isinstance(error, RefusedError):
+        # That leads to what came of the request: it was carried out.
+        return error.status != SEE_OTHER
+    return not getattr(error, "arrived", True)

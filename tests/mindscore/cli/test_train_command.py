@@ -40,7 +40,8 @@ def test_what_is_accepted_is_sent_without_memories_and_the_job_is_said(
         "left out: 1 wait for review: mindscore review, or --unreviewed",
         "left out: 1 rejected in review",
     ]
-    assert "mindscore score CONVERSATION --finetune" in lines[3]
+    assert lines[3].startswith("with mindscore serve --train: GET http://127.0.0.1:")
+    assert lines[4].endswith("/train/j1/activate swaps the adapter in")
     [request] = score_server.requests
     assert request.path == "/train"
     samples = request.body["training_data"]["samples"]

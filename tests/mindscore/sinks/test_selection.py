@@ -43,7 +43,7 @@ def test_the_prompt_is_with_memories_or_without_as_the_settings_say(reviewed, co
 
 ANSWERS = {
     "the response": (("accepted", "response"), (3, 4), (5, 4)),
-    "the alternate": (("accepted", "alternate"), (5, 4), (3, 4)),
+    "the alternate": (("accepted", "alternate", (5, 4)), (5, 4), (3, 4)),
     "an edited one": (("accepted", "edited", (6, 4)), (6, 4), (3, 4)),
     "nobody's": ((), (3, 4), (5, 4)),
 }
