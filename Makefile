@@ -32,7 +32,7 @@ check: $(VENV)/installed
 
 # What the tests of the pages need, which without it are skipped: Debian's Chromium, and axe-core.
 browser: $(VENV)/node_modules
-	command -v chromium > /dev/null || (apt-get update && apt-get install --yes chromium)
+	command -v chromium > /dev/null || (apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes chromium)
 
 # Attacks what plugin/docs/security.md promises; tests/faults does so in small.
 faults: $(VENV)/installed
@@ -75,7 +75,7 @@ $(VENV)/compared: $(VENV)/installed
 	touch $@
 
 $(VENV)/node_modules: .ci/browser/package-lock.json $(VENV)/locked
-	command -v npm > /dev/null || (apt-get update && apt-get install --yes npm)
+	command -v npm > /dev/null || (apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes npm)
 	cp .ci/browser/package.json .ci/browser/package-lock.json $(VENV)
 	cd $(VENV) && npm ci --ignore-scripts --no-audit --no-fund
 	touch $@
