@@ -188,13 +188,13 @@ def tiny(tmp_path_factory, tokenizer_file) -> str:
 
 
 @pytest.fixture
-def adapter(tiny, tmp_path) -> Callable[[float], Path]:
+def adapter(tiny, tmp_path) -> Callable[..., Path]:
     """The folder of an adapter of the tiny model, whose second matrices are all ``filled``."""
     import peft
     from transformers import AutoModelForCausalLM
 
-    def adapter(filled: float) -> Path:
-        base = AutoModelForCausalLM.from_pretrained(tiny)
+    def adapter(filled: float, of: str = tiny) -> Path:
+        base = AutoModelForCausalLM.from_pretrained(of)
         config = peft.LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
@@ -270,13 +270,39 @@ async def test_an_adapter_that_is_wrong_leaves_the_model_as_it_was(
     async with opened({"model": tiny}) as scorer:
         plain = await scorer.score([ASKED])
         for folder, said in (
-            (tmp_path / "nowhere", r"nowhere' is no adapter: it has no adapter_config\.json"),
+            (
+                tmp_path / "nowhere",
+                r"nowhere' .*: it is no adapter: it has no adapter_config\.json",
+            ),
             (torn, r"0\.5' cannot be used with this model"),
         ):
             with pytest.raises(ScorerError, match=rf"^server\.adapter: .*{said}"):
                 await scorer.adopt(folder)
             assert scorer.adapter is None
             assert await scorer.score([ASKED]) == plain
+
+
+@pytest.mark.parametrize(("its_layers", "the_models"), [(4, 6), (6, 4)])
+async def test_an_adapter_of_a_model_with_other_layers_is_refused(
+    its_layers, the_models, adapter, tokenizer_file, tmp_path: Path
+) -> None:
+    models = {
+        layers: str(write_tiny_model(tmp_path / f"of {layers}", tokenizer_file, layers=layers))
+        # With fewer, PEFT names each layer in full: then it fits a deeper model, too.
+        for layers in (4, 6)
+    }
+    async with opened({"model": models[the_models]}) as scorer:
+        with pytest.raises(ScorerError, match="its layers are another model's"):
+            await scorer.adopt(adapter(0.05, models[its_layers]))
+        await scorer.score([ASKED])
+
+
+async def test_an_adapter_that_is_pickled_is_refused(tiny, adapter) -> None:
+    folder = adapter(0.05)
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    async with opened({"model": tiny, "adapter": str(folder)}) as scorer:
+        with pytest.raises(ScorerError, match=r"it has no adapter_model\.safetensors"):
+            await scorer.tokenize("x")
 
 
 async def test_without_peft_the_error_has_the_command_that_installs_it(

@@ -8,7 +8,7 @@ import pytest
 from mindhooks import FinetuneCandidate
 from mindscore.config import StoreSettings
 from mindscore.errors import StoreError, UsageError
-from mindscore.store import CandidateName, Review, Reviews, Store
+from mindscore.store import CandidateName, ConflictError, Listed, Review, Reviews, Store
 
 SAID = FinetuneCandidate(3, "n", 2.0, "said", "[user]", (1, 2), (2,), (3, 9), "else", (4, 9), 7)
 ACCEPTED = Review("accepted", "response", 1.0)
@@ -40,18 +40,74 @@ async def test_candidates_come_with_the_largest_divergence_first(store, reviews)
     assert [it.model for it in await reviews.queue()] == ["other", "m", "m", "m"]
 
 
-async def test_the_last_decision_counts_until_it_is_taken_back(store, reviews):
+async def test_a_decision_counts_until_it_is_taken_back(store, reviews):
     await store.record_candidate(SAID, "m")
     [waiting] = await reviews.queue()
     assert waiting.candidate == SAID
     assert waiting.review is None
     for review in (ACCEPTED, REJECTED, EDITED):
         await reviews.decide(waiting.name, review)
+        assert (await reviews.one(waiting.name)).review == review
+        with pytest.raises(ConflictError, match=f"was {review.decision} meanwhile"):
+            await reviews.decide(waiting.name, ACCEPTED)
+        with pytest.raises(ConflictError, match="was taken back meanwhile"):
+            await reviews.undo(waiting.name, review.decided_at + 0.5)
         assert [it.review for it in await reviews.queue()] == [review]
-    for review in (REJECTED, ACCEPTED, None):
-        assert await reviews.undo(waiting.name)
-        assert [it.review for it in await reviews.queue()] == [review]
-    assert not await reviews.undo(waiting.name)
+        await reviews.undo(waiting.name, review.decided_at)
+        assert [it.review for it in await reviews.queue()] == [None]
+        with pytest.raises(ConflictError, match="was taken back meanwhile"):
+            await reviews.undo(waiting.name, review.decided_at)
+
+
+async def test_what_is_trained_on_is_not_taken_back(store, reviews):
+    await store.record_candidate(SAID, "m")
+    [waiting] = await reviews.queue()
+    await reviews.decide(waiting.name, ACCEPTED)
+    await store.mark_trained([(7, (3, 9))], "job", "http")
+    with pytest.raises(ConflictError, match="trained on already"):
+        await reviews.undo(waiting.name, ACCEPTED.decided_at)
+    assert [it.review for it in await reviews.queue()] == [ACCEPTED]
+
+
+async def test_a_list_names_what_the_queue_holds(store, reviews):
+    for stamp in range(3):
+        await store.record_candidate(replace(SAID, divergence=1.0 + stamp, timestamp_ns=stamp), "m")
+    await store.record_candidate(SAID, "other")
+    await store.import_trained([0])
+    queue = await reviews.queue("m")
+    await reviews.decide(queue[0].name, REJECTED)
+    queue = await reviews.queue("m")
+    listed = await reviews.listed("m")
+    for whole, brief in zip(queue, listed, strict=True):
+        assert brief == Listed(
+            whole.name, whole.candidate.divergence, "said", whole.review, whole.sinks
+        )
+        assert await reviews.one(whole.name) == whole
+    assert await reviews.one(CandidateName("m", 9, "none")) is None
+
+
+async def test_an_alternate_is_chosen_as_it_was_seen(store, reviews):
+    await store.record_candidate(SAID, "m")
+    [waiting] = await reviews.queue()
+    seen = replace(ACCEPTED, answer="alternate", ids=SAID.alternate_ids)
+    await store.record_candidate(replace(SAID, alternate_text="new", alternate_ids=(8, 9)), "m")
+    with pytest.raises(ConflictError, match="found again with another answer"):
+        await reviews.decide(waiting.name, seen)
+    await reviews.decide(waiting.name, replace(seen, ids=(8, 9)))
+    assert (await reviews.one(waiting.name)).review.text == "new"
+
+
+async def test_a_candidate_found_again_without_an_alternate_keeps_its_own(store, reviews):
+    await store.record_candidate(SAID, "m")
+    bare = replace(SAID, divergence=5.0, alternate_text=None, alternate_ids=None)
+    await store.record_candidate(bare, "m")
+    assert [it.candidate for it in await reviews.queue()] == [replace(SAID, divergence=5.0)]
+    # Another response's is not taken over, nor one without ids left as it was.
+    await store.record_candidate(replace(bare, timestamp_ns=8), "m")
+    await store.record_candidate(replace(SAID, alternate_text="new", alternate_ids=None), "m")
+    found = {it.candidate.timestamp_ns: it.candidate for it in await reviews.queue()}
+    assert found[8].alternate_text is None
+    assert (found[7].alternate_text, found[7].alternate_ids) == ("new", None)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ VOCABULARY = 400
 CONTEXT_LENGTH = 256
 
 
-def write_tiny_model(folder: Path, tokenizer_file: Path) -> Path:
+def write_tiny_model(folder: Path, tokenizer_file: Path, layers: int = 2) -> Path:
     """Write a random Llama, always the same, and a tokenizer to ``folder``."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -15,7 +15,7 @@ def write_tiny_model(folder: Path, tokenizer_file: Path) -> Path:
         vocab_size=VOCABULARY,
         hidden_size=32,
         intermediate_size=64,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=CONTEXT_LENGTH,

@@ -18,6 +18,7 @@ from mindscore.cli.status import DONE, INTERRUPTED
 from mindscore.config import ServerSettings
 from mindscore.config_file import load_configuration, read_api_key
 from mindscore.errors import UsageError
+from mindscore.text import printable
 
 if TYPE_CHECKING:
     from mindscore.serve.trainer import Trainer
@@ -55,7 +56,9 @@ def run_serve(request: ServeRequest) -> int:
     trainer = _trainer(scorer) if request.train else None
 
     def ready(base_url: str) -> None:
-        sys.stdout.write(f'serving {scorer.model}: server.base_url = "{base_url}"\n')
+        adapter = getattr(scorer, "adapter", None)
+        what = f"{scorer.model}, adapter {printable(str(adapter))}" if adapter else scorer.model
+        sys.stdout.write(f'serving {what}: server.base_url = "{base_url}"\n')
         sys.stdout.flush()
 
     with _Deadline() as deadline:

@@ -61,7 +61,13 @@ def sent(
 
 @app.command()
 def settle(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="As store sent shows it.")],
+    key: Annotated[
+        str,
+        typer.Argument(
+            metavar="KEY",
+            help="As store sent shows it; with --not-trained also a trainer's job that failed.",
+        ),
+    ],
     trained: Annotated[
         bool | None,
         typer.Option("--trained/--not-trained", help="Whether the trainer accepted it."),
@@ -69,7 +75,10 @@ def settle(
     config_file: ConfigFile = None,
     assignments: Assignments = None,
 ) -> None:
-    """Say what became of a send: mark its responses as trained, or let them be sent again."""
+    """Say what became of a send, or of a trainer's job: its responses are trained, or are not.
+
+    Those that are not trained may be sent again.
+    """
     if trained is None:
         raise UsageError("did the trainer accept it? Say --trained or --not-trained")
     configuration, store = _open(config_file, assignments)
@@ -78,7 +87,7 @@ def settle(
     async def run() -> int:
         send = next((it for it in await sends.unknown() if it.key == key), None)
         if send is None:
-            return 0
+            return 0 if trained else await store.unmark_trained(key)
         if not trained:
             return await sends.release(key)
         responses = [it.candidate for it in await sends.samples(key)]
@@ -88,7 +97,8 @@ def settle(
 
     settled = asyncio.run(run())
     if not settled:
-        raise UsageError(f"no send {key!r} waits to be settled; see mindscore store sent")
+        nor = "" if trained else ", and no response is marked as trained by such a job"
+        raise UsageError(f"no send {key!r} waits to be settled{nor}; see mindscore store sent")
     became = "marked as trained" if trained else "not trained: they may be sent again"
     sys.stdout.write(f"{settled} responses {became}\n")
 

@@ -23,8 +23,9 @@ def main(folder: Path) -> int:
     """Train; the exit status."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     share_one_arena()
-    # Libraries may print what they like, but not between the lines.
-    lines, sys.stdout = sys.stdout, sys.stderr
+    # Libraries may print what they like, those in C, too, but not between the lines.
+    lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
 
     def tell(what: Progress | Failure) -> None:
         lines.write(msgspec.json.encode(what).decode() + "\n")

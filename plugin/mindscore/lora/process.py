@@ -17,6 +17,7 @@ import msgspec
 from mindhooks import in_thread
 from mindscore.errors import TrainError
 from mindscore.lora.job import ADAPTER, JOB, Failure, Job, Progress
+from mindscore.lora.whole_file import write_whole
 from mindscore.private_files import make_file
 from mindscore.text import LINE, one_line
 
@@ -44,11 +45,14 @@ async def train_adapter(
     await in_thread(_describe, job, folder)
     with (folder / LOG).open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "mindscore.lora", str(folder)),
+            # Without -P, a msgspec.py or torch.py in the current folder would be run.
+            *(sys.executable, "-P", "-m", "mindscore.lora", str(folder)),
             stdin=PIPE,
             stdout=PIPE,
             stderr=log,
             env={**os.environ, "OMP_NUM_THREADS": str(job.threads), **_WAITING},
+            # Ctrl-C in a terminal is this process's to act upon.
+            start_new_session=True,
         )
     failure = None
     try:
@@ -82,9 +86,8 @@ def require_peft() -> None:
 
 
 def _describe(job: Job, folder: Path) -> None:
-    for name in (JOB, LOG):
-        make_file(folder / name)
-    (folder / JOB).write_bytes(msgspec.json.encode(job))
+    make_file(folder / LOG)
+    write_whole(folder / JOB, msgspec.json.encode(job))
 
 
 def _ending(status: int, log: Path) -> str:

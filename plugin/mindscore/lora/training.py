@@ -19,6 +19,7 @@ from mindscore.errors import TrainError
 from mindscore.lora.job import Job, Progress, Recipe
 from mindscore.lora.kept import Kept
 from mindscore.lora.packing import Packed, pack
+from mindscore.scorers.adapter import adapted
 from mindscore.scorers.weights import locate
 
 
@@ -126,7 +127,7 @@ class _Stepper:
 
 def _with_adapter(base: Any, job: Job) -> Any:
     if job.start:
-        return peft.PeftModel.from_pretrained(base, job.start, is_trainable=True)
+        return adapted(base, job.start, trainable=True)
     config = peft.LoraConfig(
         r=job.recipe.rank,
         lora_alpha=job.recipe.alpha,

@@ -50,10 +50,7 @@ async def serve(
         ScorerError: the model cannot be loaded.
         UsageError: nobody can listen there, or another server trains already.
     """
-    terminated = asyncio.Event()
-    # Where there is no SIGTERM, there is Ctrl-C.
-    with suppress(NotImplementedError):
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminated.set)
+    terminated = termination()
     serving = asyncio.create_task(_serve(scorer, address, ready, limits, trainer))
     ended = asyncio.create_task(terminated.wait())
     try:
@@ -67,6 +64,15 @@ async def serve(
             task.cancel()
         # How they end has been told, or does not matter any more.
         await asyncio.gather(serving, ended, return_exceptions=True)
+
+
+def termination() -> asyncio.Event:
+    """An event that SIGTERM sets, from now on, in the running loop."""
+    terminated = asyncio.Event()
+    # Where there is no SIGTERM, there is Ctrl-C.
+    with suppress(NotImplementedError):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminated.set)
+    return terminated
 
 
 async def _serve(

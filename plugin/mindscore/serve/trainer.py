@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from mindhooks import in_thread
+from mindhooks import ScorerError, in_thread
 from mindscore.errors import TrainError, UsageError, reason
 from mindscore.lora.job import Job, Progress, Recipe
 from mindscore.lora.packing import Sample
@@ -23,13 +23,16 @@ from mindscore.private_files import make_folder
 from mindscore.scorers.local import LocalScorer
 from mindscore.serve.answers import RefusedError
 from mindscore.serve.trainings import Training, TrainingFolder
+from mindscore.text import printable
 
 log = logging.getLogger("mindscore.serve")
 
 MOST_QUEUED = 16
 RETRY_AFTER_S = 60
 NICENESS = 5
-ENDED = "the server ended"
+MOST_ENDED = 20
+"""Jobs that have ended and are kept: each holds a conversation, and some 20 MB if it succeeded.
+Older ones can't be looked at any more, nor their ``Idempotency-Key`` be recognised."""
 
 
 class Trainer:
@@ -42,6 +45,7 @@ class Trainer:
     def __init__(self, scorer: LocalScorer, folder: Path, recipe: Recipe | None = None) -> None:
         require_peft()
         self.scorer = scorer
+        self._configured = scorer.adapter
         self._recipe = recipe or Recipe()
         self._folder = TrainingFolder(folder)
         self._trainings: dict[str, Training] = {}
@@ -55,12 +59,16 @@ class Trainer:
     async def running(self) -> AsyncIterator[None]:
         """Train, for the ``with`` block, what is and comes in the queue.
 
+        The model has the adapter again that it had when the last server ended, unless it has one.
+
         Raises:
             UsageError: another server trains in that folder.
             TrainError: the folder cannot be used.
         """
         with await in_thread(self._locked):
             await self._read()
+            await self._adopt_last()
+            await self._remove_oldest()
             working = asyncio.create_task(self._work())
             try:
                 yield
@@ -81,8 +89,22 @@ class Trainer:
         """Whether the model has that adapter now."""
         return self.scorer.adapter == self.adapter(training)
 
+    async def adopt(self, training: Training | None) -> None:
+        """Have the model with what came of it, or without any adapter, until told otherwise.
+
+        Raises:
+            ScorerError: the adapter cannot be used; the model is as it was.
+        """
+        await self.scorer.adopt(None if training is None else self.adapter(training))
+        try:
+            await in_thread(self._folder.keep_active, training and training.job_id)
+        except OSError as error:
+            log.error("the next start will have another adapter: %s", reason(error))
+
     async def submit(self, samples: Sequence[Sample], key: str | None) -> Training:
         """The training of ``samples``: a new one, or the one that was asked for with ``key``.
+
+        One that failed or was cancelled is queued again.
 
         Raises:
             RefusedError: the key was another request's, or the queue is full.
@@ -123,18 +145,50 @@ class Trainer:
         for training in await in_thread(self._folder.read):
             self._trainings[training.job_id] = training
             if training.status == "running":
-                _fail(training, ENDED)
+                # Its server ended. It was accepted: whoever sent it counts on it.
+                training.begin_anew()
                 await self._keep(training)
+            if training.status != "succeeded":
+                try:
+                    await in_thread(self._folder.clear, training)
+                except OSError as error:
+                    log.error("job %s: %s", training.job_id, reason(error))
+
+    async def _adopt_last(self) -> None:
+        try:
+            last = await in_thread(self._folder.active)
+            training = self._trainings.get(last or "")
+            if last is None or self.scorer.adapter is not None:
+                return
+            if training is None or training.status != "succeeded":
+                log.error(
+                    "job %s, whose adapter was active, is not there any more", printable(last)
+                )
+            elif training.model == self.scorer.model:
+                await self.scorer.adopt(self.adapter(training))
+        except (OSError, ScorerError) as error:
+            log.error("the model has no adapter now: %s", reason(error))
+
+    async def _remove_oldest(self) -> None:
+        """Remove what ended long ago, but no adapter that the model has or is to have."""
+        try:
+            last = await in_thread(self._folder.active)
+            wanted = [it.resolve() for it in (self._configured, self.scorer.adapter) if it]
+            # Not while one of them is asked for again.
+            async with self._submitting:
+                ended = [it for it in self._trainings.values() if it.has_ended]
+                for training in ended[:-MOST_ENDED]:
+                    if training.job_id != last and self.adapter(training).resolve() not in wanted:
+                        await in_thread(self._folder.remove, training)
+                        del self._trainings[training.job_id]
+        except OSError as error:
+            log.error("old jobs cannot be removed: %s", reason(error))
 
     async def _submit(self, samples: Sequence[Sample], key: str | None, digest: str) -> Training:
         async with self._submitting:
-            for known in self._trainings.values():
-                if key is not None and known.key == key:
-                    if known.digest != digest:
-                        raise RefusedError(
-                            422, f"job {known.job_id} has that Idempotency-Key, and other samples"
-                        )
-                    return known
+            known = self._known(key, digest)
+            if known is not None and known.status not in ("failed", "cancelled"):
+                return known
             queued = sum(it.status == "queued" for it in self._trainings.values())
             if queued >= MOST_QUEUED:
                 raise RefusedError(
@@ -142,30 +196,55 @@ class Trainer:
                     f"{queued} jobs wait already",
                     headers={"Retry-After": str(RETRY_AFTER_S)},
                 )
-            job = Job(
-                self.scorer.model,
-                list(samples),
-                self._recipe,
-                threads=_threads(),
-                niceness=NICENESS,
-            )
-            training = Training(
-                job_id=uuid.uuid4().hex[:12],
-                model=job.model,
-                samples=len(samples),
-                tokens=sum(len(it.continuation_ids) for it in samples),
-                epochs=job.recipe.epochs,
-                created=time.time(),
-                key=key,
-                digest=digest,
-            )
-            try:
-                await in_thread(self._folder.add, training, job)
-            except OSError as error:
-                raise RefusedError(507, f"the job cannot be kept: {reason(error)}") from error
+            training = await (self._again(known) if known else self._add(samples, key, digest))
             self._trainings[training.job_id] = training
             self._submitted.set()
             return training
+
+    def _known(self, key: str | None, digest: str) -> Training | None:
+        for known in self._trainings.values():
+            if key is not None and known.key == key:
+                if known.digest != digest:
+                    raise RefusedError(
+                        422, f"job {known.job_id} has that Idempotency-Key, and other samples"
+                    )
+                return known
+        return None
+
+    async def _again(self, training: Training) -> Training:
+        failed = msgspec.structs.replace(training)
+        training.begin_anew()
+        try:
+            async with self._keeping:
+                await in_thread(self._folder.update, training)
+        except OSError as error:
+            training.status, training.error = failed.status, failed.error
+            raise RefusedError(507, f"the job cannot be kept: {reason(error)}") from error
+        return training
+
+    async def _add(self, samples: Sequence[Sample], key: str | None, digest: str) -> Training:
+        job = Job(
+            self.scorer.model,
+            list(samples),
+            self._recipe,
+            threads=_threads(),
+            niceness=NICENESS,
+        )
+        training = Training(
+            job_id=uuid.uuid4().hex[:12],
+            model=job.model,
+            samples=len(samples),
+            tokens=sum(len(it.continuation_ids) for it in samples),
+            epochs=job.recipe.epochs,
+            created=time.time(),
+            key=key,
+            digest=digest,
+        )
+        try:
+            await in_thread(self._folder.add, training, job)
+        except OSError as error:
+            raise RefusedError(507, f"the job cannot be kept: {reason(error)}") from error
+        return training
 
     async def _work(self) -> None:
         while True:
@@ -181,28 +260,32 @@ class Trainer:
         try:
             await self._keep(training)
             job = await in_thread(self._folder.job, training)
+            await in_thread(self._folder.clear, training)
             if training.status == "running":
                 await self._run(training, job)
                 training.status = "succeeded"
         except asyncio.CancelledError:
-            if training.status == "running":
-                _fail(training, ENDED)
             # It may be the job that was cancelled, and not this.
             this = asyncio.current_task()
             if this is not None and this.cancelling():
+                if training.status == "running":
+                    training.begin_anew()
                 raise
-        except (TrainError, OSError, msgspec.DecodeError) as error:
-            _fail(training, reason(error))
+        # Whatever is wrong with one job, those after it are to have their turn.
+        except Exception as error:
+            training.status, training.error = "failed", reason(error)
         finally:
             self._running = None
             await self._keep(training)
+        await self._remove_oldest()
 
     async def _run(self, training: Training, job: Job) -> None:
         def hear(progress: Progress) -> None:
             training.epoch, training.loss = progress.epoch, progress.loss
             training.seconds = progress.seconds
 
-        started = msgspec.structs.replace(job, start=str(self.scorer.adapter or ""))
+        active = self.scorer.adapter if job.model == self.scorer.model else None
+        started = msgspec.structs.replace(job, start=str(active or ""))
         folder = self._folder.of(training)
         self._process = asyncio.create_task(train_adapter(started, folder, hear))
         try:
@@ -216,10 +299,6 @@ class Trainer:
                 await in_thread(self._folder.update, training)
             except OSError as error:
                 log.error("job %s: %s cannot be kept: %s", training.job_id, training.status, error)
-
-
-def _fail(training: Training, why: str) -> None:
-    training.status, training.error = "failed", why
 
 
 def _threads() -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -16,6 +15,9 @@ from mindscore.serve.requests import FIRST, TrainRequest, read_request
 from mindscore.serve.trainer import Trainer
 from mindscore.serve.trainings import Training
 from mindscore.serve.turnstile import Turnstile
+
+MOST_NAMED = 3
+"""Samples that an error names: clients show its beginning."""
 
 
 class _Nothing(Struct):
@@ -75,7 +77,7 @@ class TrainingEndpoints:
             raise RefusedError(
                 409, f"job {training.job_id} is of {training.model}, not of {self._scorer.model}"
             )
-        await self._adopt(self._trainer.adapter(training))
+        await self._adopt(training)
         return json_answer(self._told(training))
 
     async def deactivate(self, _: web.Request) -> web.Response:
@@ -83,9 +85,9 @@ class TrainingEndpoints:
         await self._adopt(None)
         return json_answer({"adapter": None})
 
-    async def _adopt(self, adapter: Path | None) -> None:
+    async def _adopt(self, training: Training | None) -> None:
         async with self._scoring.turn(FIRST):
-            await self._scorer.adopt(adapter)
+            await self._trainer.adopt(training)
 
     def _asked(self, request: web.Request) -> Training:
         job_id = request.match_info["job_id"]
@@ -118,24 +120,30 @@ class TrainingEndpoints:
         vocabulary = self._scorer.vocabulary or math.inf
         longest = self._scorer.context_length or math.inf
         for number, sample in enumerate(samples):
-            param = f"training_data.samples[{number}]"
             for name in sample.__struct_fields__:
-                ids = getattr(sample, name)
+                ids, where = getattr(sample, name), f"samples[{number}].{name}"
                 if not ids:
-                    raise RefusedError(400, "no token ids", param=f"{param}.{name}")
+                    raise _refused(where, "no token ids")
                 if not 0 <= min(ids) <= max(ids) < vocabulary:
-                    raise RefusedError(
-                        400,
+                    raise _refused(
+                        where,
                         f"token ids {min(ids)} to {max(ids)}, of a vocabulary of {vocabulary}: "
                         "were they made with another tokenizer?",
-                        param=f"{param}.{name}",
                     )
-            if len(sample.ids) > longest:
-                raise RefusedError(
-                    400,
-                    f"{len(sample.ids)} tokens; the model reads at most {longest}",
-                    param=param,
-                )
+        long = {it: len(each.ids) for it, each in enumerate(samples) if len(each.ids) > longest}
+        if long:
+            named = [f"{it} ({length} tokens)" for it, length in long.items()]
+            more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
+            raise RefusedError(
+                400,
+                f"samples {', '.join(named[:MOST_NAMED])}{more}: the model reads {longest}; leave "
+                "them out: reject them in mindscore review, or set train.context to 'bare'",
+                param=f"training_data.samples[{min(long)}]",
+            )
+
+
+def _refused(where: str, why: str) -> RefusedError:
+    return RefusedError(400, f"{where}: {why}", param=f"training_data.{where}")
 
 
 async def refuse_to_train(_: web.Request) -> web.Response:

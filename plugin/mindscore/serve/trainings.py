@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -9,11 +11,16 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from mindscore.errors import TrainError, reason
+from mindscore.errors import reason
 from mindscore.lora.job import ADAPTER, JOB, Job
-from mindscore.private_files import make_file
+from mindscore.lora.whole_file import write_whole
+from mindscore.text import printable
+
+log = logging.getLogger("mindscore.serve")
 
 STATE = "state.json"
+ACTIVE = "active"
+"""Beside the trainings' folders: the id of the one whose adapter the model has."""
 
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
@@ -45,6 +52,11 @@ class Training(Struct, kw_only=True):
         """Whether nothing more becomes of it."""
         return self.status not in ("queued", "running")
 
+    def begin_anew(self) -> None:
+        """Have it wait for its turn, as it did at first."""
+        self.status, self.error = "queued", None
+        self.epoch, self.loss, self.seconds = 0, None, 0.0
+
 
 class TrainingFolder:
     """Where trainings are kept; blocking, and private."""
@@ -53,26 +65,21 @@ class TrainingFolder:
         self.folder = folder
 
     def add(self, training: Training, job: Job) -> None:
-        """Keep a new training, whole or not at all.
+        """Keep a new training, whole or not at all, and even after a loss of power.
 
         Raises:
             OSError: it cannot be written.
         """
-        make_file(self.of(training) / JOB)
-        (self.of(training) / JOB).write_bytes(msgspec.json.encode(job))
+        write_whole(self.of(training) / JOB, msgspec.json.encode(job))
         self.update(training)
 
     def update(self, training: Training) -> None:
-        """Keep how it stands now.
+        """Keep how it stands now, as durably.
 
         Raises:
             OSError: it cannot be written.
         """
-        file = self.of(training) / STATE
-        unfinished = file.with_suffix(".new")
-        make_file(unfinished)
-        unfinished.write_bytes(msgspec.json.encode(training))
-        unfinished.replace(file)
+        write_whole(self.of(training) / STATE, msgspec.json.encode(training))
 
     def job(self, training: Training) -> Job:
         """What is to be trained.
@@ -83,14 +90,62 @@ class TrainingFolder:
         return msgspec.json.decode((self.of(training) / JOB).read_bytes(), type=Job)
 
     def read(self) -> Sequence[Training]:
-        """All trainings, oldest first.
+        """All trainings, oldest first; of one that cannot be read, the log says where it is."""
+        read = []
+        # One without was not kept whole: it was never answered either.
+        for file in self.folder.glob(f"*/{STATE}"):
+            try:
+                read.append(msgspec.json.decode(file.read_bytes(), type=Training))
+            except (OSError, msgspec.DecodeError) as error:
+                where = printable(str(file.parent))
+                log.error("%s cannot be read (%s): move it away", where, reason(error))
+        return sorted(read, key=lambda it: it.created)
+
+    def clear(self, training: Training) -> None:
+        """Remove what a training process has left that did not come to its end.
 
         Raises:
-            TrainError: one of them is no longer what was written.
+            OSError: it cannot be removed.
         """
-        # One without was not kept whole: it was never answered either.
-        read = [_read(it) for it in self.folder.glob(f"*/{STATE}")]
-        return sorted(read, key=lambda it: it.created)
+        for each in self.of(training).glob(f"{ADAPTER}*"):
+            shutil.rmtree(each)
+
+    def remove(self, training: Training) -> None:
+        """Remove a training and what came of it.
+
+        Raises:
+            OSError: some of it is still there, and it still counts.
+        """
+        folder = self.of(training)
+        if not folder.exists():
+            return
+        self.clear(training)
+        for each in folder.iterdir():
+            if each.name != STATE:
+                each.unlink()
+        shutil.rmtree(folder)
+
+    def active(self) -> str | None:
+        """The id of the training whose adapter the model had last; ``None``: none.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        try:
+            return (self.folder / ACTIVE).read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return None
+
+    def keep_active(self, job_id: str | None) -> None:
+        """Keep whose adapter the model has, for the next start.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if job_id is None:
+            (self.folder / ACTIVE).unlink(missing_ok=True)
+        else:
+            write_whole(self.folder / ACTIVE, job_id.encode())
 
     def of(self, training: Training) -> Path:
         """Its own folder."""
@@ -99,10 +154,3 @@ class TrainingFolder:
     def adapter(self, training: Training) -> Path:
         """The adapter that has come, or is to come, of it."""
         return self.of(training) / ADAPTER
-
-
-def _read(file: Path) -> Training:
-    try:
-        return msgspec.json.decode(file.read_bytes(), type=Training)
-    except (OSError, msgspec.DecodeError) as error:
-        raise TrainError(f"{file} cannot be read: {reason(error)}") from error

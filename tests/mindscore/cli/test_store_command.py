@@ -12,7 +12,7 @@ import pytest
 
 from mindhooks import FinetuneCandidate, TrainingSample
 from mindscore.config import StoreSettings
-from mindscore.store import Sends
+from mindscore.store import Sends, Store
 
 ROW = {
     "key": str,
@@ -464,6 +464,20 @@ def test_what_was_not_trained_is_settled_as_forgotten(cli, unknown, tmp_path):
     assert [it["key"] for it in cli("store", "sent", "--json").document] == ["second"]
     cli("store", "export", "--trained", tmp_path / "out.json")
     assert json.loads((tmp_path / "out.json").read_text()) == []
+
+
+def test_what_a_failed_job_did_not_learn_may_be_sent_again(cli, tmp_path):
+    settings = StoreSettings(f"sqlite:///{tmp_path}/data/mindscore/store.sqlite3")
+    store = Store(settings)
+    asyncio.run(store.mark_trained([(100, (3,)), (101, (3,))], "failed"))
+    asyncio.run(store.mark_trained([(102, (3,))], "other"))
+    again = [sample(100), sample(101), sample(102)]
+    assert asyncio.run(Sends(settings).free(again, "http")) == []
+    assert cli("store", "settle", "failed", "--trained").status == 2
+    ran = cli("store", "settle", "failed", "--not-trained")
+    assert (ran.status, ran.err) == (0, "")
+    assert ran.out == "2 responses not trained: they may be sent again\n"
+    assert asyncio.run(Sends(settings).free(again, "http")) == again[:2]
 
 
 @pytest.mark.parametrize("options", [["--trained"], ["--not-trained"]])

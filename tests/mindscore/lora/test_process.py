@@ -15,7 +15,7 @@ from mindscore.lora.process import train_adapter
 
 from ..training_processes import trainers
 
-PATIENCE_S = 60
+PATIENCE_S = 300
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are read from /proc")
 
@@ -43,6 +43,40 @@ async def test_an_adapter_comes_of_it_and_each_epoch_is_told(job, tmp_path):
     # The conversation is in there.
     for name in ("job.json", "log"):
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
+
+
+async def test_no_module_of_the_current_folder_is_run(job, tmp_path, monkeypatch):
+    (tmp_path / "msgspec.py").write_text("raise SystemExit('run')\n")
+    monkeypatch.chdir(tmp_path)
+    await train_adapter(job(epochs=1), tmp_path / "job")
+
+
+async def test_what_libraries_print_is_not_taken_for_progress(job, tmp_path, monkeypatch):
+    # As a library in C does it: past Python, to the file descriptor.
+    lines = [
+        "import os, sys",
+        "def hear(event, arguments):",
+        "    if event == 'import' and arguments[0] == 'peft':",
+        "        os.write(1, b'hello from C\\n')",
+        "sys.addaudithook(hear)",
+    ]
+    (tmp_path / "sitecustomize.py").write_text("\n".join(lines))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    told = []
+    await train_adapter(job(epochs=2), tmp_path / "job", told.append)
+    assert [it.epoch for it in told] == [1, 2]
+    assert "hello from C" in (tmp_path / "job/log").read_text()
+
+
+async def test_keys_pressed_in_a_terminal_do_not_reach_it(job, tmp_path):
+    sessions = []
+
+    def hear(_):
+        sessions.extend(os.getsid(number) for number in trainers(tmp_path))
+
+    await train_adapter(job(epochs=1), tmp_path, hear)
+    assert len(sessions) == 1
+    assert os.getsid(0) not in sessions
 
 
 async def test_a_training_that_is_cancelled_ends_at_once_and_leaves_no_adapter(job, tmp_path):

@@ -141,6 +141,13 @@ def test_it_goes_on_from_an_adapter(training, samples, tmp_path):
     assert went_on[0] < losses[0] / 2
 
 
+def test_a_pickled_adapter_is_not_gone_on_from(training, samples, tmp_path):
+    training(samples).save(tmp_path / "first")
+    (tmp_path / "first/adapter_model.safetensors").rename(tmp_path / "first/adapter_model.bin")
+    with pytest.raises(ValueError, match=r"it has no adapter_model\.safetensors"):
+        training(samples, start=tmp_path / "first")
+
+
 def test_a_loss_that_is_no_number_ends_it(training, samples):
     with pytest.raises(TrainError, match="the loss is nan in epoch"):
         trained(training, samples, learning_rate=1e30, keep=0.0, epochs=9, target=0.0)

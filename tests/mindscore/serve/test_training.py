@@ -1,7 +1,9 @@
 """``/v1/train`` and what follows, on a tiny model, over a real socket."""
 
 import asyncio
+import json
 import os
+import shutil
 import signal
 import sys
 from contextlib import asynccontextmanager
@@ -9,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mindscore.errors import TrainError, UsageError
+from mindscore.errors import UsageError
 from mindscore.lora.job import Recipe
 from mindscore.scorers.local import LocalScorer
 from mindscore.serve import trainer as trainer_module
@@ -18,7 +20,7 @@ from mindscore.serve.trainer import Trainer
 from ..tiny_model import CONTEXT_LENGTH, VOCABULARY, write_tiny_model
 from ..training_processes import trainers
 
-PATIENCE_S = 60
+PATIENCE_S = 300
 ENDLESS = Recipe(epochs=1_000_000, target=0.0)
 SHORT = Recipe(epochs=5, learning_rate=0.02, keep=0.0, target=0.0)
 SCORED = {"prompt": [3, 4, 5, 6, 7, 8], "score_ranges": [[3, 6]]}
@@ -47,8 +49,8 @@ def training(served, tiny_model, folder):
     """``async with training(recipe) as client``: the tiny model, served by one who trains."""
 
     @asynccontextmanager
-    async def training(recipe=ENDLESS, **options):
-        scorer = LocalScorer({"model": tiny_model})
+    async def training(recipe=ENDLESS, model=tiny_model, adapter="", **options):
+        scorer = LocalScorer({"model": model, "adapter": adapter})
         # As the command does: a model that cannot be loaded is known at the start.
         await scorer.tokenize("")
         async with served(scorer, trainer=Trainer(scorer, folder, recipe), **options) as client:
@@ -56,6 +58,12 @@ def training(served, tiny_model, folder):
         await scorer.aclose()
 
     return training
+
+
+@pytest.fixture
+def other_model(tmp_path, tokenizer_file):
+    """A model with more layers than the tiny one."""
+    return str(write_tiny_model(tmp_path / "other", tokenizer_file, layers=3))
 
 
 async def until(client, job_id, wanted):
@@ -154,16 +162,170 @@ async def test_jobs_outlive_the_server(training, folder):
         second = (await client.post("/v1/train", asked())).body["job_id"]
         await until(client, first, lambda it: it.epoch > 0)
     assert trainers(folder) == []
+    assert json.loads((folder / first / "state.json").read_text())["status"] == "queued"
     async with training() as client:
         jobs = (await client.get("/v1/train")).body["jobs"]
         assert [it["job_id"] for it in jobs] == [first, second]
-        assert (jobs[0]["status"], jobs[0]["error"]) == ("failed", "the server ended")
+        assert {it["status"] for it in jobs} <= {"queued", "running"}
         again = await client.post("/v1/train", asked(), headers=headers)
         assert again.body == {"job_id": first}
         other = asked({**SAMPLE, "context_ids": [9]})
         refused = await client.post("/v1/train", other, headers=headers)
         assert (refused.status, first in refused.error["message"]) == (422, True)
-        await until(client, second, lambda it: it.epoch > 0)
+        # What was running goes first again.
+        await until(client, first, lambda it: it.epoch > 0)
+        assert (await client.get(f"/v1/train/{second}")).body["status"] == "queued"
+
+
+async def test_what_was_running_at_a_hard_end_is_trained_again(training, folder):
+    async with training(SHORT) as client:
+        job_id = (await client.post("/v1/train", asked())).body["job_id"]
+        await until(client, job_id, lambda it: it.status == "succeeded")
+    state = folder / job_id / "state.json"
+    # The adapter was written, but no longer that it was.
+    state.write_text(state.read_text().replace("succeeded", "running"))
+    (folder / job_id / "adapter.123").mkdir()
+    async with training(SHORT) as client:
+        assert not (folder / job_id / "adapter.123").exists()
+        job = await until(client, job_id, lambda it: it.status not in ("queued", "running"))
+        assert (job.status, job.error) == ("succeeded", None)
+
+
+@pytest.mark.parametrize("ending", ["cancelled", "failed"])
+async def test_a_job_that_came_to_nothing_is_revived_by_its_own_request(ending, training, folder):
+    headers = {"Idempotency-Key": "a"}
+    async with training() as client:
+        job_id = (await client.post("/v1/train", asked(), headers=headers)).body["job_id"]
+        await until(client, job_id, lambda it: it.epoch > 0)
+        if ending == "cancelled":
+            await client.ask("DELETE", f"/v1/train/{job_id}")
+        else:
+            for number in trainers(folder):
+                os.kill(number, signal.SIGKILL)
+        job = await until(client, job_id, lambda it: it.status == ending)
+        other = asked({**SAMPLE, "context_ids": [9]})
+        assert (await client.post("/v1/train", other, headers=headers)).status == 422
+        again = await client.post("/v1/train", asked(), headers=headers)
+        assert again.body == {"job_id": job_id}
+        revived = await until(client, job_id, lambda it: it.epoch > 0)
+        assert (revived.status, revived.error, revived.created) == ("running", None, job.created)
+
+
+async def test_whatever_a_training_process_says_the_next_job_has_its_turn(
+    training, folder, tmp_path, monkeypatch
+):
+    once = tmp_path / "once"
+    once.touch()
+    lines = [
+        "import os, sys",
+        f"if 'mindscore.lora' in sys.orig_argv and os.path.exists({str(once)!r}):",
+        f"    os.remove({str(once)!r})",
+        "    os.write(1, b'x' * 300_000)",
+    ]
+    (tmp_path / "sitecustomize.py").write_text("\n".join(lines))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    async with training(SHORT) as client:
+        first = (await client.post("/v1/train", asked())).body["job_id"]
+        second = (await client.post("/v1/train", asked())).body["job_id"]
+        job = await until(client, second, lambda it: it.status not in ("queued", "running"))
+        assert job.status == "succeeded"
+        failed = (await client.get(f"/v1/train/{first}")).body
+        assert (failed["status"], "ValueError" in failed["error"]) == ("failed", True)
+
+
+async def test_the_adapter_that_was_active_is_so_after_a_restart(training, folder, other_model):
+    async with training(SHORT) as client:
+        job_id = (await client.post("/v1/train", asked())).body["job_id"]
+        await until(client, job_id, lambda it: it.status == "succeeded")
+        await client.post(f"/v1/train/{job_id}/activate", {})
+    async with training(SHORT) as client:
+        assert (await client.get("/health")).body["adapter"] == f"{job_id}/adapter"
+        assert (await client.get(f"/v1/train/{job_id}")).body["active"] is True
+    async with training(SHORT, model=other_model) as client:
+        assert (await client.get("/health")).body["adapter"] is None
+    async with training(SHORT) as client:
+        assert (await client.get("/health")).body["adapter"] == f"{job_id}/adapter"
+        await client.ask("DELETE", "/v1/adapter")
+    async with training(SHORT) as client:
+        assert (await client.get("/health")).body["adapter"] is None
+
+
+async def test_an_active_adapter_that_is_broken_does_not_stop_the_server(training, folder, caplog):
+    async with training(SHORT) as client:
+        job_id = (await client.post("/v1/train", asked())).body["job_id"]
+        await until(client, job_id, lambda it: it.status == "succeeded")
+        await client.post(f"/v1/train/{job_id}/activate", {})
+    (folder / job_id / "adapter/adapter_model.safetensors").write_bytes(b"torn")
+    async with training(SHORT) as client:
+        assert (await client.get("/health")).body["adapter"] is None
+    assert f"{job_id}/adapter' cannot be used" in caplog.text
+
+
+async def test_a_job_of_another_model_does_not_begin_with_this_ones_adapter(
+    training, folder, other_model
+):
+    async with training(SHORT, model=other_model) as client:
+        learnt = (await client.post("/v1/train", asked())).body["job_id"]
+        await until(client, learnt, lambda it: it.status == "succeeded")
+    async with training() as client:
+        waiting = (await client.post("/v1/train", asked())).body["job_id"]
+        await until(client, waiting, lambda it: it.epoch > 0)
+    adapter = str(folder / learnt / "adapter")
+    async with training(model=other_model, adapter=adapter) as client:
+        job = await until(client, waiting, lambda it: it.epoch > 0 or it.status == "failed")
+        assert (job.status, job.error) == ("running", None)
+        described = json.loads((folder / waiting / "job.json").read_text())
+        assert described["start"] == ""
+
+
+def later(folder, job_id, name):
+    """A job that became the same, ``name`` seconds later; its id."""
+    shutil.copytree(folder / job_id, folder / name)
+    state = folder / name / "state.json"
+    found = json.loads(state.read_text())
+    state.write_text(
+        json.dumps(found | {"job_id": name, "created": found["created"] + float(name)})
+    )
+    return name
+
+
+async def test_old_jobs_are_removed_but_no_adapter_that_is_needed(training, folder, monkeypatch):
+    monkeypatch.setattr(trainer_module, "MOST_ENDED", 1)
+
+    async with training(SHORT) as client:
+        active = (await client.post("/v1/train", asked())).body["job_id"]
+        await until(client, active, lambda it: it.status == "succeeded")
+        await client.post(f"/v1/train/{active}/activate", {})
+    old, new = (later(folder, active, name) for name in ("1", "2"))
+    configured = str(folder / active / "adapter")
+    async with training(SHORT) as client:
+        assert [it["job_id"] for it in await jobs(client)] == [active, new]
+        assert not (folder / old).exists()
+        await client.ask("DELETE", "/v1/adapter")
+    async with training(SHORT, adapter=configured) as client:
+        assert [it["job_id"] for it in await jobs(client)] == [active, new]
+    async with training(SHORT) as client:
+        assert [it["job_id"] for it in await jobs(client)] == [new]
+    assert {it.name for it in folder.iterdir() if it.is_dir()} == {new}
+
+
+async def test_old_jobs_are_removed_when_another_has_ended(training, folder, monkeypatch):
+    monkeypatch.setattr(trainer_module, "MOST_ENDED", 1)
+    async with training() as client:
+        first = (await client.post("/v1/train", asked())).body["job_id"]
+        await until(client, first, lambda it: it.epoch > 0)
+        second = (await client.post("/v1/train", asked())).body["job_id"]
+        third = (await client.post("/v1/train", asked())).body["job_id"]
+        for job_id in (second, first):
+            await client.ask("DELETE", f"/v1/train/{job_id}")
+        # It begins after that.
+        await until(client, third, lambda it: it.epoch > 0)
+        assert [it["job_id"] for it in await jobs(client)] == [second, third]
+        assert not (folder / first).exists()
+
+
+async def jobs(client):
+    return (await client.get("/v1/train")).body["jobs"]
 
 
 async def test_what_the_samples_say_is_their_owners_alone(training, folder):
@@ -184,12 +346,16 @@ async def test_a_training_that_fails_says_why_and_the_server_goes_on(training, f
         assert (await client.post("/v1/score", SCORED)).status == 200
 
 
-async def test_a_state_that_is_torn_is_an_error_that_names_it(training, folder):
-    (folder / "a").mkdir(parents=True)
-    (folder / "a" / "state.json").write_text('{"job_id": "a"')
-    with pytest.raises(TrainError, match=r"a/state\.json cannot be read"):
-        async with training():
-            pass
+async def test_a_job_that_is_torn_is_named_and_does_not_stop_the_server(training, folder, caplog):
+    (folder / "torn").mkdir(parents=True)
+    (folder / "torn" / "state.json").write_text('{"job_id": "a"')
+    async with training() as client:
+        job_id = (await client.post("/v1/train", asked())).body["job_id"]
+        assert [it["job_id"] for it in await jobs(client)] == [job_id]
+    [line] = caplog.messages
+    assert line.startswith(f"{folder / 'torn'} cannot be read")
+    assert line.endswith("move it away")
+    assert (folder / "torn" / "state.json").exists()
 
 
 async def test_two_servers_do_not_train_in_one_folder(training):
@@ -220,6 +386,24 @@ async def test_what_cannot_be_learnt_is_refused_before_there_is_a_job(training):
             answer = await client.post("/v1/train", body)
             assert (answer.status, answer.error["param"]) == (400, param)
         assert (await client.get("/v1/train")).body == {"jobs": []}
+
+
+async def test_the_message_names_every_sample_that_is_too_long(training):
+    long = {**SAMPLE, "context_ids": [1] * CONTEXT_LENGTH}
+    async with training() as client:
+        answer = await client.post("/v1/train", asked(SAMPLE, long, SAMPLE, long))
+        said = answer.error["message"]
+        assert f"samples 1 ({CONTEXT_LENGTH + 3} tokens), 3 (" in said
+        assert f"the model reads {CONTEXT_LENGTH}" in said
+        assert "mindscore review" in said
+        assert "train.context" in said
+        said = (await client.post("/v1/train", asked(*[long] * 1000))).error["message"]
+        assert "and 997 more" in said
+        # What a client shows of it.
+        assert len(said) < 200
+        wrong = asked(SAMPLE, {**SAMPLE, "continuation_ids": [VOCABULARY]})
+        said = (await client.post("/v1/train", wrong)).error["message"]
+        assert said.startswith("samples[1].continuation_ids: ")
 
 
 async def test_a_job_that_is_not_there_is_an_error(training):
