@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -13,12 +14,15 @@ from msgspec import Struct
 from mindhooks import Activity
 from mindscore.config import ServerSettings
 from mindscore.errors import TrainError
+from mindscore.lora.job import Recipe
 from mindscore.scorers.local import LocalScorer
 from mindscore.scorers.wire import WireClient
 from mindscore.serve.app import make_app, make_runner
 from mindscore.serve.trainer import Trainer
 
 POLL_S = 0.5
+RECIPE = Recipe(target=0.18, keep=70.0)
+"""For longer than a server trains by default, and the more held to what the model said before."""
 
 
 class Job(Struct):
@@ -74,7 +78,9 @@ async def demo_server(folder: Path) -> AsyncIterator[DemoServer]:
     async with aclosing(LocalScorer({})) as scorer:
         # Loads the model: from here on, what is sent to be trained on is checked against it.
         await scorer.tokenize("")
-        app = make_app(scorer, trainer=Trainer(scorer, folder))
+        # Nobody asks for anything meanwhile.
+        trainer = Trainer(scorer, folder, RECIPE, threads=os.cpu_count() or 1)
+        app = make_app(scorer, trainer=trainer)
         runner = make_runner(app)
         try:
             await runner.setup()

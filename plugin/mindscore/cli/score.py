@@ -88,7 +88,13 @@ def prepare(request: Request, screen: Screen) -> Prepared:
     report = None
     if request.html is not None:
         report = HtmlReport(request.html, tables)
-        report.check(request.transcript)
+        report.check(
+            {
+                "transcript": request.transcript,
+                "file of memories": request.memories,
+                "configuration": configuration.file,
+            }
+        )
     return Prepared(TranscriptMind(transcript, screen.activity), tables, keys, report)
 
 

@@ -96,7 +96,7 @@ def _trainer(scorer: Scorer) -> Trainer:
 
     if not isinstance(scorer, LocalScorer):
         raise UsageError("--train is for a model with weights: set server.scorer to 'local'")
-    return Trainer(scorer, platformdirs.user_data_path("mindscore") / "training")
+    return Trainer(scorer, platformdirs.user_data_path("mindscore") / "adapters")
 
 
 def _local_scorer(settings: ServerSettings, table: dict[str, Any]) -> Scorer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,8 +17,10 @@ class ReportFile:
     def __init__(self, file: Path) -> None:
         self._file = file
 
-    def check(self, transcript: Path) -> None:
+    def check(self, others: Mapping[str, Path]) -> None:
         """Refuse, before anything is scored, what could not be written, or must not be.
+
+        ``others`` are the files that a run reads and writes, by what they are.
 
         Raises:
             UsageError: says why.
@@ -28,8 +31,9 @@ class ReportFile:
         if self._file.exists():
             if not self._file.is_file():
                 raise UsageError(f"--html {self._file}: it is no regular file")
-            if transcript.exists() and self._file.samefile(transcript):
-                raise UsageError(f"--html {self._file}: that is the transcript")
+            for what, other in others.items():
+                if other.exists() and self._file.samefile(other):
+                    raise UsageError(f"--html {self._file}: that is the {what}")
         unfinished = self._unfinished()
         try:
             make_file(unfinished)

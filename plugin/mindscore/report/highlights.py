@@ -14,8 +14,8 @@ from mindscore.divergence import within_noise
 STEP = 0.01
 """Nats of a unit."""
 
-MOST_TOKENS = 2_500_000
-"""As many as 6.7 MB of the page hold."""
+TOKENS_PER_BYTE = 3 / 8
+"""Of the page: two bytes each, in base64."""
 
 _LARGEST = 2**15 - 1
 
@@ -37,11 +37,13 @@ def pack(
     rows: Sequence[Sequence[tuple[int, ResponseDivergence]]],
     lengths: Sequence[int | None],
     least: float,
+    room: int,
 ) -> Highlights | None:
     """Pack the cells of each row that are above ``least`` nats, and not within noise.
 
     A row is columns with their cells; ``lengths`` are the tokens of each column's response, those
-    of ``None`` are left out. ``None``: nothing is known of single tokens.
+    of ``None`` are left out; ``room`` is for so many tokens. ``None``: nothing is known of single
+    tokens.
     """
     found = [
         (row, column, cell, cell.tokens)
@@ -56,7 +58,7 @@ def pack(
         for row, column, cell, tokens in found
         if abs(cell.signed) > least and not within_noise(cell) and len(tokens) == lengths[column]
     ]
-    room, kept = MOST_TOKENS, []
+    kept = []
     for row, column, _, tokens in sorted(clear, key=lambda it: -it[2]):
         room -= len(tokens)
         if room < 0:

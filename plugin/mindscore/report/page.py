@@ -8,13 +8,16 @@ from typing import Any
 from mindhooks import MindCommand, ResponseDivergence
 from mindscore.cli.result import Result
 from mindscore.config import Settings
-from mindscore.pages.environment import environment
+from mindscore.pages.environment import embed, environment
 from mindscore.pages.inline import asset, csp
 from mindscore.redundancy import redundant_pairs
 from mindscore.report.facts import facts
-from mindscore.report.highlights import STEP, pack
+from mindscore.report.highlights import STEP, TOKENS_PER_BYTE, pack
 from mindscore.report.spoken import as_cuts
 from mindscore.report.standing import Standing, standings
+
+MOST_BYTES = 9_000_000
+"""Of the data in a page; what single tokens tell is left out where the rest takes the room."""
 
 LONGEST_TEXT = 20_000
 """Characters of one memory or response that a page shows."""
@@ -26,8 +29,8 @@ Column = tuple[int, str]
 """A response: its index in the conversation and its node id."""
 
 
-def render(result: Result, settings: Settings) -> str:
-    """The whole page.
+def render(result: Result, settings: Settings, without_words: str | None = None) -> str:
+    """The whole page; ``without_words`` says why the words of responses are not known.
 
     Raises:
         UsageError: Jinja2 is not installed.
@@ -54,7 +57,10 @@ def render(result: Result, settings: Settings) -> str:
             pairs=_pairs(result, columns) if is_full else [],
             finetune=settings.finetune,
             least=least,
-            data=_data(result, ranked, rows, columns, least),
+            data={
+                **_data(result, ranked, rows, columns, least),
+                "without_words": without_words,
+            },
         )
     )
 
@@ -94,10 +100,9 @@ def _data(
     responses = [_response(result, column) for column in columns]
     lengths = [response["cuts"] and sum(response["cuts"][1::2]) for response in responses]
     by_row = [[(at, row[id_]) for at, (_, id_) in enumerate(columns) if id_ in row] for row in rows]
-    tokens = pack(by_row, lengths, least)
     holds = [_by_response(result, it.key, "hold") for it in ranked]
     told = [any(cell.tokens is not None for cell in row.values()) for row in rows]
-    return {
+    data = {
         "memories": [
             asdict(it) | {"effect": it.effect, "told": by_token}
             for it, by_token in zip(ranked, told, strict=True)
@@ -107,10 +112,12 @@ def _data(
         "noise": _noise(rows, columns),
         "hold": _values(holds, columns, "signed") if any(holds) else None,
         "hold_noise": _noise(holds, columns) if any(holds) else None,
-        "tokens": asdict(tokens) if tokens else None,
         "least": least,
         "step": STEP,
     }
+    room = MOST_BYTES - len(embed("data", data).encode("utf-8", "replace"))
+    tokens = pack(by_row, lengths, least, int(max(0, room) * TOKENS_PER_BYTE))
+    return {**data, "tokens": asdict(tokens) if tokens else None}
 
 
 def _response(result: Result, column: Column) -> dict[str, Any]:

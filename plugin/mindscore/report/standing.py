@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from mindhooks import MemoryScore
@@ -13,9 +14,11 @@ from mindscore.divergence import within_noise
 class Standing:
     """A memory among the others, in nats; ``None`` where it was not scored.
 
-    ``largest`` is its score, ``lowest`` what it did to the response that it harmed most, ``total``
-    the sum of its divergences; ``likelier`` and ``less_likely``: on how many responses it had an
-    effect that is no noise.
+    ``largest`` is its score, ``is_noise`` whether that varies as much when nothing is removed; if
+    not, ``most_on`` is the response that it is of. The rest counts only what is clear of noise:
+    ``highest`` and ``lowest`` are what it did to the responses that it helped and harmed most,
+    ``total`` is the sum of its divergences, ``likelier`` and ``less_likely`` are on how many
+    responses it had an effect.
     """
 
     key: str
@@ -23,6 +26,8 @@ class Standing:
     status: str
     why: str
     largest: float | None
+    is_noise: bool
+    highest: float | None
     lowest: float | None
     total: float | None
     likelier: int
@@ -39,7 +44,7 @@ class Standing:
 
 
 def standings(result: Result, texts: dict[str, str], least: float) -> list[Standing]:
-    """Every memory that was asked for, the largest score first and what was not scored last.
+    """Every memory that was asked for, what helped most first and what was not scored last.
 
     What is at most ``least`` nats, or within noise, is no effect.
     """
@@ -47,7 +52,13 @@ def standings(result: Result, texts: dict[str, str], least: float) -> list[Stand
         _standing(result, key, texts.get(key, ""), result.scores.get(key), least)
         for key in result.keys
     ]
-    return sorted(found, key=lambda it: -1e300 if it.largest is None else it.largest, reverse=True)
+    return sorted(found, key=_rank, reverse=True)
+
+
+def _rank(it: Standing) -> tuple[float, float]:
+    if it.highest is None or it.largest is None:
+        return (-math.inf, -math.inf)
+    return (it.highest, it.largest)
 
 
 def _standing(
@@ -56,18 +67,25 @@ def _standing(
     outcome = result.outcome(key)
     why = outcome.error or NOT_SCORED.get(outcome.status, "")
     if score is None:
-        return Standing(key, text, outcome.status, why, None, None, None, 0, 0, None)
-    clear = [it.signed for it in score.divergences if not within_noise(it)]
+        nothing = (None, False, None, None, None, 0, 0, None)
+        return Standing(key, text, outcome.status, why, *nothing)
+    clear = [it for it in score.divergences if not within_noise(it)]
+    signed = [it.signed for it in clear]
     largest = max(score.divergences, key=lambda it: it.divergence, default=None)
+    is_noise = largest is not None and within_noise(largest)
     return Standing(
         key,
         text,
         outcome.status,
         why,
-        score.score,
-        min(clear, default=0.0),
-        sum(it.divergence for it in score.divergences),
-        sum(signed > least for signed in clear),
-        sum(signed < -least for signed in clear),
-        largest.entry_idx if largest and largest.divergence > least else None,
+        largest=score.score,
+        is_noise=is_noise,
+        highest=max((it.divergence for it in clear), default=0.0),
+        lowest=min(signed, default=0.0),
+        total=sum(it.divergence for it in clear),
+        likelier=sum(it > least for it in signed),
+        less_likely=sum(it < -least for it in signed),
+        most_on=largest.entry_idx
+        if largest and not is_noise and largest.divergence > least
+        else None,
     )

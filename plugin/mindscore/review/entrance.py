@@ -1,4 +1,8 @@
-"""Who may come in: whoever has the address that was printed, from this machine's browser."""
+"""Who may come in: whoever has the address that was printed, from this machine's browser.
+
+Cookies know no ports: the browser sends the cookie of this page to every other server on 127.0.0.1
+that it is led to, too, and whoever runs one there can read the page with it until it is ended.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +62,7 @@ class Entrance:
 
     def open(self, port: int) -> str:
         """Let those in who ask at ``port``; the address to open, which is the key as well."""
-        # Cookies know no ports: two servers must not take each other's.
+        # Two servers must not take each other's.
         self._cookie = f"mindscore-review-{port}"
         self._authorities = tuple(f"{name}:{port}" for name in NAMES)
         return f"http://{self._authorities[0]}/?token={self._token}"

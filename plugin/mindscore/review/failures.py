@@ -26,11 +26,12 @@ SAID = {
 
 
 class RefusedError(Exception):
-    """A request is answered with an error page."""
+    """A request is answered with an error page, which shows the ``draft`` that would be lost."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, draft: str | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.draft = draft
 
 
 def failures(views: Views) -> Middleware:
@@ -38,6 +39,7 @@ def failures(views: Views) -> Middleware:
 
     @web.middleware
     async def told(request: web.Request, handler: Handler) -> web.StreamResponse:
+        allowed = draft = None
         try:
             return await handler(request)
         except web.HTTPException as error:
@@ -46,16 +48,17 @@ def failures(views: Views) -> Middleware:
             said, status = SAID.get(error.status, error.reason), error.status
             allowed = error.headers.get("Allow")
         except RefusedError as error:
-            said, status, allowed = str(error), error.status, None
+            said, status, draft = str(error), error.status, error.draft
         except MindhooksError as error:
-            said, status, allowed = reason(error), 500, None
+            said, status = reason(error), 500
         except Exception as error:
             # Where, but not what it says: that may quote a conversation.
             where = traceback.extract_tb(error.__traceback__)[-1]
             what = type(error).__name__
             log.error("%s: %s in %s, line %s", request.path, what, where.filename, where.lineno)
-            said, status, allowed = f"The page failed: {what}; the log says where.", 500, None
-        answer = await views.show("failure.html", request.path, {"said": said}, status)
+            said, status = f"The page failed: {what}; the log says where.", 500
+        values = {"said": said, "draft": draft}
+        answer = await views.show("failure.html", request.path, values, status)
         if allowed is not None:
             answer.headers["Allow"] = allowed
         return answer

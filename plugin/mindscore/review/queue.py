@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from mindscore.store import CandidateName, Reviewed
+from mindscore.store import CandidateName, Listed
 
 State = Literal["waiting", "accepted", "rejected", "trained"]
 STATES: tuple[State, ...] = get_args(State)
@@ -15,7 +15,7 @@ NEIGHBOURS = 25
 """Candidates that are listed on either side of the one that is shown."""
 
 
-def state_of(item: Reviewed) -> State:
+def state_of(item: Listed) -> State:
     """What has become of a candidate."""
     if item.sinks:
         return "trained"
@@ -33,7 +33,7 @@ class Entry:
 
     id: str
     state: State
-    item: Reviewed
+    item: Listed
 
 
 class Queue:
@@ -43,7 +43,7 @@ class Queue:
     is not among them.
     """
 
-    def __init__(self, items: Sequence[Reviewed], show: State, at: str) -> None:
+    def __init__(self, items: Sequence[Listed], show: State, at: str) -> None:
         self.entries = [Entry(id_of(item.name), state_of(item), item) for item in items]
         self.counts = Counter(entry.state for entry in self.entries)
         self.show = show
@@ -51,6 +51,10 @@ class Queue:
         self._at = at
         ids = [entry.id for entry in self.shown]
         self.position = ids.index(at) if at in ids else 0
+
+    def showing(self, show: State) -> Queue:
+        """The same candidates, of which those of another state are shown."""
+        return Queue([entry.item for entry in self.entries], show, self._at)
 
     @property
     def current(self) -> Entry | None:

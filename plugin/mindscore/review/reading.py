@@ -8,6 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
+from mindhooks import in_thread
 from mindscore.config import Settings
 from mindscore.review.matrix import matrix, memory_texts
 from mindscore.review.runs import COMMANDS, Runs
@@ -108,6 +109,7 @@ class Reading:
 
     async def _show_matrix(self, request: web.Request) -> web.Response:
         models, model = await Models(self._history).of(request)
-        found = matrix(await self._history.cells(model), self._runs.transcript)
+        cells = await self._history.cells(model)
+        found = await in_thread(matrix, cells, self._runs.transcript)
         values = {"matrix": found, "models": models, "model": model}
         return await self._views.show("matrix.html", "/matrix", values)

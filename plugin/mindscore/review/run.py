@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from aiohttp import web
 
@@ -18,6 +17,7 @@ from mindscore.review.running import DEFAULT_PACE, Pace
 from mindscore.review.runs import Runs
 from mindscore.serve.app import make_runner
 from mindscore.serve.gate import Gate, Limits
+from mindscore.serve.run import termination
 
 HOST = "127.0.0.1"
 LIMITS = Limits(connections=64)
@@ -37,10 +37,7 @@ async def serve_review(
     Raises:
         UsageError: nobody can listen at ``port``, or Jinja2 is not installed.
     """
-    terminated = asyncio.Event()
-    # Where there is no SIGTERM, there is Ctrl-C.
-    with suppress(NotImplementedError):
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminated.set)
+    terminated = termination()
     async with served(settings, runs, port) as address:
         ready(address)
         await terminated.wait()

@@ -42,11 +42,18 @@ class Trainer:
     lost.
     """
 
-    def __init__(self, scorer: LocalScorer, folder: Path, recipe: Recipe | None = None) -> None:
+    def __init__(
+        self,
+        scorer: LocalScorer,
+        folder: Path,
+        recipe: Recipe | None = None,
+        threads: int | None = None,
+    ) -> None:
         require_peft()
         self.scorer = scorer
         self._configured = scorer.adapter
         self._recipe = recipe or Recipe()
+        self._threads = threads or _threads()
         self._folder = TrainingFolder(folder)
         self._trainings: dict[str, Training] = {}
         self._submitting = asyncio.Lock()
@@ -227,7 +234,7 @@ class Trainer:
             self.scorer.model,
             list(samples),
             self._recipe,
-            threads=_threads(),
+            threads=self._threads,
             niceness=NICENESS,
         )
         training = Training(

@@ -1,14 +1,16 @@
 """Where scores, the matrix, candidates, trained marks and sends are kept: one SQLite file."""
 
 from mindscore.store.history import Cell, History, Point, Run
-from mindscore.store.reviews import CandidateName, Review, Reviewed, Reviews
+from mindscore.store.reviews import CandidateName, ConflictError, Listed, Review, Reviewed, Reviews
 from mindscore.store.sends import Send, Sends
 from mindscore.store.store import Store, StoredMemory, TrainedMarks
 
 __all__ = [
     "CandidateName",
     "Cell",
+    "ConflictError",
     "History",
+    "Listed",
     "Point",
     "Review",
     "Reviewed",

@@ -45,7 +45,7 @@ class Database:
     """Runs functions in transactions, each in a worker thread on a connection of its own."""
 
     def __init__(self, url: str) -> None:
-        self._file = _file(url)
+        self._file = file_of(url)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """What ``work`` finds; a store that is not there yet is an empty one, and is not made.
@@ -137,7 +137,8 @@ class Database:
         return int(version)
 
 
-def _file(url: str) -> Path:
+def file_of(url: str) -> Path:
+    """The file of a store; the user's own where ``url`` is empty."""
     if url:
         return Path(url.removeprefix(SQLITE)).absolute()
     import platformdirs

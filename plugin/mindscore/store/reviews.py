@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, delete, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Table, delete, insert, select
 
 from mindhooks import FinetuneCandidate
 from mindscore.config import StoreSettings
@@ -15,7 +15,12 @@ from mindscore.errors import StoreError, UsageError
 from mindscore.fingerprint import response_hash
 from mindscore.store.database import Database
 from mindscore.store.schema import candidates, reviews, trained
-from mindscore.store.store import TrainedMarks, marks_of
+from mindscore.store.store import marks_of
+
+
+class ConflictError(StoreError):
+    """What was looked at is not what is kept now; the text says what happened meanwhile."""
+
 
 Decision = Literal["accepted", "rejected"]
 Answer = Literal["response", "alternate", "edited"]
@@ -35,7 +40,8 @@ class Review:
     """A decision, and the answer to train on; ``decided_at`` is in seconds since the epoch.
 
     ``text`` and ``ids`` are those of an ``"edited"`` answer; its ids end as the response's do. An
-    ``"alternate"`` gets its own when it is kept: a candidate found again may have another.
+    ``"alternate"`` gets its own when it is kept: a candidate found again may have another. One
+    that comes with ids is kept only if these are still the candidate's.
     """
 
     decision: Decision
@@ -74,6 +80,32 @@ class Reviewed:
         return self.candidate.continuation_ids
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A candidate as a list names it: without its prompts, which are long."""
+
+    name: CandidateName
+    divergence: float
+    response_text: str
+    review: Review | None
+    sinks: tuple[str, ...]
+
+
+class _Said(msgspec.Struct):
+    """Of a candidate that is kept, what is listed."""
+
+    response_text: str
+
+
+class _Row(NamedTuple):
+    name: CandidateName
+    divergence: float
+    candidate: str
+    found_at: float
+    review: Review | None
+    sinks: tuple[str, ...]
+
+
 class Reviews:
     """The reviews of one namespace. Every method is one transaction; may raise ``StoreError``."""
 
@@ -83,87 +115,140 @@ class Reviews:
 
     async def queue(self, model: str | None = None) -> list[Reviewed]:
         """The candidates that are kept, of ``model`` or of all, the largest divergence first."""
-        table = candidates.c
-        query = select(table.model, table.continuation_hash, table.found_at, table.candidate)
-        query = query.where(table.namespace == self._namespace)
-        if model is not None:
-            query = query.where(table.model == model)
-        query = query.order_by(table.divergence.desc(), table.timestamp_ns, table.model)
+        return await self._database.read(
+            lambda connection: [_whole(row) for row in self._rows(connection, _of(model))]
+        )
 
-        def work(connection: Connection) -> list[Reviewed]:
-            decided = self._decided(connection)
-            marks = self._marks(connection)
+    async def listed(self, model: str) -> list[Listed]:
+        """The candidates of ``model`` as a list names them, in the order of ``queue``."""
+
+        def work(connection: Connection) -> list[Listed]:
             found = []
-            for its_model, hash_, found_at, text in connection.execute(query):
-                candidate = msgspec.json.decode(text, type=FinetuneCandidate)
-                name = CandidateName(its_model, candidate.timestamp_ns, hash_)
-                sinks = tuple(sorted(marks.sinks(candidate.timestamp_ns, hash_)))
-                found.append(Reviewed(candidate, its_model, found_at, decided.get(name), sinks))
+            for name, divergence, text, _, review, sinks in self._rows(connection, _of(model)):
+                said = msgspec.json.decode(text, type=_Said).response_text
+                found.append(Listed(name, divergence, said, review, sinks))
             return found
 
         return await self._database.read(work)
 
+    async def one(self, name: CandidateName) -> Reviewed | None:
+        """A candidate whole; ``None`` where it is not kept."""
+        return await self._database.read(lambda connection: self._one(connection, name))
+
     async def decide(self, name: CandidateName, review: Review) -> None:
-        """Keep a decision, which replaces an earlier one until it is taken back.
+        """Keep a decision about a candidate that waits for one.
 
         Raises:
-            StoreError: the candidate is not kept any more, or was accepted by a sink meanwhile.
+            ConflictError: the candidate is not kept any more, was decided on or accepted by a sink
+                meanwhile, or was found again with another alternate than the chosen one.
+            StoreError: the store cannot be written.
             UsageError: it has no alternate, or one without ids, and that is the chosen answer.
         """
 
         def work(connection: Connection) -> None:
-            kept = select(candidates.c.candidate).where(*self._of(candidates, name))
-            text = connection.execute(kept).scalar_one_or_none()
-            if text is None:
-                raise StoreError("this candidate is not kept any more: find it again by scoring")
-            its = msgspec.json.decode(text, type=FinetuneCandidate)
-            whole = review
-            if review.answer == "alternate":
-                whole = replace(review, text=its.alternate_text, ids=its.alternate_ids)
-            if whole.answer != "response" and whole.ids is None:
-                raise UsageError(
-                    "the token ids of that answer are not known: it was not generated, or its "
-                    "server gave the text only; choose another, or edit one"
+            kept = self._one(connection, name)
+            if kept is None:
+                raise ConflictError("this candidate is not kept any more: find it again by scoring")
+            if kept.sinks:
+                raise ConflictError(
+                    "this candidate is trained on already: nothing is left to decide"
                 )
-            if self._marks(connection).sinks(name.timestamp_ns, name.continuation_hash):
-                raise StoreError("this candidate is trained on already: nothing is left to decide")
+            if kept.review is not None:
+                raise ConflictError(
+                    f"this candidate was {kept.review.decision} meanwhile: take that back to "
+                    "decide again"
+                )
             row = {
                 "namespace": self._namespace,
                 **_columns(name),
-                "review": msgspec.json.encode(whole).decode(),
+                "review": msgspec.json.encode(_with_answer(review, kept.candidate)).decode(),
                 "decided_at": review.decided_at,
             }
             connection.execute(insert(reviews), [row])
 
         await self._database.write(work)
 
-    async def undo(self, name: CandidateName) -> bool:
-        """Take back the last decision on a candidate; whether there was one."""
-        of = self._of(reviews, name)
-        last = select(func.max(reviews.c.id)).where(*of).scalar_subquery()
+    async def undo(self, name: CandidateName, decided_at: float) -> None:
+        """Take back the decision on a candidate that was made at ``decided_at``.
 
-        def work(connection: Connection) -> bool:
-            return connection.execute(delete(reviews).where(reviews.c.id == last)).rowcount > 0
+        Raises:
+            ConflictError: that is not the last decision, or a sink has accepted the candidate.
+            StoreError: the store cannot be written.
+        """
 
-        return await self._database.write(work)
+        def work(connection: Connection) -> None:
+            kept = self._one(connection, name)
+            if kept is not None and kept.sinks:
+                raise ConflictError(
+                    "this candidate is trained on already: nothing can be taken back"
+                )
+            if kept is None or kept.review is None or kept.review.decided_at != decided_at:
+                raise ConflictError(
+                    "this decision was taken back meanwhile, or its candidate is not kept any "
+                    "more: look again"
+                )
+            mine = self._where(reviews, _columns(name))
+            last = select(reviews.c.id).where(*mine).order_by(reviews.c.id.desc()).limit(1)
+            connection.execute(delete(reviews).where(reviews.c.id == last.scalar_subquery()))
 
-    def _decided(self, connection: Connection) -> dict[CandidateName, Review]:
-        columns = [reviews.c[name] for name in CandidateName.__slots__]
-        query = select(*columns, reviews.c.review).order_by(reviews.c.id)
-        found = connection.execute(query.where(reviews.c.namespace == self._namespace))
-        return {
-            CandidateName(*name): msgspec.json.decode(review, type=Review)
-            for *name, review in found
+        await self._database.write(work)
+
+    def _one(self, connection: Connection, name: CandidateName) -> Reviewed | None:
+        row = next(self._rows(connection, _columns(name)), None)
+        return None if row is None else _whole(row)
+
+    def _rows(self, connection: Connection, wanted: Mapping[str, Any]) -> Iterator[_Row]:
+        """The candidates whose columns are as ``wanted``, with their decisions and marks."""
+        columns = [reviews.c[it] for it in CandidateName.__slots__]
+        query = select(*columns, reviews.c.review).where(*self._where(reviews, wanted))
+        decided = {
+            CandidateName(*name): text
+            for *name, text in connection.execute(query.order_by(reviews.c.id))
         }
+        columns = [trained.c.timestamp_ns, trained.c.continuation_hash, trained.c.sink]
+        # Marks know no models, and imported ones no hashes.
+        stamp = {key: value for key, value in wanted.items() if key == "timestamp_ns"}
+        marks = marks_of(
+            connection.execute(select(*columns).where(*self._where(trained, stamp))).all()
+        )
+        table = candidates.c
+        columns = [table[it] for it in CandidateName.__slots__]
+        kept = select(*columns, table.divergence, table.candidate, table.found_at)
+        kept = kept.where(*self._where(candidates, wanted))
+        kept = kept.order_by(table.divergence.desc(), table.timestamp_ns, table.model)
+        for *name_, divergence, candidate, found_at in connection.execute(kept):
+            name = CandidateName(*name_)
+            text = decided.get(name)
+            review = None if text is None else msgspec.json.decode(text, type=Review)
+            sinks = tuple(sorted(marks.sinks(name.timestamp_ns, name.continuation_hash)))
+            yield _Row(name, divergence, candidate, found_at, review, sinks)
 
-    def _marks(self, connection: Connection) -> TrainedMarks:
-        columns = (trained.c.timestamp_ns, trained.c.continuation_hash, trained.c.sink)
-        mine = trained.c.namespace == self._namespace
-        return marks_of(connection.execute(select(*columns).where(mine)))
+    def _where(self, table: Table, wanted: Mapping[str, Any]) -> Sequence[ColumnElement[bool]]:
+        every = {"namespace": self._namespace, **wanted}
+        return [table.c[column] == value for column, value in every.items()]
 
-    def _of(self, table: Any, name: CandidateName) -> Sequence[ColumnElement[bool]]:
-        wanted = {"namespace": self._namespace, **_columns(name)}
-        return [table.c[column] == value for column, value in wanted.items()]
+
+def _whole(row: _Row) -> Reviewed:
+    candidate = msgspec.json.decode(row.candidate, type=FinetuneCandidate)
+    return Reviewed(candidate, row.name.model, row.found_at, row.review, row.sinks)
+
+
+def _with_answer(review: Review, candidate: FinetuneCandidate) -> Review:
+    if review.answer == "alternate":
+        if review.ids is not None and review.ids != candidate.alternate_ids:
+            raise ConflictError("this candidate was found again with another answer: look again")
+        ids = candidate.alternate_ids
+        review = replace(review, text=candidate.alternate_text, ids=ids)
+    if review.answer != "response" and review.ids is None:
+        raise UsageError(
+            "the token ids of that answer are not known: it was not generated, or its "
+            "server gave the text only; choose another, or edit one"
+        )
+    return review
+
+
+def _of(model: str | None) -> dict[str, Any]:
+    return {} if model is None else {"model": model}
 
 
 def _columns(name: CandidateName) -> dict[str, Any]:

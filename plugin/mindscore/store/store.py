@@ -175,19 +175,37 @@ class Store:
         return await self._database.read(work)
 
     async def record_candidate(self, candidate: FinetuneCandidate, model: str) -> None:
-        """Keep a candidate; found again, it replaces what was kept."""
+        """Keep a candidate; found again, it replaces what was kept, but for an alternate.
+
+        One that comes without an alternate keeps the one that is there.
+        """
         now = time.time()
+        name = {
+            "model": model,
+            "timestamp_ns": candidate.timestamp_ns,
+            "continuation_hash": response_hash(candidate.continuation_ids),
+        }
 
         def work(connection: Connection) -> None:
             self._prune(connection, candidates.c.found_at)
             # What was decided about those that went says what their text was.
             connection.execute(delete(reviews).where(self._gone(reviews)))
+            found = candidate
+            if candidate.alternate_text is None:
+                of = [candidates.c[column] == value for column, value in name.items()]
+                query = self._mine(candidates, candidates.c.candidate).where(*of)
+                kept = connection.execute(query).scalar_one_or_none()
+                if kept is not None:
+                    its = msgspec.json.decode(kept, type=FinetuneCandidate)
+                    found = replace(
+                        candidate,
+                        alternate_text=its.alternate_text,
+                        alternate_ids=its.alternate_ids,
+                    )
             row = self._ours(
-                model=model,
-                timestamp_ns=candidate.timestamp_ns,
-                continuation_hash=response_hash(candidate.continuation_ids),
+                **name,
                 divergence=candidate.divergence,
-                candidate=msgspec.json.encode(candidate).decode(),
+                candidate=msgspec.json.encode(found).decode(),
                 found_at=now,
             )
             upsert(connection, candidates, [row], replacing(candidates))
@@ -214,6 +232,13 @@ class Store:
         What became of them is known now: they are no sends to it any more.
         """
         await self._mark([(stamp, response_hash(ids)) for stamp, ids in sent], sink, job_id)
+
+    async def unmark_trained(self, job_id: str) -> int:
+        """Remove the marks of the responses that were accepted as ``job_id``; how many."""
+        statement = delete(trained).where(
+            trained.c.namespace == self._namespace, trained.c.job_id == job_id
+        )
+        return await self._database.write(lambda connection: connection.execute(statement).rowcount)
 
     async def import_trained(self, timestamps: Iterable[int]) -> None:
         """Mark whatever responses bear these timestamps."""

@@ -130,6 +130,18 @@ def test_a_cell_that_is_chosen_is_heard_of(browser, page):
         assert "+3.00" in told(it)
 
 
+def test_keys_that_mean_something_else_to_a_browser_are_left_to_it(browser, page):
+    with opened(browser, page([[2.0, 1.0], [0.0, 0.0]])) as it:
+        it.page.locator("#it [role=grid]").focus()
+        before = told(it)
+        it.script("addEventListener('keydown', (it) => { window.taken = it.defaultPrevented; })")
+        for key in ("Control+ArrowRight", "Meta+ArrowDown", "Alt+ArrowDown", "Control+PageDown"):
+            it.page.keyboard.press(key)
+            assert (it.script("taken"), told(it)) == (False, before)
+        it.page.keyboard.press("Control+End")
+        assert it.script("taken")
+
+
 @pytest.mark.parametrize("signed", [[], [[]], [[], []]])
 def test_nothing_is_no_reason_to_fail(browser, page, signed):
     with opened(browser, page(signed)) as it:

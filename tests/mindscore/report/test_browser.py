@@ -1,6 +1,7 @@
 """The report as people meet it: in a real browser, by eye, by keyboard and on paper."""
 
 import socket
+from dataclasses import replace
 
 import pytest
 
@@ -179,6 +180,11 @@ def test_the_words_that_a_chosen_memory_made_likelier_are_marked(browser, report
         it.page.keyboard.press("ArrowRight")
         assert it.script("document.activeElement.tagName") == "MARK"
         assert it.page.locator("#tip").is_visible()
+        # What the tip says is said of the word, and of no other.
+        assert it.script("document.activeElement.getAttribute('aria-describedby')") == "tip"
+        assert it.page.locator("[aria-describedby]").count() == 1
+        it.page.keyboard.press("Escape")
+        assert it.page.locator("[aria-describedby]").count() == 0
         assert (
             it.script(
                 "document.querySelectorAll('#chosen .response:first-child [tabindex=\"0\"]').length"
@@ -186,6 +192,19 @@ def test_the_words_that_a_chosen_memory_made_likelier_are_marked(browser, report
             == 1
         )
         assert it.wrong == []
+
+
+def test_without_noise_none_is_spoken_of(browser, made_up, write_report):
+    result = made_up(memories=1, text="tea")
+    [(key, score)] = result.scores.items()
+    for noise, told in ((None, "above 0.01 nats."), (0.5, "that can be told from noise.")):
+        row = tuple(
+            replace(it, signed=0.001, divergence=0.001, noise=noise) for it in score.divergences
+        )
+        given = replace(result, scores={key: replace(score, divergences=row, hold=None)})
+        with opened(browser, write_report(given)) as it:
+            assert f"It made no difference {told}" in it.page.inner_text("#chosen-body")
+            assert it.wrong == []
 
 
 def test_on_paper_all_is_open_and_nothing_is_to_be_pressed(browser, screenshots, reports):

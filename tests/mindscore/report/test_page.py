@@ -47,6 +47,31 @@ def test_noise_is_no_effect(result):
     assert standings(given, {}, 0.01)[0].lowest == 0.0
 
 
+def test_noise_counts_in_no_order_headline_or_sum(result):
+    noisy, clear = result.keys
+    row = (*scored(9.0, noise=10.0).divergences, *scored(0.5, noise=0.1).divergences)
+    scores = {noisy: MemoryScore(noisy, 9.0, "full", row), clear: scored(0.75, noise=0.1)}
+    given = replace(result, scores=scores)
+    first, second = standings(given, {}, 0.01)
+    assert (first.key, first.is_noise, first.most_on) == (clear, False, 0)
+    assert (second.largest, second.highest, second.total) == (9.0, 0.5, 0.5)
+    assert (second.is_noise, second.most_on) == (True, None)
+    told = page(given)
+    assert "none made a response at least one nat (2.7 times) likelier" in told
+    assert '<td class="number noise">9.00<br><span class="small">within noise</span></td>' in told
+
+
+def test_where_no_noise_was_measured_none_is_spoken_of(result):
+    measured, unmeasured = (
+        page(replace(result, scores={result.keys[0]: scored(3.0, noise=it)}), memory=least)
+        for it, least in ((0.1, {}), (None, {"min_divergence": 0.25}))
+    )
+    assert "only above noise" in measured
+    assert "only above 0.25 nats" in unmeasured
+    assert "what varies as much" in measured
+    assert "what varies as much" not in unmeasured
+
+
 def test_a_memory_that_was_not_scored_says_why_and_comes_last(result):
     key, other = result.keys
     outcomes = {key: Outcome("not-due"), other: Outcome("scored")}

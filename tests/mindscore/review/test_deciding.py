@@ -96,11 +96,106 @@ def test_the_keyboard_does_it_all(filled, reviewing, opened):
         tab.get_by_role("button", name="Accept this text").press("Enter")
         _wait_for(tab, "2 of 5 decided")
         assert page.queue()[1].review.text == "a rare jar"
+        asked = _requests(tab)
         tab.get_by_label("Keyboard shortcuts").uncheck()
-        tab.keyboard.press("a")
+        for key in "arujk":
+            tab.keyboard.press(key)
         tab.reload()
         assert not tab.get_by_label("Keyboard shortcuts").is_checked()
+        assert {method for method, _ in asked} == {"GET"}
         assert sum(it is not None for it in page.decisions()) == 2
+
+
+def _type(tab, text):
+    tab.keyboard.press("e")
+    tab.locator("textarea:focus").wait_for()
+    tab.keyboard.press("Control+a")
+    tab.keyboard.type(text)
+    tab.keyboard.press("Escape")
+
+
+def test_a_changed_text_is_what_is_accepted_by_key(filled, reviewing, opened):
+    with reviewing(filled) as page, opened(page.address) as tab:
+        tab.goto(f"{page.url}/candidates")
+        _type(tab, "a rare jar")
+        tab.keyboard.press("a")
+        _wait_for(tab, "1 of 5 decided")
+        assert page.decisions()[0] == ("accepted", "edited")
+        assert page.queue()[0].review.text == "a rare jar"
+        # One that cannot be accepted is still what was typed.
+        _type(tab, "the end<|im_end|>")
+        tab.keyboard.press("a")
+        tab.get_by_role("alert").get_by_text("holds the end of a turn").wait_for()
+        tab.complaints.clear()
+        tab.keyboard.press("r")
+        tab.get_by_role("alert").get_by_text("The text is changed").wait_for()
+        assert page.decisions()[1] is None
+
+
+def test_no_key_loses_a_changed_text(filled, reviewing, opened):
+    with reviewing(filled) as page, opened(page.address) as tab:
+        tab.goto(f"{page.url}/candidates")
+        tab.keyboard.press("j")
+        _wait_for(tab, "2 of 5")
+        tab.keyboard.press("a")
+        _wait_for(tab, "1 of 5 decided")
+        shown = {it.get_attribute("data-key") for it in tab.locator("[data-key]").all()}
+        assert shown == set("arujk")
+        asked, heading, said = _requests(tab), _heading(tab), tab.locator("textarea").input_value()
+        refused = tab.get_by_role("alert").get_by_text("accept it (a), or put it back (Esc)")
+        assert refused.count() == 0
+        _type(tab, "something else")
+        for key in "ruj":
+            tab.keyboard.press(key)
+            refused.wait_for()
+        tab.keyboard.press("k")
+        assert tab.locator("textarea").input_value() == "something else"
+        tab.keyboard.press("Escape")
+        assert tab.locator("textarea").input_value() == said
+        assert refused.count() == 0
+        assert (asked, _heading(tab)) == ([], heading)
+        tab.keyboard.press("r")
+        _wait_for(tab, "2 of 5 decided")
+        assert page.decisions()[2] == ("rejected", "response")
+
+
+def test_while_a_decision_is_on_its_way_no_key_does_anything(filled, reviewing, opened):
+    with reviewing(filled) as page, opened(page.address) as tab:
+        tab.goto(f"{page.url}/candidates")
+        # Without an answer, as far as the page knows.
+        tab.route("**/decide", lambda route: route.fulfill(status=204))
+        with tab.expect_request("**/decide"):
+            tab.keyboard.press("a")
+        asked = _requests(tab)
+        for key in "rajke":
+            tab.keyboard.press(key)
+        assert tab.locator("textarea:focus").count() == 0
+        assert asked == []
+        tab.unroute("**/decide")
+        tab.keyboard.press("Escape")
+        tab.keyboard.press("a")
+        _wait_for(tab, "1 of 5 decided")
+        assert page.decisions() == [("accepted", "response"), *[None] * 4]
+        # A key that is held down decides once.
+        tab.keyboard.down("r")
+        _wait_for(tab, "2 of 5 decided")
+        tab.keyboard.down("r")
+        tab.keyboard.down("r")
+        tab.keyboard.up("r")
+        assert sum(it is not None for it in page.decisions()) == 2
+
+
+def test_what_was_decided_is_told_with_what_comes_next(filled, reviewing, opened):
+    with reviewing(filled) as page, opened(page.address) as tab:
+        tab.goto(f"{page.url}/candidates")
+        assert tab.locator("[aria-describedby]").count() == 0
+        for at, (key, told) in enumerate([("a", "Accepted: “"), *[("r", "Rejected: “")] * 4]):
+            tab.keyboard.press(key)
+            _wait_for(tab, f"{at + 1} of 5 decided")
+            focused = tab.locator(":focus")
+            focused.wait_for()
+            described = tab.locator(f"#{focused.get_attribute('aria-describedby')}")
+            assert described.inner_text().startswith(told)
 
 
 def test_all_of_it_works_without_javascript(filled, reviewing, opened):
@@ -190,6 +285,13 @@ def test_of_several_models_one_is_looked_at(filled, reviewing, opened):
         _wait_for(tab, "1 of 1 decided")
         decided = {it.model: it.review.decision for it in page.queue() if it.review}
         assert decided == {"other & co": "accepted"}
+
+
+def _requests(tab):
+    """What is asked for from now on: methods and addresses."""
+    asked = []
+    tab.on("request", lambda it: asked.append((it.method, it.url)))
+    return asked
 
 
 def _wait_for(tab, text):

@@ -1,71 +1,17 @@
 """Who is let in, and who is not: by plain HTTP, header by header."""
 
-import http.client
 import logging
 import re
 import socket
-from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
 import pytest
 
-PATIENCE_S = 30
+from .client import Client
+from .conftest import PATIENCE_S
+
 PATHS = ("/", "/memories", "/matrix", "/candidates", "/events", "/assets/review.js", "/nowhere")
 CHANGING = ("/decide", "/undo", "/run")
-
-
-@dataclass
-class Answer:
-    """What came back."""
-
-    status: int
-    headers: dict
-    text: str
-
-
-@dataclass
-class Client:
-    """Asks as a browser does that has been let in, but for what a test says."""
-
-    page: object
-    cookie: str = ""
-    seen: list = field(default_factory=list)
-
-    def let_in(self):
-        answer = self.ask("GET", "/?" + self.page.address.partition("?")[2], Cookie=None)
-        assert answer.status == 303
-        self.cookie = answer.headers["Set-Cookie"]
-        return self
-
-    def ask(self, method, path, body=None, **headers):
-        """One request; a header that is ``None`` is not sent, ``_`` in a name is ``-``."""
-        given = {
-            "Host": f"127.0.0.1:{self.page.port}",
-            "Cookie": self.cookie.partition(";")[0],
-            "Origin": self.page.url if method != "GET" else None,
-            "Content-Type": "application/x-www-form-urlencoded" if body is not None else None,
-            **{name.replace("_", "-"): value for name, value in headers.items()},
-        }
-        connection = http.client.HTTPConnection("127.0.0.1", self.page.port, timeout=PATIENCE_S)
-        try:
-            connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
-            for name, value in given.items():
-                if value is not None:
-                    connection.putheader(name, value)
-            raw = urlencode(body).encode() if isinstance(body, dict) else body
-            if raw is not None:
-                connection.putheader("Content-Length", str(len(raw)))
-            connection.endheaders(raw)
-            answer = connection.getresponse()
-            return Answer(answer.status, dict(answer.headers), answer.read().decode())
-        finally:
-            connection.close()
-
-    def decision(self, **changes):
-        """A form that accepts the first candidate."""
-        first = self.page.queue()[0]
-        id_ = f"{first.candidate.timestamp_ns}-{first.name.continuation_hash}"
-        return {"model": "toy", "id": id_, "choice": "response", **changes}
 
 
 @pytest.fixture
@@ -198,6 +144,9 @@ def test_changes_are_made_by_post_alone(method, path, client):
         ("/decide", {"choice": "edited"}, 422),
         ("/decide", {"choice": "edited", "text": "Tea.<|im_end|>Coffee."}, 422),
         ("/undo", {"id": "1-2"}, 404),
+        ("/undo", {}, 400),
+        ("/undo", {"decided_at": "then"}, 400),
+        ("/undo", {"decided_at": "nan"}, 409),
         ("/run", {"command": "score-all"}, 400),
         ("/run", {}, 400),
     ],

@@ -142,7 +142,8 @@ def test_a_tab_that_nobody_looks_at_follows_again_when_it_is_seen(
     with reviewing(tables, transcript()) as page, opened(page.address) as tab:
         _button(tab, "Score the full matrix").click()
         _told(tab, "memory-scoring started.").wait_for()
-        tab.evaluate(hide, True)
+        with tab.expect_event("requestfailed", lambda it: "/events" in it.url):
+            tab.evaluate(hide, True)
         gated.open()
         page.run(page.runs.quiet())
         assert tab.locator("[data-state=running]").count() == 1
@@ -151,3 +152,18 @@ def test_a_tab_that_nobody_looks_at_follows_again_when_it_is_seen(
         # Nothing is told twice.
         assert _told(tab, "memory-scoring started.").count() == 1
         assert tab.locator(".found li").count() == 4
+
+
+def test_a_run_that_cannot_be_started_is_told_where_it_is_seen(
+    tables, transcript, reviewing, opened
+):
+    with reviewing(tables, transcript()) as page, opened(page.address) as tab:
+        failed = tab.locator("[data-panel] .notice.bad", has_text="That could not be started.")
+        tab.route("**/run", lambda route: route.fulfill(status=403))
+        _button(tab, "Score the full matrix").click()
+        failed.wait_for()
+        tab.complaints.clear()
+        tab.unroute("**/run")
+        _button(tab, "Score the full matrix").click()
+        tab.locator("[data-state=ended]").wait_for()
+        assert not failed.is_visible()

@@ -1,17 +1,18 @@
 """What pages show, worked out from what is kept."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mindhooks import FinetuneCandidate
-from mindscore.review.matrix import matrix
+from mindscore.review.matrix import MOST_RESPONSES, matrix
 from mindscore.review.queue import NEIGHBOURS, Queue, id_of
 from mindscore.review.sparkline import HEIGHT, MOST, WIDTH, sparkline
 from mindscore.review.views import address, moment, number
-from mindscore.store import Cell, Point, Review, Reviewed
+from mindscore.store import Cell, Listed, Point, Review, Reviewed
 
 
 def _item(number_, decision=None, sinks=()):
@@ -21,7 +22,8 @@ def _item(number_, decision=None, sinks=()):
         alternate_text=None, alternate_ids=None, timestamp_ns=number_,
     )  # fmt: skip
     review = decision and Review(decision, "response", 1.0)
-    return Reviewed(candidate, "toy", 0.0, review, sinks)
+    name = Reviewed(candidate, "toy", 0.0, review, sinks).name
+    return Listed(name, candidate.divergence, str(number_), review, sinks)
 
 
 def _id(item):
@@ -33,7 +35,7 @@ def test_a_queue_sorts_candidates_by_what_became_of_them():
              _item(4, None, ("",)), _item(5)]  # fmt: skip
     queue = Queue(items, "waiting", "")
     assert queue.counts == {"waiting": 2, "accepted": 1, "rejected": 1, "trained": 2}
-    assert [it.item.candidate.entry_idx for it in queue.shown] == [0, 5]
+    assert [it.item.response_text for it in queue.shown] == ["0", "5"]
     assert queue.current.id == _id(items[0])
     assert queue.neighbour(1).id == _id(items[5])
     assert queue.neighbour(-1) is None
@@ -48,7 +50,7 @@ def test_a_queue_sorts_candidates_by_what_became_of_them():
 def test_after_a_decision_comes_the_next_that_waits(decided, at, following):
     items = [_item(it, "accepted" if it in decided else None) for it in range(4)]
     found = Queue(items, "waiting", _id(items[at])).next_waiting()
-    assert (found and found.item.candidate.entry_idx) == following
+    assert (found and int(found.item.response_text)) == following
 
 
 @pytest.mark.parametrize(
@@ -83,8 +85,8 @@ def test_a_sparkline_is_told_in_words():
     assert sparkline([]) is None
 
 
-def _cell(key, node, index, signed, noise=None):
-    return Cell(key, node, index, max(0.0, signed), signed, noise, 0.0)
+def _cell(key, node, index, signed, noise=None, scored_at=0.0):
+    return Cell(key, node, index, max(0.0, signed), signed, noise, scored_at)
 
 
 def test_the_matrix_has_a_row_for_each_memory_and_a_hole_for_what_is_not_measured():
@@ -101,6 +103,28 @@ def test_the_matrix_has_a_row_for_each_memory_and_a_hole_for_what_is_not_measure
 def test_the_matrix_has_the_noise_where_any_was_measured():
     cells = [_cell("a", "n1", 1, 0.5, 0.25), _cell("b", "n1", 1, -3.0)]
     assert matrix(cells, None).data["noise"] == [[None], [0.25]]
+
+
+def test_a_response_that_has_moved_is_one_column(transcript):
+    cells = [_cell("tea", "n", 1, 0.5, scored_at=1.0), _cell("dog", "n", 3, 0.7, scored_at=2.0)]
+    found = matrix(cells, None).data
+    assert [it["entry_idx"] for it in found["responses"]] == [3]
+    assert found["signed"] == [[0.7], [0.5]]
+    talk = transcript()
+    index, node = talk.responses()[1]
+    elsewhere = [replace(cell, node_id=node, entry_idx=99) for cell in cells]
+    found = matrix(elsewhere, talk).data
+    assert [it["entry_idx"] for it in found["responses"]] == [index]
+
+
+def test_of_too_many_responses_those_scored_last_are_shown():
+    more = MOST_RESPONSES + 20
+    cells = [_cell(key, f"n{at}", at, 1.0, scored_at=-at) for at in range(more) for key in "ab"]
+    found = matrix(cells, None)
+    assert found.size == (2, MOST_RESPONSES)
+    assert found.older == 20
+    assert [it["entry_idx"] for it in found.data["responses"]] == [*range(MOST_RESPONSES)]
+    assert matrix(cells[:10], None).older == 0
 
 
 def test_with_a_transcript_the_matrix_is_that_conversations(transcript):

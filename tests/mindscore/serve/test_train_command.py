@@ -134,7 +134,7 @@ def test_candidates_are_sent_to_it_and_jobs_survive_its_death(training, tmp_path
         assert f", adapter {adapter}: " in it.line
         it.until(killed, lambda job: job["status"] == "running" and trainers(tmp_path))
         # What was learnt before is not lost.
-        job = json.loads((tmp_path / "data/mindscore/training" / killed / "job.json").read_text())
+        job = json.loads((tmp_path / "data/mindscore/adapters" / killed / "job.json").read_text())
         assert job["start"] == adapter
         it.process.send_signal(signal.SIGTERM)
         assert it.process.wait(PATIENCE_S) == 0

@@ -343,6 +343,8 @@ function mindscoreMatrix(element, data, words) {
     const page = Math.max(1, Math.floor((frame.clientHeight - HEAD) / height) - 1);
     const { row, column } = focused;
     const everywhere = event.ctrlKey || event.metaKey;
+    // The rest is the browser's: to go back, say.
+    if (event.altKey || (everywhere && event.key !== "Home" && event.key !== "End")) return;
     const to = {
       ArrowLeft: [row, column - 1], ArrowRight: [row, column + 1],
       ArrowUp: [row - 1, column], ArrowDown: [row + 1, column],

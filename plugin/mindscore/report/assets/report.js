@@ -80,8 +80,10 @@
   const tip = element("tip");
 
   function showTip(mark) {
+    hideTip();
     tip.textContent = mark.told;
     tip.hidden = false;
+    mark.setAttribute("aria-describedby", "tip");
     const box = mark.getBoundingClientRect();
     const left = Math.min(box.left, document.documentElement.clientWidth - tip.offsetWidth - 8);
     const above = box.top - tip.offsetHeight - 6;
@@ -89,19 +91,24 @@
     tip.style.top = `${(above < 0 ? box.bottom + 6 : above) + window.scrollY}px`;
   }
 
+  function hideTip() {
+    tip.hidden = true;
+    document.querySelector("mark[aria-describedby]")?.removeAttribute("aria-describedby");
+  }
+
   const markOf = (event) => (event.target instanceof Element ? event.target.closest("mark") : null);
   for (const kind of ["pointerover", "focusin", "click"]) {
     document.addEventListener(kind, (event) => {
       const mark = markOf(event);
       if (mark) showTip(mark);
-      else if (kind !== "focusin") tip.hidden = true;
+      else if (kind !== "focusin") hideTip();
     });
   }
   document.addEventListener("focusout", (event) => {
-    if (markOf(event)) tip.hidden = true;
+    if (markOf(event)) hideTip();
   });
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") tip.hidden = true;
+    if (event.key === "Escape") hideTip();
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     const mark = markOf(event);
     if (!step || !mark) return;
@@ -143,9 +150,9 @@
     }
     const without = clear.filter(({ column }) => !offsets.has(row * columns + column)).length;
     if (!without) return "";
-    const why = data.tokens.left_out
+    const why = data.without_words || (data.tokens.left_out
       ? "the file would be too large with them"
-      : "their words and their tokens could not be matched";
+      : "their words and their tokens could not be matched");
     return `${without} of these ${clear.length} responses are not marked: ${why}.`;
   }
 
@@ -179,7 +186,8 @@
     showMore();
     const parts = [make("p", "text memory-text", memory.text)];
     if (!clear.length) {
-      parts.push(make("p", "muted", "It made no difference that can be told from noise."));
+      const which = data.noise ? "that can be told from noise" : `above ${data.least} nats`;
+      parts.push(make("p", "muted", `It made no difference ${which}.`));
     } else {
       const legend = make("p", "small muted"), warning = unmarked(row, clear);
       legend.append(
@@ -207,9 +215,10 @@
   const collator = new Intl.Collator("en", { numeric: true });
   const inOrder = {
     key: (one, other) => collator.compare(one.key, other.key),
-    ...Object.fromEntries(["largest", "total", "likelier", "less_likely"].map((name) => [
+    ...Object.fromEntries(["total", "likelier", "less_likely"].map((name) => [
       name, (one, other) => (one[name] ?? -1) - (other[name] ?? -1),
     ])),
+    largest: (one, other) => one.highest - other.highest || one.largest - other.largest,
   };
 
   function sortBy(name, descending) {

@@ -17,6 +17,44 @@ for (const element of document.querySelectorAll("[data-matrix]")) {
   mindscoreMatrix(element, JSON.parse(data.textContent));
 }
 
+// -- deciding -----------------------------------------------------------------------------------
+
+// While a form is on its way, nothing else is decided, and no key leads elsewhere.
+let sent = false;
+addEventListener("pageshow", () => { sent = false; });
+for (const form of document.querySelectorAll("form[method=post]:not([data-run])")) {
+  form.addEventListener("submit", (event) => {
+    if (sent) event.preventDefault();
+    sent = true;
+  });
+}
+
+const edit = document.querySelector("[data-edit]"), typed = edit?.querySelector("textarea");
+const refused = document.querySelector("[data-refused]");
+const isChanged = () => Boolean(typed) && typed.value !== typed.dataset.said;
+
+function refuse() {
+  refused.textContent = "The text is changed: accept it (a), or put it back (Esc).";
+  refused.hidden = false;
+  refused.scrollIntoView({ block: "nearest" });
+}
+
+function putBack() {
+  typed.value = typed.dataset.said;
+  edit.open = false;
+  refused.hidden = true;
+}
+
+function press(key) {
+  const selector = key === "a" && isChanged()
+    ? "button[value=edited]" : `[data-key=${CSS.escape(key)}]`;
+  const meant = document.querySelector(selector);
+  if (!meant) return false;
+  if (key !== "a" && isChanged()) refuse();
+  else meant.click();
+  return true;
+}
+
 // -- keyboard shortcuts -------------------------------------------------------------------------
 
 const keys = document.querySelector("[data-keys]");
@@ -27,31 +65,21 @@ if (keys) {
   box.addEventListener("change", () => localStorage.setItem(NAME, box.checked ? "on" : "off"));
   document.addEventListener("keydown", (event) => {
     const typing = event.target.matches("textarea, select, input:not([type=checkbox])");
+    // Escape is how a browser is told not to wait for an answer.
+    if (event.key === "Escape") sent = false;
     if (typing && event.key === "Escape") event.target.blur();
     const modified = event.ctrlKey || event.metaKey || event.altKey;
-    if (typing || modified || event.repeat || event.isComposing || !box.checked) return;
-    const edit = document.querySelector("[data-edit]");
-    if (event.key === "e" && edit) {
+    if (typing || modified || event.repeat || event.isComposing || !box.checked || sent) return;
+    if (event.key === "Escape" && isChanged()) {
+      putBack();
+    } else if (event.key === "e" && edit) {
       edit.open = true;
-      edit.querySelector("textarea").focus();
-    } else {
-      const meant = [...document.querySelectorAll("[data-key]")]
-        .find((it) => it.dataset.key === event.key);
-      if (!meant) return;
-      meant.click();
+      typed.focus();
+    } else if (!press(event.key)) {
+      return;
     }
     event.preventDefault();
   });
-}
-
-// A second press of a button must not decide on what is not there any more.
-for (const form of document.querySelectorAll("form[method=post]:not([data-run])")) {
-  let sent = false;
-  form.addEventListener("submit", (event) => {
-    if (sent) event.preventDefault();
-    sent = true;
-  });
-  addEventListener("pageshow", () => { sent = false; });
 }
 
 // -- live progress ------------------------------------------------------------------------------
@@ -66,9 +94,9 @@ if (live) {
     list.setAttribute("aria-label", name);
     list.hidden = true;
   }
-  const lost = make("p", "notice bad");
-  lost.hidden = true;
-  panel.replaceChildren(said, lines, scores, candidates, end, lost);
+  const lost = make("p", "notice bad"), failed = make("p", "notice bad");
+  lost.hidden = failed.hidden = true;
+  panel.replaceChildren(said, lines, scores, candidates, end, failed, lost);
   const SPOKEN_EVERY_MS = 2000;
   let waiting = null, words = "", source = null;
 
@@ -179,11 +207,15 @@ if (live) {
   live.querySelector("[data-run]").addEventListener("submit", async (event) => {
     event.preventDefault();
     const fields = new URLSearchParams(new FormData(event.target, event.submitter));
+    let why = "";
     try {
       const answer = await fetch("/run", { method: "POST", body: fields, redirect: "manual" });
-      if (answer.type !== "opaqueredirect") announce("That could not be started.");
+      if (answer.type !== "opaqueredirect") why = "That could not be started.";
     } catch {
-      announce("The server does not answer: is mindscore review still running?");
+      why = "The server does not answer: is mindscore review still running?";
     }
+    failed.textContent = why;
+    failed.hidden = !why;
+    if (why) announce(why);
   });
 }
