@@ -9,7 +9,7 @@ PLUGGIES := 1.5.0 1.6.0
 SOURCES := $(shell find hooks plugin -type f -not -path '*/__pycache__/*') pyproject.toml README.md
 
 # Two at once, each with one thread: as many as there are cores where CI runs.
-SUITE := -n 2 --dist loadfile
+SUITE := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test check browser faults hosts bench compare clean
 

@@ -66,6 +66,7 @@ async def served(
                 server.close()
         finally:
             await runner.cleanup()
+            await gate.aclose()
 
 
 async def _listen(gate: Gate, runner: web.AppRunner, port: int) -> asyncio.Server:

@@ -58,6 +58,14 @@ class Gate:
 
         return await asyncio.get_running_loop().create_server(connection, host, port)
 
+    async def aclose(self) -> None:
+        """End what is open still, once the server and its runner have been closed."""
+        # Those that were let in in the last moment have their transports then.
+        await asyncio.sleep(0)
+        for connection in list(self._open.values()):
+            connection.end()
+        await asyncio.sleep(0)
+
     @web.middleware
     async def _watch(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         connection = self._open.get(request.protocol)
@@ -105,6 +113,11 @@ class _Connection(asyncio.Protocol):
         self._is_idle = True
         self._untaken = math.inf
         self._wait(self._limits.idle_s)
+
+    def end(self) -> None:
+        """Close it now, whatever is still to be written."""
+        if self._transport is not None:
+            self._transport.abort()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport

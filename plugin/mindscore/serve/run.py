@@ -99,6 +99,7 @@ async def _serve(
                 server.close()
         finally:
             await runner.cleanup()
+            await gate.aclose()
 
 
 async def _listen(gate: Gate, runner: web.AppRunner, address: Address) -> asyncio.Server:

@@ -48,6 +48,7 @@ async def serving(scorer=None, **limits):
     finally:
         server.close()
         await runner.cleanup()
+        await gate.aclose()
 
 
 async def ended(reader):
@@ -155,3 +156,12 @@ async def test_nothing_is_left_when_it_ends():
     assert await ended(idle) == b""
     assert asyncio.all_tasks() == before
     assert it.gate.connections == 0
+
+
+async def test_what_is_open_at_the_end_is_closed():
+    # It asks for nothing, as browsers do that connect ahead.
+    async with serving() as it, it.connection() as (reader, _):
+        await it.until(connections=1)
+        await it.gate.aclose()
+        assert it.gate.connections == 0
+        assert await ended(reader) == b""
