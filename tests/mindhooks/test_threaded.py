@@ -65,7 +65,8 @@ def threaded():
     until = time.monotonic() + 10
     while threading.active_count() > before and time.monotonic() < until:
         time.sleep(0.01)
-    assert threading.active_count() == before
+    # One of an earlier test's may have ended meanwhile.
+    assert threading.active_count() <= before
 
 
 def test_a_host_without_a_loop_dispatches_waits_and_hears(threaded):

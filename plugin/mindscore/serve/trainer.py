@@ -181,8 +181,8 @@ class Trainer:
         try:
             last = await in_thread(self._folder.active)
             wanted = [it.resolve() for it in (self._configured, self.scorer.adapter) if it]
-            # Not while one of them is asked for again.
-            async with self._submitting:
+            # Not while one of them is asked for again, or how it stands is being written.
+            async with self._submitting, self._keeping:
                 ended = [it for it in self._trainings.values() if it.has_ended]
                 for training in ended[:-MOST_ENDED]:
                     if training.job_id != last and self.adapter(training).resolve() not in wanted:
@@ -302,6 +302,9 @@ class Trainer:
 
     async def _keep(self, training: Training) -> None:
         async with self._keeping:
+            if training.job_id not in self._trainings:
+                # Removed meanwhile.
+                return
             try:
                 await in_thread(self._folder.update, training)
             except OSError as error:
