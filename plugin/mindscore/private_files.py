@@ -27,3 +27,18 @@ def make_file(file: Path) -> None:
     make_folder(file.parent)
     with suppress(FileExistsError):
         os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+
+
+def keep_names(folder: Path) -> None:
+    """Have the names in ``folder``, new and replaced ones, outlive a loss of power.
+
+    Raises:
+        OSError: the disk does not say that they will.
+    """
+    if os.name != "posix":
+        return
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

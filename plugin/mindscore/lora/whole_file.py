@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mindscore.private_files import make_file
+from mindscore.private_files import keep_names, make_file
 
 
 def write_whole(file: Path, content: bytes) -> None:
@@ -22,14 +22,4 @@ def write_whole(file: Path, content: bytes) -> None:
         os.fsync(stream.fileno())
     unfinished.replace(file)
     for folder in (file.parent, file.parent.parent):
-        _keep_names(folder)
-
-
-def _keep_names(folder: Path) -> None:
-    if os.name != "posix":
-        return
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
+        keep_names(folder)

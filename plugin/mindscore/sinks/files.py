@@ -15,6 +15,7 @@ import msgspec
 
 from mindhooks import TrainingSample
 from mindscore.fingerprint import response_hash
+from mindscore.private_files import keep_names
 from mindscore.sinks.formats import FORMATS
 from mindscore.text import harmless_json
 
@@ -82,14 +83,4 @@ def _write(contents: Mapping[Path, bytes]) -> None:
         for there in unfinished.values():
             with suppress(OSError):
                 there.unlink()
-    _keep_names(file.parent)
-
-
-def _keep_names(folder: Path) -> None:
-    if os.name != "posix":
-        return
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
+    keep_names(file.parent)

@@ -15,7 +15,7 @@ from mindscore.errors import StoreError, UsageError
 from mindscore.fingerprint import response_hash
 from mindscore.store.database import Database
 from mindscore.store.schema import candidates, reviews, trained
-from mindscore.store.store import marks_of
+from mindscore.store.store import read_marks
 
 
 class ConflictError(StoreError):
@@ -205,12 +205,9 @@ class Reviews:
             CandidateName(*name): text
             for *name, text in connection.execute(query.order_by(reviews.c.id))
         }
-        columns = [trained.c.timestamp_ns, trained.c.continuation_hash, trained.c.sink]
         # Marks know no models, and imported ones no hashes.
         stamp = {key: value for key, value in wanted.items() if key == "timestamp_ns"}
-        marks = marks_of(
-            connection.execute(select(*columns).where(*self._where(trained, stamp))).all()
-        )
+        marks = read_marks(connection, *self._where(trained, stamp))
         table = candidates.c
         columns = [table[it] for it in CandidateName.__slots__]
         kept = select(*columns, table.divergence, table.candidate, table.found_at)

@@ -15,7 +15,7 @@ from mindscore.config import StoreSettings
 from mindscore.fingerprint import response_hash
 from mindscore.store.database import Database
 from mindscore.store.schema import sends, trained
-from mindscore.store.store import marks_of
+from mindscore.store.store import read_marks
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +125,7 @@ class Sends:
     def _free(
         self, connection: Connection, samples: Sequence[TrainingSample], sink: str
     ) -> dict[tuple[int, str], TrainingSample]:
-        columns = (trained.c.timestamp_ns, trained.c.continuation_hash, trained.c.sink)
-        mine = trained.c.namespace == self._namespace
-        marks = marks_of(connection.execute(select(*columns).where(mine)))
+        marks = read_marks(connection, trained.c.namespace == self._namespace)
         names = select(sends.c.timestamp_ns, sends.c.continuation_hash)
         query = names.where(self._mine, sends.c.sink == sink)
         sent = {tuple(row) for row in connection.execute(query)}

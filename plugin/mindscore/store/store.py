@@ -214,9 +214,8 @@ class Store:
 
     async def trained(self) -> TrainedMarks:
         """The marks of everything that a trainer has accepted."""
-        columns = (trained.c.timestamp_ns, trained.c.continuation_hash, trained.c.sink)
-        query = self._mine(trained, *columns)
-        return await self._database.read(lambda connection: marks_of(connection.execute(query)))
+        mine = trained.c.namespace == self._namespace
+        return await self._database.read(lambda connection: read_marks(connection, mine))
 
     async def trained_timestamps(self) -> list[int]:
         """The timestamps of all marks, ascending, each once."""
@@ -319,10 +318,11 @@ class Store:
         return await self._database.read(lambda connection: connection.execute(query).all())
 
 
-def marks_of(rows: Iterable[Any]) -> TrainedMarks:
-    """Rows of a timestamp, a hash and a sink each, as marks."""
+def read_marks(connection: Connection, *where: ColumnElement[bool]) -> TrainedMarks:
+    """The marks that ``where`` holds for."""
+    columns = (trained.c.timestamp_ns, trained.c.continuation_hash, trained.c.sink)
     found: dict[tuple[int, str], set[str]] = defaultdict(set)
-    for stamp, hash_, sink in rows:
+    for stamp, hash_, sink in connection.execute(select(*columns).where(*where)):
         found[stamp, hash_].add(sink)
     return TrainedMarks({name: frozenset(sinks) for name, sinks in found.items()})
 

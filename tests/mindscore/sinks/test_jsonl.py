@@ -121,7 +121,7 @@ async def test_what_may_not_outlast_a_loss_of_power_is_not_said_to_be_refused(
 ):
     sink = await sink_in(folder)
     with monkeypatch.context() as patched:
-        patched.setattr(files, "_keep_names", refuse)
+        patched.setattr(files, "keep_names", refuse)
         with pytest.raises(OSError, match="no space"):
             await sink.send([sample()], KEY)
     assert len(names(folder)) == 2
