@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mindscore.attached import attach
-    from mindscore.leave_one_out import score_memory
-    from mindscore.train import send_to_train
+    from mindscore.measure.leave_one_out import score_memory
+    from mindscore.session.attach import attach
+    from mindscore.training.send import send_to_train
 
 __all__ = ["attach", "score_memory", "send_to_train"]
 
 _HOMES = {
-    "attach": "mindscore.attached",
-    "score_memory": "mindscore.leave_one_out",
-    "send_to_train": "mindscore.train",
+    "attach": "mindscore.session.attach",
+    "score_memory": "mindscore.measure.leave_one_out",
+    "send_to_train": "mindscore.training.send",
 }
 
 

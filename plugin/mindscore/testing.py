@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from aiohttp import web
 
+from mindscore.http.runner import make_runner
 from mindscore.scorers.toy import ToyScorer
-from mindscore.serve.answers import json_answer
-from mindscore.serve.app import make_app, make_runner
+from mindscore.serve.app import make_app
+from mindscore.serve.requests import json_answer
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler

@@ -29,9 +29,9 @@ from typing import Any
 from shapes import DEMO, Matrix, conversation, full_matrix, say
 
 from mindhooks import Context, WirePrompt
-from mindscore.memories import affected, find_memories, just, whole
-from mindscore.scorers.local import LocalScorer
-from mindscore.scorers.weights import locate
+from mindscore.measure.memories import affected, find_memories, just, whole
+from mindscore.scorers.local.scorer import LocalScorer
+from mindscore.scorers.local.weights import locate
 
 NEEDED = ("context_cite", "captum")
 WARM_UP = tuple(range(1000, 1128))

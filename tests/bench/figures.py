@@ -37,10 +37,10 @@ async def local() -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from mindscore.memories import just, nothing, whole
-    from mindscore.scorers.local import LocalScorer
-    from mindscore.scorers.weights import locate
-    from mindscore.transcripts import read_transcript
+    from mindscore.conversation.native import read_transcript
+    from mindscore.measure.memories import just, nothing, whole
+    from mindscore.scorers.local.scorer import LocalScorer
+    from mindscore.scorers.local.weights import locate
 
     scorer = LocalScorer({})
     transcript = read_transcript(Path(str(files("mindscore") / "demo" / "conversation.jsonl")))
@@ -103,7 +103,7 @@ def large_context(memories: int, tokens: int) -> Context:
 
 async def prompts() -> None:
     """Building the prompts of 200 memories in a conversation of 100,000 tokens."""
-    from mindscore.memories import just, whole
+    from mindscore.measure.memories import just, whole
 
     context = large_context(200, 100_000)
     started = time.perf_counter()
@@ -116,8 +116,8 @@ async def wire() -> None:
     """The score scorer's own time per call: build, encode, send, decode and check."""
     from aiohttp import web
 
-    from mindscore.memories import nothing, whole
-    from mindscore.scorers.score import ScoreScorer
+    from mindscore.measure.memories import nothing, whole
+    from mindscore.scorers.remote.score import ScoreScorer
 
     context = large_context(200, 100_000)
     prompt = context.wire_prompt(whole(context), nothing)

@@ -106,9 +106,9 @@ def serve(ids: list[int], ports: Any) -> None:
 
 async def decode(url: str, ids: list[int], sizes: Mapping[str, int]) -> None:
     """CPU time of a call, by adapter."""
-    from mindscore.scorers.openai import OpenAIScorer
-    from mindscore.scorers.sglang import SGLangScorer
-    from mindscore.scorers.vllm import VLLMScorer
+    from mindscore.scorers.remote.openai import OpenAIScorer
+    from mindscore.scorers.remote.sglang import SGLangScorer
+    from mindscore.scorers.remote.vllm import VLLMScorer
 
     prompt = WirePrompt(tuple(ids), (), ((len(ids) // 2, len(ids)),), ("half",))
     for name, kind, base, path in (

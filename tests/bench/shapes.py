@@ -22,8 +22,8 @@ from mindhooks import (
     Trigger,
 )
 from mindhooks.testing import Heard, StubMind
+from mindscore.conversation.native import Transcript, read_transcript
 from mindscore.flows.memory import MemoryScoring
-from mindscore.transcripts import Transcript, read_transcript
 
 DEMO = Path(str(files("mindscore") / "demo"))
 SYSTEM = 40

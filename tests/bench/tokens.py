@@ -33,11 +33,11 @@ from shapes import Matrix, conversation, full_matrix, parse_shape, say
 from transformers import AutoModelForCausalLM
 
 from mindhooks import Context, Generated, RangeScore, Scorer, WirePrompt, in_thread
-from mindscore.cli.memory import share_one_arena
-from mindscore.memories import affected, find_memories, just, nothing, whole
-from mindscore.prompts import common_prefix, prompt_for
-from mindscore.scorers.local import LocalScorer
-from mindscore.scorers.weights import locate
+from mindscore._util.process import share_one_arena
+from mindscore.measure.memories import affected, find_memories, just, nothing, whole
+from mindscore.measure.prompts import common_prefix, prompt_for
+from mindscore.scorers.local.scorer import LocalScorer
+from mindscore.scorers.local.weights import locate
 
 SHAPES = ("demo", "20x60+2000", "50x80+1000", "40x30+300")
 WARM_UP = tuple(range(1000, 1128))

@@ -24,18 +24,18 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from mindhooks import MindhooksError, ScorerError, WirePrompt
-from mindscore.config import StoreSettings
-from mindscore.config_file import dump, load_configuration
-from mindscore.errors import ConfigError, TranscriptError, UsageError
-from mindscore.scorers.openai import OpenAIScorer
-from mindscore.scorers.score import ScoreScorer
-from mindscore.scorers.sglang import SGLangScorer
+from mindscore._util.errors import ConfigError, TranscriptError, UsageError
+from mindscore._util.text import printable
+from mindscore.config.file import dump, load_configuration
+from mindscore.config.settings import StoreSettings
+from mindscore.conversation.native import read_transcript
+from mindscore.scorers.remote.openai import OpenAIScorer
+from mindscore.scorers.remote.score import ScoreScorer
+from mindscore.scorers.remote.sglang import SGLangScorer
+from mindscore.scorers.remote.vllm import VLLMScorer
 from mindscore.scorers.toy import ToyScorer
-from mindscore.scorers.vllm import VLLMScorer
 from mindscore.store import Store
 from mindscore.store.exchange import read_exchange, write_exchange
-from mindscore.text import printable
-from mindscore.transcripts import read_transcript
 
 from .attack import Attacks, Finding
 

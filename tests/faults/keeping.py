@@ -22,19 +22,19 @@ from typing import Any
 from aiohttp import web
 
 from mindhooks import FinetuneCandidate, MemoryScore
-from mindscore.config import StoreSettings
-from mindscore.errors import StoreError, TrainError, UsageError
-from mindscore.fingerprint import response_hash
+from mindscore._util.errors import StoreError, TrainError, UsageError
+from mindscore.config.settings import StoreSettings
+from mindscore.measure.fingerprint import response_hash
 from mindscore.store import Sends, Store
 from mindscore.store.exchange import read_exchange
-from mindscore.train import send_to_train
+from mindscore.training.send import send_to_train
 
 from .attack import Attacks, Finding
 from .disks import NoDiskError, small_disk
 
 SEED = 4
 Tables = dict[str, list[dict[str, Any]]]
-OLD_STORES = Path(__file__).parents[1] / "mindscore" / "stores"
+OLD_STORES = Path(__file__).parents[1] / "mindscore" / "store"
 KEPT = {
     "score": "SELECT key, score FROM memories WHERE key GLOB 'k[0-9]*'",
     "score-full": "SELECT key, max(divergence) FROM cells WHERE key GLOB 'k[0-9]*' GROUP BY key",
@@ -305,7 +305,7 @@ PROCESSES, WRITES = 10, 200
 WRITER = """
 import asyncio, sys
 from mindhooks import MemoryScore, ResponseDivergence
-from mindscore.config import StoreSettings
+from mindscore.config.settings import StoreSettings
 from mindscore.store import Store
 
 url, name, count = sys.argv[1], sys.argv[2], int(sys.argv[3])

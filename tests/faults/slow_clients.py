@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 
+from mindscore.http.runner import Gate, Limits, make_runner
 from mindscore.scorers.toy import ToyScorer
-from mindscore.serve.app import make_app, make_runner
-from mindscore.serve.gate import Gate, Limits
+from mindscore.serve.app import make_app
 
 from .attack import Finding
 

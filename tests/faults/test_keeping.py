@@ -16,9 +16,9 @@ import pytest
 
 from mindhooks import MemoryScore, MindCommand, Registry, ResponseDivergence
 from mindhooks.testing import StubMind
-from mindscore.config import StoreSettings
-from mindscore.errors import StoreError, UsageError
-from mindscore.selftest import passed
+from mindscore._util.errors import StoreError, UsageError
+from mindscore.config.settings import StoreSettings
+from mindscore.scorers.selftest import tester as passed
 from mindscore.store import Store
 from mindscore.store.exchange import write_exchange
 
@@ -170,8 +170,8 @@ def test_an_export_to_a_full_disk_leaves_the_file_that_was_there(disk):
 NOBODY = """
 import asyncio, os, sys
 from mindhooks import MemoryScore
-from mindscore.config import StoreSettings
-from mindscore.errors import StoreError
+from mindscore.config.settings import StoreSettings
+from mindscore._util.errors import StoreError
 from mindscore.store import Store
 
 file, act, warm = sys.argv[1:]

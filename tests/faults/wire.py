@@ -16,11 +16,11 @@ from unittest import mock
 
 from mindhooks import Context, MindCommand, Node, Registry, Role, ScorerError, WirePrompt
 from mindhooks.testing import Heard, StubMind
-from mindscore.scorers.openai import OpenAIScorer
-from mindscore.scorers.score import ScoreScorer
-from mindscore.scorers.sglang import SGLangScorer
-from mindscore.scorers.vllm import VLLMScorer
-from mindscore.scorers.wire import RetriableError
+from mindscore.http.client import RetriableError
+from mindscore.scorers.remote.openai import OpenAIScorer
+from mindscore.scorers.remote.score import ScoreScorer
+from mindscore.scorers.remote.sglang import SGLangScorer
+from mindscore.scorers.remote.vllm import VLLMScorer
 
 from .attack import Attack, Finding
 from .server import Exchange, FaultServer, good

@@ -36,7 +36,7 @@ def prove_scores(folder: Path) -> None:
     from deepagents.backends.filesystem import FilesystemBackend
     from langchain_core.messages import AIMessage
 
-    from mindscore.hosts.deepagents import mind
+    from mindscore.integrations.deepagents.profile import mind
 
     (folder / "AGENTS.md").write_text(NOTES)
     (folder / "style.md").write_text(STYLE)
@@ -64,8 +64,8 @@ def prove_prompt(prompt: str, folder: Path) -> None:
     from deepagents.backends.filesystem import FilesystemBackend
     from langchain_core.messages import AIMessage
 
-    from mindscore.chat.conversation import Conversation
-    from mindscore.chat.message import ChatMessage
+    from mindscore.conversation.conversation import Conversation
+    from mindscore.conversation.message import ChatMessage
     from mindscore.recognisers import MemoryFinder
 
     files = {"/AGENTS.md": NOTES, "/style.md": STYLE}
@@ -91,8 +91,8 @@ def prove_off() -> None:
 
     model = ChatScripted(replies=[AIMessage(ANSWER)])
     create_deep_agent(model=model).invoke({"messages": [("user", "Well?")]})
-    assert "mindscore.hosts.deepagents" in sys.modules
-    assert "mindscore.hosts.langchain" not in sys.modules
+    assert "mindscore.integrations.deepagents.profile" in sys.modules
+    assert "mindscore.integrations.langchain.handler" not in sys.modules
 
 
 def run(part: str, folder: Path, options: str) -> str:

@@ -137,10 +137,9 @@ def prove_blocks() -> None:
     from run_agent import AIAgent
     from tools.memory_tool import MemoryStore
 
-    from mindscore.chat.conversation import Conversation
-    from mindscore.chat.message import ChatMessage
-    from mindscore.recognisers import MemoryFinder
-    from mindscore.recognisers.block import hashed
+    from mindscore.conversation.conversation import Conversation
+    from mindscore.conversation.message import ChatMessage
+    from mindscore.recognisers import MemoryFinder, hashed
 
     # Not where others work: the prompt tells of the folder's files.
     with home() as hermes, chdir(hermes.folder):
@@ -242,7 +241,7 @@ def chats(server: ModelAPI) -> list[dict[str, Any]]:
 
 def queued(hermes: Home) -> list[dict[str, Any]]:
     """The messages of the newest turn that waits."""
-    from mindscore.hosts.queue import TurnQueue
+    from mindscore.integrations.hermes.queue import TurnQueue
 
     queue = TurnQueue(hermes.folder / "plugin-data" / "mindscore" / "queue.sqlite3")
     turn = queue.next()
@@ -280,7 +279,7 @@ def turn_with_built_in_memories() -> None:
 
 def read_sessions(hermes: Home, sent: list[dict[str, Any]]) -> None:
     """``state.db`` and an export hold what was sent."""
-    from mindscore.readers.hermes import HermesReader
+    from mindscore.integrations.hermes.reader import HermesReader
     from mindscore.readers.source import Source
 
     export = hermes.folder / "sessions.jsonl"

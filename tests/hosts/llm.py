@@ -119,7 +119,7 @@ def prove_removals() -> None:
         import llm
         import sqlite_utils
 
-        from mindscore.readers.llm_logs import LlmLogsReader
+        from mindscore.integrations.llm.reader import LlmLogsReader
         from mindscore.readers.source import Source
         from mindscore.recognisers import MemoryFinder
 

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 from mindhooks import Context, Image, Node, Part, Registry, Role, ScorerError
 from mindhooks.testing import Heard, StubMind
-from mindscore.config import StoreSettings
+from mindscore.config.settings import StoreSettings
+from mindscore.scorers.selftest import tester as passed
 from mindscore.scorers.toy import ToyScorer
-from mindscore.selftest import passed
 from mindscore.store import Store
 
 from .imitations import stop

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mindhooks import Role
-from mindscore.transcripts import Transcript, read_transcript
+from mindscore.conversation.native import Transcript, read_transcript
 
 DEMO = Path(__file__).parents[2] / "plugin" / "mindscore" / "demo"
 MINDSCORE = str(Path(sys.executable).with_name("mindscore"))

@@ -10,7 +10,7 @@ import pytest
 
 from mindhooks import Context, Node, Registry, Role
 from mindhooks.testing import StubMind
-from mindscore.config import Settings, parse_settings
+from mindscore.config.settings import Settings, parse_settings
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 ATTACHED, HOST, PLUGIN = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)

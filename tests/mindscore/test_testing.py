@@ -11,7 +11,7 @@ import pytest
 
 from mindhooks import Registry, ScorerError, ScorerUnavailable, WirePrompt
 from mindhooks.testing import StubMind
-from mindscore.scorers.score import ScoreScorer
+from mindscore.scorers.remote.score import ScoreScorer
 from mindscore.scorers.toy import ToyScorer
 from mindscore.testing import Reply, ScoreServer
 

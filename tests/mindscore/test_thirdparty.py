@@ -178,8 +178,8 @@ def test_its_own_command_reaches_its_module_plugin(run, transcript: Path) -> Non
 import asyncio
 from pathlib import Path
 from mindhooks.testing import StubMind
-from mindscore.host import Session, TranscriptMind
-from mindscore.transcripts import read_transcript
+from mindscore.session.session import Session, TranscriptMind
+from mindscore.conversation.native import read_transcript
 
 async def main():
     mind = TranscriptMind(read_transcript(Path({str(transcript)!r})), StubMind().activity)

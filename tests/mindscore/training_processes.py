@@ -12,6 +12,8 @@ def trainers(folder):
             arguments = os.fsdecode(file.read_bytes()).split("\0")
         except OSError:
             continue
-        if "mindscore.lora" in arguments and any(it.startswith(str(folder)) for it in arguments):
+        if "mindscore.training.lora" in arguments and any(
+            it.startswith(str(folder)) for it in arguments
+        ):
             found.append(int(file.parent.name))
     return found

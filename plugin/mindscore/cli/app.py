@@ -13,8 +13,9 @@ from typing import Annotated
 import typer
 
 from mindhooks import MindhooksError
+from mindscore._util.errors import ConfigError, TranscriptError, UsageError, reason
 from mindscore.cli import config, plugins, store
-from mindscore.cli.interruption import InterruptedRunError
+from mindscore.cli.interruption import DONE, FAILED, INTERRUPTED, WRONG, InterruptedRunError
 from mindscore.cli.options import (
     All,
     Assignments,
@@ -35,8 +36,6 @@ from mindscore.cli.options import (
     Unreviewed,
     command_of,
 )
-from mindscore.cli.status import DONE, FAILED, INTERRUPTED, WRONG
-from mindscore.errors import ConfigError, TranscriptError, UsageError, reason
 
 ANYWHERE = ("--debug", "--trace-hooks")
 """Options of the whole command line, which may stand before or after a command's own."""
@@ -91,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    from mindscore.text import LINE, shortened
+    from mindscore._util.text import LINE, shortened
 
     print(f"mindscore: {shortened(message, LINE, LINE // 3)}", file=sys.stderr)  # noqa: T201
     return status
@@ -278,7 +277,7 @@ def export(
     assignments: Assignments = None,
 ) -> int:
     """Write the accepted candidates to a file that trainers load; nothing is marked."""
-    from mindscore.cli.export import ExportRequest, run_export
+    from mindscore.cli.train import ExportRequest, run_export
 
     request = ExportRequest(file, format_, unreviewed, model, config_file, tuple(assignments or ()))
     return run_export(request)

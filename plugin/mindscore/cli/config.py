@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from mindscore._util.text import printable
 from mindscore.cli.options import Assignments, ConfigFile
-from mindscore.text import printable
 
 app = typer.Typer(help="Look at the configuration, or start one.")
 
@@ -19,9 +19,9 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Write a configuration file with every default in it."""
-    from mindscore.config import Settings
-    from mindscore.config_file import dump, named_config_file
-    from mindscore.errors import ConfigError, UsageError
+    from mindscore._util.errors import ConfigError, UsageError
+    from mindscore.config.file import dump, named_config_file
+    from mindscore.config.settings import Settings
 
     file = named_config_file(config_file)
     if file.exists() and not force:
@@ -37,7 +37,7 @@ def init(
 @app.command()
 def show(config_file: ConfigFile = None, assignments: Assignments = None) -> None:
     """Print the settings in force, defaults included, as TOML."""
-    from mindscore.config_file import dump, load_configuration
+    from mindscore.config.file import dump, load_configuration
 
     _say(dump(load_configuration(config_file, assignments or ()).settings).rstrip())
 
@@ -45,7 +45,7 @@ def show(config_file: ConfigFile = None, assignments: Assignments = None) -> Non
 @app.command()
 def check(config_file: ConfigFile = None, assignments: Assignments = None) -> None:
     """Say whether the configuration is valid."""
-    from mindscore.config_file import load_configuration
+    from mindscore.config.file import load_configuration
 
     file = load_configuration(config_file, assignments or ()).file
     _say(printable(f"{file}: valid") if file else "no configuration file: the defaults apply")
@@ -54,7 +54,7 @@ def check(config_file: ConfigFile = None, assignments: Assignments = None) -> No
 @app.command()
 def path(config_file: ConfigFile = None) -> None:
     """Print the file that is read, or that config init would write."""
-    from mindscore.config_file import named_config_file
+    from mindscore.config.file import named_config_file
 
     _say(printable(str(named_config_file(config_file))))
 

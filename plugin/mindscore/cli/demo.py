@@ -10,15 +10,13 @@ from rich.console import Console
 from rich.text import Text
 
 from mindhooks import FinetuneCandidate, MemoryScore, MindCommand
-from mindscore.cli.interruption import run_until_interrupted
-from mindscore.cli.memory import share_one_arena
-from mindscore.cli.output import new_console
-from mindscore.cli.score import run_in
-from mindscore.cli.screen import Screen
-from mindscore.cli.status import DONE, FAILED
-from mindscore.cli.tables import score_line, show_result
-from mindscore.host import Session, TranscriptMind
-from mindscore.transcripts import Transcript, read_transcript
+from mindscore._util.process import share_one_arena
+from mindscore.cli.interruption import DONE, FAILED, run_until_interrupted
+from mindscore.conversation.native import Transcript, read_transcript
+from mindscore.display.screen import Screen, new_console
+from mindscore.display.tables import score_line, show_result
+from mindscore.session.result import run_in
+from mindscore.session.session import Session, TranscriptMind
 
 STEPS = {
     MindCommand.SCORE: "1. memory-scoring: the background pass over memories that are due",

@@ -9,7 +9,13 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn, TypeVar
 
-from mindscore.cli.status import INTERRUPTED
+DONE = 0
+FAILED = 1
+"""The run failed, wholly or for some memories, or nobody took the command."""
+WRONG = 2
+"""Wrong usage, configuration or input."""
+INTERRUPTED = 130
+
 
 T = TypeVar("T")
 

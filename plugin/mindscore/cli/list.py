@@ -9,13 +9,13 @@ from rich.table import Table
 from rich.text import Text
 
 from mindhooks import Role
-from mindscore.chat.conversation import Conversation
-from mindscore.cli.documents import with_remarks
-from mindscore.cli.output import new_console, write_json
-from mindscore.cli.status import DONE
+from mindscore._util.text import one_line, shortened
+from mindscore.cli.interruption import DONE
+from mindscore.conversation.conversation import Conversation
+from mindscore.conversation.native import Transcript
+from mindscore.display.documents import with_remarks
+from mindscore.display.screen import new_console, write_json
 from mindscore.readers.conversations import Conversations
-from mindscore.text import one_line, shortened
-from mindscore.transcripts import Transcript
 
 NAME = 40
 TITLE = 60

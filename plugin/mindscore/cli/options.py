@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mindscore.errors import UsageError
+from mindscore._util.errors import UsageError
 
 ConfigFile = Annotated[
     Path | None,

@@ -10,15 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from mindhooks import MindCommand
-from mindscore.cli.documents import with_remarks
-from mindscore.cli.interruption import run_until_interrupted
-from mindscore.cli.memory import share_one_arena
-from mindscore.cli.output import new_console, own_output, write_json
+from mindscore._util.process import share_one_arena
+from mindscore.cli.interruption import DONE, FAILED, run_until_interrupted
 from mindscore.cli.score import Request, prepare
-from mindscore.cli.screen import Screen
-from mindscore.cli.status import DONE, FAILED
-from mindscore.cli.tables import remark_lines, skipped_lines
-from mindscore.plan import Plan, make_plan
+from mindscore.display.documents import with_remarks
+from mindscore.display.screen import Screen, new_console, own_output, write_json
+from mindscore.display.tables import remark_lines, skipped_lines
+from mindscore.session.plan import Plan, make_plan
 
 
 def run_plan(request: Request) -> int:

@@ -3,20 +3,118 @@
 from __future__ import annotations
 
 import asyncio
+import keyword
+import re
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.metadata import distributions
+from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
+from string import Template
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mindhooks import MindCommand
+from mindscore._util.errors import UsageError
+from mindscore._util.text import printable, shortened
+from mindscore.cli.interruption import DONE
 from mindscore.cli.options import Assignments, ConfigFile, Json
-from mindscore.cli.status import DONE
-from mindscore.errors import UsageError
-from mindscore.text import printable
 
 if TYPE_CHECKING:
     from mindhooks import PluginInfo
+
+
+LONGEST = 50
+
+FILES = {
+    "pyproject.toml": "pyproject.toml",
+    "README.md": "README.md",
+    "plugin.py": "$module/__init__.py",
+    "test_plugin.py": "tests/test_plugin.py",
+}
+"""What is in ``mindscore/templates``, and where it goes in the plugin's folder."""
+
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", re.ASCII)
+
+
+class NewPlugin:
+    """A plugin to be: ``name`` is that of its distribution, its entry point and its command.
+
+    Raises:
+        UsageError: it cannot be called so; the text says why.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.module = name.replace("-", "_")
+        if reason := self._unfit():
+            raise UsageError(f"no plugin can be called {shortened(name, LONGEST)!r}: {reason}")
+
+    def write(self, into: Path) -> Path:
+        """Make its folder in the folder ``into``; returns it.
+
+        Raises:
+            UsageError: it is there already, or cannot be written; nothing is left of it then.
+        """
+        folder = into.absolute() / self.name
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            raise UsageError(f"{folder} is there already; choose another name or --into") from None
+        except OSError as error:
+            raise UsageError(f"{folder}: cannot be made: {error.strerror or error}") from None
+        try:
+            self._fill(folder)
+        except BaseException as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, OSError):
+                reason = error.strerror or error
+                raise UsageError(f"{folder}: cannot be written: {reason}") from None
+            raise
+        return folder
+
+    def _fill(self, folder: Path) -> None:
+        names = {"name": self.name, "module": self.module}
+        for source, target in FILES.items():
+            template = files("mindscore") / "templates" / f"{source}.template"
+            file = folder / Template(target).substitute(names)
+            file.parent.mkdir(exist_ok=True)
+            text = Template(template.read_text(encoding="utf-8")).substitute(names)
+            file.write_text(text, encoding="utf-8")
+
+    def _unfit(self) -> str | None:
+        if len(self.name) > LONGEST or not _NAME.fullmatch(self.name):
+            return (
+                "expected lower-case letters and digits, with single hyphens between them, such "
+                f"as tea-leaves, at most {LONGEST} of them"
+            )
+        if keyword.iskeyword(self.module) or self.module in sys.stdlib_module_names:
+            return "Python itself has that name"
+        if self.name in {*MindCommand, "tests"}:
+            return "the name has a meaning already"
+        return self._taken()
+
+    def _taken(self) -> str | None:
+        for found in distributions():
+            # Not found.name, which fails where the metadata lack it.
+            metadata: Any = found.metadata
+            who = metadata.get("Name") or "a distribution without a name"
+            if _normal(who) == self.name:
+                return f"a distribution called {who} is installed"
+            if any(it.group == "mindhooks" and it.name == self.name for it in found.entry_points):
+                return f"{who} has a plugin of that name"
+        if find_spec(self.module) is not None:
+            return f"a module called {self.module} is installed"
+        return None
+
+
+def _normal(name: str) -> str:
+    """As PEP 503 compares names."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
 
 app = typer.Typer(
     help="List the installed plugins, and the errors of those that did not load; or start one.",
@@ -35,9 +133,8 @@ def list_(
         if config_file or assignments or json:
             raise UsageError("--config, --set and --json go with the list of plugins only")
         return DONE
-    from mindscore.cli.output import own_output, write_json
-    from mindscore.cli.screen import Screen
-    from mindscore.config_file import load_configuration
+    from mindscore.config.file import load_configuration
+    from mindscore.display.screen import Screen, own_output, write_json
 
     configuration = load_configuration(config_file, assignments or ())
     with Screen(), own_output():
@@ -59,7 +156,6 @@ def new(
     ] = Path(),
 ) -> int:
     """Write a plugin that works, with tests: a folder NAME, ready to be installed."""
-    from mindscore.cli.new_plugin import NewPlugin
 
     folder = NewPlugin(name).write(into)
     sys.stdout.write(printable(f"{folder}: its README.md says what is next") + "\n")
@@ -78,7 +174,7 @@ async def _load(tables: Mapping[str, Any]) -> list[PluginInfo]:
 def _show(found: Sequence[PluginInfo]) -> None:
     from rich.table import Table
 
-    from mindscore.cli.output import new_console
+    from mindscore.display.screen import new_console
 
     table = Table("name", "distribution", "version", "hooks", "state", box=None)
     for info in found:

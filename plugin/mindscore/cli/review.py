@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mindscore.cli.interruption import leave, leave_in, run_until_interrupted
-from mindscore.cli.memory import share_one_arena
-from mindscore.cli.output import own_output
-from mindscore.cli.status import DONE
-from mindscore.config_file import load_configuration
-from mindscore.errors import UsageError
+from mindscore._util.errors import UsageError
+from mindscore._util.process import share_one_arena
+from mindscore.cli.interruption import DONE, leave, leave_in, run_until_interrupted
+from mindscore.config.file import load_configuration
+from mindscore.conversation.native import Transcript
+from mindscore.display.screen import own_output
 from mindscore.readers.conversations import read_chosen
-from mindscore.transcripts import Transcript
 
 GRACE_S = 5.0
 """How long a run may take to end after SIGTERM."""
@@ -36,7 +35,7 @@ class ReviewRequest:
 
 def run_review(request: ReviewRequest) -> int:
     """Serve until told to end; SIGTERM is a good end, Ctrl-C an interruption."""
-    from mindscore.review.run import serve_review
+    from mindscore.review.app import serve_review
     from mindscore.review.runs import Runs
 
     configuration = load_configuration(request.config_file, request.assignments)

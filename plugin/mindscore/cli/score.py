@@ -2,27 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mindhooks import MindCommand, MindhooksError, Registry, UnhandledCommand, UnknownScorer
-from mindscore.cli.documents import document
-from mindscore.cli.html import HtmlReport
-from mindscore.cli.interruption import run_until_interrupted
-from mindscore.cli.memory import share_one_arena
-from mindscore.cli.output import new_console, own_output, write_json
-from mindscore.cli.result import Result, gather_result
-from mindscore.cli.screen import Screen
-from mindscore.cli.status import DONE, FAILED
-from mindscore.cli.tables import show_result
-from mindscore.config import parse_settings
-from mindscore.config_file import Configuration, load_configuration, merge
-from mindscore.errors import ConfigError, UsageError, reason
-from mindscore.host import Session, TranscriptMind
+from mindhooks import MindCommand, Registry
+from mindhooks.testing import StubMind
+from mindscore._util.errors import ConfigError, UsageError
+from mindscore._util.process import share_one_arena
+from mindscore.cli.interruption import DONE, FAILED, run_until_interrupted
+from mindscore.config.file import Configuration, load_configuration, merge
+from mindscore.config.settings import parse_settings
+from mindscore.conversation.native import Transcript
+from mindscore.display.documents import document
+from mindscore.display.screen import Screen, new_console, own_output, write_json
+from mindscore.display.tables import show_result
+from mindscore.pages.environment import environment
 from mindscore.readers.conversations import read_chosen
-from mindscore.transcripts import Transcript
+from mindscore.report.file import ReportFile
+from mindscore.report.page import render
+from mindscore.session.result import Result, model_name, run_in
+from mindscore.session.session import Session, TranscriptMind
+from mindscore.session.words import spoken_words
+
+PATIENCE_S = 60.0
+"""How long a model server may take to say what the words of the responses are."""
+
+
+class HtmlReport:
+    """The page that is to be written to ``file`` after a run by the settings in ``tables``.
+
+    ``patience_s``: how many seconds it may take to learn the words of the responses.
+    """
+
+    def __init__(
+        self, file: Path, tables: Mapping[str, Any], patience_s: float = PATIENCE_S
+    ) -> None:
+        self._file = ReportFile(file)
+        self._settings = parse_settings(tables)
+        self._patience_s = patience_s
+        self._without_words: str | None = None
+
+    def check(self, others: Mapping[str, Path | None]) -> None:
+        """Refuse, before anything is scored, what could not be written, or must not be.
+
+        ``others`` are the files that the run reads, by what they are; ``None`` is none.
+
+        Raises:
+            UsageError: says why.
+        """
+        from mindscore.store.database import file_of
+
+        environment("mindscore.report")
+        named = {what: file for what, file in others.items() if file is not None}
+        self._file.check({**named, "store": file_of(self._settings.store.url)})
+
+    async def with_words(self, session: Session, result: Result) -> Result:
+        """``result`` with the words of the responses of which single tokens are known."""
+        told = {
+            cell.node_id
+            for score in result.scores.values()
+            for cell in score.divergences
+            if cell.tokens is not None
+        }
+        if not told:
+            return result
+        with session.mind.activity("report: words of the responses"):
+            context, scorer = await session.mind.context(), await session.registry.scorer()
+            try:
+                async with asyncio.timeout(self._patience_s):
+                    words = await spoken_words(context, told, scorer)
+            except TimeoutError:
+                self._without_words = (
+                    f"the server did not say within {self._patience_s:g} s what their tokens are"
+                )
+                return result
+            return replace(result, words=words)
+
+    def write(self, result: Result) -> None:
+        """Write the page.
+
+        Raises:
+            UsageError: it cannot be written.
+        """
+        self._file.write(render(result, self._settings, self._without_words))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,18 +193,6 @@ async def _run(prepared: Prepared, command: str) -> Result:
         return result
 
 
-async def run_in(session: Session, command: str, model: str, keys: tuple[str, ...]) -> Result:
-    """Run one command of a session; that nobody took it is a result too."""
-    error = None
-    try:
-        await session.run(command)
-    except UnhandledCommand as unhandled:
-        error = f"{unhandled}: is its plugin disabled? See mindscore plugins."
-    for name, failure in session.registry.task_errors().items():
-        error = error or f"{name}: {reason(failure)}"
-    return gather_result(session.mind, command, model, keys, error)
-
-
 def so_far(mind: TranscriptMind, command: str, keys: Sequence[str]) -> str:
     """What an interrupted command has found, and whether that is kept."""
     found = f"{len(mind.scores)} of {len(keys)} memories were scored"
@@ -149,23 +202,6 @@ def so_far(mind: TranscriptMind, command: str, keys: Sequence[str]) -> str:
     kept = "that is kept" if error is None else error
     more = "; --full --resume goes on" if command == MindCommand.SCORE_FULL and not error else ""
     return f": {found}; {kept}{more}"
-
-
-async def model_name(registry: Registry) -> str:
-    """The scorer's model; where it cannot be built, the one that the settings name.
-
-    Raises:
-        ConfigError: it cannot be built because of the configuration. Any other reason is met
-            again, and reported, by the flow.
-    """
-    try:
-        return (await registry.scorer()).model
-    except ConfigError:
-        raise
-    except UnknownScorer as error:
-        raise ConfigError(reason(error)) from None
-    except MindhooksError:
-        return parse_settings(registry.settings).server.model
 
 
 def _selected(transcript: Transcript, only: Sequence[str]) -> tuple[str, ...]:
@@ -199,3 +235,36 @@ def _with_options(configuration: Configuration, request: Request) -> dict[str, A
     if not request.self_test:
         options["server"] = {"self_test": False}
     return merge(configuration.tables, options)
+
+
+async def configured_model(configuration: Configuration) -> str:
+    """What the configured scorer calls its model, as the recorder keeps it."""
+    try:
+        async with Registry(StubMind(), configuration.tables) as registry:
+            return await model_name(registry)
+    except ConfigError:
+        # A scorer that cannot be built, as one without an address, still has its model's name.
+        return configuration.settings.server.model
+
+
+async def one_model(
+    models: Collection[str], asked: str | None, configuration: Configuration, what: str
+) -> str | None:
+    """The model asked for, the only one there is, or the configured one; ``None`` for none.
+
+    ``what`` is kept of ``models``, for errors.
+
+    Raises:
+        UsageError: none of that name is there, or it has to be said which.
+    """
+    known = sorted(set(models))
+    if asked is not None and asked not in known:
+        raise UsageError(f"no {what} of model {asked!r} are kept")
+    if asked is None and len(known) > 1:
+        configured = await configured_model(configuration)
+        if configured in known:
+            return configured
+        raise UsageError(
+            f"{what} of several models are kept: choose one of {', '.join(known)} with --model"
+        )
+    return asked or (known[0] if known else None)

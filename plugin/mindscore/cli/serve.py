@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mindhooks import Scorer
-from mindscore.addresses import is_loopback
-from mindscore.cli.interruption import leave, leave_in
-from mindscore.cli.memory import share_one_arena
-from mindscore.cli.status import DONE, INTERRUPTED
-from mindscore.config import ServerSettings
-from mindscore.config_file import load_configuration, read_api_key
-from mindscore.errors import UsageError
-from mindscore.text import printable
+from mindscore._util.errors import UsageError
+from mindscore._util.process import share_one_arena
+from mindscore._util.text import printable
+from mindscore.cli.interruption import DONE, INTERRUPTED, leave, leave_in
+from mindscore.config.file import load_configuration, read_api_key
+from mindscore.config.settings import ServerSettings
+from mindscore.http.secrets import is_loopback
 
 if TYPE_CHECKING:
     from mindscore.serve.trainer import Trainer
@@ -91,7 +90,7 @@ class _Deadline:
 def _trainer(scorer: Scorer) -> Trainer:
     import platformdirs
 
-    from mindscore.scorers.local import LocalScorer
+    from mindscore.scorers.local.scorer import LocalScorer
     from mindscore.serve.trainer import Trainer
 
     if not isinstance(scorer, LocalScorer):
@@ -101,7 +100,7 @@ def _trainer(scorer: Scorer) -> Trainer:
 
 def _local_scorer(settings: ServerSettings, table: dict[str, Any]) -> Scorer:
     if settings.scorer == "local":
-        from mindscore.scorers.local import LocalScorer
+        from mindscore.scorers.local.scorer import LocalScorer
 
         return LocalScorer(table)
     if settings.scorer == "toy":

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mindscore._util.errors import UsageError
+from mindscore._util.text import printable
 from mindscore.cli.options import Assignments, ConfigFile, Json
-from mindscore.errors import UsageError
-from mindscore.text import printable
 
 if TYPE_CHECKING:
-    from mindscore.config_file import Configuration
+    from mindscore.config.file import Configuration
     from mindscore.store import Send, Sends, Store, StoredMemory
 
 app = typer.Typer(help="Look at what is kept, forget some of it, exchange it.")
@@ -29,7 +29,7 @@ def list_(
     config_file: ConfigFile = None, assignments: Assignments = None, json: Json = False
 ) -> None:
     """List the memories of the namespace, the heaviest first."""
-    from mindscore.cli.output import write_json
+    from mindscore.display.screen import write_json
 
     configuration, store = _open(config_file, assignments)
     found = asyncio.run(store.memories())
@@ -49,7 +49,7 @@ def sent(
     config_file: ConfigFile = None, assignments: Assignments = None, json: Json = False
 ) -> None:
     """List what was sent to a trainer and may have been accepted: nobody knows."""
-    from mindscore.cli.output import write_json
+    from mindscore.display.screen import write_json
 
     configuration, _ = _open(config_file, assignments)
     found = asyncio.run(_sends(configuration).unknown())
@@ -125,7 +125,7 @@ def import_(
     assignments: Assignments = None,
 ) -> None:
     """Take over memory scores, {key: score}, or trained responses, [timestamp in ns, ...]."""
-    from mindscore.cli.models import configured_model
+    from mindscore.cli.score import configured_model
     from mindscore.store.exchange import read_exchange
 
     contents = read_exchange(file)
@@ -150,7 +150,7 @@ def export(
     assignments: Assignments = None,
 ) -> None:
     """Write memory scores, {key: score}, or with --trained the trained responses' timestamps."""
-    from mindscore.cli.models import one_model
+    from mindscore.cli.score import one_model
     from mindscore.store.exchange import write_exchange
 
     configuration, store = _open(config_file, assignments)
@@ -169,7 +169,7 @@ def export(
 
 
 def _open(config_file: Path | None, assignments: list[str] | None) -> tuple[Configuration, Store]:
-    from mindscore.config_file import load_configuration
+    from mindscore.config.file import load_configuration
     from mindscore.store import Store
 
     configuration = load_configuration(config_file, assignments or ())
@@ -185,7 +185,7 @@ def _sends(configuration: Configuration) -> Sends:
 def _show(found: list[StoredMemory]) -> None:
     from rich.table import Table
 
-    from mindscore.cli.output import new_console
+    from mindscore.display.screen import new_console
 
     table = Table(box=None)
     for title in ("memory", "model"):
@@ -210,7 +210,7 @@ def _show(found: list[StoredMemory]) -> None:
 def _show_sent(found: list[Send]) -> None:
     from rich.table import Table
 
-    from mindscore.cli.output import new_console
+    from mindscore.display.screen import new_console
 
     table = Table(box=None)
     table.add_column("key", overflow="fold")

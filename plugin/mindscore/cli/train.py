@@ -6,28 +6,142 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from mindhooks import MindhooksError
-from mindscore.cli.interruption import run_until_interrupted
-from mindscore.cli.output import own_output, write_json
-from mindscore.cli.screen import Screen
-from mindscore.cli.selected import (
-    NO_CANDIDATES,
-    PROMPTS,
-    counted,
-    remarks,
-    selected,
-    unselected,
-    without_other,
-)
-from mindscore.cli.status import DONE, FAILED
-from mindscore.config_file import Configuration, load_configuration
-from mindscore.errors import ConfigError, TrainError, UsageError, reason
-from mindscore.sinks.hand_off import Division, HandOff, Sent, open_hand_off, tokens_of
-from mindscore.sinks.selection import Selection
-from mindscore.store import Send
-from mindscore.text import printable
+from mindhooks import MindhooksError, TrainingSample
+from mindscore._util.errors import ConfigError, TrainError, UsageError, reason
+from mindscore._util.text import printable
+from mindscore.cli.interruption import DONE, FAILED, run_until_interrupted
+from mindscore.cli.score import one_model
+from mindscore.config.file import Configuration, load_configuration
+from mindscore.display.screen import Screen, own_output, write_json
+from mindscore.store import Reviews, Send
+from mindscore.training.outbox import Division, HandOff, Sent, open_hand_off, tokens_of
+from mindscore.training.selection import Selection, select
+from mindscore.training.sinks.formats import FORMATS
+from mindscore.training.sinks.jsonl import provenance_file, write_samples
+from mindscore.training.texts import Texts
+
+NO_CANDIDATES = "no candidates are kept: mindscore score CONVERSATION --finetune finds some"
+
+PROMPTS = {"bare": "without memories", "full": "with memories"}
+"""What is said of the prompts, by ``train.context``."""
+
+
+class Selected(NamedTuple):
+    """Of which model, and what; the model is ``None`` where there are no candidates."""
+
+    model: str | None
+    selection: Selection
+
+
+async def selected(
+    configuration: Configuration, model: str | None, *, unreviewed: bool
+) -> Selected:
+    """The candidates of ``model``, the only or the configured one, that are to be trained on.
+
+    Raises:
+        UsageError: no candidates of that model are kept, or it has to be said which.
+    """
+    queue = await Reviews(configuration.settings.store).queue()
+    models = {it.model for it in queue}
+    chosen = await one_model(models, model, configuration, "candidates")
+    mine = [it for it in queue if it.model == chosen]
+    return Selected(chosen, select(mine, configuration.settings, unreviewed=unreviewed))
+
+
+def counted(responses: int, tokens: int) -> str:
+    """So many responses, and their tokens with those of their prompts."""
+    return f"{responses:,} responses ({tokens:,} tokens)"
+
+
+def unselected(selection: Selection) -> Iterator[str]:
+    """How many candidates are not selected, and why; what there is none of is not said."""
+    if selection.waiting:
+        yield f"{selection.waiting} wait for review: mindscore review, or --unreviewed"
+    if selection.rejected:
+        yield f"{selection.rejected} rejected in review"
+
+
+def without_other(count: int) -> Iterator[str]:
+    """How many have no answer but the chosen one, if any."""
+    if count:
+        yield f"{count} without another answer that the chosen one is preferred to"
+
+
+def remarks(inexact: int) -> Iterator[str]:
+    """What is to be known of texts, if anything."""
+    if inexact:
+        yield (
+            f"{inexact} of the texts, tokenised, are other tokens than were measured: "
+            "only the format input_ids is exact there"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ExportRequest:
+    """What was asked for on the command line."""
+
+    file: Path
+    format: str | None
+    unreviewed: bool
+    model: str | None
+    config_file: Path | None
+    assignments: Sequence[str]
+
+
+def run_export(request: ExportRequest) -> int:
+    """Write the file, say what is in it, and return the exit status.
+
+    Raises:
+        UsageError: there is no such format, or the file cannot be written.
+        TrainError: nothing is there to be written.
+    """
+    configuration = load_configuration(request.config_file, request.assignments)
+    format_ = request.format or configuration.settings.train.format
+    if format_ not in FORMATS:
+        raise UsageError(f"--format {format_}: expected one of {', '.join(FORMATS)}")
+    if request.file.exists() and not request.file.is_file():
+        raise UsageError(f"{request.file}: cannot be written: it is no regular file")
+    texts = Texts(configuration.tables)
+    with Screen(), own_output():
+        selection, samples = run_until_interrupted(
+            lambda: _samples(request, configuration, format_, texts), lambda: ""
+        )
+    try:
+        write_samples(request.file, samples, format_)
+    except OSError as error:
+        why = error.strerror or error
+        raise UsageError(f"{request.file}: cannot be written: {why}") from None
+    prompts = PROMPTS[configuration.settings.train.context]
+    lines = [
+        f"wrote {counted(len(samples), tokens_of(samples))}, {prompts}, to {request.file}",
+        f"where each line comes from: {provenance_file(request.file)}",
+        *(f"left out: {why}" for why in _left_out_of_export(selection, samples)),
+        *remarks(texts.inexact),
+    ]
+    sys.stdout.writelines(f"{printable(line)}\n" for line in lines)
+    return DONE
+
+
+async def _samples(
+    request: ExportRequest, configuration: Configuration, format_: str, texts: Texts
+) -> tuple[Selection, list[TrainingSample]]:
+    _, selection = await selected(configuration, request.model, unreviewed=request.unreviewed)
+    kind = FORMATS[format_]
+    fit = [it for it in selection.samples if it.rejected_ids is not None or not kind.wants_rejected]
+    if not fit:
+        why = "; ".join(_left_out_of_export(selection, fit)) or NO_CANDIDATES
+        raise TrainError(f"nothing to write: {why}")
+    try:
+        return selection, await texts.added(fit) if kind.wants_text else fit
+    finally:
+        await texts.aclose()
+
+
+def _left_out_of_export(selection: Selection, samples: Sequence[TrainingSample]) -> list[str]:
+    unwritten = len(selection.samples) - len(samples)
+    return [*unselected(selection), *without_other(unwritten)]
 
 
 @dataclass(frozen=True, slots=True)

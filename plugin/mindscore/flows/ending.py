@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from mindhooks import MindhooksError
-from mindscore.errors import reason
+from mindscore._util.errors import reason
 
 CANCELLED = "cancelled"
 

@@ -1,13 +1,226 @@
-"""finetune-scoring: responses that depend on memories the model has not internalised."""
+"""finetune-scoring: find the responses that depend on memories."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from mindhooks import Mind, MindCommand, Registry, Trigger, hookimpl
-from mindscore.config import FinetuneScoringOptions, parse_table
-from mindscore.flows.finetune_run import FinetuneRun
+from mindhooks import (
+    Activity,
+    Context,
+    FinetuneCandidate,
+    FinetuneStats,
+    Mind,
+    MindCommand,
+    Registry,
+    ResponseDivergence,
+    Role,
+    Scorer,
+    Trigger,
+    WirePrompt,
+    hookimpl,
+)
+from mindscore._util.aio import Pace
+from mindscore._util.errors import reason
+from mindscore.config.settings import FinetuneScoringOptions, Settings, parse_settings, parse_table
+from mindscore.flows.ending import CANCELLED, reported
+from mindscore.flows.recorder import Unkept, begin, record_run
+from mindscore.measure.cached_scorer import Breaker, Meter, Usage, shared_totals
+from mindscore.measure.fingerprint import derived_timestamp_ns
+from mindscore.measure.leave_one_out import LeaveOneOut
+from mindscore.measure.memories import affected, assistant_indexes, everything, is_response, nothing
+from mindscore.measure.noise import NoiseFloor
+from mindscore.measure.prompts import beginning
+from mindscore.scorers.selftest import ensure_tested
+from mindscore.store import Store
+
+SPOKEN = (Role.USER, Role.ASSISTANT)
+
+
+def make_candidate(
+    context: Context, response: ResponseDivergence, prior_messages: int
+) -> FinetuneCandidate:
+    """The candidate for one response, its alternate not generated yet."""
+    index = response.entry_idx
+    node = context.conversation[index]
+    first, last = node.body
+    continuation_ids = tuple(node.token_ids[first:last])
+    upto = range(index + 1)
+    context_ids = _before_last(context.wire_prompt(upto, nothing))
+    timestamp_ns = node.timestamp_ns
+    if timestamp_ns is None:
+        timestamp_ns = derived_timestamp_ns(context_ids, continuation_ids)
+    return FinetuneCandidate(
+        entry_idx=index,
+        node_id=response.node_id,
+        divergence=response.divergence,
+        response_text=node.text,
+        prior_context=_prior_context(context, index, prior_messages),
+        context_ids=context_ids,
+        bare_context_ids=_before_last(context.wire_prompt(upto, everything)),
+        continuation_ids=continuation_ids,
+        alternate_text=None,
+        alternate_ids=None,
+        timestamp_ns=timestamp_ns,
+        noise=response.noise,
+    )
+
+
+def bare_prompt(context: Context, candidate: FinetuneCandidate) -> WirePrompt:
+    """The prompt to generate the candidate's alternate from."""
+    images = context.wire_prompt(range(candidate.entry_idx), everything).images
+    return WirePrompt(candidate.bare_context_ids, images, (), ())
+
+
+def end_of_turn(context: Context) -> tuple[int, ...]:
+    """The token that ends every response of the conversation, if there is one such token."""
+    last = {node.token_ids[node.body[1] - 1] for node in context.conversation if is_response(node)}
+    return tuple(last) if len(last) == 1 else ()
+
+
+def _before_last(prompt: WirePrompt) -> tuple[int, ...]:
+    return prompt.tokens[: prompt.ranges[-1][0]]
+
+
+def _prior_context(context: Context, index: int, count: int) -> str:
+    """The last ``count`` user and assistant messages before ``index``, each under its role."""
+    said = [
+        f"[{node.role}]\n{node.text}"
+        for node in context.conversation[:index]
+        if node.role in SPOKEN and node.memory_key is None and node.text.strip()
+    ]
+    return "\n\n".join(said[len(said) - count :] if count < len(said) else said)
+
+
+class FinetuneRun:
+    """Clears earlier candidates, finds new ones, says what the model says without memories."""
+
+    _breaker: Breaker
+    _unkept: Unkept
+
+    def __init__(self, mind: Mind, registry: Registry) -> None:
+        self._mind = mind
+        self._registry = registry
+        self._settings = Settings()
+        self._usage = Usage()
+        self._pace = Pace()
+        self._considered = 0
+        self._emitted = 0
+        self._largest = 0.0
+        self._failed_alternates: list[str] = []
+        self._model: str | None = None
+        self._stats: FinetuneStats | None = None
+
+    async def carry_out(self) -> None:
+        """Run from the clearing to the statistics, however it ends."""
+        self._unkept, tables = begin(self._registry, "candidates"), self._registry.settings
+        try:
+            with reported(self._report):
+                self._mind.state.finetune_candidates.clear()
+                self._mind.changed()
+                await self._run()
+        finally:
+            if self._stats is not None and self._stats.error != CANCELLED:
+                await record_run(
+                    self._registry, tables, MindCommand.SCORE_FINETUNE, self._model, self._stats
+                )
+
+    async def _run(self) -> None:
+        self._settings = parse_settings(self._registry.settings)
+        settings = self._settings.finetune
+        scorer = await self._registry.scorer()
+        self._model = scorer.model
+        known = shared_totals(self._registry, MindCommand.SCORE_FINETUNE, scorer)
+        self._breaker = Breaker(self._settings.server.breaker_failures)
+        meter = Meter(scorer, self._usage, known, self._breaker)
+        context = await self._mind.context()
+        noise = NoiseFloor(meter, self._settings.memory.noise_repeats)
+        window = finetune_window(len(context.conversation), settings.window_fraction)
+        self._considered = len(assistant_indexes(context, window))
+        message = f"finetune: scoring {self._considered} responses..."
+        activity = self._mind.activity(message)
+        with activity:
+            activity.update(message, 0, self._considered)
+            if affected(context, window, everything):
+                await ensure_tested(scorer, self._settings.server, beginning(context))
+            found = await LeaveOneOut(meter, context, noise).drop(window, everything)
+            self._largest = max((response.divergence for response in found), default=0.0)
+            candidates = await self._candidates(context, found)
+            if settings.generate_alternates:
+                await self._emit_with_alternates(scorer, context, candidates, activity)
+            else:
+                for candidate in candidates:
+                    await self._emit(candidate)
+
+    async def _candidates(
+        self, context: Context, found: Sequence[ResponseDivergence]
+    ) -> list[FinetuneCandidate]:
+        settings = self._settings.finetune
+        trained = await Store(self._settings.store).trained()
+        candidates = []
+        for response in sorted(found, key=lambda it: (-it.divergence, it.entry_idx)):
+            has_text = context.conversation[response.entry_idx].text.strip()
+            if response.divergence >= settings.threshold and has_text:
+                await self._pace.step()
+                candidates.append(make_candidate(context, response, settings.prior_messages))
+        return [c for c in candidates if not trained.covers(c.timestamp_ns, c.continuation_ids)]
+
+    async def _emit(self, candidate: FinetuneCandidate) -> None:
+        self._emitted += 1
+        await self._registry.emit_candidate(candidate)
+
+    async def _emit_with_alternates(
+        self,
+        scorer: Scorer,
+        context: Context,
+        candidates: Sequence[FinetuneCandidate],
+        activity: Activity,
+    ) -> None:
+        stop = end_of_turn(context)
+        for number, candidate in enumerate(candidates, start=1):
+            line = f"finetune: generating alternate {number}/{len(candidates)}"
+            activity.update(line, number, len(candidates))
+            await self._pace.step()
+            try:
+                with self._breaker.call():
+                    spoken = await scorer.generate(
+                        bare_prompt(context, candidate),
+                        max_tokens=self._settings.finetune.max_alternate_tokens,
+                        stop=stop,
+                    )
+            except Exception as failure:
+                self._failed_alternates.append(reason(failure))
+                await self._emit(candidate)
+            else:
+                await self._emit(
+                    replace(candidate, alternate_text=spoken.text, alternate_ids=spoken.token_ids)
+                )
+
+    def _report(self, error: str | None) -> None:
+        if self._failed_alternates and error is None:
+            failed = len(self._failed_alternates)
+            error = f"{failed} alternates could not be generated: {self._failed_alternates[0]}"
+        error = self._unkept.beside(error)
+        self._stats = self._mind.state.finetune_last_run = FinetuneStats(
+            responses_considered=self._considered,
+            above_threshold=self._emitted,
+            threshold=self._settings.finetune.threshold,
+            max_divergence=self._largest,
+            calls=self._usage.calls,
+            prompt_tokens=self._usage.prompt_tokens,
+            computed_tokens=self._usage.computed_tokens,
+            seconds=self._usage.seconds,
+            error=error,
+        )
+        self._mind.changed()
+
+
+def finetune_window(length: int, fraction: float) -> range:
+    """The last ``floor(length * fraction)`` nodes of a conversation of ``length``."""
+    return range(length - math.floor(length * fraction), length)
+
 
 NAME = "finetune-scoring"
 

@@ -1,15 +1,304 @@
-"""memory-scoring: which memories matter, in the background or as the full matrix."""
+"""memory-scoring: score memories as they fall due, or the full matrix."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import math
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import aclosing
+from typing import Any, Literal
 
-from mindhooks import Mind, MindCommand, Registry, Trigger, hookimpl
-from mindscore.config import MemoryScoringOptions, parse_table
-from mindscore.flows.incremental import score_due
-from mindscore.flows.matrix import score_matrix
-from mindscore.flows.memory_run import MemoryRun
+from mindhooks import (
+    Activity,
+    Context,
+    MemoryScore,
+    MemoryStats,
+    Mind,
+    MindCommand,
+    Outcome,
+    Registry,
+    ResponseDivergence,
+    Scorer,
+    Trigger,
+    hookimpl,
+)
+from mindscore._util.aio import Pace, ahead
+from mindscore._util.errors import reason
+from mindscore.config.settings import MemoryScoringOptions, Settings, parse_settings, parse_table
+from mindscore.flows.ending import CANCELLED, reported
+from mindscore.flows.recorder import Unkept, begin, record_run
+from mindscore.measure.cached_scorer import Breaker, BreakerError, Meter, Usage, shared_totals
+from mindscore.measure.fingerprint import RowFingerprints
+from mindscore.measure.leave_one_out import LeaveOneOut
+from mindscore.measure.memories import (
+    Memory,
+    affected,
+    find_memories,
+    just,
+    past_cutoff,
+    response_window,
+    responses,
+    whole,
+)
+from mindscore.measure.noise import NoiseFloor
+from mindscore.measure.prompts import beginning
+from mindscore.measure.token_budget import Budget
+from mindscore.scorers.selftest import ensure_tested
+from mindscore.store import Store
+
+Row = tuple[ResponseDivergence, ...]
+Measured = tuple[Row, Row | Exception | None]
+"""What a memory did, and what it does alone: ``None`` where that was not asked."""
+
+
+class MemoryRun:
+    """Keeps the mind's state true while a flow runs, and settles every memory with an outcome.
+
+    ``settings``, ``context``, ``memories``, and what scores are read once, at the start.
+    """
+
+    settings: Settings
+    context: Context
+    scorer: Scorer
+    noise: NoiseFloor
+    compared: LeaveOneOut
+    activity: Activity
+    _unkept: Unkept
+
+    def __init__(
+        self, command: str, mind: Mind, registry: Registry, options: MemoryScoringOptions
+    ) -> None:
+        self.mind = mind
+        self.registry = registry
+        self.options = options
+        self.memories: list[Memory] = []
+        self.outcomes: dict[str, Outcome] = {}
+        self.pace = Pace()
+        self._command = command
+        self._usage = Usage()
+        self._model: str | None = None
+        self._stats: MemoryStats | None = None
+
+    async def carry_out(self, flow: Callable[[MemoryRun], Awaitable[None]]) -> None:
+        """Run ``flow`` from the flag's setting to the statistics, however it ends."""
+        self._unkept, tables = begin(self.registry, "scores"), self.registry.settings
+        try:
+            with reported(self._report):
+                self.mind.state.scoring_in_flight = True
+                self.mind.changed()
+                await self._read()
+                line = "scoring: baseline"
+                self.activity = self.mind.activity(line)
+                with self.activity:
+                    self.activity.update(line, 0, len(self.memories))
+                    await flow(self)
+        finally:
+            if self._stats is not None and self._stats.error != CANCELLED:
+                await record_run(self.registry, tables, self._command, self._model, self._stats)
+
+    async def _read(self) -> None:
+        self.settings = parse_settings(self.registry.settings)
+        self.scorer = await self.registry.scorer()
+        self._model = self.scorer.model
+        self.context = await self.mind.context()
+        found, only = find_memories(self.context), self.options.only
+        self.memories = [m for m in found if not only or m.key in only]
+        known = shared_totals(self.registry, self._command, self.scorer)
+        breaker = Breaker(self.settings.server.breaker_failures)
+        tokens = self.options.tokens
+        meter = Meter(self.scorer, self._usage, known, breaker, tokens=tokens)
+        self.noise = NoiseFloor(meter, self.settings.memory.noise_repeats)
+        self.compared = LeaveOneOut(meter, self.context, self.noise)
+
+    async def score_each(
+        self,
+        memories: list[Memory],
+        mode: Literal["incremental", "full"],
+        measure: Callable[[Memory], Awaitable[Measured]],
+        take: Callable[[Memory, Row], None] = lambda _memory, _row: None,
+        fingerprint: Callable[[str], str | None] = lambda _key: None,
+    ) -> None:
+        """Measure each memory, as many at once as go to the server, and emit the scores in order.
+
+        ``take`` gets a row before its score is emitted; the score bears the key's ``fingerprint``.
+        A memory that fails stops no other.
+
+        Raises:
+            BreakerError: too many calls in a row have failed.
+        """
+        total = len(memories)
+        at_once = self.settings.server.concurrency * getattr(self.scorer, "batch_size", 1)
+        turns = ahead(measure, memories, at_once)
+        async with aclosing(turns):
+            done = 0
+            async for memory, measuring in turns:
+                done += 1
+                self.activity.update(f"scoring: {done}/{total} {memory.key}", done, total)
+                found = await measuring
+                if isinstance(found, BreakerError):
+                    raise found
+                if isinstance(found, BaseException):
+                    self.settle([memory], Outcome("failed", reason(found)))
+                    continue
+                row, hold = found
+                if not row:
+                    # Its only response was the memory itself.
+                    self.settle([memory], Outcome("no-response"))
+                    continue
+                take(memory, row)
+                outcome, follows_from = Outcome("scored"), fingerprint(memory.key)
+                if isinstance(hold, Exception):
+                    # Without a fingerprint: a row that lacks its other half is not resumed from.
+                    follows_from = None
+                    outcome, hold = Outcome("failed", f"alone: {reason(hold)}"), ()
+                self.settle([memory], outcome)
+                score = max(response.divergence for response in row)
+                await self.registry.emit_score(
+                    MemoryScore(memory.key, score, mode, row, hold, follows_from)
+                )
+
+    def settle(self, memories: Iterable[Memory], outcome: Outcome) -> None:
+        """Say what became of ``memories``."""
+        self.outcomes.update({memory.key: outcome for memory in memories})
+
+    def _report(self, error: str | None) -> None:
+        if error is not None:
+            left = [m for m in self.memories if m.key not in self.outcomes]
+            self.settle(left, Outcome("failed", error))
+        failed = {k: o.error for k, o in self.outcomes.items() if o.status == "failed"}
+        if failed and error is None:
+            key, first = next(iter(failed.items()))
+            error = f"{len(failed)} of {len(self.memories)} memories failed; {key}: {first}"
+        error = self._unkept.beside(error)
+        self._stats = self.mind.state.memory_last_run = MemoryStats(
+            outcomes={m.key: self.outcomes[m.key] for m in self.memories},
+            calls=self._usage.calls,
+            prompt_tokens=self._usage.prompt_tokens,
+            computed_tokens=self._usage.computed_tokens,
+            seconds=self._usage.seconds,
+            error=error,
+        )
+        self.mind.state.scoring_in_flight = False
+        self.mind.changed()
+
+
+async def score_due(run: MemoryRun) -> None:
+    """Score every memory that is due and has been in the conversation for long enough."""
+    settings, context = run.settings.memory, run.context
+    last = await Store(run.settings.store).last_scored(run.scorer.model)
+    due = [m for m in run.memories if _is_due(last.get(m.key), settings.interval_s)]
+    late = past_cutoff(context, due, settings.token_cutoff)
+    windows, ready = {}, []
+    for memory in due:
+        await run.pace.step()
+        windows[memory] = response_window(context, memory.position, settings.response_window)
+    for memory in run.memories:
+        await run.pace.step()
+        if memory not in windows:
+            run.settle([memory], Outcome("not-due"))
+        elif memory.key in late:
+            run.settle([memory], Outcome("past-cutoff"))
+        elif not responses(context, windows[memory]):
+            run.settle([memory], Outcome("no-response"))
+        else:
+            ready.append(memory)
+    ready.sort(key=lambda memory: (last.get(memory.key, -math.inf), memory.position))
+    budget = Budget(context, windows, run.options.max_tokens, run.noise.repeats)
+    chosen = []
+    for memory in ready:
+        await run.pace.step()
+        if budget.takes(memory):
+            chosen.append(memory)
+    run.settle([memory for memory in ready if memory not in chosen], Outcome("left-out"))
+    if chosen:
+        await ensure_tested(run.scorer, run.settings.server, beginning(context))
+
+    async def measure(memory: Memory) -> Measured:
+        window = windows[memory]
+        row = await run.compared.drop(window, just(memory.key), budget.judged(window))
+        return row, None
+
+    await run.score_each(chosen, "incremental", measure)
+
+
+def _is_due(last_scored: float | None, interval_s: float) -> bool:
+    # An interval of 0 means always, even where the clock was set back since.
+    return last_scored is None or interval_s == 0 or time.time() - last_scored >= interval_s
+
+
+async def score_matrix(run: MemoryRun) -> None:
+    """Score each memory over the whole conversation: at most one call more than memories.
+
+    With ``hold`` as many again. Last memories first: of what a server keeps, the longest beginning
+    is used as long as it is there.
+    """
+    context, window = run.context, whole(run.context)
+    if not responses(context, window) or not run.memories:
+        run.settle(run.memories, Outcome("no-response"))
+        return
+    # The same model with an adapter has other weights under the same name.
+    adapter = getattr(run.scorer, "adapter", None)
+    fingerprints = RowFingerprints(context, "" if adapter is None else str(adapter))
+    kept = await _kept_rows(run, fingerprints)
+    judging: set[str] = set()
+    if len(kept) < len(run.memories):
+        await ensure_tested(run.scorer, run.settings.server, beginning(context))
+        for memory in run.memories:
+            await run.pace.step()
+            if memory.key not in kept:
+                judging |= affected(context, window, just(memory.key))
+        await run.compared.baseline(window, judging)
+
+    async def measure(memory: Memory) -> Measured:
+        if memory.key in kept:
+            row = kept[memory.key]
+            return row.divergences, row.hold if run.options.hold else None
+        found = await run.compared.drop(window, just(memory.key), judging)
+        if not run.options.hold:
+            return found, None
+        try:
+            return found, await run.compared.hold(window, memory.key, judging)
+        # What was measured of the memory is not lost with it.
+        except Exception as error:
+            return found, error
+
+    await run.score_each(
+        run.memories[::-1],
+        "full",
+        measure,
+        take=lambda memory, row: _show_row(run, memory, row),
+        fingerprint=fingerprints.of,
+    )
+
+
+async def _kept_rows(run: MemoryRun, fingerprints: RowFingerprints) -> dict[str, MemoryScore]:
+    """With ``resume``, the rows that the store has of this very conversation, by memory."""
+    if not run.options.resume:
+        return {}
+    rows = await Store(run.settings.store).rows(run.scorer.model)
+    kept = {}
+    for memory in run.memories:
+        await run.pace.step()
+        row = rows.get(memory.key)
+        if row is None or (run.options.hold and row.hold is None):
+            continue
+        if row.fingerprint == fingerprints.of(memory.key):
+            kept[memory.key] = row
+    return kept
+
+
+def _show_row(run: MemoryRun, memory: Memory, row: Row) -> None:
+    """Set the row's values above ``memory.min_divergence`` on the screen, remove the others."""
+    cells = run.mind.state.response_scores
+    for response in row:
+        column = cells.setdefault(response.node_id, {})
+        column.pop(memory.key, None)
+        if response.divergence > run.settings.memory.min_divergence:
+            column[memory.key] = response.divergence
+        if not column:
+            del cells[response.node_id]
+    run.mind.changed()
+
 
 NAME = "memory-scoring"
 FLOWS = {MindCommand.SCORE: score_due, MindCommand.SCORE_FULL: score_matrix}

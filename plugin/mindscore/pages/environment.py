@@ -3,14 +3,81 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+import re
+from base64 import b64encode
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from hashlib import sha256
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Literal
 
-from mindscore.errors import UsageError
-from mindscore.pages.words import word_diff
+from mindscore._util.errors import UsageError
 
 if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
+
+
+def asset(name: str, package: str = "mindscore.pages") -> str:
+    """The text of a file in ``assets`` of ``package``."""
+    return (files(package) / "assets" / name).read_text(encoding="utf-8")
+
+
+def csp(scripts: Iterable[str], styles: Iterable[str]) -> str:
+    """The Content-Security-Policy of a page that has these inline and loads nothing.
+
+    Each is what stands between an element's tags, to the letter.
+    """
+    return "; ".join(
+        [
+            "default-src 'none'",
+            f"script-src {_hashes(scripts)}",
+            f"style-src {_hashes(styles)}",
+            "img-src data:",
+            "base-uri 'none'",
+            "form-action 'none'",
+        ]
+    )
+
+
+def _hashes(texts: Iterable[str]) -> str:
+    hashes = [b64encode(sha256(text.encode()).digest()).decode() for text in texts]
+    return " ".join(f"'sha256-{it}'" for it in hashes) or "'none'"
+
+
+Kind = Literal["same", "removed", "added"]
+
+# A word or a mark, with the white space after it: alone, a blank would be found everywhere.
+_WORD = re.compile(r"\w+\s*|[^\w\s]\s*|\s+")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of text: in both, in the first alone, or in the second alone."""
+
+    kind: Kind
+    text: str
+
+
+def word_diff(before: str, after: str) -> list[Piece]:
+    """What leads from one text to the other.
+
+    Those that are ``"same"`` or ``"removed"`` make up ``before``, in order; those that are
+    ``"same"`` or ``"added"`` make up ``after``.
+    """
+    old, new = _WORD.findall(before), _WORD.findall(after)
+    pieces: list[Piece] = []
+    for _, i, j, k, n in SequenceMatcher(None, old, new).get_opcodes():
+        if old[i:j] == new[k:n]:
+            pieces.append(Piece("same", "".join(old[i:j])))
+            continue
+        if i < j:
+            pieces.append(Piece("removed", "".join(old[i:j])))
+        if k < n:
+            pieces.append(Piece("added", "".join(new[k:n])))
+    return pieces
+
 
 # Nothing of these ends a script element, opens a comment in it, or ends a line of JavaScript.
 _HARMLESS = {ord(it): f"\\u{ord(it):04x}" for it in "<>&\u2028\u2029"}

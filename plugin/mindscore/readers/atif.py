@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mindscore.chat.conversation import Conversation
-from mindscore.readers.reading import Reading, kind_of, objects, sample, tool_call
-from mindscore.readers.source import Source
+from mindscore.conversation.conversation import Conversation
+from mindscore.readers.source import Reading, Source, kind_of, objects, sample, tool_call
 
 PREFIX = "ATIF-"
 ROLES = {"system": "system", "user": "user", "agent": "assistant"}

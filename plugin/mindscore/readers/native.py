@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mindscore.chat.conversation import Conversation
+from mindscore.conversation.conversation import Conversation
+from mindscore.conversation.native import Transcript, read_transcript
 from mindscore.readers.source import Source
 from mindscore.recognisers import MemoryFinder
-from mindscore.transcripts import Transcript, read_transcript
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mindscore.chat.conversation import Conversation
-from mindscore.readers.reading import Reading, kind_of, sample, values
-from mindscore.readers.source import Source
+from mindscore.conversation.conversation import Conversation
+from mindscore.readers.source import Reading, Source, kind_of, sample, values
 
 
 class OpenAIChatReader:

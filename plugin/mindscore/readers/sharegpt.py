@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mindscore.chat.conversation import Conversation
-from mindscore.readers.reading import NO_SYSTEM, Reading, kind_of, objects, sample
-from mindscore.readers.source import Source
+from mindscore.conversation.conversation import Conversation
+from mindscore.readers.source import NO_SYSTEM, Reading, Source, kind_of, objects, sample
 
 ROLES = {
     "system": "system",

@@ -1,21 +1,80 @@
-"""Asks every recogniser, and takes what holds together."""
+"""Find the memories that an agent prints inside its messages."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import Any
 
 import pluggy
 
-from mindhooks import MindhooksError
-from mindscore.errors import reason
-from mindscore.recognisers import builtin
-from mindscore.recognisers.block import Block, Unread
-from mindscore.recognisers.spec import PROJECT, Recogniser
-from mindscore.text import one_line
+from mindscore._util.errors import reason
+from mindscore._util.extensions import Extension, load_extensions
+from mindscore._util.text import one_line
+
+Render = Callable[[frozenset[str]], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One memory as it stands in the message; the same key always means the same memory."""
+
+    key: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The half-open span ``start`` to ``end`` of a message's text, and the memories in it.
+
+    ``render(skipped)`` is the text that the host would have printed in its place without the
+    entries whose keys are skipped, separators and headers included; of no skipped key, it is the
+    span's own text.
+    """
+
+    start: int
+    end: int
+    entries: tuple[Entry, ...]
+    render: Render
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A span that looks like memories and does not parse: it stays plain text, and is said to."""
+
+    start: int
+    end: int
+    why: str
+
+
+def hashed(text: str) -> str:
+    """Twelve hexadecimal digits that tell one text from another, for keys of nameless entries."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+PROJECT = "mindscore.recognisers"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+class Recogniser:
+    """What a recogniser may implement."""
+
+    @hookspec
+    def find_memories(
+        self, role: str, text: str, known: Mapping[str, str]
+    ) -> Iterable[Block | Unread]:
+        """The blocks of memories in a message that is not a response.
+
+        ``known`` are memories that the host or the user names, ``{key: text}``, but for those that
+        a recogniser asked earlier found in this message. Never guess: text that does not parse
+        exactly is no block, but ``Unread`` where it looks like one. A block whose ``render`` does
+        not give back its own text, or that overlaps an earlier one, is refused, and said to be.
+        """
+        raise NotImplementedError
+
 
 EXCERPT = 60
 
@@ -39,38 +98,33 @@ class MemoryFinder:
         self.known = dict(known or {})
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(Recogniser)
-        # Pluggy asks who came last first.
-        for name, plugin in reversed(builtin.RECOGNISERS.items()):
-            self._manager.register(plugin, name)
         self.remarks: list[str] = []
         """What is wrong with installed recognisers."""
-        self._load()
+        # pluggy calls the plugin that was registered last first: others' before our own.
+        for extension in load_extensions(PROJECT):
+            error = extension.error or self._register(extension)
+            if error is not None:
+                self.remarks.append(f"recogniser {extension.name} was skipped: {error}")
 
-    def _load(self) -> None:
-        for entry in sorted(entry_points(group=PROJECT), key=lambda it: it.name):
-            try:
-                self._add(entry.name, entry.load())
-            except KeyboardInterrupt:
-                raise
-            # A recogniser is anybody's code.
-            except BaseException as error:
-                self.remarks.append(
-                    f"recogniser {one_line(entry.name, EXCERPT)} was skipped: {reason(error)}"
-                )
-
-    def _add(self, name: str, target: Any) -> None:
-        made = inspect.isclass(target) or inspect.isroutine(target)
-        plugin = target() if made else target
-        if self._manager.has_plugin(name) or self._manager.is_registered(plugin):
-            raise MindhooksError("another one has this name")
+    def _register(self, extension: Extension) -> str | None:
+        """Register a recogniser; return why it was refused, or ``None``."""
+        manager, name, plugin = self._manager, extension.name, extension.loaded
+        if manager.has_plugin(name) or manager.is_registered(plugin):
+            return "another one has this name"
         try:
-            self._manager.register(plugin, name)
-            self._manager.check_pending()
-            if not self._manager.get_hookcallers(plugin):
-                raise MindhooksError("it does not implement find_memories")
-        except BaseException:
-            self._manager.unregister(name=name)
+            manager.register(plugin, name)
+            manager.check_pending()
+        except KeyboardInterrupt:
             raise
+        # A recogniser is anybody's code.
+        except BaseException as error:
+            refusal = reason(error)
+        else:
+            if manager.get_hookcallers(plugin):
+                return None
+            refusal = "it does not implement find_memories"
+        manager.unregister(name=name)
+        return refusal
 
     def find(self, role: str, text: str) -> Found:
         """The memories in a message's text; none in a response."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from mindscore.recognisers.block import Block, Entry, Unread
-from mindscore.recognisers.spec import hookimpl
+from mindscore.recognisers.finder import Block, Entry, Unread, hookimpl
 
 BULLETS = ("", "- ", "* ", "• ")
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from mindscore.errors import UsageError
-from mindscore.private_files import make_file
+from mindscore._util.errors import UsageError
+from mindscore._util.files import make_file
 
 
 class ReportFile:

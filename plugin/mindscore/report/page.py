@@ -3,18 +3,64 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import datetime
+from importlib.metadata import version
+from statistics import median
 from typing import Any
 
 from mindhooks import MindCommand, ResponseDivergence
-from mindscore.cli.result import Result
-from mindscore.config import Settings
-from mindscore.pages.environment import embed, environment
-from mindscore.pages.inline import asset, csp
-from mindscore.redundancy import redundant_pairs
-from mindscore.report.facts import facts
-from mindscore.report.highlights import STEP, TOKENS_PER_BYTE, pack
-from mindscore.report.spoken import as_cuts
-from mindscore.report.standing import Standing, standings
+from mindscore.config.settings import ServerSettings, Settings
+from mindscore.measure.redundancy import redundant_pairs
+from mindscore.pages.environment import asset, csp, embed, environment
+from mindscore.report.ranking import STEP, TOKENS_PER_BYTE, Standing, pack, standings
+from mindscore.session.result import Result
+from mindscore.session.words import as_cuts
+
+
+def facts(result: Result, settings: Settings) -> list[tuple[str, str]]:
+    """Names and values, in the order in which they are shown."""
+    found = [
+        ("Command", result.command),
+        ("Transcript", result.transcript.file.name),
+        ("Model", result.model),
+        ("Server", _server(settings.server)),
+    ]
+    if stats := result.stats:
+        computed = stats.computed_tokens
+        found += [
+            ("Calls", f"{stats.calls:,}"),
+            ("Tokens sent", f"{stats.prompt_tokens:,}"),
+            ("Tokens computed", "the server does not say" if computed is None else f"{computed:,}"),
+            ("Time", f"{stats.seconds:,.1f} s"),
+        ]
+    found += [
+        ("Noise", _noise_fact(result)),
+        ("Date", datetime.now().astimezone().strftime("%Y-%m-%d %H:%M UTC%z")),
+        ("mindscore", version("mindscore")),
+    ]
+    return found
+
+
+def _server(server: ServerSettings) -> str:
+    if not server.base_url:
+        return server.scorer
+    # Ours take none with user, password or query; another's may.
+    is_plain = not set("@?#") & set(server.base_url)
+    return f"{server.scorer}, {server.base_url if is_plain else 'at an address with a secret'}"
+
+
+def _noise_fact(result: Result) -> str:
+    spreads = {
+        cell.node_id: cell.noise
+        for score in result.scores.values()
+        for cell in score.divergences
+        if cell.noise is not None and cell.signed != 0
+    }
+    known = [*spreads.values(), *(it.noise for it in result.candidates if it.noise is not None)]
+    if not known:
+        return "not measured"
+    return f"{median(known):.2f} nats (median of {len(known)} responses; largest {max(known):.2f})"
+
 
 MOST_BYTES = 9_000_000
 """Of the data in a page; what single tokens tell is left out where the rest takes the room."""

@@ -1,21 +1,23 @@
-"""The page as an aiohttp application."""
+"""Serves the review page until the process is told to end."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from mindscore.config import Settings
-from mindscore.pages.inline import asset
-from mindscore.review.deciding import Deciding
-from mindscore.review.entrance import Entrance
-from mindscore.review.failures import failures
-from mindscore.review.forms import MOST_BYTES
+from mindscore._util.errors import UsageError
+from mindscore.config.settings import Settings
+from mindscore.http.runner import Gate, Limits, make_runner, termination
+from mindscore.pages.environment import asset
+from mindscore.review.auth import Entrance
+from mindscore.review.decisions import Deciding
 from mindscore.review.reading import Reading
-from mindscore.review.running import DEFAULT_PACE, Pace, Running
-from mindscore.review.runs import Runs
-from mindscore.review.views import Views
+from mindscore.review.runs import DEFAULT_PACE, Pace, Running, Runs
+from mindscore.review.web import MOST_BYTES, Views, failures
 
 TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 ASSETS = {
@@ -64,3 +66,61 @@ def _asset(name: str, text: str) -> Callable[[web.Request], Awaitable[web.Respon
         return web.Response(text=text, content_type=kind, charset="utf-8")
 
     return answer
+
+
+HOST = "127.0.0.1"
+LIMITS = Limits(connections=64)
+
+
+async def serve_review(
+    settings: Settings,
+    runs: Runs,
+    port: int,
+    ready: Callable[[str], None],
+    ending: Callable[[], None],
+) -> None:
+    """Serve until SIGTERM or cancelled.
+
+    ``ready`` is told the address to open once requests are answered; ``ending`` that SIGTERM came.
+
+    Raises:
+        UsageError: nobody can listen at ``port``, or Jinja2 is not installed.
+    """
+    terminated = termination()
+    async with served(settings, runs, port) as address:
+        ready(address)
+        await terminated.wait()
+        ending()
+
+
+@asynccontextmanager
+async def served(
+    settings: Settings, runs: Runs, port: int, pace: Pace = DEFAULT_PACE
+) -> AsyncIterator[str]:
+    """Serve while the context is open; the address to open.
+
+    Raises:
+        UsageError: nobody can listen at ``port``, or Jinja2 is not installed.
+    """
+    entrance = Entrance()
+    app = make_app(settings, runs, entrance, pace)
+    gate, runner = Gate(app, LIMITS), make_runner(app)
+    async with runs:
+        try:
+            await runner.setup()
+            server = await _listen(gate, runner, port)
+            try:
+                yield entrance.open(server.sockets[0].getsockname()[1])
+            finally:
+                server.close()
+        finally:
+            await runner.cleanup()
+            await gate.aclose()
+
+
+async def _listen(gate: Gate, runner: web.AppRunner, port: int) -> asyncio.Server:
+    try:
+        return await gate.listen(runner, HOST, port)
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise UsageError(f"cannot listen on {HOST}:{port}: {why}; choose another --port") from error

@@ -2,19 +2,155 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
 
 from mindhooks import in_thread
-from mindscore.config import Settings
-from mindscore.review.matrix import matrix, memory_texts
+from mindscore.config.settings import Settings
+from mindscore.conversation.native import Transcript
 from mindscore.review.runs import COMMANDS, Runs
-from mindscore.review.sparkline import HEIGHT, WIDTH, Sparkline, sparkline
-from mindscore.review.views import Views
-from mindscore.store import History, Store, StoredMemory
+from mindscore.review.web import Views
+from mindscore.store import Cell, History, Point, Store, StoredMemory
+
+NOT_KEPT = "Its text is not kept: mindscore review TRANSCRIPT shows it."
+NOT_HERE = "It stands nowhere in this conversation."
+
+
+MOST_RESPONSES = 500
+"""Of all conversations together: those that were scored last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """What the heat map is given, and what it is not.
+
+    ``elsewhere``: how many cells are of other conversations; ``older``: how many responses were
+    scored too long ago.
+    """
+
+    data: dict[str, Any]
+    elsewhere: int
+    older: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """How many memories and responses."""
+        return len(self.data["memories"]), len(self.data["responses"])
+
+
+def matrix(cells: Sequence[Cell], transcript: Transcript | None) -> Matrix:
+    """The cells by memory, the most telling first, and response, in order.
+
+    Where there is a ``transcript``, those of its responses; the store may hold others'. Else those
+    of the ``MOST_RESPONSES`` that were scored last.
+    """
+    texts = response_texts(transcript)
+    mine = [cell for cell in cells if transcript is None or cell.node_id in texts]
+    # A response may have moved since some of its cells were found: its newest cell says where to.
+    newest: dict[str, Cell] = {}
+    for cell in mine:
+        if cell.node_id not in newest or cell.scored_at > newest[cell.node_id].scored_at:
+            newest[cell.node_id] = cell
+    if transcript is None:
+        latest = sorted(newest.values(), key=lambda it: -it.scored_at)[:MOST_RESPONSES]
+        places = {cell.node_id: cell.entry_idx for cell in latest}
+    else:
+        places = {id_: index for index, id_ in transcript.responses() if id_ in newest}
+    nodes = sorted(places, key=lambda id_: (places[id_], id_))
+    here = [cell for cell in mine if cell.node_id in places]
+    largest: dict[str, float] = {}
+    for cell in here:
+        largest[cell.key] = max(largest.get(cell.key, 0.0), abs(cell.signed))
+    keys = sorted(largest, key=lambda key: (-largest[key], key))
+    found = {(cell.key, cell.node_id): cell for cell in here}
+    rows = [[found.get((key, id_)) for id_ in nodes] for key in keys]
+    noise = [[cell.noise if cell else None for cell in row] for row in rows]
+    memories = memory_texts(transcript)
+    unknown = NOT_KEPT if transcript is None else NOT_HERE
+    data = {
+        "memories": [{"key": key, "text": memories.get(key, unknown)} for key in keys],
+        "responses": [
+            {"entry_idx": places[id_], "node_id": id_, "text": texts.get(id_, unknown)}
+            for id_ in nodes
+        ],
+        "signed": [[cell.signed if cell else None for cell in row] for row in rows],
+        "noise": noise if any(cell.noise is not None for cell in here) else None,
+    }
+    return Matrix(data, len(cells) - len(mine), len(newest) - len(nodes))
+
+
+def response_texts(transcript: Transcript | None) -> dict[str, str]:
+    """What each response of a transcript says, by node id."""
+    if transcript is None:
+        return {}
+    return {id_: transcript.conversation[index].text for index, id_ in transcript.responses()}
+
+
+def memory_texts(transcript: Transcript | None) -> Mapping[str, str]:
+    """What each memory of a transcript says, by key; where it stands first."""
+    texts: dict[str, str] = {}
+    if transcript is None:
+        return texts
+    for message in (*transcript.system, *transcript.identity, *transcript.conversation):
+        if message.key is not None:
+            texts.setdefault(message.key, message.text)
+        for part in message.parts:
+            if part.memory_key is not None:
+                texts.setdefault(part.memory_key, part.text)
+    return texts
+
+
+WIDTH, HEIGHT, MARGIN = 120.0, 28.0, 3.0
+MOST = 60
+"""The latest points that are drawn: two pixels each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sparkline:
+    """A line of weights, as SVG takes one, and a point for each score.
+
+    They are evenly spaced, from 0 nats at the bottom; ``last`` is where the line ends.
+    """
+
+    weights: str
+    scores: Sequence[tuple[float, float]]
+    last: tuple[float, float]
+    words: str
+
+
+def sparkline(points: Sequence[Point]) -> Sparkline | None:
+    """The picture of some points, the oldest first; ``None`` where there are none."""
+    if not points:
+        return None
+    drawn = points[-MOST:]
+    most = max(max(it.score, it.weight) for it in drawn) or 1.0
+    weights = _places([it.weight for it in drawn], most)
+    scores = _places([it.score for it in drawn], most)
+    line = " ".join(f"{x:g},{y:g}" for x, y in weights)
+    return Sparkline(line, scores, weights[-1], _words(points))
+
+
+def _places(values: Sequence[float], most: float) -> list[tuple[float, float]]:
+    # A single one stands at the right, where the latest always is.
+    tall, step = HEIGHT - 2 * MARGIN, (WIDTH - 2 * MARGIN) / max(1, len(values) - 1)
+    first = WIDTH - MARGIN - step * (len(values) - 1)
+    return [
+        (round(first + at * step, 1), round(HEIGHT - MARGIN - tall * max(0.0, value) / most, 1))
+        for at, value in enumerate(values)
+    ]
+
+
+def _words(points: Sequence[Point]) -> str:
+    first, last = points[0], points[-1]
+    if len(points) == 1:
+        return f"scored once: {last.score:.2f} nats"
+    return (
+        f"{len(points)} times scored: weight {first.weight:.2f} at first, {last.weight:.2f} now; "
+        f"the last score {last.score:.2f} nats"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,26 +2,73 @@
 
 from __future__ import annotations
 
-import logging
+import hmac
+import re
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from mindhooks import Scorer
-from mindscore.serve.answers import errors_as_json
 from mindscore.serve.endpoints import Endpoints
-from mindscore.serve.guard import guard
+from mindscore.serve.requests import RefusedError, errors_as_json
 from mindscore.serve.training_endpoints import TrainingEndpoints, refuse_to_train
 
 if TYPE_CHECKING:
+    from aiohttp.typedefs import Handler, Middleware
+
     from mindscore.serve.trainer import Trainer
+
+
+_OWN_HOST = re.compile(
+    r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?", re.ASCII | re.IGNORECASE
+)
+
+
+def guard(key: str | None) -> Middleware:
+    """Asks for the key everywhere but at ``/health``.
+
+    Without a key, the server is on a loopback address, and a name in ``Host`` that is not this
+    machine's is a web page's that had its own name resolve to it (DNS rebinding).
+    """
+    check = _require_own_host if key is None else _require(key)
+
+    @web.middleware
+    async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+        check(request)
+        return await handler(request)
+
+    return guarded
+
+
+def _require_own_host(request: web.Request) -> None:
+    if not _OWN_HOST.fullmatch(request.headers.get("Host", "")):
+        raise RefusedError(
+            403, "the Host header does not name this machine: ask for 127.0.0.1, or set a key"
+        )
+
+
+def _require(key: str) -> Callable[[web.Request], None]:
+    expected = key.encode()
+
+    def check(request: web.Request) -> None:
+        if request.path == "/health":
+            return
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        same = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), expected)
+        if scheme.lower() != "bearer" or not same:
+            raise RefusedError(
+                401,
+                "expected the server's key: Authorization: Bearer KEY",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+
+    return check
+
 
 DEFAULT_QUEUE = 64
 MOST_BYTES = 64 * 2**20
 BODY_TIMEOUT_S = 60.0
-SHUTDOWN_S = 1.0
-"""How long requests may go on once the server is to end."""
 
 
 def make_app(
@@ -59,19 +106,3 @@ def _training(trainer: Trainer) -> Callable[[web.Application], AsyncIterator[Non
             yield
 
     return training
-
-
-def make_runner(app: web.Application) -> web.AppRunner:
-    """A runner that logs no request, and cancels one whose client has gone."""
-    quiet = logging.getLogger("mindscore.serve.http")
-    # aiohttp logs malformed requests with what is wrong in them: a key, it may be.
-    quiet.disabled = True
-    return web.AppRunner(
-        app,
-        access_log=None,
-        logger=quiet,
-        handler_cancellation=True,
-        shutdown_timeout=SHUTDOWN_S,
-        # It would inflate a body before its size is looked at.
-        auto_decompress=False,
-    )

@@ -5,22 +5,179 @@ from __future__ import annotations
 import math
 import time
 import uuid
+from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
-from mindhooks import Scorer, WirePrompt
-from mindscore.serve.answers import RefusedError, json_answer
-from mindscore.serve.completion import Completion, cached_tokens, require_plausible, text_of, usage
+from mindhooks import Generated, RangeScore, Scorer, WirePrompt
+from mindscore.measure.divergence import implausible
+from mindscore.serve.queue import Turnstile
 from mindscore.serve.requests import (
     CompletionRequest,
     DetokenizeRequest,
+    RefusedError,
     ScoreRequest,
     TokenizeRequest,
+    json_answer,
     read_request,
 )
-from mindscore.serve.turnstile import Turnstile
+
+
+class Completion:
+    """Answers a request prompt by prompt; counts what it took."""
+
+    def __init__(self, scorer: Scorer, request: CompletionRequest) -> None:
+        self._scorer = scorer
+        self._request = request
+        self._prompt_tokens = 0
+        self._said_tokens = 0
+        self._cached_tokens: int | None = 0
+
+    @property
+    def usage(self) -> dict[str, Any]:
+        """Tokens so far; those that were cached where the scorer says so."""
+        return usage(self._prompt_tokens, self._said_tokens, self._cached_tokens)
+
+    async def choice(self, index: int, prompt: str | list[int]) -> dict[str, Any]:
+        """vLLM's choice for one prompt."""
+        asked = self._request
+        text = prompt if isinstance(prompt, str) else None
+        ids = tuple(await self._scorer.tokenize(prompt) if isinstance(prompt, str) else prompt)
+        if not ids:
+            raise RefusedError(400, "the prompt has no tokens", param="prompt")
+        self._prompt_tokens += len(ids)
+        # Before anything is generated: what follows finds the prompt in the KV cache.
+        wants_echoed = bool(asked.echo and asked.logprobs is not None)
+        worth = [None, *await self._prompt_values(ids, wants_echoed)]
+        said = await self._continuation(ids)
+        spoken = said.token_ids or ()
+        self._said_tokens += len(spoken)
+        if asked.echo and text is None:
+            text = await text_of(self._scorer, ids)
+        logprobs = None
+        if asked.logprobs is not None:
+            ends = await self._values((*ids, *spoken), len(ids)) if spoken else []
+            if asked.echo:
+                logprobs = await self._logprobs((*ids, *spoken), [*worth, *ends])
+            else:
+                logprobs = await self._logprobs(spoken, ends)
+        per_token = asked.prompt_logprobs is not None or wants_echoed
+        return {
+            "index": index,
+            "text": (text or "") + said.text if asked.echo else said.text,
+            "logprobs": logprobs,
+            **self._finish(spoken),
+            "token_ids": spoken if asked.return_token_ids else None,
+            "prompt_token_ids": ids if asked.return_token_ids else None,
+            "prompt_logprobs": _by_id(ids, worth) if per_token else None,
+        }
+
+    async def _prompt_values(self, ids: tuple[int, ...], wants_echoed: bool) -> list[float]:
+        if self._request.prompt_logprobs is None and not wants_echoed:
+            self._cached_tokens = None
+            return []
+        if len(ids) == 1:
+            return []
+        values, computed = await self._measure(ids, 1)
+        cached = cached_tokens(len(ids), computed)
+        known = self._cached_tokens is not None and cached is not None
+        self._cached_tokens = (self._cached_tokens or 0) + (cached or 0) if known else None
+        return values
+
+    async def _continuation(self, ids: tuple[int, ...]) -> Generated:
+        most = self._request.most_tokens
+        if most == 0:
+            return Generated((), "")
+        stop = self._request.stop_token_ids or ()
+        return await self._scorer.generate(WirePrompt(ids, (), (), ()), max_tokens=most, stop=stop)
+
+    async def _values(self, ids: tuple[int, ...], start: int) -> list[float]:
+        return (await self._measure(ids, start))[0]
+
+    async def _measure(self, ids: tuple[int, ...], start: int) -> tuple[list[float], int | None]:
+        """Log-probabilities of the tokens from ``start`` on, and how many tokens were computed."""
+        prompt = WirePrompt(ids, (), ((start, len(ids)),), ("all",))
+        answers = await self._scorer.score([prompt])
+        [[score]] = answers
+        values = list(score.values or ())
+        if len(values) != len(ids) - start:
+            raise RefusedError(500, f"{self._scorer.model}: the scorer gives no values by token")
+        require_plausible(self._scorer, [RangeScore(value) for value in values])
+        return values, getattr(answers, "computed_tokens", None)
+
+    async def _logprobs(self, ids: Sequence[int], values: Sequence[float | None]) -> dict[str, Any]:
+        if self._request.return_tokens_as_token_ids:
+            names = {id_: _numbered(id_) for id_ in ids}
+        else:
+            names = {id_: await text_of(self._scorer, [id_]) for id_ in dict.fromkeys(ids)}
+        tokens = [names[id_] for id_ in ids]
+        return {
+            "tokens": tokens,
+            "token_logprobs": values,
+            "top_logprobs": None,
+            "text_offset": list(accumulate(map(len, tokens[:-1]), initial=0)) if tokens else [],
+        }
+
+    def _finish(self, spoken: Sequence[int]) -> dict[str, Any]:
+        stop = self._request.stop_token_ids or ()
+        if spoken and spoken[-1] in stop:
+            return {"finish_reason": "stop", "stop_reason": spoken[-1]}
+        is_short = len(spoken) < self._request.most_tokens
+        return {"finish_reason": "stop" if is_short else "length", "stop_reason": None}
+
+
+def cached_tokens(end: int, computed: int | None) -> int | None:
+    """How many of the tokens before ``end`` did not run through the model again, if known.
+
+    The last is only looked up, in what the model says before it.
+    """
+    return None if computed is None else max(0, end - 1 - computed)
+
+
+def usage(prompt_tokens: int, said_tokens: int, cached_tokens: int | None) -> dict[str, Any]:
+    """vLLM's ``usage``."""
+    details = None if cached_tokens is None else {"cached_tokens": cached_tokens}
+    return {
+        "prompt_tokens": prompt_tokens,
+        "total_tokens": prompt_tokens + said_tokens,
+        "completion_tokens": said_tokens,
+        "prompt_tokens_details": details,
+    }
+
+
+def require_plausible(scorer: Scorer, scores: Sequence[RangeScore]) -> None:
+    """Refuse to hand on what is no log-probability; JSON has no NaN either."""
+    for score in scores:
+        if wrong := implausible(score.total):
+            raise RefusedError(500, f"{scorer.model}: {wrong}")
+
+
+async def text_of(scorer: Scorer, ids: Sequence[int]) -> str:
+    """The text of ``ids``; of a scorer that cannot say, their numbers."""
+    detokenize = getattr(scorer, "detokenize", None)
+    if detokenize is None:
+        return " ".join(map(_numbered, ids))
+    text: str = await detokenize(ids)
+    return text
+
+
+def _numbered(id_: int) -> str:
+    return f"token_id:{id_}"
+
+
+def _by_id(ids: Sequence[int], values: Sequence[float | None]) -> list[dict[str, Any] | None]:
+    """vLLM's ``prompt_logprobs``: of the first token nothing is known."""
+    return [
+        None if value is None else {str(id_): _entry(value)}
+        for id_, value in zip(ids, values, strict=True)
+    ]
+
+
+def _entry(value: float) -> dict[str, Any]:
+    return {"logprob": value, "rank": None, "decoded_token": None}
 
 
 class Endpoints:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from collections.abc import Callable
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from mindhooks import Scorer
-from mindscore.errors import UsageError
-from mindscore.serve.app import make_app, make_runner
-from mindscore.serve.gate import Gate, Limits
+from mindscore._util.errors import UsageError
+from mindscore.http.runner import Gate, Limits, make_runner, termination
+from mindscore.serve.app import make_app
 
 if TYPE_CHECKING:
     from mindscore.serve.trainer import Trainer
+
 
 DEFAULT_LIMITS = Limits()
 
@@ -64,15 +64,6 @@ async def serve(
             task.cancel()
         # How they end has been told, or does not matter any more.
         await asyncio.gather(serving, ended, return_exceptions=True)
-
-
-def termination() -> asyncio.Event:
-    """An event that SIGTERM sets, from now on, in the running loop."""
-    terminated = asyncio.Event()
-    # Where there is no SIGTERM, there is Ctrl-C.
-    with suppress(NotImplementedError):
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminated.set)
-    return terminated
 
 
 async def _serve(

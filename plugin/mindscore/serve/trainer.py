@@ -15,15 +15,14 @@ from pathlib import Path
 import msgspec
 
 from mindhooks import ScorerError, in_thread
-from mindscore.errors import TrainError, UsageError, reason
-from mindscore.lora.job import Job, Progress, Recipe
-from mindscore.lora.packing import Sample
-from mindscore.lora.process import require_peft, train_adapter
-from mindscore.private_files import make_folder
-from mindscore.scorers.local import LocalScorer
-from mindscore.serve.answers import RefusedError
-from mindscore.serve.trainings import Training, TrainingFolder
-from mindscore.text import printable
+from mindscore._util.errors import TrainError, UsageError, reason
+from mindscore._util.files import make_folder
+from mindscore._util.text import printable
+from mindscore.scorers.local.scorer import LocalScorer
+from mindscore.serve.jobs import Training, TrainingFolder
+from mindscore.serve.requests import RefusedError
+from mindscore.training.lora.job import Job, Progress, Recipe, Sample
+from mindscore.training.lora.process import require_peft, train_adapter
 
 log = logging.getLogger("mindscore.serve")
 

@@ -9,12 +9,11 @@ from typing import Any
 from aiohttp import web
 from msgspec import Struct
 
-from mindscore.lora.packing import Sample
-from mindscore.serve.answers import RefusedError, json_answer
-from mindscore.serve.requests import FIRST, TrainRequest, read_request
+from mindscore.serve.jobs import Training
+from mindscore.serve.queue import Turnstile
+from mindscore.serve.requests import FIRST, RefusedError, TrainRequest, json_answer, read_request
 from mindscore.serve.trainer import Trainer
-from mindscore.serve.trainings import Training
-from mindscore.serve.turnstile import Turnstile
+from mindscore.training.lora.job import Sample
 
 MOST_NAMED = 3
 """Samples that an error names: clients show its beginning."""

@@ -3,22 +3,45 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Connection, Engine, Table, create_engine
+from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from mindhooks import in_thread
-from mindscore.config import SQLITE
-from mindscore.errors import StoreError
-from mindscore.private_files import make_file
+from mindscore._util.errors import StoreError
+from mindscore._util.files import make_file
+from mindscore.config.settings import SQLITE
 from mindscore.store.migrations import VERSION, migrate
+
+Changes = Callable[[Any], Mapping[str, Any]]
+"""What to set in a row that is there already, given the new one's columns."""
+
+
+def upsert(
+    connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], changes: Changes
+) -> None:
+    """Insert ``rows``; where one is there already, set ``changes(the new row)`` instead."""
+    if not rows:
+        return
+    statement = insert(table)
+    statement = statement.on_conflict_do_update(
+        index_elements=list(table.primary_key), set_=dict(changes(statement.excluded))
+    )
+    connection.execute(statement, rows)
+
+
+def replacing(table: Table) -> Changes:
+    """Set all columns that are not part of the primary key, as in the new row."""
+    return lambda new: {c.name: new[c.name] for c in table.columns if not c.primary_key}
+
 
 T = TypeVar("T")
 

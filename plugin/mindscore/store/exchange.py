@@ -11,8 +11,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from mindscore.errors import UsageError
-from mindscore.text import harmless_json
+from mindscore._util.errors import UsageError
+from mindscore._util.text import harmless_json
 
 Timestamp = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Exchange = dict[str, float] | list[Timestamp]

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select
 
-from mindscore.config import StoreSettings
+from mindscore.config.settings import StoreSettings
 from mindscore.store.database import Database
 from mindscore.store.schema import candidates, cells, memories, runs, weights
 from mindscore.store.store import DAY_S

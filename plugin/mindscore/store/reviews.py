@@ -10,9 +10,9 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, Table, delete, insert, select
 
 from mindhooks import FinetuneCandidate
-from mindscore.config import StoreSettings
-from mindscore.errors import StoreError, UsageError
-from mindscore.fingerprint import response_hash
+from mindscore._util.errors import StoreError, UsageError
+from mindscore.config.settings import StoreSettings
+from mindscore.measure.fingerprint import response_hash
 from mindscore.store.database import Database
 from mindscore.store.schema import candidates, reviews, trained
 from mindscore.store.store import read_marks

@@ -11,8 +11,8 @@ from sqlalchemy import Connection, delete, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from mindhooks import FinetuneCandidate, TrainingSample
-from mindscore.config import StoreSettings
-from mindscore.fingerprint import response_hash
+from mindscore.config.settings import StoreSettings
+from mindscore.measure.fingerprint import response_hash
 from mindscore.store.database import Database
 from mindscore.store.schema import sends, trained
 from mindscore.store.store import read_marks

@@ -23,9 +23,9 @@ from sqlalchemy import (
 )
 
 from mindhooks import FinetuneCandidate, MemoryScore
-from mindscore.config import StoreSettings
-from mindscore.fingerprint import response_hash
-from mindscore.store.database import Database
+from mindscore.config.settings import StoreSettings
+from mindscore.measure.fingerprint import response_hash
+from mindscore.store.database import Database, replacing, upsert
 from mindscore.store.schema import (
     candidates,
     cells,
@@ -36,7 +36,6 @@ from mindscore.store.schema import (
     trained,
     weights,
 )
-from mindscore.store.upsert import replacing, upsert
 
 DAY_S = 24 * 3600.0
 

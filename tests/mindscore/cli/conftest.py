@@ -21,8 +21,8 @@ from aiohttp import web
 
 from mindhooks import FinetuneCandidate
 from mindscore.cli import main
-from mindscore.config import StoreSettings
-from mindscore.fingerprint import response_hash
+from mindscore.config.settings import StoreSettings
+from mindscore.measure.fingerprint import response_hash
 from mindscore.store import CandidateName, Review, Reviews, Store
 
 COMMAND = Path(sys.executable).with_name("mindscore")

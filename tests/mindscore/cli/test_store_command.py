@@ -11,7 +11,7 @@ from contextlib import closing
 import pytest
 
 from mindhooks import FinetuneCandidate, TrainingSample
-from mindscore.config import StoreSettings
+from mindscore.config.settings import StoreSettings
 from mindscore.store import Sends, Store
 
 ROW = {

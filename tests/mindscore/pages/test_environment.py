@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jinja2 import UndefinedError
 
-from mindscore.pages.environment import embed, environment
-from mindscore.pages.inline import asset, csp
+from mindscore.pages.environment import asset, csp, embed, environment
 
 PACKAGE = "mindscore.report"
 
@@ -95,7 +94,7 @@ def test_without_jinja_it_is_said_what_to_install():
     code = (
         "import sys; sys.modules['jinja2'] = None\n"
         "from mindscore.pages.environment import environment\n"
-        "from mindscore.errors import UsageError\n"
+        "from mindscore._util.errors import UsageError\n"
         "try: environment('mindscore.report')\n"
         "except UsageError as error: print(error)\n"
     )

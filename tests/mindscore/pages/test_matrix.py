@@ -3,8 +3,7 @@
 import pytest
 from markupsafe import Markup
 
-from mindscore.pages.environment import embed
-from mindscore.pages.inline import asset, csp
+from mindscore.pages.environment import asset, csp, embed
 
 from ..opening import opened
 

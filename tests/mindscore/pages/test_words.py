@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindscore.pages.words import Piece, word_diff
+from mindscore.pages.environment import Piece, word_diff
 
 TEXTS = st.text(alphabet="ab .,\n\u00e9\u4e2d\U0001f600", max_size=60)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mindscore.errors import TranscriptError
+from mindscore._util.errors import TranscriptError
 from mindscore.readers.conversations import Conversations
 
 from .written import FIXTURES

@@ -8,10 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mindscore.errors import TranscriptError
-from mindscore.readers.conversations import Conversations
-from mindscore.readers.formats import READERS
-from mindscore.text import printable
+from mindscore._util.errors import TranscriptError
+from mindscore._util.text import printable
+from mindscore.readers.conversations import Conversations, load_readers
 
 from .written import FIXTURES
 
@@ -83,7 +82,7 @@ def test_a_damaged_file_is_refused_in_one_line_or_read(file, changes, forced):
         whole_or_refused(broken, format_)
 
 
-@pytest.mark.parametrize("reader", READERS, ids=lambda it: it.name)
+@pytest.mark.parametrize("reader", load_readers().values(), ids=lambda it: it.name)
 @given(st.binary(max_size=60) | st.sampled_from(NASTY))
 def test_any_bytes_are_refused_in_one_line_by_every_reader(reader, content):
     with tempfile.TemporaryDirectory() as folder:
@@ -92,7 +91,7 @@ def test_any_bytes_are_refused_in_one_line_by_every_reader(reader, content):
         whole_or_refused(broken, reader.name)
 
 
-@pytest.mark.parametrize("reader", READERS, ids=lambda it: it.name)
+@pytest.mark.parametrize("reader", load_readers().values(), ids=lambda it: it.name)
 def test_a_file_that_is_not_there_is_refused_in_one_line(reader, tmp_path):
     with pytest.raises(TranscriptError, match="nowhere"):
         Conversations(tmp_path / "nowhere", reader.name)

@@ -5,11 +5,10 @@ import sqlite3
 
 import pytest
 
-from mindscore.errors import TranscriptError, UsageError
-from mindscore.readers.conversations import Conversations, read_memories
-from mindscore.readers.formats import READERS
+from mindscore._util.errors import TranscriptError, UsageError
+from mindscore.conversation.native import read_transcript
+from mindscore.readers.conversations import Conversations, load_readers, read_memories
 from mindscore.readers.source import Source
-from mindscore.transcripts import read_transcript
 
 from .written import FIXTURES, WRITERS, openai
 
@@ -22,12 +21,12 @@ def test_a_format_is_detected_by_its_own_reader_alone(name, tmp_path):
     format_, write, _ = WRITERS[name]
     file = tmp_path / "talk"
     file.write_bytes(write(SAID))
-    assert [it.name for it in READERS if it.detects(Source(file))] == [format_]
+    assert [it.name for it in load_readers().values() if it.detects(Source(file))] == [format_]
 
 
 @pytest.mark.parametrize("file", sorted(FIXTURES.glob("*.json*")), ids=lambda it: it.name)
 def test_no_fixture_is_of_two_formats(file):
-    assert len([it.name for it in READERS if it.detects(Source(file))]) == 1
+    assert len([it.name for it in load_readers().values() if it.detects(Source(file))]) == 1
 
 
 def test_lines_of_messages_are_native(read, tmp_path):
@@ -55,7 +54,7 @@ def test_a_file_that_nobody_knows_is_refused_as_native(read, content, tmp_path):
 def test_the_format_that_is_asked_for_has_the_word(read, refused):
     assert refused(NATIVE, "openai").startswith("line 1: 'messages'")
     assert refused(openai(SAID), "native").startswith("line 1: ")
-    with pytest.raises(UsageError, match="there is no such format; there are native"):
+    with pytest.raises(UsageError, match="there is no such format; there are atif"):
         read(NATIVE, "word")
 
 

@@ -7,8 +7,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from mindscore.chat.conversation import Conversation
-from mindscore.chat.message import ChatMessage
+from mindscore.conversation.conversation import Conversation
+from mindscore.conversation.message import ChatMessage
 from mindscore.recognisers import Block, Entry, MemoryFinder, hookimpl
 
 IMPORT = "from mindscore.recognisers import hookimpl\n"

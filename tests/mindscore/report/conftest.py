@@ -15,12 +15,12 @@ from mindhooks import (
     ResponseDivergence,
 )
 from mindscore.cli import main
-from mindscore.cli.result import Result
-from mindscore.config import parse_settings
+from mindscore.config.settings import parse_settings
+from mindscore.conversation.native import read_transcript
 from mindscore.report.file import ReportFile
 from mindscore.report.page import render
-from mindscore.report.spoken import Word
-from mindscore.transcripts import read_transcript
+from mindscore.session.result import Result
+from mindscore.session.words import Word
 
 DEMO = Path(__file__).parents[3] / "plugin" / "mindscore" / "demo" / "conversation.jsonl"
 

@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from mindhooks import ResponseDivergence
-from mindscore.report.highlights import pack
+from mindscore.report.ranking import pack
 
 ROOM = 100
 

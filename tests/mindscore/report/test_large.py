@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from mindhooks import MemoryScore, ResponseDivergence
-from mindscore.report.spoken import Word
+from mindscore.session.words import Word
 
 from ..opening import opened
 

@@ -5,10 +5,9 @@ from dataclasses import replace
 import pytest
 
 from mindhooks import FinetuneStats, MemoryScore, MemoryStats, Outcome, ResponseDivergence
-from mindscore.config import parse_settings
-from mindscore.report.facts import facts
-from mindscore.report.page import memory_texts, render
-from mindscore.report.standing import standings
+from mindscore.config.settings import parse_settings
+from mindscore.report.page import facts, memory_texts, render
+from mindscore.report.ranking import standings
 
 
 def page(result, **tables):

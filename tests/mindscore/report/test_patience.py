@@ -4,9 +4,8 @@ import asyncio
 from typing import ClassVar
 
 from mindhooks import MindCommand
-from mindscore.cli.html import HtmlReport
-from mindscore.cli.score import run_in
-from mindscore.host import Session, TranscriptMind
+from mindscore.cli.score import HtmlReport, run_in
+from mindscore.session.session import Session, TranscriptMind
 
 from ..imitations import VLLMImitation
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mindhooks import Context, Node, Role, ScorerError
-from mindscore.report import spoken
-from mindscore.report.spoken import Word, as_cuts, spoken_words
 from mindscore.scorers.tokenizer import FileTokenizer
 from mindscore.scorers.toy import ToyScorer
+from mindscore.session import words as spoken
+from mindscore.session.words import Word, as_cuts, spoken_words
 
 TEXTS = st.text(alphabet="theanswrys.,' \n-42\u00e9\u4e2d\u6587\U0001f600", min_size=1, max_size=40)
 

@@ -9,13 +9,12 @@ from dataclasses import replace
 
 import pytest
 
-from mindscore.config import parse_settings
-from mindscore.host import Session, TranscriptMind
-from mindscore.review.run import served
-from mindscore.review.running import DEFAULT_PACE
-from mindscore.review.runs import Runs
+from mindscore.config.settings import parse_settings
+from mindscore.conversation.native import read_transcript
+from mindscore.review.app import served
+from mindscore.review.runs import DEFAULT_PACE, Runs
+from mindscore.session.session import Session, TranscriptMind
 from mindscore.store import Reviews, Store
-from mindscore.transcripts import read_transcript
 
 PATIENCE_S = 30
 END = "<|im_end|>"

@@ -3,7 +3,7 @@
 import pytest
 
 from mindhooks import FinetuneCandidate, ScorerError
-from mindscore.review.answers import AnswerError, edited_ids, unusable_alternate
+from mindscore.review.decisions import AnswerError, edited_ids, unusable_alternate
 from mindscore.scorers.toy import ToyScorer
 from mindscore.store import Reviewed
 

@@ -12,8 +12,8 @@ from urllib.parse import urlencode
 
 import pytest
 
-from mindscore.fingerprint import response_hash
-from mindscore.review.queue import id_of
+from mindscore.measure.fingerprint import response_hash
+from mindscore.review.decisions import id_of
 from mindscore.store import Store
 
 from .client import Client

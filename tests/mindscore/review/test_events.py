@@ -9,7 +9,7 @@ import pytest
 
 from mindhooks import MemoryScore, ResponseDivergence
 from mindscore.review.live import Live
-from mindscore.review.running import Pace
+from mindscore.review.runs import Pace
 
 PATIENCE_S = 30
 QUICK = Pace(together=0.01, heartbeat=0.05, taken=0.2)

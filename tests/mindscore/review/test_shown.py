@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mindhooks import FinetuneCandidate
-from mindscore.review.matrix import MOST_RESPONSES, matrix
-from mindscore.review.queue import NEIGHBOURS, Queue, id_of
-from mindscore.review.sparkline import HEIGHT, MOST, WIDTH, sparkline
-from mindscore.review.views import address, moment, number
+from mindscore.review.decisions import NEIGHBOURS, Queue, id_of
+from mindscore.review.reading import HEIGHT, MOST, MOST_RESPONSES, WIDTH, matrix, sparkline
+from mindscore.review.web import address, moment, number
 from mindscore.store import Cell, Listed, Point, Review, Reviewed
 
 

@@ -9,8 +9,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from mindscore.http.runner import make_runner
 from mindscore.scorers.toy import ToyScorer
-from mindscore.serve.app import make_app, make_runner
+from mindscore.serve.app import make_app
 
 PATIENCE_S = 20
 

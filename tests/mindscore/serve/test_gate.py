@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 
+from mindscore.http.runner import Gate, Limits, make_runner
 from mindscore.scorers.toy import ToyScorer
-from mindscore.serve.app import make_app, make_runner
-from mindscore.serve.gate import Gate, Limits
+from mindscore.serve.app import make_app
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 SOON, PATIENCE_S = 0.2, 20

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from mindscore.serve.turnstile import Turnstile, TurnstileFullError
+from mindscore.serve.queue import Turnstile, TurnstileFullError
 
 
 async def waiting(client, held, bodies, path="/v1/score"):
@@ -111,7 +111,7 @@ async def test_when_to_come_again_follows_how_long_recent_turns_took(
     seconds, expected, monkeypatch
 ):
     clock = [100.0]
-    monkeypatch.setattr("mindscore.serve.turnstile.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("mindscore.serve.queue.time.monotonic", lambda: clock[0])
     turnstile = Turnstile(0)
     for it in seconds:
         async with turnstile.turn():
@@ -125,7 +125,7 @@ async def test_when_to_come_again_follows_how_long_recent_turns_took(
 
 async def test_the_first_turn_of_all_has_taken_what_it_has_taken_so_far(monkeypatch):
     clock = [100.0]
-    monkeypatch.setattr("mindscore.serve.turnstile.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("mindscore.serve.queue.time.monotonic", lambda: clock[0])
     turnstile = Turnstile(0)
     async with turnstile.turn():
         clock[0] += 30

@@ -11,11 +11,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from mindscore.errors import UsageError
-from mindscore.lora.job import Recipe
-from mindscore.scorers.local import LocalScorer
+from mindscore._util.errors import UsageError
+from mindscore.scorers.local.scorer import LocalScorer
 from mindscore.serve import trainer as trainer_module
 from mindscore.serve.trainer import Trainer
+from mindscore.training.lora.job import Recipe
 
 from ..tiny_model import CONTEXT_LENGTH, VOCABULARY, write_tiny_model
 from ..training_processes import trainers
@@ -218,7 +218,7 @@ async def test_whatever_a_training_process_says_the_next_job_has_its_turn(
     once.touch()
     lines = [
         "import os, sys",
-        f"if 'mindscore.lora' in sys.orig_argv and os.path.exists({str(once)!r}):",
+        f"if 'mindscore.training.lora' in sys.orig_argv and os.path.exists({str(once)!r}):",
         f"    os.remove({str(once)!r})",
         "    os.write(1, b'x' * 300_000)",
     ]

@@ -1,1 +1,0 @@
-"""Conversations as chat messages, the way agents and servers exchange them."""

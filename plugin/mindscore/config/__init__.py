@@ -1,0 +1,1 @@
+"""The settings' types, and the file they come from."""

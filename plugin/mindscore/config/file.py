@@ -1,0 +1,229 @@
+"""Where the configuration comes from: a file, ``--set`` and the environment."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mindscore._util.errors import ConfigError
+from mindscore._util.text import harmless_toml, shortened
+from mindscore.config.settings import ServerSettings, Settings, parse_settings
+
+ENVIRONMENT = "MINDSCORE_CONFIG"
+
+DEEPEST = 50
+"""Levels of tables and arrays: what checks and prints settings calls itself once a level."""
+
+_TOO_DEEP = f"more than {DEEPEST} levels of tables and arrays"
+_SHOWN = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """The parsed TOML as a host gives it to its registry, the same checked, and its file."""
+
+    tables: Mapping[str, Any]
+    settings: Settings
+    file: Path | None
+
+
+def user_config_file() -> Path:
+    """The file in the user's configuration folder, whether it exists or not."""
+    import platformdirs
+
+    return platformdirs.user_config_path("mindscore") / "config.toml"
+
+
+def named_config_file(given: Path | None) -> Path:
+    """The file that counts: ``given``, ``$MINDSCORE_CONFIG``, or the user's own; it may not exist.
+
+    Never one in the current folder: a file in a cloned repository must not be able to send a
+    conversation elsewhere.
+    """
+    return _named(given) or user_config_file()
+
+
+def _named(given: Path | None) -> Path | None:
+    """The file that somebody named, and that must therefore be there."""
+    named = given or os.environ.get(ENVIRONMENT)
+    return Path(named) if named else None
+
+
+def load_configuration(given: Path | None, assignments: Iterable[str] = ()) -> Configuration:
+    """Read the configuration file, if any, and apply ``--set`` assignments (``key=value``).
+
+    Raises:
+        ConfigError: names the file or assignment, the key, and what was expected.
+    """
+    file = _named(given)
+    if file is None and (own := user_config_file()).is_file():
+        file = own
+    tables = _read(file) if file is not None else {}
+    try:
+        settings = parse_settings(tables)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {_short(error)}") from None
+    for assignment in assignments:
+        tables = merge(tables, _assigned(assignment))
+        settings = parse_settings(tables)
+    return Configuration(tables, settings, file)
+
+
+def dump(settings: Settings) -> str:
+    """The settings as TOML, every key written out."""
+    import tomli_w
+
+    # TOML has dates and times of its own.
+    tables = msgspec.to_builtins(settings, builtin_types=(date, datetime, time))
+    return harmless_toml(tomli_w.dumps(tables))
+
+
+def read_api_key(server: ServerSettings) -> str | None:
+    """The bearer key from the file or the environment variable that ``[server]`` names.
+
+    Raises:
+        ConfigError: the file cannot be read, or others than its owner can read or change it, or
+            the key cannot stand in a header. The key itself is never part of the text.
+    """
+    if server.api_key_file:
+        source = f"server.api_key_file: {server.api_key_file}"
+        key, wrong = "", "is empty"
+        try:
+            key = _read_private(Path(server.api_key_file), source).strip()
+        except (OSError, ValueError) as error:
+            wrong = f"cannot be read: {_reason(error)}"
+        if not key:
+            # Outside, so that it has no context: an error of decoding holds what the file does.
+            raise ConfigError(f"{source}: {wrong}")
+    else:
+        source = f"environment variable {server.api_key_env}"
+        key = os.environ.get(server.api_key_env, "").strip() if server.api_key_env else ""
+    if not (key.isascii() and (key.isprintable() or not key)):
+        raise ConfigError(f"{source}: holds a key with characters that no header can carry")
+    return key or None
+
+
+def _read_private(file: Path, source: str) -> str:
+    with file.open(encoding="utf-8") as opened:
+        mode = os.fstat(opened.fileno()).st_mode
+        # Elsewhere than on POSIX, the mode says nothing of others.
+        if os.name == "posix" and mode & 0o077:
+            raise ConfigError(
+                f"{source}: others than its owner can read or change it (mode {mode & 0o777:03o}): "
+                f"chmod 600 {shlex.quote(str(file))}"
+            )
+        return opened.read()
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return _parse(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"{file}: cannot be read: {_reason(error)}") from None
+    except ValueError as error:
+        raise ConfigError(f"{file}: not valid TOML: {_short(error)}") from None
+
+
+def _parse(text: str) -> dict[str, Any]:
+    """``text`` as TOML, which no number and no nesting in it makes fail later.
+
+    Raises:
+        ValueError: says what is wrong with it.
+    """
+    try:
+        tables = tomllib.loads(text)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    level: list[tuple[str, Any]] = [("", tables)]
+    for _ in range(DEEPEST + 1):
+        for name, value in level:
+            if isinstance(value, int) and not -(2**63) <= value < 2**63:
+                raise ValueError(f"{name}: an integer outside 64 bits")
+        level = [item for name, value in level for item in _items(name, value)]
+    if level:
+        raise ValueError(_TOO_DEEP)
+    return tables
+
+
+def _items(name: str, value: Any) -> Iterable[tuple[str, Any]]:
+    """What a table or an array holds, each with its dotted name."""
+    if isinstance(value, dict):
+        return [(f"{name}.{key}".lstrip("."), inner) for key, inner in value.items()]
+    return [(name, inner) for inner in value] if isinstance(value, list) else ()
+
+
+def _short(error: Exception) -> str:
+    return shortened(str(error), _SHOWN, tail=_SHOWN // 3)
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def _assigned(assignment: str) -> dict[str, Any]:
+    """The nested tables that ``a.b=value`` stands for; the value is TOML if it fits as such."""
+    key, sign, text = assignment.partition("=")
+    path = _key_path(key.strip())
+    # Errors name the key alone: the value may be a secret that went to the wrong place.
+    shown = shortened(key.strip(), 60)
+    if not sign or not path:
+        raise ConfigError(f"--set {shown}: expected KEY=VALUE, such as memory.interval_s=0")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ConfigError(f"--set {shown}: the value is not UTF-8")
+    try:
+        parsed = _parse(f"value = {text}")
+    except ValueError:
+        parsed = {}
+    readings: list[Any] = [parsed["value"]] if parsed.keys() == {"value"} else []
+    readings.append(text)
+    errors = []
+    for value in readings:
+        tables = _nested(path, value)
+        try:
+            parse_settings(tables)
+        except ConfigError as error:
+            errors.append(error)
+        else:
+            return tables
+    raise ConfigError(f"--set {shown}: {_short(errors[0])}")
+
+
+def _key_path(key: str) -> list[str]:
+    """The parts of a dotted TOML key; empty when it is none."""
+    if key.startswith("[") or not key.isprintable():
+        return []
+    try:
+        rest: Any = _parse(f"{key} = 0")
+    except ValueError:
+        return []
+    path = []
+    while isinstance(rest, dict) and len(rest) == 1:
+        [(part, rest)] = rest.items()
+        path.append(part)
+    return path if rest == 0 else []
+
+
+def _nested(path: list[str], value: Any) -> dict[str, Any]:
+    for part in reversed(path):
+        value = {part: value}
+    tables: dict[str, Any] = value
+    return tables
+
+
+def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables ``under`` with the values of ``over`` put in, table by table."""
+    merged = dict(under)
+    for key, value in over.items():
+        old = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(old, Mapping):
+            value = merge(old, value)
+        merged[key] = value
+    return merged

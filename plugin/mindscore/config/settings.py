@@ -1,0 +1,237 @@
+"""The configuration's types and rules (the TOML tables, one struct each)."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from mindscore._util.errors import ConfigError
+from mindscore._util.text import printable
+
+T = TypeVar("T")
+
+SQLITE = "sqlite:///"
+
+# msgspec lets infinity pass a lower bound alone.
+_FINITE = 1e300
+Positive = Annotated[float, Meta(gt=0, le=_FINITE)]
+NonNegative = Annotated[float, Meta(ge=0, le=_FINITE)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+Count = Annotated[int, Meta(ge=0)]
+AtLeastOne = Annotated[int, Meta(ge=1)]
+Name = Annotated[str, Meta(min_length=1)]
+
+
+class _Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A TOML table: unknown keys are errors."""
+
+
+class ServerSettings(_Table, frozen=True):
+    """``[server]``: which model scores, and how it is reached."""
+
+    scorer: Name = "local"
+    base_url: str = ""
+    model: str = "smollm2"
+    adapter: str = ""
+    tokenizer: str = ""
+    chat_template: Literal["chatml", "auto"] = "chatml"
+    api_key_env: str = "MINDSCORE_API_KEY"
+    api_key_file: str = ""
+    timeout_s: Positive = 300.0
+    deadline_s: Positive = 900.0
+    max_attempts: AtLeastOne = 5
+    breaker_failures: AtLeastOne = 3
+    max_response_mb: AtLeastOne = 256
+    allow_insecure: bool = False
+    concurrency: AtLeastOne = 4
+    priority: int = 5
+    self_test: bool = True
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    cache_mb: Count = 1024
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+class MemorySettings(_Table, frozen=True):
+    """``[memory]``: when a memory is due, and what it is judged by."""
+
+    interval_s: NonNegative = 3600
+    response_window: AtLeastOne = 50
+    token_cutoff: Fraction = 0.6
+    min_divergence: NonNegative = 0.01
+    ewma_alpha: Annotated[float, Meta(gt=0, le=1)] = 0.3
+    noise_repeats: Count | Literal["auto"] = "auto"
+
+
+class FinetuneSettings(_Table, frozen=True):
+    """``[finetune]``: which responses become candidates."""
+
+    threshold: NonNegative = 1.0
+    window_fraction: Fraction = 0.5
+    prior_messages: Count = 2
+    generate_alternates: bool = False
+    max_alternate_tokens: AtLeastOne = 256
+
+
+class StoreSettings(_Table, frozen=True):
+    """``[store]``: where scores are kept, for which agent, and for how long."""
+
+    url: str = ""
+    namespace: Name = "default"
+    retention_days: NonNegative = 90.0
+
+    def __post_init__(self) -> None:
+        file = self.url.removeprefix(SQLITE)
+        if self.url and (file == self.url or file in ("", ":memory:")):
+            raise ValueError(
+                f'url: expected "" or "sqlite:///FILE" (absolute: four slashes), got {self.url!r}'
+            )
+
+
+class TrainSettings(_Table, frozen=True):
+    """``[train]``: where accepted candidates go, and as what.
+
+    ``context``: the prompt to train on, ``"bare"`` without any memory, which is what internalising
+    them means, or ``"full"``. ``folder`` and ``format`` are for the sink ``jsonl``; ``options`` is
+    free-form, for those of third parties.
+    """
+
+    sink: Name = "http"
+    context: Literal["bare", "full"] = "bare"
+    folder: str = ""
+    format: Literal["input_ids", "prompt_completion", "messages", "preference"] = "input_ids"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # What is sent again from another folder must come to the same place.
+        if self.folder and not (self.folder.startswith("~") or Path(self.folder).is_absolute()):
+            raise ValueError(f'folder: expected "" or an absolute path, got {self.folder!r}')
+
+
+class PluginSettings(_Table, frozen=True):
+    """``[plugins]``: which are off, and each one's own table."""
+
+    disabled: list[str] = field(default_factory=list)
+    listener_timeout_s: Positive = 30.0
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # msgspec's own error would not name the plugin.
+        for name, table in self.settings.items():
+            if not isinstance(table, dict):
+                raise ValueError(f"settings.{name}: expected a table, got {type(table).__name__}")
+
+
+class MemoryScoringOptions(_Table, frozen=True):
+    """``[plugins.settings.memory-scoring]``.
+
+    ``only``: the memories to score, empty for all; ``hold``: the matrix has what each memory does
+    alone, too; ``resume``: rows of the matrix that the store has are not measured again;
+    ``max_tokens``: what ``score`` may send, 0 for any number; ``tokens``: what a memory did to each
+    token of a response is told, too.
+    """
+
+    only: list[str] = field(default_factory=list)
+    hold: bool = False
+    resume: bool = False
+    max_tokens: Count = 0
+    tokens: bool = False
+
+
+class FinetuneScoringOptions(_Table, frozen=True):
+    """``[plugins.settings.finetune-scoring]``, which has no keys."""
+
+
+OWN_PLUGINS: dict[str, type[_Table]] = {
+    "memory-scoring": MemoryScoringOptions,
+    "finetune-scoring": FinetuneScoringOptions,
+}
+
+
+class Settings(_Table, frozen=True):
+    """The whole configuration, defaults filled in."""
+
+    server: ServerSettings = field(default_factory=ServerSettings)
+    memory: MemorySettings = field(default_factory=MemorySettings)
+    finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
+    store: StoreSettings = field(default_factory=StoreSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    plugins: PluginSettings = field(default_factory=PluginSettings)
+
+
+_TABLES: dict[str, type[_Table]] = {
+    "": Settings,
+    "server": ServerSettings,
+    "memory": MemorySettings,
+    "finetune": FinetuneSettings,
+    "store": StoreSettings,
+    "train": TrainSettings,
+    "plugins": PluginSettings,
+}
+_TOML_NAMES = {
+    "object": "a table",
+    "array": "an array",
+    "str": "a string",
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "null": "nothing",
+}
+
+
+def parse_settings(tables: Mapping[str, Any]) -> Settings:
+    """The settings in parsed TOML, checked, with every default filled in.
+
+    Raises:
+        ConfigError: names the key and what was expected of it.
+    """
+    settings = parse_table(tables, Settings, "")
+    for name, kind in OWN_PLUGINS.items():
+        parse_table(settings.plugins.settings.get(name, {}), kind, f"plugins.settings.{name}")
+    return settings
+
+
+def parse_table(table: Mapping[str, Any], kind: type[T], name: str) -> T:
+    """One table as the struct ``kind``; ``name`` is its dotted name, for errors.
+
+    Raises:
+        ConfigError: names the key and what was expected of it.
+    """
+    try:
+        return msgspec.convert(table, kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_explain(str(error), kind, name)) from None
+
+
+def _choices(hint: Any) -> list[str]:
+    """What a key of the type ``hint``, a literal or a union with one, may be."""
+    if get_origin(hint) is Literal:
+        return [repr(value) for value in get_args(hint)]
+    return [it for each in get_args(hint) for it in (_choices(each) or ["an integer"])]
+
+
+def _explain(message: str, kind: type, name: str) -> str:
+    problem, _, path = message.partition(" - at `$")
+    key = ".".join(part for part in (name, path.rstrip("`").lstrip(".")) if part)
+    if unknown := re.search(r"unknown field `(.*)`", problem, flags=re.DOTALL):
+        known = [f.name for f in msgspec.structs.fields(_TABLES.get(key, kind))]
+        near = difflib.get_close_matches(unknown[1], known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known) or 'none'}"
+        full = printable(f"{key}.{unknown[1]}" if key else unknown[1])
+        return f"{full}: unknown key; {hint}"
+    if problem.startswith("Invalid enum value"):
+        table, _, last = key.rpartition(".")
+        hint = get_type_hints(_TABLES.get(table, kind))[last]
+        expected = " or ".join(_choices(hint))
+        return f"{key}: expected {expected}, got {problem.removeprefix('Invalid enum value ')}"
+    if problem.startswith(("settings.", "url: ", "folder: ")):
+        # Of a table's own __post_init__.
+        return printable(f"{key}.{problem}")
+    problem = problem.replace("`int | str`", "`int`")
+    problem = re.sub(r"`(\w+)`", lambda it: _TOML_NAMES.get(it[1], it[1]), problem)
+    return f"{key}: {problem[:1].lower()}{problem[1:]}"

@@ -1,0 +1,1 @@
+"""Messages, chat templates, native transcripts, and the recognisers of memories."""

@@ -1,0 +1,95 @@
+"""Results as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from mindhooks import FinetuneCandidate, MindCommand, ResponseDivergence
+from mindscore.measure.redundancy import redundant_pairs
+from mindscore.session.result import Result
+
+# What a run that wrote no statistics has spent, and what is not known of it.
+SPENT = {"calls": 0, "prompt_tokens": 0, "computed_tokens": None, "seconds": 0.0}
+UNKNOWN = {
+    MindCommand.SCORE_FINETUNE: dict.fromkeys(
+        ("responses_considered", "above_threshold", "threshold", "max_divergence")
+    )
+}
+
+
+def document(result: Result) -> dict[str, Any]:
+    """The document that ``--json`` prints."""
+    head = {
+        "command": result.command,
+        "model": result.model,
+        **with_remarks(result.remarks),
+    }
+    if result.command == MindCommand.SCORE_FINETUNE:
+        found: dict[str, Any] = {"candidates": [_fields(it) for it in result.candidates]}
+    elif result.command == MindCommand.SCORE_FULL:
+        found = _matrix(result)
+    else:
+        found = {"scores": [_memory(result, key) for key in result.keys]}
+    return {**head, **found, "stats": _stats(result)}
+
+
+def with_remarks(remarks: Sequence[str]) -> dict[str, Any]:
+    """What is to be known of a transcript, where anything is."""
+    return {"remarks": list(remarks)} if remarks else {}
+
+
+def _memory(result: Result, key: str) -> dict[str, Any]:
+    outcome, score = result.outcome(key), result.scores.get(key)
+    return {
+        "key": key,
+        "status": outcome.status,
+        "score": score.score if score else None,
+        "error": outcome.error,
+        "divergences": [_fields(it) for it in score.divergences] if score else [],
+    }
+
+
+def _fields(value: ResponseDivergence | FinetuneCandidate) -> dict[str, Any]:
+    """A value as JSON; ``noise`` is there where it was measured, ``tokens`` never."""
+    fields: dict[str, Any] = msgspec.to_builtins(value)
+    fields.pop("tokens", None)
+    if value.noise is None:
+        del fields["noise"]
+    return fields
+
+
+def _matrix(result: Result) -> dict[str, Any]:
+    responses = result.transcript.responses()
+    scores = [result.scores.get(key) for key in result.keys]
+    drop = [score.divergences if score else () for score in scores]
+    hold = [(score.hold or ()) if score else () for score in scores]
+    found: dict[str, Any] = {
+        "memories": list(result.keys),
+        "responses": [{"entry_idx": index, "node_id": id_} for index, id_ in responses],
+        "matrix": _cells(drop, "divergence", responses),
+        "signed": _cells(drop, "signed", responses),
+    }
+    if any(cell.noise is not None for row in drop for cell in row):
+        found["noise"] = _cells(drop, "noise", responses)
+    if any(score is not None and score.hold is not None for score in scores):
+        found["hold"] = _cells(hold, "divergence", responses)
+        found["hold_signed"] = _cells(hold, "signed", responses)
+        found["redundant"] = msgspec.to_builtins(redundant_pairs(scores))
+    return found
+
+
+def _cells(
+    rows: list[tuple[ResponseDivergence, ...]], value: str, responses: list[tuple[int, str]]
+) -> list[list[float | None]]:
+    """One value per memory and response; ``None`` where nothing was measured."""
+    by_id = [{cell.node_id: getattr(cell, value) for cell in row} for row in rows]
+    return [[cells.get(id_) for _, id_ in responses] for cells in by_id]
+
+
+def _stats(result: Result) -> dict[str, Any]:
+    stats: dict[str, Any] = msgspec.to_builtins(result.stats) if result.stats else {}
+    stats.pop("outcomes", None)
+    return {**UNKNOWN.get(MindCommand(result.command), {}), **SPENT, **stats, "error": result.error}

@@ -1,0 +1,113 @@
+"""Standard output and standard error of a command."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.text import Text
+
+from mindhooks import Activity
+from mindscore._util.text import LINE, harmless_json, printable, shortened
+
+
+def new_console() -> Console:
+    """A console that takes text as it is: keys and messages are no markup."""
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def write_json(document: Any) -> None:
+    """Write one JSON document, in UTF-8 whatever the locale says; it does nothing to a terminal."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(harmless_json(msgspec.json.encode(document)) + b"\n")
+    sys.stdout.flush()
+
+
+def own_output() -> AbstractContextManager[object]:
+    """What plugins print meanwhile goes to standard error."""
+    return contextlib.redirect_stdout(sys.stderr)
+
+
+LOGGERS = ("mindhooks", "mindscore")
+
+
+class Screen(logging.Handler):
+    """Shows activities as a progress bar, and what our loggers say as lines."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            console=self._console,
+            transient=True,
+            # Not what rich thinks, which colours forced on a file make believe in a terminal.
+            disable=not sys.stderr.isatty(),
+        )
+
+    def __enter__(self) -> Screen:
+        for name in LOGGERS:
+            logging.getLogger(name).addHandler(self)
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+        for name in LOGGERS:
+            logging.getLogger(name).removeHandler(self)
+
+    def activity(self, message: str) -> Activity:
+        """An activity shown as one line of progress."""
+        return _Line(self._progress, message)
+
+    def complain(self, message: str) -> None:
+        """Print one line that says what went wrong."""
+        self._console.print(
+            Text(f"mindscore: {shortened(message, LINE, LINE // 3)}"), soft_wrap=True
+        )
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.complain(record.getMessage())
+        if record.exc_info:
+            traceback = logging.Formatter().formatException(record.exc_info)
+            self._console.print(Text(traceback), soft_wrap=True)
+
+
+class _Line(Activity):
+    def __init__(self, progress: Progress, message: str) -> None:
+        self._progress = progress
+        self._message = message
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> _Line:
+        self._task = self._progress.add_task(printable(self._message), total=None)
+        return self
+
+    def update(self, message: str, done: int | None = None, total: int | None = None) -> None:
+        if self._task is not None:
+            self._progress.update(
+                self._task, description=printable(message), completed=done, total=total
+            )
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)

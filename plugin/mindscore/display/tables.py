@@ -1,0 +1,245 @@
+"""Results on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from rich.cells import cell_len
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from mindhooks import FinetuneCandidate, MemoryScore, MindCommand, Outcome, ResponseDivergence
+from mindscore._util.text import one_line, printable, shortened
+from mindscore.measure.divergence import within_noise
+from mindscore.measure.redundancy import redundant_pairs
+from mindscore.session.result import NOT_SCORED, Result
+
+BAR = 20
+CELL = 6
+KEY = 28
+LONGEST_KEY = 4 * KEY
+LONGEST_TEXT = 4000
+REMARKS = 10
+LONGEST_REMARK = 400
+LISTED = 300
+"""Characters of a line that lists memories."""
+
+
+def show_result(console: Console, result: Result) -> None:
+    """Print what is to be known of the transcript, what was found, and what it cost."""
+    for line in remark_lines(result.remarks):
+        console.print(line)
+    if result.command == MindCommand.SCORE_FINETUNE:
+        parts = _finetune(result)
+    elif result.command == MindCommand.SCORE_FULL:
+        parts = _matrix(console, result)
+    else:
+        parts = _memories(console, result)
+    for part in parts:
+        console.print(part)
+    if result.stats:
+        console.print(Text(_cost(result), style="dim"))
+
+
+def remark_lines(remarks: Sequence[str]) -> Iterator[Text]:
+    """What a transcript's source does not record, or what was not understood."""
+    for remark in remarks[:REMARKS]:
+        yield Text(shortened(remark, LONGEST_REMARK), style="dim")
+    if len(remarks) > REMARKS:
+        yield Text(f"and {len(remarks) - REMARKS:,} more remarks: see --json", style="dim")
+
+
+def score_line(score: MemoryScore) -> Text:
+    """One memory's score, as soon as it is known."""
+    return Text.assemble((f"{score.score:8.2f}", "bold"), "  ", shortened(score.key, LONGEST_KEY))
+
+
+def _memories(console: Console, result: Result) -> Iterator[RenderableType]:
+    # What may be noise is not ranked: it stands below, as it comes.
+    ranked = sorted(result.scores.values(), key=lambda it: (_in_noise(it), -it.score))
+    if ranked:
+        yield Text("Memories by score", style="bold")
+        table = Table(box=None)
+        longest = max(cell_len(shortened(score.key, LONGEST_KEY)) for score in ranked)
+        table.add_column("memory", min_width=min(KEY, longest), max_width=KEY, overflow="fold")
+        table.add_column("nats", justify="right", min_width=7)
+        table.add_column("", min_width=BAR)
+        table.add_column("most on", no_wrap=True)
+        room = max(20, console.width - KEY - BAR - 16)
+        most = max(score.score for score in ranked)
+        for score in ranked:
+            on = _largest(score)
+            if on and _in_noise(score):
+                shown, about = Text("within noise", style="dim"), f"noise {on.noise:.2f} nats"
+            else:
+                shown = _bar(score.score / (most or 1))
+                about = _response(result, on, room) if on and score.score > 0 else ""
+            table.add_row(shortened(score.key, LONGEST_KEY), f"{score.score:.2f}", shown, about)
+        yield table
+    yield from _skipped(result)
+
+
+def _largest(score: MemoryScore) -> ResponseDivergence | None:
+    return max(score.divergences, key=lambda it: it.divergence, default=None)
+
+
+def _in_noise(score: MemoryScore) -> bool:
+    """Whether the response that gives the score varies as much when nothing is removed."""
+    largest = _largest(score)
+    return largest is not None and within_noise(largest)
+
+
+def _skipped(result: Result) -> Iterator[Text]:
+    """The memories that were not scored, by why, and what can be done about it."""
+    yield from skipped_lines(result.memory_stats.outcomes if result.memory_stats else {})
+    failed: dict[str, list[str]] = {}
+    for key in result.keys:
+        outcome = result.outcome(key)
+        if outcome.status == "failed":
+            failed.setdefault(outcome.error or "", []).append(key)
+    for error, keys in failed.items():
+        line = f"{len(keys)} failed: {_listed(keys)}"
+        yield Text(printable(line if error == result.error else f"{line}: {error}"), style="red")
+    if not result.keys:
+        yield Text("This conversation holds no memories.")
+
+
+def skipped_lines(outcomes: Mapping[str, Outcome]) -> Iterator[Text]:
+    """A line for each reason why memories are not scored, with their keys."""
+    for status, explanation in NOT_SCORED.items():
+        keys = [key for key, outcome in outcomes.items() if outcome.status == status]
+        if keys:
+            yield Text(f"{len(keys)} {explanation}: {_listed(keys)}", style="dim")
+
+
+def _listed(keys: Sequence[str]) -> str:
+    """As many keys as a line takes, and how many there are besides."""
+    line = ""
+    for number, key in enumerate(keys):
+        if len(line) > LISTED:
+            return f"{line} and {len(keys) - number:,} more"
+        line += ", " * bool(line) + shortened(key, LONGEST_KEY)
+    return line
+
+
+def _matrix(console: Console, result: Result) -> Iterator[RenderableType]:
+    drops = {key: score.divergences for key, score in result.scores.items()}
+    yield Text("Signed divergence in nats: what each memory (row) did to each response (column)\n")
+    yield from _grid(console, result, drops)
+    holds = {key: score.hold for key, score in result.scores.items() if score.hold is not None}
+    if holds:
+        yield Text("Hold: what each memory does alone, against none\n")
+        yield from _grid(console, result, holds)
+    yield Text.assemble(
+        ("positive: it helped", _shade(0.5)),
+        "  ",
+        ("negative: it harmed", _shade(-0.5)),
+        ("  ·: below 0.01, within noise or before it  ?: unknown", "dim"),
+    )
+    if holds:
+        yield from _redundant(result)
+    yield from _skipped(result)
+
+
+def _grid(
+    console: Console, result: Result, rows: Mapping[str, Sequence[ResponseDivergence]]
+) -> Iterator[RenderableType]:
+    """A table for each block of responses that fits the console's width."""
+    responses = result.transcript.responses()
+    per_block = max(1, (console.width - KEY - 2) // (CELL + 1))
+    for first in range(0, len(responses), per_block):
+        block = responses[first : first + per_block]
+        table = Table(box=None, padding=(0, 1, 0, 0))
+        longest = max((cell_len(shortened(key, KEY)) for key in result.keys), default=0)
+        table.add_column("memory", min_width=min(KEY, longest), max_width=KEY, no_wrap=True)
+        for index, _ in block:
+            table.add_column(f"#{index}", justify="right", min_width=CELL, no_wrap=True)
+        for key in result.keys:
+            cells = {cell.node_id: cell for cell in rows.get(key, ())}
+            table.add_row(shortened(key, KEY), *(_cell(cells.get(id_)) for _, id_ in block))
+        yield table
+        yield ""
+
+
+def _redundant(result: Result) -> Iterator[Text]:
+    """The memories that leave-one-out alone passes over."""
+    numbers = {id_: index for index, id_ in result.transcript.responses()}
+    for pair in redundant_pairs(result.scores.values()):
+        on = ", ".join(f"#{numbers[id_]}" for id_ in pair.node_ids if id_ in numbers)
+        one, other = (shortened(key, LONGEST_KEY) for key in pair.keys)
+        yield Text(printable(f"{one} and {other} hide each other: either is enough for {on}"))
+
+
+def _cell(cell: ResponseDivergence | None) -> Text:
+    if cell is None:
+        return Text("?", style="dim")
+    signed = cell.signed
+    if abs(signed) < 0.01 or within_noise(cell):
+        return Text("·", style="dim")
+    return Text(f"{signed:.1f}" if abs(signed) >= 0.05 else "0.0", style=_shade(signed))
+
+
+def _shade(signed: float) -> str:
+    """Blue where a memory made a response likelier, orange where less: told apart by all eyes."""
+    size = abs(signed)
+    level = 0 if size < 1 else 1 if size < 5 else 2
+    blue, orange = ("blue", "white on dodger_blue3", "bold white on blue3"), (
+        "dark_orange3", "black on orange1", "bold black on dark_orange"
+    )  # fmt: skip
+    return (blue if signed > 0 else orange)[level]
+
+
+def _finetune(result: Result) -> Iterator[RenderableType]:
+    yield Text(f"Candidates for training: {len(result.candidates)}", style="bold")
+    for candidate in result.candidates:
+        yield Padding(_candidate(candidate), (0, 0, 1, 0))
+    stats = result.finetune_stats
+    if stats and not result.candidates and not stats.error:
+        yield Text(
+            f"No response of {stats.responses_considered} lost {stats.threshold:g} nats or more "
+            f"without the memories (the largest: {stats.max_divergence:.2f})."
+        )
+
+
+def _candidate(candidate: FinetuneCandidate) -> Group:
+    in_noise = candidate.noise is not None and candidate.divergence <= candidate.noise
+    noise = f"  within noise ({candidate.noise:.2f} nats)" if in_noise else ""
+    lines: list[RenderableType] = [
+        Text(f"#{candidate.entry_idx}  {candidate.divergence:.2f} nats{noise}", style="bold blue"),
+        Padding(Text(_keep_lines(candidate.prior_context), style="dim"), (0, 0, 0, 2)),
+        Padding(Text(f"said     {_keep_lines(candidate.response_text)}"), (0, 0, 0, 2)),
+    ]
+    if candidate.alternate_text is not None:
+        without = f"without  {one_line(candidate.alternate_text, 300)}"
+        lines.append(Padding(Text(without, style="dark_orange3"), (0, 0, 0, 2)))
+    return Group(*lines)
+
+
+def _keep_lines(text: str) -> str:
+    kept = "\n".join(printable(line) for line in text.split("\n") if line.strip())
+    return kept if len(kept) <= LONGEST_TEXT else f"{kept[:LONGEST_TEXT]}…"
+
+
+def _response(result: Result, response: ResponseDivergence, width: int) -> str:
+    conversation = result.transcript.conversation
+    # Another flow's index may be anything.
+    known = 0 <= response.entry_idx < len(conversation)
+    text = conversation[response.entry_idx].text if known else response.node_id
+    return one_line(f"#{response.entry_idx} {text}", width)
+
+
+def _bar(share: float) -> Text:
+    return Text("█" * round(share * BAR), style="blue")
+
+
+def _cost(result: Result) -> str:
+    stats = result.stats
+    if stats is None:
+        return ""
+    computed = "" if stats.computed_tokens is None else f", {stats.computed_tokens:,} computed"
+    return (
+        f"{result.model}: {stats.calls} calls, {stats.prompt_tokens:,} tokens sent{computed}, "
+        f"{stats.seconds:.1f} s"
+    )

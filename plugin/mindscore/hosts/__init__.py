@@ -1,1 +1,0 @@
-"""Adapters that agents load through their own extension points."""

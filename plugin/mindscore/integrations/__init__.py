@@ -1,0 +1,1 @@
+"""Agents, frameworks and tools, each in a place of its own."""

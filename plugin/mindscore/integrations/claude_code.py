@@ -1,0 +1,308 @@
+"""Claude Code: the session files under ``~/.claude/projects``, an event a line.
+
+The format is internal to Claude Code and changes: what is not known of it is passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+
+from mindscore.conversation.conversation import Conversation
+from mindscore.readers.source import Reading, Source, kind_of, placed, tool_call
+
+
+class Event(NamedTuple):
+    """A line of the tree."""
+
+    line: int
+    uuid: str
+    parent: str | None
+    fields: dict[str, Any]
+
+    @property
+    def where(self) -> str:
+        """Its place in the file."""
+        return f"line {self.line}"
+
+    @property
+    def type(self) -> str:
+        """What it is: ``user``, ``assistant``, ``attachment`` or anything else."""
+        return str(self.fields.get("type"))
+
+    @property
+    def speaks(self) -> bool:
+        """Whether it is a message of the conversation itself."""
+        aside = self.fields.get("isSidechain") or self.fields.get("isMeta")
+        return self.type in ("user", "assistant") and not aside
+
+    @property
+    def responds(self) -> bool:
+        """Whether it is a message of the model's."""
+        return self.speaks and self.type == "assistant"
+
+    @property
+    def message(self) -> dict[str, Any]:
+        """What goes to the model or comes from it.
+
+        Raises:
+            ValueError: the line has none.
+        """
+        message = self.fields.get("message")
+        if not isinstance(message, dict):
+            raise ValueError(f"'message': expected an object, got {kind_of(message)}")
+        return message
+
+    @property
+    def response(self) -> str:
+        """What its lines share where one response stands in several."""
+        name = self.message.get("id")
+        return name if isinstance(name, str) and name else self.uuid
+
+    def blocks(self) -> list[dict[str, Any]]:
+        """What it says.
+
+        Raises:
+            ValueError: the line does not hold it.
+        """
+        content = self.message.get("content")
+        if isinstance(content, str):
+            return [{"type": "text", "text": content}]
+        if not isinstance(content, list) or not all(isinstance(it, dict) for it in content):
+            raise ValueError("'message.content': expected text, or an array of blocks")
+        return list(content)
+
+    def answers(self) -> set[str]:
+        """The tool calls whose results it brings."""
+        results = [it for it in self.blocks() if it.get("type") == "tool_result"]
+        return {str(it.get("tool_use_id")) for it in results}
+
+
+class Session:
+    """All events of a file.
+
+    Raises:
+        TranscriptError: names the line that is none.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.title = ""
+        self._source = source
+        self._events: dict[str, Event] = {}
+        for line, record in source.records():
+            if not isinstance(record, dict):
+                source.refuse(f"line {line}", f"expected an object, got {kind_of(record)}")
+            self._note(line, record)
+
+    def _note(self, line: int, record: dict[str, Any]) -> None:
+        for kind, field in (("summary", "summary"), ("custom-title", "customTitle")):
+            if record.get("type") == kind and isinstance(record.get(field), str):
+                self.title = record[field]
+        uuid, parent = record.get("uuid"), record.get("parentUuid")
+        if isinstance(uuid, str) and (parent is None or isinstance(parent, str)):
+            self._events[uuid] = Event(line, uuid, parent, record)
+        elif record.get("type") in ("user", "assistant"):
+            field = "parentUuid" if isinstance(uuid, str) else "uuid"
+            self._source.refuse(f"line {line}", f"'{field}': expected text")
+
+    def chain(self) -> list[Event]:
+        """The events that lead to the last message, from the first that the file has.
+
+        Raises:
+            TranscriptError: there is no message, or the way leads round in a circle.
+        """
+        last = next((it for it in reversed(self._events.values()) if it.speaks), None)
+        if last is None:
+            self._source.refuse("the file", "holds no messages")
+        chain, seen = [last], {last.uuid}
+        while (event := self._events.get(chain[-1].parent or "")) is not None:
+            if event.uuid in seen:
+                self._source.refuse(event.where, "'parentUuid' leads round in a circle")
+            chain.append(event)
+            seen.add(event.uuid)
+        return chain[::-1]
+
+    def with_parallel_calls(self, chain: list[Event]) -> Iterator[Event]:
+        """The chain, and what parallel tool calls leave beside it.
+
+        Each call is a line of its own, and each result hangs from its call: what follows has only
+        one of them for a parent.
+
+        Raises:
+            TranscriptError: names the line that is damaged.
+        """
+        on_chain = {event.uuid for event in chain}
+        ends: dict[str, int] = {}
+        answered: set[str] = set()
+        for at, event in enumerate(chain):
+            with placed(self._source, event.where):
+                if event.responds:
+                    ends[event.response] = at
+                elif event.speaks:
+                    answered |= event.answers()
+        beside: dict[int, list[Event]] = {}
+        lines: dict[str | None, int] = {}
+        for event in self._events.values():
+            with placed(self._source, event.where):
+                if event.responds and event.response in ends:
+                    lines[event.uuid] = ends[event.response]
+                    found = event.uuid not in on_chain
+                elif event.speaks and not event.responds and event.parent in lines:
+                    lines[event.uuid] = lines[event.parent]
+                    answers = event.answers()
+                    found = bool(answers) and not answers & answered
+                    answered |= answers
+                else:
+                    continue
+            if found:
+                beside.setdefault(lines[event.uuid], []).append(event)
+        for at, event in enumerate(chain):
+            yield event
+            yield from beside.get(at, ())
+
+
+SYNTHETIC = "<synthetic>"
+"""The model of what Claude Code itself says in its place, such as that the API failed."""
+
+NOT_RECORDED = (
+    "Claude Code records neither its system prompt nor its tools, and memories stand alone where "
+    "it wraps them in reminders: the scores are of a reconstructed context"
+)
+NO_START = "the file does not record which memories (CLAUDE.md) the session started with"
+
+
+class ClaudeCodeReader:
+    """Reads a session; its memories are the files that Claude Code attached, under their paths."""
+
+    name = "claude-code"
+
+    def detects(self, source: Source) -> bool:
+        """Whether the first line that is part of the session's tree has its two ids."""
+        for line in source.content.split(b"\n"):
+            if not line.strip():
+                continue
+            try:
+                event = msgspec.json.decode(line)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                return False
+            # Others go before it: titles, queues, snapshots of files.
+            if not isinstance(event, dict) or not isinstance(event.get("type"), str):
+                return False
+            if "parentUuid" in event:
+                return "sessionId" in event
+        return False
+
+    def read(self, source: Source) -> list[Conversation]:
+        """The session's conversation as it stands at its last message.
+
+        Raises:
+            TranscriptError: names the line that is damaged, or says that there is no message.
+        """
+        return [_Told(source).conversation()]
+
+
+class _Told:
+    """The conversation of a session, as it is put together."""
+
+    def __init__(self, source: Source) -> None:
+        self._session = Session(source)
+        self._source = source
+        self._reading = Reading(source)
+        self._start_told = False
+
+    def conversation(self) -> Conversation:
+        chain = self._session.chain()
+        for event, blocks in self._turns(chain):
+            with self._reading.placed(event.where):
+                self._take(event, blocks)
+        remarks = [NOT_RECORDED, *([] if self._start_told else [NO_START])]
+        if chain[0].parent is not None:
+            remarks.append(f"what was before line {chain[0].line} is not in the file")
+        name = chain[-1].fields.get("sessionId")
+        return self._reading.told(
+            name if isinstance(name, str) and name else self._source.file.stem,
+            remarks,
+            title=self._session.title,
+        )
+
+    def _turns(self, chain: list[Event]) -> list[tuple[Event, list[dict[str, Any]]]]:
+        """The events with what they say, the lines of one response made one."""
+        turns: list[tuple[Event, list[dict[str, Any]]]] = []
+        responses: dict[str, list[dict[str, Any]]] = {}
+        for event in self._session.with_parallel_calls(chain):
+            with self._reading.placed(event.where):
+                blocks = event.blocks() if event.speaks else []
+                said = responses.setdefault(event.response, blocks) if event.responds else blocks
+            if said is blocks:
+                turns.append((event, blocks))
+            else:
+                said += blocks
+        return turns
+
+    def _take(self, event: Event, blocks: list[dict[str, Any]]) -> None:
+        when = event.fields.get("timestamp")
+        if event.type == "attachment":
+            for key, text in self._memories(event.fields.get("attachment")):
+                self._reading.add_memory(event.where, key, text, timestamp=when)
+        elif event.fields.get("isMeta"):
+            self._reading.leave_out("messages that Claude Code marks as its own")
+        elif event.responds and event.message.get("model") == SYNTHETIC:
+            self._reading.leave_out("messages of Claude Code's in the model's place")
+        elif event.responds:
+            self._respond(event, blocks, when)
+        elif event.speaks:
+            for fields in _asked(blocks):
+                self._reading.add(event.where, {**fields, "id": event.uuid}, timestamp=when)
+
+    def _respond(self, event: Event, blocks: list[dict[str, Any]], when: Any) -> None:
+        calls = [it for it in blocks if it.get("type") == "tool_use"]
+        if not calls and not any(it.get("type") == "text" for it in blocks):
+            self._reading.leave_out("responses that say nothing")
+            return
+        fields = {
+            "role": "assistant",
+            "content": blocks,
+            "tool_calls": [tool_call(it.get("name"), it.get("input")) for it in calls],
+            "id": event.uuid,
+        }
+        self._reading.add(event.where, fields, timestamp=when)
+
+    def _memories(self, attachment: Any) -> Iterator[tuple[str, str]]:
+        """The keys and texts of an attachment that holds memories."""
+        if not isinstance(attachment, dict):
+            raise ValueError(f"'attachment': expected an object, got {kind_of(attachment)}")
+        kind = attachment.get("type")
+        files: Any
+        if kind == "nested_memory":
+            held = attachment.get("content")
+            files = [{**held, "path": attachment.get("path")}] if isinstance(held, dict) else None
+        elif kind == "instructions":
+            files, self._start_told = attachment.get("files"), True
+        elif kind == "relevant_memories":
+            files = attachment.get("memories")
+        else:
+            self._reading.leave_out(f"attachments of type {kind}")
+            return
+        for file in files if isinstance(files, list) else [files]:
+            path = file.get("path") if isinstance(file, dict) else None
+            text = file.get("content") if isinstance(file, dict) else None
+            if not isinstance(path, str) or not path or not isinstance(text, str):
+                raise ValueError(f"'attachment': {kind} expects files of a path and content")
+            yield path, text
+
+
+def _asked(blocks: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """A message for each result of a tool, and one for what the user says before and behind."""
+    said: list[dict[str, Any]] = []
+    for block in blocks:
+        if block.get("type") != "tool_result":
+            said.append(block)
+            continue
+        if said:
+            yield {"role": "user", "content": said}
+            said = []
+        yield {"role": "tool", "content": block.get("content")}
+    if said:
+        yield {"role": "user", "content": said}

@@ -1,0 +1,1 @@
+"""deepagents: its harness profile and recogniser."""

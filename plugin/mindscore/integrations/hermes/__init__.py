@@ -1,0 +1,1 @@
+"""hermes-agent: its plugin, reader and recogniser."""

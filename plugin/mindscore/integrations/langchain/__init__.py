@@ -1,0 +1,1 @@
+"""LangChain: its callback handler, and the reader of its messages."""

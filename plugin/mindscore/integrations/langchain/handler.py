@@ -1,0 +1,146 @@
+"""LangChain's middleware: scores what memories do, beside an agent of ``create_agent``."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any
+from uuid import UUID
+
+from langchain.agents.middleware.types import (  # type: ignore[import-not-found, unused-ignore]
+    AgentMiddleware,
+    ModelRequest,
+)
+from langchain_core.callbacks import (  # type: ignore[import-not-found, unused-ignore]
+    BaseCallbackHandler,
+)
+from langchain_core.tracers.context import (  # type: ignore[import-not-found, unused-ignore]
+    register_configure_hook,
+)
+
+from mindscore._util.errors import reason
+from mindscore.integrations.langchain.messages import chat_message
+from mindscore.session.attach import IDLE_S, Attached, attach
+
+Memories = Mapping[str, str] | Callable[[], Mapping[str, str]] | None
+
+_log = logging.getLogger("mindscore")
+_listening: ContextVar[Any] = ContextVar("mindscore_listening", default=None)
+register_configure_hook(_listening, inheritable=True)
+
+
+class MindMiddleware(AgentMiddleware):  # type: ignore[misc, unused-ignore]
+    """``create_agent(…, middleware=[MindMiddleware(memories={…})])``.
+
+    ``memories`` are ``{key: text}``, or what returns them; with deepagents, the files that its
+    ``MemoryMiddleware`` loaded are among them. The other arguments are those of
+    ``mindscore.attach``, whose errors are raised here: afterwards, whatever fails is logged, and
+    the agent goes on. A turn has ended when the model answers and calls no tool.
+
+    ``mind`` is what scores: ``mind.score()``, ``mind.state``. One middleware may serve several
+    agents and threads; the last conversation is scored.
+    """
+
+    def __init__(
+        self,
+        memories: Memories = None,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        every_turns: int = 1,
+        idle_s: float = IDLE_S,
+    ) -> None:
+        super().__init__()
+        self._memories = memories
+        self._messages: Sequence[Any] = ()
+        self._files: Mapping[str, str] = {}
+        self._turn = threading.Lock()
+        self.mind: Attached = attach(
+            lambda: map(chat_message, self._messages),
+            self._known,
+            settings=settings,
+            every_turns=every_turns,
+            idle_s=idle_s,
+        )
+
+    def close(self) -> None:
+        """End what is under way, as ``Attached.close``."""
+        self.mind.close()
+
+    def wrap_model_call(self, request: ModelRequest, handler: Callable[[Any], Any]) -> Any:
+        """Call the model as it would be called without this, and hear what is said."""
+        heard = _Listener()
+        before = _listening.set(heard)
+        try:
+            response = handler(request)
+        finally:
+            _listening.reset(before)
+        self._hand_over(request, heard, response)
+        return response
+
+    async def awrap_model_call(
+        self, request: ModelRequest, handler: Callable[[Any], Awaitable[Any]]
+    ) -> Any:
+        """As ``wrap_model_call``, for agents that run on an event loop."""
+        heard = _Listener()
+        before = _listening.set(heard)
+        try:
+            response = await handler(request)
+        finally:
+            _listening.reset(before)
+        self._hand_over(request, heard, response)
+        return response
+
+    def _known(self) -> Mapping[str, str]:
+        given = self._memories() if callable(self._memories) else self._memories
+        return {**self._files, **(given or {})}
+
+    def _hand_over(self, request: ModelRequest, heard: _Listener, response: Any) -> None:
+        try:
+            result = list(getattr(response, "model_response", response).result)
+            sent = heard.sent(result[0])
+            if sent is None:
+                system = request.system_message
+                sent = [*([system] if system is not None else ()), *request.messages]
+            with self._turn:
+                self._messages = (*sent, *result)
+                self._files = dict(request.state.get("memory_contents") or {})
+                if not getattr(result[-1], "tool_calls", None):
+                    self.mind.turn_ended()
+        except Exception as error:
+            _log.warning("this turn is not scored: %s", reason(error))
+
+
+class _Listener(BaseCallbackHandler):  # type: ignore[misc, unused-ignore]
+    """Hears the exact messages of each call to a model: other middleware may add to a request."""
+
+    run_inline = True
+
+    def __init__(self) -> None:
+        self._calls: dict[UUID, list[Any]] = {}
+        self._answers: dict[str, UUID] = {}
+
+    def on_chat_model_start(
+        self,
+        serialized: dict[str, Any],
+        messages: list[list[Any]],
+        *,
+        run_id: UUID,
+        **kwargs: Any,
+    ) -> None:
+        """Take the messages as the model gets them."""
+        del serialized, kwargs
+        self._calls[run_id] = list(messages[0])
+
+    def on_llm_end(self, response: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """Take what the model answered."""
+        del kwargs
+        for generation in response.generations[0]:
+            if run_id in self._calls and generation.message.id is not None:
+                self._answers[generation.message.id] = run_id
+
+    def sent(self, reply: Any) -> list[Any] | None:
+        """The messages that ``reply`` answers; ``None``: it came from nowhere that was heard."""
+        run = self._answers.get(reply.id)
+        return None if run is None else self._calls[run]

@@ -1,0 +1,1 @@
+"""llm: its plugin, and the reader of its logs."""

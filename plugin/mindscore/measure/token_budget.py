@@ -1,0 +1,49 @@
+"""Which memories fit in a number of tokens, when each window's baseline is shared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mindhooks import Context
+from mindscore.measure.memories import Memory, affected, just, nothing
+from mindscore.measure.prompts import prompt_for
+
+
+class Budget:
+    """Takes memories while the prompts that they need hold no more than ``most`` tokens.
+
+    A window's baseline counts once, with its repetitions; prompts that turn out to be known cost
+    less. With ``most`` 0 there is no limit.
+    """
+
+    def __init__(
+        self, context: Context, windows: Mapping[Memory, range], most: int, repeats: int
+    ) -> None:
+        self._context = context
+        self._windows = windows
+        self._most = most
+        self._baselines_per_window = 1 + repeats
+        self._spent = 0
+        self._judged: dict[range, set[str]] = {}
+
+    def takes(self, memory: Memory) -> bool:
+        """Whether ``memory`` still fits; if so, it is counted."""
+        context, window, skip = self._context, self._windows[memory], just(memory.key)
+        before = self._judged.get(window, set())
+        asked = affected(context, window, skip)
+        if self._most:
+            longer = self._length(window, before | asked) - self._length(window, before)
+            without = len(prompt_for(context, window, skip, asked).tokens)
+            cost = self._baselines_per_window * longer + without
+            if self._spent + cost > self._most:
+                return False
+            self._spent += cost
+        self._judged[window] = before | asked
+        return True
+
+    def judged(self, window: range) -> set[str]:
+        """The responses of ``window`` that any memory taken is judged by."""
+        return self._judged[window]
+
+    def _length(self, window: range, asked: set[str]) -> int:
+        return len(prompt_for(self._context, window, nothing, asked).tokens)

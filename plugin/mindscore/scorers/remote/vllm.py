@@ -1,0 +1,306 @@
+"""The ``vllm`` scorer: a stock vLLM server, its log-probabilities of prompts."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import importlib
+import io
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from msgspec import Raw, Struct
+
+from mindhooks import Generated, RangeScore, ScorerError, WirePrompt, in_thread
+from mindscore._util.aio import Pace
+from mindscore.http.answers import Quote
+from mindscore.http.client import RefusedError, RetriableError, WireClient
+from mindscore.scorers.remote.base import MISSING, Choice, RemoteScorer, Usage, complete, in_order
+from mindscore.scorers.remote.batches import Answer
+from mindscore.scorers.remote.prompt_logprobs import (
+    expect_entries,
+    range_scores,
+    refuse_images,
+    shares,
+    wrong_id,
+)
+
+PATH = "/inference/v1/generate"
+NOT_WANTED = -1
+
+
+class NoRowsError(ScorerError):
+    """The server took the request and answered without rows."""
+
+
+class _Rows(Struct):
+    prompt_token_id_logprobs: str | None = None
+    usage: Usage | None = None
+
+
+class RowsEndpoint:
+    """Asks for the rows from the first range on, each with the prompt's own token or with none.
+
+    ``skip_reading_prefix_cache`` is left as it is: without it vLLM may drop rows that it takes
+    from its cache.
+    """
+
+    def __init__(self, client: WireClient, model: str, priority: int) -> None:
+        self._client = client
+        self._model = model
+        self._priority = priority
+
+    async def ask(self, prompt: WirePrompt) -> Answer:
+        """One prompt's answer.
+
+        Raises:
+            NoRowsError: the server answered without rows.
+            ScorerError: it failed, or its rows don't fit.
+        """
+        first = min(start for start, _ in prompt.ranges)
+        await self._client.pace.step()
+        body = {
+            "model": self._model,
+            "token_ids": prompt.tokens,
+            "stream": False,
+            # As in the settings: to vLLM too, larger is later.
+            "priority": self._priority,
+            "sampling_params": {
+                "max_tokens": 1,
+                "temperature": 0,
+                "detokenize": False,
+                # Row i is of the token at prompt_logprob_start + i + 1.
+                "prompt_logprob_start": first - 1,
+                "prompt_logprob_token_ids": _asked_for(prompt, first),
+            },
+        }
+        answer = await self._client.post(PATH, body, _Rows)
+        field = f"{self._client.base_url}{PATH}: prompt_token_id_logprobs"
+        if answer.prompt_token_id_logprobs is None:
+            raise NoRowsError(f"{field}: is null")
+        await self._client.pace.step()
+        values = _column(field, answer.prompt_token_id_logprobs)
+        expect_entries(field, len(prompt.tokens) - first, len(values), "update vLLM")
+        scores = range_scores(
+            lambda index: f"{field}: row {index}", prompt.ranges, values, first=first
+        )
+        # To score a prompt, vLLM runs all of it through the model.
+        computed = answer.usage.computed(unless_said=0) if answer.usage else None
+        return Answer(scores, computed)
+
+
+def _asked_for(prompt: WirePrompt, first: int) -> Raw:
+    """One row for each token from ``first`` on: the token, or none."""
+    ids = [NOT_WANTED] * (len(prompt.tokens) - first)
+    for start, end in prompt.ranges:
+        ids[start - first : end - first] = prompt.tokens[start:end]
+    # Not as lists: so many of them keep the garbage collector, and so the event loop, busy.
+    return Raw(f"[[{'],['.join(map(str, ids))}]]".encode())
+
+
+def _column(field: str, encoded: str) -> list[float]:
+    """The one column of the table in an ``.npy`` file."""
+    import numpy as np
+    from numpy.lib import format as npy
+
+    try:
+        file = io.BytesIO(base64.b64decode(encoded, validate=True))
+        if npy.read_magic(file) != (1, 0):
+            raise ValueError("of another version")
+        shape, _, kind = npy.read_array_header_1_0(file)
+    # For a header that is none, numpy raises whatever its parsers do.
+    except Exception as error:
+        wrong = type(error).__name__
+    else:
+        data = file.read()
+        # Before there is an array: of the shape that is said, it may be any size.
+        is_column = kind.kind == "f" and shape == (len(data) // kind.itemsize, 1)
+        if is_column and len(data) % kind.itemsize == 0:
+            column: list[float] = np.frombuffer(data, kind).tolist()
+            return column
+        wrong = f"{len(shape)} dimensions of type {kind.kind!r}, {len(data)} bytes"
+    raise ScorerError(f"{field}: is no table of numbers in 1 column ({wrong}); update vLLM")
+
+
+log = logging.getLogger("mindscore")
+
+COMPLETIONS = "/v1/completions"
+FIRST_WITH_ROWS = (0, 32)
+"""The version from which on ``/inference/v1/generate`` scores rows of a choice."""
+
+
+AT_ONCE = 2**14
+"""Tokens whose values are taken in one go; then the event loop has its turn."""
+
+
+class _Version(Struct):
+    version: str
+
+
+class _Entry(Struct, gc=False):
+    logprob: float
+
+
+Rows = list[dict[int, _Entry] | None]
+
+_BETWEEN_ROWS = re.compile(rb"\}\s*,(?=\s*\{\s*\"\d+\"\s*:\s*\{)")
+
+
+class _Choice(Choice):
+    prompt_logprobs: Raw = MISSING
+
+
+class _Completion(Struct):
+    choices: list[_Choice]
+    usage: Usage | None = None
+
+
+class VLLMScorer(RemoteScorer):
+    """By ``/inference/v1/generate`` where the server offers it, else by ``/v1/completions``.
+
+    The former answers for the wanted tokens alone; the latter, which every vLLM has, for each
+    token of the prompt. Which it is is learnt at the first prompt and remembered.
+    """
+
+    # To score a prompt, vLLM runs all of it through the model.
+    reuses_prefixes = False
+
+    def __init__(self, table: Mapping[str, Any]) -> None:
+        super().__init__(table)
+        self._rows = RowsEndpoint(self._client, self.model, self._settings.priority)
+        self._has_rows: bool | None = None
+        self._learning = asyncio.Lock()
+
+    async def _ask(self, prompts: Sequence[WirePrompt]) -> Sequence[Answer]:
+        if not await self._offers_rows():
+            return await self._by_completions(prompts)
+        try:
+            # One prompt a request; a list of more is one from before that was known.
+            return [await self._rows.ask(prompt) for prompt in prompts]
+        except (RefusedError, NoRowsError) as error:
+            # Of the endpoint or of the prompt? Of the latter, if this is refused too.
+            answers = await self._by_completions(prompts)
+            self._go_without_rows(error)
+            return answers
+
+    def _go_without_rows(self, error: ScorerError) -> None:
+        if self._has_rows:
+            why = f"HTTP {error.status}" if isinstance(error, RefusedError) else "no rows"
+            url = f"{self._client.base_url}{PATH}"
+            log.info("%s is not offered (%s): using %s", url, why, COMPLETIONS)
+        self._has_rows = False
+        self._batcher.size = self.batch_size
+
+    async def _offers_rows(self) -> bool:
+        async with self._learning:
+            if self._has_rows is None:
+                self._has_rows = await self._is_new() and await in_thread(_has_numpy)
+                self._batcher.size = 1 if self._has_rows else self.batch_size
+        return self._has_rows
+
+    async def _is_new(self) -> bool:
+        try:
+            version = (await self._client.get("/version", _Version)).version
+        except ScorerError as error:
+            if isinstance(error, RetriableError) and error.status is None:
+                raise
+            # A gateway may let nothing through but /v1.
+            return False
+        number = re.match(r"v?(\d+)\.(\d+)", version)
+        return number is not None and (int(number[1]), int(number[2])) >= FIRST_WITH_ROWS
+
+    async def _by_completions(self, prompts: Sequence[WirePrompt]) -> Sequence[Answer]:
+        body = {
+            "model": self.model,
+            "prompt": [prompt.tokens for prompt in prompts],
+            "max_tokens": 1,
+            "temperature": 0,
+            "prompt_logprobs": 0,
+            # As in the settings: to vLLM too, larger is later.
+            "priority": self._settings.priority,
+        }
+        return await self._client.ask(
+            COMPLETIONS, body, _Completion, lambda answer: self._read(prompts, answer)
+        )
+
+    async def _read(self, prompts: Sequence[WirePrompt], answer: _Completion) -> list[Answer]:
+        where = f"{self._client.base_url}{COMPLETIONS}"
+        choices = in_order(where, answer.choices, len(prompts))
+        # Where usage has no details, nothing was cached: see reuses_prefixes.
+        computed = answer.usage.computed(unless_said=0) if answer.usage else None
+        parts = shares(computed, [len(prompt.tokens) for prompt in prompts])
+        quote = self._client.quote
+        answers = []
+        for number, (prompt, choice, part) in enumerate(zip(prompts, choices, parts, strict=True)):
+            field = f"choices[{number}].prompt_logprobs"
+            rows = await self._decoded(where, field, choice.prompt_logprobs, Rows, _BETWEEN_ROWS)
+            await self._client.pace.step()
+            scores = await _scores(f"{where}: {field}", prompt, rows, quote, self._client.pace)
+            answers.append(Answer(scores, part))
+        return answers
+
+    async def generate(
+        self, prompt: WirePrompt, *, max_tokens: int, stop: Sequence[int]
+    ) -> Generated:
+        """Greedy, by ``/v1/completions``."""
+        refuse_images(prompt)
+        return await complete(
+            self._client,
+            COMPLETIONS,
+            self.model,
+            prompt.tokens,
+            max_tokens=max_tokens,
+            stop=stop,
+            more={"priority": self._settings.priority},
+        )
+
+
+def _has_numpy() -> bool:
+    # Imported in a thread: it takes a tenth of a second.
+    with suppress(ImportError):
+        importlib.import_module("numpy")
+        return True
+    return False
+
+
+async def _scores(
+    field: str, prompt: WirePrompt, rows: Rows | None, quote: Quote, pace: Pace
+) -> list[RangeScore]:
+    hint = "speculative decoding and some backends leave prompts out: start vLLM without them"
+    if rows is None:
+        raise ScorerError(
+            f"{field}: is missing: the server returns no log-probabilities of the prompt; "
+            f"{hint}, or use another scorer"
+        )
+    expect_entries(field, len(prompt.tokens), len(rows), hint)
+    found: list[float] = []
+    for first in range(1, len(rows), AT_ONCE):
+        part = rows[first : first + AT_ONCE]
+        tokens = prompt.tokens[first : first + AT_ONCE]
+        try:
+            found += [row[token].logprob for token, row in zip(tokens, part, strict=True)]  # type: ignore[index]
+        except (KeyError, TypeError):
+            raise _misfit(field, first, tokens, part, quote, hint) from None
+        # Letting go of a hundred thousand entries takes its time too.
+        rows[first : first + AT_ONCE] = [None] * len(part)
+        del part
+        await pace.step()
+    return range_scores(lambda index: f"{field}[{index + 1}]", prompt.ranges, found, first=1)
+
+
+def _misfit(
+    field: str, first: int, tokens: Sequence[int], rows: Rows, quote: Quote, hint: str
+) -> ScorerError:
+    """What to say of the first of ``rows``, from ``first`` on, that is not of its token."""
+    index, row, token = next(
+        (first + at, row, token)
+        for at, (row, token) in enumerate(zip(rows, tokens, strict=True))
+        if row is None or token not in row
+    )
+    if row is None:
+        return ScorerError(f"{field}[{index}]: is null: only the first may be; {hint}")
+    said = quote(str(next(iter(row), "none")))
+    return wrong_id(f"{field}[{index}]", token, said)

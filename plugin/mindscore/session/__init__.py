@@ -1,0 +1,1 @@
+"""One conversation and one registry, and what a command found."""

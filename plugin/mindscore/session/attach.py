@@ -1,0 +1,289 @@
+"""A Mind for any agent that has its conversation as chat messages."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Generator, Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from mindhooks import (
+    Activity,
+    Context,
+    FinetuneCandidate,
+    FinetuneStats,
+    MemoryScore,
+    MemoryStats,
+    MindCommand,
+    MindhooksError,
+    MindState,
+    ThreadedRegistry,
+    hookimpl,
+)
+from mindscore._util.errors import reason
+from mindscore.conversation.conversation import Conversation
+from mindscore.conversation.message import ChatMessage, from_openai
+from mindscore.conversation.rendering import OnceTokenizer
+from mindscore.conversation.template import template_of
+from mindscore.recognisers import MemoryFinder
+
+Messages = Callable[[], Iterable[Mapping[str, Any] | ChatMessage]]
+Memories = Mapping[str, str] | Callable[[], Mapping[str, str]] | None
+
+log = logging.getLogger("mindscore")
+
+IDLE_S = 60.0
+"""An agent that said nothing for so long has time for what is due."""
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What one command found; ``error`` says what failed, ``None``: nothing."""
+
+    scores: Mapping[str, MemoryScore]
+    candidates: tuple[FinetuneCandidate, ...]
+    stats: MemoryStats | FinetuneStats | None
+
+    @property
+    def error(self) -> str | None:
+        """The statistics' error."""
+        return self.stats.error if self.stats is not None else None
+
+
+class Scoring:
+    """A command under way: ``await`` it, or ask for its ``result()`` from a thread."""
+
+    def __init__(self, future: Future[Findings]) -> None:
+        self.future = future
+
+    def __await__(self) -> Generator[Any, None, Findings]:
+        return asyncio.wrap_future(self.future).__await__()
+
+    def result(self, timeout_s: float | None = None) -> Findings:
+        """Wait for the end, and return what was found.
+
+        Raises:
+            TimeoutError: it has not ended after ``timeout_s``; it goes on.
+            MindhooksError: nobody took the command.
+        """
+        return self.future.result(timeout_s)
+
+
+class Attached:
+    """An agent's plugins, beside it in a thread of their own. Made by ``attach``.
+
+    ``state`` is what the flows found, for the agent's screen. Used as a context manager, or closed
+    by ``close()``. All methods may be called from any thread, with an event loop or without.
+    """
+
+    def __init__(
+        self,
+        messages: Messages,
+        memories: Memories,
+        settings: Mapping[str, Any],
+        every_turns: int,
+        idle_s: float,
+    ) -> None:
+        self._messages = messages
+        self._memories = memories
+        self._every_turns = every_turns
+        self._idle_s = idle_s
+        self._turns = 0
+        self._beginning = threading.Lock()
+        self._under_way: Future[Findings] | None = None
+        self._idle: threading.Timer | None = None
+        self._mind = _Mind()
+        self.registry = ThreadedRegistry(self._mind, settings)
+        self._mind.threaded = self.registry
+        try:
+            self.registry.load_entry_points()
+            self.registry.register(self._mind, name="attached")
+        except BaseException:
+            self.registry.close()
+            raise
+
+    def __enter__(self) -> Attached:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def state(self) -> MindState:
+        """What the flows found so far."""
+        return self._mind.state
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What was not understood in the last conversation that was looked at."""
+        return self._mind.remarks
+
+    def turn_ended(self) -> None:
+        """Say that the agent has answered.
+
+        What is due is scored after every so many turns, and when the agent has been idle; never
+        two runs at once.
+        """
+        self._turns += 1
+        self._cancel_idle()
+        if self._every_turns and self._turns % self._every_turns == 0:
+            self._score_due()
+        elif self._idle_s:
+            self._idle = threading.Timer(self._idle_s, self._score_idle)
+            self._idle.daemon = True
+            self._idle.start()
+
+    def score(self, command: str = MindCommand.SCORE) -> Scoring:
+        """Score the conversation as it is now, after whatever is still being scored."""
+        snapshot = self._snapshot()
+        return Scoring(self.registry.submit(self._mind.run(command, snapshot)))
+
+    def close(self) -> None:
+        """End what is under way, as ``ThreadedRegistry.close``."""
+        self._cancel_idle()
+        self.registry.close()
+
+    def _score_due(self) -> None:
+        with self._beginning:
+            if self._under_way is None or self._under_way.done():
+                self._under_way = self.score().future
+
+    def _score_idle(self) -> None:
+        """As ``_score_due``, on a timer's thread, where nobody hears what is raised."""
+        try:
+            self._score_due()
+        except Exception as error:
+            log.error("scoring when idle: %s", reason(error))
+
+    def _cancel_idle(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+
+    def _snapshot(self) -> _Snapshot:
+        # On the host's thread, where nothing changes meanwhile.
+        given = [it if isinstance(it, ChatMessage) else from_openai(it) for it in self._messages()]
+        memories = self._memories() if callable(self._memories) else self._memories
+        return _Snapshot(tuple(given), dict(memories or {}))
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    messages: tuple[ChatMessage, ...]
+    memories: dict[str, str]
+
+
+class _Mind:
+    """The agent's Mind: its conversation as of the last command."""
+
+    threaded: ThreadedRegistry
+
+    def __init__(self) -> None:
+        self.state = MindState()
+        self.remarks: tuple[str, ...] = ()
+        self._snapshot = _Snapshot((), {})
+        self._context: Context | None = None
+        self._tokenize: OnceTokenizer | None = None
+        # On first use: it looks through all that is installed.
+        self._finder: MemoryFinder | None = None
+        self._scores: dict[str, MemoryScore] = {}
+        self._candidates: list[FinetuneCandidate] = []
+        # On first use: a lock of the thread's loop.
+        self._turn: asyncio.Lock | None = None
+
+    async def context(self) -> Context:
+        if self._context is None:
+            scorer = await self.threaded.registry.scorer()
+            if self._tokenize is None:
+                self._tokenize = OnceTokenizer(scorer.tokenize)
+            if self._finder is None:
+                self._finder = MemoryFinder()
+            self._finder.known = self._snapshot.memories
+            conversation = Conversation("", self._snapshot.messages)
+            transcript = conversation.transcript(Path("conversation"), self._finder)
+            self.remarks = transcript.remarks
+            template = template_of(scorer, self.threaded.registry.settings)
+            self._context = await transcript.context(self._tokenize, template)
+            self._tokenize.forget_others()
+        return self._context
+
+    def activity(self, message: str) -> Activity:
+        del message
+        return _Silent()
+
+    def changed(self) -> None:
+        """The host looks at ``state`` when it likes."""
+
+    @hookimpl
+    def on_score(self, score: MemoryScore) -> None:
+        self._scores[score.key] = score
+
+    @hookimpl
+    def on_candidate(self, candidate: FinetuneCandidate) -> None:
+        self._candidates.append(candidate)
+
+    async def run(self, command: str, snapshot: _Snapshot) -> Findings:
+        """One command over one snapshot; a second one waits for its turn."""
+        if self._turn is None:
+            self._turn = asyncio.Lock()
+        async with self._turn:
+            registry = self.threaded.registry
+            await registry.wait_idle()
+            self._snapshot, self._context = snapshot, None
+            self._scores, self._candidates = {}, []
+            registry.dispatch(command)
+            await registry.wait_idle()
+            is_finetune = command == MindCommand.SCORE_FINETUNE
+            state = self.state
+            stats = state.finetune_last_run if is_finetune else state.memory_last_run
+            return Findings(dict(self._scores), tuple(self._candidates), stats)
+
+
+class _Silent(Activity):
+    def __enter__(self) -> _Silent:
+        return self
+
+    def update(self, message: str, done: int | None = None, total: int | None = None) -> None:
+        """Nothing is shown."""
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to end."""
+
+
+def attach(
+    messages: Messages,
+    memories: Memories = None,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    every_turns: int = 1,
+    idle_s: float = IDLE_S,
+) -> Attached:
+    """Give an agent its plugins, whatever it is made with, with an event loop or without.
+
+    ``messages`` returns the conversation as OpenAI-style messages; it is called on the thread that
+    calls ``turn_ended`` or ``score``. ``memories`` are ``{key: text}``, or what returns them; those
+    that a known host prints in its own way are found without. ``settings`` is the parsed TOML,
+    else the user's own configuration is read. Due memories are scored after ``every_turns`` turns
+    (0: never by itself), and once the agent has been idle for ``idle_s`` seconds (0: never).
+
+    Raises:
+        ConfigError: the configuration is wrong.
+        MindhooksError: ``every_turns`` or ``idle_s`` is negative.
+    """
+    if every_turns < 0 or idle_s < 0:
+        raise MindhooksError("every_turns and idle_s: expected 0 or more")
+    if settings is None:
+        from mindscore.config.file import load_configuration
+
+        settings = load_configuration(None).tables
+    return Attached(messages, memories, settings, every_turns, idle_s)

@@ -1,0 +1,179 @@
+"""What a command would cost: the flow itself, run against a scorer that only counts."""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mindhooks import (
+    FinetuneStats,
+    Generated,
+    MemoryStats,
+    MindCommand,
+    Outcome,
+    RangeScore,
+    Registry,
+    Scorer,
+    Scores,
+    WirePrompt,
+)
+from mindscore.config.settings import parse_settings
+from mindscore.flows.finetune import FinetuneScoring
+from mindscore.flows.memory import MemoryScoring
+from mindscore.measure.prompts import common_prefix
+from mindscore.session.session import TranscriptMind
+
+SHORT, LONG = 64, 512
+"""Tokens of the two prompts that are timed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a command would cost.
+
+    ``computed_tokens`` and ``seconds`` are estimates: what a server keeps of earlier prompts, and
+    how fast it is, is its own. ``None``: not known.
+    """
+
+    command: str
+    model: str
+    outcomes: Mapping[str, Outcome]
+    calls: int
+    prompt_tokens: int
+    computed_tokens: int | None
+    seconds: float | None
+    error: str | None
+
+
+class CountingScorer:
+    """Answers 0 for every range of every prompt, and says what computing them would take.
+
+    A prompt is taken to be computed from where it departs from all earlier ones where the scorer in
+    whose place this stands reuses prefixes.
+    """
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+        self.model = scorer.model
+        self.noisy = getattr(scorer, "noisy", False)
+        self.batch_size = getattr(scorer, "batch_size", 1)
+        self._sorted: list[tuple[int, ...]] = []
+        self.first: WirePrompt | None = None
+
+    async def score(self, prompts: Sequence[WirePrompt]) -> list[list[RangeScore]]:
+        """Zeros."""
+        self.first = self.first or next(iter(prompts), None)
+        answers = [[RangeScore(0.0) for _ in prompt.ranges] for prompt in prompts]
+        # Not before: some find out what they speak to when they first speak to it.
+        reuses: bool | None = getattr(self._scorer, "reuses_prefixes", None)
+        if reuses is None:
+            return answers
+        return Scores(answers, sum(self._computed(prompt, reuses) for prompt in prompts))
+
+    async def generate(
+        self, prompt: WirePrompt, *, max_tokens: int, stop: Sequence[int]
+    ) -> Generated:
+        """Nothing."""
+        del prompt, max_tokens, stop
+        return Generated((), "")
+
+    async def tokenize(self, text: str) -> list[int]:
+        """By the scorer in whose place this stands."""
+        return await self._scorer.tokenize(text)
+
+    async def aclose(self) -> None:
+        """Nothing to let go of."""
+
+    def _computed(self, prompt: WirePrompt, reuses: bool) -> int:
+        tokens = prompt.tokens
+        if not reuses:
+            return len(tokens)
+        # In lexical order, the prompt that shares most stands next to it.
+        at = bisect_left(self._sorted, tokens)
+        shared = max(
+            (common_prefix(it, tokens) for it in self._sorted[max(0, at - 1) : at + 1]), default=0
+        )
+        self._sorted.insert(at, tokens)
+        # The token before a response says how likely its first one is.
+        return len(tokens) - min(shared, prompt.ranges[0][0] - 1)
+
+
+class CountingRegistry(Registry):
+    """A registry whose scorer counts; the real one is used to tokenise only."""
+
+    counting: CountingScorer | None = None
+
+    async def scorer(self) -> Scorer:
+        if self.counting is None:
+            self.counting = CountingScorer(await super().scorer())
+        return self.counting
+
+    async def real_scorer(self) -> Scorer:
+        """The scorer that would be asked."""
+        return await super().scorer()
+
+
+async def make_plan(mind: TranscriptMind, tables: Mapping[str, Any], command: str) -> Plan:
+    """What ``command`` would cost; nothing is recorded, no other plugin hears of it.
+
+    Two short prompts are scored, to know how fast the model is.
+    """
+    own = parse_settings(tables).plugins.settings
+    registry = CountingRegistry(mind, tables)
+    async with registry:
+        registry.register(MemoryScoring(own.get("memory-scoring", {})), name="memory-scoring")
+        registry.register(FinetuneScoring(own.get("finetune-scoring", {})), name="finetune-scoring")
+        mind.attach(registry)
+        registry.dispatch(command)
+        await registry.wait_idle()
+        stats = _stats(mind, command)
+        seconds = 0.0 if stats.calls == 0 else None
+        if stats.error is None and registry.counting and registry.counting.first:
+            latency, per_token = await _time(await registry.real_scorer(), registry.counting.first)
+            work = stats.prompt_tokens if stats.computed_tokens is None else stats.computed_tokens
+            at_once = parse_settings(tables).server.concurrency
+            seconds = latency * -(-stats.calls // at_once) + per_token * work
+        return Plan(
+            command=command,
+            model=(await registry.scorer()).model,
+            outcomes=stats.outcomes if isinstance(stats, MemoryStats) else {},
+            calls=stats.calls,
+            prompt_tokens=stats.prompt_tokens,
+            computed_tokens=stats.computed_tokens,
+            seconds=seconds,
+            error=stats.error,
+        )
+
+
+def _stats(mind: TranscriptMind, command: str) -> MemoryStats | FinetuneStats:
+    state = mind.state
+    ran = (
+        state.finetune_last_run if command == MindCommand.SCORE_FINETUNE else state.memory_last_run
+    )
+    assert ran is not None  # noqa: S101 - every run writes them, however it ends
+    return ran
+
+
+async def _time(scorer: Scorer, prompt: WirePrompt) -> tuple[float, float]:
+    """Seconds that a call takes whatever it asks, and those for each token."""
+    tokens = prompt.tokens
+    # The first one loads the model. None begins as another does: a server may keep what it had.
+    await _timed(scorer, tokens[:2])
+    short, long = tokens[1 : 1 + SHORT], tokens[2 : 2 + LONG]
+    for_short, for_long = await _timed(scorer, short), await _timed(scorer, long)
+    more = len(long) - len(short)
+    per_token = max(0.0, for_long - for_short) / more if more > 0 else for_long / len(tokens)
+    return max(0.0, for_short - per_token * len(short)), per_token
+
+
+async def _timed(scorer: Scorer, tokens: Sequence[int]) -> float:
+    if len(tokens) < 2:
+        return 0.0
+    end = len(tokens)
+    prompt = WirePrompt(tuple(tokens), (), ((end - 1, end),), ("warm-up",))
+    started = time.perf_counter()
+    await scorer.score([prompt])
+    return time.perf_counter() - started

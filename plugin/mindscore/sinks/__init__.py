@@ -1,1 +1,0 @@
-"""Where responses go that a model is to be trained on: the default sinks of ``mindhooks``."""

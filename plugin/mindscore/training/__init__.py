@@ -1,0 +1,1 @@
+"""Send accepted candidates to a trainer, or train an adapter here."""

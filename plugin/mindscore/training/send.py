@@ -1,0 +1,84 @@
+"""Handing candidates to a trainer, each response once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from mindhooks import FinetuneCandidate
+from mindscore._util.errors import TrainError
+from mindscore.config.settings import parse_settings
+from mindscore.store import Reviewed, Send
+from mindscore.training.outbox import Division, Sent, open_hand_off
+from mindscore.training.selection import sample_of
+
+logger = logging.getLogger(__name__)
+
+
+async def send_to_train(
+    candidates: Sequence[FinetuneCandidate],
+    settings: Mapping[str, Any],
+    *,
+    resend_unknown: bool = False,
+) -> str:
+    """Send candidates to ``{base_url}/train`` and mark them as trained; the trainer's job id.
+
+    ``settings`` is the whole parsed TOML, as a registry has it: ``[server]`` says where to and with
+    which key, ``[store]`` where the marks are, ``[train]`` which other sink to send to. The prompt
+    is the candidate's ``context_ids``, memories included, unless ``[train] context`` is there: then
+    that counts, and only then. Candidates that the sink has are left out. They are marked once it
+    has accepted them, and nothing is repeated once it may have arrived.
+
+    Each hand-off has an ``Idempotency-Key`` of its own. Where it is not known whether the trainer
+    accepted one, as after a time-out, its candidates are left out from then on, until ``mindscore
+    store settle`` says what became of it. With ``resend_unknown`` such hand-offs, where they hold
+    any of ``candidates``, are made again first, the same and under the same key: for a trainer that
+    honours it. The job id is the last one's.
+
+    Raises:
+        TrainError: there is nothing to send, or the trainer did not accept it, or it is not known
+            whether it did: the text says which. What was accepted before is marked.
+        ConfigError: the settings are wrong.
+        StoreError: the marks cannot be read, or not written: the text of the latter has the job id.
+    """
+    if not candidates:
+        raise TrainError("nothing to send: there are no candidates")
+    parsed = parse_settings(settings)
+    context = parsed.train.context if "context" in settings.get("train", {}) else "full"
+    samples = [
+        sample_of(Reviewed(it, parsed.server.model, 0.0, None, ()), context, parsed.store.namespace)
+        for it in candidates
+    ]
+    async with open_hand_off(settings) as hand_off:
+        taken: list[Sent | None] = []
+        if resend_unknown:
+            taken += [await hand_off.resend(it) for it in await hand_off.unknown(samples)]
+        taken.append(await hand_off.send(samples))
+        jobs = [sent.job_id for sent in taken if sent is not None]
+        left_out = await hand_off.unknown(samples)
+        if left_out and jobs:
+            logger.warning("left out: %s", _unknown(left_out))
+        if not jobs:
+            division = await hand_off.divide(samples)
+            raise TrainError(f"nothing to send: {_why_nothing(left_out, division)}")
+        return jobs[-1]
+
+
+def _why_nothing(left_out: Sequence[Send], division: Division) -> str:
+    if left_out:
+        return _unknown(left_out)
+    if division.without_other:
+        return f"{division.without_other} candidates have no other answer to be preferred to"
+    return "all candidates are trained already"
+
+
+def _unknown(sends: Sequence[Send]) -> str:
+    responses = sum(send.responses for send in sends)
+    since = datetime.fromtimestamp(sends[0].since).astimezone().isoformat(" ", "seconds")
+    return (
+        f"{responses} responses, sent since {since}: whether the trainer accepted them is not "
+        "known; see mindscore store sent, and say what became of them with mindscore store settle, "
+        "or send them again under their old Idempotency-Key with resend_unknown=True"
+    )

@@ -1,0 +1,82 @@
+"""The ``http`` sink: a trainer behind ``/train``, as the original has it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from mindhooks import NotAccepted, ScorerError, TrainingSample
+from mindscore._util.errors import ConfigError
+from mindscore.config.settings import ServerSettings, parse_table
+from mindscore.http.client import RefusedError, RetriableError, WireClient
+
+PATH = "/train"
+SEE_OTHER = 303
+
+
+class _Accepted(Struct):
+    job_id: str | int
+
+
+class HttpSink:
+    """``POST {server.base_url}/train``, with the key as ``Idempotency-Key``.
+
+    A request is not repeated once its body may have arrived.
+
+    Raises:
+        ConfigError: ``[server]`` is wrong, or its API key cannot be read.
+    """
+
+    wants_text = False
+    wants_rejected = False
+
+    def __init__(self, train: Mapping[str, Any], server: Mapping[str, Any]) -> None:
+        del train
+        settings = parse_table(server, ServerSettings, "server")
+        if not settings.base_url:
+            raise ConfigError(
+                'train.sink = "http" sends to server.base_url, which is not set: set it to the '
+                'address that mindscore serve --train prints; or set train.sink = "jsonl"'
+            )
+        self._client = WireClient(settings)
+        self.destination = self._client.base_url + PATH
+
+    async def send(self, samples: Sequence[TrainingSample], key: str) -> str:
+        """Post the samples; the trainer's job id.
+
+        Raises:
+            NotAccepted: the trainer refused them, or they cannot have arrived.
+            ScorerError: what became of them is not known.
+        """
+        body = {
+            "training_data": {
+                "samples": [
+                    {"context_ids": it.context_ids, "continuation_ids": it.continuation_ids}
+                    for it in samples
+                ]
+            }
+        }
+        headers = {"Idempotency-Key": key}
+        try:
+            answer = await self._client.post(PATH, body, _Accepted, repeat=False, headers=headers)
+        except ScorerError as error:
+            if _has_not_arrived(error):
+                raise NotAccepted(str(error)) from error
+            raise
+        return str(answer.job_id)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+
+def _has_not_arrived(error: ScorerError) -> bool:
+    """Whether it is certain that the trainer has not accepted what the request carried."""
+    if isinstance(error, RetriableError) and error.status is not None:
+        return error.status < 500
+    if isinstance(error, RefusedError):
+        # That leads to what came of the request: it was carried out.
+        return error.status != SEE_OTHER
+    return not getattr(error, "arrived", True)

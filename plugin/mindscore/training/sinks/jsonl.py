@@ -1,0 +1,136 @@
+"""The ``jsonl`` sink: files that trainers load."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mindhooks import NotAccepted, TrainingSample, in_thread
+from mindscore._util.files import keep_names, make_folder
+from mindscore._util.text import harmless_json
+from mindscore.config.settings import TrainSettings, parse_table
+from mindscore.measure.fingerprint import response_hash
+from mindscore.training.sinks.formats import FORMATS
+
+
+def write_samples(file: Path, samples: Sequence[TrainingSample], format_: str) -> None:
+    """Write ``samples`` to ``file``, a line each, and their provenance beside it.
+
+    Each of the two is written whole or not at all, for its owner alone; ``file`` comes last.
+
+    Raises:
+        NotAccepted: a sample cannot be written in this format; nothing is written.
+        OSError: a file cannot be written.
+    """
+    line = FORMATS[format_].line
+    lines = b"".join(_json(line(sample)) for sample in samples)
+    provenance = {
+        "mindscore": version("mindscore"),
+        "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "format": format_,
+        "lines": [_origin(sample) for sample in samples],
+    }
+    _write({provenance_file(file): _json(provenance), file: lines})
+
+
+def provenance_file(file: Path) -> Path:
+    """Where the provenance of what is in ``file`` goes; no pattern ``*.jsonl`` matches it."""
+    return file.with_name(f"{file.name.removesuffix('.jsonl')}.provenance.json")
+
+
+def _origin(sample: TrainingSample) -> dict[str, Any]:
+    response = sample.candidate
+    return {
+        "namespace": sample.namespace,
+        "model": sample.model,
+        "timestamp_ns": response.timestamp_ns,
+        "hash": response_hash(response.continuation_ids),
+        "node_id": response.node_id,
+        "entry_idx": response.entry_idx,
+        "divergence": response.divergence,
+        "noise": response.noise,
+        "decision": sample.decision,
+        "answer": sample.answer,
+        "context": sample.context,
+    }
+
+
+def _json(document: Any) -> bytes:
+    return harmless_json(msgspec.json.encode(document)) + b"\n"
+
+
+def _write(contents: Mapping[Path, bytes]) -> None:
+    """Write files of one folder so that they are there, whole, even after a loss of power."""
+    unfinished: dict[Path, Path] = {}
+    try:
+        for file, content in contents.items():
+            opened, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+            unfinished[file] = Path(name)
+            with os.fdopen(opened, "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+        for file, there in unfinished.items():
+            there.replace(file)
+    finally:
+        for there in unfinished.values():
+            with suppress(OSError):
+                there.unlink()
+    keep_names(file.parent)
+
+
+class JsonlSink:
+    """Each hand-off is one file in ``train.folder``, named by its key, and one of its provenance.
+
+    So what comes again under the same key is there once.
+
+    Raises:
+        ConfigError: ``[train]`` is wrong.
+    """
+
+    def __init__(self, train: Mapping[str, Any], server: Mapping[str, Any]) -> None:
+        del server
+        settings = parse_table(train, TrainSettings, "train")
+        self._format = settings.format
+        self._folder = Path(settings.folder).expanduser() if settings.folder else _users_own()
+        self.wants_text = FORMATS[self._format].wants_text
+        self.wants_rejected = FORMATS[self._format].wants_rejected
+        self.destination = f"{self._folder} ({self._format})"
+
+    async def send(self, samples: Sequence[TrainingSample], key: str) -> str:
+        """Write the file of ``key``, unless it is there; its name.
+
+        Raises:
+            NotAccepted: it cannot be written.
+            OSError: it is written, but may not outlast a loss of power.
+        """
+        return await in_thread(self._write, samples, key)
+
+    def _write(self, samples: Sequence[TrainingSample], key: str) -> str:
+        file = self._folder / f"mindscore-{key}.jsonl"
+        try:
+            if not file.exists():
+                make_folder(self._folder)
+                write_samples(file, samples, self._format)
+        except OSError as error:
+            if file.exists():
+                raise
+            raise NotAccepted(f"{file}: cannot be written: {error.strerror or error}") from error
+        return str(file)
+
+    async def aclose(self) -> None:
+        """Nothing to let go of."""
+
+
+def _users_own() -> Path:
+    import platformdirs
+
+    return platformdirs.user_data_path("mindscore") / "training"

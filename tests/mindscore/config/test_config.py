@@ -1,0 +1,330 @@
+"""The configuration's keys, types, ranges and defaults: section 6."""
+
+import math
+import tomllib
+from types import MappingProxyType
+
+import pytest
+
+from mindscore._util.errors import ConfigError
+from mindscore.config.settings import ServerSettings, Settings, parse_settings, parse_table
+
+DEFAULTS = tomllib.loads("""
+[server]
+scorer = "local"
+base_url = ""
+model = "smollm2"
+adapter = ""
+tokenizer = ""
+chat_template = "chatml"
+api_key_env = "MINDSCORE_API_KEY"
+api_key_file = ""
+timeout_s = 300.0
+deadline_s = 900.0
+max_attempts = 5
+breaker_failures = 3
+max_response_mb = 256
+allow_insecure = false
+concurrency = 4
+priority = 5
+self_test = true
+dtype = "float32"
+cache_mb = 1024
+[memory]
+interval_s = 3600
+response_window = 50
+token_cutoff = 0.6
+min_divergence = 0.01
+ewma_alpha = 0.3
+noise_repeats = "auto"
+[finetune]
+threshold = 1.0
+window_fraction = 0.5
+prior_messages = 2
+generate_alternates = false
+max_alternate_tokens = 256
+[store]
+url = ""
+namespace = "default"
+retention_days = 90.0
+[train]
+sink = "http"
+context = "bare"
+folder = ""
+format = "input_ids"
+[plugins]
+disabled = []
+listener_timeout_s = 30.0
+""")
+FREE_FORM = ("server.options", "train.options", "plugins.settings")
+
+POSITIVE = ["server.timeout_s", "server.deadline_s", "plugins.listener_timeout_s"]
+NOT_NEGATIVE = ["memory.interval_s", "memory.min_divergence", "finetune.threshold"]
+NOT_NEGATIVE += ["store.retention_days"]
+FRACTIONS = ["memory.token_cutoff", "finetune.window_fraction"]
+FLOATS = [*POSITIVE, *NOT_NEGATIVE, *FRACTIONS, "memory.ewma_alpha"]
+AT_LEAST_ONE = [
+    "server.max_attempts",
+    "server.breaker_failures",
+    "server.max_response_mb",
+    "server.concurrency",
+    "memory.response_window",
+    "finetune.max_alternate_tokens",
+]
+INTEGERS = [*AT_LEAST_ONE, "finetune.prior_messages", "server.priority", "server.cache_mb"]
+STRINGS = [
+    *(f"server.{name}" for name, value in DEFAULTS["server"].items() if isinstance(value, str)),
+    "store.url",
+    "store.namespace",
+    "train.sink",
+    "train.folder",
+]
+
+
+def tables(key, value):
+    """The nested tables that hold ``value`` at the dotted ``key``."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+def at(settings, key):
+    for part in key.split("."):
+        settings = getattr(settings, part)
+    return settings
+
+
+def refusal(settings):
+    """The text of the error that ``settings`` are refused with; it is indeed one line."""
+    with pytest.raises(ConfigError) as caught:
+        parse_settings(settings)
+    text = str(caught.value)
+    assert len(text.splitlines()) == 1
+    return text
+
+
+EVERY_DEFAULT = [
+    (f"{table}.{key}", value) for table, keys in DEFAULTS.items() for key, value in keys.items()
+]
+
+
+@pytest.mark.parametrize(("key", "value"), EVERY_DEFAULT)
+def test_a_default_is_the_contracts(key, value):
+    assert at(parse_settings({}), key) == value
+
+
+def test_the_defaults_written_out_change_nothing():
+    assert parse_settings(DEFAULTS) == parse_settings({}) == Settings()
+
+
+def test_there_is_no_key_that_the_contract_does_not_name():
+    settings = Settings()
+    known = {
+        f"{table}.{key}" for table in settings.__struct_fields__ for key in dir_of(settings, table)
+    }
+    assert known == {key for key, _ in EVERY_DEFAULT} | set(FREE_FORM)
+
+
+def dir_of(settings, table):
+    return getattr(settings, table).__struct_fields__
+
+
+@pytest.mark.parametrize("key", FREE_FORM)
+def test_a_free_form_table_is_empty_by_default(key):
+    assert at(Settings(), key) == {}
+
+
+@pytest.mark.parametrize(
+    "key", ["server.options.anything", "train.options.anything", "plugins.settings.mine.anything"]
+)
+@pytest.mark.parametrize("value", [1, "x", [1, "x"], {"deep": {"deeper": True}}])
+def test_a_free_form_table_holds_anything(key, value):
+    parsed = parse_settings(tables(key, value))
+
+    assert parsed != Settings()
+    free = parsed.server.options or parsed.train.options or parsed.plugins.settings["mine"]
+    assert free == {"anything": value}
+
+
+@pytest.mark.parametrize("key", ["plugins.settings.memory-scoring", "plugins.settings.x"])
+def test_a_plugins_own_table_may_be_empty(key):
+    assert list(parse_settings(tables(key, {})).plugins.settings.values()) == [{}]
+
+
+def test_the_settings_may_be_any_mapping():
+    read_only = MappingProxyType({"memory": MappingProxyType({"interval_s": 5})})
+
+    assert parse_settings(read_only).memory.interval_s == 5
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("srever", "server"),
+        ("plugin", "plugins"),
+        ("server.modle", "model"),
+        ("server.api_key", "api_key_env"),
+        ("memory.intervals_s", "interval_s"),
+        ("finetune.treshold", "threshold"),
+        ("store.name_space", "namespace"),
+        ("train.contexts", "context"),
+        ("plugins.disable", "disabled"),
+    ],
+)
+def test_an_unknown_key_is_an_error_that_suggests_the_one_that_was_meant(key, meant):
+    text = refusal(tables(key, {}))
+
+    assert text.startswith(f"{key}: ")
+    assert "unknown" in text
+    assert repr(meant) in text
+
+
+@pytest.mark.parametrize("table", ["", "server", "memory", "finetune", "store", "train", "plugins"])
+def test_an_unknown_key_that_resembles_none_is_told_all_that_are_known(table):
+    key = f"{table}.zzz" if table else "zzz"
+    known = DEFAULTS[table] if table else DEFAULTS
+
+    text = refusal(tables(key, 1))
+
+    assert text.startswith(f"{key}: ")
+    assert all(name in text for name in known)
+
+
+@pytest.mark.parametrize("key", ["a\nb", "server.a\nb", "memory.x\ny"])
+def test_an_unknown_key_with_a_line_break_in_it_is_named_in_one_line(key):
+    text = refusal(tables(key, 1))
+
+    assert "unknown key" in text
+    assert key.partition("\n")[0] in text
+
+
+def test_a_value_of_an_unknown_key_is_not_repeated():
+    assert "sk-secret" not in refusal({"server": {"api_key": "sk-secret"}})
+
+
+WRONG_TYPES = [
+    *((key, value, "a number") for key in FLOATS for value in ("1", True, False, [1], {})),
+    *((key, value, "an integer") for key in INTEGERS for value in ("1", True, 1.0, [1], {})),
+    *((key, value, "a string") for key in STRINGS for value in (1, True, ["x"], {})),
+    *(("finetune.generate_alternates", value, "true or false") for value in (0, 1, "true", [])),
+    *(("plugins.disabled", value, "an array") for value in ("a", 1, {"a": 1}, True)),
+    *((table, value, "a table") for table in [*DEFAULTS, *FREE_FORM] for value in (1, "x", [])),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "expected"), WRONG_TYPES)
+def test_a_value_of_the_wrong_type_is_an_error_that_names_key_and_type(key, value, expected):
+    text = refusal(tables(key, value))
+
+    assert text.startswith(f"{key}: ")
+    assert f"expected {expected}" in text
+
+
+def test_a_wrong_type_within_a_list_is_an_error_that_names_the_element():
+    text = refusal({"plugins": {"disabled": ["a", 1]}})
+
+    assert text.startswith("plugins.disabled[1]: ")
+    assert "expected a string" in text
+
+
+def test_a_plugins_table_that_is_none_is_an_error_that_names_the_plugin():
+    text = refusal({"plugins": {"settings": {"fine": {}, "memory-scoring": 1}}})
+
+    assert "plugins.settings" in text
+    assert "memory-scoring" in text
+    assert "expected a table" in text
+
+
+OUT_OF_RANGE = [
+    *((key, value, "> 0") for key in POSITIVE for value in (0, 0.0, -1, -1e-9)),
+    *((key, value, ">= 0") for key in NOT_NEGATIVE for value in (-1, -1e-9)),
+    *((key, value, "0") for key in FRACTIONS for value in (-0.1, -1)),
+    *((key, value, "1") for key in [*FRACTIONS, "memory.ewma_alpha"] for value in (1.0001, 2)),
+    *(("memory.ewma_alpha", value, "> 0") for value in (0, -0.5)),
+    *((key, value, ">= 1") for key in AT_LEAST_ONE for value in (0, -1)),
+    ("finetune.prior_messages", -1, ">= 0"),
+    ("server.scorer", "", "length >= 1"),
+    ("store.namespace", "", "length >= 1"),
+    ("server.chat_template", "llama", "'chatml'"),
+    ("train.sink", "", "length >= 1"),
+    ("train.context", "none", "'bare' or 'full'"),
+    ("train.format", "parquet", "'input_ids' or 'prompt_completion'"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "expected"), OUT_OF_RANGE)
+def test_a_value_out_of_range_is_an_error_that_names_key_and_range(key, value, expected):
+    text = refusal(tables(key, value))
+
+    assert text.startswith(f"{key}: ")
+    assert "expected" in text
+    assert expected in text
+
+
+BOUNDS = [
+    *((key, value) for key in POSITIVE for value in (1e-9, 1e9)),
+    *((key, value) for key in NOT_NEGATIVE for value in (0.0, 1e9)),
+    *((key, value) for key in FRACTIONS for value in (0.0, 1.0)),
+    *(("memory.ewma_alpha", value) for value in (1e-9, 1.0)),
+    *((key, value) for key in AT_LEAST_ONE for value in (1, 10**6)),
+    *(("finetune.prior_messages", value) for value in (0, 10**6)),
+    *(("server.priority", value) for value in (-3, 0, 10**6)),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), BOUNDS)
+def test_a_value_at_the_end_of_its_range_is_taken(key, value):
+    assert at(parse_settings(tables(key, value)), key) == value
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("key", FLOATS)
+def test_a_number_that_is_not_finite_is_an_error(key, value):
+    assert refusal(tables(key, value)).startswith(f"{key}: ")
+
+
+@pytest.mark.parametrize("key", FLOATS)
+def test_an_integer_serves_as_a_number(key):
+    assert at(parse_settings(tables(key, 1)), key) == 1.0
+
+
+def test_one_table_alone_is_checked_like_the_whole():
+    assert parse_table({"model": "m"}, ServerSettings, "server") == ServerSettings(model="m")
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "expected"),
+    [
+        ({"modle": "m"}, "server.modle", "did you mean 'model'"),
+        ({"model": 5}, "server.model", "expected a string"),
+        ({"timeout_s": 0}, "server.timeout_s", "> 0"),
+        ({"chat_template": "llama"}, "server.chat_template", "'chatml'"),
+    ],
+)
+def test_an_error_in_one_table_alone_names_the_key_in_full(table, key, expected):
+    with pytest.raises(ConfigError) as caught:
+        parse_table(table, ServerSettings, "server")
+
+    assert str(caught.value).startswith(f"{key}: ")
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [0, 3, "auto"])
+def test_noise_repeats_is_a_count_or_auto(value):
+    assert parse_settings(tables("memory.noise_repeats", value)).memory.noise_repeats == value
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("often", "expected an integer or 'auto', got 'often'"),
+        (1.5, "expected an integer, got a number"),
+        (-1, "expected an integer >= 0"),
+    ],
+)
+def test_noise_repeats_that_are_neither_are_refused(value, said):
+    assert said in refusal(tables("memory.noise_repeats", value))
+
+
+def test_another_number_format_is_refused_with_those_there_are():
+    assert "'float32' or 'bfloat16'" in refusal(tables("server.dtype", "float16"))

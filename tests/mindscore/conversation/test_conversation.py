@@ -1,0 +1,70 @@
+"""Conversations of chat messages: sections, memories found in them, what is left without."""
+
+from pathlib import Path
+
+import pytest
+
+from mindscore.conversation.conversation import Conversation
+from mindscore.conversation.message import ChatMessage
+from mindscore.recognisers import MemoryFinder
+from mindscore.scorers.toy import ToyScorer
+
+TEA, DOG = "Nora drinks rooibos.", "Her dog is Max."
+
+
+@pytest.fixture
+def context():
+    """A conversation as a context of the toy's, with these memories known."""
+
+    async def make(*messages, known=()):
+        transcript = Conversation("c", messages).transcript(Path("c"), MemoryFinder(dict(known)))
+        return await transcript.context(ToyScorer().tokenize)
+
+    return make
+
+
+def said(*messages):
+    return [ChatMessage(*message) for message in messages]
+
+
+async def tokens(text):
+    return tuple(await ToyScorer().tokenize(text))
+
+
+async def test_a_message_is_rendered_without_a_memory_as_if_it_had_never_been_there(context):
+    messages = said(("system", f"You help.\n- {TEA}\n- {DOG}"), ("user", "?"), ("assistant", "!"))
+    found = await context(*messages, known={"tea": TEA, "dog": DOG})
+    bare = await context(
+        *said(("system", f"You help.\n- {DOG}"), ("user", "?"), ("assistant", "!"))
+    )
+    without = found.wire_prompt(range(2), lambda key: key == "tea")
+    assert without.tokens == bare.wire_prompt(range(2), lambda _: False).tokens
+
+
+async def test_a_message_that_has_nothing_left_to_say_goes(context):
+    messages = said(("system", TEA), ("user", "?"), ("assistant", "!"))
+    found = await context(*messages, known={"tea": TEA})
+    bare = await context(*said(("user", "?"), ("assistant", "!")))
+    without = found.wire_prompt(range(2), lambda _: True)
+    assert without.tokens == bare.wire_prompt(range(2), lambda _: False).tokens
+
+
+async def test_leading_system_messages_and_memories_stand_before_the_conversation(context):
+    memory = ChatMessage("memory", TEA, memory_key="tea")
+    found = await context(
+        *said(("system", "You help.")), memory, *said(("user", "?"), ("system", "!"))
+    )
+    assert [len(it) for it in (found.system, found.identity, found.conversation)] == [1, 1, 2]
+
+
+async def test_a_response_holds_no_memories_whatever_it_says(context):
+    found = await context(*said(("user", TEA), ("assistant", TEA)), known={"tea": TEA})
+    assert [node.parts != () for node in found.conversation] == [True, False]
+
+
+def test_what_was_refused_is_among_the_remarks():
+    broken = "═" * 46 + "\nMEMORY (your personal notes) [1% — 99/2,200 chars]\n" + "═" * 46 + "\nx"
+    conversation = Conversation("c", tuple(said(("system", broken))), remarks=("no tools",))
+    remarks = conversation.transcript(Path("c"), MemoryFinder()).remarks
+    assert remarks[0] == "no tools"
+    assert any("hermes" in remark for remark in remarks[1:])

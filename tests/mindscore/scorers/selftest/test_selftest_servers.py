@@ -1,0 +1,128 @@
+"""The self-test through the real adapters, against stand-ins of the servers, healthy and not."""
+
+import asyncio
+from contextlib import aclosing
+from pathlib import Path
+
+import platformdirs
+import pytest
+
+from mindhooks import ScorerError
+from mindscore.config.settings import ServerSettings
+from mindscore.scorers.remote.auto import AutoScorer
+from mindscore.scorers.remote.openai import OpenAIScorer
+from mindscore.scorers.remote.sglang import SGLangScorer
+from mindscore.scorers.remote.vllm import VLLMScorer
+from mindscore.scorers.selftest import ensure_tested, self_test
+from mindscore.scorers.selftest import tester as passed
+from mindscore.scorers.toy import ToyScorer
+
+from ...imitations import OpenAIImitation, SGLangImitation, VLLMImitation
+
+TEXT = (
+    "<|im_start|>system You look after the boats of a small rowing club. Answer briefly, and ask "
+    "when something is not clear. Singles are on the left wall; doubles and fours hang from the "
+    "beams. Oars with a red ring belong to the juniors. Nobody rows alone before sunrise, nor when "
+    "the river stands above two metres. Damage goes into the blue book at once.<|im_end|> "
+    "<|im_start|>user My daughter wants to take out a single tomorrow at seven; which oars may she "
+    "use, and what should I check?<|im_end|>"
+)
+TOKENS = asyncio.run(ToyScorer().tokenize(TEXT))
+
+SERVERS = {
+    "vllm": (VLLMScorer, lambda fault: VLLMImitation(fault=fault)),
+    "vllm-rows": (VLLMScorer, lambda fault: VLLMImitation(fault=fault, generate="on")),
+    "sglang": (SGLangScorer, lambda fault: SGLangImitation(fault=fault)),
+    "auto-vllm": (AutoScorer, lambda fault: VLLMImitation(fault=fault)),
+    "auto-sglang": (AutoScorer, lambda fault: SGLangImitation(fault=fault)),
+    "auto-openai": (AutoScorer, lambda fault: OpenAIImitation(fault=fault)),
+    "openai": (OpenAIScorer, lambda fault: OpenAIImitation(fault=fault)),
+    "openai-ids": (OpenAIScorer, lambda fault: OpenAIImitation(fault=fault, token_ids=True)),
+}
+
+
+@pytest.fixture(params=SERVERS)
+def tested(request: pytest.FixtureRequest):
+    """Runs the self-test on a server with a fault or none; returns what it was asked."""
+    adapter, imitation = SERVERS[request.param]
+    if request.param == "vllm-rows":
+        pytest.importorskip("numpy")
+
+    async def run(fault, tokens=TOKENS):
+        with imitation(fault) as server:
+            scorer = adapter({"base_url": server.url, "model": "toy", "max_attempts": 1})
+            async with aclosing(scorer):
+                await self_test(scorer, tokens)
+            return server.requests
+
+    return run
+
+
+@pytest.mark.parametrize("length", [8, 32, 64, 192])
+async def test_a_healthy_server_passes(tested, length: int) -> None:
+    requests = await tested(None, TOKENS[:length])
+    lists = [it.body.get("prompt", it.body.get("input_ids")) for it in requests if it.body]
+    sizes = [len(prompts) for prompts in lists if prompts]
+    if length == 8:
+        assert sum(sizes) in (0, 2)
+    elif sizes:
+        # Of what is sent at once, two prompts share a request.
+        assert sizes == [2, 1, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("length", [32, 64, 192])
+@pytest.mark.parametrize(
+    ("fault", "named"),
+    [
+        ("shift", "alignment: "),
+        ("itself", "alignment: "),
+        ("constant", "constant: "),
+        ("stale", "stale answers: "),
+        # These the adapters see by themselves.
+        ("omit", "during the self-test: http://"),
+        ("nan", "during the self-test: http://"),
+        ("clamp", "during the self-test: http://"),
+        ("logits", "during the self-test: http://"),
+        ("truncate", "during the self-test: http://"),
+    ],
+)
+async def test_a_fault_is_found(tested, fault: str, named: str, length: int) -> None:
+    with pytest.raises(ScorerError, match=f"Scorer, model 'toy', .*{named}"):
+        await tested(fault, TOKENS[:length])
+
+
+class Mixed(OpenAIImitation):
+    """The second answer of a list is said to be the first, and the first the second."""
+
+    async def completions(self, body):
+        answer = await super().completions(body)
+        for index, choice in enumerate(answer["choices"]):
+            choice["index"] = index
+        return answer
+
+
+@pytest.mark.parametrize("concurrency", [1, 4, 9])
+async def test_lists_that_are_answered_in_another_order_are_found(concurrency: int) -> None:
+    with Mixed() as server:
+        table = {"base_url": server.url, "model": "toy", "concurrency": concurrency}
+        scorer = OpenAIScorer(table)
+        scorer.self_tested = True
+        async with aclosing(scorer):
+            with pytest.raises(ScorerError, match="order of answers: "):
+                await ensure_tested(scorer, ServerSettings(**table), TOKENS)
+
+
+async def test_a_server_that_passed_is_asked_nothing_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platformdirs, "user_data_path", lambda name: tmp_path / name)
+    monkeypatch.setattr(passed, "_passed", {})
+    monkeypatch.setattr(SGLangScorer, "self_tested", True, raising=False)
+    with SGLangImitation() as server:
+        table = {"base_url": server.url, "model": "toy"}
+        for _ in range(2):
+            scorer = SGLangScorer(table)
+            async with aclosing(scorer):
+                await ensure_tested(scorer, ServerSettings(**table), TOKENS)
+            passed._passed.clear()
+        assert len([it for it in server.requests if it.method == "POST"]) == 6

@@ -1,0 +1,168 @@
+"""Runs, scores over time and the matrix's cells, as the store has them after real runs."""
+
+import asyncio
+import time
+
+import pytest
+
+from mindhooks import MemoryScore, MindCommand, Registry, ResponseDivergence
+from mindhooks.testing import StubMind
+from mindscore._util.errors import StoreError
+from mindscore.config.settings import StoreSettings
+from mindscore.flows.memory import MemoryScoring
+from mindscore.store import Cell, History, Run, Store
+
+DAY_S = 24 * 3600
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return StoreSettings(f"sqlite:///{tmp_path}/store.sqlite3")
+
+
+def run(started_at, **changes):
+    values = {"command": "score", "model": "m", "seconds": 1.5, "calls": 2, "prompt_tokens": 10}
+    values |= {"computed_tokens": None, "found": 1, "considered": 3, "error": None}
+    return Run(started_at=started_at, **values | changes)
+
+
+async def test_every_score_is_a_point_with_the_weight_that_it_led_to(settings):
+    store, before = Store(settings), time.time()
+    for score in (4.0, 0.0, 2.0):
+        await store.record_score(MemoryScore("tea", score, "incremental", ()), "m", 0.5)
+    await store.record_score(MemoryScore("tea", 9.0, "incremental", ()), "other", 0.5)
+    found = await History(settings).weights()
+    assert [(it.score, it.weight) for it in found["tea", "m"]] == [(4, 4), (0, 2), (2, 2)]
+    assert [(it.score, it.weight) for it in found["tea", "other"]] == [(9, 9)]
+    times = [it.scored_at for it in found["tea", "m"]]
+    assert times == sorted(times)
+    assert before <= times[0] <= times[-1] <= time.time()
+
+
+async def test_what_is_forgotten_has_no_points_any_more(settings):
+    store = Store(settings)
+    for key in ("tea", "dog"):
+        await store.record_score(MemoryScore(key, 1.0, "incremental", ()), "m", 0.5)
+    assert await store.forget("tea") == 1
+    assert list(await History(settings).weights()) == [("dog", "m")]
+
+
+async def test_runs_come_newest_first_and_no_more_than_asked(settings):
+    history, now = History(settings), time.time()
+    for age in (3, 1, 2):
+        await history.record_run(run(now - age, error=f"{age}"))
+    assert [it.error for it in await history.runs()] == ["1", "2", "3"]
+    assert await history.runs(limit=1) == [run(now - 1, error="1")]
+
+
+async def test_runs_and_points_go_when_they_are_older_than_is_kept(tmp_path, monkeypatch):
+    url, now = f"sqlite:///{tmp_path}/store.sqlite3", time.time()
+    settings, forever = (StoreSettings(url, retention_days=days) for days in (2.0, 0.0))
+    await History(forever).record_run(run(now - 3 * DAY_S))
+    monkeypatch.setattr(time, "time", lambda: now - 3 * DAY_S)
+    await Store(forever).record_score(MemoryScore("tea", 1.0, "incremental", ()), "m", 0.5)
+    monkeypatch.undo()
+    await History(settings).record_run(run(now))
+    await Store(settings).record_score(MemoryScore("tea", 3.0, "incremental", ()), "m", 0.5)
+    assert [it.started_at for it in await History(settings).runs()] == [now]
+    [points] = (await History(settings).weights()).values()
+    # The weight has a longer memory than the points.
+    assert [(it.score, it.weight) for it in points] == [(3.0, 2.0)]
+
+
+async def test_namespaces_do_not_see_each_other(tmp_path):
+    url = f"sqlite:///{tmp_path}/store.sqlite3"
+    mine, other = StoreSettings(url), StoreSettings(url, "other")
+    await History(mine).record_run(run(1.0))
+    await Store(mine).record_score(MemoryScore("tea", 1.0, "incremental", ()), "m", 0.5)
+    row = MemoryScore("tea", 1.0, "full", (ResponseDivergence(3, "n", 0.0, -1.0),))
+    await Store(mine).record_row(row, "m")
+    assert await History(other).runs() == []
+    assert await History(other).weights() == {}
+    assert await History(other).cells("m") == []
+    assert await History(other).models() == []
+
+
+async def test_cells_are_those_of_one_model(settings):
+    for model, signed in (("m", -1.0), ("n", 2.0)):
+        cells = (ResponseDivergence(3, "c3", max(0.0, signed), signed, 0.5),)
+        await Store(settings).record_row(MemoryScore("tea", 0.0, "full", cells), model)
+    [cell] = await History(settings).cells("m")
+    assert cell == Cell("tea", "c3", 3, 0.0, -1.0, 0.5, cell.scored_at)
+    assert await History(settings).models() == ["m", "n"]
+
+
+@pytest.mark.parametrize(
+    ("command", "found", "considered"),
+    [(MindCommand.SCORE, 1, 2), (MindCommand.SCORE_FULL, 2, 2), (MindCommand.SCORE_FINETUNE, 1, 1)],
+)
+async def test_a_run_is_kept_at_its_end(settings, two, command, found, considered):
+    tables = {"server": {"scorer": "toy"}, "store": {"url": settings.url}}
+    tables["finetune"] = {"threshold": 0.0}
+    tables["memory"] = {"token_cutoff": 0.5}
+    mind = StubMind(two.context())
+    async with Registry(mind, tables) as registry:
+        registry.load_entry_points()
+        registry.dispatch(command)
+        await registry.wait_idle()
+    state = mind.state
+    ended = state.memory_last_run or state.finetune_last_run
+    [kept] = await History(settings).runs()
+    assert (kept.command, kept.model, kept.error) == (command, "toy", None)
+    assert (kept.calls, kept.prompt_tokens) == (ended.calls, ended.prompt_tokens)
+    assert (kept.found, kept.considered) == (found, considered)
+    assert kept.seconds == ended.seconds
+    assert 0 <= time.time() - kept.started_at - kept.seconds < 60
+
+
+async def test_a_run_that_fails_is_kept_with_what_failed(settings, two):
+    tables = {"server": {"scorer": "local", "model": "/nowhere"}, "store": {"url": settings.url}}
+    mind = StubMind(two.context())
+    async with Registry(mind, tables) as registry:
+        registry.load_entry_points()
+        registry.dispatch(MindCommand.SCORE_FULL)
+        await registry.wait_idle()
+    [kept] = await History(settings).runs()
+    assert kept.model == "/nowhere"
+    assert kept.error == mind.state.memory_last_run.error
+    assert kept.found == 0
+
+
+async def test_without_the_recorder_no_run_is_kept(settings, two):
+    tables = {"server": {"scorer": "toy"}, "store": {"url": settings.url}}
+    async with Registry(StubMind(two.context()), tables) as registry:
+        registry.register(MemoryScoring({}), name="memory-scoring")
+        registry.dispatch(MindCommand.SCORE_FULL)
+        await registry.wait_idle()
+    assert await History(settings).runs() == []
+
+
+async def test_a_run_that_is_cancelled_is_not_kept(settings, two):
+    tables = {"server": {"scorer": "toy"}, "store": {"url": settings.url}}
+    reached = asyncio.Event()
+
+    class Waits(StubMind):
+        async def context(self):
+            reached.set()
+            await asyncio.Event().wait()
+
+    async with Registry(Waits(two.context()), tables) as registry:
+        registry.load_entry_points()
+        registry.dispatch(MindCommand.SCORE)
+        await reached.wait()
+    assert await History(settings).runs() == []
+
+
+async def test_a_run_whose_store_is_broken_still_ends(tmp_path, two):
+    file = tmp_path / "store.sqlite3"
+    file.write_text("no database")
+    tables = {"server": {"scorer": "toy"}, "store": {"url": f"sqlite:///{file}"}}
+    mind = StubMind(two.context())
+    async with Registry(mind, tables) as registry:
+        registry.load_entry_points()
+        registry.dispatch(MindCommand.SCORE_FULL)
+        await registry.wait_idle()
+        assert registry.task_errors() == {}
+    assert "could not be kept" in mind.state.memory_last_run.error
+    with pytest.raises(StoreError):
+        await History(StoreSettings(f"sqlite:///{file}")).runs()

@@ -1,0 +1,152 @@
+"""Stores of every version there has been: ``stores/`` has one of each, made by its own code."""
+
+import asyncio
+import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine
+
+from mindhooks import FinetuneCandidate, MemoryScore, ResponseDivergence, TrainingSample
+from mindscore._util.errors import StoreError
+from mindscore.config.settings import StoreSettings
+from mindscore.store import Sends, Store
+from mindscore.store.migrations import VERSION, migrate
+from mindscore.store.schema import metadata
+
+STORES = Path(__file__).parent
+OLD = [int(re.sub(r"\D", "", file.stem)) for file in sorted(STORES.glob("version-*.sql"))]
+WHOLE = MemoryScore("new", 1.0, "full", (ResponseDivergence(0, "n", 1.0, 1.0),), None, "f")
+
+
+def lay_out(file, version):
+    """Make the store of a version that has passed."""
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executescript((STORES / f"version-{version}.sql").read_text(encoding="utf-8"))
+
+
+def contents(file):
+    """Every table's rows, and the version."""
+    with closing(sqlite3.connect(file)) as connection:
+        connection.row_factory = sqlite3.Row
+        names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        rows = {
+            name: [dict(it) for it in connection.execute(f'SELECT * FROM "{name}"')]
+            for (name,) in names
+        }
+        [version] = connection.execute("PRAGMA user_version").fetchone()
+        return version, rows
+
+
+def as_now(version, tables):
+    """The rows of an old store as they are to be in one of this version."""
+    if version < 3:
+        for row in tables["cells"]:
+            row["noise"] = None
+        for row in tables["trained"]:
+            row["sink"] = "http" if row["continuation_hash"] else ""
+        for row in tables.get("sends", ()):
+            row["sink"] = "http"
+    return tables
+
+
+def shape(connection):
+    """Tables with their columns and indexes with theirs, as SQLite sees them."""
+    found = {}
+    tables = "SELECT name FROM sqlite_master WHERE type = 'table'"
+    for (table,) in connection.execute(tables).fetchall():
+        columns = connection.execute(f'PRAGMA table_xinfo("{table}")').fetchall()
+        indexes = connection.execute(f'PRAGMA index_list("{table}")').fetchall()
+        found[table] = (
+            columns,
+            {
+                (name, unique, origin, partial): connection.execute(
+                    f'PRAGMA index_xinfo("{name}")'
+                ).fetchall()
+                for _, name, unique, origin, partial in indexes
+            },
+        )
+    return found
+
+
+def shape_after(make):
+    """What SQLite sees of a database that ``make`` filled through SQLAlchemy."""
+    engine = create_engine("sqlite://")
+    with engine.begin() as connection:
+        make(connection)
+        return shape(connection.connection.driver_connection)
+
+
+def test_there_is_a_store_of_every_version_that_has_passed():
+    assert list(range(1, VERSION)) == OLD
+
+
+def test_the_migrations_make_the_tables_that_the_code_uses():
+    assert shape_after(lambda connection: migrate(connection, 0)) == shape_after(
+        metadata.create_all
+    )
+
+
+@pytest.mark.parametrize("version", OLD)
+def test_a_migration_makes_what_the_code_of_its_time_made(version, tmp_path):
+    lay_out(tmp_path / "store", version)
+    with closing(sqlite3.connect(tmp_path / "store")) as connection:
+        then = shape(connection)
+    assert shape_after(lambda connection: migrate(connection, 0, version)) == then
+
+
+@pytest.mark.parametrize("version", OLD)
+async def test_an_old_store_keeps_every_row_and_works(version, tmp_path):
+    file = tmp_path / "store"
+    lay_out(file, version)
+    was, before = contents(file)
+    assert was == version
+    assert all(before.values())
+    store = Store(StoreSettings(f"sqlite:///{file}", retention_days=0))
+    memories = await store.memories()
+    now, after = contents(file)
+    assert now == VERSION
+    before = as_now(version, before)
+    assert {name: after[name] for name in before} == before
+    assert len(memories) == sum(row["namespace"] == "default" for row in before["memories"])
+
+    await store.record_score(MemoryScore("new", 1.0, "incremental", ()), "m", 0.3)
+    await store.record_row(WHOLE, "m")
+    assert await store.rows("m") == {"new": WHOLE}
+    sends = Sends(StoreSettings(f"sqlite:///{file}"))
+    candidate = FinetuneCandidate(0, "n", 1.0, "", "", (1,), (), (2,), None, None, 9)
+    sample = TrainingSample((1,), (2,), None, "full", candidate, "m", "default")
+    assert await sends.reserve("key", [sample], "http") == [sample]
+    assert await sends.samples("key") == [sample]
+    _, after = contents(file)
+    for name, rows in before.items():
+        assert [row for row in after[name] if row in rows] == rows
+
+
+@pytest.mark.parametrize("version", OLD)
+async def test_many_that_meet_an_old_store_at_once_migrate_it_once(version, tmp_path):
+    file = tmp_path / "store"
+    lay_out(file, version)
+    _, before = contents(file)
+    settings = StoreSettings(f"sqlite:///{file}")
+    every = await asyncio.gather(*(Store(settings).memories() for _ in range(20)))
+    assert every == [every[0]] * 20
+    now, after = contents(file)
+    assert now == VERSION
+    before = as_now(version, before)
+    assert {name: after[name] for name in before} == before
+
+
+@pytest.mark.parametrize("version", OLD)
+async def test_a_migration_that_fails_leaves_the_old_store(version, tmp_path):
+    file = tmp_path / "store"
+    lay_out(file, version)
+    with closing(sqlite3.connect(file)) as connection:
+        # In the way of the last step.
+        connection.execute("CREATE INDEX reviews_by_candidate ON candidates (found_at)")
+    before = file.read_bytes()
+    with pytest.raises(StoreError, match=r"store.*reviews_by_candidate"):
+        await Store(StoreSettings(f"sqlite:///{file}")).memories()
+    assert file.read_bytes() == before
