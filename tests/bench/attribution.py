@@ -29,7 +29,7 @@ from typing import Any
 from shapes import DEMO, Matrix, conversation, full_matrix, say
 
 from mindhooks import Context, WirePrompt
-from mindscore.measure.memories import affected, find_memories, just, whole
+from mindscore.measure.memories import find_memories, responses_after_change, skip_only, whole
 from mindscore.scorers.local.scorer import LocalScorer
 from mindscore.scorers.local.weights import locate
 
@@ -85,7 +85,10 @@ def questions(context: Context, count: int, labels: Mapping[str, str]) -> list[Q
             for index, node in enumerate(context.conversation)
         ),
     )
-    reach = {memory.key: affected(only, window, just(memory.key)) for memory in find_memories(only)}
+    reach = {
+        memory.key: responses_after_change(only, window, skip_only(memory.key))
+        for memory in find_memories(only)
+    }
     return [
         Question(
             only, index, tuple(key for key in reach if only.conversation[index].id in reach[key])

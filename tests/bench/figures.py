@@ -38,7 +38,7 @@ async def local() -> None:
     from transformers import AutoModelForCausalLM
 
     from mindscore.conversation.native import read_transcript
-    from mindscore.measure.memories import just, nothing, whole
+    from mindscore.measure.memories import skip_none, skip_only, whole
     from mindscore.scorers.local.scorer import LocalScorer
     from mindscore.scorers.local.weights import locate
 
@@ -47,8 +47,8 @@ async def local() -> None:
     context = await transcript.context(scorer.tokenize)
     window = whole(context)
     keys = transcript.keys()[:6]
-    prompts = [context.wire_prompt(window, nothing)]
-    prompts += [context.wire_prompt(window, just(key)) for key in keys]
+    prompts = [context.wire_prompt(window, skip_none)]
+    prompts += [context.wire_prompt(window, skip_only(key)) for key in keys]
     bare = AutoModelForCausalLM.from_pretrained(locate("smollm2"), dtype=torch.float32).eval()
 
     @torch.inference_mode()
@@ -103,12 +103,12 @@ def large_context(memories: int, tokens: int) -> Context:
 
 async def prompts() -> None:
     """Building the prompts of 200 memories in a conversation of 100,000 tokens."""
-    from mindscore.measure.memories import just, whole
+    from mindscore.measure.memories import skip_only, whole
 
     context = large_context(200, 100_000)
     started = time.perf_counter()
     for number in range(200):
-        context.wire_prompt(whole(context), just(f"memory-{number}"))
+        context.wire_prompt(whole(context), skip_only(f"memory-{number}"))
     say(f"prompts: 200 prompts of 100,000 tokens built in {time.perf_counter() - started:.2f} s")
 
 
@@ -116,11 +116,11 @@ async def wire() -> None:
     """The score scorer's own time per call: build, encode, send, decode and check."""
     from aiohttp import web
 
-    from mindscore.measure.memories import nothing, whole
+    from mindscore.measure.memories import skip_none, whole
     from mindscore.scorers.remote.score import ScoreScorer
 
     context = large_context(200, 100_000)
-    prompt = context.wire_prompt(whole(context), nothing)
+    prompt = context.wire_prompt(whole(context), skip_none)
     answer = {"scores": [{"total_logprob": -1.0}] * len(prompt.ranges)}
     served: list[float] = []
 

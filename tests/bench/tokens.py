@@ -34,7 +34,13 @@ from transformers import AutoModelForCausalLM
 
 from mindhooks import Context, Generated, RangeScore, Scorer, WirePrompt, in_thread
 from mindscore._util.process import share_one_arena
-from mindscore.measure.memories import affected, find_memories, just, nothing, whole
+from mindscore.measure.memories import (
+    find_memories,
+    responses_after_change,
+    skip_none,
+    skip_only,
+    whole,
+)
 from mindscore.measure.prompts import common_prefix, prompt_for
 from mindscore.scorers.local.scorer import LocalScorer
 from mindscore.scorers.local.weights import locate
@@ -53,9 +59,9 @@ class Naive:
         self._model = model
         window = whole(context)
         keys = [memory.key for memory in find_memories(context)]
-        prompts = {key: context.wire_prompt(window, just(key)) for key in reversed(keys)}
+        prompts = {key: context.wire_prompt(window, skip_only(key)) for key in reversed(keys)}
         # In the order in which mindscore asks: all memories first, then without the last one.
-        self._left = [(None, context.wire_prompt(window, nothing)), *prompts.items()]
+        self._left = [(None, context.wire_prompt(window, skip_none)), *prompts.items()]
         self.tokens = sum(len(prompt.tokens) for _, prompt in self._left)
         self.seconds = 0.0
         self._totals: dict[str | None, Mapping[str, float]] = {}
@@ -152,12 +158,12 @@ def lower_bound(context: Context) -> int:
     """Tokens of the prompt with all memories, and of what comes after each memory."""
     window = whole(context)
     keys = [memory.key for memory in find_memories(context)]
-    asked = {key: affected(context, window, just(key)) for key in keys}
+    asked = {key: responses_after_change(context, window, skip_only(key)) for key in keys}
     judged = set[str]().union(*asked.values())
-    tokens = len(prompt_for(context, window, nothing, judged).tokens)
+    tokens = len(prompt_for(context, window, skip_none, judged).tokens)
     for key in keys:
         if asked[key]:
-            without = prompt_for(context, window, just(key), asked[key])
+            without = prompt_for(context, window, skip_only(key), asked[key])
             tokens += len(without.tokens) - _begin(context, key)
     return tokens
 
@@ -209,7 +215,7 @@ async def measure(name: str, dtype: str, repeats: int, seed: int) -> None:
             seconds.single.append(taken)
     computed, bound = matrix.stats.computed_tokens, lower_bound(context)
     assert computed is not None
-    prompt = context.wire_prompt(whole(context), nothing)
+    prompt = context.wire_prompt(whole(context), skip_none)
     label = name if dtype == "float32" else f"{name} {dtype}"
     say(
         f"{label}: {len(matrix.rows)} memories, {len(prompt.ranges)} responses, "

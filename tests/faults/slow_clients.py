@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 
-from mindscore.http.runner import Gate, Limits, make_runner
+from mindscore.http.runner import ConnectionLimiter, Limits, make_runner
 from mindscore.scorers.toy import ToyScorer
 from mindscore.serve.app import make_app
 
@@ -189,10 +189,12 @@ def slow_clients(trials: int) -> Finding:
 
 
 @asynccontextmanager
-async def serving(limits: Limits, key: str | None = KEY) -> AsyncIterator[tuple[Gate, str]]:
+async def serving(
+    limits: Limits, key: str | None = KEY
+) -> AsyncIterator[tuple[ConnectionLimiter, str]]:
     """The toy, served; its gate and address."""
     app = make_app(Talkative(), key=key, body_timeout_s=BODY_S)
-    gate = Gate(app, limits)
+    gate = ConnectionLimiter(app, limits)
     runner = make_runner(app)
     await runner.setup()
     server = await gate.listen(runner, "127.0.0.1", 0)

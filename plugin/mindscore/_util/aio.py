@@ -18,7 +18,7 @@ class Pace:
     def __init__(self) -> None:
         self._turn = asyncio.Lock()
 
-    async def step(self) -> None:
+    async def yield_to_loop(self) -> None:
         """Wait for the next turn of the loop that no other piece has taken."""
         async with self._turn:
             # Twice: a timer that came due during the last piece is called after the first turn.
@@ -30,7 +30,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-async def ahead(
+async def map_ordered(
     work: Callable[[Item], Awaitable[Result]], items: Iterable[Item], limit: int
 ) -> AsyncGenerator[tuple[Item, asyncio.Task[Result | BaseException]], None]:
     """Yield each item, in order, with the task that works on it; ``limit`` of them run at once.

@@ -32,7 +32,7 @@ class TrainError(MindhooksError):
     """Nothing was sent to the trainer, it did not accept it, or the training failed."""
 
 
-def reason(error: BaseException) -> str:
+def format_error(error: BaseException) -> str:
     """What to tell an operator about ``error``: its text, with its type where it is not ours."""
     if isinstance(error, MindhooksError):
         return printable(str(error))

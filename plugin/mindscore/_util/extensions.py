@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any
 
-from mindscore._util.errors import reason
+from mindscore._util.errors import format_error
 from mindscore._util.text import one_line
 
 OWN = "mindscore"
@@ -52,5 +52,5 @@ def load_extensions(group: str) -> Iterator[Extension]:
             raise
         # An extension is anybody's code.
         except BaseException as failure:
-            error = reason(failure)
+            error = format_error(failure)
         yield Extension(name, distribution, version, loaded, error)

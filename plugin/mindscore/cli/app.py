@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from mindhooks import MindhooksError
-from mindscore._util.errors import ConfigError, TranscriptError, UsageError, reason
+from mindscore._util.errors import ConfigError, TranscriptError, UsageError, format_error
 from mindscore.cli import config, plugins, store
 from mindscore.cli.interruption import DONE, FAILED, INTERRUPTED, WRONG, InterruptedRunError
 from mindscore.cli.options import (
@@ -85,8 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _fail(f"{said}. See mindscore --help.", WRONG)
         wrong = isinstance(error, UsageError | ConfigError | TranscriptError)
         if isinstance(error, MindhooksError):
-            return _fail(reason(error), WRONG if wrong else FAILED)
-        return _fail(f"unexpected {reason(error)} (--debug shows where)", FAILED)
+            return _fail(format_error(error), WRONG if wrong else FAILED)
+        return _fail(f"unexpected {format_error(error)} (--debug shows where)", FAILED)
 
 
 def _fail(message: str, status: int) -> int:

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mindhooks import MindhooksError, TrainingSample
-from mindscore._util.errors import ConfigError, TrainError, UsageError, reason
+from mindscore._util.errors import ConfigError, TrainError, UsageError, format_error
 from mindscore._util.text import printable
 from mindscore.cli.interruption import DONE, FAILED, run_until_interrupted
 from mindscore.cli.score import one_model
 from mindscore.config.file import Configuration, load_configuration
 from mindscore.display.screen import Screen, own_output, write_json
 from mindscore.store import Reviews, Send
-from mindscore.training.outbox import Division, HandOff, Sent, open_hand_off, tokens_of
+from mindscore.training.outbox import Division, Outbox, Sent, open_outbox, tokens_of
 from mindscore.training.selection import Selection, select
 from mindscore.training.sinks.formats import FORMATS
 from mindscore.training.sinks.jsonl import provenance_file, write_samples
@@ -190,7 +190,7 @@ def run_train(request: TrainRequest) -> int:
 
 async def _carry_out(request: TrainRequest, configuration: Configuration, run: _Run) -> None:
     try:
-        async with open_hand_off(configuration.tables) as hand_off:
+        async with open_outbox(configuration.tables) as hand_off:
             run.destination = hand_off.destination
             run.model, run.selection = await selected(
                 configuration, request.model, unreviewed=request.unreviewed
@@ -207,10 +207,10 @@ async def _carry_out(request: TrainRequest, configuration: Configuration, run: _
     except (ConfigError, UsageError):
         raise
     except MindhooksError as error:
-        run.error = reason(error)
+        run.error = format_error(error)
 
 
-async def _send(hand_off: HandOff, run: _Run) -> None:
+async def _send(hand_off: Outbox, run: _Run) -> None:
     try:
         for send in run.to_resend:
             if again := await hand_off.resend(send):

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from mindhooks import MindhooksError
-from mindscore._util.errors import reason
+from mindscore._util.errors import format_error
 
 CANCELLED = "cancelled"
 
 
 @contextmanager
-def reported(report: Callable[[str | None], None]) -> Iterator[None]:
+def report_on_exit(report: Callable[[str | None], None]) -> Iterator[None]:
     """Run the body, then ``report`` what failed in it, in words, or ``None``.
 
     An error that is meant for the operator ends here; any other goes on to the task handle, which
@@ -26,9 +26,9 @@ def reported(report: Callable[[str | None], None]) -> Iterator[None]:
         error = CANCELLED
         raise
     except MindhooksError as failure:
-        error = reason(failure)
+        error = format_error(failure)
     except BaseException as failure:
-        error = reason(failure)
+        error = format_error(failure)
         raise
     finally:
         report(error)

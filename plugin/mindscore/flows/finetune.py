@@ -23,14 +23,20 @@ from mindhooks import (
     hookimpl,
 )
 from mindscore._util.aio import Pace
-from mindscore._util.errors import reason
+from mindscore._util.errors import format_error
 from mindscore.config.settings import FinetuneScoringOptions, Settings, parse_settings, parse_table
-from mindscore.flows.ending import CANCELLED, reported
-from mindscore.flows.recorder import Unkept, begin, record_run
-from mindscore.measure.cached_scorer import Breaker, Meter, Usage, shared_totals
+from mindscore.flows.ending import CANCELLED, report_on_exit
+from mindscore.flows.recorder import StoreFailures, begin, record_run
+from mindscore.measure.cached_scorer import Breaker, CachedScorer, Usage, shared_totals
 from mindscore.measure.fingerprint import derived_timestamp_ns
 from mindscore.measure.leave_one_out import LeaveOneOut
-from mindscore.measure.memories import affected, assistant_indexes, everything, is_response, nothing
+from mindscore.measure.memories import (
+    assistant_indexes,
+    is_response,
+    responses_after_change,
+    skip_all,
+    skip_none,
+)
 from mindscore.measure.noise import NoiseFloor
 from mindscore.measure.prompts import beginning
 from mindscore.scorers.selftest import ensure_tested
@@ -48,7 +54,7 @@ def make_candidate(
     first, last = node.body
     continuation_ids = tuple(node.token_ids[first:last])
     upto = range(index + 1)
-    context_ids = _before_last(context.wire_prompt(upto, nothing))
+    context_ids = _before_last(context.wire_prompt(upto, skip_none))
     timestamp_ns = node.timestamp_ns
     if timestamp_ns is None:
         timestamp_ns = derived_timestamp_ns(context_ids, continuation_ids)
@@ -59,7 +65,7 @@ def make_candidate(
         response_text=node.text,
         prior_context=_prior_context(context, index, prior_messages),
         context_ids=context_ids,
-        bare_context_ids=_before_last(context.wire_prompt(upto, everything)),
+        bare_context_ids=_before_last(context.wire_prompt(upto, skip_all)),
         continuation_ids=continuation_ids,
         alternate_text=None,
         alternate_ids=None,
@@ -70,7 +76,7 @@ def make_candidate(
 
 def bare_prompt(context: Context, candidate: FinetuneCandidate) -> WirePrompt:
     """The prompt to generate the candidate's alternate from."""
-    images = context.wire_prompt(range(candidate.entry_idx), everything).images
+    images = context.wire_prompt(range(candidate.entry_idx), skip_all).images
     return WirePrompt(candidate.bare_context_ids, images, (), ())
 
 
@@ -98,7 +104,7 @@ class FinetuneRun:
     """Clears earlier candidates, finds new ones, says what the model says without memories."""
 
     _breaker: Breaker
-    _unkept: Unkept
+    _unkept: StoreFailures
 
     def __init__(self, mind: Mind, registry: Registry) -> None:
         self._mind = mind
@@ -117,7 +123,7 @@ class FinetuneRun:
         """Run from the clearing to the statistics, however it ends."""
         self._unkept, tables = begin(self._registry, "candidates"), self._registry.settings
         try:
-            with reported(self._report):
+            with report_on_exit(self._report):
                 self._mind.state.finetune_candidates.clear()
                 self._mind.changed()
                 await self._run()
@@ -134,7 +140,7 @@ class FinetuneRun:
         self._model = scorer.model
         known = shared_totals(self._registry, MindCommand.SCORE_FINETUNE, scorer)
         self._breaker = Breaker(self._settings.server.breaker_failures)
-        meter = Meter(scorer, self._usage, known, self._breaker)
+        meter = CachedScorer(scorer, self._usage, known, self._breaker)
         context = await self._mind.context()
         noise = NoiseFloor(meter, self._settings.memory.noise_repeats)
         window = finetune_window(len(context.conversation), settings.window_fraction)
@@ -143,9 +149,9 @@ class FinetuneRun:
         activity = self._mind.activity(message)
         with activity:
             activity.update(message, 0, self._considered)
-            if affected(context, window, everything):
+            if responses_after_change(context, window, skip_all):
                 await ensure_tested(scorer, self._settings.server, beginning(context))
-            found = await LeaveOneOut(meter, context, noise).drop(window, everything)
+            found = await LeaveOneOut(meter, context, noise).drop(window, skip_all)
             self._largest = max((response.divergence for response in found), default=0.0)
             candidates = await self._candidates(context, found)
             if settings.generate_alternates:
@@ -163,7 +169,7 @@ class FinetuneRun:
         for response in sorted(found, key=lambda it: (-it.divergence, it.entry_idx)):
             has_text = context.conversation[response.entry_idx].text.strip()
             if response.divergence >= settings.threshold and has_text:
-                await self._pace.step()
+                await self._pace.yield_to_loop()
                 candidates.append(make_candidate(context, response, settings.prior_messages))
         return [c for c in candidates if not trained.covers(c.timestamp_ns, c.continuation_ids)]
 
@@ -182,7 +188,7 @@ class FinetuneRun:
         for number, candidate in enumerate(candidates, start=1):
             line = f"finetune: generating alternate {number}/{len(candidates)}"
             activity.update(line, number, len(candidates))
-            await self._pace.step()
+            await self._pace.yield_to_loop()
             try:
                 with self._breaker.call():
                     spoken = await scorer.generate(
@@ -191,7 +197,7 @@ class FinetuneRun:
                         stop=stop,
                     )
             except Exception as failure:
-                self._failed_alternates.append(reason(failure))
+                self._failed_alternates.append(format_error(failure))
                 await self._emit(candidate)
             else:
                 await self._emit(

@@ -22,22 +22,28 @@ from mindhooks import (
     Trigger,
     hookimpl,
 )
-from mindscore._util.aio import Pace, ahead
-from mindscore._util.errors import reason
+from mindscore._util.aio import Pace, map_ordered
+from mindscore._util.errors import format_error
 from mindscore.config.settings import MemoryScoringOptions, Settings, parse_settings, parse_table
-from mindscore.flows.ending import CANCELLED, reported
-from mindscore.flows.recorder import Unkept, begin, record_run
-from mindscore.measure.cached_scorer import Breaker, BreakerError, Meter, Usage, shared_totals
+from mindscore.flows.ending import CANCELLED, report_on_exit
+from mindscore.flows.recorder import StoreFailures, begin, record_run
+from mindscore.measure.cached_scorer import (
+    Breaker,
+    BreakerError,
+    CachedScorer,
+    Usage,
+    shared_totals,
+)
 from mindscore.measure.fingerprint import RowFingerprints
 from mindscore.measure.leave_one_out import LeaveOneOut
 from mindscore.measure.memories import (
     Memory,
-    affected,
     find_memories,
-    just,
     past_cutoff,
     response_window,
     responses,
+    responses_after_change,
+    skip_only,
     whole,
 )
 from mindscore.measure.noise import NoiseFloor
@@ -63,7 +69,7 @@ class MemoryRun:
     noise: NoiseFloor
     compared: LeaveOneOut
     activity: Activity
-    _unkept: Unkept
+    _unkept: StoreFailures
 
     def __init__(
         self, command: str, mind: Mind, registry: Registry, options: MemoryScoringOptions
@@ -83,7 +89,7 @@ class MemoryRun:
         """Run ``flow`` from the flag's setting to the statistics, however it ends."""
         self._unkept, tables = begin(self.registry, "scores"), self.registry.settings
         try:
-            with reported(self._report):
+            with report_on_exit(self._report):
                 self.mind.state.scoring_in_flight = True
                 self.mind.changed()
                 await self._read()
@@ -106,7 +112,7 @@ class MemoryRun:
         known = shared_totals(self.registry, self._command, self.scorer)
         breaker = Breaker(self.settings.server.breaker_failures)
         tokens = self.options.tokens
-        meter = Meter(self.scorer, self._usage, known, breaker, tokens=tokens)
+        meter = CachedScorer(self.scorer, self._usage, known, breaker, tokens=tokens)
         self.noise = NoiseFloor(meter, self.settings.memory.noise_repeats)
         self.compared = LeaveOneOut(meter, self.context, self.noise)
 
@@ -128,7 +134,7 @@ class MemoryRun:
         """
         total = len(memories)
         at_once = self.settings.server.concurrency * getattr(self.scorer, "batch_size", 1)
-        turns = ahead(measure, memories, at_once)
+        turns = map_ordered(measure, memories, at_once)
         async with aclosing(turns):
             done = 0
             async for memory, measuring in turns:
@@ -138,33 +144,33 @@ class MemoryRun:
                 if isinstance(found, BreakerError):
                     raise found
                 if isinstance(found, BaseException):
-                    self.settle([memory], Outcome("failed", reason(found)))
+                    self.set_outcome([memory], Outcome("failed", format_error(found)))
                     continue
                 row, hold = found
                 if not row:
                     # Its only response was the memory itself.
-                    self.settle([memory], Outcome("no-response"))
+                    self.set_outcome([memory], Outcome("no-response"))
                     continue
                 take(memory, row)
                 outcome, follows_from = Outcome("scored"), fingerprint(memory.key)
                 if isinstance(hold, Exception):
                     # Without a fingerprint: a row that lacks its other half is not resumed from.
                     follows_from = None
-                    outcome, hold = Outcome("failed", f"alone: {reason(hold)}"), ()
-                self.settle([memory], outcome)
+                    outcome, hold = Outcome("failed", f"alone: {format_error(hold)}"), ()
+                self.set_outcome([memory], outcome)
                 score = max(response.divergence for response in row)
                 await self.registry.emit_score(
                     MemoryScore(memory.key, score, mode, row, hold, follows_from)
                 )
 
-    def settle(self, memories: Iterable[Memory], outcome: Outcome) -> None:
+    def set_outcome(self, memories: Iterable[Memory], outcome: Outcome) -> None:
         """Say what became of ``memories``."""
         self.outcomes.update({memory.key: outcome for memory in memories})
 
     def _report(self, error: str | None) -> None:
         if error is not None:
             left = [m for m in self.memories if m.key not in self.outcomes]
-            self.settle(left, Outcome("failed", error))
+            self.set_outcome(left, Outcome("failed", error))
         failed = {k: o.error for k, o in self.outcomes.items() if o.status == "failed"}
         if failed and error is None:
             key, first = next(iter(failed.items()))
@@ -190,32 +196,32 @@ async def score_due(run: MemoryRun) -> None:
     late = past_cutoff(context, due, settings.token_cutoff)
     windows, ready = {}, []
     for memory in due:
-        await run.pace.step()
+        await run.pace.yield_to_loop()
         windows[memory] = response_window(context, memory.position, settings.response_window)
     for memory in run.memories:
-        await run.pace.step()
+        await run.pace.yield_to_loop()
         if memory not in windows:
-            run.settle([memory], Outcome("not-due"))
+            run.set_outcome([memory], Outcome("not-due"))
         elif memory.key in late:
-            run.settle([memory], Outcome("past-cutoff"))
+            run.set_outcome([memory], Outcome("past-cutoff"))
         elif not responses(context, windows[memory]):
-            run.settle([memory], Outcome("no-response"))
+            run.set_outcome([memory], Outcome("no-response"))
         else:
             ready.append(memory)
     ready.sort(key=lambda memory: (last.get(memory.key, -math.inf), memory.position))
     budget = Budget(context, windows, run.options.max_tokens, run.noise.repeats)
     chosen = []
     for memory in ready:
-        await run.pace.step()
+        await run.pace.yield_to_loop()
         if budget.takes(memory):
             chosen.append(memory)
-    run.settle([memory for memory in ready if memory not in chosen], Outcome("left-out"))
+    run.set_outcome([memory for memory in ready if memory not in chosen], Outcome("left-out"))
     if chosen:
         await ensure_tested(run.scorer, run.settings.server, beginning(context))
 
     async def measure(memory: Memory) -> Measured:
         window = windows[memory]
-        row = await run.compared.drop(window, just(memory.key), budget.judged(window))
+        row = await run.compared.drop(window, skip_only(memory.key), budget.judged(window))
         return row, None
 
     await run.score_each(chosen, "incremental", measure)
@@ -234,7 +240,7 @@ async def score_matrix(run: MemoryRun) -> None:
     """
     context, window = run.context, whole(run.context)
     if not responses(context, window) or not run.memories:
-        run.settle(run.memories, Outcome("no-response"))
+        run.set_outcome(run.memories, Outcome("no-response"))
         return
     # The same model with an adapter has other weights under the same name.
     adapter = getattr(run.scorer, "adapter", None)
@@ -244,16 +250,16 @@ async def score_matrix(run: MemoryRun) -> None:
     if len(kept) < len(run.memories):
         await ensure_tested(run.scorer, run.settings.server, beginning(context))
         for memory in run.memories:
-            await run.pace.step()
+            await run.pace.yield_to_loop()
             if memory.key not in kept:
-                judging |= affected(context, window, just(memory.key))
+                judging |= responses_after_change(context, window, skip_only(memory.key))
         await run.compared.baseline(window, judging)
 
     async def measure(memory: Memory) -> Measured:
         if memory.key in kept:
             row = kept[memory.key]
             return row.divergences, row.hold if run.options.hold else None
-        found = await run.compared.drop(window, just(memory.key), judging)
+        found = await run.compared.drop(window, skip_only(memory.key), judging)
         if not run.options.hold:
             return found, None
         try:
@@ -278,7 +284,7 @@ async def _kept_rows(run: MemoryRun, fingerprints: RowFingerprints) -> dict[str,
     rows = await Store(run.settings.store).rows(run.scorer.model)
     kept = {}
     for memory in run.memories:
-        await run.pace.step()
+        await run.pace.yield_to_loop()
         row = rows.get(memory.key)
         if row is None or (run.options.hold and row.hold is None):
             continue

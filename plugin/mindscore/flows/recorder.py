@@ -21,14 +21,14 @@ from mindhooks import (
     emitting_registry,
     hookimpl,
 )
-from mindscore._util.errors import reason
+from mindscore._util.errors import format_error
 from mindscore.config.settings import parse_settings
 from mindscore.store import History, Run, Store
 
 Kind = Literal["scores", "candidates"]
 
 
-class Unkept:
+class StoreFailures:
     """Scores, or candidates, of one run that the store did not take.
 
     ``count`` is how many, ``reason`` why the first was not. One counts from the moment it is to be
@@ -61,7 +61,7 @@ class Unkept:
         try:
             yield
         except Exception as error:
-            why = reason(error)
+            why = format_error(error)
             is_news, self._latest = why != self._latest, why
             self.reason = self.reason or why
             if is_news:
@@ -71,18 +71,18 @@ class Unkept:
             self._latest = None
 
 
-_of_scores: WeakKeyDictionary[Registry, Unkept] = WeakKeyDictionary()
-_of_candidates: WeakKeyDictionary[Registry, Unkept] = WeakKeyDictionary()
+_of_scores: WeakKeyDictionary[Registry, StoreFailures] = WeakKeyDictionary()
+_of_candidates: WeakKeyDictionary[Registry, StoreFailures] = WeakKeyDictionary()
 _OF = {"scores": _of_scores, "candidates": _of_candidates}
 
 
-def begin(registry: Registry, kind: Kind) -> Unkept:
+def begin(registry: Registry, kind: Kind) -> StoreFailures:
     """Count anew, for a run that begins."""
-    found = _OF[kind][registry] = Unkept(kind)
+    found = _OF[kind][registry] = StoreFailures(kind)
     return found
 
 
-def unkept(registry: Registry, kind: Kind) -> Unkept:
+def unkept(registry: Registry, kind: Kind) -> StoreFailures:
     """What of the run that began last, or of a host's own emissions, could not be kept."""
     return _OF[kind].get(registry) or begin(registry, kind)
 
@@ -133,7 +133,7 @@ async def record_run(
         )
         await History(settings.store).record_run(run)
     except MindhooksError as error:
-        log.debug("the run is not kept: %s", reason(error))
+        log.debug("the run is not kept: %s", format_error(error))
 
 
 class ScoreRecorder:

@@ -93,7 +93,7 @@ async def decode_in_pieces(
         while cut := between.search(data, start + PIECE):
             entries += decoder.decode(b"[%b]" % bytes(data[start : cut.start() + 1]))
             start = cut.end()
-            await pace.step()
+            await pace.yield_to_loop()
         entries += decoder.decode(b"[%b" % bytes(data[start:]))
         return entries
     return decode(url, data, answer, quote, field)

@@ -156,7 +156,7 @@ class WireClient:
         url = self.base_url + path
         raw = await self._answer_of(method, url, data, repeat, headers)
         if len(raw) >= LARGE:
-            await self.pace.step()
+            await self.pace.yield_to_loop()
         return await read(decode(url, raw, answer, self.quote))
 
     async def _answer_of(

@@ -32,7 +32,7 @@ class Limits:
     idle_s: float = 75.0
 
 
-class Gate:
+class ConnectionLimiter:
     """Lets connections in to an application: to be made before its runner is.
 
     aiohttp itself limits neither their number nor how long the first request takes to arrive.

@@ -85,11 +85,11 @@ class Usage:
         return time.monotonic() - self.started
 
 
-class KnownTotals:
+class ScoreCache:
     """Totals that were measured, by what determines them: the prompt up to the response's end.
 
-    Each token's values are there where a ``Meter`` was to keep them. ``adapter`` is what the model
-    had.
+    Each token's values are there where a ``CachedScorer`` was to keep them. ``adapter`` is what the
+    model had.
     """
 
     MOST = 200_000
@@ -127,10 +127,10 @@ class KnownTotals:
         self._values[key] = None if values is None else array("d", values)
 
 
-_shared: WeakKeyDictionary[Registry, KnownTotals] = WeakKeyDictionary()
+_shared: WeakKeyDictionary[Registry, ScoreCache] = WeakKeyDictionary()
 
 
-def shared_totals(registry: Registry, flow: str, scorer: Scorer) -> KnownTotals:
+def shared_totals(registry: Registry, flow: str, scorer: Scorer) -> ScoreCache:
     """What the flows of one host know together.
 
     A flow that runs again measures again: it begins anew what is shared. So does one whose model
@@ -145,12 +145,12 @@ def shared_totals(registry: Registry, flow: str, scorer: Scorer) -> KnownTotals:
         or getattr(scorer, "swaps_adapters", False)
         or time.monotonic() - known.started > FRESH_S
     ):
-        known = _shared[registry] = KnownTotals(adapter)
+        known = _shared[registry] = ScoreCache(adapter)
     known.flows.add(flow)
     return known
 
 
-class Meter:
+class CachedScorer:
     """A scorer whose use is counted in ``usage`` and whose answers are checked.
 
     What is in ``known`` is not asked again, and what another prompt is asking for is waited for.
@@ -161,7 +161,7 @@ class Meter:
         self,
         scorer: Scorer,
         usage: Usage,
-        known: KnownTotals,
+        known: ScoreCache,
         breaker: Breaker,
         *,
         tokens: bool = False,

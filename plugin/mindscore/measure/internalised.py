@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mindhooks import Context, Scorer
 from mindscore.measure.divergence import check_answers
-from mindscore.measure.memories import Skip, everything, nothing, whole
+from mindscore.measure.memories import Skip, skip_all, skip_none, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +30,13 @@ async def memory_effects(context: Context, scorer: Scorer) -> list[Effect]:
     Raises:
         ScorerError: the scorer failed.
     """
-    with_ = await response_totals(context, scorer, nothing)
-    without = await response_totals(context, scorer, everything)
+    with_ = await response_totals(context, scorer, skip_none)
+    without = await response_totals(context, scorer, skip_all)
     return [Effect(node_id, total, without[node_id]) for node_id, total in with_.items()]
 
 
 async def response_totals(
-    context: Context, scorer: Scorer, skip: Skip = nothing
+    context: Context, scorer: Scorer, skip: Skip = skip_none
 ) -> dict[str, float]:
     """Each response's total log-probability, in nats, without the memories that ``skip`` names.
 

@@ -10,7 +10,7 @@ from mindhooks import Context, ResponseDivergence, Scorer
 from mindscore._util.aio import Pace
 from mindscore.config.settings import ServerSettings
 from mindscore.measure import memories
-from mindscore.measure.cached_scorer import Breaker, KnownTotals, Meter, Usage
+from mindscore.measure.cached_scorer import Breaker, CachedScorer, ScoreCache, Usage
 from mindscore.measure.divergence import Totals, Values, divergences, token_differences
 from mindscore.measure.noise import NoiseFloor
 from mindscore.measure.prompts import prompt_for
@@ -24,7 +24,7 @@ class LeaveOneOut:
     What is compared with a baseline is scored after it: a server that keeps prefixes has them then.
     """
 
-    def __init__(self, meter: Meter, context: Context, noise: NoiseFloor) -> None:
+    def __init__(self, meter: CachedScorer, context: Context, noise: NoiseFloor) -> None:
         self._meter = meter
         self._context = context
         self._noise = noise
@@ -48,8 +48,8 @@ class LeaveOneOut:
             if (known := self._baselines.get(window, {})).keys() >= set(asked):
                 # Not made and looked up once more for each memory: a prompt may be long.
                 return known
-            await self._pace.step()
-            prompt = prompt_for(self._context, window, memories.nothing, asked)
+            await self._pace.yield_to_loop()
+            prompt = prompt_for(self._context, window, memories.skip_none, asked)
             try:
                 totals = await self._meter.totals(prompt)
             except Exception as error:
@@ -71,10 +71,10 @@ class LeaveOneOut:
             ScorerError: the scorer failed.
         """
         context = self._context
-        await self._pace.step()
-        asked = memories.affected(context, window, skip)
+        await self._pace.yield_to_loop()
+        asked = memories.responses_after_change(context, window, skip)
         with_ = await self.baseline(window, {*asked, *judging})
-        await self._pace.step()
+        await self._pace.yield_to_loop()
         prompt = prompt_for(context, window, skip, asked)
         without = await self._meter.totals(prompt)
         with_values = self._values.get(window, {})
@@ -89,13 +89,15 @@ class LeaveOneOut:
             ScorerError: the scorer failed.
         """
         context = self._context
-        await self._pace.step()
-        responses = memories.responses(context, window, memories.everything)
-        asked = memories.affected(context, window, memories.all_but(key), memories.everything)
-        bare = prompt_for(context, window, memories.everything, {*asked, *judging})
+        await self._pace.yield_to_loop()
+        responses = memories.responses(context, window, memories.skip_all)
+        asked = memories.responses_after_change(
+            context, window, memories.skip_all_except(key), memories.skip_all
+        )
+        bare = prompt_for(context, window, memories.skip_all, {*asked, *judging})
         without = await self._meter.totals(bare)
-        await self._pace.step()
-        alone = prompt_for(context, window, memories.all_but(key), asked)
+        await self._pace.yield_to_loop()
+        alone = prompt_for(context, window, memories.skip_all_except(key), asked)
         with_ = await self._meter.totals(alone)
         return divergences(responses, with_, without, asked, self._noise.spread, {})
 
@@ -115,6 +117,6 @@ async def score_memory(
     if position is None:
         return 0.0
     window = memories.response_window(context, position, response_window)
-    meter = Meter(scorer, Usage(), KnownTotals(), Breaker(ServerSettings().breaker_failures))
+    meter = CachedScorer(scorer, Usage(), ScoreCache(), Breaker(ServerSettings().breaker_failures))
     compared = LeaveOneOut(meter, context, NoiseFloor(meter, 0))
-    return sum(it.divergence for it in await compared.drop(window, memories.just(key)))
+    return sum(it.divergence for it in await compared.drop(window, memories.skip_only(key)))

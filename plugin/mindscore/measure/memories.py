@@ -11,24 +11,24 @@ from mindhooks import Context, Node, Role
 Skip = Callable[[str], bool]
 
 
-def nothing(key: str) -> bool:
+def skip_none(key: str) -> bool:
     """Skip no memory: the prompt with all of them."""
     del key
     return False
 
 
-def everything(key: str) -> bool:
+def skip_all(key: str) -> bool:
     """Skip every memory: the bare prompt."""
     del key
     return True
 
 
-def just(key: str) -> Skip:
+def skip_only(key: str) -> Skip:
     """Skip the memory ``key``, every node and part that bears it."""
     return lambda other: other == key
 
 
-def all_but(key: str) -> Skip:
+def skip_all_except(key: str) -> Skip:
     """Skip every memory but ``key``."""
     return lambda other: other != key
 
@@ -67,7 +67,7 @@ def assistant_indexes(context: Context, window: range) -> list[int]:
     return [i for i in window if context.conversation[i].role == Role.ASSISTANT]
 
 
-def responses(context: Context, window: range, skip: Skip = nothing) -> dict[str, int]:
+def responses(context: Context, window: range, skip: Skip = skip_none) -> dict[str, int]:
     """The responses in ``window`` that are not removed: node id to conversation index, in order."""
     found = {}
     for index in window:
@@ -77,7 +77,9 @@ def responses(context: Context, window: range, skip: Skip = nothing) -> dict[str
     return found
 
 
-def affected(context: Context, window: range, skip: Skip, than: Skip = nothing) -> set[str]:
+def responses_after_change(
+    context: Context, window: range, skip: Skip, than: Skip = skip_none
+) -> set[str]:
     """The node ids of the responses in ``window`` that come after where two prompts differ.
 
     One is without what ``skip`` names, the other without what ``than`` names; a response that

@@ -7,8 +7,8 @@ import logging
 from typing import Literal
 
 from mindhooks import WirePrompt
-from mindscore._util.errors import reason
-from mindscore.measure.cached_scorer import Meter
+from mindscore._util.errors import format_error
+from mindscore.measure.cached_scorer import CachedScorer
 from mindscore.measure.divergence import Totals
 from mindscore.measure.prompts import ask_only
 
@@ -23,7 +23,7 @@ class NoiseFloor:
     the size of the noise, not its distribution.
     """
 
-    def __init__(self, meter: Meter, repeats: int | Literal["auto"]) -> None:
+    def __init__(self, meter: CachedScorer, repeats: int | Literal["auto"]) -> None:
         noisy = getattr(meter.scorer, "noisy", False)
         self.repeats = int(noisy) if repeats == "auto" else repeats
         self._meter = meter
@@ -48,7 +48,7 @@ class NoiseFloor:
             # A scorer may be anybody's.
             except Exception as error:
                 _logger.warning(
-                    "the noise of %d responses is not known: %s", len(new), reason(error)
+                    "the noise of %d responses is not known: %s", len(new), format_error(error)
                 )
                 return
             for id_ in new:

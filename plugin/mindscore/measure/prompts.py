@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from mindhooks import Context, WirePrompt
-from mindscore.measure.memories import Skip, nothing, responses, whole
+from mindscore.measure.memories import Skip, responses, skip_none, whole
 
 
 def prompt_for(context: Context, window: range, skip: Skip, asked: Collection[str]) -> WirePrompt:
@@ -24,7 +24,7 @@ def prompt_for(context: Context, window: range, skip: Skip, asked: Collection[st
 
 def beginning(context: Context) -> tuple[int, ...]:
     """The ids that every prompt of the whole conversation begins with, and all that follow."""
-    return context.wire_prompt(whole(context), nothing).tokens
+    return context.wire_prompt(whole(context), skip_none).tokens
 
 
 def ask_only(prompt: WirePrompt, node_ids: Collection[str]) -> WirePrompt:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mindhooks import Context
-from mindscore.measure.memories import Memory, affected, just, nothing
+from mindscore.measure.memories import Memory, responses_after_change, skip_none, skip_only
 from mindscore.measure.prompts import prompt_for
 
 
@@ -28,9 +28,9 @@ class Budget:
 
     def takes(self, memory: Memory) -> bool:
         """Whether ``memory`` still fits; if so, it is counted."""
-        context, window, skip = self._context, self._windows[memory], just(memory.key)
+        context, window, skip = self._context, self._windows[memory], skip_only(memory.key)
         before = self._judged.get(window, set())
-        asked = affected(context, window, skip)
+        asked = responses_after_change(context, window, skip)
         if self._most:
             longer = self._length(window, before | asked) - self._length(window, before)
             without = len(prompt_for(context, window, skip, asked).tokens)
@@ -46,4 +46,4 @@ class Budget:
         return self._judged[window]
 
     def _length(self, window: range, asked: set[str]) -> int:
-        return len(prompt_for(self._context, window, nothing, asked).tokens)
+        return len(prompt_for(self._context, window, skip_none, asked).tokens)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pluggy
 
-from mindscore._util.errors import reason
+from mindscore._util.errors import format_error
 from mindscore._util.extensions import Extension, load_extensions
 from mindscore._util.text import one_line
 
@@ -118,7 +118,7 @@ class MemoryFinder:
             raise
         # A recogniser is anybody's code.
         except BaseException as error:
-            refusal = reason(error)
+            refusal = format_error(error)
         else:
             if manager.get_hookcallers(plugin):
                 return None
@@ -177,14 +177,14 @@ def _is_known(block: Block, taken: Sequence[Block]) -> bool:
 def _fault(found: Any, text: str, taken: Sequence[Block]) -> str | None:
     """Why ``found`` is not taken, in words that name the place; ``None``: it is."""
     if isinstance(found, BaseException):
-        return f"failed: {reason(found)}"
+        return f"failed: {format_error(found)}"
     if not isinstance(found, Block | Unread):
         return f"found what is no block: {one_line(repr(found), EXCERPT)}"
     try:
         said = one_line(text[found.start : found.end], EXCERPT)
         why = found.why if isinstance(found, Unread) else _block_fault(found, text, taken)
     except Exception as error:
-        return f"a block cannot be rendered ({reason(error)}), and stays plain text"
+        return f"a block cannot be rendered ({format_error(error)}), and stays plain text"
     return why and f"{one_line(why, 3 * EXCERPT)}; this stays plain text: {said!r}"
 
 

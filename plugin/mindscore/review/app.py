@@ -11,9 +11,9 @@ from aiohttp import web
 
 from mindscore._util.errors import UsageError
 from mindscore.config.settings import Settings
-from mindscore.http.runner import Gate, Limits, make_runner, termination
+from mindscore.http.runner import ConnectionLimiter, Limits, make_runner, termination
 from mindscore.pages.environment import asset
-from mindscore.review.auth import Entrance
+from mindscore.review.auth import SessionAuth
 from mindscore.review.decisions import Deciding
 from mindscore.review.reading import Reading
 from mindscore.review.runs import DEFAULT_PACE, Pace, Running, Runs
@@ -32,7 +32,7 @@ ASSETS = {
 
 
 def make_app(
-    settings: Settings, runs: Runs, entrance: Entrance, pace: Pace = DEFAULT_PACE
+    settings: Settings, runs: Runs, entrance: SessionAuth, pace: Pace = DEFAULT_PACE
 ) -> web.Application:
     """The pages over one namespace of the store, for who comes in through ``entrance``.
 
@@ -102,9 +102,9 @@ async def served(
     Raises:
         UsageError: nobody can listen at ``port``, or Jinja2 is not installed.
     """
-    entrance = Entrance()
+    entrance = SessionAuth()
     app = make_app(settings, runs, entrance, pace)
-    gate, runner = Gate(app, LIMITS), make_runner(app)
+    gate, runner = ConnectionLimiter(app, LIMITS), make_runner(app)
     async with runs:
         try:
             await runner.setup()
@@ -118,7 +118,7 @@ async def served(
             await gate.aclose()
 
 
-async def _listen(gate: Gate, runner: web.AppRunner, port: int) -> asyncio.Server:
+async def _listen(gate: ConnectionLimiter, runner: web.AppRunner, port: int) -> asyncio.Server:
     try:
         return await gate.listen(runner, HOST, port)
     except OSError as error:

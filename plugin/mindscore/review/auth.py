@@ -47,7 +47,7 @@ HEADERS = {
 }
 
 
-class Entrance:
+class SessionAuth:
     """Lets requests in to one server, once it is known where that listens.
 
     The token of the printed address becomes a cookie, and leaves the address. What changes

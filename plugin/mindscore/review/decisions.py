@@ -12,7 +12,7 @@ from typing import Literal, get_args
 from aiohttp import web
 
 from mindhooks import FinetuneCandidate, MindhooksError, Scorer
-from mindscore._util.errors import reason
+from mindscore._util.errors import format_error
 from mindscore.config.settings import Settings
 from mindscore.measure.fingerprint import response_hash
 from mindscore.review.reading import Models
@@ -65,7 +65,7 @@ async def edited_ids(text: str, item: Reviewed, scorer: Scorer) -> tuple[int, ..
         said = await scorer.tokenize(item.candidate.response_text)
         ids = await scorer.tokenize(text)
     except MindhooksError as error:
-        raise AnswerError(f"it cannot be tokenised: {reason(error)}; {INSTEAD}") from error
+        raise AnswerError(f"it cannot be tokenised: {format_error(error)}; {INSTEAD}") from error
     ending = _ending(item.candidate.continuation_ids, said)
     if set(ending) & set(ids):
         raise AnswerError("the text itself holds the end of a turn: take that out")
@@ -231,10 +231,10 @@ class Deciding:
         try:
             queue, entry = await self._entry(form)
             queue = queue if entry.state == "waiting" else queue.showing(entry.state)
-            more = {"problem": reason(error), "draft": _typed(form)}
+            more = {"problem": format_error(error), "draft": _typed(form)}
             return await self._answer(queue, [form["model"]], form["model"], more, status)
         except MindhooksError:
-            raise RefusedError(status, reason(error), _lost(form)) from None
+            raise RefusedError(status, format_error(error), _lost(form)) from None
 
     async def _undone(self, form: Mapping[str, str]) -> web.Response:
         _, entry = await self._entry(form)
@@ -243,7 +243,7 @@ class Deciding:
         except ValueError:
             raise RefusedError(400, "The form does not say which decision.") from None
         except ConflictError as error:
-            raise RefusedError(409, reason(error)) from None
+            raise RefusedError(409, format_error(error)) from None
         return see_other(address(PATH, model=form["model"], at=entry.id))
 
     async def _entry(self, form: Mapping[str, str]) -> tuple[Queue, Entry]:

@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from mindhooks import FinetuneStats, MemoryStats, MindCommand, Scorer, Trigger, UnhandledCommand
-from mindscore._util.errors import reason
+from mindscore._util.errors import format_error
 from mindscore.config.file import merge
 from mindscore.conversation.native import Transcript
 from mindscore.review.auth import HEADERS
@@ -130,7 +130,7 @@ class _Before:
         ran = [stats for stats in self._runs() if stats and not any(stats is it for it in old)]
         raised = self._session.registry.task_errors()
         crashed = [
-            f"{name}: {reason(error)}"
+            f"{name}: {format_error(error)}"
             for name, error in raised.items()
             if self._errors.get(name) is not error
         ]

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlencode
 from aiohttp import web
 
 from mindhooks import MindhooksError, in_thread
-from mindscore._util.errors import reason
+from mindscore._util.errors import format_error
 from mindscore.pages.environment import environment
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def failures(views: Views) -> Middleware:
         except RefusedError as error:
             said, status, draft = str(error), error.status, error.draft
         except MindhooksError as error:
-            said, status = reason(error), 500
+            said, status = format_error(error), 500
         except Exception as error:
             # Where, but not what it says: that may quote a conversation.
             where = traceback.extract_tb(error.__traceback__)[-1]

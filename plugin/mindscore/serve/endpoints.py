@@ -14,7 +14,7 @@ from aiohttp import web
 
 from mindhooks import Generated, RangeScore, Scorer, WirePrompt
 from mindscore.measure.divergence import implausible
-from mindscore.serve.queue import Turnstile
+from mindscore.serve.queue import RequestQueue
 from mindscore.serve.requests import (
     CompletionRequest,
     DetokenizeRequest,
@@ -189,8 +189,8 @@ class Endpoints:
     def __init__(self, scorer: Scorer, *, queue_limit: int, body_timeout_s: float) -> None:
         self._scorer = scorer
         self._body_timeout_s = body_timeout_s
-        self.scoring = Turnstile(queue_limit)
-        self._texts = Turnstile(queue_limit)
+        self.scoring = RequestQueue(queue_limit)
+        self._texts = RequestQueue(queue_limit)
         self._started = int(time.time())
 
     def routes(self) -> list[web.RouteDef]:

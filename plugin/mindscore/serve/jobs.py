@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from mindscore._util.errors import reason
+from mindscore._util.errors import format_error
 from mindscore._util.files import write_whole
 from mindscore._util.text import printable
 from mindscore.training.lora.job import ADAPTER, JOB, Job
@@ -98,7 +98,7 @@ class TrainingFolder:
                 read.append(msgspec.json.decode(file.read_bytes(), type=Training))
             except (OSError, msgspec.DecodeError) as error:
                 where = printable(str(file.parent))
-                log.error("%s cannot be read (%s): move it away", where, reason(error))
+                log.error("%s cannot be read (%s): move it away", where, format_error(error))
         return sorted(read, key=lambda it: it.created)
 
     def clear(self, training: Training) -> None:

@@ -22,7 +22,7 @@ class TurnstileFullError(Exception):
         self.retry_after_s = retry_after_s
 
 
-class Turnstile:
+class RequestQueue:
     """Lets one through at a time: the smallest priority first, of equals who came first.
 
     At most ``limit`` wait. Who is cancelled while waiting leaves the queue.

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from mindhooks import Scorer
 from mindscore._util.errors import UsageError
-from mindscore.http.runner import Gate, Limits, make_runner, termination
+from mindscore.http.runner import ConnectionLimiter, Limits, make_runner, termination
 from mindscore.serve.app import make_app
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ async def _serve(
         # Loads the model: one that cannot be loaded is to be known of now.
         await scorer.tokenize("")
         app = make_app(scorer, key=address.key, queue_limit=address.queue_limit, trainer=trainer)
-        gate = Gate(app, limits)
+        gate = ConnectionLimiter(app, limits)
         runner = make_runner(app)
         try:
             await runner.setup()
@@ -93,7 +93,9 @@ async def _serve(
             await gate.aclose()
 
 
-async def _listen(gate: Gate, runner: web.AppRunner, address: Address) -> asyncio.Server:
+async def _listen(
+    gate: ConnectionLimiter, runner: web.AppRunner, address: Address
+) -> asyncio.Server:
     try:
         return await gate.listen(runner, address.host, address.port)
     except (OSError, UnicodeError) as error:

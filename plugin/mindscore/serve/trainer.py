@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from mindhooks import ScorerError, in_thread
-from mindscore._util.errors import TrainError, UsageError, reason
+from mindscore._util.errors import TrainError, UsageError, format_error
 from mindscore._util.files import make_folder
 from mindscore._util.text import printable
 from mindscore.scorers.local.scorer import LocalScorer
@@ -105,7 +105,7 @@ class Trainer:
         try:
             await in_thread(self._folder.keep_active, training and training.job_id)
         except OSError as error:
-            log.error("the next start will have another adapter: %s", reason(error))
+            log.error("the next start will have another adapter: %s", format_error(error))
 
     async def submit(self, samples: Sequence[Sample], key: str | None) -> Training:
         """The training of ``samples``: a new one, or the one that was asked for with ``key``.
@@ -145,7 +145,7 @@ class Trainer:
                 f"another server trains in {folder}: end it, or serve without --train"
             ) from None
         except OSError as error:
-            raise TrainError(f"{folder} cannot be used: {reason(error)}") from error
+            raise TrainError(f"{folder} cannot be used: {format_error(error)}") from error
 
     async def _read(self) -> None:
         for training in await in_thread(self._folder.read):
@@ -158,7 +158,7 @@ class Trainer:
                 try:
                     await in_thread(self._folder.clear, training)
                 except OSError as error:
-                    log.error("job %s: %s", training.job_id, reason(error))
+                    log.error("job %s: %s", training.job_id, format_error(error))
 
     async def _adopt_last(self) -> None:
         try:
@@ -173,7 +173,7 @@ class Trainer:
             elif training.model == self.scorer.model:
                 await self.scorer.adopt(self.adapter(training))
         except (OSError, ScorerError) as error:
-            log.error("the model has no adapter now: %s", reason(error))
+            log.error("the model has no adapter now: %s", format_error(error))
 
     async def _remove_oldest(self) -> None:
         """Remove what ended long ago, but no adapter that the model has or is to have."""
@@ -188,7 +188,7 @@ class Trainer:
                         await in_thread(self._folder.remove, training)
                         del self._trainings[training.job_id]
         except OSError as error:
-            log.error("old jobs cannot be removed: %s", reason(error))
+            log.error("old jobs cannot be removed: %s", format_error(error))
 
     async def _submit(self, samples: Sequence[Sample], key: str | None, digest: str) -> Training:
         async with self._submitting:
@@ -225,7 +225,7 @@ class Trainer:
                 await in_thread(self._folder.update, training)
         except OSError as error:
             training.status, training.error = failed.status, failed.error
-            raise RefusedError(507, f"the job cannot be kept: {reason(error)}") from error
+            raise RefusedError(507, f"the job cannot be kept: {format_error(error)}") from error
         return training
 
     async def _add(self, samples: Sequence[Sample], key: str | None, digest: str) -> Training:
@@ -249,7 +249,7 @@ class Trainer:
         try:
             await in_thread(self._folder.add, training, job)
         except OSError as error:
-            raise RefusedError(507, f"the job cannot be kept: {reason(error)}") from error
+            raise RefusedError(507, f"the job cannot be kept: {format_error(error)}") from error
         return training
 
     async def _work(self) -> None:
@@ -279,7 +279,7 @@ class Trainer:
                 raise
         # Whatever is wrong with one job, those after it are to have their turn.
         except Exception as error:
-            training.status, training.error = "failed", reason(error)
+            training.status, training.error = "failed", format_error(error)
         finally:
             self._running = None
             await self._keep(training)

@@ -10,7 +10,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from mindscore.serve.jobs import Training
-from mindscore.serve.queue import Turnstile
+from mindscore.serve.queue import RequestQueue
 from mindscore.serve.requests import FIRST, RefusedError, TrainRequest, json_answer, read_request
 from mindscore.serve.trainer import Trainer
 from mindscore.training.lora.job import Sample
@@ -26,7 +26,7 @@ class _Nothing(Struct):
 class TrainingEndpoints:
     """One trainer's; its model changes in turns of ``scoring``."""
 
-    def __init__(self, trainer: Trainer, scoring: Turnstile, body_timeout_s: float) -> None:
+    def __init__(self, trainer: Trainer, scoring: RequestQueue, body_timeout_s: float) -> None:
         self._trainer = trainer
         self._scorer = trainer.scorer
         self._scoring = scoring

@@ -25,7 +25,7 @@ from mindhooks import (
     ThreadedRegistry,
     hookimpl,
 )
-from mindscore._util.errors import reason
+from mindscore._util.errors import format_error
 from mindscore.conversation.conversation import Conversation
 from mindscore.conversation.message import ChatMessage, from_openai
 from mindscore.conversation.rendering import OnceTokenizer
@@ -163,7 +163,7 @@ class Attached:
         try:
             self._score_due()
         except Exception as error:
-            log.error("scoring when idle: %s", reason(error))
+            log.error("scoring when idle: %s", format_error(error))
 
     def _cancel_idle(self) -> None:
         if self._idle is not None:

@@ -18,7 +18,7 @@ from mindhooks import (
     UnhandledCommand,
     UnknownScorer,
 )
-from mindscore._util.errors import ConfigError, reason
+from mindscore._util.errors import ConfigError, format_error
 from mindscore.config.settings import parse_settings
 from mindscore.conversation.native import Transcript
 from mindscore.session.session import Session, TranscriptMind
@@ -104,7 +104,7 @@ async def run_in(session: Session, command: str, model: str, keys: tuple[str, ..
     except UnhandledCommand as unhandled:
         error = f"{unhandled}: is its plugin disabled? See mindscore plugins."
     for name, failure in session.registry.task_errors().items():
-        error = error or f"{name}: {reason(failure)}"
+        error = error or f"{name}: {format_error(failure)}"
     return gather_result(session.mind, command, model, keys, error)
 
 
@@ -120,6 +120,6 @@ async def model_name(registry: Registry) -> str:
     except ConfigError:
         raise
     except UnknownScorer as error:
-        raise ConfigError(reason(error)) from None
+        raise ConfigError(format_error(error)) from None
     except MindhooksError:
         return parse_settings(registry.settings).server.model

@@ -11,7 +11,7 @@ from itertools import chain, islice
 from typing import TypeVar
 
 from mindhooks import Context, Node, Scorer
-from mindscore._util.errors import reason
+from mindscore._util.errors import format_error
 
 Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
@@ -64,7 +64,9 @@ async def spoken_words(context: Context, node_ids: Collection[str], scorer: Scor
                     found[node.id] = tuple(words)
         # A scorer may be anybody's, and nothing is lost but the colours of the words.
         except Exception as error:
-            _logger.info("the words of %d responses are not known: %s", len(left), reason(error))
+            _logger.info(
+                "the words of %d responses are not known: %s", len(left), format_error(error)
+            )
     return found
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mindhooks import NotAccepted, TrainingSample, TrainingSink, UnknownSink, load_sink
-from mindscore._util.errors import ConfigError, StoreError, TrainError, reason
+from mindscore._util.errors import ConfigError, StoreError, TrainError, format_error
 from mindscore.config.settings import Settings, parse_settings
 from mindscore.store import Send, Sends, Store
 from mindscore.training.texts import Texts
@@ -43,7 +43,7 @@ class Division:
 
 
 @asynccontextmanager
-async def open_hand_off(tables: Mapping[str, Any]) -> AsyncIterator[HandOff]:
+async def open_outbox(tables: Mapping[str, Any]) -> AsyncIterator[Outbox]:
     """The hand-off to the sink that the settings name; ``tables`` is the whole parsed TOML.
 
     Raises:
@@ -58,17 +58,17 @@ async def open_hand_off(tables: Mapping[str, Any]) -> AsyncIterator[HandOff]:
         raise ConfigError(str(error)) from None
     texts = Texts(tables)
     try:
-        yield HandOff(sink, settings, texts)
+        yield Outbox(sink, settings, texts)
     finally:
         await texts.aclose()
         try:
             await sink.aclose()
         # What it accepted is marked: that it does not close well changes nothing.
         except Exception as error:
-            logger.warning("sink %s: aclose: %s", settings.train.sink, reason(error))
+            logger.warning("sink %s: aclose: %s", settings.train.sink, format_error(error))
 
 
-class HandOff:
+class Outbox:
     """Hands samples over, and keeps what became of each.
 
     Every method may raise ``StoreError``: the marks cannot be read, or not written.
@@ -127,7 +127,7 @@ class HandOff:
             await self._sends.release(key)
             raise TrainError(f"nothing was marked as trained: {error}") from error
         except Exception as error:
-            raise TrainError(f"{reason(error)}; {_still_unknown(key, samples)}") from error
+            raise TrainError(f"{format_error(error)}; {_still_unknown(key, samples)}") from error
         return await self._marked(key, samples, job_id)
 
     async def resend(self, send: Send) -> Sent | None:
@@ -148,7 +148,7 @@ class HandOff:
             job_id = str(await self._sink.send(samples, key))
         except Exception as error:
             # Even a refusal of the second does not say what became of the first.
-            raise TrainError(f"{reason(error)}; {_still_unknown(key, samples)}") from error
+            raise TrainError(f"{format_error(error)}; {_still_unknown(key, samples)}") from error
         return await self._marked(key, samples, job_id)
 
     async def _marked(self, key: str, samples: Sequence[TrainingSample], job_id: str) -> Sent:

@@ -11,7 +11,7 @@ from mindhooks import FinetuneCandidate
 from mindscore._util.errors import TrainError
 from mindscore.config.settings import parse_settings
 from mindscore.store import Reviewed, Send
-from mindscore.training.outbox import Division, Sent, open_hand_off
+from mindscore.training.outbox import Division, Sent, open_outbox
 from mindscore.training.selection import sample_of
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ async def send_to_train(
         sample_of(Reviewed(it, parsed.server.model, 0.0, None, ()), context, parsed.store.namespace)
         for it in candidates
     ]
-    async with open_hand_off(settings) as hand_off:
+    async with open_outbox(settings) as hand_off:
         taken: list[Sent | None] = []
         if resend_unknown:
             taken += [await hand_off.resend(it) for it in await hand_off.unknown(samples)]

@@ -9,7 +9,7 @@ async def test_one_piece_a_turn_however_many_tasks_have_one_ready():
     pace, turn, worked_in = Pace(), 0, []
 
     async def work():
-        await pace.step()
+        await pace.yield_to_loop()
         worked_in.append(turn)
 
     tasks = [asyncio.create_task(work()) for _ in range(20)]
@@ -25,7 +25,7 @@ async def test_a_timer_that_comes_due_during_a_piece_is_called_before_the_next()
     order = []
 
     async def work(name):
-        await pace.step()
+        await pace.yield_to_loop()
         # Due at once, as a timer is that came due while this piece was at work.
         loop.call_at(loop.time(), called.append, name)
         order.append((name, list(called)))
@@ -36,7 +36,7 @@ async def test_a_timer_that_comes_due_during_a_piece_is_called_before_the_next()
 
 async def test_a_cancelled_task_passes_its_turn_on():
     pace = Pace()
-    waiting = [asyncio.create_task(pace.step()) for _ in range(3)]
+    waiting = [asyncio.create_task(pace.yield_to_loop()) for _ in range(3)]
     await asyncio.sleep(0)
     waiting[0].cancel()
     waiting[1].cancel()

@@ -108,7 +108,7 @@ def test_one_of_several_conversations_has_to_be_chosen(score, chat):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--format", "word"), "there is no such format; there are native, "),
+        (("--format", "word"), "there is no such format; there are atif, "),
         (("--format", "native"), "line 1"),
         (("--format", "atif"), "line 1: 'steps'"),
         (("--memories", "nowhere.json"), "nowhere.json: cannot be read"),

@@ -78,7 +78,7 @@ def test_names_and_titles_do_nothing_to_a_terminal(cli, several):
         (("nowhere.jsonl",), "nowhere.jsonl: cannot be read"),
         ((".",), "directory"),
         ((), "TRANSCRIPT"),
-        (("TALK", "--format", "word"), "--format word: there is no such format; there are native"),
+        (("TALK", "--format", "word"), "--format word: there is no such format; there are atif"),
         (("TALK", "--format", "sharegpt"), "line 1: 'conversations'"),
     ],
 )

@@ -21,7 +21,7 @@ from mindhooks import (
 )
 from mindhooks.testing import StubMind
 from mindscore.measure import cached_scorer as meter_module
-from mindscore.measure.cached_scorer import Breaker, KnownTotals, Meter, Usage, shared_totals
+from mindscore.measure.cached_scorer import Breaker, CachedScorer, ScoreCache, Usage, shared_totals
 from mindscore.measure.prompts import common_prefix
 from mindscore.scorers.toy import ToyScorer
 
@@ -49,7 +49,7 @@ class Recording(ToyScorer):
 
 
 def meter_of(scorer, known=None):
-    return Meter(scorer, Usage(), known or KnownTotals(), Breaker(3))
+    return CachedScorer(scorer, Usage(), known or ScoreCache(), Breaker(3))
 
 
 async def test_a_prompt_without_ranges_is_neither_sent_nor_counted():
@@ -206,7 +206,7 @@ def test_what_is_shared_is_what_asking_would_have_said(prompts):
 
 
 async def test_no_more_totals_are_kept_than_there_is_room_for(monkeypatch):
-    monkeypatch.setattr(KnownTotals, "MOST", 2)
+    monkeypatch.setattr(ScoreCache, "MOST", 2)
     scorer = Recording()
     meter = meter_of(scorer)
     for tokens in ((1, 2), (3, 4), (5, 6), (1, 2)):

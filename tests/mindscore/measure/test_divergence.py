@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mindhooks import RangeScore, ResponseDivergence, ScorerError, WirePrompt
-from mindscore.measure.cached_scorer import Breaker, KnownTotals, Meter, Usage
+from mindscore.measure.cached_scorer import Breaker, CachedScorer, ScoreCache, Usage
 from mindscore.measure.divergence import check_answers, implausible
 from mindscore.measure.leave_one_out import LeaveOneOut
-from mindscore.measure.memories import affected, just, whole
+from mindscore.measure.memories import responses_after_change, skip_only, whole
 from mindscore.measure.noise import NoiseFloor
 from mindscore.scorers.toy import ToyScorer
 
@@ -22,8 +22,8 @@ SMALL = 16 / 2**20
 async def divergences(talk, key, scorer, window=None):
     context = talk.context()
     window = whole(context) if window is None else window
-    meter = Meter(scorer, Usage(), KnownTotals(), Breaker(3))
-    return await LeaveOneOut(meter, context, NoiseFloor(meter, 0)).drop(window, just(key))
+    meter = CachedScorer(scorer, Usage(), ScoreCache(), Breaker(3))
+    return await LeaveOneOut(meter, context, NoiseFloor(meter, 0)).drop(window, skip_only(key))
 
 
 # -- signed and divergence ------------------------------------------------------------------------
@@ -147,7 +147,7 @@ def test_whatever_goes_only_the_responses_after_it_are_asked_for(talks, naive, d
     talk = data.draw(some_replies_are_memories(talks))
     context, key = talk.context(), data.draw(st.sampled_from("abcd"))
     after = naive(talk).after_removal(range(len(talk.conversation)), {key})
-    assert affected(context, whole(context), just(key)) == set(after)
+    assert responses_after_change(context, whole(context), skip_only(key)) == set(after)
 
 
 # -- answers that are not to be trusted -----------------------------------------------------------

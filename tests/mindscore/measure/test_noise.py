@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mindhooks import MindCommand, Outcome, WirePrompt
-from mindscore.measure.cached_scorer import Breaker, KnownTotals, Meter, Usage
+from mindscore.measure.cached_scorer import Breaker, CachedScorer, ScoreCache, Usage
 from mindscore.measure.noise import NoiseFloor
 from mindscore.scorers.toy import ToyScorer
 
@@ -88,7 +88,7 @@ def told_of(it, probe, command, key, node_id):
 @pytest.mark.parametrize("repeats", [0, 1, 3])
 async def test_the_noise_is_the_largest_total_less_the_smallest(repeats):
     scorer = Jittery()
-    meter = Meter(scorer, Usage(), KnownTotals(), Breaker(3))
+    meter = CachedScorer(scorer, Usage(), ScoreCache(), Breaker(3))
     floor = NoiseFloor(meter, repeats)
     totals = await meter.totals(TWO)
     await floor.measure(TWO, totals)
@@ -103,7 +103,7 @@ async def test_the_noise_is_the_largest_total_less_the_smallest(repeats):
 def test_any_noise_is_the_spread_of_what_was_told(seed, repeats):
     async def go():
         scorer = Jittery(seed)
-        meter = Meter(scorer, Usage(), KnownTotals(), Breaker(3))
+        meter = CachedScorer(scorer, Usage(), ScoreCache(), Breaker(3))
         floor = NoiseFloor(meter, repeats)
         await floor.measure(TWO, await meter.totals(TWO))
         return scorer, floor
@@ -120,7 +120,10 @@ async def test_auto_repeats_once_where_the_scorer_is_noisy_and_not_at_all_where_
     scorer = ToyScorer()
     if noisy is not None:
         scorer.noisy = noisy
-    assert NoiseFloor(Meter(scorer, Usage(), KnownTotals(), Breaker(3)), "auto").repeats == repeats
+    assert (
+        NoiseFloor(CachedScorer(scorer, Usage(), ScoreCache(), Breaker(3)), "auto").repeats
+        == repeats
+    )
 
 
 @pytest.mark.parametrize("noisy", [True, False])
@@ -128,12 +131,15 @@ async def test_auto_repeats_once_where_the_scorer_is_noisy_and_not_at_all_where_
 async def test_a_number_is_taken_whatever_the_scorer_says(noisy, repeats):
     scorer = ToyScorer()
     scorer.noisy = noisy
-    assert NoiseFloor(Meter(scorer, Usage(), KnownTotals(), Breaker(3)), repeats).repeats == repeats
+    assert (
+        NoiseFloor(CachedScorer(scorer, Usage(), ScoreCache(), Breaker(3)), repeats).repeats
+        == repeats
+    )
 
 
 async def test_only_responses_that_were_not_repeated_yet_are_repeated():
     scorer = Jittery()
-    meter = Meter(scorer, Usage(), KnownTotals(), Breaker(3))
+    meter = CachedScorer(scorer, Usage(), ScoreCache(), Breaker(3))
     floor = NoiseFloor(meter, 1)
     first = WirePrompt((1, 2), (), ((1, 2),), ("first",))
     await floor.measure(first, await meter.totals(first))
@@ -346,7 +352,7 @@ async def test_a_repetition_that_fails_in_the_scorers_own_way_leaves_the_score(c
                 return 1 / 0
             return await super().score(prompts)
 
-    meter = Meter(Once(), Usage(), KnownTotals(), Breaker(3))
+    meter = CachedScorer(Once(), Usage(), ScoreCache(), Breaker(3))
     floor = NoiseFloor(meter, "auto")
     totals = await meter.totals(TWO)
     await floor.measure(TWO, totals)

@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mindhooks import Image, WirePrompt
-from mindscore.measure.memories import affected, everything, just, nothing, responses, whole
+from mindscore.measure.memories import (
+    responses,
+    responses_after_change,
+    skip_all,
+    skip_none,
+    skip_only,
+    whole,
+)
 from mindscore.measure.prompts import ask_only, prompt_for
 
 PROMPT = WirePrompt((1, 2, 3, 4), (), ((1, 2), (2, 3), (3, 4)), ("a", "b", "c"))
@@ -28,7 +35,7 @@ def test_a_prompt_is_the_windows_cut_after_the_last_response_asked_for(talks, da
     talk = data.draw(talks)
     context = talk.context()
     window = whole(context)
-    skip = data.draw(st.sampled_from([nothing, everything, just("a"), just("b")]))
+    skip = data.draw(st.sampled_from([skip_none, skip_all, skip_only("a"), skip_only("b")]))
     asked = data.draw(st.sets(st.sampled_from(sorted(responses(context, window, skip)) or [""])))
     prompt = prompt_for(context, window, skip, asked)
     full = context.wire_prompt(window, skip)
@@ -47,9 +54,9 @@ def test_images_after_the_last_response_asked_for_are_not_sent(say):
         say.reply(4),
     )
     context = talk.context()
-    asked = sorted(affected(context, whole(context), just("k")))
+    asked = sorted(responses_after_change(context, whole(context), skip_only("k")))
     assert asked == ["c1", "c3"]
-    first, both = (prompt_for(context, whole(context), nothing, asked[:n]) for n in (1, 2))
+    first, both = (prompt_for(context, whole(context), skip_none, asked[:n]) for n in (1, 2))
     assert first.tokens == (3, 21, 3, 7)
     assert both.tokens == (3, 21, 3, 7, 22, 5, 21, 4, 7)
     assert [image.data for image in first.images] == [b"before.png"]

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from mindhooks import MindCommand, RangeScore, WirePrompt
-from mindscore.measure.cached_scorer import Breaker, KnownTotals, Meter, Usage
+from mindscore.measure.cached_scorer import Breaker, CachedScorer, ScoreCache, Usage
 from mindscore.scorers.toy import ToyScorer
 
 FULL, SCORE = MindCommand.SCORE_FULL, MindCommand.SCORE
@@ -30,7 +30,7 @@ class Answering(ToyScorer):
 
 
 def meter(scorer, known=None, **options):
-    return Meter(scorer, Usage(), known or KnownTotals(), Breaker(3), **options)
+    return CachedScorer(scorer, Usage(), known or ScoreCache(), Breaker(3), **options)
 
 
 def cells(host):
@@ -97,7 +97,7 @@ async def test_rows_that_are_resumed_have_no_tokens(two, host, tmp_path):
 
 
 async def test_values_are_kept_only_where_they_were_asked_for():
-    known, scorer = KnownTotals(), Answering(lambda values: values)
+    known, scorer = ScoreCache(), Answering(lambda values: values)
     totals = await meter(scorer, known).totals(PROMPT)
     asking = meter(scorer, known, tokens=True)
     assert meter(scorer, known).values(PROMPT) == asking.values(PROMPT) == {}
@@ -131,8 +131,8 @@ async def test_values_that_do_not_make_up_the_total_are_not_used(change):
 
 
 async def test_values_go_with_the_totals_that_are_too_many(monkeypatch):
-    monkeypatch.setattr(KnownTotals, "MOST", 1)
-    known = KnownTotals()
+    monkeypatch.setattr(ScoreCache, "MOST", 1)
+    known = ScoreCache()
     asking = meter(ToyScorer(), known, tokens=True)
     await asking.totals(PROMPT)
     assert asking.values(PROMPT)

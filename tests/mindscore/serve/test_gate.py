@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 
-from mindscore.http.runner import Gate, Limits, make_runner
+from mindscore.http.runner import ConnectionLimiter, Limits, make_runner
 from mindscore.scorers.toy import ToyScorer
 from mindscore.serve.app import make_app
 
@@ -39,7 +39,7 @@ class Served:
 @asynccontextmanager
 async def serving(scorer=None, **limits):
     app = make_app(scorer or ToyScorer())
-    gate = Gate(app, Limits(**limits))
+    gate = ConnectionLimiter(app, Limits(**limits))
     runner = make_runner(app)
     await runner.setup()
     server = await gate.listen(runner, "127.0.0.1", 0)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from mindscore.serve.queue import Turnstile, TurnstileFullError
+from mindscore.serve.queue import RequestQueue, TurnstileFullError
 
 
 async def waiting(client, held, bodies, path="/v1/score"):
@@ -112,7 +112,7 @@ async def test_when_to_come_again_follows_how_long_recent_turns_took(
 ):
     clock = [100.0]
     monkeypatch.setattr("mindscore.serve.queue.time.monotonic", lambda: clock[0])
-    turnstile = Turnstile(0)
+    turnstile = RequestQueue(0)
     for it in seconds:
         async with turnstile.turn():
             clock[0] += it
@@ -126,7 +126,7 @@ async def test_when_to_come_again_follows_how_long_recent_turns_took(
 async def test_the_first_turn_of_all_has_taken_what_it_has_taken_so_far(monkeypatch):
     clock = [100.0]
     monkeypatch.setattr("mindscore.serve.queue.time.monotonic", lambda: clock[0])
-    turnstile = Turnstile(0)
+    turnstile = RequestQueue(0)
     async with turnstile.turn():
         clock[0] += 30
         with pytest.raises(TurnstileFullError) as caught:
@@ -136,7 +136,7 @@ async def test_the_first_turn_of_all_has_taken_what_it_has_taken_so_far(monkeypa
 
 
 async def test_a_turn_that_comes_to_one_who_is_just_leaving_is_passed_on():
-    turnstile, served = Turnstile(9), []
+    turnstile, served = RequestQueue(9), []
 
     async def visit(name):
         async with turnstile.turn():
@@ -153,7 +153,7 @@ async def test_a_turn_that_comes_to_one_who_is_just_leaving_is_passed_on():
 
 
 async def test_one_who_leaves_just_before_the_turn_comes_is_passed_over():
-    turnstile, served = Turnstile(9), []
+    turnstile, served = RequestQueue(9), []
 
     async def visit(name):
         async with turnstile.turn():
@@ -169,7 +169,7 @@ async def test_one_who_leaves_just_before_the_turn_comes_is_passed_over():
 
 
 async def test_a_turn_that_fails_is_passed_on():
-    turnstile = Turnstile(1)
+    turnstile = RequestQueue(1)
     with pytest.raises(ValueError, match="x"):
         async with turnstile.turn():
             raise ValueError("x")

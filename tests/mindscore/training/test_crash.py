@@ -10,7 +10,7 @@ import pytest
 
 from mindscore._util.errors import TrainError
 from mindscore.store import Sends, Store
-from mindscore.training.outbox import open_hand_off
+from mindscore.training.outbox import open_outbox
 
 SEND = """
 import asyncio, json, os, sys
@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 from mindhooks import TrainingSample
 from mindscore.training.sinks import jsonl
-from mindscore.training.outbox import HandOff, open_hand_off
+from mindscore.training.outbox import Outbox, open_outbox
 
 tables, stop = json.loads(sys.argv[1]), sys.argv[2]
 samples = msgspec.json.decode(sys.stdin.buffer.readline(), type=list[TrainingSample])
@@ -44,11 +44,11 @@ if stop == "between the two files":
         return replaced(self, target)
     Path.replace = replace_first
 if stop == "between the file and the mark":
-    HandOff._marked = ready
+    Outbox._marked = ready
 
 
 async def main():
-    async with open_hand_off(tables) as hand_off:
+    async with open_outbox(tables) as hand_off:
         await hand_off.send(samples)
 
 asyncio.run(main())
@@ -104,10 +104,10 @@ async def test_a_response_is_written_once_and_marked_if_it_is_written(
     assert unknown == {("jsonl", 2)}
     assert written == ([1, 2] if stop == "between the file and the mark" else [])
     # Those are not sent as new ones; what is new is.
-    async with open_hand_off(tables()) as hand_off:
+    async with open_outbox(tables()) as hand_off:
         await hand_off.send([*samples, sample(timestamp_ns=3)])
     assert trained_on(folder) == sorted([*written, 3])
-    async with open_hand_off(tables()) as hand_off:
+    async with open_outbox(tables()) as hand_off:
         for send in await hand_off.unknown():
             await hand_off.resend(send)
         assert await hand_off.send(samples) is None
@@ -120,11 +120,11 @@ async def test_a_file_that_cannot_be_written_leaves_no_mark(sample, tables, stor
     folder = Path(tables_folder(tables))
     folder.write_text("no folder")
     with pytest.raises(TrainError, match="nothing was marked"):
-        async with open_hand_off(tables()) as hand_off:
+        async with open_outbox(tables()) as hand_off:
             await hand_off.send([sample()])
     assert await Store(store_settings).trained_timestamps() == []
     folder.unlink()
-    async with open_hand_off(tables()) as hand_off:
+    async with open_outbox(tables()) as hand_off:
         await hand_off.send([sample()])
     assert trained_on(folder) == [7]
 

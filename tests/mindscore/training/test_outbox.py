@@ -10,7 +10,7 @@ import pytest
 from mindhooks import NotAccepted
 from mindscore._util.errors import ConfigError, TrainError
 from mindscore.store import Sends, Store
-from mindscore.training.outbox import open_hand_off
+from mindscore.training.outbox import open_outbox
 
 
 class Keeping:
@@ -65,12 +65,12 @@ def sends(store_settings):
 
 
 async def send(tables, *samples):
-    async with open_hand_off(tables) as hand_off:
+    async with open_outbox(tables) as hand_off:
         return await hand_off.send(samples)
 
 
 async def divide(tables, *samples):
-    async with open_hand_off(tables) as hand_off:
+    async with open_outbox(tables) as hand_off:
         return await hand_off.divide(samples)
 
 
@@ -149,7 +149,7 @@ async def test_what_is_unknown_is_repeated_the_same_under_its_key(
     with pytest.raises(TrainError):
         await send(tables(sink="keeping"), *samples)
     keeping.fails = refusal
-    async with open_hand_off(tables(sink="keeping")) as hand_off:
+    async with open_outbox(tables(sink="keeping")) as hand_off:
         [unknown] = await hand_off.unknown()
         if refusal is None:
             assert (await hand_off.resend(unknown)).job_id == "job 2"
@@ -168,7 +168,7 @@ async def test_what_was_settled_meanwhile_is_not_repeated(keeping, tables, sampl
     with pytest.raises(TrainError):
         await send(tables(sink="keeping"), sample())
     keeping.fails = None
-    async with open_hand_off(tables(sink="keeping")) as hand_off:
+    async with open_outbox(tables(sink="keeping")) as hand_off:
         [unknown] = await hand_off.unknown()
         await sends.release(unknown.key)
         assert await hand_off.resend(unknown) is None
@@ -212,7 +212,7 @@ async def test_without_a_tokenizer_nothing_is_noted_as_sent(keeping, tables, sam
 async def test_a_sink_is_closed_and_one_that_does_not_close_is_logged(
     keeping, tables, sample, caplog
 ):
-    async with open_hand_off(tables(sink="keeping")) as hand_off:
+    async with open_outbox(tables(sink="keeping")) as hand_off:
         assert hand_off.destination == "memory"
         await hand_off.send([sample()])
         keeping.fails = RuntimeError("stuck")

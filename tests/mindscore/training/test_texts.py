@@ -136,9 +136,9 @@ async def test_an_answer_that_begins_with_empty_lines_does_not_and_is_counted(sm
 def test_no_model_is_loaded_for_what_needs_no_text():
     program = (
         "import asyncio, sys\n"
-        "from mindscore.training.outbox import open_hand_off\n"
+        "from mindscore.training.outbox import open_outbox\n"
         "async def main():\n"
-        "    async with open_hand_off({'train': {'sink': 'jsonl'}}) as it:\n"
+        "    async with open_outbox({'train': {'sink': 'jsonl'}}) as it:\n"
         "        await it.divide([])\n"
         "asyncio.run(main())\n"
         "print(*{'torch', 'transformers', 'tokenizers'} & sys.modules.keys())\n"

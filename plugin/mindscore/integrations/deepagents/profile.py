@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mindscore._util.errors import reason
+from mindscore._util.errors import format_error
 
 if TYPE_CHECKING:
     from mindscore.integrations.langchain.handler import MindMiddleware
@@ -66,7 +66,7 @@ class _Shared:
                 # The agent is to be built, whatever is wrong here.
                 except Exception as error:
                     self._failed = True
-                    _log.warning("deep agents are not scored: %s", reason(error))
+                    _log.warning("deep agents are not scored: %s", format_error(error))
             return [] if self.middleware is None else [self.middleware]
 
     def _make(self) -> None:
@@ -99,7 +99,7 @@ def register() -> None:
         table = configuration.settings.plugins.settings.get(NAME, {})
         options = parse_table(table, Options, f"plugins.settings.{NAME}")
     except Exception as error:
-        _log.warning("deep agents are not scored: %s", reason(error))
+        _log.warning("deep agents are not scored: %s", format_error(error))
         return
     if not options.enabled:
         return

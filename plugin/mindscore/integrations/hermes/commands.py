@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mindscore._util.errors import format_error
 from mindscore.integrations.hermes.queue import TurnQueue
 from mindscore.integrations.hermes.worker import Complaints, Worker
 
@@ -159,9 +160,7 @@ class HermesCommands:
             return False, act()
         # The agent goes on, whatever it is.
         except Exception as error:
-            from mindscore._util.errors import reason
-
-            return True, f"mindscore: {reason(error)}"
+            return True, f"mindscore: {format_error(error)}"
 
 
 def _idle_s() -> float:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from mindhooks import FinetuneCandidate, MemoryScore, MindCommand, MindhooksError
-from mindscore._util.errors import TranscriptError, reason
+from mindscore._util.errors import TranscriptError, format_error
 from mindscore.config.file import load_configuration, merge
 from mindscore.config.settings import Settings, parse_table
 from mindscore.conversation.message import ChatMessage, from_openai, with_ids
@@ -124,9 +124,9 @@ class HermesScoring:
             self._messages = _messages(turn)
         except TranscriptError as error:
             mode = turn.about.get("api_mode", "")
-            done.remarks[f"a turn was left out: not a chat request ({mode}): {reason(error)}"] = (
-                None
-            )
+            done.remarks[
+                f"a turn was left out: not a chat request ({mode}): {format_error(error)}"
+            ] = None
             self._queue.remove(turn)
             return
         memories, places = _memories(self._messages)
@@ -134,7 +134,7 @@ class HermesScoring:
             try:
                 self._measure(attached, settings, memories, places, done)
             except MindhooksError as error:
-                done.error = reason(error)
+                done.error = format_error(error)
                 self._queue.put_off(turn)
                 return
             done.remarks |= dict.fromkeys((TOOLS, *attached.remarks))

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from mindscore._util.errors import format_error
+
 
 class Complaints:
     """Says each line once, through one logger."""
@@ -28,9 +30,7 @@ class Complaints:
         try:
             yield
         except Exception as error:
-            from mindscore._util.errors import reason
-
-            self.say(f"{doing} failed: {reason(error)}")
+            self.say(f"{doing} failed: {format_error(error)}")
 
 
 class Worker:

@@ -20,7 +20,7 @@ from langchain_core.tracers.context import (  # type: ignore[import-not-found, u
     register_configure_hook,
 )
 
-from mindscore._util.errors import reason
+from mindscore._util.errors import format_error
 from mindscore.integrations.langchain.messages import chat_message
 from mindscore.session.attach import IDLE_S, Attached, attach
 
@@ -109,7 +109,7 @@ class MindMiddleware(AgentMiddleware):  # type: ignore[misc, unused-ignore]
                 if not getattr(result[-1], "tool_calls", None):
                     self.mind.turn_ended()
         except Exception as error:
-            _log.warning("this turn is not scored: %s", reason(error))
+            _log.warning("this turn is not scored: %s", format_error(error))
 
 
 class _Listener(BaseCallbackHandler):  # type: ignore[misc, unused-ignore]

@@ -34,9 +34,9 @@ def _one_line_errors(command: Callable[P, T]) -> Callable[P, T]:
         try:
             return command(*args, **options)
         except MindhooksError as error:
-            from mindscore._util.errors import reason
+            from mindscore._util.errors import format_error
 
-            raise click.ClickException(reason(error)) from error
+            raise click.ClickException(format_error(error)) from error
 
     return guarded
 

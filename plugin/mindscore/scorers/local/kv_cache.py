@@ -114,7 +114,7 @@ class PiecesLayer(DynamicLayer):
 
 
 @dataclass(frozen=True, slots=True)
-class Computed:
+class CachedSequence:
     """A sequence that ran through the model.
 
     ``cache`` has an entry for each token of ``ids``, but perhaps for the last one; ``logprobs`` has
@@ -135,7 +135,7 @@ class PrefixCaches:
     def __init__(self, config: Any, limit: int, joins: bool) -> None:
         self._config = config
         self._joins = joins
-        self._kept: list[Computed] = []
+        self._kept: list[CachedSequence] = []
         self._token_bytes = 0.0
         layers = DynamicCache(config=config).layers
         # Sliding windows and recurrent states forget: a shorter prefix cannot be had of them.
@@ -143,7 +143,7 @@ class PrefixCaches:
         self._layers = len(layers)
         self._limit = limit if self._is_plain else 0
 
-    def fork(self, tokens: Sequence[int], rows: Sequence[int], length: int) -> Computed:
+    def fork(self, tokens: Sequence[int], rows: Sequence[int], length: int) -> CachedSequence:
         """What is known of ``tokens``: the cache of a prefix, and log-probabilities.
 
         The prefix ends before the first of ``rows`` whose log-probability is not known. Where what
@@ -169,16 +169,16 @@ class PrefixCaches:
         logprobs = {row: it for row, it in source.logprobs.items() if row + 1 < shared}
         is_kept = any(it is source for it in self._kept)
         cache = self._view(source.cache, longest) if is_kept else self._taken(source.cache, longest)
-        return Computed(source.ids[:longest], cache, logprobs)
+        return CachedSequence(source.ids[:longest], cache, logprobs)
 
-    def empty(self) -> Computed:
+    def empty(self) -> CachedSequence:
         """What is known of nothing."""
         cache: Any = DynamicCache(config=self._config)
         if self._is_plain:
             cache = Cache(layers=[PiecesLayer(self._joins) for _ in range(self._layers)])
-        return Computed((), cache, {})
+        return CachedSequence((), cache, {})
 
-    def keep(self, computed: Computed) -> None:
+    def keep(self, computed: CachedSequence) -> None:
         """Keep a sequence for later prompts, if it fits."""
         if self._limit == 0:
             return
@@ -221,13 +221,13 @@ class PrefixCaches:
         return Cache(layers=layers)
 
 
-def _nbytes(computed: Iterable[Computed]) -> int:
+def _nbytes(computed: Iterable[CachedSequence]) -> int:
     """The memory below their tensors, in bytes: what sequences share counts once."""
     storages = [tensor.untyped_storage() for tensor in _tensors(computed)]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
-def _tensors(computed: Iterable[Computed]) -> Iterator[Any]:
+def _tensors(computed: Iterable[CachedSequence]) -> Iterator[Any]:
     for each in computed:
         for layer in each.cache.layers:
             for piece in layer.pieces:

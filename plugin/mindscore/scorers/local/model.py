@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from mindhooks import Generated, RangeScore, ScorerError, WirePrompt
 from mindscore._util.text import one_line
 from mindscore.scorers.local import kv_cache as attention
-from mindscore.scorers.local.kv_cache import Computed, PrefixCaches
+from mindscore.scorers.local.kv_cache import CachedSequence, PrefixCaches
 from mindscore.scorers.local.weights import with_adapter
 
 STRETCH = 1024
@@ -216,7 +216,7 @@ class LocalModel:
 
     def _advance(
         self, tokens: Sequence[int], end: int, rows: Sequence[int], length: int, stopped: Stopped
-    ) -> tuple[Computed, int]:
+    ) -> tuple[CachedSequence, int]:
         """Compute ``tokens`` up to ``end``, from where no earlier prompt had them, in stretches.
 
         What comes of it will grow to ``length`` tokens. Also: how many tokens were computed.
@@ -234,7 +234,7 @@ class LocalModel:
             logprobs.update(self._forward(known.cache, tokens, first, last, wanted, stopped))
             if known.cache.get_seq_length() != last:
                 raise RuntimeError("the model does not keep its state in the cache it is given")
-        computed = Computed(tuple(tokens), known.cache, logprobs)
+        computed = CachedSequence(tuple(tokens), known.cache, logprobs)
         self._caches.keep(computed)
         return computed, end - start
 

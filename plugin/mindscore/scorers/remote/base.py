@@ -241,7 +241,7 @@ class RemoteScorer(ABC):
         """The long array ``raw``, which ``field`` of the answer holds; ``None`` for none."""
         if raw == MISSING:
             return None
-        await self._client.pace.step()
+        await self._client.pace.yield_to_loop()
         # To msgspec, the answer is ``$``, and of an array in it ``$`` is that array.
         path = f"${field}" if field.startswith("[") else f"$.{field}"
         client = self._client

@@ -88,7 +88,7 @@ class OpenAIScorer(RemoteScorer):
         quote = self._client.quote
         answers = []
         for prompt, choice, part in zip(prompts, choices, parts, strict=True):
-            await self._client.pace.step()
+            await self._client.pace.yield_to_loop()
             scores = _scores(f"{where}: choices[{choice.index}]", prompt, choice, quote)
             answers.append(Answer(scores, part))
         return answers

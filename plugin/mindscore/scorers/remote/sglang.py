@@ -83,7 +83,7 @@ class SGLangScorer(RemoteScorer):
             entries = await self._decoded(
                 where, field, meta.input_token_logprobs, Entries, _BETWEEN_ENTRIES
             )
-            await self._client.pace.step()
+            await self._client.pace.yield_to_loop()
             scores = _scores(f"{where}: {field}", prompt, start, entries, quote)
             is_known = meta.prompt_tokens is not None and meta.cached_tokens is not None
             computed = (meta.prompt_tokens or 0) - (meta.cached_tokens or 0)

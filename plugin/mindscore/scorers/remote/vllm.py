@@ -61,7 +61,7 @@ class RowsEndpoint:
             ScorerError: it failed, or its rows don't fit.
         """
         first = min(start for start, _ in prompt.ranges)
-        await self._client.pace.step()
+        await self._client.pace.yield_to_loop()
         body = {
             "model": self._model,
             "token_ids": prompt.tokens,
@@ -81,7 +81,7 @@ class RowsEndpoint:
         field = f"{self._client.base_url}{PATH}: prompt_token_id_logprobs"
         if answer.prompt_token_id_logprobs is None:
             raise NoRowsError(f"{field}: is null")
-        await self._client.pace.step()
+        await self._client.pace.yield_to_loop()
         values = _column(field, answer.prompt_token_id_logprobs)
         expect_entries(field, len(prompt.tokens) - first, len(values), "update vLLM")
         scores = range_scores(
@@ -237,7 +237,7 @@ class VLLMScorer(RemoteScorer):
         for number, (prompt, choice, part) in enumerate(zip(prompts, choices, parts, strict=True)):
             field = f"choices[{number}].prompt_logprobs"
             rows = await self._decoded(where, field, choice.prompt_logprobs, Rows, _BETWEEN_ROWS)
-            await self._client.pace.step()
+            await self._client.pace.yield_to_loop()
             scores = await _scores(f"{where}: {field}", prompt, rows, quote, self._client.pace)
             answers.append(Answer(scores, part))
         return answers
@@ -287,7 +287,7 @@ async def _scores(
         # Letting go of a hundred thousand entries takes its time too.
         rows[first : first + AT_ONCE] = [None] * len(part)
         del part
-        await pace.step()
+        await pace.yield_to_loop()
     return range_scores(lambda index: f"{field}[{index + 1}]", prompt.ranges, found, first=1)
 
 

@@ -15,7 +15,7 @@ import msgspec
 import platformdirs
 
 from mindhooks import Scorer, ScorerError, WirePrompt, in_thread
-from mindscore._util.errors import reason
+from mindscore._util.errors import format_error
 from mindscore._util.files import make_file
 from mindscore._util.text import printable
 from mindscore.config.settings import ServerSettings
@@ -109,7 +109,9 @@ async def _score(scorer: Scorer, prompts: Sequence[WirePrompt]) -> list[Totals]:
         answers = await scorer.score(prompts)
         check_answers(scorer.model, prompts, answers)
     except ScorerError as error:
-        raise ScorerError(f"{_name(scorer)}, during the self-test: {reason(error)}") from error
+        raise ScorerError(
+            f"{_name(scorer)}, during the self-test: {format_error(error)}"
+        ) from error
     return [
         {span: it.total for span, it in zip(prompt.ranges, answer, strict=True)}
         for prompt, answer in zip(prompts, answers, strict=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from mindscore._util.errors import reason
+from mindscore._util.errors import format_error
 from mindscore._util.process import share_one_arena
 from mindscore._util.text import LINE, one_line
 from mindscore.training.lora.job import ADAPTER, JOB, Failure, Job, Progress
@@ -41,7 +41,7 @@ def main(folder: Path) -> int:
         training.save(folder / ADAPTER)
     # Models fail at what they don't know in any way.
     except Exception as error:
-        tell(Failure(one_line(reason(error), LINE)))
+        tell(Failure(one_line(format_error(error), LINE)))
         return 1
     return 0
 

@@ -27,7 +27,7 @@ ROWS = 256
 """Rows that are compared at once, drawn anew each time."""
 
 
-class Kept:
+class KLReference:
     """One sequence's rows that are not learnt from, and the distributions there.
 
     ``logits`` gives those of a sequence's rows, as the model is before it is trained.
@@ -98,11 +98,11 @@ class Training:
             TrainError: the loss is no number any more.
         """
         recipe, began = self._recipe, time.monotonic()
-        kept: list[Kept | None] = [None] * len(self._sequences)
+        kept: list[KLReference | None] = [None] * len(self._sequences)
         if recipe.keep:
             self._model.eval()
             with self._model.disable_adapter():
-                kept = [Kept(it, self.logits) for it in self._sequences]
+                kept = [KLReference(it, self.logits) for it in self._sequences]
         self._model.train()
         stepper = _Stepper(self.weights, recipe)
         tokens = sum(len(it.rows) for it in self._sequences)
@@ -136,7 +136,7 @@ class Training:
         self._model.save_pretrained(unfinished)
         unfinished.rename(folder)
 
-    def _losses(self, sequence: Packed, kept: Kept | None) -> tuple[Any, Any]:
+    def _losses(self, sequence: Packed, kept: KLReference | None) -> tuple[Any, Any]:
         """The mean loss of the tokens to be learnt, and what a step is to lessen."""
         learnt = len(sequence.rows)
         if kept is None:
