@@ -81,17 +81,22 @@ class WirePrompt:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """An immutable snapshot of a conversation: three runs of nodes, in prompt order."""
+    """An immutable snapshot of a conversation: three tuples of nodes, in prompt order.
+
+    ``id`` names the conversation: it stays while the conversation grows, and no other conversation
+    has it. A host with one conversation may leave it empty.
+    """
 
     system: tuple[Node, ...]
     identity: tuple[Node, ...]
     conversation: tuple[Node, ...]
+    id: str = ""
     _rendered: dict[tuple[int, frozenset[str]], tuple[int, ...]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
     def wire_prompt(self, window: range, skip: Callable[[str], bool]) -> WirePrompt:
-        """The prompt of system, identity and the conversation's ``window``, less some memories.
+        """Return the prompt of system, identity and the conversation's ``window``, less some memories.
 
         Nodes and parts whose key ``skip`` names are left out. There is one range per assistant
         node kept whose body is not empty. A node with keyed parts is rendered once per set of

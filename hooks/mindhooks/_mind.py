@@ -1,4 +1,4 @@
-"""What a host gives its plugins."""
+"""The host, as its plugins see it."""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from mindhooks._values import FinetuneCandidate, FinetuneStats, MemoryStats
 
 @dataclass(slots=True)
 class MindState:
-    """What a host's screen shows; flows and the recorder write it, the host reads it.
+    """The contents of a host's screen; flows and the recorder write it, the host reads it.
 
     ``response_scores`` holds the matrix by response: ``{node_id: {memory_key: divergence}}``.
     """
@@ -24,19 +24,19 @@ class MindState:
 
 
 class Activity(AbstractContextManager["Activity", None], Protocol):
-    """A line of the host's screen that says what is going on; gone when the ``with`` ends."""
+    """A line of the host's screen about work in progress; gone when the ``with`` ends."""
 
     def update(self, message: str, done: int | None = None, total: int | None = None) -> None:
         """Replace the line; ``done`` of ``total`` steps are named where they are known."""
 
 
 class Mind(Protocol):
-    """The host, as its plugins see it."""
+    """A host: an agent with memories in its context."""
 
     state: MindState
 
     async def context(self) -> Context:
-        """An immutable snapshot of the conversation; cheap to take."""
+        """Return an immutable snapshot of the conversation; cheap to take."""
 
     def activity(self, message: str) -> Activity:
         """Show ``message`` for as long as the returned context manager is open."""

@@ -1,18 +1,38 @@
-"""What flows produce: scores, candidates and the statistics of a run.
+"""Values that flows hand to listeners: runs, scores, candidates and statistics.
 
 Log-probabilities and divergences are in nats, ``seconds`` in seconds of wall time.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 OutcomeStatus = Literal["scored", "not-due", "past-cutoff", "no-response", "left-out", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
+class Run:
+    """One run of a flow: the same object for everything that it emits, and for its end.
+
+    Attributes:
+        id: 32 hexadecimal digits, different for every run.
+        command: the command that the flow answers.
+        model: the scorer's model. Where there is no scorer, because it could not be built or the
+            flow uses none, ``server.model`` of the settings, or ``""``.
+        settings: a copy of the registry's settings, the whole TOML, taken when the run began.
+        started_at: seconds since the epoch, as of ``time.time()``.
+    """
+
+    id: str
+    command: str
+    model: str
+    settings: Mapping[str, Any]
+    started_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class ResponseDivergence:
-    """What removing a memory did to one response.
+    """The effect of removing a memory on one response.
 
     ``signed`` is the response's total log-probability with the memory minus the one without;
     ``divergence`` is ``max(0, signed)``. ``entry_idx`` is the response's index in

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mindhooks import Registry
-from mindhooks._loading import WANTED_OF_SINKS
+from mindhooks._loading import SINK_ATTRIBUTES
 from mindhooks._specs import SPECS
 from mindhooks.testing import StubMind
 
@@ -73,7 +73,7 @@ def test_a_pages_example_implements_its_hook_and_prints_what_the_page_says(hook)
 def test_the_page_on_sinks_names_what_a_sink_has_and_its_example_prints_what_it_says():
     page = (DOCS / "sinks.md").read_text(encoding="utf-8")
     named = re.findall(r"^\| `(?:await )?(\w+).*?` \|", page, flags=re.MULTILINE)
-    assert named == list(WANTED_OF_SINKS)
+    assert named == list(SINK_ATTRIBUTES)
     [program] = blocks(page, "python")
     [said] = blocks(page, "text")
     assert run(program) == said
@@ -82,11 +82,11 @@ def test_the_page_on_sinks_names_what_a_sink_has_and_its_example_prints_what_it_
 
 @pytest.mark.parametrize("hook", ["on_score", "on_candidate"])
 async def test_the_pages_name_the_time_limit_that_is_the_default(hook):
-    from mindhooks._complaints import SLOW_S
+    from mindhooks._errors import LOOP_HOLD_LIMIT_S
     from mindhooks._registry import DEFAULT_LISTENER_TIMEOUT_S
 
     assert f"`plugins.listener_timeout_s` ({DEFAULT_LISTENER_TIMEOUT_S:g} s)" in PAGES[hook]
-    assert f"more than {SLOW_S:g} s is logged" in PAGES[hook]
+    assert f"more than {LOOP_HOLD_LIMIT_S:g} s is logged" in PAGES[hook]
 
 
 async def test_the_overviews_way_to_see_the_hooks_called_works(caplog):

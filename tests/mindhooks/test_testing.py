@@ -1,7 +1,7 @@
 """``mindhooks.testing``, the stub host that plugin authors test against: sections 1 and 3.4."""
 
 from mindhooks import Context, MindState, Node, Registry, Role
-from mindhooks.testing import Heard, StubMind
+from mindhooks.testing import RecordingListener, StubMind
 
 
 async def test_a_stub_mind_gives_its_snapshot():
@@ -53,7 +53,7 @@ def test_an_activity_lets_an_exception_pass_and_ends():
 
 
 async def test_heard_keeps_what_it_hears_in_order(score, candidate):
-    heard = Heard()
+    heard = RecordingListener()
     async with Registry(StubMind(), {}) as registry:
         registry.register(heard)
         for label in "ab":
