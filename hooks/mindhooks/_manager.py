@@ -240,6 +240,8 @@ def check_implementation(
 def read_commands(plugin: object) -> tuple[str, ...]:
     """Return the commands that a plugin names in ``commands``, without evaluating a property."""
     commands = inspect.getattr_static(plugin, "commands", ())
+    if isinstance(commands, str):
+        return (str(commands),)
     if not isinstance(commands, tuple | list):
         return ()
     return tuple(str(it) for it in commands if isinstance(it, str))

@@ -283,12 +283,11 @@ async def test_a_run_is_of_one_registry(score):
 
 
 async def test_what_a_run_triggers_is_not_part_of_it(listener, score):
-    async with open_registry(listener) as registry:
-        async with registry.run("go"):
-            registry.task_handle("other").trigger(lambda: registry.emit_score(score()))
-            await registry.wait_idle()
-            assert len(listener.scores) == 1
-            assert listener.runs == []
+    async with open_registry(listener) as registry, registry.run("go"):
+        registry.task_handle("other").trigger(lambda: registry.emit_score(score()))
+        await registry.wait_idle()
+        assert len(listener.scores) == 1
+        assert listener.runs == []
 
 
 async def test_what_a_queued_listener_emits_is_part_of_no_run(listener, score, candidate):
@@ -317,10 +316,9 @@ async def test_what_a_queued_listener_emits_is_part_of_no_run(listener, score, c
 
 async def test_what_was_reported_last_is_what_the_end_gets(listener, stats):
     last = FinetuneStats(1, 1, 1.0, 1.0, 1, 1, None, 0.1)
-    async with open_registry(listener) as registry:
-        async with registry.run("go"):
-            registry.report(stats())
-            await asyncio.to_thread(registry.report, last)
+    async with open_registry(listener) as registry, registry.run("go"):
+        registry.report(stats())
+        await asyncio.to_thread(registry.report, last)
     assert listener.run_ends[0][0] is last
 
 
