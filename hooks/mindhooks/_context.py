@@ -96,9 +96,10 @@ class Context:
     )
 
     def wire_prompt(self, window: range, skip: Callable[[str], bool]) -> WirePrompt:
-        """Return the prompt of system, identity and ``window`` of the conversation, less some memories.
+        """Return the prompt of system, identity and ``window``, less the memories that are skipped.
 
-        Nodes and parts whose key ``skip`` names are left out. There is one range per assistant
+        ``window`` is a range of indices in ``conversation``. Nodes and parts whose key ``skip``
+        names are left out. There is one range per assistant
         node kept whose body is not empty. A node with keyed parts is rendered once per set of
         skipped keys; every other node keeps its ids.
 

@@ -151,20 +151,24 @@ async def test_the_settings_of_a_run_are_those_of_its_beginning(listener):
 @pytest.mark.parametrize("server", [{}, {"model": "named"}])
 async def test_without_a_scorer_the_model_is_that_of_the_settings(server, distributions, listener):
     settings = {"server": {"scorer": "nobody", **server}}
-    async with open_registry(listener, settings, scorer=None) as registry:
-        async with registry.run("go") as run:
-            assert run.model == server.get("model", "")
-            with pytest.raises(MindhooksError, match="nobody"):
-                await registry.scorer()
+    async with (
+        open_registry(listener, settings, scorer=None) as registry,
+        registry.run("go") as run,
+    ):
+        assert run.model == server.get("model", "")
+        with pytest.raises(MindhooksError, match="nobody"):
+            await registry.scorer()
     assert len(listener.run_ends) == 1
 
 
 async def test_a_flow_that_uses_no_scorer_has_none_built(distributions, journal):
     source = "from journal import journal\njournal.append('imported')"
     distributions.install("acme", scorers={"local": "acme_scorer:S"}, acme_scorer=source)
-    async with open_registry(None, {"server": {"model": "m"}}, scorer=None) as registry:
-        async with registry.run("census", uses_scorer=False) as run:
-            assert run.model == "m"
+    async with (
+        open_registry(None, {"server": {"model": "m"}}, scorer=None) as registry,
+        registry.run("census", uses_scorer=False) as run,
+    ):
+        assert run.model == "m"
     assert journal == []
     async with (
         open_registry(scorer=Named("here")) as registry,
@@ -272,13 +276,12 @@ async def test_a_run_within_a_run_ends_first_and_the_outer_one_goes_on(listener,
 
 async def test_a_run_is_of_one_registry(score):
     first, second = RecordingListener(), RecordingListener()
-    async with open_registry(first) as one, open_registry(second) as other:
-        async with one.run("go") as run:
-            await other.emit_score(score("elsewhere"))
-            async with other.run("go") as nested:
-                await one.emit_score(score("here"))
-                with pytest.raises(MindhooksError, match="no run"):
-                    await asyncio.to_thread(Registry(StubMind(), {}).report, None)
+    async with open_registry(first) as one, open_registry(second) as other, one.run("go") as run:
+        await other.emit_score(score("elsewhere"))
+        async with other.run("go") as nested:
+            await one.emit_score(score("here"))
+            with pytest.raises(MindhooksError, match="no run"):
+                await asyncio.to_thread(Registry(StubMind(), {}).report, None)
     assert (first.runs, second.runs) == ([run], [nested])
 
 
