@@ -18,7 +18,6 @@ from mindhooks._errors import (
 )
 from mindhooks._loading import load_scorer, load_sink
 from mindhooks._manager import PluginInfo
-from mindhooks._mind import Activity, Mind, MindState
 from mindhooks._registry import Registry
 from mindhooks._scorer import (
     BaseScorer,
@@ -33,10 +32,13 @@ from mindhooks._specs import MindCommand, Trigger, hookimpl, hookspec
 from mindhooks._tasks import TaskHandle, in_thread
 from mindhooks._threaded import ThreadedRegistry
 from mindhooks._values import (
+    Activity,
     FinetuneCandidate,
     FinetuneStats,
     MemoryScore,
     MemoryStats,
+    Mind,
+    MindState,
     Outcome,
     ResponseDivergence,
     Run,

@@ -8,7 +8,7 @@ from mindhooks._errors import MindhooksError
 
 
 class Role(StrEnum):
-    """Who a node speaks for."""
+    """The speaker of a node."""
 
     SYSTEM = "system"
     USER = "user"
@@ -67,7 +67,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class WirePrompt:
-    """What is sent to a model: token ids, and the spans in them whose log-probability is wanted.
+    """Token ids that are sent to a model, and the spans in them whose log-probability is wanted.
 
     ``ranges`` are half-open spans in ``tokens``, one per response, in order; ``node_ids`` are the
     nodes they belong to, in the same order.

@@ -10,15 +10,15 @@ from typing import Any
 from mindhooks._errors import MindhooksError
 from mindhooks._implementations import Arguments, AsyncImplementation, PlainImplementation
 from mindhooks._manager import HookManager
-from mindhooks._runs import (
+from mindhooks._tasks import (
     Deliveries,
     OpenRun,
+    await_uncancelled,
     current_scope,
     detach_context,
     find_run,
     innermost_run,
 )
-from mindhooks._tasks import await_uncancelled
 from mindhooks._tracing import trace_call
 from mindhooks._values import FinetuneStats, MemoryStats, Run
 

@@ -10,9 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mindhooks._errors import PluginError, PluginSource, log, log_plugin_error, warn_if_slow
-from mindhooks._runs import detach_context
 from mindhooks._specs import SPECS, Trigger
-from mindhooks._tasks import is_being_cancelled
+from mindhooks._tasks import detach_context, is_being_cancelled
 from mindhooks._tracing import Note, format_elapsed, format_result
 
 Arguments = Mapping[str, object]
@@ -30,7 +29,7 @@ class Implementation:
         self.hook = hook
         self.source = source
         self.is_removed = False
-        """Whether the plugin was unregistered: it must hear of nothing more."""
+        """True once the plugin was unregistered: it must hear of nothing more."""
         self._positional, self._named = match_parameters(function, hook)
 
     def __str__(self) -> str:

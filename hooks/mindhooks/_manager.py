@@ -61,6 +61,11 @@ class PluginInfo:
     enabled: bool
     error: str | None
 
+    @property
+    def is_registered(self) -> bool:
+        """True where the plugin is registered, neither left out nor failed."""
+        return self.enabled and self.error is None
+
 
 class HookManager(pluggy.PluginManager):
     """A plugin manager that checks a plugin whole before it registers any of it.
@@ -129,14 +134,12 @@ class HookManager(pluggy.PluginManager):
 
     def unregister(self, plugin: object | None = None, name: str | None = None) -> Any | None:
         """Unregister a plugin: it hears of nothing more, not even of what is queued for it."""
+        name = name or self.get_name(plugin)
         removed = super().unregister(plugin, name)
-        names = set()
         for found in [it for it in self._implementations if it.plugin is removed]:
             self._implementations.pop(found).remove()
-            names.add(found.plugin_name)
-        self._infos = [
-            it for it in self._infos if not (it.error is None and it.enabled and it.name in names)
-        ]
+        if removed is not None:
+            self._infos = [it for it in self._infos if it.name != name or not it.is_registered]
         self._distributions = [it for it in self._distributions if it[0] is not removed]
         return removed
 

@@ -32,13 +32,11 @@ from mindhooks._loading import (
     plugin_entry_points,
 )
 from mindhooks._manager import HookManager, PluginInfo
-from mindhooks._mind import Mind
-from mindhooks._runs import copy_settings
 from mindhooks._scorer import Scorer
 from mindhooks._specs import MindCommand, Trigger
-from mindhooks._tasks import Close, Closer, TaskHandle, close_one
+from mindhooks._tasks import Close, Closer, TaskHandle, close_one, copy_settings
 from mindhooks._tracing import trace_call
-from mindhooks._values import FinetuneCandidate, FinetuneStats, MemoryScore, MemoryStats, Run
+from mindhooks._values import FinetuneCandidate, FinetuneStats, MemoryScore, MemoryStats, Mind, Run
 
 DEFAULT_LISTENER_TIMEOUT_S = 30.0
 CANCEL_GRACE_S = 0.5

@@ -1,4 +1,4 @@
-"""The hooks that a plugin may implement, and the words they are spoken in."""
+"""The hooks that a plugin may implement, with their commands and answers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
-    from mindhooks._mind import Mind
     from mindhooks._registry import Registry
-    from mindhooks._values import FinetuneCandidate, FinetuneStats, MemoryScore, MemoryStats, Run
+    from mindhooks._values import (
+        FinetuneCandidate,
+        FinetuneStats,
+        MemoryScore,
+        MemoryStats,
+        Mind,
+        Run,
+    )
 
 PROJECT = "mindhooks"
 """Project name of the markers, and the entry-point group of plugins."""

@@ -1,4 +1,4 @@
-"""What the tests of the contract share: plugins, values, a log reader, distributions on disk."""
+"""Fixtures of the contract's tests: plugins, values, a log reader, distributions on disk."""
 
 import asyncio
 import gc

@@ -25,7 +25,7 @@ def blocks(page, kind):
 
 
 def run(program):
-    """What a fresh interpreter prints."""
+    """Return the output of a fresh interpreter."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""What importing ``mindhooks`` gives and does: sections 2, 3 and 3.1."""
+"""The names and side effects of ``import mindhooks``: sections 2, 3 and 3.1."""
 
 import ast
 import subprocess

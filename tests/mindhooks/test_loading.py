@@ -230,7 +230,7 @@ async def test_an_unknown_name_in_disabled_is_a_warning(distributions, journal, 
 
 @pytest.fixture
 def warnings(caplog):
-    """What logger ``mindhooks`` warned of so far."""
+    """Return the warnings of logger ``mindhooks`` so far."""
     return lambda: [it.getMessage() for it in caplog.records if it.levelno == logging.WARNING]
 
 

@@ -187,6 +187,14 @@ async def test_an_unregistered_plugin_hears_and_answers_no_more(registry, manage
     assert manager.get_plugin("mine") is None
 
 
+def test_a_plugin_without_hooks_is_no_longer_listed_once_it_is_unregistered(registry, manager):
+    plugin = SimpleNamespace()
+    registry.register(plugin, name="empty")
+    manager.unregister(plugin)
+    assert registry.plugins() == []
+    assert manager.unregister(name="empty") is None
+
+
 async def test_every_implementation_of_an_unregistered_plugin_is_silent(registry, manager, score):
     """pluggy before 1.7 leaves all but one of those for the same hook behind."""
     told = []

@@ -105,6 +105,21 @@ async def test_listeners_are_traced_as_awaited_called_and_queued(
             assert line == f"trace: on_candidate('{label}') in T: {told}"
 
 
+async def test_the_end_of_a_run_is_traced_with_its_command_and_the_kind_of_its_statistics(
+    trace, stats
+):
+    async with Registry(StubMind(), {}) as registry:
+        registry.register(RecordingListener(), name="listener")
+        async with registry.run("go", uses_scorer=False):
+            registry.report(stats())
+        async with registry.run("go", uses_scorer=False):
+            pass
+    assert trace() == [
+        "trace: on_run_end('go', 'MemoryStats') in T: listener returned None (T)",
+        "trace: on_run_end('go', None) in T: listener returned None (T)",
+    ]
+
+
 async def test_a_call_within_a_call_has_a_line_of_its_own(trace):
     class Nested:
         @hookimpl

@@ -1,4 +1,4 @@
-"""What a run emits after it was voided: section 3.2."""
+"""Emissions of a run after it was voided: section 3.2."""
 
 import asyncio
 import signal
