@@ -17,17 +17,14 @@ from mindhooks import (
     Registry,
     ResponseDivergence,
     Role,
-    Scorer,
     Trigger,
     WirePrompt,
     hookimpl,
 )
-from mindscore._util.aio import Pace
 from mindscore._util.errors import format_error
-from mindscore.config.settings import FinetuneScoringOptions, Settings, parse_settings, parse_table
+from mindscore.config.settings import FinetuneScoringOptions, parse_table
 from mindscore.flows.run import FlowRun
 from mindscore.measure.fingerprint import derived_timestamp_ns
-from mindscore.measure.leave_one_out import LeaveOneOut
 from mindscore.measure.memories import (
     assistant_indexes,
     is_response,
@@ -35,7 +32,6 @@ from mindscore.measure.memories import (
     skip_all,
     skip_none,
 )
-from mindscore.measure.noise import NoiseFloor
 from mindscore.measure.prompts import beginning
 from mindscore.scorers.selftest import ensure_tested
 from mindscore.store import Store

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from mindhooks import (
     Activity,
-    Context,
     MemoryScore,
     MemoryStats,
     Mind,
@@ -22,19 +21,14 @@ from mindhooks import (
     Trigger,
     hookimpl,
 )
-from mindscore._util.aio import Pace, map_ordered
+from mindscore._util.aio import map_ordered
 from mindscore._util.errors import format_error
-from mindscore.config.settings import MemoryScoringOptions, Settings, parse_settings, parse_table
+from mindscore.config.settings import MemoryScoringOptions, parse_table
 from mindscore.flows.run import FlowRun
 from mindscore.measure.cached_scorer import (
-    Breaker,
     BreakerError,
-    CachedScorer,
-    Usage,
-    shared_totals,
 )
 from mindscore.measure.fingerprint import RowFingerprints
-from mindscore.measure.leave_one_out import LeaveOneOut
 from mindscore.measure.memories import (
     Memory,
     find_memories,
@@ -45,7 +39,6 @@ from mindscore.measure.memories import (
     skip_only,
     whole,
 )
-from mindscore.measure.noise import NoiseFloor
 from mindscore.measure.prompts import beginning
 from mindscore.measure.token_budget import Budget
 from mindscore.scorers.selftest import ensure_tested
