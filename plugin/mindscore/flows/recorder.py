@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -34,26 +35,24 @@ MOST_FAILED_RUNS = 100
 class StoreFailures:
     """Scores and candidates of one run that could not be stored, for the run's statistics.
 
-    Attributes:
-        count: how many. One counts from the moment it is to be stored until it is: so does one that
-            the store is still busy with when its listener's time is up.
-        reason: why the first could not be stored.
+    One counts from the moment it is to be stored until it is: so does one that the store is still
+    busy with when its listener's time is up. ``reason`` is why the first could not be stored.
     """
 
     def __init__(self) -> None:
-        self.count = 0
+        self.counts: Counter[str] = Counter()
         self.reason: str | None = None
-        self._noun = "score"
         self._latest: str | None = None
 
     @property
     def error(self) -> str | None:
         """The failures in words, or ``None`` where everything was stored."""
-        if not self.count:
+        counts = {noun: count for noun, count in self.counts.items() if count}
+        if not counts:
             return None
         why = self.reason or "the store took longer than plugins.listener_timeout_s"
-        plural = "s" if self.count > 1 else ""
-        return f"{self.count} {self._noun}{plural} could not be kept: {why}"
+        what = [f"{count} {noun}{'s' * (count > 1)}" for noun, count in counts.items()]
+        return f"{' and '.join(what)} could not be kept: {why}"
 
     def beside(self, error: str | None) -> str | None:
         """Return ``error`` and the failures in one line, or ``None`` where there is neither."""
@@ -65,8 +64,7 @@ class StoreFailures:
 
         Its exception is raised on, unless the failure before had the same reason.
         """
-        self._noun = noun
-        self.count += 1
+        self.counts[noun] += 1
         try:
             yield
         except Exception as error:
@@ -76,7 +74,7 @@ class StoreFailures:
             if is_news:
                 raise
         else:
-            self.count -= 1
+            self.counts[noun] -= 1
             self._latest = None
 
 

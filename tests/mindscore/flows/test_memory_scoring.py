@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mindhooks import MemoryScore, MindCommand, Outcome, Registry, Scores, Trigger, hookimpl
+from mindhooks import MemoryScore, MindCommand, Outcome, Registry, ScoreResult, Trigger, hookimpl
 from mindhooks.testing import RecordingListener, StubMind
 
 SCORE = MindCommand.SCORE
@@ -613,7 +613,7 @@ async def test_fewer_tokens_may_be_computed_than_sent(three, host, probe, monkey
     honest = probe.score
 
     async def score(prompts):
-        return Scores(await honest(prompts), 10)
+        return ScoreResult(ScoreResult.of(await honest(prompts)).ranges, 10)
 
     monkeypatch.setattr(probe, "score", score)
     async with host(three, "probe", memory=ALL) as it:
