@@ -1,1 +1,1 @@
-"""Messages, chat templates, native transcripts, and the recognisers of memories."""
+"""Messages, chat templates, native transcripts, and their rendering as a context."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn, get_args
@@ -13,12 +12,11 @@ from typing import Annotated, Literal, NoReturn, get_args
 import msgspec
 from msgspec import Meta, Struct, field
 
-from mindhooks import Context, Image, Part, Role
+from mindhooks import Image, Part, Role
 from mindscore._util.errors import TranscriptError
 from mindscore._util.text import shortened
+from mindscore.conversation.conversation import Section, Transcript, section_of
 from mindscore.conversation.message import Message
-from mindscore.conversation.rendering import Renderer, Tokenize
-from mindscore.conversation.template import ChatML, Template
 
 # Python itself keeps six digits of a fraction, and drops the rest without a word.
 _FRACTION = re.compile(r"(.*[T ]\d\d:?\d\d:?\d\d)[.,](\d+)([^.,]*)")
@@ -56,7 +54,6 @@ Key = Annotated[str, Meta(min_length=1)]
 TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 ROLES = Literal["system", "identity", "memory", "user", "assistant", "tool"]
 SECTIONS = Literal["identity", "conversation"]
-Section = Literal["system", SECTIONS]
 
 
 class _Part(Struct, forbid_unknown_fields=True):
@@ -81,38 +78,6 @@ class _Line(Struct, forbid_unknown_fields=True):
     images: list[_Image] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Transcript:
-    """A conversation as a file tells it, not tokenised yet."""
-
-    file: Path
-    system: tuple[Message, ...]
-    identity: tuple[Message, ...]
-    conversation: tuple[Message, ...]
-    remarks: tuple[str, ...] = ()
-    """What its source does not record, or what was not understood, a line each."""
-
-    def keys(self) -> list[str]:
-        """Every distinct memory key, in prompt order."""
-        messages = (*self.system, *self.identity, *self.conversation)
-        return list(dict.fromkeys(key for message in messages for key in message.memory_keys()))
-
-    def responses(self) -> list[tuple[int, str]]:
-        """Index and node id of every assistant message of the conversation."""
-        return [(i, m.id) for i, m in enumerate(self.conversation) if m.role == Role.ASSISTANT]
-
-    async def context(self, tokenize: Tokenize, template: Template | None = None) -> Context:
-        """The snapshot, rendered with the model's tokenizer, as ChatML or by its own template.
-
-        Raises:
-            ScorerError: the tokenizer failed, or the template cannot be taken apart.
-        """
-        renderer = Renderer(tokenize, template or ChatML())
-        nodes = await renderer.nodes([*self.system, *self.identity, *self.conversation])
-        first, last = len(self.system), len(self.system) + len(self.identity)
-        return Context(tuple(nodes[:first]), tuple(nodes[first:last]), tuple(nodes[last:]))
-
-
 def read_transcript(file: Path, content: bytes | None = None) -> Transcript:
     """Read a native transcript; ``content`` is the file's, where it was read already.
 
@@ -134,7 +99,8 @@ def read_transcript(file: Path, content: bytes | None = None) -> Transcript:
                 raise ValueError(f"the id {message.id!r} is taken by line {earlier}")
         except ValueError as error:
             _refuse(file, number, error)
-        sections[_section(line, spoken)].append(message)
+        default = "identity" if line.role == "identity" else section_of(message.role, spoken)
+        sections[line.section or default].append(message)
     if not lines_by_id:
         raise TranscriptError(f"{file}: holds no messages")
     system, identity, conversation = map(tuple, sections.values())
@@ -181,14 +147,6 @@ def _decode(raw: bytes) -> _Line:
         raise ValueError(f"is not valid JSON: {error}") from None
 
 
-def _section(line: _Line, spoken: bool) -> Section:
-    if line.section is not None:
-        return line.section
-    if line.role == "identity" or (line.role == "memory" and not spoken):
-        return "identity"
-    return "system" if line.role == "system" and not spoken else "conversation"
-
-
 def _message(line: _Line, id_: str) -> Message:
     plain = line.content if isinstance(line.content, str) else None
     parts = [] if isinstance(line.content, str) else line.content
@@ -204,7 +162,7 @@ def _message(line: _Line, id_: str) -> Message:
         id=id_,
         role=Role.SYSTEM if line.role == "identity" else Role(line.role),
         text="".join(part.text for part in parts) if plain is None else plain,
-        key=line.key,
+        memory_key=line.key,
         parts=tuple(Part(part.text, part.key) for part in parts),
         timestamp_ns=parse_timestamp(line.timestamp) if line.timestamp is not None else None,
         images=tuple(Image(image.mime, image.data) for image in line.images),

@@ -9,8 +9,7 @@ from pathlib import Path
 from mindscore._util.errors import TranscriptError, UsageError
 from mindscore._util.extensions import OWN, load_extensions
 from mindscore._util.text import shortened
-from mindscore.conversation.conversation import Conversation
-from mindscore.conversation.native import Transcript
+from mindscore.conversation.conversation import Conversation, Transcript
 from mindscore.readers.native import NativeReader
 from mindscore.readers.source import Reader, Source, kind_of
 from mindscore.recognisers import MemoryFinder

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mindscore.conversation.conversation import Conversation
-from mindscore.conversation.native import Transcript, read_transcript
+from mindscore.conversation.conversation import Conversation, Transcript
+from mindscore.conversation.native import read_transcript
 from mindscore.readers.source import Source
 from mindscore.recognisers import MemoryFinder
 

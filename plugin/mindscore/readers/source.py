@@ -13,10 +13,11 @@ from typing import Any, NoReturn, Protocol
 
 import msgspec
 
+from mindhooks import Role
 from mindscore._util.errors import TranscriptError
 from mindscore._util.text import printable, shortened
 from mindscore.conversation.conversation import Conversation
-from mindscore.conversation.message import ChatMessage, from_openai
+from mindscore.conversation.message import Message, from_openai
 from mindscore.conversation.native import parse_timestamp
 
 SQLITE = b"SQLite format 3\x00"
@@ -208,7 +209,7 @@ class Reading:
     """Gathers the messages of one conversation, and what has to be said about them."""
 
     def __init__(self, source: Source) -> None:
-        self.messages: list[ChatMessage] = []
+        self.messages: list[Message] = []
         self.remarks: list[str] = []
         self._source = source
         self._left_out: Counter[str] = Counter()
@@ -241,7 +242,7 @@ class Reading:
         """
         with self.placed(where):
             self.messages.append(
-                ChatMessage("memory", text, memory_key=key, timestamp_ns=stamp(timestamp))
+                Message(Role.MEMORY, text, memory_key=key, timestamp_ns=stamp(timestamp))
             )
 
     def placed(self, where: str) -> AbstractContextManager[None]:
@@ -307,7 +308,7 @@ class Reading:
         return None
 
 
-def _message(fields: Mapping[str, Any]) -> ChatMessage:
+def _message(fields: Mapping[str, Any]) -> Message:
     try:
         return from_openai(fields)
     except TranscriptError as error:

@@ -2,7 +2,7 @@
 
 import json
 
-from mindscore.conversation.template import ToolCall
+from mindscore.conversation.message import ToolCall
 from mindscore.readers.source import NO_TOOLS, TOOLS_UNUSED
 
 COPIED = (

@@ -7,8 +7,9 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from mindhooks import Role
 from mindscore.conversation.conversation import Conversation
-from mindscore.conversation.message import ChatMessage
+from mindscore.conversation.message import Message
 from mindscore.recognisers import Block, Entry, MemoryFinder, hookimpl
 
 IMPORT = "from mindscore.recognisers import hookimpl\n"
@@ -225,14 +226,14 @@ def test_an_interrupt_is_the_users(odd):
 
 def test_what_is_wrong_is_said_of_the_conversation_once(install, tmp_path):
     install("bad", "import no_such_module", "")
-    messages = tuple(ChatMessage("user", f"{it}: <agent_memory>") for it in range(3))
+    messages = tuple(Message(Role.USER, f"{it}: <agent_memory>") for it in range(3))
     transcript = Conversation("c", messages).transcript(tmp_path, MemoryFinder())
     assert [it for it in transcript.remarks if "bad" in it] == list(transcript.remarks)
     assert len(transcript.remarks) == 1
 
 
 def test_a_message_may_bring_its_own_blocks(tmp_path):
-    message = ChatMessage("user", TEXT, blocks=(lie(),))
+    message = Message(Role.USER, TEXT, blocks=(lie(),))
     finder = MemoryFinder({"end": "end"})
     transcript = Conversation("c", (message,)).transcript(tmp_path, finder)
     assert transcript.keys() == ["k"]
