@@ -27,12 +27,12 @@ from mindhooks import (
 )
 from mindscore._util.errors import format_error
 from mindscore.conversation.conversation import Conversation
-from mindscore.conversation.message import ChatMessage, from_openai
-from mindscore.conversation.rendering import OnceTokenizer
+from mindscore.conversation.message import Message, from_openai
+from mindscore.conversation.rendering import CachedTokenizer
 from mindscore.conversation.template import template_of
 from mindscore.recognisers import MemoryFinder
 
-Messages = Callable[[], Iterable[Mapping[str, Any] | ChatMessage]]
+Messages = Callable[[], Iterable[Mapping[str, Any] | Message]]
 Memories = Mapping[str, str] | Callable[[], Mapping[str, str]] | None
 
 log = logging.getLogger("mindscore")
@@ -172,14 +172,14 @@ class Attached:
 
     def _snapshot(self) -> _Snapshot:
         # On the host's thread, where nothing changes meanwhile.
-        given = [it if isinstance(it, ChatMessage) else from_openai(it) for it in self._messages()]
+        given = [it if isinstance(it, Message) else from_openai(it) for it in self._messages()]
         memories = self._memories() if callable(self._memories) else self._memories
         return _Snapshot(tuple(given), dict(memories or {}))
 
 
 @dataclass(frozen=True, slots=True)
 class _Snapshot:
-    messages: tuple[ChatMessage, ...]
+    messages: tuple[Message, ...]
     memories: dict[str, str]
 
 
@@ -193,7 +193,7 @@ class _Mind:
         self.remarks: tuple[str, ...] = ()
         self._snapshot = _Snapshot((), {})
         self._context: Context | None = None
-        self._tokenize: OnceTokenizer | None = None
+        self._tokenize: CachedTokenizer | None = None
         # On first use: it looks through all that is installed.
         self._finder: MemoryFinder | None = None
         self._scores: dict[str, MemoryScore] = {}
@@ -205,7 +205,7 @@ class _Mind:
         if self._context is None:
             scorer = await self.threaded.registry.scorer()
             if self._tokenize is None:
-                self._tokenize = OnceTokenizer(scorer.tokenize)
+                self._tokenize = CachedTokenizer(scorer.tokenize)
             if self._finder is None:
                 self._finder = MemoryFinder()
             self._finder.known = self._snapshot.memories
@@ -214,7 +214,7 @@ class _Mind:
             self.remarks = transcript.remarks
             template = template_of(scorer, self.threaded.registry.settings)
             self._context = await transcript.context(self._tokenize, template)
-            self._tokenize.forget_others()
+            self._tokenize.evict_unused()
         return self._context
 
     def activity(self, message: str) -> Activity:

@@ -20,7 +20,7 @@ from mindhooks import (
 )
 from mindscore._util.errors import ConfigError, format_error
 from mindscore.config.settings import parse_settings
-from mindscore.conversation.native import Transcript
+from mindscore.conversation.conversation import Transcript
 from mindscore.session.session import Session, TranscriptMind
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from mindhooks import (
     Registry,
     hookimpl,
 )
-from mindscore.conversation.native import Transcript
+from mindscore.conversation.conversation import Transcript
 from mindscore.conversation.template import template_of
 from mindscore.flows.recorder import Kind, unkept
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mindhooks import Image
-from mindscore.conversation.template import ToolCall
+from mindscore.conversation.message import ToolCall
 from mindscore.readers.source import NO_TOOLS
 
 from ...readers.written import langchain, langchain_dumpd
