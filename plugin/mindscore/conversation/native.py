@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn, get_args
@@ -14,6 +13,7 @@ from msgspec import Meta, Struct, field
 
 from mindhooks import Image, Part, Role
 from mindscore._util.errors import TranscriptError
+from mindscore._util.json_lines import decode, numbered_lines, read_content
 from mindscore._util.text import shortened
 from mindscore.conversation.conversation import Section, Transcript, section_of
 from mindscore.conversation.message import Message
@@ -88,7 +88,7 @@ def read_transcript(file: Path, content: bytes | None = None) -> Transcript:
     lines_by_id: dict[str, int] = {}
     digest = b""
     spoken = False
-    for number, raw in _lines(_read(file) if content is None else content):
+    for number, raw in numbered_lines(read_content(file) if content is None else content):
         try:
             line = _decode(raw)
             spoken = spoken or line.role in ("user", "assistant")
@@ -107,19 +107,6 @@ def read_transcript(file: Path, content: bytes | None = None) -> Transcript:
     return Transcript(file, system, identity, conversation)
 
 
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise TranscriptError(f"{file}: cannot be read: {error.strerror or error}") from None
-
-
-def _lines(content: bytes) -> Iterator[tuple[int, bytes]]:
-    for number, raw in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if raw.strip():
-            yield number, raw
-
-
 def _refuse(file: Path, number: int, error: ValueError) -> NoReturn:
     why = shortened(str(error), 300, tail=100)
     raise TranscriptError(f"{file}, line {number}: {why}") from None
@@ -136,15 +123,10 @@ def _explain(message: str) -> str:
 
 def _decode(raw: bytes) -> _Line:
     try:
-        return msgspec.json.decode(raw, type=_Line)
-    except UnicodeDecodeError:
-        raise ValueError("is not UTF-8") from None
+        line: _Line = decode(raw, _Line)
     except msgspec.ValidationError as error:
         raise ValueError(_explain(str(error))) from None
-    except RecursionError:
-        raise ValueError("is nested too deeply") from None
-    except msgspec.DecodeError as error:
-        raise ValueError(f"is not valid JSON: {error}") from None
+    return line
 
 
 def _message(line: _Line, id_: str) -> Message:

@@ -7,47 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from mindscore._util.errors import TranscriptError, UsageError
-from mindscore._util.extensions import OWN, load_extensions
 from mindscore._util.text import shortened
 from mindscore.conversation.conversation import Conversation, Transcript
-from mindscore.readers.native import NativeReader
-from mindscore.readers.source import Reader, Source, kind_of
+from mindscore.readers.installed import NATIVE, choose_reader, read_conversations
+from mindscore.readers.source import Source, kind_of
 from mindscore.recognisers import MemoryFinder
-
-GROUP = "mindscore.readers"
-"""Entry-point group of readers: an instance, or a class that takes no arguments."""
-
-NATIVE = NativeReader.name
-
-
-def load_readers() -> dict[str, Reader]:
-    """Load the installed readers by name, others' before our own; one that fails is left out."""
-    found = [it for it in load_extensions(GROUP) if it.error is None]
-    own = [it for it in found if it.distribution == OWN]
-    others = [it for it in found if it.distribution != OWN]
-    return {it.name: it.loaded for it in (*others, *own)}
-
-
-def choose_reader(source: Source, name: str | None) -> Reader:
-    """Return the reader called ``name``, or the first that knows the file; native if none does.
-
-    Raises:
-        UsageError: no reader is called so.
-        TranscriptError: the file cannot be read, or is a database that no reader knows.
-    """
-    readers = load_readers()
-    if name is not None:
-        if name not in readers:
-            known = ", ".join(readers)
-            raise UsageError(f"--format {name}: there is no such format; there are {known}")
-        return readers[name]
-    for reader in readers.values():
-        if reader.detects(source):
-            return reader
-    if source.is_sqlite:
-        raise TranscriptError(f"{source.file}: is a SQLite database of no known format")
-    return readers[NATIVE]
-
 
 NAME = 100
 """Characters of a name that an error shows."""
@@ -67,12 +31,9 @@ class Conversations:
 
     def __init__(self, file: Path, format_: str | None = None) -> None:
         source = Source(file)
-        reader = choose_reader(source, format_)
         self.file = file
-        self.format = reader.name
-        self.found = tuple(reader.read(source))
-        if not self.found:
-            raise TranscriptError(f"{file}: holds no conversations")
+        self.format, reader = choose_reader(source, format_)
+        self.found = read_conversations(source, self.format, reader)
 
     def chosen(self, which: str | None) -> Conversation:
         """The conversation of a name, or of a number from 1; ``None``: the only one.

@@ -1,8 +1,7 @@
 """The recognisers that are installed: asked in order, believed as far as they hold together."""
 
-import importlib
 import sys
-import textwrap
+from functools import partial
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -33,28 +32,9 @@ GOOD = """
 
 
 @pytest.fixture
-def install(tmp_path, monkeypatch):
+def install(install_extension):
     """Installs a distribution with one recogniser: ``install(name, source, target)``."""
-    site = tmp_path / "site"
-    site.mkdir()
-    monkeypatch.syspath_prepend(site)
-
-    def install(name, source, target):
-        module = f"{name}_of_the_test"
-        site.joinpath(f"{module}.py").write_text(textwrap.dedent(source))
-        monkeypatch.setitem(sys.modules, module, ModuleType(module))
-        monkeypatch.delitem(sys.modules, module)
-        info = site / f"{module}-1.0.dist-info"
-        info.mkdir()
-        info.joinpath("METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n"
-        )
-        info.joinpath("entry_points.txt").write_text(
-            f"[mindscore.recognisers]\n{name} = {module}{target}\n"
-        )
-        importlib.invalidate_caches()
-
-    return install
+    return partial(install_extension, "mindscore.recognisers")
 
 
 def keys(found):
@@ -142,6 +122,14 @@ def test_one_with_a_name_of_ours_is_skipped_and_ours_stays(install):
     assert keys(finder.find("user", TEXT)) == ["end"]
 
 
+def test_one_object_is_registered_once(install):
+    install("facts", GOOD + "\n    facts = Facts()\n", ":facts")
+    install("twice", "from facts_of_the_test import facts\n", ":facts")
+    finder = MemoryFinder()
+    assert finder.remarks == ["recogniser twice was skipped: it is registered under another name"]
+    assert keys(finder.find("user", TEXT)) == ["tea", "rain"]
+
+
 def lie(**changes):
     """A block of the whole word "facts" that is wrong in one thing."""
     block = {
@@ -183,8 +171,8 @@ def odd(install, monkeypatch):
         (fails, "failed: RuntimeError: two lines"),
         (lambda text: sys.exit(2), "failed: SystemExit: 2"),
         (lambda text: 5, "failed: TypeError"),
-        (lambda text: ["facts"], "found what is no block: 'facts'"),
-        (lambda text: [None], "found what is no block"),
+        (lambda text: ["facts"], "found something that is no block: 'facts'"),
+        (lambda text: [None], "found something that is no block"),
         (lambda text: [lie(render=lambda skipped: "fact")], "not as its host prints it"),
         (lambda text: [lie(render=lambda skipped: 1 / 0)], "ZeroDivisionError"),
         (
