@@ -6,7 +6,7 @@ import pytest
 
 from mindhooks import Image
 from mindscore.conversation.message import ToolCall
-from mindscore.readers.source import NO_TOOLS
+from mindscore.readers.reading import NO_TOOLS
 
 from ...readers.written import langchain, langchain_dumpd
 
