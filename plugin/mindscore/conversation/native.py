@@ -18,26 +18,26 @@ from mindscore._util.text import shortened
 from mindscore.conversation.conversation import Section, Transcript, section_of
 from mindscore.conversation.message import Message
 
-# Python itself keeps six digits of a fraction, and drops the rest without a word.
+# Python itself keeps six digits of a fraction, and silently drops the rest.
 _FRACTION = re.compile(r"(.*[T ]\d\d:?\d\d:?\d\d)[.,](\d+)([^.,]*)")
-_LONGEST = 100
+_TIMESTAMP_CHARACTERS = 100
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def parse_timestamp(text: str) -> int:
-    """Nanoseconds since the epoch; nine fractional digits are kept, no offset means UTC.
+    """Return nanoseconds since the epoch; nine fractional digits are kept, no offset means UTC.
 
     Raises:
         ValueError: not an ISO 8601 timestamp, or outside 64-bit nanoseconds (1677 to 2262).
     """
-    if len(text) > _LONGEST:
-        raise ValueError(f"{text[:_LONGEST]!r}… is not an ISO 8601 timestamp")
+    if len(text) > _TIMESTAMP_CHARACTERS:
+        raise ValueError(f"{text[:_TIMESTAMP_CHARACTERS]!r}… is not an ISO 8601 timestamp")
     fraction = _FRACTION.fullmatch(text)
     nanoseconds = int(fraction[2][:9].ljust(9, "0")) if fraction else 0
     whole = fraction[1] + fraction[3] if fraction else text
     try:
         if "." in whole or "," in whole:
-            raise ValueError("a fraction of something else than a second")
+            raise ValueError("a fraction that is not of a second")
         moment = datetime.fromisoformat(whole)
     except ValueError:
         raise ValueError(f"{text!r} is not an ISO 8601 timestamp") from None
@@ -79,7 +79,7 @@ class _Line(Struct, forbid_unknown_fields=True):
 
 
 def read_transcript(file: Path, content: bytes | None = None) -> Transcript:
-    """Read a native transcript; ``content`` is the file's, where it was read already.
+    """Read a native transcript; ``content`` is the file's, if it has been read already.
 
     Raises:
         TranscriptError: names the file, the line and the reason.
@@ -113,7 +113,7 @@ def _refuse(file: Path, number: int, error: ValueError) -> NoReturn:
 
 
 def _explain(message: str) -> str:
-    """An error of msgspec's, which speaks of JSON paths such as `$.content`."""
+    """Return an error of msgspec's in our words, without JSON paths such as `$.content`."""
     for name, allowed in (("role", ROLES), ("section", SECTIONS)):
         if message.startswith("Invalid enum value") and f"`$.{name}`" in message:
             value = message.removeprefix("Invalid enum value ").partition(" - at")[0]
@@ -159,9 +159,9 @@ def _body(line: _Line) -> tuple[int, int] | None:
             raise ValueError("'body' goes with 'token_ids' only")
         start, end = line.body
         if line.role != "assistant" and start != end:
-            raise ValueError("'body' is what the model produced: empty but on assistant lines")
+            raise ValueError("'body' is what the model produced: only assistant lines have one")
         if not 0 <= start <= end <= len(line.token_ids):
-            raise ValueError(f"'body' is no span of the {len(line.token_ids)} token_ids")
+            raise ValueError(f"'body' is not a span within the {len(line.token_ids)} token_ids")
         return start, end
     if line.role == "assistant" and line.token_ids is not None:
         return 0, len(line.token_ids)
