@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from mindhooks import FinetuneCandidate, MemoryScore, MindCommand
-from mindscore._util.process import share_one_arena
+from mindscore._util.aio import share_one_arena
 from mindscore.cli.interruption import DONE, FAILED, run_until_interrupted
 from mindscore.conversation.conversation import Transcript
 from mindscore.conversation.native import read_transcript

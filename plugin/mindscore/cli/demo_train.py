@@ -19,8 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mindhooks import Activity, Context, FinetuneCandidate, MindCommand, MindhooksError, Scorer
+from mindscore._util.aio import share_one_arena
 from mindscore._util.errors import TrainError
-from mindscore._util.process import share_one_arena
 from mindscore._util.text import one_line
 from mindscore.cli.interruption import DONE, run_until_interrupted
 from mindscore.config.settings import ServerSettings

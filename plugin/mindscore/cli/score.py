@@ -10,8 +10,8 @@ from typing import Any
 
 from mindhooks import MindCommand, Registry
 from mindhooks.testing import StubMind
+from mindscore._util.aio import share_one_arena
 from mindscore._util.errors import ConfigError, UsageError
-from mindscore._util.process import share_one_arena
 from mindscore.cli.interruption import DONE, FAILED, run_until_interrupted
 from mindscore.config.file import Configuration, load_configuration, merge
 from mindscore.config.settings import parse_settings
