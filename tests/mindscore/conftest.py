@@ -655,7 +655,7 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def install_extension(tmp_path, monkeypatch):
-    """Installs a distribution of one entry point: ``(group, name, source, target, distribution)``.
+    """Install a distribution of one entry point: ``(group, name, source, target, distribution)``.
 
     ``target`` is what the entry point names in the module of that source: ``":Class"`` or nothing.
     """

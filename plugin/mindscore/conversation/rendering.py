@@ -137,9 +137,8 @@ def _node(
 
 def _skippable(keys: frozenset[str]) -> Iterator[frozenset[str]]:
     """Yield the sets of memories to render without: all sets of few keys, else the usual ones."""
-    sizes = (
-        range(1, len(keys) + 1) if len(keys) <= ALL_SUBSETS_KEYS else (1, len(keys) - 1, len(keys))
-    )
+    count = len(keys)
+    sizes = range(1, count + 1) if count <= ALL_SUBSETS_KEYS else (1, count - 1, count)
     return (frozenset(chosen) for size in sizes for chosen in combinations(keys, size))
 
 

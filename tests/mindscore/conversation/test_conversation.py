@@ -15,7 +15,7 @@ TEA, DOG = "Nora drinks rooibos.", "Her dog is Max."
 
 @pytest.fixture
 def context():
-    """A conversation as a context of the toy's, with these memories known."""
+    """Make a conversation a context of the toy's, with these memories known."""
 
     async def make(*messages, known=()):
         transcript = Conversation("c", messages).transcript(Path("c"), MemoryFinder(dict(known)))

@@ -53,7 +53,7 @@ TALK = [
 
 
 def own(template):
-    """A template as a model brings it."""
+    """Return a template as a model brings it."""
 
     def refuse(message):
         raise jinja2.TemplateError(message)
@@ -69,7 +69,7 @@ def own(template):
 
 
 def as_dicts(messages):
-    """The messages in the shape that templates take; none is a tool call."""
+    """Return the messages, without tool calls, in the shape that templates take."""
     names = {Role.MEMORY: "system"}
     return [{"role": names.get(it.role, str(it.role)), "content": it.text} for it in messages]
 

@@ -32,13 +32,13 @@ DETECTS = 'return source.content.startswith(b"diary")'
 
 @pytest.fixture
 def install(install_extension):
-    """Installs a distribution with one reader: ``install(name, source, target)``."""
+    """Install a distribution with one reader: ``install(name, source, target)``."""
     return partial(install_extension, "mindscore.readers")
 
 
 @pytest.fixture
 def warnings(caplog):
-    """What was logged so far, a line each."""
+    """Return the lines logged so far."""
     caplog.set_level(logging.WARNING, "mindscore")
     return lambda: [record.getMessage() for record in caplog.records]
 

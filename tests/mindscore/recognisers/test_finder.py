@@ -33,7 +33,7 @@ GOOD = """
 
 @pytest.fixture
 def install(install_extension):
-    """Installs a distribution with one recogniser: ``install(name, source, target)``."""
+    """Install a distribution with one recogniser: ``install(name, source, target)``."""
     return partial(install_extension, "mindscore.recognisers")
 
 
@@ -131,7 +131,7 @@ def test_one_object_is_registered_once(install):
 
 
 def lie(**changes):
-    """A block of the whole word "facts" that is wrong in one thing."""
+    """Return a block of the whole word "facts" that is wrong in one thing."""
     block = {
         "start": 0,
         "end": 5,
@@ -151,7 +151,7 @@ async def later(text):
 
 @pytest.fixture
 def odd(install, monkeypatch):
-    """A finder that knows "end" and asks one more recogniser, "odd", which answers as given."""
+    """Return a finder that knows "end" and asks one more recogniser, "odd", with a given answer."""
 
     def make(answer):
         module = ModuleType("odd_answer")

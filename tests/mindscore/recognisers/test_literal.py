@@ -17,7 +17,7 @@ def find(text, **known):
 
 
 def without(text, found, *skipped):
-    """The message as its blocks render it without some memories."""
+    """Return the message as its blocks render it without some memories."""
     for block in reversed(found.blocks):
         text = text[: block.start] + block.render(frozenset(skipped)) + text[block.end :]
     return text
