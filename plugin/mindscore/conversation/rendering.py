@@ -70,7 +70,10 @@ class Renderer:
                 continue
             ids, content = await self._ids(pieces[at])
             body = content if message.role == Role.ASSISTANT else (0, 0)
-            render = await self._renderings(messages, at) if message.parts else None
+            render = None
+            if message.parts:
+                before = "".join(piece.text() for piece in pieces[:at])
+                render = await self._renderings(messages[:at], before, message)
             nodes.append(_node(message, ids, body, render))
         return nodes
 
@@ -91,9 +94,10 @@ class Renderer:
             self._short[text] = await self._tokenize(text)
         return self._short[text]
 
-    async def _renderings(self, messages: Sequence[Message], at: int) -> Renderings | None:
-        """Render the message at index ``at`` without each set of its memories that is asked for."""
-        message = messages[at]
+    async def _renderings(
+        self, earlier: Sequence[Message], before: str, message: Message
+    ) -> Renderings | None:
+        """Render ``message`` without each set of its memories that flows leave out."""
         keys = frozenset(part.memory_key for part in message.parts if part.memory_key is not None)
         if not keys:
             return None
@@ -104,8 +108,8 @@ class Renderer:
                 # An agent that has nothing left to say there sends no message.
                 ready[_shorter(skipped, keys)] = array("q")
                 continue
-            variant = await self._template.variant(messages, at, replace(message, text=text))
-            ids, _ = await self._ids(variant)
+            variant = replace(message, text=text)
+            ids, _ = await self._ids(await self._template.piece(earlier, before, variant))
             # There may be thousands, of thousands of ids each.
             ready[_shorter(skipped, keys)] = array("q", ids)
         return Renderings(message.id, keys, ready)

@@ -35,8 +35,8 @@ class Template(Protocol):
     async def pieces(self, messages: Sequence[Message]) -> list[Pieces]:
         """Return the pieces of each message."""
 
-    async def variant(self, messages: Sequence[Message], at: int, message: Message) -> Pieces:
-        """Return the pieces of ``message`` in the place of the one at index ``at``."""
+    async def piece(self, earlier: Sequence[Message], before: str, message: Message) -> Pieces:
+        """Return the pieces of ``message`` after ``earlier`` ones, whose text is ``before``."""
 
 
 class ChatML:
@@ -47,11 +47,11 @@ class ChatML:
 
     async def pieces(self, messages: Sequence[Message]) -> list[Pieces]:
         """Return the pieces of each message."""
-        return [await self.variant(messages, at, it) for at, it in enumerate(messages)]
+        return [await self.piece((), "", it) for it in messages]
 
-    async def variant(self, messages: Sequence[Message], at: int, message: Message) -> Pieces:
-        """Return the pieces of ``message``, which do not depend on the others."""
-        del messages, at
+    async def piece(self, earlier: Sequence[Message], before: str, message: Message) -> Pieces:
+        """Return the pieces of ``message``, which do not depend on earlier ones."""
+        del earlier, before
         texts = [message.text] if message.text or not message.tool_calls else []
         text = "\n".join([*texts, *(call.text() for call in message.tool_calls)])
         return Pieces((f"<|im_start|>{message.role}\n",), (text, "<|im_end|>"), ("\n",))
@@ -75,7 +75,7 @@ class OwnTemplate:
         """
         found, before = [], ""
         for at, message in enumerate(messages):
-            piece = await self._piece(messages[:at], message, before)
+            piece = await self.piece(messages[:at], before, message)
             found.append(piece)
             before += piece.text()
         others = [at for at, message in enumerate(messages) if message.role != Role.MEMORY]
@@ -85,15 +85,12 @@ class OwnTemplate:
                 raise self._inexact("without the memories, it prints other messages differently")
         return found
 
-    async def variant(self, messages: Sequence[Message], at: int, message: Message) -> Pieces:
-        """Return the pieces of ``message`` in the place of the one at index ``at``.
+    async def piece(self, earlier: Sequence[Message], before: str, message: Message) -> Pieces:
+        """Return the pieces of ``message`` after ``earlier`` ones, whose text is ``before``.
 
         Raises:
             ScorerError: the template cannot be taken apart exactly.
         """
-        return await self._piece(messages[:at], message, await self._whole(messages[:at]))
-
-    async def _piece(self, earlier: Sequence[Message], message: Message, before: str) -> Pieces:
         number = len(earlier) + 1
         whole = await self._whole([*earlier, message])
         if not whole.startswith(before):

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 
 import jinja2
 import pytest
@@ -9,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mindhooks import Role, ScorerError
-from mindscore.conversation.message import Message, ToolCall
+from mindscore.conversation import Conversation, Message, ToolCall
 from mindscore.conversation.template import ChatML, OwnTemplate
+from mindscore.recognisers import MemoryFinder
+from mindscore.scorers.toy import ToyScorer
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -120,8 +123,22 @@ async def test_a_response_ends_with_its_end_of_turn_and_not_the_newline_behind_i
 
 
 async def test_a_message_without_its_memories_is_rendered_in_its_place():
-    variant = await own(CHATML).variant(TALK, 2, Message(Role.USER, "Drink?"))
+    template = own(CHATML)
+    before = "".join(it.text() for it in await template.pieces(TALK[:2]))
+    variant = await template.piece(TALK[:2], before, Message(Role.USER, "Drink?"))
     assert variant.text() == "<|im_start|>user\nDrink?<|im_end|>\n"
+
+
+@pytest.mark.parametrize("template", [CHATML, LLAMA], ids=["chatml", "llama"])
+async def test_a_printed_memory_is_left_out_by_the_models_own_template(template):
+    async def context(system):
+        messages = (Message(Role.USER, "Hello"), Message(Role.SYSTEM, system), *TALK[2:4])
+        transcript = Conversation("c", messages).transcript(Path("c"), MemoryFinder({"tea": "Tea"}))
+        return await transcript.context(ToyScorer().tokenize, own(template))
+
+    found, bare = await context("You help.\n- Tea\n- Dog"), await context("You help.\n- Dog")
+    without = found.wire_prompt(range(4), lambda key: key == "tea")
+    assert without.tokens == bare.wire_prompt(range(4), lambda _: False).tokens
 
 
 @pytest.mark.parametrize(

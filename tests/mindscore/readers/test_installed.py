@@ -2,6 +2,8 @@
 
 import logging
 import sqlite3
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -65,6 +67,13 @@ def test_a_reader_is_one_file_and_one_entry_point(install, read, warnings, sourc
     assert told(read(DIARY, "diary")) == told(conversations)
     assert read(NATIVE).format == "native"
     assert warnings() == []
+
+
+def test_the_public_helpers_import_nothing_slow():
+    slow = "aiohttp, jinja2, platformdirs, rich, sqlalchemy, tokenizers, torch, transformers"
+    code = f"import sys, mindscore.readers; print(*set('{slow}'.split(', ')) & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == ""
 
 
 def test_a_third_partys_is_asked_before_our_own(install, read):
