@@ -24,7 +24,6 @@ class Extension:
 
     name: str
     distribution: str | None
-    version: str | None
     loaded: Any
     error: str | None
 
@@ -48,8 +47,7 @@ def load_extensions(group: str) -> Iterator[Extension]:
         else:
             loaded, error = _load(entry)
         names.add(entry.name)
-        version = entry.dist.version if entry.dist is not None else None
-        yield Extension(one_line(entry.name, NAME_CHARACTERS), distribution, version, loaded, error)
+        yield Extension(one_line(entry.name, NAME_CHARACTERS), distribution, loaded, error)
 
 
 def _load(entry: EntryPoint) -> tuple[Any, str | None]:

@@ -84,15 +84,15 @@ def _message(step: dict[str, Any]) -> dict[str, Any]:
     speaker, number = step.get("source"), step.get("step_id")
     if not isinstance(speaker, str) or speaker not in ROLES:
         raise ValueError(f"'source': expected one of {', '.join(ROLES)}, got {speaker!r}")
-    said = step.get("message")
-    if not isinstance(said, str | list):
-        raise ValueError(f"'message': expected text or parts, got {kind_of(said)}")
+    text = step.get("message")
+    if not isinstance(text, str | list):
+        raise ValueError(f"'message': expected text or parts, got {kind_of(text)}")
     calls = step.get("tool_calls") or []
     if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
         raise ValueError("'tool_calls': expected an array of objects")
     return {
         "role": ROLES[speaker],
-        "content": said,
+        "content": text,
         "id": f"step-{number}" if isinstance(number, int) else None,
         "reasoning_content": step.get("reasoning_content"),
         "tool_calls": [tool_call(it.get("function_name"), it.get("arguments")) for it in calls],

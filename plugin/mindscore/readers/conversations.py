@@ -39,7 +39,7 @@ class Conversations:
         """Return the conversation of a name, or of a number from 1; ``None``: the only one.
 
         Raises:
-            UsageError: there is none, or several.
+            UsageError: no conversation matches, or several do.
         """
         listed = f"see mindscore list {self.file}"
         if which is None:

@@ -96,7 +96,10 @@ class Reading:
         Without ``remarks``, the usual ones say if the system prompt or the definitions of tools
         (``tools_recorded``) are not in the file.
         """
-        said = [*(self._usual(tools_recorded) if remarks is None else remarks), *self.remarks]
+        all_remarks = [
+            *(self._usual(tools_recorded) if remarks is None else remarks),
+            *self.remarks,
+        ]
         omitted = [
             f"{shortened(what, 60)} ({number:,})"
             for what, number in self._left_out.most_common(NAMED_KINDS)
@@ -104,8 +107,8 @@ class Reading:
         if len(self._left_out) > NAMED_KINDS:
             omitted.append(f"{len(self._left_out) - NAMED_KINDS:,} more kinds")
         if omitted:
-            said.append(f"left out: {', '.join(omitted)}")
-        return Conversation(name, tuple(self.messages), title, memories or {}, tuple(said))
+            all_remarks.append(f"left out: {', '.join(omitted)}")
+        return Conversation(name, tuple(self.messages), title, memories or {}, tuple(all_remarks))
 
     def _usual(self, tools_recorded: bool) -> list[str]:
         remarks = []

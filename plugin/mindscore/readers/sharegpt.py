@@ -39,7 +39,7 @@ class ShareGPTReader:
             for place, turn in turns:
                 with reading.placed(place):
                     reading.add(place, _message(turn))
-            # Tools, if there are any, are told of in the system prompt.
+            # Tools, if there are any, are described in the system prompt.
             has_system = any(message.role == "system" for message in reading.messages)
             yield reading.conversation(
                 first_text(record.get("id"), str(number)), () if has_system else (NO_SYSTEM,)

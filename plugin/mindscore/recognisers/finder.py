@@ -181,11 +181,11 @@ def _fault(found: Any, text: str, taken: Sequence[Block]) -> str | None:
     if not isinstance(found, Block | Unread):
         return f"found something that is no block: {one_line(repr(found), EXCERPT_CHARACTERS)}"
     try:
-        said = one_line(text[found.start : found.end], EXCERPT_CHARACTERS)
+        excerpt = one_line(text[found.start : found.end], EXCERPT_CHARACTERS)
         why = found.why if isinstance(found, Unread) else _block_fault(found, text, taken)
     except Exception as error:
         return f"a block cannot be rendered ({format_error(error)}), and stays plain text"
-    return why and f"{one_line(why, 3 * EXCERPT_CHARACTERS)}; this stays plain text: {said!r}"
+    return why and f"{one_line(why, 3 * EXCERPT_CHARACTERS)}; this stays plain text: {excerpt!r}"
 
 
 def _block_fault(block: Block, text: str, taken: Sequence[Block]) -> str | None:
