@@ -19,12 +19,13 @@ from rich.table import Table
 from rich.text import Text
 
 from mindhooks import Activity, Context, FinetuneCandidate, MindCommand, MindhooksError, Scorer
+from mindscore._util.aio import share_one_arena
 from mindscore._util.errors import TrainError
-from mindscore._util.process import share_one_arena
 from mindscore._util.text import one_line
 from mindscore.cli.interruption import DONE, run_until_interrupted
 from mindscore.config.settings import ServerSettings
-from mindscore.conversation.native import Transcript, read_transcript
+from mindscore.conversation.conversation import Transcript
+from mindscore.conversation.native import read_transcript
 from mindscore.conversation.template import template_of
 from mindscore.display.screen import Screen, new_console
 from mindscore.flows.finetune import bare_prompt, end_of_turn

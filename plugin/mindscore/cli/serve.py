@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mindhooks import Scorer
+from mindscore._util.aio import share_one_arena
 from mindscore._util.errors import UsageError
-from mindscore._util.process import share_one_arena
 from mindscore._util.text import printable
 from mindscore.cli.interruption import DONE, INTERRUPTED, leave, leave_in
 from mindscore.config.file import load_configuration, read_api_key

@@ -25,8 +25,8 @@ from mindhooks import (
 )
 from mindscore._util.errors import ConfigError, format_error
 from mindscore.config.settings import parse_settings
-from mindscore.conversation.native import Transcript
-from mindscore.conversation.rendering import OnceTokenizer
+from mindscore.conversation.conversation import Transcript
+from mindscore.conversation.rendering import CachedTokenizer
 from mindscore.conversation.template import template_of
 from mindscore.flows.recorder import store_failures
 from mindscore.session.result import Result
@@ -72,7 +72,7 @@ class Session:
         self._show = show
         self._hear = hear
         self._context: tuple[Transcript, Context] | None = None
-        self._tokenizer: OnceTokenizer | None = None
+        self._tokenizer: CachedTokenizer | None = None
         self._run: Run | None = None
 
     @asynccontextmanager
@@ -140,10 +140,10 @@ class Session:
         if self._context is None or self._context[0] is not self.transcript:
             transcript, scorer = self.transcript, await self.registry.scorer()
             if self._tokenizer is None:
-                self._tokenizer = OnceTokenizer(scorer.tokenize)
+                self._tokenizer = CachedTokenizer(scorer.tokenize)
             template = template_of(scorer, self.registry.settings)
             context = await transcript.context(self._tokenizer, template)
-            self._tokenizer.forget_others()
+            self._tokenizer.evict_unused()
             self._context = transcript, context
         return self._context[1]
 
