@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from mindscore._util.errors import UsageError
+from mindscore._util.files import write_files
 from mindscore._util.text import harmless_json
 
 Timestamp = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -49,13 +48,9 @@ def write_exchange(file: Path, contents: dict[str, float] | list[int]) -> None:
     """
     if file.exists() and not file.is_file():
         raise UsageError(f"{file}: cannot be written: it is no regular file")
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        unfinished.write_bytes(harmless_json(msgspec.json.encode(contents)) + b"\n")
-        unfinished.replace(file)
+        write_files({file: harmless_json(msgspec.json.encode(contents)) + b"\n"})
     except OSError as error:
-        with suppress(OSError):
-            unfinished.unlink()
         raise UsageError(f"{file}: cannot be written: {error.strerror or error}") from None
 
 
