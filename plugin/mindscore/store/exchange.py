@@ -18,7 +18,7 @@ Exchange = dict[str, float] | list[Timestamp]
 
 
 def read_exchange(file: Path) -> dict[str, float] | list[int]:
-    """Memory scores, ``{key: score}``, or trained timestamps in nanoseconds.
+    """Read memory scores, ``{key: score}``, or trained timestamps in nanoseconds.
 
     Raises:
         UsageError: the file cannot be read or is neither, or two scores have the same key.
@@ -41,7 +41,7 @@ def read_exchange(file: Path) -> dict[str, float] | list[int]:
 
 
 def write_exchange(file: Path, contents: dict[str, float] | list[int]) -> None:
-    """Write the file whole or not at all.
+    """Write the file whole or not at all, for its owner alone.
 
     Raises:
         UsageError: it cannot be written.
