@@ -14,6 +14,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    text,
 )
 
 metadata = MetaData()
@@ -310,7 +311,7 @@ turns = Table(
     Column("length", Integer, nullable=False),
     Column("size", Integer, nullable=False),
     Column("captured_at", Float, nullable=False),
-    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
     Column("about", Text, nullable=False),
     Column("messages", LargeBinary, nullable=False),
     Index("turns_by_session", "session"),
