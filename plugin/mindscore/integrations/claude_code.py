@@ -119,7 +119,7 @@ class Session:
         chain, seen = [last], {last.uuid}
         while (event := self._events.get(chain[-1].parent or "")) is not None:
             if event.uuid in seen:
-                self._source.refuse(event.where, "'parentUuid' leads round in a circle")
+                self._source.refuse(event.where, "'parentUuid' leads in a circle")
             chain.append(event)
             seen.add(event.uuid)
         return chain[::-1]

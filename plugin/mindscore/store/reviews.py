@@ -143,14 +143,14 @@ class Reviews(NamespaceTables):
         def work(connection: Connection) -> None:
             kept = self._one(connection, name)
             if kept is None:
-                raise ConflictError("this candidate is not kept any more: find it again by scoring")
+                raise ConflictError("this candidate is not kept any more: score again to find it")
             if kept.sinks:
                 raise ConflictError(
-                    "this candidate is trained on already: nothing is left to decide"
+                    "this candidate was trained on already: there is nothing to decide"
                 )
             if kept.review is not None:
                 raise ConflictError(
-                    f"this candidate was {kept.review.decision} meanwhile: take that back to "
+                    f"this candidate was {kept.review.decision} meanwhile: undo that to "
                     "decide again"
                 )
             row = {
@@ -164,7 +164,7 @@ class Reviews(NamespaceTables):
         await self._database.write(work)
 
     async def undo(self, name: CandidateName, decided_at: float) -> None:
-        """Take back the decision on a candidate that was made at ``decided_at``.
+        """Undo the decision on a candidate that was made at ``decided_at``.
 
         Raises:
             ConflictError: that is not the last decision, or a sink has accepted the candidate.
@@ -175,12 +175,12 @@ class Reviews(NamespaceTables):
             kept = self._one(connection, name)
             if kept is not None and kept.sinks:
                 raise ConflictError(
-                    "this candidate is trained on already: nothing can be taken back"
+                    "this candidate was trained on already: its decision cannot be undone"
                 )
             if kept is None or kept.review is None or kept.review.decided_at != decided_at:
                 raise ConflictError(
-                    "this decision was taken back meanwhile, or its candidate is not kept any "
-                    "more: look again"
+                    "this decision was undone meanwhile, or its candidate is not kept any more: "
+                    "look again"
                 )
             mine = self._where(reviews, _columns(name))
             last = select(reviews.c.id).where(*mine).order_by(reviews.c.id.desc()).limit(1)
@@ -233,8 +233,8 @@ def _with_answer(review: Review, candidate: FinetuneCandidate) -> Review:
         review = replace(review, text=candidate.alternate_text, ids=ids)
     if review.answer != "response" and review.ids is None:
         raise UsageError(
-            "the token ids of that answer are not known: it was not generated, or its "
-            "server gave the text only; choose another, or edit one"
+            "the token ids of that answer are unknown: it was not generated, or its server "
+            "gave only the text; choose another, or edit one"
         )
     return review
 

@@ -38,10 +38,10 @@ PATIENCE_S = 5.0
 """How long a chat waits for scores before it says that scoring goes on."""
 
 ACTIONS = {
-    "score": "score the turns that wait",
-    "status": "what is registered, what waits, and who scores",
-    "memories": "what each memory does, and which to drop",
-    "candidates": "the responses that may be trained on",
+    "score": "score the waiting turns",
+    "status": "show what is registered, how many turns wait, and which scorer is used",
+    "memories": "show what each memory does, and which ones to drop",
+    "candidates": "list the responses that could be trained on",
 }
 
 
@@ -78,7 +78,7 @@ class HermesCommands:
                     type=int,
                     default=ENOUGH_RESPONSES,
                     metavar="N",
-                    help="how many responses an unused entry must have been measured on "
+                    help="propose to drop an unused entry only if it was measured on N responses "
                     "(default: %(default)s)",
                 )
 
@@ -185,7 +185,7 @@ def status_text(
     lines.append(f"{line}.")
     if waiting.dropped:
         lines.append(
-            f"Dropped unscored, because too many waited: {waiting.dropped:,} turns so far."
+            f"Dropped unscored, because too many waited: {_count(waiting.dropped, 'turn')} so far."
         )
     where = f" at {server.base_url}" if server.base_url else ""
     idle_s = settings.options.idle_s
@@ -196,7 +196,7 @@ def status_text(
     if about.get("model"):
         lines.append(
             f"Hermes itself talks to {about['model']} at {about.get('base_url') or '?'} "
-            f"({about.get('provider') or '?'}): only the configuration makes that the scorer."
+            f"({about.get('provider') or '?'}): to score with it, name it in the configuration."
         )
     lines.append(f"Measured so far: {_count(measured, 'memory', 'memories')}.")
     return _plain(lines)
@@ -248,10 +248,10 @@ def memories_text(
         lines += [f"  {_memory(it)}" for it in unused]
     else:
         lines.append(
-            f"None to drop: an entry is never used when it stays below {min_divergence:g} nats on "
+            f"None to drop: an entry counts as never used below {min_divergence:g} nats on "
             f"{_count(enough, 'response')} or more."
         )
-    lines.append("Nothing was changed: that is for you, or for Hermes when you ask it to.")
+    lines.append("Nothing was changed: drop entries yourself, or ask Hermes to.")
     return _plain(lines)
 
 
