@@ -28,10 +28,10 @@ T = TypeVar("T")
 DAY_S = 24 * 3600.0
 
 BUSY_TIMEOUT_S = 25.0
-"""How long a transaction waits for others: less than a listener may take, so that it can say so."""
+"""Time that a transaction waits for others: less than a listener may take, so it can say why."""
 
 AGENT_TIMEOUT_S = 1.0
-"""How long a transaction waits for others while an agent waits for it."""
+"""Time that a transaction waits for others while an agent waits for it."""
 
 LONGEST_LOG_PAGES = 16_384
 """Pages of 4 KiB that a write-ahead log holds before a transaction moves them to the file."""
@@ -48,7 +48,7 @@ _REASONS = {
 }
 
 Changes = Callable[[Any], Mapping[str, Any]]
-"""What to set in a row that is there already, given the new one's columns."""
+"""A function from a new row's columns to the changes of the row that is there already."""
 
 
 def upsert(

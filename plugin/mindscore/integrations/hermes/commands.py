@@ -35,7 +35,7 @@ ENOUGH_RESPONSES = 10
 """Responses on which an entry must have been unused before it may be dropped."""
 
 PATIENCE_S = 5.0
-"""How long a chat waits for scores before it says that scoring goes on."""
+"""Time that a chat waits for scores before it says that scoring goes on."""
 
 ACTIONS = {
     "score": "score the waiting turns",

@@ -19,7 +19,7 @@ TOOLS_UNRECORDED = (
     "reconstructed context"
 )
 _STRUCTURED = "\x00json:"
-"""What Hermes puts before content that is not text."""
+"""The prefix of content that is not text."""
 
 
 class HermesReader:

@@ -101,7 +101,7 @@ class MeasuredMemory:
 
     @property
     def kind(self) -> str:
-        """As ``kind_of`` the key."""
+        """The ``kind_of`` its key."""
         return kind_of(self.key)
 
 

@@ -32,14 +32,14 @@ register_configure_hook(_listening, inheritable=True)
 
 
 class MindMiddleware(AgentMiddleware):  # type: ignore[misc, unused-ignore]
-    """``create_agent(…, middleware=[MindMiddleware(memories={…})])``.
+    """Middleware for ``create_agent(…, middleware=[MindMiddleware(memories={…})])``.
 
-    ``memories`` are ``{key: text}``, or what returns them; with deepagents, the files that its
-    ``MemoryMiddleware`` loaded are among them. The other arguments are those of
-    ``mindscore.attach``, whose errors are raised here: afterwards, whatever fails is logged, and
-    the agent goes on. A turn has ended when the model answers and calls no tool.
+    ``memories`` are ``{key: text}``, or a function that returns them; with deepagents, the files
+    that its ``MemoryMiddleware`` loaded are added. The other arguments are those of
+    ``mindscore.attach``, whose errors are raised here; later errors are logged, and the agent goes
+    on. A turn has ended when the model answers and calls no tool.
 
-    ``mind`` is what scores: ``mind.score()``, ``mind.state``. One middleware may serve several
+    ``mind`` does the scoring: ``mind.score()``, ``mind.state``. One middleware may serve several
     agents and threads; the last conversation is scored.
     """
 

@@ -184,7 +184,7 @@ class Thread:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What of the thread cannot be part of a prompt."""
+        """Remarks on what of the thread cannot be part of a prompt."""
         return tuple(self._remarks)
 
     def messages(self, before: list[ChatMessage]) -> list[ChatMessage]:
