@@ -136,7 +136,7 @@ def test_a_result_of_an_abandoned_branch_stays_out(read):
         ({"a5": {"uuid": 3}}, "line 17: 'uuid': expected text"),
         ({"a5": {"parentUuid": 3}}, "line 17: 'parentUuid': expected text"),
         ({"a5": {"timestamp": "x"}}, "line 17: 'x' is not an ISO 8601 timestamp"),
-        ({"u1": {"parentUuid": "u3"}}, "'parentUuid' leads round in a circle"),
+        ({"u1": {"parentUuid": "u3"}}, "'parentUuid' leads in a circle"),
         ({"n1": {"attachment": 3}}, "line 14: 'attachment': expected an object"),
         ({"n1": {"attachment": {"type": "nested_memory"}}}, "line 14: 'attachment': nested_memory"),
         ({"i1": {"attachment": {"type": "instructions", "files": [3]}}}, "line 3: 'attachment'"),

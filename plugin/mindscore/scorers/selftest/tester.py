@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,7 +14,7 @@ import platformdirs
 
 from mindhooks import Scorer, ScorerError, WirePrompt, in_thread
 from mindscore._util.errors import format_error
-from mindscore._util.files import make_file
+from mindscore._util.files import write_whole
 from mindscore._util.text import printable
 from mindscore.config.settings import ServerSettings
 from mindscore.measure.divergence import check_answers
@@ -185,17 +183,6 @@ def _remember(file: Path, server: str) -> None:
     valid = {name: when for name, when in _read(file).items() if _is_valid(when)}
     valid[server] = time.time()
     try:
-        _write(file, valid)
+        write_whole(file, msgspec.json.encode(valid))
     except OSError as error:
         logger.debug("%s: %s: the next process tests again", file, error)
-
-
-def _write(file: Path, passed: Mapping[str, float]) -> None:
-    unfinished = file.with_name(f"{file.name}.{os.getpid()}")
-    make_file(unfinished)
-    try:
-        unfinished.write_bytes(msgspec.json.encode(passed))
-        unfinished.replace(file)
-    finally:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ import transformers
 from transformers import AutoModelForCausalLM
 
 from mindscore._util.errors import TrainError
+from mindscore._util.files import whole_folder
 from mindscore.scorers.local.weights import adapted, locate
 from mindscore.training.lora.job import Job, Packed, Progress, Recipe, pack
 
@@ -132,9 +132,8 @@ class Training:
 
     def save(self, folder: Path) -> None:
         """Write the adapter to ``folder``, in PEFT's format, whole or not at all."""
-        unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
-        self._model.save_pretrained(unfinished)
-        unfinished.rename(folder)
+        with whole_folder(folder) as unfinished:
+            self._model.save_pretrained(unfinished)
 
     def _losses(self, sequence: Packed, kept: KLReference | None) -> tuple[Any, Any]:
         """The mean loss of the tokens to be learnt, and what a step is to lessen."""

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +11,7 @@ from typing import Any
 import msgspec
 
 from mindhooks import NotAccepted, TrainingSample, in_thread
-from mindscore._util.files import keep_names, make_folder
+from mindscore._util.files import make_folder, write_files
 from mindscore._util.text import harmless_json
 from mindscore.config.settings import TrainSettings, parse_table
 from mindscore.measure.fingerprint import response_hash
@@ -38,7 +35,7 @@ def write_samples(file: Path, samples: Sequence[TrainingSample], format_: str) -
         "format": format_,
         "lines": [_origin(sample) for sample in samples],
     }
-    _write({provenance_file(file): _json(provenance), file: lines})
+    write_files({provenance_file(file): _json(provenance), file: lines})
 
 
 def provenance_file(file: Path) -> Path:
@@ -65,26 +62,6 @@ def _origin(sample: TrainingSample) -> dict[str, Any]:
 
 def _json(document: Any) -> bytes:
     return harmless_json(msgspec.json.encode(document)) + b"\n"
-
-
-def _write(contents: Mapping[Path, bytes]) -> None:
-    """Write files of one folder so that they are there, whole, even after a loss of power."""
-    unfinished: dict[Path, Path] = {}
-    try:
-        for file, content in contents.items():
-            opened, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-            unfinished[file] = Path(name)
-            with os.fdopen(opened, "wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-        for file, there in unfinished.items():
-            there.replace(file)
-    finally:
-        for there in unfinished.values():
-            with suppress(OSError):
-                there.unlink()
-    keep_names(file.parent)
 
 
 class JsonlSink:
