@@ -21,7 +21,7 @@ from mindscore.serve.requests import (
     RefusedError,
     ScoreRequest,
     TokenizeRequest,
-    json_answer,
+    json_response,
     read_request,
 )
 
@@ -209,7 +209,7 @@ class Endpoints:
     async def health(self, _: web.Request) -> web.Response:
         """That the server is there, and how many requests wait."""
         state = {"status": "ok", "queued": self.scoring.queued, "busy": self.scoring.busy}
-        return json_answer(state | self._adapter())
+        return json_response(state | self._adapter())
 
     async def models(self, _: web.Request) -> web.Response:
         """The one model."""
@@ -222,7 +222,7 @@ class Endpoints:
             "parent": None,
             "max_model_len": self._context_length(),
         }
-        return json_answer({"object": "list", "data": [model | self._adapter()]})
+        return json_response({"object": "list", "data": [model | self._adapter()]})
 
     async def score(self, request: web.Request) -> web.Response:
         """Totals of ranges."""
@@ -230,7 +230,7 @@ class Endpoints:
         self._require_model(asked.model)
         asked.check()
         if not asked.score_ranges:
-            return json_answer({"scores": [], "usage": usage(len(asked.prompt), 0, None)})
+            return json_response({"scores": [], "usage": usage(len(asked.prompt), 0, None)})
         names = tuple(str(number) for number in range(len(asked.score_ranges)))
         prompt = WirePrompt(tuple(asked.prompt), (), tuple(asked.score_ranges), names)
         async with self.scoring.turn(asked.priority or 0):
@@ -240,7 +240,7 @@ class Endpoints:
         # What comes after the last range is not needed, and not cached either.
         needed = max(end for _, end in asked.score_ranges)
         cached = cached_tokens(needed, getattr(answers, "computed_tokens", None))
-        return json_answer(
+        return json_response(
             {
                 "scores": [{"total_logprob": score.total} for score in scores],
                 "usage": usage(len(prompt.tokens), 0, cached),
@@ -256,7 +256,7 @@ class Endpoints:
         completion = Completion(self._scorer, asked)
         async with self.scoring.turn(asked.priority or 0):
             choices = [await completion.choice(*it) for it in enumerate(prompts)]
-        return json_answer(
+        return json_response(
             {
                 "id": f"cmpl-{uuid.uuid4().hex}",
                 "object": "text_completion",
@@ -274,7 +274,7 @@ class Endpoints:
         async with self._texts.turn():
             tokens = await self._scorer.tokenize(asked.prompt)
         length = self._context_length()
-        return json_answer({"count": len(tokens), "max_model_len": length, "tokens": tokens})
+        return json_response({"count": len(tokens), "max_model_len": length, "tokens": tokens})
 
     async def detokenize(self, request: web.Request) -> web.Response:
         """The text of ids."""
@@ -284,7 +284,7 @@ class Endpoints:
             raise RefusedError(501, f"{self._scorer.model} cannot turn token ids into text")
         async with self._texts.turn():
             text = await text_of(self._scorer, asked.tokens)
-        return json_answer({"prompt": text})
+        return json_response({"prompt": text})
 
     def _require_model(self, name: str | None) -> None:
         served = self._scorer.model

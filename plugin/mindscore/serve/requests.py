@@ -14,8 +14,6 @@ from aiohttp import web
 from msgspec import Meta, Struct
 
 from mindhooks import ScorerError
-from mindscore.serve.queue import TurnstileFullError
-from mindscore.training.lora.job import Sample
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
@@ -61,7 +59,7 @@ class RefusedError(Exception):
         self.headers = headers
 
 
-def json_answer(
+def json_response(
     document: Any, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> web.Response:
     """``document`` as JSON."""
@@ -80,8 +78,6 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         return await handler(request)
     except RefusedError as error:
         return _failure(error.status, str(error), error.param, error.headers)
-    except TurnstileFullError as error:
-        return _failure(429, str(error), headers={"Retry-After": str(error.retry_after_s)})
     except ScorerError as error:
         return _failure(400, str(error))
     except web.HTTPException as error:
@@ -103,7 +99,7 @@ def _failure(
 ) -> web.Response:
     kind = TYPES.get(status, "InternalServerError" if status >= 500 else "BadRequestError")
     error = {"message": message, "type": kind, "param": param, "code": status}
-    return json_answer({"error": error}, status, headers)
+    return json_response({"error": error}, status, headers)
 
 
 T = TypeVar("T")
@@ -111,14 +107,14 @@ T = TypeVar("T")
 MOST_TOKENS = 65_536
 """More are not generated for one prompt."""
 
-FIRST = -(2**31)
+FIRST_PRIORITY = -(2**31)
 """The priority of what comes before everything else."""
 
 DEFAULT_TOKENS = 16
 MOST_PROMPTS = 1024
 
 TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
-Priority = Annotated[int, Meta(ge=FIRST, le=2**31 - 1)]
+Priority = Annotated[int, Meta(ge=FIRST_PRIORITY, le=2**31 - 1)]
 OwnOnly = Annotated[int, Meta(ge=0, le=1)]
 """How many alternatives of each token: its own logprob is all there is."""
 
@@ -224,18 +220,6 @@ class DetokenizeRequest(Struct):
 
     tokens: list[TokenId]
     model: str | None = None
-
-
-class TrainingData(Struct):
-    """What there is to learn."""
-
-    samples: list[Sample]
-
-
-class TrainRequest(Struct):
-    """``POST /v1/train``."""
-
-    training_data: TrainingData
 
 
 async def read_request(request: web.Request, kind: type[T], limit_s: float) -> T:

@@ -1,6 +1,7 @@
-"""``python -m mindscore.lora FOLDER``: trains as ``FOLDER/job.json`` says, to ``FOLDER/adapter``.
+"""The training process, ``python -m mindscore.training.lora FOLDER``.
 
-Progress goes to standard output, a line of JSON an epoch. It ends when standard input does.
+It trains by ``FOLDER/job.json``, writes ``FOLDER/adapter``, prints a line of JSON an epoch, and ends
+when its standard input does.
 """
 
 from __future__ import annotations
