@@ -48,10 +48,10 @@ class Sample(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """One sequence and where it is to be learnt from.
+    """One sequence, and the rows that predict the tokens to learn.
 
-    ``rows`` are the indices before the tokens to be learnt, in order: the logits of row i are those
-    of token i + 1. A token that several samples have to say is there as many times.
+    ``rows`` are in order; the logits of row i are those of token i + 1. A token that several
+    samples have in their continuation is there as many times.
     """
 
     ids: tuple[int, ...]
@@ -59,9 +59,9 @@ class Packed:
 
 
 def pack(samples: Sequence[Sample]) -> list[Packed]:
-    """The fewest sequences that hold ``samples`` from their beginning."""
+    """Pack samples that begin alike into the fewest sequences."""
     sequences: list[tuple[tuple[int, ...], list[int]]] = []
-    # In order, what begins with a sample follows it at once.
+    # Sorted in reverse, a sample comes right after those that begin with it.
     for sample in sorted(samples, key=lambda it: it.ids, reverse=True):
         ids = sample.ids
         if not sequences or common_prefix(sequences[-1][0], ids) < len(ids):
@@ -71,12 +71,12 @@ def pack(samples: Sequence[Sample]) -> list[Packed]:
 
 
 class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
-    """How an adapter is trained: AdamW without weight decay, one step for each sequence.
+    """The parameters of a training: AdamW without weight decay, one step a sequence.
 
-    ``epochs`` is the most; training ends once the mean loss per token, in nats, of an epoch is
-    below ``target`` times that of the first. The learning rate rises for ``warmup_steps``, then
-    stays. ``keep`` weighs, against that loss, the mean divergence (KL, in nats per token) from what
-    the model says without an adapter of the tokens that are not to be learnt.
+    Training ends after ``epochs``, or once the mean loss per token of an epoch is below ``target``
+    times that of the first. The learning rate rises for ``warmup_steps``, then stays. ``keep`` is
+    the weight, against that loss, of the mean KL divergence per token from the model without an
+    adapter, over the tokens that are not learnt; both are in nats.
     """
 
     rank: AtLeastOne = 16
@@ -91,10 +91,10 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Job(Struct, frozen=True):
-    """One training: of ``model``, as ``[server] model`` names it.
+    """One training of ``model``, as ``[server] model`` names it.
 
-    ``start`` is the folder of an adapter to go on from, ``threads`` how many compute; the process
-    is less urgent by ``niceness``.
+    ``start`` is the folder of an adapter to go on from, ``threads`` the number that compute, and
+    ``niceness`` is added to that of the process.
     """
 
     model: str
@@ -106,7 +106,7 @@ class Job(Struct, frozen=True):
 
 
 class Progress(Struct, frozen=True, tag=True):
-    """How far it is: ``loss`` is the mean per token of the last epoch, in nats."""
+    """The progress of a training; ``loss`` is the last epoch's mean per token, in nats."""
 
     epoch: int
     epochs: int
@@ -115,7 +115,7 @@ class Progress(Struct, frozen=True, tag=True):
 
 
 class Failure(Struct, frozen=True, tag=True):
-    """Why it ended without an adapter."""
+    """The error by which a training ended without an adapter."""
 
     error: str
 
@@ -123,14 +123,14 @@ class Failure(Struct, frozen=True, tag=True):
 async def train_adapter(
     job: Job, folder: Path, hear: Callable[[Progress], None] = lambda _: None
 ) -> Path:
-    """Train in a process of its own; the folder of the adapter, in PEFT's format.
+    """Train in a process of its own, and return the folder of the adapter, in PEFT's format.
 
-    ``folder``, private, is the job's own: its description is written there, its log and the
-    adapter. ``hear`` is told of each epoch. When cancelled, or when this process ends, the other
-    one ends too.
+    The job's description, its log and the adapter are written to ``folder``, which is private.
+    ``hear`` is called after each epoch. When cancelled, or when this process ends, the other one
+    ends too.
 
     Raises:
-        TrainError: why there is no adapter.
+        TrainError: there is no adapter; the text says why.
         OSError: ``folder`` cannot be written to.
     """
     require_peft()
@@ -143,7 +143,7 @@ async def train_adapter(
             stdout=PIPE,
             stderr=log,
             env={**os.environ, "OMP_NUM_THREADS": str(job.threads), **_WAITING},
-            # Ctrl-C in a terminal is this process's to act upon.
+            # Ctrl-C in a terminal is for this process alone.
             start_new_session=True,
         )
     failure = None
@@ -165,10 +165,10 @@ async def train_adapter(
 
 
 def require_peft() -> None:
-    """Refuse to begin where nothing can be trained.
+    """Raise an error if a package that training needs is missing.
 
     Raises:
-        TrainError: the text has the command that installs what is missing.
+        TrainError: the text has the command that installs it.
     """
     for name in ("torch", "transformers", "peft"):
         if importlib.util.find_spec(name) is None:
