@@ -120,9 +120,8 @@ class ConnectionLimiter:
         self._room = 0
         self._server.close()
         self._sweeping.cancel()
+        # Meanwhile, connections accepted in the last moment get their transports.
         await asyncio.wait({self._sweeping})
-        # Those accepted in the last moment have their transports after one turn of the loop.
-        await asyncio.sleep(0)
         self._left = [it.transport for it in self._open() if it.transport is not None]
 
     def abort(self) -> None:

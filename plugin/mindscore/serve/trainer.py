@@ -10,7 +10,7 @@ import shutil
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -104,6 +104,7 @@ class Trainer:
         self.scorer = scorer
         self.jobs: dict[str, JobState] = {}
         self._folder = folder
+        self._active: str | None = None
         self._configured = scorer.adapter
         self._recipe = recipe or Recipe()
         # One core is left for the scorer.
@@ -145,11 +146,12 @@ class Trainer:
             ScorerError: the adapter cannot be used; the model is as it was.
         """
         await self.scorer.adopt(None if state is None else self.adapter(state))
+        self._active = None if state is None else state.job_id
         try:
-            if state is None:
+            if self._active is None:
                 (self._folder / ACTIVE).unlink(missing_ok=True)
             else:
-                write_whole(self._folder / ACTIVE, state.job_id.encode())
+                write_whole(self._folder / ACTIVE, self._active.encode())
         except OSError as error:
             log.error("the next start will have another adapter: %s", format_error(error))
 
@@ -309,31 +311,25 @@ class Trainer:
 
     async def _adopt_last(self) -> None:
         try:
-            last = self._active()
-            if last is None or self.scorer.adapter is not None:
+            with suppress(FileNotFoundError):
+                self._active = (self._folder / ACTIVE).read_text("utf-8", "replace")
+            if self._active is None or self.scorer.adapter is not None:
                 return
-            state = self.jobs.get(last)
+            state = self.jobs.get(self._active)
             if state is None or state.status != "succeeded":
-                log.error("job %s, whose adapter was active, is gone", printable(last))
+                log.error("job %s, whose adapter was active, is gone", printable(self._active))
             elif state.model == self.scorer.model:
                 await self.scorer.adopt(self.adapter(state))
         except (OSError, ScorerError) as error:
             log.error("the model has no adapter now: %s", format_error(error))
 
-    def _active(self) -> str | None:
-        try:
-            return (self._folder / ACTIVE).read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
-            return None
-
     def _remove_oldest(self) -> None:
         """Remove jobs that ended long ago, but no adapter that the model has or is to have."""
         try:
-            active = self._active()
             needed = [it.resolve() for it in (self._configured, self.scorer.adapter) if it]
             ended = [it for it in self.jobs.values() if it.has_ended]
             for state in ended[:-MAX_ENDED_JOBS]:
-                if state.job_id != active and self.adapter(state).resolve() not in needed:
+                if state.job_id != self._active and self.adapter(state).resolve() not in needed:
                     self._remove(state)
                     del self.jobs[state.job_id]
         except OSError as error:
@@ -360,4 +356,9 @@ class Trainer:
             try:
                 self._write(state)
             except OSError as error:
-                log.error("job %s: %s cannot be kept: %s", state.job_id, state.status, error)
+                log.error(
+                    "job %s: its state, %s, cannot be written: %s",
+                    state.job_id,
+                    state.status,
+                    error,
+                )

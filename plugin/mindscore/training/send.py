@@ -69,7 +69,7 @@ def _why_nothing(left_out: Sequence[Send], division: Division) -> str:
     if left_out:
         return _unknown(left_out)
     if division.without_other:
-        return f"{division.without_other} candidates have no other answer to be preferred to"
+        return f"{division.without_other} of the candidates have no second answer"
     return "all candidates are trained already"
 
 

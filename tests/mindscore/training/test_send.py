@@ -140,7 +140,7 @@ async def test_where_no_candidate_makes_a_pair_that_is_said(settings, tmp_path, 
     train = {"sink": "jsonl", "folder": str(tmp_path / "out"), "format": "preference"}
     tables = {**settings(tokenizer=str(tokenizer_file)), "train": train}
     alone = replace(candidate(), alternate_ids=None)
-    with pytest.raises(TrainError, match="1 candidates have no other answer"):
+    with pytest.raises(TrainError, match="1 of the candidates have no second answer"):
         await mindscore.send_to_train([alone], tables)
     assert await mindscore.send_to_train([alone, candidate(6)], tables)
 
