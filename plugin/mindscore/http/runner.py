@@ -83,6 +83,8 @@ async def listen(
 class ConnectionLimiter:
     """The connections of one application: their number, and how long each is waited for.
 
+    When there is no room for another, the one that has kept the server waiting longest is closed,
+    so that slow clients cannot keep others out; a request that is being answered is left alone.
     aiohttp itself limits neither their number, nor how long the head of a first request takes, nor
     how long a response waits for its client.
     """
@@ -122,21 +124,34 @@ class ConnectionLimiter:
         self._sweeping.cancel()
         # Meanwhile, connections accepted in the last moment get their transports.
         await asyncio.wait({self._sweeping})
-        self._left = [it.transport for it in self._open() if it.transport is not None]
+        self._left = list(self._open().values())
 
     def abort(self) -> None:
         """Close what is still open once ``runner`` was cleaned up, whatever is still to be sent."""
         for transport in self._left:
             transport.abort()
 
-    def _open(self) -> list[web.RequestHandler]:
-        return self.runner.server.connections if self.runner.server is not None else []
+    def _open(self) -> dict[web.RequestHandler, asyncio.Transport]:
+        handlers = self.runner.server.connections if self.runner.server is not None else []
+        transports = {it: it.transport for it in handlers}
+        return {it: each for it, each in transports.items() if each and not each.is_closing()}
 
     def _accept(self) -> asyncio.Protocol:
         # Those that are accepted in the same turn of the loop are not counted yet.
-        if self.runner.server is None or self.connections >= self._room:
+        is_full = self.connections >= self._room
+        if self.runner.server is None or (is_full and not self._make_room()):
             return _Refused()
-        return self.runner.server()
+        handler = self.runner.server()
+        self._waits[handler] = _Wait(time.monotonic() + self._limits.head_s)
+        return handler
+
+    def _make_room(self) -> bool:
+        late = {it: self._waits[it].late for it in self._open() if it in self._waits}
+        longest = min(late, key=lambda it: late[it], default=None)
+        if self._room == 0 or longest is None or late[longest] == math.inf:
+            return False
+        self._open()[longest].abort()
+        return True
 
     @web.middleware
     async def _watch(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -152,13 +167,12 @@ class ConnectionLimiter:
             now, before = time.monotonic(), self._waits
             late = now + self._limits.head_s
             self._waits = {it: before.get(it) or _Wait(late) for it in self._open()}
-            for handler, wait in self._waits.items():
-                if wait.late <= now and handler.transport is not None:
-                    left = handler.transport.get_write_buffer_size()
-                    if 0 < left < wait.left:
-                        wait.late, wait.left = now + self._limits.idle_s, left
-                    else:
-                        handler.transport.abort()
+            for handler, transport in self._open().items():
+                wait, left = self._waits[handler], transport.get_write_buffer_size()
+                if wait.late <= now and 0 < left < wait.left:
+                    wait.late, wait.left = now + self._limits.idle_s, left
+                elif wait.late <= now:
+                    transport.abort()
 
 
 @dataclass(slots=True)

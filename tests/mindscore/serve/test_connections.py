@@ -99,18 +99,30 @@ async def test_a_request_that_is_being_served_is_not_ended(held, scored):
         assert (await asking).status == 200
 
 
-async def test_more_connections_than_may_be_are_ended_at_once():
+async def test_one_more_than_may_be_takes_the_place_of_the_one_that_waited_longest():
     async with serving(connections=2) as it:
-        async with it.connection() as (_, _), it.connection() as (reader, writer):
+        async with it.connection() as (slow, _), it.connection() as (reader, writer):
             await it.until(connections=2)
-            async with it.connection() as (refused, _):
-                assert await ended(refused) == b""
             writer.write(HEALTH)
             assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200 ")
+            async with it.connection() as (other, other_writer):
+                assert await ended(slow) == b""
+                for one, to in ((other, other_writer), (reader, writer)):
+                    to.write(HEALTH)
+                    assert (await one.readuntil(b"}")).startswith(b"HTTP/1.1 200 ")
         await it.until(connections=0)
-        async with it.connection() as (reader, writer):
-            writer.write(HEALTH)
-            assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_one_more_than_are_being_served_is_refused(held, scored):
+    async with serving(held, connections=1) as it, aiohttp.ClientSession() as session:
+        url = f"http://127.0.0.1:{it.port}/v1/score"
+        asking = asyncio.create_task(session.post(url, json=scored(7)))
+        while not held.began:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        async with it.connection() as (refused, _):
+            assert await ended(refused) == b""
+        held.release()
+        assert (await asking).status == 200
 
 
 class Talkative(ToyScorer):
