@@ -1,4 +1,4 @@
-"""The ``http`` sink: a trainer behind ``/train``, as the original has it."""
+"""The ``http`` sink: a trainer behind ``POST /train``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mindscore.config.settings import ServerSettings, parse_table
 from mindscore.http.client import RefusedError, RetriableError, WireClient
 
 PATH = "/train"
-SEE_OTHER = 303
+SEE_OTHER, NOT_IMPLEMENTED = 303, 501
 
 
 class _Accepted(Struct):
@@ -75,7 +75,7 @@ class HttpSink:
 def _has_not_arrived(error: ScorerError) -> bool:
     """Whether it is certain that the trainer has not accepted what the request carried."""
     if isinstance(error, RetriableError) and error.status is not None:
-        return error.status < 500
+        return error.status < 500 or error.status == NOT_IMPLEMENTED
     if isinstance(error, RefusedError):
         # That leads to what came of the request: it was carried out.
         return error.status != SEE_OTHER

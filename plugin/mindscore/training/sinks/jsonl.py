@@ -1,4 +1,4 @@
-"""The ``jsonl`` sink: files that trainers load."""
+"""The ``jsonl`` sink: files for trainers to load."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def write_samples(file: Path, samples: Sequence[TrainingSample], format_: str) -
 
 
 def provenance_file(file: Path) -> Path:
-    """Where the provenance of what is in ``file`` goes; no pattern ``*.jsonl`` matches it."""
+    """Return the path of the provenance of ``file``, which no pattern ``*.jsonl`` matches."""
     return file.with_name(f"{file.name.removesuffix('.jsonl')}.provenance.json")
 
 
@@ -65,9 +65,9 @@ def _json(document: Any) -> bytes:
 
 
 class JsonlSink:
-    """Each hand-off is one file in ``train.folder``, named by its key, and one of its provenance.
+    """A sink that writes each hand-off to a file in ``train.folder``, named by its key.
 
-    So what comes again under the same key is there once.
+    A second file has the provenance. A hand-off that is repeated under its key is there once.
 
     Raises:
         ConfigError: ``[train]`` is wrong.
@@ -83,11 +83,11 @@ class JsonlSink:
         self.destination = f"{self._folder} ({self._format})"
 
     async def send(self, samples: Sequence[TrainingSample], key: str) -> str:
-        """Write the file of ``key``, unless it is there; its name.
+        """Write the file of ``key``, unless it is there, and return its path.
 
         Raises:
             NotAccepted: it cannot be written.
-            OSError: it is written, but may not outlast a loss of power.
+            OSError: it is written, but may not survive a loss of power.
         """
         return await in_thread(self._write, samples, key)
 
@@ -104,7 +104,7 @@ class JsonlSink:
         return str(file)
 
     async def aclose(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing: no file stays open."""
 
 
 def _users_own() -> Path:
