@@ -55,7 +55,7 @@ def run_serve(request: ServeRequest) -> int:
     trainer = _trainer(scorer) if request.train else None
 
     def ready(base_url: str) -> None:
-        adapter = getattr(scorer, "adapter", None)
+        adapter = scorer.adapter
         what = f"{scorer.model}, adapter {printable(str(adapter))}" if adapter else scorer.model
         sys.stdout.write(f'serving {what}: server.base_url = "{base_url}"\n')
         sys.stdout.flush()

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from mindhooks import Scorer, ScorerError
+from mindhooks import Scorer, ScorerCapabilities, ScorerError
 from mindscore.config.settings import parse_settings
 
 
@@ -178,7 +178,7 @@ def template_of(scorer: Scorer, tables: Mapping[str, Any]) -> Template:
     """
     if parse_settings(tables).server.chat_template == "chatml":
         return ChatML()
-    render = getattr(scorer, "render_chat", None)
+    render = ScorerCapabilities.of(scorer).render_chat
     if render is None:
         raise ScorerError(
             'server.chat_template = "auto" needs the model\'s own template, which this scorer does '

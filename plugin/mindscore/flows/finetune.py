@@ -27,7 +27,7 @@ from mindscore._util.errors import format_error
 from mindscore.config.settings import FinetuneScoringOptions, Settings, parse_settings, parse_table
 from mindscore.flows.ending import CANCELLED, report_on_exit
 from mindscore.flows.recorder import StoreFailures, begin, record_run
-from mindscore.measure.cached_scorer import Breaker, CachedScorer, Usage, shared_totals
+from mindscore.measure.cached_scorer import CachedScorer, Usage, shared_cache
 from mindscore.measure.fingerprint import derived_timestamp_ns
 from mindscore.measure.leave_one_out import LeaveOneOut
 from mindscore.measure.memories import (
@@ -39,6 +39,7 @@ from mindscore.measure.memories import (
 )
 from mindscore.measure.noise import NoiseFloor
 from mindscore.measure.prompts import beginning
+from mindscore.measure.retry import Retry
 from mindscore.scorers.selftest import ensure_tested
 from mindscore.store import Store
 
@@ -103,7 +104,7 @@ def _prior_context(context: Context, index: int, count: int) -> str:
 class FinetuneRun:
     """Clears earlier candidates, finds new ones, says what the model says without memories."""
 
-    _breaker: Breaker
+    _retry: Retry
     _unkept: StoreFailures
 
     def __init__(self, mind: Mind, registry: Registry) -> None:
@@ -138,11 +139,11 @@ class FinetuneRun:
         settings = self._settings.finetune
         scorer = await self._registry.scorer()
         self._model = scorer.model
-        known = shared_totals(self._registry, MindCommand.SCORE_FINETUNE, scorer)
-        self._breaker = Breaker(self._settings.server.breaker_failures)
-        meter = CachedScorer(scorer, self._usage, known, self._breaker)
+        cache = shared_cache(self._registry, MindCommand.SCORE_FINETUNE, scorer)
+        self._retry = Retry(self._settings.server)
+        cached = CachedScorer(scorer, self._usage, cache, self._retry)
         context = await self._mind.context()
-        noise = NoiseFloor(meter, self._settings.memory.noise_repeats)
+        noise = NoiseFloor(cached, self._settings.memory.noise_repeats)
         window = finetune_window(len(context.conversation), settings.window_fraction)
         self._considered = len(assistant_indexes(context, window))
         message = f"finetune: scoring {self._considered} responses..."
@@ -151,7 +152,7 @@ class FinetuneRun:
             activity.update(message, 0, self._considered)
             if responses_after_change(context, window, skip_all):
                 await ensure_tested(scorer, self._settings.server, beginning(context))
-            found = await LeaveOneOut(meter, context, noise).drop(window, skip_all)
+            found = await LeaveOneOut(cached, context, noise).drop(window, skip_all)
             self._largest = max((response.divergence for response in found), default=0.0)
             candidates = await self._candidates(context, found)
             if settings.generate_alternates:
@@ -190,12 +191,11 @@ class FinetuneRun:
             activity.update(line, number, len(candidates))
             await self._pace.yield_to_loop()
             try:
-                with self._breaker.call():
-                    spoken = await scorer.generate(
-                        bare_prompt(context, candidate),
-                        max_tokens=self._settings.finetune.max_alternate_tokens,
-                        stop=stop,
-                    )
+                spoken = await self._retry.wrap(scorer.generate)(
+                    bare_prompt(context, candidate),
+                    max_tokens=self._settings.finetune.max_alternate_tokens,
+                    stop=stop,
+                )
             except Exception as failure:
                 self._failed_alternates.append(format_error(failure))
                 await self._emit(candidate)

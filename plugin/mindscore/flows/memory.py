@@ -19,6 +19,7 @@ from mindhooks import (
     Registry,
     ResponseDivergence,
     Scorer,
+    ScorerCapabilities,
     Trigger,
     hookimpl,
 )
@@ -27,13 +28,7 @@ from mindscore._util.errors import format_error
 from mindscore.config.settings import MemoryScoringOptions, Settings, parse_settings, parse_table
 from mindscore.flows.ending import CANCELLED, report_on_exit
 from mindscore.flows.recorder import StoreFailures, begin, record_run
-from mindscore.measure.cached_scorer import (
-    Breaker,
-    BreakerError,
-    CachedScorer,
-    Usage,
-    shared_totals,
-)
+from mindscore.measure.cached_scorer import CachedScorer, Usage, shared_cache
 from mindscore.measure.fingerprint import RowFingerprints
 from mindscore.measure.leave_one_out import LeaveOneOut
 from mindscore.measure.memories import (
@@ -48,6 +43,7 @@ from mindscore.measure.memories import (
 )
 from mindscore.measure.noise import NoiseFloor
 from mindscore.measure.prompts import beginning
+from mindscore.measure.retry import BreakerError, Retry
 from mindscore.measure.token_budget import Budget
 from mindscore.scorers.selftest import ensure_tested
 from mindscore.store import Store
@@ -109,12 +105,11 @@ class MemoryRun:
         self.context = await self.mind.context()
         found, only = find_memories(self.context), self.options.only
         self.memories = [m for m in found if not only or m.key in only]
-        known = shared_totals(self.registry, self._command, self.scorer)
-        breaker = Breaker(self.settings.server.breaker_failures)
-        tokens = self.options.tokens
-        meter = CachedScorer(self.scorer, self._usage, known, breaker, tokens=tokens)
-        self.noise = NoiseFloor(meter, self.settings.memory.noise_repeats)
-        self.compared = LeaveOneOut(meter, self.context, self.noise)
+        cache = shared_cache(self.registry, self._command, self.scorer)
+        retry, tokens = Retry(self.settings.server), self.options.tokens
+        cached = CachedScorer(self.scorer, self._usage, cache, retry, tokens=tokens)
+        self.noise = NoiseFloor(cached, self.settings.memory.noise_repeats)
+        self.compared = LeaveOneOut(cached, self.context, self.noise)
 
     async def score_each(
         self,
@@ -133,8 +128,7 @@ class MemoryRun:
             BreakerError: too many calls in a row have failed.
         """
         total = len(memories)
-        at_once = self.settings.server.concurrency * getattr(self.scorer, "batch_size", 1)
-        turns = map_ordered(measure, memories, at_once)
+        turns = map_ordered(measure, memories, self.settings.server.concurrency)
         async with aclosing(turns):
             done = 0
             async for memory, measuring in turns:
@@ -243,8 +237,8 @@ async def score_matrix(run: MemoryRun) -> None:
         run.set_outcome(run.memories, Outcome("no-response"))
         return
     # The same model with an adapter has other weights under the same name.
-    adapter = getattr(run.scorer, "adapter", None)
-    fingerprints = RowFingerprints(context, "" if adapter is None else str(adapter))
+    adapter = ScorerCapabilities.of(run.scorer).adapter
+    fingerprints = RowFingerprints(context, adapter or "")
     kept = await _kept_rows(run, fingerprints)
     judging: set[str] = set()
     if len(kept) < len(run.memories):
