@@ -74,6 +74,8 @@ class Registry:
         self._scorer_lock = asyncio.Lock()
         self._closing: asyncio.Task[None] | None = None
         self._closer = Closer()
+        self.stash: dict[object, Any] = {}
+        """What plugins of this registry share with each other; it ends with the registry."""
 
     async def __aenter__(self) -> Registry:
         return self

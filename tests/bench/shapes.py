@@ -21,7 +21,7 @@ from mindhooks import (
     Scorer,
     Trigger,
 )
-from mindhooks.testing import Heard, StubMind
+from mindhooks.testing import RecordingListener, StubMind
 from mindscore.conversation.native import Transcript, read_transcript
 from mindscore.flows.memory import MemoryScoring
 
@@ -142,7 +142,7 @@ class _Given(Registry):
 
 async def full_matrix(context: Context, scorer: Scorer, tables: Mapping[str, Any]) -> Matrix:
     """The command ``score-full``, as a host gives it; nothing is recorded."""
-    mind, heard = StubMind(context), Heard()
+    mind, heard = StubMind(context), RecordingListener()
     async with _Given(mind, tables, scorer) as registry:
         registry.register(MemoryScoring({}), name="memory-scoring")
         registry.register(heard)
