@@ -127,6 +127,11 @@ async def with_retries(
         GivenUpError: no attempt succeeded; the text has the limit and the last error.
         Exception: whatever else ``call`` raises.
     """
+
+    async def attempt() -> T:
+        # tenacity awaits coroutine functions only, and not a lambda's result.
+        return await call()
+
     failures: list[BaseException] = []
     deadline = time.monotonic() + settings.deadline_s
     attempts = AsyncRetrying(
@@ -140,7 +145,7 @@ async def with_retries(
     )
     try:
         async with asyncio.timeout(settings.deadline_s) as limit:
-            return await attempts(call)
+            return await attempts(attempt)
     except ScorerUnavailable as error:
         if not failures:
             raise

@@ -75,7 +75,7 @@ async def test_computed_tokens_are_unknown_once_an_answer_does_not_say(monkeypat
     await cached.score_uncached(FIRST)
 
     async def score(prompts):
-        return list(await honest(prompts))
+        return (await honest(prompts)).ranges
 
     monkeypatch.setattr(scorer, "score", score)
     await cached.score_uncached(FIRST)

@@ -34,13 +34,13 @@ class Jittery(ToyScorer):
 
     async def score(self, prompts):
         self.asked += prompts
-        answers = await super().score(prompts)
-        for prompt, scores in zip(prompts, answers, strict=True):
+        result = await super().score(prompts)
+        for prompt, scores in zip(prompts, result.ranges, strict=True):
             for number, (start, end) in enumerate(prompt.ranges):
                 total = scores[number].total - self.chance.random()
                 self.told.setdefault((prompt.tokens[:end], start), []).append(total)
                 scores[number] = type(scores[number])(total)
-        return answers
+        return result
 
 
 def spread(totals):

@@ -27,7 +27,7 @@ class Answering(ToyScorer):
         self.asked += len(prompts)
         return [
             [RangeScore(it.total, self.change(it.values)) for it in answer]
-            for answer in await super().score(prompts)
+            for answer in (await super().score(prompts)).ranges
         ]
 
 

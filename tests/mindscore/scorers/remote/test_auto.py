@@ -47,11 +47,11 @@ async def refused(url, **settings):
 async def test_it_goes_on_as_the_scorer_for_the_server(name, base_path, caplog):
     caplog.set_level(logging.INFO, "mindscore")
     async with SERVERS[name](key=SECRET) as server, scorer(server.url + base_path) as it:
-        [answer] = await it.score([PROMPT])
+        [answer] = (await it.score([PROMPT])).ranges
         assert (await it.generate(PROMPT, max_tokens=1, stop=[])).token_ids == (5,)
         if name != "openai":
             assert len(await it.tokenize("a cat")) == 2
-    [toys] = await ToyScorer().score([PROMPT])
+    [toys] = (await ToyScorer().score([PROMPT])).ranges
     assert [it.total for it in answer] == [pytest.approx(it.total, abs=1e-5) for it in toys]
     found = caplog.records[0].getMessage()
     assert NAMES[name] in found
@@ -160,8 +160,8 @@ async def test_a_path_that_only_fails_is_passed_over(score_server):
 
 async def test_nothing_is_asked_for_prompts_without_ranges(score_server):
     async with scorer(score_server.url) as it:
-        assert await it.score([WirePrompt((1, 2), (), (), ())]) == [[]]
-        assert await it.score([]) == []
+        assert (await it.score([WirePrompt((1, 2), (), (), ())])).ranges == [[]]
+        assert (await it.score([])).ranges == []
     assert score_server.requests == []
 
 
