@@ -215,7 +215,6 @@ async def test_noise_is_none_where_it_is_not_measured(
 async def test_a_scorer_that_does_not_say_whether_it_is_noisy_is_not(two, host, jittery):
     async with host(two, "probe", **settings("auto")) as it:
         await it.run(FULL)
-    assert not hasattr(jittery, "noisy")
     assert {cell.noise for cell, _ in found(it)} == {None}
     assert len(jittery.asked) == 3
 
