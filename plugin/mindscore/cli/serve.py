@@ -55,7 +55,7 @@ def run_serve(request: ServeRequest) -> int:
     app = make_app(scorer, key=key, queue_limit=request.queue, trainer=trainer)
 
     def ready(base_url: str) -> None:
-        adapter = getattr(scorer, "adapter", None)
+        adapter = scorer.adapter
         what = f"{scorer.model}, adapter {printable(str(adapter))}" if adapter else scorer.model
         sys.stdout.write(f'serving {what}: server.base_url = "{base_url}"\n')
         sys.stdout.flush()

@@ -105,7 +105,7 @@ class Trainer:
         self.jobs: dict[str, JobState] = {}
         self._folder = folder
         self._active: str | None = None
-        self._configured = scorer.adapter
+        self._configured = scorer.adapter_folder
         self._recipe = recipe or Recipe()
         # One core is left for the scorer.
         self._threads = threads or max(1, (os.cpu_count() or 1) - 1)
@@ -278,7 +278,7 @@ class Trainer:
         """Return the job, which goes on from the model's adapter, and remove an unfinished one."""
         self._remove_adapter(state)
         job = msgspec.json.decode((self._folder / state.job_id / JOB).read_bytes(), type=Job)
-        start = self.scorer.adapter if job.model == self.scorer.model else None
+        start = self.scorer.adapter_folder if job.model == self.scorer.model else None
         return msgspec.structs.replace(job, start=str(start or ""))
 
     def _lock(self) -> AbstractContextManager[object]:
@@ -313,7 +313,7 @@ class Trainer:
         try:
             with suppress(FileNotFoundError):
                 self._active = (self._folder / ACTIVE).read_text("utf-8", "replace")
-            if self._active is None or self.scorer.adapter is not None:
+            if self._active is None or self.scorer.adapter_folder is not None:
                 return
             state = self.jobs.get(self._active)
             if state is None or state.status != "succeeded":
@@ -326,7 +326,7 @@ class Trainer:
     def _remove_oldest(self) -> None:
         """Remove jobs that ended long ago, but no adapter that the model has or is to have."""
         try:
-            needed = [it.resolve() for it in (self._configured, self.scorer.adapter) if it]
+            needed = [it.resolve() for it in (self._configured, self.scorer.adapter_folder) if it]
             ended = [it for it in self.jobs.values() if it.has_ended]
             for state in ended[:-MAX_ENDED_JOBS]:
                 if state.job_id != self._active and self.adapter(state).resolve() not in needed:

@@ -110,7 +110,7 @@ class TrainingEndpoints:
         return kept | {
             "created": int(state.created),
             "adapter": adapter and str(adapter),
-            "active": adapter is not None and adapter == self._scorer.adapter,
+            "active": adapter is not None and adapter == self._scorer.adapter_folder,
         }
 
     def _check(self, samples: Sequence[Sample]) -> None:

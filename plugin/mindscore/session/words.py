@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TypeVar
 
-from mindhooks import Context, Node, Scorer
+from mindhooks import Context, Node, Scorer, ScorerCapabilities
 from mindscore._util.errors import format_error
 
 Asked = TypeVar("Asked")
@@ -51,7 +51,7 @@ async def spoken_words(context: Context, node_ids: Collection[str], scorer: Scor
     """
     nodes = [node for node in context.conversation if node.id in node_ids]
     ways: list[_Decoder | _Tokenizer] = [_Tokenizer(scorer.tokenize)]
-    if (detokenize := getattr(scorer, "detokenize", None)) is not None:
+    if (detokenize := ScorerCapabilities.of(scorer).detokenize) is not None:
         ways.insert(0, _Decoder(detokenize))
     found: Spoken = {}
     for way in ways:
