@@ -21,7 +21,7 @@ from mindhooks import MindCommand
 from mindscore._util.errors import UsageError
 from mindscore._util.text import printable, shortened
 from mindscore.cli.interruption import DONE
-from mindscore.cli.options import Assignments, ConfigFile, Json
+from mindscore.cli.options import ConfigOptions, Json, takes_options
 
 if TYPE_CHECKING:
     from mindhooks import PluginInfo
@@ -117,28 +117,22 @@ def _normal(name: str) -> str:
 
 
 app = typer.Typer(
-    help="List the installed plugins, and the errors of those that did not load; or start one.",
+    help="List the installed plugins, or start one.",
 )
 
 
 @app.callback(invoke_without_command=True)
-def list_(
-    context: typer.Context,
-    config_file: ConfigFile = None,
-    assignments: Assignments = None,
-    json: Json = False,
-) -> int:
-    """List the installed plugins, and the errors of those that did not load; or start one."""
+@takes_options
+def list_(context: typer.Context, options: ConfigOptions, json: Json = False) -> int:
+    """List the installed plugins, with the errors of those that did not load."""
     if context.invoked_subcommand is not None:
-        if config_file or assignments or json:
+        if json or options != ConfigOptions():
             raise UsageError("--config, --set and --json go with the list of plugins only")
         return DONE
-    from mindscore.config.file import load_configuration
     from mindscore.display.screen import Screen, own_output, write_json
 
-    configuration = load_configuration(config_file, assignments or ())
     with Screen(), own_output():
-        found = asyncio.run(_load(configuration.tables))
+        found = asyncio.run(_load(options.load().tables))
     if json:
         write_json(found)
     else:

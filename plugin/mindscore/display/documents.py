@@ -9,6 +9,7 @@ import msgspec
 
 from mindhooks import FinetuneCandidate, MindCommand, ResponseDivergence
 from mindscore.measure.redundancy import redundant_pairs
+from mindscore.session.plan import Plan
 from mindscore.session.result import Result
 
 # What a run that wrote no statistics has spent, and what is not known of it.
@@ -39,6 +40,25 @@ def document(result: Result) -> dict[str, Any]:
 def with_remarks(remarks: Sequence[str]) -> dict[str, Any]:
     """What is to be known of a transcript, where anything is."""
     return {"remarks": list(remarks)} if remarks else {}
+
+
+def plan_document(plan: Plan, remarks: Sequence[str]) -> dict[str, Any]:
+    """Return the document that ``mindscore plan --json`` prints."""
+    return {
+        "command": "plan",
+        "flow": plan.command,
+        "model": plan.model,
+        **with_remarks(remarks),
+        "memories": [
+            {"key": key, "status": "to-score" if it.status == "scored" else it.status}
+            for key, it in plan.outcomes.items()
+        ],
+        "calls": plan.calls,
+        "prompt_tokens": plan.prompt_tokens,
+        "computed_tokens": plan.computed_tokens,
+        "seconds": plan.seconds,
+        "error": plan.error,
+    }
 
 
 def _memory(result: Result, key: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from rich.cells import cell_len
@@ -14,6 +15,7 @@ from mindhooks import FinetuneCandidate, MemoryScore, MindCommand, Outcome, Resp
 from mindscore._util.text import one_line, printable, shortened
 from mindscore.measure.divergence import within_noise
 from mindscore.measure.redundancy import redundant_pairs
+from mindscore.session.plan import Plan
 from mindscore.session.result import NOT_SCORED, Result
 
 BAR = 20
@@ -243,3 +245,37 @@ def _cost(result: Result) -> str:
         f"{result.model}: {stats.calls} calls, {stats.prompt_tokens:,} tokens sent{computed}, "
         f"{stats.seconds:.1f} s"
     )
+
+
+def show_plan(console: Console, plan: Plan, remarks: Sequence[str]) -> None:
+    """Print the remarks on the transcript and what a command would cost."""
+    for line in remark_lines(remarks):
+        console.print(line)
+    computed, seconds = plan.computed_tokens, plan.seconds
+    table = Table(box=None, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    if plan.command != MindCommand.SCORE_FINETUNE:
+        found = Counter(it.status for it in plan.outcomes.values())
+        table.add_row("memories to score", f"{found['scored']:,}")
+    table.add_row("calls", f"{plan.calls:,}")
+    table.add_row("tokens sent", f"{plan.prompt_tokens:,}")
+    table.add_row(
+        "tokens computed", "the server does not say" if computed is None else f"{computed:,}"
+    )
+    table.add_row("time, about", "not known" if seconds is None else _duration(seconds))
+    console.print(Text(f"{plan.command} with {plan.model} would take", style="bold"))
+    console.print(table)
+    if plan.command == MindCommand.SCORE_FINETUNE:
+        console.print(Text("and what generating alternates takes, where that is set", style="dim"))
+    for line in skipped_lines(plan.outcomes):
+        console.print(line)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

@@ -49,8 +49,8 @@ class ToyScorer:
             said.append(token)
             if token in stop:
                 break
-        spoken = (self._words.get(token, f"<{token}>") for token in said if token not in stop)
-        return Generated(tuple(said), " ".join(spoken))
+        spoken = [token for token in said if token not in stop]
+        return Generated(tuple(said), await self.detokenize(spoken))
 
     async def tokenize(self, text: str) -> list[int]:
         """One id per word, mark or ``<|special|>``; white space is dropped."""
@@ -58,6 +58,10 @@ class ToyScorer:
         ids = [zlib.crc32(word.encode()) % VOCABULARY for word in words]
         self._words.update(zip(ids, words, strict=True))
         return ids
+
+    async def detokenize(self, ids: Sequence[int]) -> str:
+        """Return the words of ``ids``, with blanks between; of one never tokenised, its number."""
+        return " ".join(self._words.get(token, f"<{token}>") for token in ids)
 
     async def aclose(self) -> None:
         """Nothing to let go of."""
