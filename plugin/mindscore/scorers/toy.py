@@ -49,8 +49,8 @@ class ToyScorer:
             said.append(token)
             if token in stop:
                 break
-        spoken = [token for token in said if token not in stop]
-        return Generated(tuple(said), await self.detokenize(spoken))
+        spoken = (self._words.get(token, f"<{token}>") for token in said if token not in stop)
+        return Generated(tuple(said), " ".join(spoken))
 
     async def tokenize(self, text: str) -> list[int]:
         """One id per word, mark or ``<|special|>``; white space is dropped."""
@@ -59,9 +59,9 @@ class ToyScorer:
         self._words.update(zip(ids, words, strict=True))
         return ids
 
-    async def detokenize(self, ids: Sequence[int]) -> str:
-        """Return the words of ``ids``, with blanks between; of one never tokenised, its number."""
-        return " ".join(self._words.get(token, f"<{token}>") for token in ids)
+    async def token_texts(self, ids: Sequence[int]) -> list[str]:
+        """Return the word of each id, or its number where it was never tokenised."""
+        return [self._words.get(token, f"<{token}>") for token in ids]
 
     async def aclose(self) -> None:
         """Nothing to let go of."""

@@ -9,17 +9,20 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from mindhooks import Context, Scorer
+from mindhooks import Context, Node, Scorer
 from mindscore._util.errors import format_error
 
 _logger = logging.getLogger("mindscore")
 
 Detokenize = Callable[[Sequence[int]], Awaitable[str]]
+TokenTexts = Callable[[Sequence[int]], Awaitable[list[str]]]
+
+LONGEST_JOIN = 8
+"""Tokens that are tried together where they do not fit alone."""
 
 # Written without blanks between words: each of these may be a word.
 _WIDE = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uf900-\ufaff\uff66-\uffdc"
 _JOINED = re.compile(rf"[^\W{_WIDE}]{{2}}")
-_PART_OF_A_CHARACTER = "\ufffd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,23 +38,18 @@ Spoken = dict[str, tuple[Word, ...]]
 
 
 async def spoken_words(context: Context, node_ids: Collection[str], scorer: Scorer) -> Spoken:
-    """Return the words of the responses ``node_ids``, by the scorer's ``detokenize``.
+    """Return the words of the responses ``node_ids``.
 
-    Responses whose tokens it cannot tell apart are left out; without ``detokenize``, all are.
+    They come from the scorer's ``token_texts`` or, where it has none, from its ``detokenize``.
+    Responses whose tokens it cannot tell apart are left out; with neither method, all are.
     """
     found: Spoken = {}
-    bodies = {
-        node: node.token_ids[slice(*node.body)] for node in context.conversation if node.body[1]
-    }
-    ends = Counter(ids[-1] for ids in bodies.values())
-    detokenize: Detokenize | None = getattr(scorer, "detokenize", None)
-    if detokenize is None or not ends:
-        return found
-    [(end, _)] = ends.most_common(1)
+    responses = [node for node in context.conversation if node.body[0] < node.body[1]]
+    ends = Counter(_body(node)[-1] for node in responses).most_common(1)
     try:
-        for node, ids in bodies.items():
+        for node in responses:
             if node.id in node_ids:
-                pieces = await _pieces(ids, end, detokenize)
+                pieces = await _pieces(node, ends[0][0], scorer)
                 if pieces is not None:
                     found[node.id] = tuple(_words(pieces, node.text))
     # A scorer may be anybody's, and only the colours of the words are lost.
@@ -60,44 +58,53 @@ async def spoken_words(context: Context, node_ids: Collection[str], scorer: Scor
     return found
 
 
-async def _pieces(ids: Sequence[int], end: int, detokenize: Detokenize) -> list[Word] | None:
-    """Return the text of each token of ``ids``, or ``None`` where they do not add up.
+def _body(node: Node) -> tuple[int, ...]:
+    return node.token_ids[slice(*node.body)]
 
-    Three requests suffice: special tokens do not change the text of their neighbours, so a text
-    with the ``end`` of turn between all tokens is divided there.
+
+async def _pieces(node: Node, end: int, scorer: Scorer) -> list[Word] | None:
+    """Return the text of each token of a response, or ``None`` where they do not add up.
+
+    Three requests to ``detokenize`` suffice in most cases: special tokens do not change the text of
+    their neighbours, so a text with the ``end`` of turn after every other token is divided there.
     """
-    mark, whole = await detokenize([end]), await detokenize(ids)
-    others = [token for token in ids if token != end]
-    divided = await detokenize([it for token in others for it in (token, end)])
-    texts = divided.split(mark) if mark else []
-    if len(texts) != len(others) + 1:
-        return None
-    left = iter(texts)
-    return _aligned(whole, [mark if token == end else next(left) for token in ids])
-
-
-def _aligned(whole: str, texts: Sequence[str]) -> list[Word] | None:
-    """Return the stretches of ``whole`` that ``texts`` are, one after the other."""
-    pieces, at, waiting = list[Word](), 0, 0
-    for text in texts:
-        waiting += 1
-        # Blanks may come and go beside special tokens, and characters of several tokens have none.
-        bare = text if whole.startswith(text, at) else text.strip()
-        if not bare or _PART_OF_A_CHARACTER in bare:
-            continue
-        start = whole.find(bare, at)
-        if start < 0 or (waiting == 1 and whole[at:start].strip()):
+    ids = _body(node)
+    token_texts: TokenTexts | None = getattr(scorer, "token_texts", None)
+    detokenize: Detokenize | None = getattr(scorer, "detokenize", None)
+    if token_texts is not None:
+        texts = await token_texts(ids)
+        whole = node.text + (texts[-1] if ids[-1] == end else "")
+    elif detokenize is not None:
+        mark, whole = await detokenize([end]), await detokenize(ids)
+        others = [token for token in ids if token != end]
+        divided = (await detokenize([it for token in others for it in (token, end)])).split(mark)
+        if len(divided) != len(others) + 1:
             return None
-        if waiting > 1 and start > at:
-            pieces.append(Word(whole[at:start], waiting - 1))
-            at, waiting = start, 1
-        pieces.append(Word(whole[at : start + len(bare)], waiting))
-        at, waiting = start + len(bare), 0
-    if waiting:
-        pieces.append(Word(whole[at:], waiting))
-    elif at < len(whole):
+        left = iter(divided)
+        texts = [mark if token == end else next(left) for token in ids]
+    else:
         return None
-    return pieces
+    pieces, at, waiting = list[Word](), 0, list[int]()
+    for token, text in zip(ids, texts, strict=True):
+        waiting.append(token)
+        # Tokens that are a part of a character have a text together only.
+        joined = text if len(waiting) == 1 or detokenize is None else await detokenize(waiting)
+        stop = _match(whole, at, joined)
+        if stop is not None:
+            pieces.append(Word(whole[at:stop], len(waiting)))
+            at = stop
+            waiting.clear()
+        elif len(waiting) == LONGEST_JOIN:
+            return None
+    return None if waiting or at < len(whole) else pieces
+
+
+def _match(whole: str, at: int, text: str) -> int | None:
+    """Return where ``text`` ends if it begins at ``at``, up to blanks, which tokenizers drop."""
+    if whole.startswith(text, at):
+        return at + len(text)
+    start = at + len(whole[at:]) - len(whole[at:].lstrip())
+    return start + len(text.strip()) if whole.startswith(text.strip(), start) else None
 
 
 def _words(pieces: Sequence[Word], text: str) -> list[Word]:

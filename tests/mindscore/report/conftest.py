@@ -15,10 +15,8 @@ from mindhooks import (
     ResponseDivergence,
 )
 from mindscore.cli import main
-from mindscore.config.settings import parse_settings
 from mindscore.conversation.native import read_transcript
-from mindscore.report.file import ReportFile
-from mindscore.report.page import render
+from mindscore.report.page import HtmlReport
 from mindscore.session.result import Result
 from mindscore.session.words import Word
 
@@ -52,7 +50,7 @@ def write_report(tmp_path_factory):
 
     def write(result, **tables):
         file = tmp_path_factory.mktemp("page") / "report.html"
-        ReportFile(file).write(render(result, parse_settings(tables)))
+        HtmlReport(file, tables).write(result)
         return file
 
     return write

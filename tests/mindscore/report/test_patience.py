@@ -4,7 +4,8 @@ import asyncio
 from typing import ClassVar
 
 from mindhooks import MindCommand
-from mindscore.cli.score import HtmlReport, run_in
+from mindscore.report.page import HtmlReport
+from mindscore.session.result import run_in
 from mindscore.session.session import Session, TranscriptMind
 
 from ..imitations import VLLMImitation
