@@ -25,7 +25,7 @@ from mindscore.session.session import Session, TranscriptMind
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """All that a command needs, read and checked; ``file`` is the configuration's."""
+    """The inputs of a command, read and checked; ``file`` is the configuration's."""
 
     mind: TranscriptMind
     tables: dict[str, Any]

@@ -107,20 +107,20 @@ class HtmlReport:
 
 
 MOST_BYTES = 9_000_000
-"""Of the data in a page; what single tokens tell is left out where the rest takes the room."""
+"""Bytes of the data in a page; values of tokens are left out where they do not fit."""
 
 LONGEST_TEXT = 20_000
 """Characters of one memory or response that a page shows."""
 
 Cells = list[dict[str, ResponseDivergence]]
-"""For each memory, what it did, by node id."""
+"""For each memory, its cells by node id."""
 
 Column = tuple[int, str]
 """A response: its index in the conversation and its node id."""
 
 
 def render(result: Result, settings: Settings, without_words: str | None = None) -> str:
-    """The whole page; ``without_words`` says why the words of responses are not known.
+    """Return the page; ``without_words`` says why the words of responses are not known.
 
     Raises:
         UsageError: Jinja2 is not installed.
@@ -156,7 +156,7 @@ def render(result: Result, settings: Settings, without_words: str | None = None)
 
 
 def facts(result: Result, settings: Settings) -> list[tuple[str, str]]:
-    """Names and values, in the order in which they are shown."""
+    """Return names and values about the run, in the order of the page."""
     found = [
         ("Command", result.command),
         ("Transcript", result.transcript.file.name),
@@ -182,7 +182,7 @@ def facts(result: Result, settings: Settings) -> list[tuple[str, str]]:
 def _server(server: ServerSettings) -> str:
     if not server.base_url:
         return server.scorer
-    # Ours take none with user, password or query; another's may.
+    # Scorers of third parties may take addresses with a user, password or query.
     is_plain = not set("@?#") & set(server.base_url)
     return f"{server.scorer}, {server.base_url if is_plain else 'at an address with a secret'}"
 
@@ -201,7 +201,7 @@ def _noise_fact(result: Result) -> str:
 
 
 def memory_texts(result: Result) -> dict[str, str]:
-    """What each memory says, by key; where it is there more than once, each text once."""
+    """Return the text of each memory, by key; its different texts, if it has several."""
     transcript, texts = result.transcript, dict[str, dict[str, None]]()
     for message in (*transcript.system, *transcript.identity, *transcript.conversation):
         if message.key is not None:
@@ -213,7 +213,7 @@ def memory_texts(result: Result) -> dict[str, str]:
 
 
 def shortened_text(text: str) -> str:
-    """``text``, or its beginning."""
+    """Return ``text``, cut to ``LONGEST_TEXT`` characters."""
     return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"
 
 
@@ -223,7 +223,7 @@ def _by_response(result: Result, key: str, which: str) -> dict[str, ResponseDive
 
 
 def _columns(rows: Cells) -> list[Column]:
-    """The responses of which anything was measured, in the conversation's order."""
+    """Return the responses with any measured cell, in the conversation's order."""
     found = {(cell.entry_idx, node_id) for row in rows for node_id, cell in row.items()}
     return sorted(found)
 
@@ -231,7 +231,7 @@ def _columns(rows: Cells) -> list[Column]:
 def _data(
     result: Result, ranked: list[Standing], rows: Cells, columns: list[Column], least: float
 ) -> dict[str, Any]:
-    """What the page's scripts work with."""
+    """Return the data for the page's scripts."""
     responses = [_response(result, column) for column in columns]
     lengths = [response["cuts"] and sum(response["cuts"][1::2]) for response in responses]
     by_row = [[(at, row[id_]) for at, (_, id_) in enumerate(columns) if id_ in row] for row in rows]
