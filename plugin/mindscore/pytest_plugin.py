@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from mindhooks.testing import Heard, StubMind
+    from mindhooks.testing import RecordingListener, StubMind
     from mindscore.scorers.toy import ToyScorer
     from mindscore.testing import ScoreServer
 
@@ -26,11 +26,11 @@ def stub_mind() -> StubMind:
 
 
 @pytest.fixture
-def heard() -> Heard:
+def heard() -> RecordingListener:
     """Return a listener that records what it hears, to be registered by hand."""
-    from mindhooks.testing import Heard
+    from mindhooks.testing import RecordingListener
 
-    return Heard()
+    return RecordingListener()
 
 
 @pytest.fixture

@@ -21,8 +21,9 @@ from mindhooks import (
     Scorer,
     Trigger,
 )
-from mindhooks.testing import Heard, StubMind
-from mindscore.conversation.native import Transcript, read_transcript
+from mindhooks.testing import RecordingListener, StubMind
+from mindscore.conversation.conversation import Transcript
+from mindscore.conversation.native import read_transcript
 from mindscore.flows.memory import MemoryScoring
 
 DEMO = Path(str(files("mindscore") / "demo"))
@@ -142,7 +143,7 @@ class _Given(Registry):
 
 async def full_matrix(context: Context, scorer: Scorer, tables: Mapping[str, Any]) -> Matrix:
     """The command ``score-full``, as a host gives it; nothing is recorded."""
-    mind, heard = StubMind(context), Heard()
+    mind, heard = StubMind(context), RecordingListener()
     async with _Given(mind, tables, scorer) as registry:
         registry.register(MemoryScoring({}), name="memory-scoring")
         registry.register(heard)

@@ -29,7 +29,7 @@ from mindhooks import (
     Trigger,
     hookimpl,
 )
-from mindhooks.testing import Heard, StubMind
+from mindhooks.testing import RecordingListener, StubMind
 
 from .attack import Attack, Finding
 
@@ -336,7 +336,7 @@ async def _among_bad_plugins(chance: random.Random) -> tuple[list[str], float]:
     problems: list[str] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: problems.append(str(context)))
-    heard = Heard()
+    heard = RecordingListener()
     registry = Registry(StubMind(), {"plugins": {"listener_timeout_s": GRACE_S}})
     bad = [Bad(chance, registry) for _ in range(chance.randint(1, 5))]
     for number, plugin in enumerate(bad):
@@ -387,7 +387,7 @@ def threads(trials: int) -> Finding:
     """Threads that dispatch at once to a registry in a thread of its own."""
     failures, before = [], threading.active_count()
     with ThreadedRegistry(StubMind(), {"plugins": {"listener_timeout_s": GRACE_S}}) as registry:
-        heard = Heard()
+        heard = RecordingListener()
         registry.register(Good(), name="good")
         registry.register(heard, name="heard")
         answers: list[Trigger] = []

@@ -15,7 +15,7 @@ from typing import Any
 from unittest import mock
 
 from mindhooks import Context, MindCommand, Node, Registry, Role, ScorerError, WirePrompt
-from mindhooks.testing import Heard, StubMind
+from mindhooks.testing import RecordingListener, StubMind
 from mindscore.http.client import RetriableError
 from mindscore.scorers.remote.openai import OpenAIScorer
 from mindscore.scorers.remote.score import ScoreScorer
@@ -327,7 +327,7 @@ def _takes_long(name: str) -> bool:
 
 async def _matrix(context: Context, server: dict[str, Any]) -> tuple[Any, str | None]:
     """Each memory's row, and the error of the run."""
-    mind, heard = StubMind(context), Heard()
+    mind, heard = StubMind(context), RecordingListener()
     settings = {"server": server, "plugins": {"disabled": ["score-recorder"]}}
     async with Registry(mind, settings) as registry:
         registry.load_entry_points()

@@ -64,12 +64,13 @@ def prove_prompt(prompt: str, folder: Path) -> None:
     from deepagents.backends.filesystem import FilesystemBackend
     from langchain_core.messages import AIMessage
 
+    from mindhooks import Role
     from mindscore.conversation.conversation import Conversation
-    from mindscore.conversation.message import ChatMessage
+    from mindscore.conversation.message import Message
     from mindscore.recognisers import MemoryFinder
 
     files = {"/AGENTS.md": NOTES, "/style.md": STYLE}
-    conversation = Conversation("it", (ChatMessage("system", prompt),))
+    conversation = Conversation("it", (Message(Role.SYSTEM, prompt),))
     [message] = conversation.transcript(folder, MemoryFinder(files)).system
     for skipped in ([], ["/AGENTS.md"], ["/style.md"], ["/AGENTS.md", "/style.md"]):
         model = ChatScripted(replies=[AIMessage(ANSWER)])

@@ -1,4 +1,4 @@
-"""Plain ``openai``-client code with mindscore attached: the README's example, run from nothing.
+"""Plain ``openai``-client code with mindscore attached: python-api.md's example, from nothing.
 
 python tests/hosts/openai_client.py
 """
@@ -18,7 +18,9 @@ from model_api import model_api
 enter("openai_client", "openai==3.54.0")
 
 EXAMPLE = re.search(
-    r"```python\n(import mindscore\nfrom openai.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+    r"```python\n(import mindscore\nfrom openai.*?)```",
+    (ROOT / "plugin/docs/python-api.md").read_text(),
+    re.DOTALL,
 )
 
 
@@ -37,7 +39,7 @@ def main() -> None:
         os.environ["OPENAI_BASE_URL"] = server.base_url
         os.environ["OPENAI_API_KEY"] = "none"
         names: dict[str, object] = {}
-        exec(compile(EXAMPLE[1], "README.md", "exec"), names)
+        exec(compile(EXAMPLE[1], "python-api.md", "exec"), names)
         say, mind = names["say"], names["mind"]
         say("What shall I drink?")  # type: ignore[operator]
         say("What is my dog called?")  # type: ignore[operator]

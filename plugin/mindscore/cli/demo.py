@@ -27,12 +27,13 @@ from mindhooks import (
     MindhooksError,
     Scorer,
 )
+from mindscore._util.aio import share_one_arena
 from mindscore._util.errors import TrainError
-from mindscore._util.process import share_one_arena
 from mindscore._util.text import one_line
 from mindscore.cli.interruption import DONE, FAILED, run_until_interrupted
 from mindscore.config.settings import ServerSettings
-from mindscore.conversation.native import Transcript, read_transcript
+from mindscore.conversation.conversation import Transcript
+from mindscore.conversation.native import read_transcript
 from mindscore.conversation.template import template_of
 from mindscore.display.screen import Screen, new_console
 from mindscore.display.tables import score_line, show_result
@@ -49,8 +50,7 @@ from mindscore.measure.internalised import (
 from mindscore.scorers.local.scorer import LocalScorer
 from mindscore.serve.app import make_app
 from mindscore.serve.trainer import Trainer
-from mindscore.session.result import run_in
-from mindscore.session.session import Session, TranscriptMind
+from mindscore.session.session import Session
 from mindscore.training.lora.job import Recipe
 from mindscore.training.send import send_to_train
 
@@ -87,11 +87,10 @@ async def _run_flows(folder: str, console: Console) -> int:
     )
     status = DONE
     with Screen() as screen:
-        mind = TranscriptMind(transcript, screen.activity, hear)
-        async with Session(mind, tables) as session:
+        async with Session(transcript, screen.activity, hear).open(tables) as session:
             for command, title in STEPS.items():
                 console.print(Text(f"\n{title}\n", style="bold"))
-                result = await run_in(session, command, "smollm2", keys)
+                result = await session.attempt(command, keys)
                 show_result(console, result)
                 if result.error is not None:
                     screen.complain(result.error)
@@ -204,8 +203,7 @@ async def _run_training(folder: str, console: Console) -> int:
                 "store": {"url": f"sqlite:///{folder}/store.sqlite3"},
                 "train": {"context": "bare"},
             }
-            mind = TranscriptMind(_bundled("conversation"), screen.activity)
-            async with Session(mind, tables) as session:
+            async with Session(_bundled("conversation"), screen.activity).open(tables) as session:
                 demo = _Demo(session, tables, console, screen)
                 await demo.show(server)
     return DONE
@@ -223,13 +221,13 @@ class _Demo:
         self._screen = screen
 
     async def show(self, server: DemoServer) -> None:
-        mind, print_ = self._session.mind, self._console.print
+        session, print_ = self._session, self._console.print
         self._title("1. finetune-scoring: what falls apart without the memories")
         await self._session.run(MindCommand.SCORE_FINETUNE)
-        stats = mind.state.finetune_last_run
-        if stats is None or stats.error is not None or not mind.candidates:
+        stats = session.state.finetune_last_run
+        if stats is None or stats.error is not None or not session.candidates:
             raise MindhooksError(f"nothing to train on: {stats.error if stats else 'no run'}")
-        candidates = tuple(mind.candidates)
+        candidates = tuple(session.candidates)
         print_(_found(candidates))
         print_(
             f"{len(candidates)} of {stats.responses_considered} answers lose {stats.threshold:g} "
@@ -263,7 +261,7 @@ class _Demo:
     async def _measure(self, candidates: Sequence[FinetuneCandidate], when: str) -> Measured:
         scorer = await self._session.registry.scorer()
         with self._screen.activity(f"measuring {when} training"):
-            context = await self._session.mind.context()
+            context = await self._session.context()
             held_out = await self._context("paraphrases", scorer)
             unrelated = await self._context("unrelated", scorer)
             return Measured(

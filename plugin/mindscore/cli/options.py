@@ -15,7 +15,7 @@ from mindscore._util.errors import UsageError
 
 if TYPE_CHECKING:
     from mindscore.config.file import Configuration
-    from mindscore.conversation.native import Transcript
+    from mindscore.conversation.conversation import Transcript
 
 T = TypeVar("T")
 

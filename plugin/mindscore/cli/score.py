@@ -8,26 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from mindhooks import MindCommand
+from mindscore._util.aio import share_one_arena
 from mindscore._util.errors import UsageError
-from mindscore._util.process import share_one_arena
 from mindscore.cli.interruption import DONE, FAILED, run_until_interrupted
 from mindscore.cli.options import PlanOptions, ScoreOptions
 from mindscore.config.file import merge
-from mindscore.conversation.native import Transcript
+from mindscore.conversation.conversation import Transcript
 from mindscore.display.documents import document, plan_document
 from mindscore.display.screen import Screen, new_console, own_output, write_json
 from mindscore.display.tables import show_plan, show_result
 from mindscore.report.page import HtmlReport
 from mindscore.session.plan import make_plan
-from mindscore.session.result import Result, model_name, run_in
-from mindscore.session.session import Session, TranscriptMind
+from mindscore.session.result import Result
+from mindscore.session.session import Session
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """The inputs of a command, read and checked; ``file`` is the configuration's."""
 
-    mind: TranscriptMind
+    session: Session
     tables: dict[str, Any]
     file: Path | None
     keys: tuple[str, ...]
@@ -64,8 +64,8 @@ def prepare(
     if not self_test:
         changes["server"] = {"self_test": False}
     tables = merge(configuration.tables, changes)
-    mind = TranscriptMind(transcript, screen.activity)
-    return Prepared(mind, tables, configuration.file, keys)
+    session = Session(transcript, screen.activity)
+    return Prepared(session, tables, configuration.file, keys)
 
 
 def run_score(options: ScoreOptions) -> int:
@@ -79,7 +79,7 @@ def run_score(options: ScoreOptions) -> int:
     with screen, own_output():
         result = run_until_interrupted(
             lambda: _run(options.command, prepared, report),
-            lambda: so_far(prepared.mind, options.command, prepared.keys),
+            lambda: so_far(prepared.session, options.command, prepared.keys),
         )
     if options.json:
         write_json(document(result))
@@ -99,9 +99,9 @@ def run_plan(options: PlanOptions) -> int:
     prepared = prepare(options, screen, self_test=False)
     with screen, own_output():
         plan = run_until_interrupted(
-            lambda: make_plan(prepared.mind, prepared.tables, options.command), lambda: ""
+            lambda: make_plan(prepared.session, prepared.tables, options.command), lambda: ""
         )
-    remarks = prepared.mind.transcript.remarks
+    remarks = prepared.session.transcript.remarks
     if options.json:
         write_json(plan_document(plan, remarks))
     else:
@@ -122,18 +122,18 @@ def _report(options: ScoreOptions, prepared: Prepared) -> HtmlReport | None:
 
 
 async def _run(command: str, prepared: Prepared, report: HtmlReport | None) -> Result:
-    async with Session(prepared.mind, prepared.tables) as session:
-        model = await model_name(session.registry)
-        result = await run_in(session, command, model, prepared.keys)
+    async with prepared.session.open(prepared.tables) as session:
+        result = await session.attempt(command, prepared.keys)
         return await report.with_words(session, result) if report else result
 
 
-def so_far(mind: TranscriptMind, command: str, keys: Sequence[str]) -> str:
+def so_far(session: Session, command: str, keys: Sequence[str]) -> str:
     """Say what an interrupted command has found, and whether that is stored."""
-    found = f"{len(mind.scores)} of {len(keys)} memories were scored"
+    found = f"{len(session.scores)} of {len(keys)} memories were scored"
     if command == MindCommand.SCORE_FINETUNE:
-        found = f"{len(mind.candidates)} candidates were found"
-    error = mind.unkept_error(command)
+        found = f"{len(session.candidates)} candidates were found"
+    # What found nothing may not even have a registry.
+    error = session.store_error() if session.scores or session.candidates else None
     kept = "that is kept" if error is None else error
     more = "; --full --resume goes on" if command == MindCommand.SCORE_FULL and not error else ""
     return f": {found}; {kept}{more}"

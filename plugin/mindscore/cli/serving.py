@@ -7,14 +7,14 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from mindhooks import Scorer
+from mindscore._util.aio import share_one_arena
 from mindscore._util.errors import UsageError
-from mindscore._util.process import share_one_arena
 from mindscore._util.text import printable
 from mindscore.cli.interruption import DONE, INTERRUPTED, Deadline, run_until_interrupted
 from mindscore.cli.options import ReviewOptions, ServeOptions
 from mindscore.config.file import read_api_key
 from mindscore.config.settings import ServerSettings
-from mindscore.conversation.native import Transcript
+from mindscore.conversation.conversation import Transcript
 from mindscore.display.screen import own_output
 from mindscore.http.secrets import is_loopback
 

@@ -164,7 +164,7 @@ async def configured_model(configuration: Configuration) -> str:
     """Return the model's name as the configured scorer gives it, and the recorder stores it."""
     from mindhooks import Registry
     from mindhooks.testing import StubMind
-    from mindscore.session.result import model_name
+    from mindscore.session.session import model_name
 
     try:
         async with Registry(StubMind(), configuration.tables) as registry:

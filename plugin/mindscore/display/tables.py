@@ -11,7 +11,14 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from mindhooks import FinetuneCandidate, MemoryScore, MindCommand, Outcome, ResponseDivergence
+from mindhooks import (
+    FinetuneCandidate,
+    FinetuneStats,
+    MemoryScore,
+    MindCommand,
+    Outcome,
+    ResponseDivergence,
+)
 from mindscore._util.text import one_line, printable, shortened
 from mindscore.measure.divergence import within_noise
 from mindscore.measure.redundancy import redundant_pairs
@@ -95,7 +102,7 @@ def _in_noise(score: MemoryScore) -> bool:
 
 def _skipped(result: Result) -> Iterator[Text]:
     """Yield lines on the memories that were not scored, by reason."""
-    yield from skipped_lines(result.memory_stats.outcomes if result.memory_stats else {})
+    yield from skipped_lines(result.outcomes)
     failed: dict[str, list[str]] = {}
     for key in result.keys:
         outcome = result.outcome(key)
@@ -197,8 +204,8 @@ def _finetune(result: Result) -> Iterator[RenderableType]:
     yield Text(f"Candidates for training: {len(result.candidates)}", style="bold")
     for candidate in result.candidates:
         yield Padding(_candidate(candidate), (0, 0, 1, 0))
-    stats = result.finetune_stats
-    if stats and not result.candidates and not stats.error:
+    stats = result.stats
+    if isinstance(stats, FinetuneStats) and not result.candidates and not stats.error:
         yield Text(
             f"No response of {stats.responses_considered} lost {stats.threshold:g} nats or more "
             f"without the memories (the largest: {stats.max_divergence:.2f})."

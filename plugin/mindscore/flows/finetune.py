@@ -17,19 +17,14 @@ from mindhooks import (
     Registry,
     ResponseDivergence,
     Role,
-    Scorer,
     Trigger,
     WirePrompt,
     hookimpl,
 )
-from mindscore._util.aio import Pace
 from mindscore._util.errors import format_error
-from mindscore.config.settings import FinetuneScoringOptions, Settings, parse_settings, parse_table
-from mindscore.flows.ending import CANCELLED, report_on_exit
-from mindscore.flows.recorder import StoreFailures, begin, record_run
-from mindscore.measure.cached_scorer import Breaker, CachedScorer, Usage, shared_totals
+from mindscore.config.settings import FinetuneScoringOptions, parse_table
+from mindscore.flows.run import FlowRun
 from mindscore.measure.fingerprint import derived_timestamp_ns
-from mindscore.measure.leave_one_out import LeaveOneOut
 from mindscore.measure.memories import (
     assistant_indexes,
     is_response,
@@ -37,7 +32,6 @@ from mindscore.measure.memories import (
     skip_all,
     skip_none,
 )
-from mindscore.measure.noise import NoiseFloor
 from mindscore.measure.prompts import beginning
 from mindscore.scorers.selftest import ensure_tested
 from mindscore.store import Store
@@ -100,100 +94,70 @@ def _prior_context(context: Context, index: int, count: int) -> str:
     return "\n\n".join(said[len(said) - count :] if count < len(said) else said)
 
 
-class FinetuneRun:
-    """Clears earlier candidates, finds new ones, says what the model says without memories."""
-
-    _breaker: Breaker
-    _unkept: StoreFailures
+class FinetuneRun(FlowRun):
+    """A run of finetune-scoring: clear earlier candidates, find new ones, generate alternates."""
 
     def __init__(self, mind: Mind, registry: Registry) -> None:
-        self._mind = mind
-        self._registry = registry
-        self._settings = Settings()
-        self._usage = Usage()
-        self._pace = Pace()
+        super().__init__(MindCommand.SCORE_FINETUNE, mind, registry)
         self._considered = 0
         self._emitted = 0
         self._largest = 0.0
         self._failed_alternates: list[str] = []
-        self._model: str | None = None
-        self._stats: FinetuneStats | None = None
 
-    async def carry_out(self) -> None:
-        """Run from the clearing to the statistics, however it ends."""
-        self._unkept, tables = begin(self._registry, "candidates"), self._registry.settings
-        try:
-            with report_on_exit(self._report):
-                self._mind.state.finetune_candidates.clear()
-                self._mind.changed()
-                await self._run()
-        finally:
-            if self._stats is not None and self._stats.error != CANCELLED:
-                await record_run(
-                    self._registry, tables, MindCommand.SCORE_FINETUNE, self._model, self._stats
-                )
+    def begin(self) -> None:
+        """Clear earlier candidates."""
+        self.mind.state.finetune_candidates.clear()
+        self.mind.changed()
 
-    async def _run(self) -> None:
-        self._settings = parse_settings(self._registry.settings)
-        settings = self._settings.finetune
-        scorer = await self._registry.scorer()
-        self._model = scorer.model
-        known = shared_totals(self._registry, MindCommand.SCORE_FINETUNE, scorer)
-        self._breaker = Breaker(self._settings.server.breaker_failures)
-        meter = CachedScorer(scorer, self._usage, known, self._breaker)
-        context = await self._mind.context()
-        noise = NoiseFloor(meter, self._settings.memory.noise_repeats)
+    async def perform(self) -> None:
+        """Compare the window's responses with all memories and with none; emit the candidates."""
+        await self.read()
+        settings, context = self.settings.finetune, self.context
         window = finetune_window(len(context.conversation), settings.window_fraction)
         self._considered = len(assistant_indexes(context, window))
         message = f"finetune: scoring {self._considered} responses..."
-        activity = self._mind.activity(message)
+        activity = self.mind.activity(message)
         with activity:
             activity.update(message, 0, self._considered)
             if responses_after_change(context, window, skip_all):
-                await ensure_tested(scorer, self._settings.server, beginning(context))
-            found = await LeaveOneOut(meter, context, noise).drop(window, skip_all)
+                await ensure_tested(self.scorer, self.settings.server, beginning(context))
+            found = await self.compared.drop(window, skip_all)
             self._largest = max((response.divergence for response in found), default=0.0)
-            candidates = await self._candidates(context, found)
+            candidates = await self._candidates(found)
             if settings.generate_alternates:
-                await self._emit_with_alternates(scorer, context, candidates, activity)
+                await self._emit_with_alternates(candidates, activity)
             else:
                 for candidate in candidates:
                     await self._emit(candidate)
 
-    async def _candidates(
-        self, context: Context, found: Sequence[ResponseDivergence]
-    ) -> list[FinetuneCandidate]:
-        settings = self._settings.finetune
-        trained = await Store(self._settings.store).trained()
+    async def _candidates(self, found: Sequence[ResponseDivergence]) -> list[FinetuneCandidate]:
+        settings, context = self.settings.finetune, self.context
+        trained = await Store(self.settings.store).trained()
         candidates = []
         for response in sorted(found, key=lambda it: (-it.divergence, it.entry_idx)):
             has_text = context.conversation[response.entry_idx].text.strip()
             if response.divergence >= settings.threshold and has_text:
-                await self._pace.yield_to_loop()
+                await self.pace.yield_to_loop()
                 candidates.append(make_candidate(context, response, settings.prior_messages))
         return [c for c in candidates if not trained.covers(c.timestamp_ns, c.continuation_ids)]
 
     async def _emit(self, candidate: FinetuneCandidate) -> None:
         self._emitted += 1
-        await self._registry.emit_candidate(candidate)
+        await self.registry.emit_candidate(candidate)
 
     async def _emit_with_alternates(
-        self,
-        scorer: Scorer,
-        context: Context,
-        candidates: Sequence[FinetuneCandidate],
-        activity: Activity,
+        self, candidates: Sequence[FinetuneCandidate], activity: Activity
     ) -> None:
-        stop = end_of_turn(context)
+        stop = end_of_turn(self.context)
         for number, candidate in enumerate(candidates, start=1):
             line = f"finetune: generating alternate {number}/{len(candidates)}"
             activity.update(line, number, len(candidates))
-            await self._pace.yield_to_loop()
+            await self.pace.yield_to_loop()
             try:
-                with self._breaker.call():
-                    spoken = await scorer.generate(
-                        bare_prompt(context, candidate),
-                        max_tokens=self._settings.finetune.max_alternate_tokens,
+                with self.breaker.call():
+                    spoken = await self.scorer.generate(
+                        bare_prompt(self.context, candidate),
+                        max_tokens=self.settings.finetune.max_alternate_tokens,
                         stop=stop,
                     )
             except Exception as failure:
@@ -204,23 +168,24 @@ class FinetuneRun:
                     replace(candidate, alternate_text=spoken.text, alternate_ids=spoken.token_ids)
                 )
 
-    def _report(self, error: str | None) -> None:
+    def make_stats(self, error: str | None) -> FinetuneStats:
+        """Return the run's statistics."""
         if self._failed_alternates and error is None:
             failed = len(self._failed_alternates)
             error = f"{failed} alternates could not be generated: {self._failed_alternates[0]}"
-        error = self._unkept.beside(error)
-        self._stats = self._mind.state.finetune_last_run = FinetuneStats(
+        stats = FinetuneStats(
             responses_considered=self._considered,
             above_threshold=self._emitted,
-            threshold=self._settings.finetune.threshold,
+            threshold=self.settings.finetune.threshold,
             max_divergence=self._largest,
-            calls=self._usage.calls,
-            prompt_tokens=self._usage.prompt_tokens,
-            computed_tokens=self._usage.computed_tokens,
-            seconds=self._usage.seconds,
-            error=error,
+            calls=self.usage.calls,
+            prompt_tokens=self.usage.prompt_tokens,
+            computed_tokens=self.usage.computed_tokens,
+            seconds=self.usage.seconds,
+            error=self.failures.beside(error),
         )
-        self._mind.changed()
+        self.mind.state.finetune_last_run = stats
+        return stats
 
 
 def finetune_window(length: int, fraction: float) -> range:
@@ -232,7 +197,9 @@ NAME = "finetune-scoring"
 
 
 class FinetuneScoring:
-    """Answers ``score-finetune``; a run in flight is aborted for the fresh one."""
+    """The plugin that answers ``score-finetune``; a fresh run aborts the one in flight."""
+
+    commands = (MindCommand.SCORE_FINETUNE,)
 
     def __init__(self, table: Mapping[str, Any]) -> None:
         parse_table(table, FinetuneScoringOptions, f"plugins.settings.{NAME}")

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from mindhooks import (
     Activity,
-    Context,
     MemoryScore,
     MemoryStats,
     Mind,
@@ -18,24 +17,18 @@ from mindhooks import (
     Outcome,
     Registry,
     ResponseDivergence,
-    Scorer,
+    ScorerCapabilities,
     Trigger,
     hookimpl,
 )
-from mindscore._util.aio import Pace, map_ordered
+from mindscore._util.aio import map_ordered
 from mindscore._util.errors import format_error
-from mindscore.config.settings import MemoryScoringOptions, Settings, parse_settings, parse_table
-from mindscore.flows.ending import CANCELLED, report_on_exit
-from mindscore.flows.recorder import StoreFailures, begin, record_run
+from mindscore.config.settings import MemoryScoringOptions, parse_table
+from mindscore.flows.run import FlowRun
 from mindscore.measure.cached_scorer import (
-    Breaker,
     BreakerError,
-    CachedScorer,
-    Usage,
-    shared_totals,
 )
 from mindscore.measure.fingerprint import RowFingerprints
-from mindscore.measure.leave_one_out import LeaveOneOut
 from mindscore.measure.memories import (
     Memory,
     find_memories,
@@ -46,7 +39,6 @@ from mindscore.measure.memories import (
     skip_only,
     whole,
 )
-from mindscore.measure.noise import NoiseFloor
 from mindscore.measure.prompts import beginning
 from mindscore.measure.token_budget import Budget
 from mindscore.scorers.selftest import ensure_tested
@@ -57,64 +49,34 @@ Measured = tuple[Row, Row | Exception | None]
 """What a memory did, and what it does alone: ``None`` where that was not asked."""
 
 
-class MemoryRun:
-    """Keeps the mind's state true while a flow runs, and settles every memory with an outcome.
+class MemoryRun(FlowRun):
+    """A run of memory-scoring, of either command: every memory gets an outcome."""
 
-    ``settings``, ``context``, ``memories``, and what scores are read once, at the start.
-    """
-
-    settings: Settings
-    context: Context
-    scorer: Scorer
-    noise: NoiseFloor
-    compared: LeaveOneOut
     activity: Activity
-    _unkept: StoreFailures
 
     def __init__(
         self, command: str, mind: Mind, registry: Registry, options: MemoryScoringOptions
     ) -> None:
-        self.mind = mind
-        self.registry = registry
+        super().__init__(command, mind, registry)
         self.options = options
         self.memories: list[Memory] = []
         self.outcomes: dict[str, Outcome] = {}
-        self.pace = Pace()
-        self._command = command
-        self._usage = Usage()
-        self._model: str | None = None
-        self._stats: MemoryStats | None = None
 
-    async def carry_out(self, flow: Callable[[MemoryRun], Awaitable[None]]) -> None:
-        """Run ``flow`` from the flag's setting to the statistics, however it ends."""
-        self._unkept, tables = begin(self.registry, "scores"), self.registry.settings
-        try:
-            with report_on_exit(self._report):
-                self.mind.state.scoring_in_flight = True
-                self.mind.changed()
-                await self._read()
-                line = "scoring: baseline"
-                self.activity = self.mind.activity(line)
-                with self.activity:
-                    self.activity.update(line, 0, len(self.memories))
-                    await flow(self)
-        finally:
-            if self._stats is not None and self._stats.error != CANCELLED:
-                await record_run(self.registry, tables, self._command, self._model, self._stats)
+    def begin(self) -> None:
+        """Raise the flag that a memory run is going."""
+        self.mind.state.scoring_in_flight = True
+        self.mind.changed()
 
-    async def _read(self) -> None:
-        self.settings = parse_settings(self.registry.settings)
-        self.scorer = await self.registry.scorer()
-        self._model = self.scorer.model
-        self.context = await self.mind.context()
+    async def perform(self) -> None:
+        """Find the memories and score them by the command's rules."""
+        await self.read(tokens=self.options.tokens)
         found, only = find_memories(self.context), self.options.only
         self.memories = [m for m in found if not only or m.key in only]
-        known = shared_totals(self.registry, self._command, self.scorer)
-        breaker = Breaker(self.settings.server.breaker_failures)
-        tokens = self.options.tokens
-        meter = CachedScorer(self.scorer, self._usage, known, breaker, tokens=tokens)
-        self.noise = NoiseFloor(meter, self.settings.memory.noise_repeats)
-        self.compared = LeaveOneOut(meter, self.context, self.noise)
+        line = "scoring: baseline"
+        self.activity = self.mind.activity(line)
+        with self.activity:
+            self.activity.update(line, 0, len(self.memories))
+            await FLOWS[MindCommand(self.command)](self)
 
     async def score_each(
         self,
@@ -133,7 +95,7 @@ class MemoryRun:
             BreakerError: too many calls in a row have failed.
         """
         total = len(memories)
-        at_once = self.settings.server.concurrency * getattr(self.scorer, "batch_size", 1)
+        at_once = self.settings.server.concurrency * ScorerCapabilities.of(self.scorer).batch_size
         turns = map_ordered(measure, memories, at_once)
         async with aclosing(turns):
             done = 0
@@ -164,10 +126,11 @@ class MemoryRun:
                 )
 
     def set_outcome(self, memories: Iterable[Memory], outcome: Outcome) -> None:
-        """Say what became of ``memories``."""
+        """Give ``memories`` their outcome."""
         self.outcomes.update({memory.key: outcome for memory in memories})
 
-    def _report(self, error: str | None) -> None:
+    def make_stats(self, error: str | None) -> MemoryStats:
+        """Return the run's statistics; on an error, memories without an outcome have failed."""
         if error is not None:
             left = [m for m in self.memories if m.key not in self.outcomes]
             self.set_outcome(left, Outcome("failed", error))
@@ -175,17 +138,17 @@ class MemoryRun:
         if failed and error is None:
             key, first = next(iter(failed.items()))
             error = f"{len(failed)} of {len(self.memories)} memories failed; {key}: {first}"
-        error = self._unkept.beside(error)
-        self._stats = self.mind.state.memory_last_run = MemoryStats(
+        state = self.mind.state
+        state.scoring_in_flight = False
+        state.memory_last_run = MemoryStats(
             outcomes={m.key: self.outcomes[m.key] for m in self.memories},
-            calls=self._usage.calls,
-            prompt_tokens=self._usage.prompt_tokens,
-            computed_tokens=self._usage.computed_tokens,
-            seconds=self._usage.seconds,
-            error=error,
+            calls=self.usage.calls,
+            prompt_tokens=self.usage.prompt_tokens,
+            computed_tokens=self.usage.computed_tokens,
+            seconds=self.usage.seconds,
+            error=self.failures.beside(error),
         )
-        self.mind.state.scoring_in_flight = False
-        self.mind.changed()
+        return state.memory_last_run
 
 
 async def score_due(run: MemoryRun) -> None:
@@ -243,7 +206,7 @@ async def score_matrix(run: MemoryRun) -> None:
         run.set_outcome(run.memories, Outcome("no-response"))
         return
     # The same model with an adapter has other weights under the same name.
-    adapter = getattr(run.scorer, "adapter", None)
+    adapter = ScorerCapabilities.of(run.scorer).adapter
     fingerprints = RowFingerprints(context, "" if adapter is None else str(adapter))
     kept = await _kept_rows(run, fingerprints)
     judging: set[str] = set()
@@ -307,11 +270,16 @@ def _show_row(run: MemoryRun, memory: Memory, row: Row) -> None:
 
 
 NAME = "memory-scoring"
-FLOWS = {MindCommand.SCORE: score_due, MindCommand.SCORE_FULL: score_matrix}
+FLOWS: dict[MindCommand, Callable[[MemoryRun], Awaitable[None]]] = {
+    MindCommand.SCORE: score_due,
+    MindCommand.SCORE_FULL: score_matrix,
+}
 
 
 class MemoryScoring:
-    """Answers ``score`` and ``score-full``, one run at a time: ``BUSY`` while one is going."""
+    """The plugin that answers ``score`` and ``score-full``, one run at a time for both."""
+
+    commands = tuple(FLOWS)
 
     def __init__(self, table: Mapping[str, Any]) -> None:
         self._options = parse_table(table, MemoryScoringOptions, f"plugins.settings.{NAME}")
@@ -321,5 +289,4 @@ class MemoryScoring:
         if command not in FLOWS:
             return None
         run = MemoryRun(command, mind, registry, self._options)
-        handle = registry.task_handle(NAME)
-        return handle.trigger_if_idle(lambda: run.carry_out(FLOWS[MindCommand(command)]))
+        return registry.task_handle(NAME).trigger_if_idle(run.carry_out)

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from mindscore.conversation.conversation import Conversation
-from mindscore.readers.source import Reading, Source, kind_of, placed, tool_call
+from mindscore.readers.reading import Reading, tool_call
+from mindscore.readers.source import Source, first_text, kind_of
 
 
 class Event(NamedTuple):
@@ -137,7 +138,7 @@ class Session:
         ends: dict[str, int] = {}
         answered: set[str] = set()
         for at, event in enumerate(chain):
-            with placed(self._source, event.where):
+            with self._source.placed(event.where):
                 if event.responds:
                     ends[event.response] = at
                 elif event.speaks:
@@ -145,7 +146,7 @@ class Session:
         beside: dict[int, list[Event]] = {}
         lines: dict[str | None, int] = {}
         for event in self._events.values():
-            with placed(self._source, event.where):
+            with self._source.placed(event.where):
                 if event.responds and event.response in ends:
                     lines[event.uuid] = ends[event.response]
                     found = event.uuid not in on_chain
@@ -175,8 +176,6 @@ NO_START = "the file does not record which memories (CLAUDE.md) the session star
 
 class ClaudeCodeReader:
     """Reads a session; its memories are the files that Claude Code attached, under their paths."""
-
-    name = "claude-code"
 
     def detects(self, source: Source) -> bool:
         """Whether the first line that is part of the session's tree has its two ids."""
@@ -220,9 +219,8 @@ class _Told:
         remarks = [NOT_RECORDED, *([] if self._start_told else [NO_START])]
         if chain[0].parent is not None:
             remarks.append(f"what was before line {chain[0].line} is not in the file")
-        name = chain[-1].fields.get("sessionId")
-        return self._reading.told(
-            name if isinstance(name, str) and name else self._source.file.stem,
+        return self._reading.conversation(
+            first_text(chain[-1].fields.get("sessionId"), self._source.file.stem),
             remarks,
             title=self._session.title,
         )

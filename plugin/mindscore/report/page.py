@@ -77,8 +77,8 @@ class HtmlReport:
         }
         if not told:
             return result
-        with session.mind.activity("report: words of the responses"):
-            context, scorer = await session.mind.context(), await session.registry.scorer()
+        with session.activity("report: words of the responses"):
+            context, scorer = await session.context(), await session.registry.scorer()
             try:
                 async with asyncio.timeout(self._patience_s):
                     words = await spoken_words(context, told, scorer)
@@ -204,8 +204,8 @@ def memory_texts(result: Result) -> dict[str, str]:
     """Return the text of each memory, by key; its different texts, if it has several."""
     transcript, texts = result.transcript, dict[str, dict[str, None]]()
     for message in (*transcript.system, *transcript.identity, *transcript.conversation):
-        if message.key is not None:
-            texts.setdefault(message.key, {})[message.text] = None
+        if message.memory_key is not None:
+            texts.setdefault(message.memory_key, {})[message.text] = None
         for part in message.parts:
             if part.memory_key is not None:
                 texts.setdefault(part.memory_key, {})[part.text.strip()] = None

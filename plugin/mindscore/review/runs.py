@@ -27,10 +27,10 @@ from mindhooks import (
 )
 from mindscore._util.errors import format_error
 from mindscore.config.file import merge
-from mindscore.conversation.native import Transcript
+from mindscore.conversation.conversation import Transcript
 from mindscore.review.auth import HEADERS
 from mindscore.review.web import RefusedError, read_form, see_other
-from mindscore.session.session import Session, TranscriptMind
+from mindscore.session.session import Session
 
 Kind = Literal["dispatched", "activity", "score", "candidate", "ended"]
 SHOWN = 200
@@ -191,12 +191,12 @@ class Runs:
         self.live = Live()
         self._tables = tables
         nothing = Transcript(Path(), (), (), ())
-        self._mind = TranscriptMind(transcript or nothing, self.live.activity, self.live.hear)
-        self._session = Session(self._mind, tables)
+        self._session = Session(transcript or nothing, self.live.activity, self.live.hear)
+        self._opened = self._session.open(tables)
         self._watching: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Runs:
-        await self._session.__aenter__()
+        await self._opened.__aenter__()
         return self
 
     async def __aexit__(
@@ -208,7 +208,7 @@ class Runs:
         self.live.close()
         if self._watching is not None:
             self._watching.cancel()
-        await self._session.__aexit__(kind, error, traceback)
+        await self._opened.__aexit__(kind, error, traceback)
 
     @property
     def under_way(self) -> bool:
@@ -245,8 +245,7 @@ class Runs:
             said = "; ".join(f"{name} {ANSWERED[answer]}" for name, answer in answers.items())
         restarted = Trigger.RESTARTED in answers.values()
         if is_first:
-            self._mind.scores.clear()
-            self._mind.candidates.clear()
+            self._session.forget()
             self.live.begin()
         if restarted:
             self.live.forget("candidate")
@@ -283,7 +282,7 @@ class _Before:
         return {"lines": [in_words(stats) for stats in ran], "errors": errors or crashed}
 
     def _runs(self) -> list[MemoryStats | FinetuneStats | None]:
-        state = self._session.mind.state
+        state = self._session.state
         return [state.memory_last_run, state.finetune_last_run]
 
 

@@ -13,58 +13,42 @@ from types import TracebackType
 from typing import Any
 
 from mindhooks import (
-    Activity,
-    Context,
-    FinetuneCandidate,
-    FinetuneStats,
-    MemoryScore,
-    MemoryStats,
     MindCommand,
     MindhooksError,
     MindState,
     ThreadedRegistry,
-    hookimpl,
 )
 from mindscore._util.errors import format_error
-from mindscore.conversation.conversation import Conversation
-from mindscore.conversation.message import ChatMessage, from_openai
-from mindscore.conversation.rendering import OnceTokenizer
-from mindscore.conversation.template import template_of
+from mindscore.conversation.conversation import Conversation, Transcript
+from mindscore.conversation.message import Message, from_openai
 from mindscore.recognisers import MemoryFinder
+from mindscore.session.result import Result
+from mindscore.session.session import Session
 
-Messages = Callable[[], Iterable[Mapping[str, Any] | ChatMessage]]
+Messages = Callable[[], Iterable[Mapping[str, Any] | Message]]
 Memories = Mapping[str, str] | Callable[[], Mapping[str, str]] | None
 
 log = logging.getLogger("mindscore")
+
+CONVERSATION = Path("conversation")
+"""Stands for the file in messages about an agent's conversation."""
+
+NO_CONVERSATION = Transcript(CONVERSATION, (), (), ())
 
 IDLE_S = 60.0
 """An agent that said nothing for so long has time for what is due."""
 
 
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """What one command found; ``error`` says what failed, ``None``: nothing."""
-
-    scores: Mapping[str, MemoryScore]
-    candidates: tuple[FinetuneCandidate, ...]
-    stats: MemoryStats | FinetuneStats | None
-
-    @property
-    def error(self) -> str | None:
-        """The statistics' error."""
-        return self.stats.error if self.stats is not None else None
-
-
 class Scoring:
     """A command under way: ``await`` it, or ask for its ``result()`` from a thread."""
 
-    def __init__(self, future: Future[Findings]) -> None:
+    def __init__(self, future: Future[Result]) -> None:
         self.future = future
 
-    def __await__(self) -> Generator[Any, None, Findings]:
+    def __await__(self) -> Generator[Any, None, Result]:
         return asyncio.wrap_future(self.future).__await__()
 
-    def result(self, timeout_s: float | None = None) -> Findings:
+    def result(self, timeout_s: float | None = None) -> Result:
         """Wait for the end, and return what was found.
 
         Raises:
@@ -95,14 +79,16 @@ class Attached:
         self._idle_s = idle_s
         self._turns = 0
         self._beginning = threading.Lock()
-        self._under_way: Future[Findings] | None = None
+        self._under_way: Future[Result] | None = None
         self._idle: threading.Timer | None = None
-        self._mind = _Mind()
-        self.registry = ThreadedRegistry(self._mind, settings)
-        self._mind.threaded = self.registry
+        # On first use: a lock of the thread's loop, and all the recognisers that are installed.
+        self._turn: asyncio.Lock | None = None
+        self._finder: MemoryFinder | None = None
+        self._session = Session(NO_CONVERSATION)
+        self.registry = ThreadedRegistry(self._session, settings)
         try:
             self.registry.load_entry_points()
-            self.registry.register(self._mind, name="attached")
+            self._session.listen(self.registry.registry)
         except BaseException:
             self.registry.close()
             raise
@@ -121,12 +107,12 @@ class Attached:
     @property
     def state(self) -> MindState:
         """What the flows found so far."""
-        return self._mind.state
+        return self._session.state
 
     @property
     def remarks(self) -> tuple[str, ...]:
         """What was not understood in the last conversation that was looked at."""
-        return self._mind.remarks
+        return self._session.transcript.remarks
 
     def turn_ended(self) -> None:
         """Say that the agent has answered.
@@ -146,7 +132,7 @@ class Attached:
     def score(self, command: str = MindCommand.SCORE) -> Scoring:
         """Score the conversation as it is now, after whatever is still being scored."""
         snapshot = self._snapshot()
-        return Scoring(self.registry.submit(self._mind.run(command, snapshot)))
+        return Scoring(self.registry.submit(self._run(command, snapshot)))
 
     def close(self) -> None:
         """End what is under way, as ``ThreadedRegistry.close``."""
@@ -172,92 +158,28 @@ class Attached:
 
     def _snapshot(self) -> _Snapshot:
         # On the host's thread, where nothing changes meanwhile.
-        given = [it if isinstance(it, ChatMessage) else from_openai(it) for it in self._messages()]
+        given = [it if isinstance(it, Message) else from_openai(it) for it in self._messages()]
         memories = self._memories() if callable(self._memories) else self._memories
         return _Snapshot(tuple(given), dict(memories or {}))
+
+    async def _run(self, command: str, snapshot: _Snapshot) -> Result:
+        """Run one command over one snapshot, after the command before it."""
+        if self._turn is None:
+            self._turn = asyncio.Lock()
+        if self._finder is None:
+            self._finder = MemoryFinder()
+        async with self._turn:
+            await self.registry.registry.wait_idle()
+            self._finder.known = snapshot.memories
+            conversation = Conversation("", snapshot.messages)
+            self._session.transcript = conversation.transcript(CONVERSATION, self._finder)
+            return await self._session.run(command, tuple(self._session.transcript.keys()))
 
 
 @dataclass(frozen=True, slots=True)
 class _Snapshot:
-    messages: tuple[ChatMessage, ...]
+    messages: tuple[Message, ...]
     memories: dict[str, str]
-
-
-class _Mind:
-    """The agent's Mind: its conversation as of the last command."""
-
-    threaded: ThreadedRegistry
-
-    def __init__(self) -> None:
-        self.state = MindState()
-        self.remarks: tuple[str, ...] = ()
-        self._snapshot = _Snapshot((), {})
-        self._context: Context | None = None
-        self._tokenize: OnceTokenizer | None = None
-        # On first use: it looks through all that is installed.
-        self._finder: MemoryFinder | None = None
-        self._scores: dict[str, MemoryScore] = {}
-        self._candidates: list[FinetuneCandidate] = []
-        # On first use: a lock of the thread's loop.
-        self._turn: asyncio.Lock | None = None
-
-    async def context(self) -> Context:
-        if self._context is None:
-            scorer = await self.threaded.registry.scorer()
-            if self._tokenize is None:
-                self._tokenize = OnceTokenizer(scorer.tokenize)
-            if self._finder is None:
-                self._finder = MemoryFinder()
-            self._finder.known = self._snapshot.memories
-            conversation = Conversation("", self._snapshot.messages)
-            transcript = conversation.transcript(Path("conversation"), self._finder)
-            self.remarks = transcript.remarks
-            template = template_of(scorer, self.threaded.registry.settings)
-            self._context = await transcript.context(self._tokenize, template)
-            self._tokenize.forget_others()
-        return self._context
-
-    def activity(self, message: str) -> Activity:
-        del message
-        return _Silent()
-
-    def changed(self) -> None:
-        """The host looks at ``state`` when it likes."""
-
-    @hookimpl
-    def on_score(self, score: MemoryScore) -> None:
-        self._scores[score.key] = score
-
-    @hookimpl
-    def on_candidate(self, candidate: FinetuneCandidate) -> None:
-        self._candidates.append(candidate)
-
-    async def run(self, command: str, snapshot: _Snapshot) -> Findings:
-        """One command over one snapshot; a second one waits for its turn."""
-        if self._turn is None:
-            self._turn = asyncio.Lock()
-        async with self._turn:
-            registry = self.threaded.registry
-            await registry.wait_idle()
-            self._snapshot, self._context = snapshot, None
-            self._scores, self._candidates = {}, []
-            registry.dispatch(command)
-            await registry.wait_idle()
-            is_finetune = command == MindCommand.SCORE_FINETUNE
-            state = self.state
-            stats = state.finetune_last_run if is_finetune else state.memory_last_run
-            return Findings(dict(self._scores), tuple(self._candidates), stats)
-
-
-class _Silent(Activity):
-    def __enter__(self) -> _Silent:
-        return self
-
-    def update(self, message: str, done: int | None = None, total: int | None = None) -> None:
-        """Nothing is shown."""
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing to end."""
 
 
 def attach(

@@ -5,26 +5,28 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 from mindhooks import (
-    FinetuneStats,
+    BaseScorer,
     Generated,
     MemoryStats,
-    MindCommand,
     Outcome,
     RangeScore,
     Registry,
     Scorer,
-    Scores,
+    ScorerCapabilities,
+    ScoreResult,
     WirePrompt,
+    load_scorer,
 )
 from mindscore.config.settings import parse_settings
 from mindscore.flows.finetune import FinetuneScoring
 from mindscore.flows.memory import MemoryScoring
 from mindscore.measure.prompts import common_prefix
-from mindscore.session.session import TranscriptMind
+from mindscore.session.session import Session
 
 SHORT, LONG = 64, 512
 """Tokens of the two prompts that are timed."""
@@ -48,44 +50,43 @@ class Plan:
     error: str | None
 
 
-class CountingScorer:
-    """Answers 0 for every range of every prompt, and says what computing them would take.
+class CountingScorer(BaseScorer):
+    """Answers 0 for every range, and estimates how many tokens would be computed.
 
-    A prompt is taken to be computed from where it departs from all earlier ones where the scorer in
-    whose place this stands reuses prefixes.
+    Where the scorer in whose place it stands reuses prefixes, a prompt is taken to be computed from
+    where it departs from all earlier ones.
     """
 
     def __init__(self, scorer: Scorer) -> None:
-        self._scorer = scorer
+        capabilities = ScorerCapabilities.of(scorer)
         self.model = scorer.model
-        self.noisy = getattr(scorer, "noisy", False)
-        self.batch_size = getattr(scorer, "batch_size", 1)
+        self.noisy = capabilities.noisy
+        self.batch_size = capabilities.batch_size
+        self.render_chat = capabilities.render_chat
+        self._scorer = scorer
         self._sorted: list[tuple[int, ...]] = []
         self.first: WirePrompt | None = None
 
-    async def score(self, prompts: Sequence[WirePrompt]) -> list[list[RangeScore]]:
-        """Zeros."""
+    async def score(self, prompts: Sequence[WirePrompt]) -> ScoreResult:
+        """Return zeros."""
         self.first = self.first or next(iter(prompts), None)
         answers = [[RangeScore(0.0) for _ in prompt.ranges] for prompt in prompts]
         # Not before: some find out what they speak to when they first speak to it.
-        reuses: bool | None = getattr(self._scorer, "reuses_prefixes", None)
+        reuses = ScorerCapabilities.of(self._scorer).reuses_prefixes
         if reuses is None:
-            return answers
-        return Scores(answers, sum(self._computed(prompt, reuses) for prompt in prompts))
+            return ScoreResult(answers)
+        return ScoreResult(answers, sum(self._computed(prompt, reuses) for prompt in prompts))
 
     async def generate(
         self, prompt: WirePrompt, *, max_tokens: int, stop: Sequence[int]
     ) -> Generated:
-        """Nothing."""
+        """Return nothing."""
         del prompt, max_tokens, stop
         return Generated((), "")
 
     async def tokenize(self, text: str) -> list[int]:
         """By the scorer in whose place this stands."""
         return await self._scorer.tokenize(text)
-
-    async def aclose(self) -> None:
-        """Nothing to let go of."""
 
     def _computed(self, prompt: WirePrompt, reuses: bool) -> int:
         tokens = prompt.tokens
@@ -101,44 +102,34 @@ class CountingScorer:
         return len(tokens) - min(shared, prompt.ranges[0][0] - 1)
 
 
-class CountingRegistry(Registry):
-    """A registry whose scorer counts; the real one is used to tokenise only."""
-
-    counting: CountingScorer | None = None
-
-    async def scorer(self) -> Scorer:
-        if self.counting is None:
-            self.counting = CountingScorer(await super().scorer())
-        return self.counting
-
-    async def real_scorer(self) -> Scorer:
-        """The scorer that would be asked."""
-        return await super().scorer()
-
-
-async def make_plan(mind: TranscriptMind, tables: Mapping[str, Any], command: str) -> Plan:
-    """What ``command`` would cost; nothing is recorded, no other plugin hears of it.
+async def make_plan(session: Session, tables: Mapping[str, Any], command: str) -> Plan:
+    """Return what ``command`` would cost; nothing is recorded, no other plugin hears of it.
 
     Two short prompts are scored, to know how fast the model is.
+
+    Raises:
+        ScorerError: the scorer cannot be built.
     """
-    own = parse_settings(tables).plugins.settings
-    registry = CountingRegistry(mind, tables)
-    async with registry:
-        registry.register(MemoryScoring(own.get("memory-scoring", {})), name="memory-scoring")
-        registry.register(FinetuneScoring(own.get("finetune-scoring", {})), name="finetune-scoring")
-        mind.attach(registry)
-        registry.dispatch(command)
-        await registry.wait_idle()
-        stats = _stats(mind, command)
+    settings = parse_settings(tables)
+    own = settings.plugins.settings
+    scorer = await load_scorer(tables.get("server", {}))
+    async with aclosing(scorer):
+        counting = CountingScorer(scorer)
+        async with Registry(session, tables, scorer=counting) as registry:
+            registry.register(MemoryScoring(own.get("memory-scoring", {})), name="memory-scoring")
+            finetune = FinetuneScoring(own.get("finetune-scoring", {}))
+            registry.register(finetune, name="finetune-scoring")
+            session.listen(registry)
+            stats = (await session.run(command)).stats
+        assert stats is not None  # noqa: S101 - our flows report them, however they end
         seconds = 0.0 if stats.calls == 0 else None
-        if stats.error is None and registry.counting and registry.counting.first:
-            latency, per_token = await _time(await registry.real_scorer(), registry.counting.first)
+        if stats.error is None and counting.first:
+            latency, per_token = await _time(scorer, counting.first)
             work = stats.prompt_tokens if stats.computed_tokens is None else stats.computed_tokens
-            at_once = parse_settings(tables).server.concurrency
-            seconds = latency * -(-stats.calls // at_once) + per_token * work
+            seconds = latency * -(-stats.calls // settings.server.concurrency) + per_token * work
         return Plan(
             command=command,
-            model=(await registry.scorer()).model,
+            model=scorer.model,
             outcomes=stats.outcomes if isinstance(stats, MemoryStats) else {},
             calls=stats.calls,
             prompt_tokens=stats.prompt_tokens,
@@ -146,15 +137,6 @@ async def make_plan(mind: TranscriptMind, tables: Mapping[str, Any], command: st
             seconds=seconds,
             error=stats.error,
         )
-
-
-def _stats(mind: TranscriptMind, command: str) -> MemoryStats | FinetuneStats:
-    state = mind.state
-    ran = (
-        state.finetune_last_run if command == MindCommand.SCORE_FINETUNE else state.memory_last_run
-    )
-    assert ran is not None  # noqa: S101 - every run writes them, however it ends
-    return ran
 
 
 async def _time(scorer: Scorer, prompt: WirePrompt) -> tuple[float, float]:

@@ -1,114 +1,214 @@
-"""A small host: a transcript's conversation as a Mind, with a registry like any other host's."""
+"""A host over one conversation: the command line, the review page and ``attach`` share it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import TracebackType
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any
 
 from mindhooks import (
     Activity,
     Context,
     FinetuneCandidate,
+    FinetuneStats,
     MemoryScore,
+    MemoryStats,
     MindCommand,
     MindhooksError,
     MindState,
     Registry,
+    Run,
+    Scorer,
+    UnhandledCommand,
+    UnknownScorer,
     hookimpl,
 )
-from mindscore.conversation.native import Transcript
+from mindscore._util.errors import ConfigError, format_error
+from mindscore.config.settings import parse_settings
+from mindscore.conversation.conversation import Transcript
+from mindscore.conversation.rendering import CachedTokenizer
 from mindscore.conversation.template import template_of
-from mindscore.flows.recorder import Kind, unkept
+from mindscore.flows.recorder import store_failures
+from mindscore.session.result import Result
+
+Stats = MemoryStats | FinetuneStats
 
 
-class TranscriptMind:
-    """The conversation of a transcript, tokenised by the registry's scorer on first use.
+class SilentActivity(AbstractContextManager["SilentActivity", None]):
+    """An activity that nobody is shown."""
 
-    Registered as a plugin too, it hears scores and candidates: ``hear`` is told of each, and
-    ``scores`` keeps the last by memory.
+    def __enter__(self) -> SilentActivity:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, message: str, done: int | None = None, total: int | None = None) -> None:
+        """Ignore the message."""
+
+
+class Session:
+    """A transcript as a Mind, with a registry over it.
+
+    The session is registered as a plugin too: ``scores`` and ``candidates`` are those of the
+    command that was run last, and ``hear`` is called with each as it comes. Assign ``transcript``
+    when the conversation has gone on; it is tokenised by the registry's scorer on first use.
     """
+
+    registry: Registry
 
     def __init__(
         self,
         transcript: Transcript,
-        show: Callable[[str], Activity],
+        show: Callable[[str], Activity] = lambda _: SilentActivity(),
         hear: Callable[[MemoryScore | FinetuneCandidate], None] = lambda _: None,
     ) -> None:
         self.state = MindState()
         self.transcript = transcript
         self.scores: dict[str, MemoryScore] = {}
         self.candidates: list[FinetuneCandidate] = []
+        self.ended: list[tuple[Stats, Run]] = []
+        """The runs that ended since the last command was dispatched."""
         self._show = show
         self._hear = hear
-        self._registry: Registry | None = None
-        self._context: Context | None = None
+        self._context: tuple[Transcript, Context] | None = None
+        self._tokenizer: CachedTokenizer | None = None
+        self._run: Run | None = None
+
+    @asynccontextmanager
+    async def open(
+        self, settings: Mapping[str, Any], scorer: Scorer | None = None
+    ) -> AsyncIterator[Session]:
+        """Open a registry over the conversation, with the installed plugins."""
+        async with Registry(self, settings, scorer=scorer) as registry:
+            registry.load_entry_points()
+            self.listen(registry)
+            yield self
+
+    def listen(self, registry: Registry) -> None:
+        """Use the scorer of ``registry``, and hear what its plugins find."""
+        self.registry = registry
+        registry.register(self, name="session")
+
+    async def run(self, command: str, keys: tuple[str, ...] = ()) -> Result:
+        """Run ``command`` and return what it found.
+
+        ``keys`` are the memories that were asked for, for the result.
+
+        Raises:
+            UnhandledCommand: no plugin took it.
+            ConfigError: the scorer cannot be built because of the configuration.
+        """
+        model = await model_name(self.registry)
+        self.forget()
+        old_errors, old_stats = self.registry.task_errors(), self._stats_shown(command)
+        self.registry.dispatch(command)
+        await self.registry.wait_idle()
+        stats = next((it for it, run in self.ended if run.command == command), None)
+        if stats is None and self._stats_shown(command) is not old_stats:
+            stats = self._stats_shown(command)
+        errors = [
+            f"{name}: {format_error(error)}"
+            for name, error in self.registry.task_errors().items()
+            if old_errors.get(name) is not error
+        ]
+        return self._result(command, model, keys, stats, errors[0] if errors else None)
+
+    async def attempt(self, command: str, keys: tuple[str, ...]) -> Result:
+        """Run ``command`` as ``run`` does; a command that nobody takes is a result with an error.
+
+        Raises:
+            ConfigError: the scorer cannot be built because of the configuration.
+        """
+        try:
+            return await self.run(command, keys)
+        except UnhandledCommand as error:
+            hint = f"{error}: is its plugin disabled? See mindscore plugins."
+            return self._result(command, await model_name(self.registry), keys, None, hint)
+
+    def forget(self) -> None:
+        """Forget what earlier commands found."""
+        self.scores, self.candidates, self.ended = {}, [], []
+
+    def store_error(self) -> str | None:
+        """Return why not all that the run in flight found is stored, or ``None``."""
+        return store_failures(self.registry, self._run).error
+
+    # -- the Mind, and its listener --------------------------------------------------------------
 
     async def context(self) -> Context:
-        if self._registry is None:
-            raise MindhooksError("no registry gives this conversation a tokenizer yet")
-        if self._context is None:
-            scorer = await self._registry.scorer()
-            template = template_of(scorer, self._registry.settings)
-            self._context = await self.transcript.context(scorer.tokenize, template)
-        return self._context
+        if self._context is None or self._context[0] is not self.transcript:
+            transcript, scorer = self.transcript, await self.registry.scorer()
+            if self._tokenizer is None:
+                self._tokenizer = CachedTokenizer(scorer.tokenize)
+            template = template_of(scorer, self.registry.settings)
+            context = await transcript.context(self._tokenizer, template)
+            self._tokenizer.evict_unused()
+            self._context = transcript, context
+        return self._context[1]
 
     def activity(self, message: str) -> Activity:
         return self._show(message)
 
     def changed(self) -> None:
-        """Nothing to wake: results are shown as they are heard of, and at the end."""
+        """Do nothing: results are shown as they are heard of, and at the end."""
 
     @hookimpl
-    def on_score(self, score: MemoryScore) -> None:
+    def on_score(self, score: MemoryScore, run: Run | None) -> None:
+        self._run = run
         self.scores[score.key] = score
         self._hear(score)
 
     @hookimpl
-    def on_candidate(self, candidate: FinetuneCandidate) -> None:
+    def on_candidate(self, candidate: FinetuneCandidate, run: Run | None) -> None:
+        self._run = run
         self.candidates.append(candidate)
         self._hear(candidate)
 
-    def unkept_error(self, command: str) -> str | None:
-        """Why not all that ``command`` found is in the store; ``None`` where it is."""
-        if self._registry is None:
-            return None
-        kind: Kind = "candidates" if command == MindCommand.SCORE_FINETUNE else "scores"
-        return unkept(self._registry, kind).error
+    @hookimpl
+    def on_run_end(self, stats: Stats | None, run: Run) -> None:
+        if stats is not None:
+            self.ended.append((stats, run))
 
-    def attach(self, registry: Registry) -> None:
-        """Take the registry whose scorer tokenises, and listen to it."""
-        self._registry = registry
-        registry.register(self, name="transcript")
+    def _stats_shown(self, command: str) -> Stats | None:
+        """Return the statistics of the flow that answers ``command`` in the mind's state."""
+        if command == MindCommand.SCORE_FINETUNE:
+            return self.state.finetune_last_run
+        return self.state.memory_last_run
 
-
-class Session:
-    """A transcript's mind and its registry, plugins loaded, for one command or several."""
-
-    def __init__(self, mind: TranscriptMind, settings: Mapping[str, Any]) -> None:
-        self.mind = mind
-        self.registry = Registry(mind, settings)
-
-    async def __aenter__(self) -> Session:
-        self.registry.load_entry_points()
-        self.mind.attach(self.registry)
-        return self
-
-    async def __aexit__(
+    def _result(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.registry.aclose()
+        command: str,
+        model: str,
+        keys: tuple[str, ...],
+        stats: Stats | None,
+        error: str | None,
+    ) -> Result:
+        return Result(
+            command=command,
+            model=model,
+            transcript=self.transcript,
+            keys=keys,
+            scores=dict(self.scores),
+            candidates=tuple(self.candidates),
+            stats=stats,
+            error=(stats.error if stats is not None else None) or error,
+            remarks=self.transcript.remarks,
+        )
 
-    async def run(self, command: str) -> None:
-        """Dispatch ``command`` and wait until all that it set going has ended.
 
-        Raises:
-            UnhandledCommand: no plugin took it.
-        """
-        self.mind.scores.clear()
-        self.mind.candidates.clear()
-        self.registry.dispatch(command)
-        await self.registry.wait_idle()
+async def model_name(registry: Registry) -> str:
+    """Return the name of the scorer's model, or the settings' if the scorer cannot be built.
+
+    Raises:
+        ConfigError: it cannot be built because of the configuration. Any other reason is met
+            again, and reported, by the flow.
+    """
+    try:
+        return (await registry.scorer()).model
+    except ConfigError:
+        raise
+    except UnknownScorer as error:
+        raise ConfigError(format_error(error)) from None
+    except MindhooksError:
+        return parse_settings(registry.settings).server.model

@@ -9,12 +9,11 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from mindhooks import Context, Node, Scorer
+from mindhooks import Context, Node, Scorer, ScorerCapabilities
 from mindscore._util.errors import format_error
 
 _logger = logging.getLogger("mindscore")
 
-Detokenize = Callable[[Sequence[int]], Awaitable[str]]
 TokenTexts = Callable[[Sequence[int]], Awaitable[list[str]]]
 
 LONGEST_JOIN = 8
@@ -70,7 +69,7 @@ async def _pieces(node: Node, end: int, scorer: Scorer) -> list[Word] | None:
     """
     ids = _body(node)
     token_texts: TokenTexts | None = getattr(scorer, "token_texts", None)
-    detokenize: Detokenize | None = getattr(scorer, "detokenize", None)
+    detokenize = ScorerCapabilities.of(scorer).detokenize
     if token_texts is not None:
         texts = await token_texts(ids)
         whole = node.text + (texts[-1] if ids[-1] == end else "")

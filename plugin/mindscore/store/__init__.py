@@ -1,6 +1,6 @@
 """Where scores, the matrix, candidates, trained marks and sends are kept: one SQLite file."""
 
-from mindscore.store.history import Cell, History, Point, Run
+from mindscore.store.history import Cell, History, Point, RunRecord
 from mindscore.store.reviews import CandidateName, ConflictError, Listed, Review, Reviewed, Reviews
 from mindscore.store.sends import Send, Sends
 from mindscore.store.store import Store, StoredMemory, TrainedMarks
@@ -15,7 +15,7 @@ __all__ = [
     "Review",
     "Reviewed",
     "Reviews",
-    "Run",
+    "RunRecord",
     "Send",
     "Sends",
     "Store",

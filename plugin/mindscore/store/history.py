@@ -15,7 +15,7 @@ from mindscore.store.store import DAY_S
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class RunRecord:
     """One run of a flow at its end.
 
     ``started_at`` is in seconds since the epoch, ``seconds`` how long it took. ``found`` counts
@@ -67,9 +67,9 @@ class History:
         self._namespace = settings.namespace
         self._retention_s = settings.retention_days * DAY_S
 
-    async def record_run(self, run: Run) -> None:
+    async def record_run(self, run: RunRecord) -> None:
         """Keep a run; those that are older than ``retention_days`` go."""
-        names = Run.__slots__
+        names = RunRecord.__slots__
         row = dict(zip(names, astuple(run), strict=True))
 
         def work(connection: Connection) -> None:
@@ -81,12 +81,12 @@ class History:
 
         await self._database.write(work)
 
-    async def runs(self, limit: int = 100) -> list[Run]:
+    async def runs(self, limit: int = 100) -> list[RunRecord]:
         """The last runs, the newest first."""
-        columns = [runs.c[name] for name in Run.__slots__]
+        columns = [runs.c[name] for name in RunRecord.__slots__]
         query = select(*columns).where(runs.c.namespace == self._namespace)
         query = query.order_by(runs.c.started_at.desc(), runs.c.id.desc()).limit(limit)
-        return [Run(*row) for row in await self._all(query)]
+        return [RunRecord(*row) for row in await self._all(query)]
 
     async def weights(self) -> dict[tuple[str, str], list[Point]]:
         """Every memory's points, by key and model, the oldest first."""

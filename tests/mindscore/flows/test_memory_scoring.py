@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mindhooks import MemoryScore, MindCommand, Outcome, Registry, Scores, Trigger, hookimpl
-from mindhooks.testing import Heard, StubMind
+from mindhooks import MemoryScore, MindCommand, Outcome, Registry, ScoreResult, Trigger, hookimpl
+from mindhooks.testing import RecordingListener, StubMind
 
 SCORE = MindCommand.SCORE
 # Of a short conversation, everything is judged.
@@ -613,7 +613,7 @@ async def test_fewer_tokens_may_be_computed_than_sent(three, host, probe, monkey
     honest = probe.score
 
     async def score(prompts):
-        return Scores(await honest(prompts), 10)
+        return ScoreResult(ScoreResult.of(await honest(prompts)).ranges, 10)
 
     monkeypatch.setattr(probe, "score", score)
     async with host(three, "probe", memory=ALL) as it:
@@ -642,7 +642,7 @@ async def test_a_disabled_memory_scoring_leaves_its_commands_to_others(three, ho
         def on_trigger(self, command):
             return Trigger.STARTED if command == SCORE else None
 
-    heard = Heard()
+    heard = RecordingListener()
     async with host(three, plugins={"disabled": ["memory-scoring"]}) as it:
         it.registry.register(Mine(), name="mine")
         it.registry.register(heard, name="second")

@@ -1,5 +1,6 @@
 """score-recorder: what of a run is kept, where, and when (4.1.6, 4.2, 3.1)."""
 
+import asyncio
 import json
 import math
 import sqlite3
@@ -15,7 +16,7 @@ from mindhooks import (
     Trigger,
     hookimpl,
 )
-from mindscore.flows.recorder import begin, unkept
+from mindscore.flows.recorder import store_failures
 from mindscore.measure.fingerprint import response_hash
 
 SCORE, FULL, FINETUNE = MindCommand.SCORE, MindCommand.SCORE_FULL, MindCommand.SCORE_FINETUNE
@@ -291,13 +292,13 @@ async def test_what_cannot_be_kept_is_counted_and_logged_once_for_each_reason(
     empty, host, no_store, tmp_path, caplog
 ):
     async with host(empty, file=no_store) as it:
-        counted = begin(it.registry, "scores")
+        counted = store_failures(it.registry, None)
         for number in range(5):
             await it.registry.emit_score(score(f"k{number}", 1.0))
         await it.registry.emit_score(MemoryScore("k5", 1.0, "full", ()))
         [line] = complaints(caplog)
         assert "not a database" in line
-        assert counted.count == 6
+        assert counted.counts["score"] == 6
         assert "not a database" in counted.reason
         assert counted.error == f"6 scores could not be kept: {counted.reason}"
 
@@ -305,12 +306,12 @@ async def test_what_cannot_be_kept_is_counted_and_logged_once_for_each_reason(
         no_store.mkdir()
         await it.registry.emit_score(score("k", 1.0))
         assert len(complaints(caplog)) == 2
-        assert counted.count == 7
+        assert counted.counts["score"] == 7
         assert "not a database" in counted.reason
 
         no_store.rmdir()
         await it.registry.emit_score(score("k", 1.0))
-        assert counted.count == 7
+        assert counted.counts["score"] == 7
         no_store.unlink()
         no_store.mkdir()
         await it.registry.emit_score(score("k", 1.0))
@@ -320,26 +321,53 @@ async def test_what_cannot_be_kept_is_counted_and_logged_once_for_each_reason(
 
 async def test_every_run_counts_anew_and_says_so_once(empty, host, no_store, caplog):
     async with host(empty, file=no_store) as it:
-        for run in range(1, 4):
-            counted = begin(it.registry, "scores")
-            assert (counted.count, counted.reason, counted.error) == (0, None, None)
-            for _ in range(3):
-                await it.registry.emit_score(score("k", 1.0))
-            assert counted.count == 3
-            assert len(complaints(caplog)) == run
+        for number in range(1, 4):
+            async with it.registry.run(SCORE) as run:
+                counted = store_failures(it.registry, run)
+                assert (counted.counts["score"], counted.reason, counted.error) == (0, None, None)
+                for _ in range(3):
+                    await it.registry.emit_score(score("k", 1.0))
+            assert counted.counts["score"] == 3
+            assert len(complaints(caplog)) == number
 
 
-async def test_scores_and_candidates_and_registries_are_counted_apart(
-    empty, host, no_store, caplog
-):
+async def test_runs_and_registries_are_counted_apart(empty, host, no_store, caplog):
     async with host(empty, file=no_store) as it, host(empty, file=no_store) as other:
-        await it.registry.emit_score(score("k", 1.0))
-        await it.registry.emit_candidate(candidate())
-        await it.registry.emit_candidate(candidate())
-        assert unkept(it.registry, "scores").count == 1
-        assert unkept(it.registry, "candidates").error.startswith("2 candidates could not be kept")
-        assert unkept(other.registry, "scores").error is None
+        async with it.registry.run(SCORE) as scoring:
+            await it.registry.emit_score(score("k", 1.0))
+        async with it.registry.run(FINETUNE) as finding:
+            await it.registry.emit_candidate(candidate())
+            await it.registry.emit_candidate(candidate())
+        assert store_failures(it.registry, scoring).error.startswith("1 score could not be kept")
+        assert store_failures(it.registry, finding).error.startswith("2 candidates could not be ")
+        assert store_failures(other.registry, scoring).error is None
         assert it.state.finetune_candidates == [candidate(), candidate()]
+
+
+async def test_two_flows_that_answer_one_command_are_counted_apart(empty, host, no_store, caplog):
+    async def failing(registry):
+        async with registry.run("both") as run:
+            await registry.emit_candidate(candidate())
+            return store_failures(registry, run).error
+
+    async def idle(registry):
+        async with registry.run("both") as run:
+            await asyncio.sleep(0.1)
+            return store_failures(registry, run).error
+
+    async with host(empty, file=no_store) as it:
+        errors = await asyncio.gather(failing(it.registry), idle(it.registry))
+    assert errors[0].startswith("1 candidate could not be kept")
+    assert errors[1] is None
+
+
+async def test_a_run_that_stored_too_little_says_both_kinds(empty, host, no_store, caplog):
+    async with host(empty, file=no_store) as it, it.registry.run("both") as run:
+        await it.registry.emit_candidate(candidate())
+        await it.registry.emit_score(score("k", 1.0))
+        await it.registry.emit_score(score("j", 1.0))
+        error = store_failures(it.registry, run).error
+    assert error.startswith("1 candidate and 2 scores could not be kept: ")
 
 
 async def test_a_store_that_is_still_busy_when_its_time_is_up_has_not_kept_the_score(
@@ -347,7 +375,7 @@ async def test_a_store_that_is_still_busy_when_its_time_is_up_has_not_kept_the_s
 ):
     async with host(empty, plugins={"listener_timeout_s": 0.2}) as it:
         await it.store.import_trained([1])
-        counted = begin(it.registry, "scores")
+        counted = store_failures(it.registry, None)
         with closing(sqlite3.connect(it.file, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             await it.registry.emit_score(score("k", 1.0))
@@ -361,7 +389,7 @@ async def test_a_score_with_a_value_that_the_store_cannot_hold_is_counted(empty,
     async with host(empty) as it:
         await it.registry.emit_score(score("k", math.nan))
         await it.registry.emit_score(score("\ud800", 1.0))
-        assert unkept(it.registry, "scores").count == 2
+        assert store_failures(it.registry, None).counts["score"] == 2
         assert await it.store.memories() == []
 
 

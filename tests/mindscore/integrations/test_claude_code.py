@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mindhooks import Image
-from mindscore.conversation.template import ToolCall
+from mindscore.conversation.message import ToolCall
 
 from ..readers.written import FIXTURES, claude_code
 
@@ -62,8 +62,8 @@ def test_memories_are_messages_of_their_own_at_their_place(read):
         ("/p/kitchen/CLAUDE.md", "Tins hold tea."),
     ]
     transcript = conversations.transcript(conversation)
-    assert [it.key for it in transcript.identity] == [key for key, _ in memories[:2]]
-    assert [it.key for it in transcript.conversation] == [
+    assert [it.memory_key for it in transcript.identity] == [key for key, _ in memories[:2]]
+    assert [it.memory_key for it in transcript.conversation] == [
         None, "/p/memory/tea.md", None, None, None, "/p/kitchen/CLAUDE.md", None, None, None,
     ]  # fmt: skip
 

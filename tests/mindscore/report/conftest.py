@@ -105,10 +105,9 @@ def made_up(tmp_path_factory):
             "keys": keys,
             "scores": {} if is_finetune else scores,
             "candidates": tuple(candidates) if is_finetune else (),
-            "memory_stats": None if is_finetune else MemoryStats(outcomes, 4, 99, None, 1.5),
-            "finetune_stats": FinetuneStats(2, 2, 1.0, 2.0, 2, 99, 50, 1.5)
+            "stats": FinetuneStats(2, 2, 1.0, 2.0, 2, 99, 50, 1.5)
             if is_finetune
-            else None,
+            else MemoryStats(outcomes, 4, 99, None, 1.5),
             "error": None,
             "words": words,
         }

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from mindhooks import FinetuneCandidate, MemoryScore, ResponseDivergence
-from mindscore.store import CandidateName, History, Review, Reviews, Run, Store
+from mindscore.store import CandidateName, History, Review, Reviews, RunRecord, Store
 
 from .conftest import conversation
 
@@ -46,7 +46,7 @@ async def _fill(settings):
         cell = ResponseDivergence(at, text, 1.0 + at, 1.0 + at)
         await store.record_score(MemoryScore(text, 1.0 + at, "incremental", (cell,)), MODEL, 0.3)
         await store.record_row(MemoryScore(text, 1.0 + at, "full", (cell,)), MODEL)
-        await history.record_run(Run(text, MODEL, at, 1.0, 1, 1, None, 1, 1, text))
+        await history.record_run(RunRecord(text, MODEL, at, 1.0, 1, 1, None, 1, 1, text))
         candidate = FinetuneCandidate(
             entry_idx=at, node_id=text, divergence=50.0 - at, response_text=text,
             prior_context=text, context_ids=(1,), bare_context_ids=(1,),

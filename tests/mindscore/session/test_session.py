@@ -1,4 +1,4 @@
-"""The small host over a transcript: ``TranscriptMind`` and ``Session``."""
+"""The host over one conversation: ``Session``."""
 
 import json
 
@@ -11,10 +11,11 @@ from mindhooks import (
     MindhooksError,
     Outcome,
     UnhandledCommand,
+    hookimpl,
 )
 from mindhooks.testing import StubMind
 from mindscore.conversation.native import read_transcript
-from mindscore.session.session import Session, TranscriptMind
+from mindscore.session.session import Session
 
 LINES = [
     {"role": "system", "content": [{"text": "Be kind."}, {"text": " No haste.", "key": "haste"}]},
@@ -52,7 +53,7 @@ def session(transcript, screen, tmp_path):
             "finetune": {"window_fraction": 1.0},
             **tables,
         }
-        return Session(TranscriptMind(transcript, screen.activity, hear), settings)
+        return Session(transcript, screen.activity, hear).open(settings)
 
     return make
 
@@ -60,11 +61,11 @@ def session(transcript, screen, tmp_path):
 async def test_a_session_scores_the_memories_of_a_transcript(session):
     async with session() as it:
         await it.run(MindCommand.SCORE)
-        stats = it.mind.state.memory_last_run
+        stats = it.state.memory_last_run
     assert stats.outcomes == dict.fromkeys(["haste", "tea", "bike"], Outcome("scored"))
     assert stats.error is None
-    scores = {key: score.score for key, score in it.mind.scores.items()}
-    assert scores == it.mind.state.memory_scores
+    scores = {key: score.score for key, score in it.scores.items()}
+    assert scores == it.state.memory_scores
     # A response was made of the tea's words, another of the bicycle's, none of the haste's.
     assert min(scores["tea"], scores["bike"]) > 10 > scores["haste"]
 
@@ -72,20 +73,20 @@ async def test_a_session_scores_the_memories_of_a_transcript(session):
 async def test_a_session_makes_the_full_matrix(session):
     async with session() as it:
         await it.run(MindCommand.SCORE_FULL)
-        matrix = it.mind.state.response_scores
+        matrix = it.state.response_scores
     assert matrix["a1"]["tea"] > 10
     assert matrix["a2"]["bike"] > 1
-    assert [len(score.divergences) for score in it.mind.scores.values()] == [2, 2, 2]
+    assert [len(score.divergences) for score in it.scores.values()] == [2, 2, 2]
 
 
 async def test_a_session_finds_the_candidates(session):
     async with session() as it:
         await it.run(MindCommand.SCORE_FINETUNE)
-        stats = it.mind.state.finetune_last_run
-    assert [candidate.node_id for candidate in it.mind.candidates] == ["a1", "a2"]
-    assert it.mind.candidates == it.mind.state.finetune_candidates
+        stats = it.state.finetune_last_run
+    assert [candidate.node_id for candidate in it.candidates] == ["a1", "a2"]
+    assert it.candidates == it.state.finetune_candidates
     assert (stats.responses_considered, stats.above_threshold) == (2, 2)
-    first = it.mind.candidates[0]
+    first = it.candidates[0]
     assert first.response_text == "rooibos tea, never coffee."
     assert first.prior_context == "[user]\nWhat shall I drink?"
 
@@ -101,13 +102,13 @@ async def test_it_hears_of_each_score_and_candidate_as_it_comes(session):
 async def test_a_second_run_begins_with_nothing_heard_of(session):
     async with session() as it:
         await it.run(MindCommand.SCORE)
-        assert len(it.mind.scores) == 3
+        assert len(it.scores) == 3
         await it.run(MindCommand.SCORE)
         # All were scored a moment ago.
-        assert it.mind.scores == {}
+        assert it.scores == {}
         await it.run(MindCommand.SCORE_FINETUNE)
         await it.run(MindCommand.SCORE_FINETUNE)
-        assert len(it.mind.candidates) == 2
+        assert len(it.candidates) == 2
 
 
 async def test_activity_goes_to_the_screen_it_was_given(session, screen):
@@ -119,16 +120,11 @@ async def test_activity_goes_to_the_screen_it_was_given(session, screen):
 
 async def test_the_conversation_is_tokenised_once_by_the_registry_s_scorer(session, probe):
     async with session(scorer="probe") as it:
-        first = await it.mind.context()
+        first = await it.context()
         await it.run(MindCommand.SCORE)
-        assert await it.mind.context() is first
+        assert await it.context() is first
     words = await probe.tokenize("<|im_start|> user What shall I drink ? <|im_end|>")
     assert list(first.conversation[0].token_ids) == words
-
-
-async def test_a_mind_without_a_registry_has_no_tokenizer(transcript, screen):
-    with pytest.raises(MindhooksError, match="registry"):
-        await TranscriptMind(transcript, screen.activity).context()
 
 
 async def test_a_command_that_nobody_takes_is_an_error(session):
@@ -137,11 +133,47 @@ async def test_a_command_that_nobody_takes_is_an_error(session):
             await it.run("dance")
 
 
+async def test_an_attempt_at_a_command_that_nobody_takes_is_a_result_with_an_error(session):
+    async with session() as it:
+        result = await it.attempt("dance", ("tea",))
+    assert "dance" in result.error
+    assert "mindscore plugins" in result.error
+    assert (result.stats, result.scores, result.keys) == (None, {}, ("tea",))
+
+
+async def test_a_result_has_the_statistics_of_its_own_command(session):
+    async with session() as it:
+        scored = await it.run(MindCommand.SCORE)
+        found = await it.run(MindCommand.SCORE_FINETUNE)
+    assert scored.stats is it.state.memory_last_run
+    assert set(scored.outcomes) == {"haste", "tea", "bike"}
+    assert found.stats is it.state.finetune_last_run
+    assert found.outcomes == {}
+
+
+async def test_a_flow_that_reports_nothing_and_fails_is_the_result_s_error(session):
+    class Broken:
+        @hookimpl
+        def on_trigger(self, command, registry):
+            if command != "break":
+                return None
+            return registry.task_handle("broken").trigger(self.work)
+
+        async def work(self):
+            raise ValueError("no good")
+
+    async with session() as it:
+        it.registry.register(Broken(), name="broken")
+        result = await it.run("break")
+        assert (result.stats, result.error) == (None, "broken: ValueError: no good")
+        assert (await it.run(MindCommand.SCORE)).error is None
+
+
 async def test_the_host_is_one_of_the_plugins_beside_the_default_ones(session):
     async with session() as it:
         infos = {info.name: info for info in it.registry.plugins()}
-    assert {"memory-scoring", "finetune-scoring", "score-recorder", "transcript"} <= infos.keys()
-    assert set(infos["transcript"].hooks) == {"on_score", "on_candidate"}
+    assert {"memory-scoring", "finetune-scoring", "score-recorder", "session"} <= infos.keys()
+    assert set(infos["session"].hooks) == {"on_score", "on_candidate", "on_run_end"}
     assert [info.error for info in infos.values()] == [None] * len(infos)
 
 
@@ -161,4 +193,4 @@ async def test_a_tokenizer_that_fails_is_the_run_s_error(session, probe, monkeyp
     monkeypatch.setattr(probe, "tokenize", tokenize)
     async with session(scorer="probe") as it:
         await it.run(MindCommand.SCORE)
-        assert it.mind.state.memory_last_run.error == "no tokenizer here"
+        assert it.state.memory_last_run.error == "no tokenizer here"

@@ -10,7 +10,7 @@ from mindhooks.testing import StubMind
 from mindscore._util.errors import StoreError
 from mindscore.config.settings import StoreSettings
 from mindscore.flows.memory import MemoryScoring
-from mindscore.store import Cell, History, Run, Store
+from mindscore.store import Cell, History, RunRecord, Store
 
 DAY_S = 24 * 3600
 
@@ -23,7 +23,7 @@ def settings(tmp_path):
 def run(started_at, **changes):
     values = {"command": "score", "model": "m", "seconds": 1.5, "calls": 2, "prompt_tokens": 10}
     values |= {"computed_tokens": None, "found": 1, "considered": 3, "error": None}
-    return Run(started_at=started_at, **values | changes)
+    return RunRecord(started_at=started_at, **values | changes)
 
 
 async def test_every_score_is_a_point_with_the_weight_that_it_led_to(settings):

@@ -12,7 +12,8 @@ from typing import Any
 from urllib.parse import quote
 
 from mindscore.conversation.conversation import Conversation
-from mindscore.readers.source import NO_SYSTEM, Reading, Source, objects, sample
+from mindscore.readers.reading import NO_SYSTEM, Reading
+from mindscore.readers.source import Source
 
 TOOLS_UNRECORDED = (
     "Hermes does not record the definitions of the tools that it sent: the scores are of a "
@@ -25,12 +26,10 @@ _STRUCTURED = "\x00json:"
 class HermesReader:
     """Each session is a conversation, named by its id."""
 
-    name = "hermes"
-
     def detects(self, source: Source) -> bool:
         """Whether it is an export of sessions, or a database of them."""
         if not source.is_sqlite:
-            first = sample(source)
+            first = source.sample
             return isinstance(first, dict) and {"system_prompt", "messages"} <= first.keys()
         with _opened(source) as connection:
             return "system_prompt" in _columns(connection, "sessions") and {
@@ -48,7 +47,7 @@ class HermesReader:
         if source.is_sqlite:
             return _database(source)
         sessions = []
-        for where, session in objects(source):
+        for where, session in source.objects():
             messages = session.get("messages")
             if not isinstance(messages, list):
                 source.refuse(where, "'messages': expected a list")
@@ -94,7 +93,7 @@ def _conversation(
             source.refuse(place, error)
         reading.add(place, fields, timestamp=timestamp)
     told = (TOOLS_UNRECORDED,) if system else (NO_SYSTEM, TOOLS_UNRECORDED)
-    return reading.told(
+    return reading.conversation(
         str(session.get("id", "")), told, title=title if isinstance(title, str) else ""
     )
 

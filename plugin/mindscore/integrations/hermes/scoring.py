@@ -13,7 +13,7 @@ from mindhooks import FinetuneCandidate, MemoryScore, MindCommand, MindhooksErro
 from mindscore._util.errors import TranscriptError, format_error
 from mindscore.config.file import load_configuration, merge
 from mindscore.config.settings import Settings, parse_table
-from mindscore.conversation.message import ChatMessage, from_openai, with_ids
+from mindscore.conversation.message import Message, from_openai, with_ids
 from mindscore.integrations.hermes.database import OneProcess
 from mindscore.integrations.hermes.findings import HermesFindings
 from mindscore.integrations.hermes.queue import TurnQueue, WaitingTurn
@@ -88,7 +88,7 @@ class HermesScoring:
         self._queue = queue
         self._findings = findings
         self._turn = turn
-        self._messages: list[ChatMessage] = []
+        self._messages: list[Message] = []
 
     def run(self, settings: HermesSettings, goes_on: Callable[[], bool] = lambda: True) -> Pass:
         """Score what waits, until nothing does, ``goes_on`` says no, or a session fails.
@@ -170,13 +170,13 @@ class HermesScoring:
             done.largest[key] = max(done.largest.get(key, 0.0), *row.values(), 0.0)
 
 
-def _messages(turn: WaitingTurn) -> list[ChatMessage]:
+def _messages(turn: WaitingTurn) -> list[Message]:
     """The turn's messages, with ids that no other session's have."""
     named = with_ids(from_openai(message) for message in turn.messages)
-    return [replace(message, id=f"{turn.session}/{name}") for name, message in named]
+    return [replace(message, id=f"{turn.session}/{message.id}") for message in named]
 
 
-def _memories(messages: list[ChatMessage]) -> tuple[dict[str, str], dict[str, int]]:
+def _memories(messages: list[Message]) -> tuple[dict[str, str], dict[str, int]]:
     """The texts of the memories by key, and at which message each is first."""
     finder = MemoryFinder()
     texts: dict[str, str] = {}
@@ -189,7 +189,7 @@ def _memories(messages: list[ChatMessage]) -> tuple[dict[str, str], dict[str, in
     return texts, places
 
 
-def _drops(score: MemoryScore, place: int, at: Mapping[str | None, int]) -> dict[str, float]:
+def _drops(score: MemoryScore, place: int, at: Mapping[str, int]) -> dict[str, float]:
     """The divergences on the responses after the memory; what may be noise is none."""
     return {
         it.node_id: 0.0 if within_noise(it) else it.divergence

@@ -9,11 +9,10 @@ from typing import Any
 
 from mindhooks import Image
 from mindscore._util.errors import TranscriptError
-from mindscore.conversation.message import ROLES, ChatMessage
-from mindscore.conversation.template import ToolCall
+from mindscore.conversation.message import ROLES, Message, ToolCall
 
 
-def chat_message(message: Any) -> ChatMessage:
+def chat_message(message: Any) -> Message:
     """A ``BaseMessage``; of its content, text and images with their bytes.
 
     Raises:
@@ -23,14 +22,14 @@ def chat_message(message: Any) -> ChatMessage:
     if role is None:
         raise TranscriptError(f"a message of type {message.type!r} is not known")
     content = message.content
-    return ChatMessage(
+    return Message(
         role=role,
         text=content if isinstance(content, str) else str(message.text),
         tool_calls=tuple(
             ToolCall(it["name"], json.dumps(it["args"], ensure_ascii=False))
             for it in getattr(message, "tool_calls", ())
         ),
-        id=message.id,
+        id=message.id or "",
         images=() if isinstance(content, str) else _images(message.content_blocks),
     )
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from mindscore.conversation.conversation import Conversation
-from mindscore.readers.source import Reading, Source, kind_of, sample, values
+from mindscore.readers.reading import Reading
+from mindscore.readers.source import Source, kind_of
 
 ROLES = {
     "human": "user",
@@ -20,11 +21,9 @@ ROLES = {
 class LangChainReader:
     """Reads messages of ``langchain_core``; a line that is a list is a conversation of its own."""
 
-    name = "langchain"
-
     def detects(self, source: Source) -> bool:
         """Whether it begins with a message of LangChain's, or a list of them."""
-        first = sample(source)
+        first = source.sample
         # A list of lists: a conversation each.
         first = first[0] if isinstance(first, list) and first else first
         if not isinstance(first, dict):
@@ -40,7 +39,7 @@ class LangChainReader:
         """
         alone: list[tuple[str, Any]] = []
         lists: list[list[tuple[str, Any]]] = []
-        for where, value in values(source):
+        for where, value in source.values():
             if not isinstance(value, list):
                 alone.append((where, value))
             elif value and all(isinstance(it, list) for it in value):

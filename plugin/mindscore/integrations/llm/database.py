@@ -16,7 +16,7 @@ import msgspec
 from mindhooks import Image
 from mindscore._util.errors import TranscriptError
 from mindscore._util.text import printable
-from mindscore.conversation.message import ChatMessage
+from mindscore.conversation.message import Message
 from mindscore.conversation.native import parse_timestamp
 from mindscore.recognisers import Block, Entry
 
@@ -33,7 +33,7 @@ class Fragment:
     content: str
 
 
-def marked(message: ChatMessage, fragments: Sequence[Fragment], kind: Kind) -> ChatMessage | None:
+def marked(message: Message, fragments: Sequence[Fragment], kind: Kind) -> Message | None:
     """The message with its fragments marked; ``None`` where it does not print them.
 
     llm joins them by line breaks before the prompt (``Prompt.prompt``), or stripped, by empty

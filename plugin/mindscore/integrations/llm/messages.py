@@ -5,13 +5,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 
-from mindhooks import Image
-from mindscore.conversation.message import ChatMessage, ChatRole
-from mindscore.conversation.template import ToolCall
+from mindhooks import Image, Role
+from mindscore.conversation.message import Message, ToolCall
 from mindscore.integrations.llm.database import (
     KINDS,
     NEW,
@@ -30,7 +29,7 @@ class Responses:
 
     def __init__(self, database: LlmDatabase, name: str) -> None:
         self._database = database
-        self.messages: list[ChatMessage] = []
+        self.messages: list[Message] = []
         self.title = ""
         self.remarks: tuple[str, ...] = ()
         if not database.tables >= OLD:
@@ -51,13 +50,13 @@ class Responses:
         given = database.fragments("system_fragments", "response_id", id_, "system")
         text = system_text(given, database.text(row, "system"))
         if text and text != system:
-            self._add(ChatMessage("system", text), given)
+            self._add(Message(Role.SYSTEM, text), given)
         given = database.fragments("prompt_fragments", "response_id", id_, "prompt")
         if asked := prompt_text(given, database.text(row, "prompt")):
-            self._add(ChatMessage("user", asked), given)
+            self._add(Message(Role.USER, asked), given)
         if "tool_results" in database.tables:
             found = database.rows("select output from tool_results where response_id = ?", id_)
-            self.messages += [ChatMessage("tool", database.text(it, "output")) for it in found]
+            self.messages += [Message(Role.TOOL, database.text(it, "output")) for it in found]
         calls = []
         if "tool_calls" in database.tables:
             found = database.rows(
@@ -69,11 +68,11 @@ class Responses:
         when = database.time(row, f"response {id_}")
         said = database.text(row, "response")
         if said or calls:
-            answer = ChatMessage("assistant", said, tuple(calls), id=id_, timestamp_ns=when)
+            answer = Message(Role.ASSISTANT, said, tuple(calls), id=id_, timestamp_ns=when)
             self.messages.append(answer)
         return text or system
 
-    def _add(self, message: ChatMessage, fragments: Sequence[Fragment]) -> None:
+    def _add(self, message: Message, fragments: Sequence[Fragment]) -> None:
         self.messages.append(marked(message, fragments, KINDS[message.role]) or message)
 
 
@@ -110,7 +109,7 @@ class Thread:
         """What the thread holds that no prompt can be made of."""
         return tuple(self._remarks)
 
-    def messages(self, before: list[ChatMessage]) -> list[ChatMessage]:
+    def messages(self, before: list[Message]) -> list[Message]:
         """The thread's messages; ``before``: what older versions logged of it."""
         tip = self._threads[0]["tip_message_hash"] if self._threads else None
         tip = tip or (self._turns[-1]["tip_message_hash"] if self._turns else None)
@@ -118,7 +117,7 @@ class Thread:
             return []
         known = {(it.role, it.text): it for it in before}
         times = {it["tip_message_hash"]: it for it in self._turns}
-        found: list[ChatMessage] = []
+        found: list[Message] = []
         rows = list(chain(self._database, tip))
         there = {row["hash"] for row in rows}
         if any(turn["tip_message_hash"] not in there for turn in self._turns):
@@ -138,11 +137,11 @@ class Thread:
 
     def _marked(
         self,
-        message: ChatMessage,
+        message: Message,
         hash_: str,
         following: str | None,
-        known: dict[tuple[ChatRole, str], ChatMessage],
-    ) -> ChatMessage:
+        known: dict[tuple[Role, str], Message],
+    ) -> Message:
         """With the fragments of the turn that first sent the message."""
         kind = KINDS[message.role]
         sent = [hash_, following] if kind == "system" else [hash_]
@@ -167,10 +166,10 @@ class Thread:
             return replace(message, blocks=alike.blocks, memory_key=alike.memory_key)
         return message
 
-    def _said(self, row: sqlite3.Row) -> Iterator[ChatMessage]:
+    def _said(self, row: sqlite3.Row) -> Iterator[Message]:
         """What a message says: one of chat messages, one for each result of a tool."""
         role, hash_ = row["role"], row["hash"]
-        if role not in get_args(ChatRole):
+        if role not in list(Role):
             self._database.refuse(f"message {hash_}", f"has the role {role!r}")
         texts: list[str] = []
         calls: list[ToolCall] = []
@@ -194,10 +193,10 @@ class Thread:
             else:
                 self._remark(f"parts of type {part['type']} are left out")
         if results:
-            yield from (ChatMessage("tool", it, id=hash_) for it in results)
+            yield from (Message(Role.TOOL, it, id=hash_) for it in results)
         else:
             text = "".join(texts)
-            yield ChatMessage(role, text, tuple(calls), id=hash_, images=tuple(images))
+            yield Message(Role(role), text, tuple(calls), id=hash_, images=tuple(images))
 
     def _text(self, part: sqlite3.Row, payload: dict[str, Any]) -> str:
         where = f"part {part['id']}"

@@ -17,8 +17,6 @@ from mindscore.readers.source import Source
 class LlmLogsReader:
     """llm's ``logs.db``."""
 
-    name = "llm"
-
     def detects(self, source: Source) -> bool:
         """Whether the file is a SQLite database with llm's tables, new or old."""
         if not source.is_sqlite:

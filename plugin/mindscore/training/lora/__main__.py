@@ -13,8 +13,8 @@ from pathlib import Path
 
 import msgspec
 
+from mindscore._util.aio import share_one_arena
 from mindscore._util.errors import format_error
-from mindscore._util.process import share_one_arena
 from mindscore._util.text import LINE, one_line
 from mindscore.training.lora.job import ADAPTER, JOB, Failure, Job, Progress
 

@@ -1,0 +1,111 @@
+"""One run of a flow: read the settings and the conversation, keep count, report the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from mindhooks import (
+    Context,
+    FinetuneStats,
+    MemoryStats,
+    Mind,
+    MindhooksError,
+    Registry,
+    Run,
+    Scorer,
+)
+from mindscore._util.aio import Pace
+from mindscore._util.errors import format_error
+from mindscore.config.settings import Settings, parse_settings
+from mindscore.flows.recorder import CANCELLED, StoreFailures, store_failures
+from mindscore.measure.cached_scorer import Breaker, CachedScorer, Usage, shared_totals
+from mindscore.measure.leave_one_out import LeaveOneOut
+from mindscore.measure.noise import NoiseFloor
+
+
+class FlowRun:
+    """A run of a flow over a mind's conversation.
+
+    A flow derives from it: ``perform`` is its work, ``make_stats`` its statistics. The attributes
+    are read once, when the run begins.
+    """
+
+    run: Run
+    settings = Settings()
+    context: Context
+    scorer: Scorer
+    cached: CachedScorer
+    breaker: Breaker
+    noise: NoiseFloor
+    compared: LeaveOneOut
+    failures: StoreFailures
+
+    def __init__(self, command: str, mind: Mind, registry: Registry) -> None:
+        self.command = command
+        self.mind = mind
+        self.registry = registry
+        self.usage = Usage()
+        self.pace = Pace()
+
+    async def carry_out(self) -> None:
+        """Perform the run and report its statistics, however it ends."""
+        async with self.registry.run(self.command) as self.run:
+            self.failures = store_failures(self.registry, self.run)
+            with report_on_exit(self._report):
+                self.begin()
+                await self.perform()
+
+    def begin(self) -> None:
+        """Show in the mind's state that the run has begun."""
+        raise NotImplementedError
+
+    async def perform(self) -> None:
+        """Do the work of the flow."""
+        raise NotImplementedError
+
+    def make_stats(self, error: str | None) -> MemoryStats | FinetuneStats:
+        """Return the run's statistics, and show them in the mind's state."""
+        raise NotImplementedError
+
+    async def read(self, *, tokens: bool = False) -> None:
+        """Read settings, scorer and conversation; ``tokens``: keep each token's log-probability.
+
+        Raises:
+            MindhooksError: the settings are wrong, or the scorer cannot be built.
+        """
+        self.settings = parse_settings(self.run.settings)
+        self.scorer = await self.registry.scorer()
+        self.context = await self.mind.context()
+        cache = shared_totals(self.registry, self.command, self.scorer)
+        self.breaker = Breaker(self.settings.server.breaker_failures)
+        self.cached = CachedScorer(self.scorer, self.usage, cache, self.breaker, tokens=tokens)
+        self.noise = NoiseFloor(self.cached, self.settings.memory.noise_repeats)
+        self.compared = LeaveOneOut(self.cached, self.context, self.noise)
+
+    def _report(self, error: str | None) -> None:
+        self.registry.report(self.make_stats(error))
+        self.mind.changed()
+
+
+@contextmanager
+def report_on_exit(report: Callable[[str | None], None]) -> Iterator[None]:
+    """Run the body, then call ``report`` with its failure in words, or ``None``.
+
+    A ``MindhooksError`` is meant for the operator and ends here; any other exception goes on to the
+    task handle, which logs it.
+    """
+    error: str | None = None
+    try:
+        yield
+    except asyncio.CancelledError:
+        error = CANCELLED
+        raise
+    except MindhooksError as failure:
+        error = format_error(failure)
+    except BaseException as failure:
+        error = format_error(failure)
+        raise
+    finally:
+        report(error)
