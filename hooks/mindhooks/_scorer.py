@@ -95,7 +95,6 @@ class ScorerCapabilities:
 
     Attributes:
         noisy: the same prompt does not score the same each time, so flows measure by how much.
-        batch_size: prompts that it sends to its server in one request.
         reuses_prefixes: a prefix that a prompt shares with an earlier one is not computed again;
             ``None``: not known.
         self_tested: its server is tested before the first score of a run.
@@ -111,7 +110,6 @@ class ScorerCapabilities:
     """
 
     noisy: bool = False
-    batch_size: int = 1
     reuses_prefixes: bool | None = None
     self_tested: bool = False
     adapter: str | None = None
@@ -139,7 +137,6 @@ class BaseScorer:
 
     model: str
     noisy: bool = False
-    batch_size: int = 1
     reuses_prefixes: bool | None = None
     self_tested: bool = False
     adapter: str | None = None

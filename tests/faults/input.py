@@ -391,7 +391,7 @@ async def _ask(scorer: Any, asked: str) -> str | None:
     if asked == "generate":
         await scorer.generate(_PROMPT, max_tokens=3, stop=())
         return None
-    [scores] = await scorer.score([_PROMPT])
+    [scores] = (await scorer.score([_PROMPT])).ranges
     totals = [it.total for it in scores]
     # A thousandth above nothing is rounding.
     right = len(totals) == 2 and all(math.isfinite(it) and -9999 < it <= 0.01 for it in totals)

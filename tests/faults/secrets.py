@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import html
 import io
 import json
 import logging
@@ -12,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,9 +26,9 @@ from .attack import Attacks, Finding
 
 CORE = "Z7qW4eXr8TyU2iOp5AsD"
 KEY = f"sk-\"'{CORE}/+<&>\\%41="
-"""Every way of writing it, and any larger part of it, holds a half of its core."""
+"""However it is written but in base64, it and any larger part of it hold a half of its core."""
 
-HALVES = (CORE[:10].encode(), CORE[-10:].encode())
+HALVES = (CORE[:10].encode(), CORE[-10:].encode(), b64encode(KEY.encode())[:20])
 MEMORY, RESPONSE = "Quokka7731", "Numbat4482"
 TALK = [
     {"role": "memory", "key": "pet", "content": f"The pet is called {MEMORY} {MEMORY}."},
@@ -65,7 +65,7 @@ WAYS: dict[str, Way] = {
     **{f"HTTP {status}": _error(status) for status in (400, 401, 403, 404, 429, 500, 503)},
     "a reason": lambda said, _: (401, said, {}, ""),
     "a header": lambda said, _: (401, "No", {"WWW-Authenticate": f'Bearer realm="{said}"'}, ""),
-    "HTML": lambda said, _: (502, "No", {}, f"<html><p>{html.escape(said)}</p></html>"),
+    "HTML": lambda said, _: (502, "No", {}, f"<html><p>{said}</p></html>"),
     "JSON escapes": lambda said, _: (
         500, "No", {}, '{"error":"' + "".join(f"\\u{ord(it):04x}" for it in said) + '"}',
     ),
@@ -73,6 +73,7 @@ WAYS: dict[str, Way] = {
     "a redirect as it is": lambda said, _: (307, "No", {"Location": f"http://x/{said}"}, said),
     "no JSON": lambda said, _: (200, "OK", {}, f"Authorization: Bearer {said}"),
     "a long body": lambda said, _: (500, "No", {}, "x" * 180 + said * 100),
+    "base64": lambda said, _: (401, b64encode(said.encode()).decode(), {}, ""),
     "a list": lambda said, _: (500, "No", {}, json.dumps([{"error": [said] * 3}])),
     "an answer's error": lambda said, _: (200, "OK", {}, json.dumps({"error": said})),
     "a wrong type": lambda said, _: (200, "OK", {}, json.dumps({"scores": said, "tokens": said})),

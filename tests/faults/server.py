@@ -145,7 +145,9 @@ class FaultServer:
         if path.endswith("/version"):
             return {"version": "0.11.0"}
         if path.endswith("/score"):
-            [scores] = await self._toy.score([_prompt(body["prompt"], body["score_ranges"])])
+            [scores] = (
+                await self._toy.score([_prompt(body["prompt"], body["score_ranges"])])
+            ).ranges
             return {"scores": [{"total_logprob": it.total} for it in scores]}
         if path.endswith("/generate"):
             pairs = zip(body["input_ids"], body["logprob_start_len"], strict=True)
@@ -159,7 +161,7 @@ class FaultServer:
 
     async def _values(self, ids: list[int]) -> list[float | None]:
         ranges = [(index, index + 1) for index in range(1, len(ids))]
-        [scores] = await self._toy.score([_prompt(ids, ranges)])
+        [scores] = (await self._toy.score([_prompt(ids, ranges)])).ranges
         return [None, *(it.total for it in scores)]
 
     async def _entries(self, ids: list[int], start: int) -> list[Any]:

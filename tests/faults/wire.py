@@ -14,9 +14,19 @@ from contextlib import aclosing, contextmanager
 from typing import Any
 from unittest import mock
 
-from mindhooks import Context, MindCommand, Node, Registry, Role, ScorerError, WirePrompt
+from mindhooks import (
+    Context,
+    MindCommand,
+    Node,
+    Registry,
+    Role,
+    ScorerError,
+    ScorerUnavailable,
+    WirePrompt,
+)
 from mindhooks.testing import RecordingListener, StubMind
-from mindscore.http.client import RetriableError
+from mindscore.config.settings import ServerSettings
+from mindscore.measure.retry import with_retries
 from mindscore.scorers.remote.openai import OpenAIScorer
 from mindscore.scorers.remote.score import ScoreScorer
 from mindscore.scorers.remote.sglang import SGLangScorer
@@ -155,7 +165,7 @@ class _Run:
         began = time.monotonic()
         async with aclosing(scorer(table)) as it:
             try:
-                found: Any = await it.score([PROMPT])
+                found: Any = await with_retries(lambda: it.score([PROMPT]), ServerSettings(**table))
             except BaseException as error:
                 found = error
                 self._search(name, error)
@@ -171,9 +181,9 @@ class _Run:
         if outcome == ANSWERED:
             fits = found == self._exact[scorer]
         elif outcome == RETRIED:
-            fits = isinstance(found, RetriableError)
+            fits = isinstance(found, ScorerUnavailable)
         else:
-            is_retriable = isinstance(found, RetriableError)
+            is_retriable = isinstance(found, ScorerUnavailable)
             fits = isinstance(found, ScorerError) and (outcome == FAILS or not is_retriable)
         if not fits:
             self._failed(scorer, name, f"expected {outcome}, got {found!r}")

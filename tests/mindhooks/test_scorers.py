@@ -387,14 +387,13 @@ def test_the_capabilities_of_any_scorer_are_read_as_they_are_now():
     class Third:
         model = "third"
         noisy = True
-        batch_size = 8
 
         async def detokenize(self, ids):
             return "text"
 
     scorer = Third()
     found = ScorerCapabilities.of(scorer)
-    assert (found.noisy, found.batch_size, found.reuses_prefixes) == (True, 8, None)
+    assert (found.noisy, found.reuses_prefixes) == (True, None)
     assert (found.detokenize, found.render_chat) == (scorer.detokenize, None)
     scorer.reuses_prefixes = True
     assert ScorerCapabilities.of(scorer).reuses_prefixes is True

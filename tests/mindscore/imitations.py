@@ -126,7 +126,7 @@ class Imitation:
     async def _honest(self, ids):
         ranges = tuple((index, index + 1) for index in range(1, len(ids)))
         prompt = WirePrompt(tuple(ids), (), ranges, tuple(str(start) for start, _ in ranges))
-        [scores] = await self.toy.score([prompt])
+        [scores] = (await self.toy.score([prompt])).ranges
         return [None, *[score.total for score in scores]]
 
     def _stale(self, ids, values):

@@ -47,6 +47,7 @@ from mindscore.measure.internalised import (
     relative_change,
     response_totals,
 )
+from mindscore.measure.retry import with_retries
 from mindscore.scorers.local.scorer import LocalScorer
 from mindscore.serve.app import make_app
 from mindscore.serve.trainer import Trainer
@@ -122,7 +123,8 @@ class DemoServer:
 
     def __init__(self, base_url: str) -> None:
         self.base_url = base_url
-        self._client = WireClient(ServerSettings(base_url=base_url))
+        self._settings = ServerSettings(base_url=base_url)
+        self._client = WireClient(self._settings)
 
     async def finished(self, job_id: str, activity: Activity) -> Job:
         """Wait until a job has succeeded, and show its progress in ``activity``.
@@ -131,7 +133,9 @@ class DemoServer:
             TrainError: it failed; says why.
         """
         while True:
-            job = await self._client.get(f"/train/{job_id}", Job)
+            job = await with_retries(
+                lambda: self._client.get(f"/train/{job_id}", Job), self._settings
+            )
             if job.status == "succeeded":
                 return job
             if job.status not in ("queued", "running"):

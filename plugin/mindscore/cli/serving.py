@@ -6,7 +6,7 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING, Any
 
-from mindhooks import Scorer
+from mindhooks import Scorer, ScorerCapabilities
 from mindscore._util.aio import share_one_arena
 from mindscore._util.errors import UsageError
 from mindscore._util.text import printable
@@ -40,7 +40,7 @@ def run_serve(options: ServeOptions) -> int:
     trainer = _trainer(scorer) if options.train else None
 
     def ready(base_url: str) -> None:
-        adapter = getattr(scorer, "adapter", None)
+        adapter = ScorerCapabilities.of(scorer).adapter
         what = f"{scorer.model}, adapter {printable(str(adapter))}" if adapter else scorer.model
         sys.stdout.write(f'serving {what}: server.base_url = "{base_url}"\n')
         sys.stdout.flush()

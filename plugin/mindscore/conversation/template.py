@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from mindhooks import Role, Scorer, ScorerError
+from mindhooks import Role, Scorer, ScorerCapabilities, ScorerError
 from mindscore.config.settings import parse_settings
 from mindscore.conversation.message import Message
 
@@ -157,7 +157,7 @@ def template_of(scorer: Scorer, tables: Mapping[str, Any]) -> Template:
     """
     if parse_settings(tables).server.chat_template == "chatml":
         return ChatML()
-    render = getattr(scorer, "render_chat", None)
+    render = ScorerCapabilities.of(scorer).render_chat
     if render is None:
         raise ScorerError(
             'server.chat_template = "auto" needs the model\'s own template, which this scorer does '

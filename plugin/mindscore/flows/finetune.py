@@ -154,12 +154,11 @@ class FinetuneRun(FlowRun):
             activity.update(line, number, len(candidates))
             await self.pace.yield_to_loop()
             try:
-                with self.breaker.call():
-                    spoken = await self.scorer.generate(
-                        bare_prompt(self.context, candidate),
-                        max_tokens=self.settings.finetune.max_alternate_tokens,
-                        stop=stop,
-                    )
+                spoken = await self.retry.wrap(self.scorer.generate)(
+                    bare_prompt(self.context, candidate),
+                    max_tokens=self.settings.finetune.max_alternate_tokens,
+                    stop=stop,
+                )
             except Exception as failure:
                 self._failed_alternates.append(format_error(failure))
                 await self._emit(candidate)

@@ -25,9 +25,6 @@ from mindscore._util.aio import map_ordered
 from mindscore._util.errors import format_error
 from mindscore.config.settings import MemoryScoringOptions, parse_table
 from mindscore.flows.run import FlowRun
-from mindscore.measure.cached_scorer import (
-    BreakerError,
-)
 from mindscore.measure.fingerprint import RowFingerprints
 from mindscore.measure.memories import (
     Memory,
@@ -40,6 +37,7 @@ from mindscore.measure.memories import (
     whole,
 )
 from mindscore.measure.prompts import beginning
+from mindscore.measure.retry import BreakerError
 from mindscore.measure.token_budget import Budget
 from mindscore.scorers.selftest import ensure_tested
 from mindscore.store import Store
@@ -95,8 +93,7 @@ class MemoryRun(FlowRun):
             BreakerError: too many calls in a row have failed.
         """
         total = len(memories)
-        at_once = self.settings.server.concurrency * ScorerCapabilities.of(self.scorer).batch_size
-        turns = map_ordered(measure, memories, at_once)
+        turns = map_ordered(measure, memories, self.settings.server.concurrency)
         async with aclosing(turns):
             done = 0
             async for memory, measuring in turns:

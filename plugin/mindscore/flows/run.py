@@ -20,9 +20,10 @@ from mindscore._util.aio import Pace
 from mindscore._util.errors import format_error
 from mindscore.config.settings import Settings, parse_settings
 from mindscore.flows.recorder import CANCELLED, StoreFailures, store_failures
-from mindscore.measure.cached_scorer import Breaker, CachedScorer, Usage, shared_totals
+from mindscore.measure.cached_scorer import CachedScorer, Usage, shared_cache
 from mindscore.measure.leave_one_out import LeaveOneOut
 from mindscore.measure.noise import NoiseFloor
+from mindscore.measure.retry import Retry
 
 
 class FlowRun:
@@ -37,7 +38,7 @@ class FlowRun:
     context: Context
     scorer: Scorer
     cached: CachedScorer
-    breaker: Breaker
+    retry: Retry
     noise: NoiseFloor
     compared: LeaveOneOut
     failures: StoreFailures
@@ -78,9 +79,9 @@ class FlowRun:
         self.settings = parse_settings(self.run.settings)
         self.scorer = await self.registry.scorer()
         self.context = await self.mind.context()
-        cache = shared_totals(self.registry, self.command, self.scorer)
-        self.breaker = Breaker(self.settings.server.breaker_failures)
-        self.cached = CachedScorer(self.scorer, self.usage, cache, self.breaker, tokens=tokens)
+        cache = shared_cache(self.registry, self.command, self.scorer)
+        self.retry = Retry(self.settings.server)
+        self.cached = CachedScorer(self.scorer, self.usage, cache, self.retry, tokens=tokens)
         self.noise = NoiseFloor(self.cached, self.settings.memory.noise_repeats)
         self.compared = LeaveOneOut(self.cached, self.context, self.noise)
 

@@ -1,1 +1,1 @@
-"""JSON over HTTP: the client of model servers, and the runner that servers share."""
+"""JSON over HTTP: the client of model servers, and the runner that our servers share."""

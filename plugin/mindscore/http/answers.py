@@ -1,4 +1,4 @@
-"""From the bytes that a server answers to a type, or to an error that an operator can act on."""
+"""Decode a server's answer, or raise an error that an operator can act on."""
 
 from __future__ import annotations
 
@@ -13,51 +13,54 @@ from mindscore._util.aio import Pace
 
 T = TypeVar("T")
 
-LARGE = 2**20
-"""Bytes of an answer from which on it is decoded only once, and where that helps in pieces."""
+LARGE_BYTES = 2**20
+"""An answer from this size on is decoded only once, and in pieces where possible."""
 
-PIECE = 2**19
-"""Bytes of a long array that are decoded in one go; then the event loop has its turn."""
+PIECE_BYTES = 2**19
+"""Size of the pieces of a long array, between which the event loop has its turn."""
 
-SAID = 2**16
-"""Bytes of a body that are looked at for what it says."""
+EXCERPT_BYTES = 2**16
+"""Size of the beginning of a body in which a reason is looked for."""
 
 BROKEN = "the model or its number format is broken"
 
 
 class Quote(Protocol):
-    """Makes a short line, safe to show, of what a server said; ``is_cut``: its end is missing."""
+    """Makes a short line, safe to show, of a server's words."""
 
     def __call__(self, text: str, *, is_cut: bool = False) -> str:
-        """The line."""
+        """Return the line; ``is_cut``: the end of ``text`` is missing."""
 
 
 def decode(
     url: str, raw: bytearray | memoryview, answer: type[T], quote: Quote, field: str = "$"
 ) -> T:
-    """A server's JSON as ``answer``; an ``error`` in it is raised, whatever the status was.
+    """Return a server's JSON as the type ``answer``.
 
-    ``field`` is what of the answer ``raw`` is, as msgspec writes it.
+    ``field`` is the path of ``raw`` within the whole answer, as msgspec writes it.
+
+    Raises:
+        ScorerError: it is not JSON, does not fit, or has an ``error``, whatever its status was.
     """
     try:
-        failure = _failure_in(raw) if len(raw) < LARGE else None
+        failure = _failure_in(raw) if len(raw) < LARGE_BYTES else None
         if failure is None:
             return msgspec.json.decode(raw, type=answer)
-        told = f"the server failed: {quote(_text_of(failure))}"
+        text = f"the server failed: {quote(_text_of(failure))}"
     except msgspec.ValidationError as error:
         failure = _failure_in(raw)
         if failure is None:
-            told = _misfit(quote(str(error).replace("`$", f"`{field}")))
+            text = _misfit(quote(str(error).replace("`$", f"`{field}")))
         else:
-            told = f"the server failed: {quote(_text_of(failure))}"
+            text = f"the server failed: {quote(_text_of(failure))}"
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         if re.search(rb"NaN|Infinity", raw):
-            told = f"the answer holds NaN or Infinity: {BROKEN}"
+            text = f"the answer holds NaN or Infinity: {BROKEN}"
         else:
             said = excerpt(raw, quote)
-            told = f"the answer is not JSON but {said!r}; is server.base_url right?"
+            text = f"the answer is not JSON but {said!r}; is server.base_url right?"
     # Outside, so that it has no context: the errors above may hold what the server said.
-    raise ScorerError(f"{url}: {told}")
+    raise ScorerError(f"{url}: {text}")
 
 
 def _misfit(said: str) -> str:
@@ -75,22 +78,23 @@ async def decode_in_pieces(
     field: str,
     pace: Pace,
 ) -> list[T]:
-    """As ``decode``, a long array piece by piece, so that the event loop goes on in between.
+    """Return what ``decode`` does, of a long array, piece by piece for the event loop's sake.
 
-    In a thread it would not: decoding keeps the interpreter's lock.
+    A thread would not help: decoding keeps the interpreter's lock. ``between`` matches the end of
+    an entry and its comma, with the beginning of the next entry as a lookahead. A false match
+    within an entry does no harm: that piece is not JSON, and the array is decoded as a whole.
 
-    ``between`` finds the end of an entry, its comma, and the beginning of another entry, the last
-    of which it does not consume. What it takes for that within an entry, or within a string, does
-    no harm: then a piece is no JSON, and the array is decoded as a whole.
+    Raises:
+        ScorerError: as ``decode``.
     """
     data = memoryview(raw)
-    if len(data) < LARGE or bytes(data[:1]) != b"[":
+    if len(data) < LARGE_BYTES or bytes(data[:1]) != b"[":
         return decode(url, data, answer, quote, field)
     decoder = msgspec.json.Decoder(answer)
     entries: list[T] = []
     start = 1
     with suppress(msgspec.MsgspecError, UnicodeDecodeError):
-        while cut := between.search(data, start + PIECE):
+        while cut := between.search(data, start + PIECE_BYTES):
             entries += decoder.decode(b"[%b]" % bytes(data[start : cut.start() + 1]))
             start = cut.end()
             await pace.yield_to_loop()
@@ -110,15 +114,15 @@ def _failure_in(raw: bytearray | memoryview) -> Any:
 
 
 def excerpt(raw: bytearray | memoryview, quote: Quote, *, is_cut: bool = False) -> str:
-    """What a body says, or the beginning of it; ``is_cut``: there is more than ``raw``."""
+    """Return the reason in a body, or its beginning; ``is_cut``: there is more than ``raw``."""
     try:
         failure = msgspec.json.decode(raw, type=_Failure).error
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         failure = None
     if failure:
         return quote(_text_of(failure))
-    text = bytes(raw[:SAID]).decode("utf-8", "replace")
-    return quote(text, is_cut=is_cut or len(raw) > SAID)
+    text = bytes(raw[:EXCERPT_BYTES]).decode("utf-8", "replace")
+    return quote(text, is_cut=is_cut or len(raw) > EXCERPT_BYTES)
 
 
 def _text_of(failure: Any) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import html
+import base64
 import ipaddress
+import json
 import re
+from urllib.parse import quote, quote_plus
 
 
 def is_loopback(host: str) -> bool:
-    """Whether ``host``, a name or an address, is this machine and reached from nowhere else."""
+    """Return whether only this machine can reach ``host``, a name or an address."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -19,53 +21,31 @@ def is_loopback(host: str) -> bool:
 
 HIDDEN = "[key]"
 
-# What an escape may look like that was cut off.
-_CUT_ESCAPE = re.compile(r"(?:%[0-9a-fA-F]?|\\+(?:u[0-9a-fA-F]{0,3}|x[0-9a-fA-F]?)?|&#?\w*)\Z")
-
 
 class Redactor:
-    """Takes the key out of texts, however a server that repeats it has written it.
-
-    Each of its characters may stand as itself, or be escaped as in JSON, Python, HTML or an
-    address, and escaped again.
-    """
+    """Takes the API key out of texts, plain or as JSON, URLs and base64 write it."""
 
     def __init__(self, key: str | None) -> None:
-        self._characters = [_written(character) for character in key or ""]
-        self._whole = re.compile("".join(self._characters)) if key else None
+        self._forms = _forms(key) if key else []
+        self._pattern = re.compile("|".join(map(re.escape, self._forms)), re.IGNORECASE)
 
     def __call__(self, text: str, *, is_cut: bool) -> str:
-        """``text`` without the key, nor, where its end was cut off, the beginning of the key."""
-        if self._whole is None:
+        """Return ``text`` without the key, nor its beginning at the end of a text cut off."""
+        if not self._forms:
             return text
-        text = self._whole.sub(HIDDEN, text)
+        text = self._pattern.sub(HIDDEN, text)
         return self._without_beginning(text) if is_cut else text
 
     def _without_beginning(self, text: str) -> str:
-        text = _CUT_ESCAPE.sub("", text)
-        for length in range(len(self._characters) - 1, 0, -1):
-            beginning = re.compile("".join(self._characters[:length]) + r"\\*\Z")
-            if found := beginning.search(text):
-                return text[: found.start()]
-        return text
+        lowered = text.lower()
+        beginnings = (form[:length].lower() for form in self._forms for length in range(len(form)))
+        cut = max(len(it) for it in beginnings if lowered.endswith(it))
+        return text[: len(text) - cut]
 
 
-def _written(character: str) -> str:
-    """A pattern for all that ``character`` may be written as."""
-    code = ord(character)
-    hexadecimal = f"(?i:{code:02x})"
-    forms = [
-        re.escape(character),
-        # A percent sign may be escaped itself.
-        rf"%(?:25)*{hexadecimal}",
-        rf"\\+u00{hexadecimal}",
-        rf"\\+x{hexadecimal}",
-        rf"&(?:amp;)*#0*{code};",
-        rf"&(?:amp;)*#[xX]0*{hexadecimal};",
-    ]
-    if (named := html.escape(character)) != character:
-        forms.append(re.escape(named))
-    if character == " ":
-        forms.append(r"\+")
-    # A backslash before a character, or several, as JSON and Python write some.
-    return rf"\\*(?:{'|'.join(forms)})"
+def _forms(key: str) -> list[str]:
+    """Return what the key may be written as, the longest first."""
+    encoded = base64.b64encode(key.encode()).decode().rstrip("=")
+    escaped = {json.dumps(key)[1:-1], json.dumps(key).replace("/", r"\/")[1:-1]}
+    in_urls = {quote(key), quote(key, safe=""), quote_plus(key)}
+    return sorted({key, encoded, *escaped, *in_urls}, key=len, reverse=True)

@@ -1,4 +1,4 @@
-"""Call a scorer: count its use, check its answers, cache what is known, stop when it is down."""
+"""Call a scorer: cache and check its answers, repeat what failed, count what a run has used."""
 
 from __future__ import annotations
 
@@ -7,71 +7,34 @@ import math
 import time
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from weakref import WeakKeyDictionary
 
-from mindhooks import RangeScore, Registry, Scorer, ScorerError, ScorerUnavailable, WirePrompt
-from mindscore.measure.divergence import ROUNDING, Totals, Values, check_answers
+from mindhooks import (
+    RangeScore,
+    Registry,
+    Scorer,
+    ScorerCapabilities,
+    ScoreResult,
+    WirePrompt,
+)
+from mindscore.measure.divergence import ROUNDING, TokenLogprobs, Totals, check_answers
 from mindscore.measure.prompts import ask_only
+from mindscore.measure.retry import Retry
 
-
-class BreakerError(ScorerError):
-    """Too many calls in a row have failed: none is made any more."""
-
-
-class Breaker:
-    """Counts the calls of one run that failed with ``ScorerUnavailable``, one after another.
-
-    After ``most`` of them the breaker is open. A call that is answered, be it with a refusal, shows
-    that there is somebody: the count begins anew.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._failures = 0
-        self._opened: BreakerError | None = None
-
-    @contextmanager
-    def call(self) -> Iterator[None]:
-        """Around one call, for the scorer to have its attempts in.
-
-        Raises:
-            BreakerError: the breaker is open, or this failure opens it; the text has the cause.
-        """
-        if self._opened is not None:
-            raise self._opened
-        try:
-            yield
-        except ScorerUnavailable as error:
-            self._failures += 1
-            if self._failures < self._most:
-                raise
-            self._opened = BreakerError(
-                f"stopped: of the last {self._most} calls each failed after all its attempts "
-                f"(server.breaker_failures): {error}"
-            )
-            raise self._opened from error
-        except ScorerError:
-            self._failures = 0
-            raise
-        else:
-            self._failures = 0
-
-
-FRESH_S = 3600
-"""A server may get another model while an agent lives: totals are shared for no longer."""
+SHARED_S = 3600
+"""Seconds for which flows share a cache: a server may get another model while an agent lives."""
 
 Key = tuple[bytes, int]
 
 
 @dataclass(slots=True)
 class Usage:
-    """What a run has spent so far.
+    """The calls and tokens of a run so far; retries are left out.
 
-    ``calls`` counts prompts, ``prompt_tokens`` what they hold, ``computed_tokens`` what ran through
-    the model: ``None`` once an answer has not said so.
+    ``calls`` counts prompts and ``prompt_tokens`` their tokens. ``computed_tokens`` counts those
+    that ran through the model: ``None`` once an answer does not say.
     """
 
     calls: int = 0
@@ -81,110 +44,111 @@ class Usage:
 
     @property
     def seconds(self) -> float:
-        """Wall time since the run began."""
+        """Return the wall time since the run began."""
         return time.monotonic() - self.started
 
 
 class ScoreCache:
-    """Totals that were measured, by what determines them: the prompt up to the response's end.
+    """Total log-probabilities by what determines them: the prompt up to the response's end.
 
-    Each token's values are there where a ``CachedScorer`` was to keep them. ``adapter`` is what the
-    model had.
+    It has the log-probability of each token too where a ``CachedScorer`` was to keep them.
+    ``adapter`` is the one that the model had.
     """
 
-    MOST = 200_000
+    MAX_ENTRIES = 200_000
 
-    def __init__(self, adapter: object = None) -> None:
+    def __init__(self, adapter: str | None = None) -> None:
         self.started = time.monotonic()
         self.adapter = adapter
         self.flows: set[str] = set()
         self.pending: dict[Key, asyncio.Future[None]] = {}
         self._totals: dict[Key, float] = {}
-        self._values: dict[Key, array[float] | None] = {}
+        self._token_logprobs: dict[Key, array[float] | None] = {}
 
     def get(self, key: Key) -> float | None:
-        """The total of a response, where it is known."""
+        """Return the total of a response, or ``None`` if it is not known."""
         return self._totals.get(key)
 
     def add(self, key: Key, total: float) -> None:
-        """Keep a total; the oldest goes where there are too many."""
-        if len(self._totals) >= self.MOST:
+        """Keep a total, and drop the oldest where there are too many."""
+        if len(self._totals) >= self.MAX_ENTRIES:
             oldest = next(iter(self._totals))
             del self._totals[oldest]
-            self._values.pop(oldest, None)
+            self._token_logprobs.pop(oldest, None)
         self._totals[key] = total
 
-    def values(self, key: Key) -> array[float] | None:
-        """Each token's value, where the scorer gave them and they were kept."""
-        return self._values.get(key)
+    def token_logprobs(self, key: Key) -> array[float] | None:
+        """Return the log-probability of each token, or ``None`` if they are not known."""
+        return self._token_logprobs.get(key)
 
-    def asked_for_values(self, key: Key) -> bool:
-        """Whether the scorer's values would be here, had it given any."""
-        return key in self._values
+    def has_token_logprobs(self, key: Key) -> bool:
+        """Return whether they were asked for; the scorer may have given totals only."""
+        return key in self._token_logprobs
 
-    def add_values(self, key: Key, values: Sequence[float] | None) -> None:
-        """Keep what a response's total is the sum of; ``None``: the scorer gives totals only."""
-        self._values[key] = None if values is None else array("d", values)
+    def add_token_logprobs(self, key: Key, logprobs: Sequence[float] | None) -> None:
+        """Keep the addends of a response's total; ``None``: the scorer gives totals only."""
+        self._token_logprobs[key] = None if logprobs is None else array("d", logprobs)
 
 
 _shared: WeakKeyDictionary[Registry, ScoreCache] = WeakKeyDictionary()
 
 
-def shared_totals(registry: Registry, flow: str, scorer: Scorer) -> ScoreCache:
-    """What the flows of one host know together.
+def shared_cache(registry: Registry, flow: str, scorer: Scorer) -> ScoreCache:
+    """Return the cache that the flows of one host share.
 
-    A flow that runs again measures again: it begins anew what is shared. So does one whose model
-    has other weights than before under the same name, or may have.
+    It begins anew for a flow that runs a second time, which is to measure again, and where the
+    model has, or may have, other weights than before under the same name.
     """
-    adapter = getattr(scorer, "adapter", None)
-    known = _shared.get(registry)
+    capabilities = ScorerCapabilities.of(scorer)
+    cache = _shared.get(registry)
     if (
-        known is None
-        or flow in known.flows
-        or known.adapter != adapter
-        or getattr(scorer, "swaps_adapters", False)
-        or time.monotonic() - known.started > FRESH_S
+        cache is None
+        or flow in cache.flows
+        or cache.adapter != capabilities.adapter
+        or capabilities.swaps_adapters
+        or time.monotonic() - cache.started > SHARED_S
     ):
-        known = _shared[registry] = ScoreCache(adapter)
-    known.flows.add(flow)
-    return known
+        cache = _shared[registry] = ScoreCache(capabilities.adapter)
+    cache.flows.add(flow)
+    return cache
 
 
 class CachedScorer:
-    """A scorer whose use is counted in ``usage`` and whose answers are checked.
+    """A scorer whose calls are repeated by ``retry``, counted in ``usage``, checked and cached.
 
-    What is in ``known`` is not asked again, and what another prompt is asking for is waited for.
-    With ``tokens``, each token's value is kept there, too.
+    A response in ``cache`` is not asked for again, and one that another prompt is asking for is
+    waited for. With ``tokens``, the log-probability of each token is cached too.
     """
 
     def __init__(
         self,
         scorer: Scorer,
         usage: Usage,
-        known: ScoreCache,
-        breaker: Breaker,
+        cache: ScoreCache,
+        retry: Retry,
         *,
         tokens: bool = False,
     ) -> None:
         self.scorer = scorer
         self.usage = usage
-        self._known = known
-        self._breaker = breaker
+        self._cache = cache
+        self._retry = retry
         self._tokens = tokens
 
-    async def totals(self, prompt: WirePrompt) -> Totals:
-        """The prompt's totals by node id; without ranges that are not known, it is not sent.
+    async def score(self, prompt: WirePrompt) -> Totals:
+        """Return the prompt's totals by node id; only ranges that are not cached are asked for.
 
         Raises:
             ScorerError: the scorer failed, or its answer does not fit what was asked.
+            BreakerError: too many calls in a row have failed.
         """
-        known, keys = self._known, dict(zip(prompt.node_ids, _keys(prompt), strict=True))
+        cache, keys = self._cache, dict(zip(prompt.node_ids, _keys(prompt), strict=True))
         found: dict[str, float] = {}
         while True:
             found.update((i, it) for i, key in keys.items() if (it := self._get(key)) is not None)
             missing = {id_: key for id_, key in keys.items() if id_ not in found}
-            asking = {known.pending[key] for key in missing.values() if key in known.pending}
-            mine = {id_: key for id_, key in missing.items() if key not in known.pending}
+            asking = {cache.pending[key] for key in missing.values() if key in cache.pending}
+            mine = {id_: key for id_, key in missing.items() if key not in cache.pending}
             if mine:
                 found.update(await self._ask(ask_only(prompt, mine), mine))
             elif asking:
@@ -193,24 +157,33 @@ class CachedScorer:
             else:
                 return found
 
-    def values(self, prompt: WirePrompt) -> Values:
-        """Each token's value, by node id, of what ``totals`` has told of the same prompt.
+    async def score_uncached(self, prompt: WirePrompt) -> Totals:
+        """Return the prompt's totals by node id, cached or not; without ranges, nothing is sent.
 
-        Without those of which none were to be kept, or the scorer gave none.
+        Raises:
+            ScorerError: the scorer failed, or its answer does not fit what was asked.
+            BreakerError: too many calls in a row have failed.
+        """
+        return {id_: score.total for id_, score in (await self._scores(prompt)).items()}
+
+    def token_logprobs(self, prompt: WirePrompt) -> TokenLogprobs:
+        """Return each token's log-probability, by node id, of what ``score`` returned for it.
+
+        Responses whose values were not to be kept, or not given, are left out.
         """
         if not self._tokens:
             return {}
-        found = zip(prompt.node_ids, map(self._known.values, _keys(prompt)), strict=True)
-        return {node_id: values for node_id, values in found if values is not None}
+        found = zip(prompt.node_ids, map(self._cache.token_logprobs, _keys(prompt)), strict=True)
+        return {node_id: logprobs for node_id, logprobs in found if logprobs is not None}
 
     def _get(self, key: Key) -> float | None:
         # Another flow may have asked for the total alone.
-        if self._tokens and not self._known.asked_for_values(key):
+        if self._tokens and not self._cache.has_token_logprobs(key):
             return None
-        return self._known.get(key)
+        return self._cache.get(key)
 
     async def _ask(self, prompt: WirePrompt, keys: dict[str, Key]) -> Totals:
-        pending, done = self._known.pending, asyncio.get_running_loop().create_future()
+        pending, done = self._cache.pending, asyncio.get_running_loop().create_future()
         pending.update(dict.fromkeys(keys.values(), done))
         try:
             scores = await self._scores(prompt)
@@ -219,47 +192,38 @@ class CachedScorer:
                 del pending[key]
             done.set_result(None)
         for (id_, score), span in zip(scores.items(), prompt.ranges, strict=True):
-            self._known.add(keys[id_], score.total)
+            self._cache.add(keys[id_], score.total)
             if self._tokens:
-                self._known.add_values(keys[id_], _by_token(score, span))
+                self._cache.add_token_logprobs(keys[id_], _by_token(score, span))
         return {id_: score.total for id_, score in scores.items()}
-
-    async def measure(self, prompt: WirePrompt) -> Totals:
-        """The prompt's totals by node id, whatever is known of them; without ranges, not sent.
-
-        Raises:
-            ScorerError: the scorer failed, or its answer does not fit what was asked.
-            BreakerError: too many calls in a row have failed.
-        """
-        return {id_: score.total for id_, score in (await self._scores(prompt)).items()}
 
     async def _scores(self, prompt: WirePrompt) -> dict[str, RangeScore]:
         if not prompt.ranges:
             return {}
-        with self._breaker.call():
-            answers = await self._counted(prompt)
-        check_answers(getattr(self.scorer, "model", "the scorer"), [prompt], answers)
+        answers = (await self._counted(prompt)).ranges
+        check_answers(self.scorer.model, [prompt], answers)
         return dict(zip(prompt.node_ids, answers[0], strict=True))
 
-    async def _counted(self, prompt: WirePrompt) -> list[list[RangeScore]]:
+    async def _counted(self, prompt: WirePrompt) -> ScoreResult:
         usage = self.usage
+        self._retry.require_closed()
         usage.calls += 1
         usage.prompt_tokens += len(prompt.tokens)
         computed: int | None = None
         try:
-            answers = await self.scorer.score([prompt])
-            computed = getattr(answers, "computed_tokens", None)
+            result = ScoreResult.of(await self._retry(lambda: self.scorer.score([prompt])))
+            computed = result.computed_tokens
         finally:
             # How far a call that failed got is not known.
             known = computed is not None and usage.computed_tokens is not None
             usage.computed_tokens = (
                 (usage.computed_tokens or 0) + (computed or 0) if known else None
             )
-        return answers
+        return result
 
 
 def _by_token(score: RangeScore, span: tuple[int, int]) -> tuple[float, ...] | None:
-    """The values of a range's tokens, where there is one for each and they make up the total."""
+    """Return a range's values where there is one for each token and they add up to the total."""
     start, end = span
     if score.values is None or len(score.values) != end - start:
         return None
@@ -268,7 +232,7 @@ def _by_token(score: RangeScore, span: tuple[int, int]) -> tuple[float, ...] | N
 
 
 def _keys(prompt: WirePrompt) -> Iterator[Key]:
-    """What determines each range's total: the ids up to its end, the images, and its start."""
+    """Yield what determines each range's total: the ids up to its end, images, and its start."""
     digest = blake2b(digest_size=16)
     for image in prompt.images:
         digest.update(f"{image.mime} {len(image.data)} ".encode() + image.data)

@@ -19,31 +19,33 @@ ROUNDING = 1e-3
 Totals = Mapping[str, float]
 """Total log-probability by node id."""
 
-Values = Mapping[str, Sequence[float]]
-"""Each token's log-probability by node id, in the order of the response's body."""
+TokenLogprobs = Mapping[str, Sequence[float]]
+"""Log-probabilities of a response's tokens, in the order of its body, by node id."""
 
 
 def check_answers(
-    who: str, prompts: Sequence[WirePrompt], answers: Sequence[Sequence[RangeScore]]
+    name: str, prompts: Sequence[WirePrompt], answers: Sequence[Sequence[RangeScore]]
 ) -> None:
-    """Refuse an answer that is not one plausible log-probability per range of each prompt.
+    """Require one plausible log-probability per range of each prompt.
+
+    ``name`` is the scorer's, for the error.
 
     Raises:
-        ScorerError: names the scorer, what is wrong, and what to do.
+        ScorerError: an answer does not fit; the text says what to do.
     """
     asked, got = [len(p.ranges) for p in prompts], [len(answer) for answer in answers]
     if asked != got:
         raise ScorerError(
-            f"{who}: asked for {asked} scores by prompt, got {got}: the scorer is not to be trusted"
+            f"{name}: asked for {asked} scores by prompt, got {got}: its answers cannot be used"
         )
     for prompt, answer in zip(prompts, answers, strict=True):
         for node_id, score in zip(prompt.node_ids, answer, strict=True):
             if wrong := implausible(score.total):
-                raise ScorerError(f"{who}: total log-probability of response {node_id}: {wrong}")
+                raise ScorerError(f"{name}: total log-probability of response {node_id}: {wrong}")
 
 
 def implausible(logprob: float) -> str | None:
-    """What is wrong with a log-probability, and what to do about it; ``None`` for nothing."""
+    """Return the fault of a log-probability, and its remedy; ``None`` for a plausible one."""
     if not math.isfinite(logprob):
         return f"{logprob} is not finite: the model or its number format is broken"
     if logprob > ROUNDING:
@@ -59,10 +61,10 @@ def divergences(
     noise: Mapping[str, float],
     tokens: Mapping[str, tuple[float, ...]],
 ) -> tuple[ResponseDivergence, ...]:
-    """One divergence per response (node id to conversation index), 0.0 where not affected.
+    """Return one divergence per response (node id to conversation index), 0.0 if not affected.
 
-    ``noise`` is that of each response's total, by node id; what is not affected has none.
-    ``tokens`` is the difference by token, by node id, where that is known.
+    ``noise`` is that of each response's total, in nats, by node id; a response that is not affected
+    has none. ``tokens`` is the difference of each token, in nats, by node id, where it is known.
     """
     result = []
     for node_id, entry_idx in responses.items():
@@ -77,15 +79,15 @@ def divergences(
     return tuple(result)
 
 
-def token_differences(with_: Values, without: Values) -> dict[str, tuple[float, ...]]:
-    """By token, the log-probability with, less without, of each response that both have."""
+def token_differences(with_: TokenLogprobs, without: TokenLogprobs) -> dict[str, tuple[float, ...]]:
+    """Return each token's log-probability with, less without, of the responses in both."""
     return {
-        node_id: tuple(map(sub, with_[node_id], values))
-        for node_id, values in without.items()
+        node_id: tuple(map(sub, with_[node_id], logprobs))
+        for node_id, logprobs in without.items()
         if node_id in with_
     }
 
 
 def within_noise(response: ResponseDivergence) -> bool:
-    """Whether the response's total varies as much when nothing is removed."""
+    """Return whether the total varies as much when nothing is removed."""
     return response.noise is not None and 0 < abs(response.signed) <= response.noise

@@ -1,4 +1,4 @@
-"""Telling responses apart by what they are made of."""
+"""Hashes of responses, and of all that a memory's scores follow from."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from mindhooks import Context, Node
 
 
 def response_hash(continuation_ids: Iterable[int]) -> str:
-    """A hash of a response's token ids; with its timestamp it marks the response as trained."""
+    """Return a hash of a response's token ids: with its timestamp it marks it as trained."""
     return _digest(continuation_ids).hex()
 
 
 def derived_timestamp_ns(context_ids: Iterable[int], continuation_ids: Iterable[int]) -> int:
-    """A stand-in for a missing timestamp: from prompt and body, 0 to 2**63 - 1.
+    """Return a stand-in for a missing timestamp, 0 to 2**63 - 1, from prompt and body.
 
-    Equal positions of different conversations differ, and the same response always gets the same.
+    It is the same for the same response behind the same prompt, and differs otherwise.
     """
     digest = _digest(context_ids) + _digest(continuation_ids)
     return int.from_bytes(hashlib.sha256(digest).digest()[:8]) >> 1
 
 
 class RowFingerprints:
-    """A hash for each memory of a conversation: of all that its row of the matrix follows from.
+    """Hashes of all that a memory's row of the matrix follows from.
 
-    Those are the messages' ids, bodies, images, keys and order, and what a message that prints the
-    memory becomes without it; and ``weights``, what is known of the model beside its name.
+    Those are the messages' ids, bodies, images, keys and order, a message that prints the memory
+    as it is without it, and ``weights``: the adapter, or whatever tells models of one name apart.
     """
 
     def __init__(self, context: Context, weights: str = "") -> None:
@@ -45,7 +45,7 @@ class RowFingerprints:
         self._conversation = digest.digest()
 
     def of(self, key: str) -> str:
-        """The hash for the memory ``key``."""
+        """Return the hash for the memory ``key``."""
         digest = hashlib.sha256(self._conversation + key.encode("utf-8", "surrogatepass"))
         for nodes in self._sections:
             for node in nodes:

@@ -1,4 +1,4 @@
-"""How much of its memories a model has internalised: what all of them together do to responses."""
+"""Measure how much of its memories a model has internalised."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mindhooks import Context, Scorer
-from mindscore.measure.divergence import check_answers
+from mindscore.config.settings import ServerSettings
+from mindscore.measure.cached_scorer import CachedScorer, ScoreCache, Usage
 from mindscore.measure.memories import Skip, skip_all, skip_none, whole
+from mindscore.measure.retry import Retry
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +22,12 @@ class Effect:
 
     @property
     def divergence(self) -> float:
-        """By how much likelier the memories make it: 0 where they make it no likelier."""
+        """Return the nats by which the memories make it likelier, at least 0."""
         return max(0.0, self.with_ - self.without)
 
 
 async def memory_effects(context: Context, scorer: Scorer) -> list[Effect]:
-    """What all memories together do to each response of the conversation; two scorings.
+    """Return the effect of all memories together on each response, from two score calls.
 
     Raises:
         ScorerError: the scorer failed.
@@ -38,25 +40,23 @@ async def memory_effects(context: Context, scorer: Scorer) -> list[Effect]:
 async def response_totals(
     context: Context, scorer: Scorer, skip: Skip = skip_none
 ) -> dict[str, float]:
-    """Each response's total log-probability, in nats, without the memories that ``skip`` names.
+    """Return each response's total log-probability, in nats, without what ``skip`` names.
 
     Raises:
         ScorerError: the scorer failed.
     """
     prompt = context.wire_prompt(whole(context), skip)
-    answers = await scorer.score([prompt])
-    check_answers(scorer.model, [prompt], answers)
-    totals = (score.total for score in answers[0])
-    return dict(zip(prompt.node_ids, totals, strict=True))
+    cached = CachedScorer(scorer, Usage(), ScoreCache(), Retry(ServerSettings()))
+    return dict(await cached.score_uncached(prompt))
 
 
 def mean_divergence(effects: Sequence[Effect]) -> float:
-    """The mean over the responses, in nats."""
+    """Return the mean over the responses, in nats."""
     return sum(it.divergence for it in effects) / len(effects)
 
 
 def relative_change(before: Mapping[str, float], after: Mapping[str, float]) -> float:
-    """By which fraction log-probabilities changed, either way: of their sum, so that none cancels.
+    """Return the relative change of log-probabilities, both directions counted as change:
 
     ``sum |after - before| / sum |before|`` over the responses of ``before``.
     """

@@ -1,4 +1,4 @@
-"""Which memories a conversation holds, where, and which responses judge them."""
+"""Find the memories of a conversation and the responses that judge them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Memory:
 
 
 def find_memories(context: Context) -> list[Memory]:
-    """Every distinct key, of nodes and parts alike, in prompt order."""
+    """Return each distinct key of nodes and parts at its first position, in prompt order."""
     positions: dict[str, int] = {}
     for node in _before(context):
         for key in node.memory_keys():
@@ -58,17 +58,17 @@ def _before(context: Context) -> tuple[Node, ...]:
 
 
 def is_response(node: Node) -> bool:
-    """Whether the model produced something in this node, so that it can be scored."""
+    """Return whether the model produced tokens in this node, so that it can be scored."""
     return node.role == Role.ASSISTANT and node.body[0] != node.body[1]
 
 
 def assistant_indexes(context: Context, window: range) -> list[int]:
-    """The conversation indexes of the assistant nodes in ``window``, with or without a body."""
+    """Return the indexes of the assistant nodes in ``window``, with or without a body."""
     return [i for i in window if context.conversation[i].role == Role.ASSISTANT]
 
 
 def responses(context: Context, window: range, skip: Skip = skip_none) -> dict[str, int]:
-    """The responses in ``window`` that are not removed: node id to conversation index, in order."""
+    """Return the responses in ``window`` not removed: node id to conversation index, in order."""
     found = {}
     for index in window:
         node = context.conversation[index]
@@ -80,11 +80,10 @@ def responses(context: Context, window: range, skip: Skip = skip_none) -> dict[s
 def responses_after_change(
     context: Context, window: range, skip: Skip, than: Skip = skip_none
 ) -> set[str]:
-    """The node ids of the responses in ``window`` that come after where two prompts differ.
+    """Return the node ids of the responses in ``window`` behind the first difference.
 
-    One is without what ``skip`` names, the other without what ``than`` names; a response that
-    either is without is not among them. Whatever ends before the first token that differs has a
-    divergence of exactly 0.
+    Of the two prompts one leaves out what ``skip`` names, the other what ``than`` names; responses
+    are those in both. One before the first token that differs has a divergence of exactly 0.
     """
     differ = any(_differs(node, skip, than) for node in _before(context))
     found = set()
@@ -102,7 +101,7 @@ def _is_skipped(node: Node, skip: Skip) -> bool:
 
 
 def _differs(node: Node, one: Skip, other: Skip) -> bool:
-    """Whether a prompt has other tokens or images of this node than another prompt."""
+    """Return whether two prompts have different tokens or images of this node."""
     if _is_skipped(node, one) != _is_skipped(node, other):
         return bool(node.token_ids or node.images)
     if _is_skipped(node, one):
@@ -113,29 +112,29 @@ def _differs(node: Node, one: Skip, other: Skip) -> bool:
 
 
 def _ids(node: Node, skipped: frozenset[str]) -> tuple[int, ...] | None:
-    """The node's ids without some of its parts; ``None``: it cannot be rendered without."""
+    """Return the node's ids without some of its parts; ``None``: it cannot be rendered so."""
     if not skipped:
         return node.token_ids
     return None if node.render is None else tuple(node.render(skipped))
 
 
 def whole(context: Context) -> range:
-    """The window that is the whole conversation."""
+    """Return the window that is the whole conversation."""
     return range(len(context.conversation))
 
 
 def response_window(context: Context, position: int, count: int) -> range:
-    """From ``position`` up to and including the ``count``-th assistant node from there, or all."""
+    """Return the window from ``position`` through the ``count``-th assistant node, or the end."""
     rest = range(position, len(context.conversation))
     seen = assistant_indexes(context, rest)
     return range(position, seen[count - 1] + 1) if len(seen) >= count else rest
 
 
 def past_cutoff(context: Context, memories: Iterable[Memory], cutoff: float) -> set[str]:
-    """The keys after whose position too little of the conversation is left to judge them by.
+    """Return the keys after which too little of the conversation is left to judge them.
 
-    Those at which the conversation's cumulative tokens, the node at the position included, exceed
-    the fraction ``cutoff`` of all.
+    At their position the cumulative tokens of the conversation, that node's included, exceed the
+    fraction ``cutoff`` of all.
     """
     cumulative = list(accumulate(len(node.token_ids) for node in context.conversation))
     if not cumulative:

@@ -1,4 +1,4 @@
-"""By how much a model's answers vary: what lies within that is no effect of a memory."""
+"""The variation of a model's answers: a divergence within it is no effect of a memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import Literal
 
-from mindhooks import WirePrompt
+from mindhooks import ScorerCapabilities, WirePrompt
 from mindscore._util.errors import format_error
 from mindscore.measure.cached_scorer import CachedScorer
 from mindscore.measure.divergence import Totals
@@ -16,25 +16,24 @@ _logger = logging.getLogger("mindscore")
 
 
 class NoiseFloor:
-    """Scores a baseline's responses again.
+    """Scores a baseline's responses again, each once in a run.
 
-    ``spread`` is each one's largest total less its smallest, in nats, by node id; each response is
-    measured once in a run. It is no more than an estimate: one repetition shows
-    the size of the noise, not its distribution.
+    ``spread`` is a response's largest total less its smallest, in nats, by node id. It is an
+    estimate: one repetition shows the size of the noise, not its distribution.
     """
 
-    def __init__(self, meter: CachedScorer, repeats: int | Literal["auto"]) -> None:
-        noisy = getattr(meter.scorer, "noisy", False)
+    def __init__(self, scorer: CachedScorer, repeats: int | Literal["auto"]) -> None:
+        noisy = ScorerCapabilities.of(scorer.scorer).noisy
         self.repeats = int(noisy) if repeats == "auto" else repeats
-        self._meter = meter
+        self._scorer = scorer
         self._tried: set[str] = set()
         self._turn = asyncio.Lock()
         self.spread: dict[str, float] = {}
 
     async def measure(self, prompt: WirePrompt, totals: Totals) -> None:
-        """Score the responses of ``prompt`` again, of which ``totals`` came the first time.
+        """Score the responses of ``prompt`` again; ``totals`` are those of the first time.
 
-        That it cannot be measured is no reason to fail: the noise stays unknown.
+        A scorer that fails leaves the noise unknown, with a logged warning.
         """
         if self.repeats == 0:
             return
@@ -44,8 +43,8 @@ class NoiseFloor:
             found = [totals]
             try:
                 for _ in range(self.repeats if new else 0):
-                    found.append(await self._meter.measure(ask_only(prompt, new)))  # noqa: PERF401
-            # A scorer may be anybody's.
+                    found.append(await self._scorer.score_uncached(ask_only(prompt, new)))  # noqa: PERF401
+            # A scorer may be a third party's.
             except Exception as error:
                 _logger.warning(
                     "the noise of %d responses is not known: %s", len(new), format_error(error)

@@ -1,4 +1,4 @@
-"""The prompts that are sent: no longer, and asking for no more, than what is to be known."""
+"""Build prompts, cut after the last response that is scored."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from mindscore.measure.memories import Skip, responses, skip_none, whole
 
 
 def prompt_for(context: Context, window: range, skip: Skip, asked: Collection[str]) -> WirePrompt:
-    """The window's prompt without what ``skip`` names, up to the last of the responses ``asked``.
+    """Return the window's prompt without what ``skip`` names, for the responses ``asked``.
 
-    Of a causal model no token is wanted that comes after the last response asked for.
+    It ends with the last of them: in a causal model nothing depends on later tokens.
     """
     ends = [index for id_, index in responses(context, window).items() if id_ in asked]
     last = max(ends, default=window.start - 1)
     prompt = context.wire_prompt(range(window.start, last + 1), skip)
     narrowed = ask_only(prompt, asked)
-    # Images may stand anywhere in a node, but not behind a response that has none of its own.
+    # A response without images is behind all images of the prompt: it may be cut there.
     return narrowed if not ends or context.conversation[last].images else _cut(narrowed)
 
 
 def beginning(context: Context) -> tuple[int, ...]:
-    """The ids that every prompt of the whole conversation begins with, and all that follow."""
+    """Return the token ids of the whole conversation, with all memories."""
     return context.wire_prompt(whole(context), skip_none).tokens
 
 
 def ask_only(prompt: WirePrompt, node_ids: Collection[str]) -> WirePrompt:
-    """The same prompt with the ranges of ``node_ids`` alone, cut after the last of them.
+    """Return the prompt with the ranges of ``node_ids`` alone, cut after the last of them.
 
-    One with images is not cut: which of them stand in what is left cannot be told.
+    A prompt with images is not cut: their positions in it are not known.
     """
     kept = [
         (span, id_)
@@ -49,7 +49,7 @@ def _cut(prompt: WirePrompt) -> WirePrompt:
 
 
 def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many ids two prompts begin with alike."""
+    """Return the number of ids with which both prompts begin."""
     for at, (a, b) in enumerate(zip(one, other, strict=False)):
         if a != b:
             return at

@@ -1,4 +1,4 @@
-"""Memories that hide each other: leave-one-out alone shows neither."""
+"""Find memories that hide each other, of which leave-one-out alone shows neither."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from itertools import combinations
 from mindhooks import MemoryScore, ResponseDivergence
 
 HOLD = 1.0
-"""Nats that a memory must do alone to count as what a response may rest on."""
+"""Nats by which a memory alone must make a response likelier to count as its support."""
 
 OF_LARGEST = 0.5
-"""The share of a response's largest hold that its must reach: any memory does a little alone."""
+"""Share of a response's largest hold that a memory's must reach: any does a little alone."""
 
 OF_HOLD = 0.1
-"""The share of its hold below which a memory's drop counts as nothing."""
+"""Share of its hold below which a memory's drop counts as nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class RedundantPair:
-    """Two memories, and the responses that either supports alone and neither is missed by."""
+    """Two memories, and the responses that each supports alone but that need neither."""
 
     keys: tuple[str, str]
     node_ids: tuple[str, ...]
 
 
 def redundant_pairs(scores: Iterable[MemoryScore | None]) -> list[RedundantPair]:
-    """The pairs of memories that hide each other, those with the most responses first.
+    """Return the pairs of memories that hide each other, those with the most responses first.
 
-    Of a response that both support alone (hold) and that misses neither (drop near zero). That each
-    could do the other's work is then likely, not shown: the two were not removed together.
+    Both support a response alone (hold), and it is as likely without either one (drop near zero).
+    That each could do the other's work is then likely, not shown: they were not removed together.
     """
     known = [score for score in scores if score is not None and score.hold is not None]
     largest: dict[str, float] = defaultdict(float)

@@ -1,4 +1,4 @@
-"""Which memories fit in a number of tokens, when each window's baseline is shared."""
+"""Choose the memories whose prompts fit in a number of tokens."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from mindscore.measure.prompts import prompt_for
 
 
 class Budget:
-    """Takes memories while the prompts that they need hold no more than ``most`` tokens.
+    """Takes memories while the prompts that they need hold no more than ``limit`` tokens.
 
-    A window's baseline counts once, with its repetitions; prompts that turn out to be known cost
-    less. With ``most`` 0 there is no limit.
+    The baseline of a window counts once, with its ``repeats``. It is an upper bound: prompts that
+    turn out to be cached cost nothing. With ``limit`` 0 there is none.
     """
 
     def __init__(
-        self, context: Context, windows: Mapping[Memory, range], most: int, repeats: int
+        self, context: Context, windows: Mapping[Memory, range], limit: int, repeats: int
     ) -> None:
         self._context = context
         self._windows = windows
-        self._most = most
+        self._limit = limit
         self._baselines_per_window = 1 + repeats
         self._spent = 0
         self._judged: dict[range, set[str]] = {}
 
     def takes(self, memory: Memory) -> bool:
-        """Whether ``memory`` still fits; if so, it is counted."""
+        """Return whether ``memory`` still fits, and count it if so."""
         context, window, skip = self._context, self._windows[memory], skip_only(memory.key)
         before = self._judged.get(window, set())
         asked = responses_after_change(context, window, skip)
-        if self._most:
+        if self._limit:
             longer = self._length(window, before | asked) - self._length(window, before)
             without = len(prompt_for(context, window, skip, asked).tokens)
             cost = self._baselines_per_window * longer + without
-            if self._spent + cost > self._most:
+            if self._spent + cost > self._limit:
                 return False
             self._spent += cost
         self._judged[window] = before | asked
         return True
 
     def judged(self, window: range) -> set[str]:
-        """The responses of ``window`` that any memory taken is judged by."""
+        """Return the responses of ``window`` that judge any memory taken."""
         return self._judged[window]
 
     def _length(self, window: range, asked: set[str]) -> int:

@@ -1,4 +1,4 @@
-"""A ``tokenizer.json``, for servers that do not tokenise."""
+"""The tokenizer in a ``tokenizer.json``, for servers that do not tokenise."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class FileTokenizer:
         self._tokenizer: Tokenizer | None = None
 
     async def tokenize(self, text: str) -> list[int]:
-        """The ids of ``text``; special tokens in it are recognised, none is added.
+        """Return the ids of ``text``; special tokens in it are recognised, none is added.
 
         Raises:
             ScorerError: the file cannot be read.
@@ -28,7 +28,7 @@ class FileTokenizer:
         return await in_thread(self._encode, text)
 
     async def detokenize(self, ids: Sequence[int]) -> str:
-        """The text of ``ids``, special tokens included.
+        """Return the text of ``ids``, special tokens included.
 
         Raises:
             ScorerError: the file cannot be read.
@@ -58,7 +58,7 @@ class FileTokenizer:
             raise ScorerError(
                 f"server.tokenizer: {self._file} is not a readable tokenizer.json: {error}"
             ) from error
-        # What a file says of lengths is for training: a message is neither cut nor filled up.
+        # A file's limits of length are for training: a message is neither cut nor padded.
         tokenizer.no_truncation()
         tokenizer.no_padding()
         return tokenizer

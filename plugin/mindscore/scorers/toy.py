@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mindhooks import Generated, RangeScore, Scores, WirePrompt
+from mindhooks import BaseScorer, Generated, RangeScore, ScoreResult, WirePrompt
 
 VOCABULARY = 2**20
 PRIOR = 16.0
@@ -23,8 +23,8 @@ PRIOR = 16.0
 _WORD = re.compile(r"<\|\w+\|>|\w+|[^\w\s]")
 
 
-class ToyScorer:
-    """Tokens are words: an id is the CRC-32 of a word, modulo the vocabulary."""
+class ToyScorer(BaseScorer):
+    """A scorer whose tokens are words: an id is the CRC-32 of one, modulo the vocabulary."""
 
     model = "toy"
     reuses_prefixes = False
@@ -33,10 +33,10 @@ class ToyScorer:
         del table
         self._words: dict[int, str] = {}
 
-    async def score(self, prompts: Sequence[WirePrompt]) -> list[list[RangeScore]]:
-        """Every range's total and values; every token of a prompt counts as computed."""
+    async def score(self, prompts: Sequence[WirePrompt]) -> ScoreResult:
+        """Return totals and values; every token of a prompt counts as computed."""
         computed = sum(len(prompt.tokens) for prompt in prompts)
-        return Scores([_score(prompt) for prompt in prompts], computed)
+        return ScoreResult([_score(prompt) for prompt in prompts], computed)
 
     async def generate(
         self, prompt: WirePrompt, *, max_tokens: int, stop: Sequence[int]
@@ -53,7 +53,7 @@ class ToyScorer:
         return Generated(tuple(said), " ".join(spoken))
 
     async def tokenize(self, text: str) -> list[int]:
-        """One id per word, mark or ``<|special|>``; white space is dropped."""
+        """Return one id per word, punctuation mark or ``<|special|>``; white space is dropped."""
         words = _WORD.findall(text)
         ids = [zlib.crc32(word.encode()) % VOCABULARY for word in words]
         self._words.update(zip(ids, words, strict=True))
@@ -62,9 +62,6 @@ class ToyScorer:
     async def token_texts(self, ids: Sequence[int]) -> list[str]:
         """Return the word of each id, or its number where it was never tokenised."""
         return [self._words.get(token, f"<{token}>") for token in ids]
-
-    async def aclose(self) -> None:
-        """Nothing to let go of."""
 
 
 def _score(prompt: WirePrompt) -> list[RangeScore]:

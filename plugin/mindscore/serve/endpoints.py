@@ -7,13 +7,20 @@ import time
 import uuid
 from collections.abc import Sequence
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
-from mindhooks import Generated, RangeScore, Scorer, WirePrompt
+from mindhooks import (
+    Generated,
+    RangeScore,
+    Scorer,
+    ScorerCapabilities,
+    ScoreResult,
+    WirePrompt,
+)
 from mindscore.measure.divergence import implausible
+from mindscore.scorers.local.scorer import LocalScorer
 from mindscore.serve.queue import RequestQueue
 from mindscore.serve.requests import (
     CompletionRequest,
@@ -100,13 +107,13 @@ class Completion:
     async def _measure(self, ids: tuple[int, ...], start: int) -> tuple[list[float], int | None]:
         """Log-probabilities of the tokens from ``start`` on, and how many tokens were computed."""
         prompt = WirePrompt(ids, (), ((start, len(ids)),), ("all",))
-        answers = await self._scorer.score([prompt])
-        [[score]] = answers
+        result = ScoreResult.of(await self._scorer.score([prompt]))
+        [[score]] = result.ranges
         values = list(score.values or ())
         if len(values) != len(ids) - start:
             raise RefusedError(500, f"{self._scorer.model}: the scorer gives no values by token")
         require_plausible(self._scorer, [RangeScore(value) for value in values])
-        return values, getattr(answers, "computed_tokens", None)
+        return values, result.computed_tokens
 
     async def _logprobs(self, ids: Sequence[int], values: Sequence[float | None]) -> dict[str, Any]:
         if self._request.return_tokens_as_token_ids:
@@ -157,11 +164,8 @@ def require_plausible(scorer: Scorer, scores: Sequence[RangeScore]) -> None:
 
 async def text_of(scorer: Scorer, ids: Sequence[int]) -> str:
     """The text of ``ids``; of a scorer that cannot say, their numbers."""
-    detokenize = getattr(scorer, "detokenize", None)
-    if detokenize is None:
-        return " ".join(map(_numbered, ids))
-    text: str = await detokenize(ids)
-    return text
+    detokenize = ScorerCapabilities.of(scorer).detokenize
+    return " ".join(map(_numbered, ids)) if detokenize is None else await detokenize(ids)
 
 
 def _numbered(id_: int) -> str:
@@ -234,12 +238,12 @@ class Endpoints:
         names = tuple(str(number) for number in range(len(asked.score_ranges)))
         prompt = WirePrompt(tuple(asked.prompt), (), tuple(asked.score_ranges), names)
         async with self.scoring.turn(asked.priority or 0):
-            answers = await self._scorer.score([prompt])
-        [scores] = answers
+            result = ScoreResult.of(await self._scorer.score([prompt]))
+        [scores] = result.ranges
         require_plausible(self._scorer, scores)
         # What comes after the last range is not needed, and not cached either.
         needed = max(end for _, end in asked.score_ranges)
-        cached = cached_tokens(needed, getattr(answers, "computed_tokens", None))
+        cached = cached_tokens(needed, result.computed_tokens)
         return json_answer(
             {
                 "scores": [{"total_logprob": score.total} for score in scores],
@@ -280,7 +284,7 @@ class Endpoints:
         """The text of ids."""
         asked = await read_request(request, DetokenizeRequest, self._body_timeout_s)
         self._require_model(asked.model)
-        if not hasattr(self._scorer, "detokenize"):
+        if ScorerCapabilities.of(self._scorer).detokenize is None:
             raise RefusedError(501, f"{self._scorer.model} cannot turn token ids into text")
         async with self._texts.turn():
             text = await text_of(self._scorer, asked.tokens)
@@ -295,11 +299,11 @@ class Endpoints:
 
     def _adapter(self) -> dict[str, Any]:
         """Which adapter a model has that can have one, by its folder's end: ``/health`` is open."""
-        if not hasattr(self._scorer, "adapter"):
+        if not isinstance(self._scorer, LocalScorer):
             return {}
-        folder: Path | None = self._scorer.adapter
+        folder = self._scorer.adapter_folder
         return {"adapter": folder and "/".join(folder.parts[-2:])}
 
     def _context_length(self) -> int | None:
-        length: float | None = getattr(self._scorer, "context_length", None)
+        length = ScorerCapabilities.of(self._scorer).context_length
         return None if length is None or math.isinf(length) else int(length)

@@ -50,7 +50,7 @@ class Trainer:
     ) -> None:
         require_peft()
         self.scorer = scorer
-        self._configured = scorer.adapter
+        self._configured = scorer.adapter_folder
         self._recipe = recipe or Recipe()
         self._threads = threads or _threads()
         self._folder = TrainingFolder(folder)
@@ -93,7 +93,7 @@ class Trainer:
 
     def is_active(self, training: Training) -> bool:
         """Whether the model has that adapter now."""
-        return self.scorer.adapter == self.adapter(training)
+        return self.scorer.adapter_folder == self.adapter(training)
 
     async def adopt(self, training: Training | None) -> None:
         """Have the model with what came of it, or without any adapter, until told otherwise.
@@ -164,7 +164,7 @@ class Trainer:
         try:
             last = await in_thread(self._folder.active)
             training = self._trainings.get(last or "")
-            if last is None or self.scorer.adapter is not None:
+            if last is None or self.scorer.adapter_folder is not None:
                 return
             if training is None or training.status != "succeeded":
                 log.error(
@@ -179,7 +179,7 @@ class Trainer:
         """Remove what ended long ago, but no adapter that the model has or is to have."""
         try:
             last = await in_thread(self._folder.active)
-            wanted = [it.resolve() for it in (self._configured, self.scorer.adapter) if it]
+            wanted = [it.resolve() for it in (self._configured, self.scorer.adapter_folder) if it]
             # Not while one of them is asked for again, or how it stands is being written.
             async with self._submitting, self._keeping:
                 ended = [it for it in self._trainings.values() if it.has_ended]
@@ -290,7 +290,7 @@ class Trainer:
             training.epoch, training.loss = progress.epoch, progress.loss
             training.seconds = progress.seconds
 
-        active = self.scorer.adapter if job.model == self.scorer.model else None
+        active = self.scorer.adapter_folder if job.model == self.scorer.model else None
         started = msgspec.structs.replace(job, start=str(active or ""))
         folder = self._folder.of(training)
         self._process = asyncio.create_task(train_adapter(started, folder, hear))

@@ -61,7 +61,6 @@ class CountingScorer(BaseScorer):
         capabilities = ScorerCapabilities.of(scorer)
         self.model = scorer.model
         self.noisy = capabilities.noisy
-        self.batch_size = capabilities.batch_size
         self.render_chat = capabilities.render_chat
         self._scorer = scorer
         self._sorted: list[tuple[int, ...]] = []

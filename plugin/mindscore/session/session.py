@@ -29,6 +29,7 @@ from mindscore.conversation.conversation import Transcript
 from mindscore.conversation.rendering import CachedTokenizer
 from mindscore.conversation.template import template_of
 from mindscore.flows.recorder import store_failures
+from mindscore.measure.retry import with_retries
 from mindscore.session.result import Result
 
 Stats = MemoryStats | FinetuneStats
@@ -140,7 +141,10 @@ class Session:
         if self._context is None or self._context[0] is not self.transcript:
             transcript, scorer = self.transcript, await self.registry.scorer()
             if self._tokenizer is None:
-                self._tokenizer = CachedTokenizer(scorer.tokenize)
+                server = parse_settings(self.registry.settings).server
+                self._tokenizer = CachedTokenizer(
+                    lambda text: with_retries(lambda: scorer.tokenize(text), server)
+                )
             template = template_of(scorer, self.registry.settings)
             context = await transcript.context(self._tokenizer, template)
             self._tokenizer.evict_unused()

@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mindhooks import Registry, TrainingSample
+from mindhooks import Registry, ScorerCapabilities, TrainingSample
 from mindhooks.testing import StubMind
 from mindscore._util.errors import ConfigError
 from mindscore.config.settings import parse_settings
+from mindscore.measure.retry import Retry
 from mindscore.scorers.tokenizer import FileTokenizer
 
 
@@ -65,13 +66,14 @@ class Texts:
             return _Tokenizer(file.detokenize, file.tokenize)
         self._registry = Registry(StubMind(), self._tables)
         scorer = await self._registry.scorer()
-        detokenize = getattr(scorer, "detokenize", None)
+        detokenize = ScorerCapabilities.of(scorer).detokenize
         if detokenize is None:
             raise ConfigError(
                 f"the {server.scorer} scorer makes no text of token ids: set server.tokenizer to "
                 "the model's tokenizer.json, or use the format input_ids, which needs no text"
             )
-        return _Tokenizer(detokenize, scorer.tokenize)
+        retry = Retry(server)
+        return _Tokenizer(retry.wrap(detokenize), retry.wrap(scorer.tokenize))
 
     async def aclose(self) -> None:
         """Close the scorer, if one was asked."""

@@ -389,13 +389,13 @@ def test_a_server_that_cannot_be_reached_is_named(cli, nobody, numbered):
 def test_a_server_that_hangs_is_given_up(server, cli, numbered):
     server.holds = lambda body: True
     ran = cli("score", numbered, "--json", *server.options, "--set", "server.timeout_s=0.2")
-    everything_failed(ran, f"{server.url}/score", "0.2 s", "server.timeout_s")
+    everything_failed(ran, server.url, "0.2 s", "server.timeout_s")
 
 
 def test_a_server_that_hangs_is_given_up_at_the_deadline(server, cli, numbered):
     server.holds = lambda body: True
     ran = cli("score", numbered, "--json", *server.options, "--set", "server.deadline_s=0.2")
-    everything_failed(ran, f"{server.url}/score", "0.2 s", "server.deadline_s")
+    everything_failed(ran, server.url, "0.2 s", "server.deadline_s")
 
 
 def test_a_server_that_hangs_up_is_named(server, cli, numbered):

@@ -3,7 +3,7 @@
 import pytest
 
 from mindhooks import Generated, MindCommand, RangeScore, ScorerError, ScorerUnavailable
-from mindscore.measure.cached_scorer import Breaker, BreakerError
+from mindscore.measure.retry import Breaker, BreakerError
 
 SCORE, FULL, FINETUNE = MindCommand.SCORE, MindCommand.SCORE_FULL, MindCommand.SCORE_FINETUNE
 MEMORIES = 12
@@ -116,7 +116,8 @@ async def test_what_was_scored_before_is_kept_and_shown(many, host, probe, monke
         return await honest(prompts)
 
     monkeypatch.setattr(probe, "score", score)
-    async with host(many, "probe", server={"concurrency": 1}, memory={"token_cutoff": 1.0}) as it:
+    server = {"concurrency": 1, "max_attempts": 1}
+    async with host(many, "probe", server=server, memory={"token_cutoff": 1.0}) as it:
         await it.run(SCORE)
         kept = {memory.key for memory in await it.store.memories()}
         stats = it.state.memory_last_run
@@ -133,7 +134,7 @@ async def test_the_next_run_tries_again(many, host, probe, monkeypatch):
     async def score(prompts):
         raise ScorerUnavailable("down")
 
-    async with host(many, "probe", memory={"token_cutoff": 1.0}) as it:
+    async with host(many, "probe", server={"max_attempts": 1}, memory={"token_cutoff": 1.0}) as it:
         monkeypatch.setattr(probe, "score", score)
         await it.run(SCORE)
         assert it.heard.scores == []
@@ -160,7 +161,8 @@ async def test_alternates_stop_and_every_candidate_still_goes_out(say, host, pro
     turns = [it for n in range(8) for it in (say.user(9), say.reply(10 + n))]
     talk = say.talk(*turns, identity=[say.memory("k", 5)])
     finetune = {"generate_alternates": True, "window_fraction": 1.0}
-    async with host(talk, "probe", finetune=finetune, server={"breaker_failures": 2}) as it:
+    server = {"breaker_failures": 2, "max_attempts": 1}
+    async with host(talk, "probe", finetune=finetune, server=server) as it:
         await it.run(FINETUNE)
         stats = it.state.finetune_last_run
     assert len(asked) == 1 + 2

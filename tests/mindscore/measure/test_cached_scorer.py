@@ -16,13 +16,15 @@ from mindhooks import (
     RangeScore,
     Registry,
     ScorerError,
-    Scores,
+    ScoreResult,
     WirePrompt,
 )
 from mindhooks.testing import StubMind
-from mindscore.measure import cached_scorer as meter_module
-from mindscore.measure.cached_scorer import Breaker, CachedScorer, ScoreCache, Usage, shared_totals
+from mindscore.config.settings import ServerSettings
+from mindscore.measure import cached_scorer as module
+from mindscore.measure.cached_scorer import CachedScorer, ScoreCache, Usage, shared_cache
 from mindscore.measure.prompts import common_prefix
+from mindscore.measure.retry import Retry
 from mindscore.scorers.toy import ToyScorer
 
 FIRST = WirePrompt((1, 2, 3), (), ((1, 2), (2, 3)), ("first", "second"))
@@ -48,48 +50,48 @@ class Recording(ToyScorer):
         return await super().score(prompts)
 
 
-def meter_of(scorer, known=None):
-    return CachedScorer(scorer, Usage(), known or ScoreCache(), Breaker(3))
+def cached_of(scorer, known=None):
+    return CachedScorer(scorer, Usage(), known or ScoreCache(), Retry(ServerSettings()))
 
 
 async def test_a_prompt_without_ranges_is_neither_sent_nor_counted():
     scorer = Recording()
-    meter = meter_of(scorer)
-    assert await meter.totals(WirePrompt((1, 2), (), (), ())) == {}
-    assert await meter.measure(WirePrompt((1, 2), (), (), ())) == {}
-    assert (scorer.asked, meter.usage.calls, meter.usage.prompt_tokens) == ([], 0, 0)
+    cached = cached_of(scorer)
+    assert await cached.score(WirePrompt((1, 2), (), (), ())) == {}
+    assert await cached.score_uncached(WirePrompt((1, 2), (), (), ())) == {}
+    assert (scorer.asked, cached.usage.calls, cached.usage.prompt_tokens) == ([], 0, 0)
 
 
 async def test_what_is_sent_is_counted():
-    meter = meter_of(Recording())
-    assert (await meter.totals(FIRST)).keys() == {"first", "second"}
-    usage = meter.usage
+    cached = cached_of(Recording())
+    assert (await cached.score(FIRST)).keys() == {"first", "second"}
+    usage = cached.usage
     assert (usage.calls, usage.prompt_tokens, usage.computed_tokens) == (1, 3, 3)
 
 
 async def test_computed_tokens_are_unknown_once_an_answer_does_not_say(monkeypatch):
     scorer = Recording()
-    meter, honest = meter_of(scorer), scorer.score
-    await meter.measure(FIRST)
+    cached, honest = cached_of(scorer), scorer.score
+    await cached.score_uncached(FIRST)
 
     async def score(prompts):
-        return list(await honest(prompts))
+        return (await honest(prompts)).ranges
 
     monkeypatch.setattr(scorer, "score", score)
-    await meter.measure(FIRST)
-    assert meter.usage.computed_tokens is None
+    await cached.score_uncached(FIRST)
+    assert cached.usage.computed_tokens is None
     monkeypatch.undo()
-    await meter.measure(FIRST)
-    assert meter.usage.computed_tokens is None
-    assert (meter.usage.calls, meter.usage.prompt_tokens) == (3, 9)
+    await cached.score_uncached(FIRST)
+    assert cached.usage.computed_tokens is None
+    assert (cached.usage.calls, cached.usage.prompt_tokens) == (3, 9)
 
 
 async def test_what_was_asked_once_is_not_asked_again():
     scorer = Recording()
-    meter = meter_of(scorer)
-    once = await meter.totals(FIRST)
-    assert await meter.totals(FIRST) == once
-    assert await meter.totals(replace(FIRST, node_ids=("x", "y"))) == {
+    cached = cached_of(scorer)
+    once = await cached.score(FIRST)
+    assert await cached.score(FIRST) == once
+    assert await cached.score(replace(FIRST, node_ids=("x", "y"))) == {
         "x": once["first"],
         "y": once["second"],
     }
@@ -98,11 +100,11 @@ async def test_what_was_asked_once_is_not_asked_again():
 
 async def test_of_a_longer_prompt_only_what_is_not_known_is_asked():
     scorer = Recording()
-    meter = meter_of(scorer)
-    await meter.totals(FIRST)
-    found = await meter.totals(LONGER)
+    cached = cached_of(scorer)
+    await cached.score(FIRST)
+    found = await cached.score(LONGER)
     assert list(scorer.asked[1].ranges) == [(4, 5)]
-    assert found == await meter_of(ToyScorer()).totals(LONGER)
+    assert found == await cached_of(ToyScorer()).totals(LONGER)
 
 
 @pytest.mark.parametrize(
@@ -116,25 +118,25 @@ async def test_of_a_longer_prompt_only_what_is_not_known_is_asked():
 )
 async def test_what_differs_in_tokens_images_or_span_is_asked(other):
     scorer = Recording()
-    meter = meter_of(scorer)
-    await meter.totals(THIRD)
-    await meter.totals(other)
+    cached = cached_of(scorer)
+    await cached.score(THIRD)
+    await cached.score(other)
     assert len(scorer.asked) == 2
 
 
 async def test_a_measurement_is_made_whatever_is_known():
     scorer = Recording()
-    meter = meter_of(scorer)
-    await meter.totals(FIRST)
-    await meter.measure(FIRST)
+    cached = cached_of(scorer)
+    await cached.score(FIRST)
+    await cached.score_uncached(FIRST)
     assert scorer.asked == [FIRST, FIRST]
 
 
 async def test_the_same_prompt_asked_for_by_two_at_once_is_sent_once():
     scorer = Recording()
-    meter = meter_of(scorer)
+    cached = cached_of(scorer)
     scorer.gate.clear()
-    both = [asyncio.create_task(meter.totals(FIRST)) for _ in range(2)]
+    both = [asyncio.create_task(cached.score(FIRST)) for _ in range(2)]
     await asyncio.sleep(0.01)
     scorer.gate.set()
     first, second = await asyncio.gather(*both)
@@ -144,10 +146,10 @@ async def test_the_same_prompt_asked_for_by_two_at_once_is_sent_once():
 
 async def test_who_waited_for_a_call_that_failed_asks_itself():
     scorer = Recording()
-    meter = meter_of(scorer)
+    cached = cached_of(scorer)
     scorer.failures.append(ScorerError("no"))
     scorer.gate.clear()
-    both = [asyncio.create_task(meter.totals(FIRST)) for _ in range(2)]
+    both = [asyncio.create_task(cached.score(FIRST)) for _ in range(2)]
     await asyncio.sleep(0.01)
     scorer.gate.set()
     failed, found = await asyncio.gather(*both, return_exceptions=True)
@@ -157,9 +159,9 @@ async def test_who_waited_for_a_call_that_failed_asks_itself():
 
 async def test_who_waited_for_a_call_that_was_cancelled_asks_itself():
     scorer = Recording()
-    meter = meter_of(scorer)
+    cached = cached_of(scorer)
     scorer.gate.clear()
-    first, second = (asyncio.create_task(meter.totals(FIRST)) for _ in range(2))
+    first, second = (asyncio.create_task(cached.score(FIRST)) for _ in range(2))
     await asyncio.sleep(0.01)
     first.cancel()
     await asyncio.sleep(0.01)
@@ -170,16 +172,16 @@ async def test_who_waited_for_a_call_that_was_cancelled_asks_itself():
 
 async def test_a_bad_answer_is_not_known_afterwards(monkeypatch):
     scorer = Recording()
-    meter = meter_of(scorer)
+    cached = cached_of(scorer)
 
     async def score(prompts):
-        return Scores([[RangeScore(float("nan"))] * 2], 3)
+        return ScoreResult([[RangeScore(float("nan"))] * 2], 3)
 
     monkeypatch.setattr(scorer, "score", score)
     with pytest.raises(ScorerError):
-        await meter.totals(FIRST)
+        await cached.score(FIRST)
     monkeypatch.undo()
-    assert (await meter.totals(FIRST)).keys() == {"first", "second"}
+    assert (await cached.score(FIRST)).keys() == {"first", "second"}
     assert scorer.asked == [FIRST]
 
 
@@ -196,42 +198,42 @@ async def test_a_bad_answer_is_not_known_afterwards(monkeypatch):
 )
 def test_what_is_shared_is_what_asking_would_have_said(prompts):
     async def go():
-        shared = meter_of(ToyScorer())
+        shared = cached_of(ToyScorer())
         for tokens, cuts in prompts:
             ranges = tuple(pairwise(sorted(cuts)))
             prompt = WirePrompt(tokens, (), ranges, tuple(f"{span}" for span in ranges))
-            assert await shared.totals(prompt) == await meter_of(ToyScorer()).totals(prompt)
+            assert await shared.score(prompt) == await cached_of(ToyScorer()).score(prompt)
 
     asyncio.run(go())
 
 
 async def test_no_more_totals_are_kept_than_there_is_room_for(monkeypatch):
-    monkeypatch.setattr(ScoreCache, "MOST", 2)
+    monkeypatch.setattr(ScoreCache, "MAX_ENTRIES", 2)
     scorer = Recording()
-    meter = meter_of(scorer)
+    cached = cached_of(scorer)
     for tokens in ((1, 2), (3, 4), (5, 6), (1, 2)):
-        await meter.totals(replace(THIRD, tokens=tokens))
+        await cached.score(replace(THIRD, tokens=tokens))
     assert len(scorer.asked) == 4
 
 
 async def test_flows_of_one_host_share_and_one_that_runs_again_begins_anew():
     async with Registry(StubMind(), {}) as registry, Registry(StubMind(), {}) as another:
-        score = shared_totals(registry, "score", ToyScorer())
-        assert shared_totals(registry, "score-full", ToyScorer()) is score
-        assert shared_totals(another, "score-full", ToyScorer()) is not score
-        again = shared_totals(registry, "score", ToyScorer())
+        score = shared_cache(registry, "score", ToyScorer())
+        assert shared_cache(registry, "score-full", ToyScorer()) is score
+        assert shared_cache(another, "score-full", ToyScorer()) is not score
+        again = shared_cache(registry, "score", ToyScorer())
         assert again is not score
-        assert shared_totals(registry, "score-full", ToyScorer()) is again
+        assert shared_cache(registry, "score-full", ToyScorer()) is again
 
 
 async def test_what_a_model_with_another_adapter_said_is_not_shared():
     scorer = ToyScorer()
     async with Registry(StubMind(), {}) as registry:
-        plain = shared_totals(registry, "score", scorer)
+        plain = shared_cache(registry, "score", scorer)
         scorer.adapter = "one"
-        adapted = shared_totals(registry, "score-full", scorer)
+        adapted = shared_cache(registry, "score-full", scorer)
         assert adapted is not plain
-        assert shared_totals(registry, "score-finetune", scorer) is adapted
+        assert shared_cache(registry, "score-finetune", scorer) is adapted
 
 
 async def test_after_a_server_swapped_its_adapter_every_flow_asks_anew(host, two, score_server):
@@ -254,9 +256,9 @@ async def test_after_a_server_swapped_its_adapter_every_flow_asks_anew(host, two
 
 async def test_what_is_old_is_not_shared(monkeypatch):
     async with Registry(StubMind(), {}) as registry:
-        old = shared_totals(registry, "score", ToyScorer())
-        monkeypatch.setattr(meter_module, "FRESH_S", -1)
-        assert shared_totals(registry, "score-full", ToyScorer()) is not old
+        old = shared_cache(registry, "score", ToyScorer())
+        monkeypatch.setattr(module, "FRESH_S", -1)
+        assert shared_cache(registry, "score-full", ToyScorer()) is not old
 
 
 # -- in the flows ---------------------------------------------------------------------------------

@@ -9,11 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mindhooks import RangeScore, ResponseDivergence, ScorerError, WirePrompt
-from mindscore.measure.cached_scorer import Breaker, CachedScorer, ScoreCache, Usage
+from mindscore.config.settings import ServerSettings
+from mindscore.measure.cached_scorer import CachedScorer, ScoreCache, Usage
 from mindscore.measure.divergence import check_answers, implausible
 from mindscore.measure.leave_one_out import LeaveOneOut
 from mindscore.measure.memories import responses_after_change, skip_only, whole
 from mindscore.measure.noise import NoiseFloor
+from mindscore.measure.retry import Retry
 from mindscore.scorers.toy import ToyScorer
 
 SMALL = 16 / 2**20
@@ -22,8 +24,8 @@ SMALL = 16 / 2**20
 async def divergences(talk, key, scorer, window=None):
     context = talk.context()
     window = whole(context) if window is None else window
-    meter = CachedScorer(scorer, Usage(), ScoreCache(), Breaker(3))
-    return await LeaveOneOut(meter, context, NoiseFloor(meter, 0)).drop(window, skip_only(key))
+    cached = CachedScorer(scorer, Usage(), ScoreCache(), Retry(ServerSettings()))
+    return await LeaveOneOut(cached, context, NoiseFloor(cached, 0)).drop(window, skip_only(key))
 
 
 # -- signed and divergence ------------------------------------------------------------------------

@@ -9,11 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mindhooks import Context, MindCommand, Node, Outcome, Part, Role
+from mindscore.config.settings import ServerSettings
 from mindscore.display.documents import document
-from mindscore.measure.cached_scorer import Breaker, CachedScorer, ScoreCache, Usage
+from mindscore.measure.cached_scorer import CachedScorer, ScoreCache, Usage
 from mindscore.measure.leave_one_out import LeaveOneOut
 from mindscore.measure.memories import skip_only
 from mindscore.measure.noise import NoiseFloor
+from mindscore.measure.retry import Retry
 from mindscore.scorers.toy import ToyScorer
 from mindscore.session.result import Result
 
@@ -318,8 +320,8 @@ async def test_a_part_that_is_printed_once_for_two_memories_is_measured_alone(ho
     )
     reply = Node("r", Role.ASSISTANT, "", (8, 1, 2, 3), (1, 4))
     context = Context((system,), (), (reply,))
-    meter = CachedScorer(ToyScorer(), Usage(), ScoreCache(), Breaker(3))
-    compared = LeaveOneOut(meter, context, NoiseFloor(meter, 0))
+    cached = CachedScorer(ToyScorer(), Usage(), ScoreCache(), Retry(ServerSettings()))
+    compared = LeaveOneOut(cached, context, NoiseFloor(cached, 0))
     for key in "ab":
         [drop] = await compared.drop(range(1), skip_only(key))
         [hold] = await compared.hold(range(1), key)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from mindhooks import MindCommand, ScorerError, Scores
+from mindhooks import MindCommand, ScorerError
 from mindscore.measure.internalised import (
     Effect,
     mean_divergence,
@@ -67,7 +67,7 @@ def test_all_changed_by_a_fraction_is_that_fraction(factor, before):
 async def test_an_answer_that_lacks_a_response_is_refused(two):
     class Short(ToyScorer):
         async def score(self, prompts):
-            return Scores([answer[:-1] for answer in await super().score(prompts)], None)
+            return [answer[:-1] for answer in (await super().score(prompts)).ranges]
 
     with pytest.raises(ScorerError, match="asked for"):
         await response_totals(two.context(), Short({}))

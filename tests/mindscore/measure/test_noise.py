@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mindhooks import MindCommand, Outcome, WirePrompt
-from mindscore.measure.cached_scorer import Breaker, CachedScorer, ScoreCache, Usage
+from mindscore.config.settings import ServerSettings
+from mindscore.measure.cached_scorer import CachedScorer, ScoreCache, Usage
 from mindscore.measure.noise import NoiseFloor
+from mindscore.measure.retry import Retry
 from mindscore.scorers.toy import ToyScorer
 
 SCORE, FULL, FINETUNE = MindCommand.SCORE, MindCommand.SCORE_FULL, MindCommand.SCORE_FINETUNE
@@ -32,13 +34,13 @@ class Jittery(ToyScorer):
 
     async def score(self, prompts):
         self.asked += prompts
-        answers = await super().score(prompts)
-        for prompt, scores in zip(prompts, answers, strict=True):
+        result = await super().score(prompts)
+        for prompt, scores in zip(prompts, result.ranges, strict=True):
             for number, (start, end) in enumerate(prompt.ranges):
                 total = scores[number].total - self.chance.random()
                 self.told.setdefault((prompt.tokens[:end], start), []).append(total)
                 scores[number] = type(scores[number])(total)
-        return answers
+        return result
 
 
 def spread(totals):
@@ -88,12 +90,12 @@ def told_of(it, probe, command, key, node_id):
 @pytest.mark.parametrize("repeats", [0, 1, 3])
 async def test_the_noise_is_the_largest_total_less_the_smallest(repeats):
     scorer = Jittery()
-    meter = CachedScorer(scorer, Usage(), ScoreCache(), Breaker(3))
-    floor = NoiseFloor(meter, repeats)
-    totals = await meter.totals(TWO)
+    cached = CachedScorer(scorer, Usage(), ScoreCache(), Retry(ServerSettings()))
+    floor = NoiseFloor(cached, repeats)
+    totals = await cached.score(TWO)
     await floor.measure(TWO, totals)
     assert scorer.asked == [TWO] * (1 + repeats)
-    assert (meter.usage.calls, meter.usage.prompt_tokens) == (1 + repeats, 4 * (1 + repeats))
+    assert (cached.usage.calls, cached.usage.prompt_tokens) == (1 + repeats, 4 * (1 + repeats))
     spreads = [spread(told) for told in scorer.told.values()]
     assert floor.spread == (dict(zip(TWO.node_ids, spreads, strict=True)) if repeats else {})
     assert (repeats > 0) == any(0 < it < 1 for it in spreads)
@@ -103,9 +105,9 @@ async def test_the_noise_is_the_largest_total_less_the_smallest(repeats):
 def test_any_noise_is_the_spread_of_what_was_told(seed, repeats):
     async def go():
         scorer = Jittery(seed)
-        meter = CachedScorer(scorer, Usage(), ScoreCache(), Breaker(3))
-        floor = NoiseFloor(meter, repeats)
-        await floor.measure(TWO, await meter.totals(TWO))
+        cached = CachedScorer(scorer, Usage(), ScoreCache(), Retry(ServerSettings()))
+        floor = NoiseFloor(cached, repeats)
+        await floor.measure(TWO, await cached.score(TWO))
         return scorer, floor
 
     scorer, floor = asyncio.run(go())
@@ -120,10 +122,8 @@ async def test_auto_repeats_once_where_the_scorer_is_noisy_and_not_at_all_where_
     scorer = ToyScorer()
     if noisy is not None:
         scorer.noisy = noisy
-    assert (
-        NoiseFloor(CachedScorer(scorer, Usage(), ScoreCache(), Breaker(3)), "auto").repeats
-        == repeats
-    )
+    cached = CachedScorer(scorer, Usage(), ScoreCache(), Retry(ServerSettings()))
+    assert NoiseFloor(cached, "auto").repeats == repeats
 
 
 @pytest.mark.parametrize("noisy", [True, False])
@@ -131,21 +131,19 @@ async def test_auto_repeats_once_where_the_scorer_is_noisy_and_not_at_all_where_
 async def test_a_number_is_taken_whatever_the_scorer_says(noisy, repeats):
     scorer = ToyScorer()
     scorer.noisy = noisy
-    assert (
-        NoiseFloor(CachedScorer(scorer, Usage(), ScoreCache(), Breaker(3)), repeats).repeats
-        == repeats
-    )
+    cached = CachedScorer(scorer, Usage(), ScoreCache(), Retry(ServerSettings()))
+    assert NoiseFloor(cached, repeats).repeats == repeats
 
 
 async def test_only_responses_that_were_not_repeated_yet_are_repeated():
     scorer = Jittery()
-    meter = CachedScorer(scorer, Usage(), ScoreCache(), Breaker(3))
-    floor = NoiseFloor(meter, 1)
+    cached = CachedScorer(scorer, Usage(), ScoreCache(), Retry(ServerSettings()))
+    floor = NoiseFloor(cached, 1)
     first = WirePrompt((1, 2), (), ((1, 2),), ("first",))
-    await floor.measure(first, await meter.totals(first))
+    await floor.measure(first, await cached.score(first))
     before = dict(floor.spread)
-    await floor.measure(TWO, await meter.totals(TWO))
-    await floor.measure(TWO, await meter.totals(TWO))
+    await floor.measure(TWO, await cached.score(TWO))
+    await floor.measure(TWO, await cached.score(TWO))
     assert [(it.tokens, it.node_ids) for it in scorer.asked] == [
         ((1, 2), ("first",)),
         ((1, 2), ("first",)),
@@ -217,7 +215,6 @@ async def test_noise_is_none_where_it_is_not_measured(
 async def test_a_scorer_that_does_not_say_whether_it_is_noisy_is_not(two, host, jittery):
     async with host(two, "probe", **settings("auto")) as it:
         await it.run(FULL)
-    assert not hasattr(jittery, "noisy")
     assert {cell.noise for cell, _ in found(it)} == {None}
     assert len(jittery.asked) == 3
 
@@ -352,9 +349,9 @@ async def test_a_repetition_that_fails_in_the_scorers_own_way_leaves_the_score(c
                 return 1 / 0
             return await super().score(prompts)
 
-    meter = CachedScorer(Once(), Usage(), ScoreCache(), Breaker(3))
-    floor = NoiseFloor(meter, "auto")
-    totals = await meter.totals(TWO)
+    cached = CachedScorer(Once(), Usage(), ScoreCache(), Retry(ServerSettings()))
+    floor = NoiseFloor(cached, "auto")
+    totals = await cached.score(TWO)
     await floor.measure(TWO, totals)
     assert floor.spread == {}
     assert "ZeroDivisionError" in caplog.text

@@ -5,7 +5,9 @@ import math
 import pytest
 
 from mindhooks import MindCommand, RangeScore, WirePrompt
-from mindscore.measure.cached_scorer import Breaker, CachedScorer, ScoreCache, Usage
+from mindscore.config.settings import ServerSettings
+from mindscore.measure.cached_scorer import CachedScorer, ScoreCache, Usage
+from mindscore.measure.retry import Retry
 from mindscore.scorers.toy import ToyScorer
 
 FULL, SCORE = MindCommand.SCORE_FULL, MindCommand.SCORE
@@ -25,12 +27,12 @@ class Answering(ToyScorer):
         self.asked += len(prompts)
         return [
             [RangeScore(it.total, self.change(it.values)) for it in answer]
-            for answer in await super().score(prompts)
+            for answer in (await super().score(prompts)).ranges
         ]
 
 
-def meter(scorer, known=None, **options):
-    return CachedScorer(scorer, Usage(), known or ScoreCache(), Breaker(3), **options)
+def cached(scorer, known=None, **options):
+    return CachedScorer(scorer, Usage(), known or ScoreCache(), Retry(ServerSettings()), **options)
 
 
 def cells(host):
@@ -98,9 +100,9 @@ async def test_rows_that_are_resumed_have_no_tokens(two, host, tmp_path):
 
 async def test_values_are_kept_only_where_they_were_asked_for():
     known, scorer = ScoreCache(), Answering(lambda values: values)
-    totals = await meter(scorer, known).totals(PROMPT)
-    asking = meter(scorer, known, tokens=True)
-    assert meter(scorer, known).values(PROMPT) == asking.values(PROMPT) == {}
+    totals = await cached(scorer, known).totals(PROMPT)
+    asking = cached(scorer, known, tokens=True)
+    assert cached(scorer, known).values(PROMPT) == asking.values(PROMPT) == {}
     # Its total is known, its values are not.
     assert await asking.totals(PROMPT) == totals
     assert scorer.asked == 2
@@ -121,8 +123,8 @@ async def test_values_are_kept_only_where_they_were_asked_for():
 )
 async def test_values_that_do_not_make_up_the_total_are_not_used(change):
     scorer = Answering(change)
-    asking = meter(scorer, tokens=True)
-    expected = await meter(ToyScorer()).totals(PROMPT)
+    asking = cached(scorer, tokens=True)
+    expected = await cached(ToyScorer()).totals(PROMPT)
     assert await asking.totals(PROMPT) == expected
     assert asking.values(PROMPT) == {}
     # Nor asked for again and again.
@@ -133,7 +135,7 @@ async def test_values_that_do_not_make_up_the_total_are_not_used(change):
 async def test_values_go_with_the_totals_that_are_too_many(monkeypatch):
     monkeypatch.setattr(ScoreCache, "MOST", 1)
     known = ScoreCache()
-    asking = meter(ToyScorer(), known, tokens=True)
+    asking = cached(ToyScorer(), known, tokens=True)
     await asking.totals(PROMPT)
     assert asking.values(PROMPT)
     await asking.totals(WirePrompt((9, 9), (), ((1, 2),), ("other",)))

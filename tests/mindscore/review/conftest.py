@@ -120,17 +120,6 @@ def transcript(tmp_path):
     return lambda lines=None: written(tmp_path, lines or conversation())
 
 
-class _Silent:
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def update(self, *_):
-        pass
-
-
 def fill(tables, transcript, *commands, alternate="Drink what you like."):
     """Run commands, and give each candidate an alternate that ends as it should."""
 
@@ -139,7 +128,7 @@ def fill(tables, transcript, *commands, alternate="Drink what you like."):
             for command in commands:
                 await session.run(command)
             scorer, store = await session.registry.scorer(), Store(parse_settings(tables).store)
-            for candidate in mind.candidates:
+            for candidate in session.candidates:
                 ids = await scorer.tokenize(alternate + END)
                 better = replace(candidate, alternate_text=alternate, alternate_ids=tuple(ids))
                 await store.record_candidate(better, scorer.model)

@@ -19,9 +19,9 @@ def prompt(*tokens, ranges=()):
 
 async def probability(before, token):
     """What the toy thinks of ``token`` after ``before``."""
-    [[score]] = await ToyScorer().score(
-        [prompt(*before, token, ranges=[(len(before), len(before) + 1)])]
-    )
+    [[score]] = (
+        await ToyScorer().score([prompt(*before, token, ranges=[(len(before), len(before) + 1)])])
+    ).ranges
     return math.exp(score.total)
 
 
@@ -43,16 +43,18 @@ async def test_a_token_is_as_likely_as_it_was_frequent_before(before, token, exp
 
 
 async def test_a_range_is_the_sum_of_its_tokens_each_after_all_before_it():
-    [[score]] = await ToyScorer().score([prompt(5, 6, 6, 5, ranges=[(1, 4)])])
+    [[score]] = (await ToyScorer().score([prompt(5, 6, 6, 5, ranges=[(1, 4)])])).ranges
     values = [SMALL / 17, (1 + SMALL) / 18, (1 + SMALL) / 19]
     assert score.values == pytest.approx([math.log(it) for it in values], rel=1e-12)
     assert score.total == pytest.approx(sum(score.values), rel=1e-12)
 
 
 async def test_every_range_of_every_prompt_is_answered_in_order():
-    answers = await ToyScorer().score(
-        [prompt(5, 5, 6, ranges=[(1, 2), (2, 3)]), prompt(1, 2), prompt(6, 6, ranges=[(1, 2)])]
-    )
+    answers = (
+        await ToyScorer().score(
+            [prompt(5, 5, 6, ranges=[(1, 2), (2, 3)]), prompt(1, 2), prompt(6, 6, ranges=[(1, 2)])]
+        )
+    ).ranges
     assert [len(answer) for answer in answers] == [2, 0, 1]
     found = [math.exp(score.total) for answer in answers for score in answer]
     expected = [(1 + SMALL) / 17, SMALL / 18, (1 + SMALL) / 17]
@@ -60,7 +62,7 @@ async def test_every_range_of_every_prompt_is_answered_in_order():
 
 
 async def test_every_token_of_every_prompt_counts_as_computed():
-    answers = await ToyScorer().score([prompt(1, 2, 3, ranges=[(1, 2)]), prompt(4, 5)])
+    answers = (await ToyScorer().score([prompt(1, 2, 3, ranges=[(1, 2)]), prompt(4, 5)])).ranges
     assert answers.computed_tokens == 5
 
 

@@ -1,4 +1,4 @@
-"""KV caches of prompts that were computed, for later prompts that begin alike.
+"""KV caches of earlier prompts, for later prompts that begin alike.
 
 A token's keys, values and log-probability are functions of the tokens up to it, so a prompt needs
 computing only from where it departs from every earlier one. Forking a cache copies nothing: the
@@ -19,11 +19,11 @@ from mindscore.measure.prompts import common_prefix
 
 NAME = "mindscore_causal"
 
-_UNKNOWN = ("softcap", "s_aux", "position_bias", "sliding_window")
+_UNSUPPORTED = ("softcap", "s_aux", "position_bias", "sliding_window")
 
 
 def is_available() -> bool:
-    """Whether this torch has the kernel."""
+    """Return whether this torch has the kernel."""
     return hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu")
 
 
@@ -36,7 +36,7 @@ def attend(
     scaling: float | None = None,
     **more: Any,
 ) -> tuple[Any, None]:
-    """Causal attention of the last tokens of a sequence.
+    """Return the causal attention of the last tokens of a sequence.
 
     ``query`` is (batch, heads, new tokens, size). ``key`` and ``value`` are (batch, groups of
     heads, tokens, size), of the new tokens where ``key.before`` has the pieces before them, else of
@@ -46,7 +46,7 @@ def attend(
         NotImplementedError: the model asks for more than plain causal attention.
     """
     del module
-    if attention_mask is not None or any(more.get(name) is not None for name in _UNKNOWN):
+    if attention_mask is not None or any(more.get(name) is not None for name in _UNSUPPORTED):
         raise NotImplementedError("only plain causal attention")
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     batch, heads, new, size = query.shape
@@ -56,7 +56,7 @@ def attend(
         it[:, :, cached:].repeat_interleave(heads // groups, dim=1) for it in (key, value)
     )
     output, norm = kernel(query, key_new, value_new, 0.0, True, scale=scaling)
-    # Heads that share keys stand one behind the other: cached keys are not copied for each.
+    # Heads that share keys are stacked, so that cached keys are not copied for each.
     stacked = query.reshape(batch, groups, heads // groups * new, size)
     for keys, values in before:
         found, its_norm = kernel(stacked, keys, values, 0.0, False, scale=scaling)
@@ -75,9 +75,9 @@ Piece = tuple[Any, Any]
 
 
 class PiecesLayer(DynamicLayer):
-    """One layer's keys and values in pieces; the new ones know those before them.
+    """One layer's keys and values in pieces; new keys have those before as ``before``.
 
-    ``joins``: for an attention that does not ask for those, the pieces are made one.
+    ``joins``: pieces are joined at once, for an attention that does not look at ``before``.
     """
 
     def __init__(self, joins: bool, pieces: Iterable[Piece] = ()) -> None:
@@ -86,27 +86,27 @@ class PiecesLayer(DynamicLayer):
         self.pieces = list(pieces)
 
     def update(self, key_states: Any, value_states: Any, *_: Any, **__: Any) -> Piece:
-        """Add new tokens; what the attention is to be given."""
+        """Add new tokens, and return the keys and values for the attention."""
         before = self.pieces
         self.pieces = [*before, (key_states, value_states)]
         if self._joins:
             self.pieces = [self.joined()]
             return self.pieces[0]
-        # The model hands it on as it is to the attention, which has no other way to them.
+        # The model passes the tensor on as it is: the attention finds the others by it.
         key_states.before = before
         return key_states, value_states
 
     def get_seq_length(self) -> int:
-        """How many tokens it holds."""
+        """Return the number of tokens."""
         return sum(keys.shape[-2] for keys, _ in self.pieces)
 
     def joined(self) -> Piece:
-        """All keys and values in one piece."""
+        """Return all keys and values in one piece."""
         keys, values = (torch.cat(list(parts), dim=-2) for parts in zip(*self.pieces, strict=True))
         return keys, values
 
     def first(self, length: int) -> Iterator[Piece]:
-        """Views of the first ``length`` tokens."""
+        """Yield views of the first ``length`` tokens."""
         for keys, values in self.pieces:
             if length > 0:
                 yield keys[..., :length, :], values[..., :length, :]
@@ -117,8 +117,8 @@ class PiecesLayer(DynamicLayer):
 class CachedSequence:
     """A sequence that ran through the model.
 
-    ``cache`` has an entry for each token of ``ids``, but perhaps for the last one; ``logprobs`` has
-    the log-probability, in nats, of the token after each row that was asked for.
+    ``cache`` has an entry for each token of ``ids``, the last one perhaps excepted; ``logprobs``
+    has the log-probability, in nats, of the token after each row that was asked for.
     """
 
     ids: tuple[int, ...]
@@ -127,9 +127,9 @@ class CachedSequence:
 
 
 class PrefixCaches:
-    """The sequences used last, as many as ``limit`` bytes hold.
+    """The most recently used sequences, as many as ``limit`` bytes hold.
 
-    ``joins``: the model's attention wants keys and values in one piece.
+    ``joins``: the model's attention needs keys and values in one piece.
     """
 
     def __init__(self, config: Any, limit: int, joins: bool) -> None:
@@ -138,21 +138,21 @@ class PrefixCaches:
         self._kept: list[CachedSequence] = []
         self._token_bytes = 0.0
         layers = DynamicCache(config=config).layers
-        # Sliding windows and recurrent states forget: a shorter prefix cannot be had of them.
+        # Sliding windows and recurrent states forget: no shorter prefix can be taken from them.
         self._is_plain = all(type(layer) is DynamicLayer for layer in layers)
         self._layers = len(layers)
         self._limit = limit if self._is_plain else 0
 
     def fork(self, tokens: Sequence[int], rows: Sequence[int], length: int) -> CachedSequence:
-        """What is known of ``tokens``: the cache of a prefix, and log-probabilities.
+        """Return the longest usable cached prefix of ``tokens``, with its log-probabilities.
 
-        The prefix ends before the first of ``rows`` whose log-probability is not known. Where what
-        is added up to ``length`` tokens does not fit in the limit beside the sequence that the
-        prefix is taken from, that sequence is given up: prompts in descending order of where they
-        depart from it still find their prefix in the one before.
+        The prefix ends before the first of ``rows`` whose log-probability is not known. The result
+        will grow to ``length`` tokens: if those do not fit in the limit beside the sequence that
+        the prefix is taken from, that sequence is dropped. Prompts in descending order of where
+        they depart from it still find their prefix in the one before.
         """
         source, shared, longest = None, 0, 0
-        # Of equal ones the longest: more prompts may depart from it.
+        # Of equal matches the longest sequence: more prompts may depart from it.
         for each in sorted(self._kept, key=lambda it: -len(it.ids)):
             common = common_prefix(each.ids, tokens)
             unknown = (row for row in rows if row not in each.logprobs or row + 1 >= common)
@@ -168,11 +168,12 @@ class PrefixCaches:
         # A row's log-probability is that of the token after it.
         logprobs = {row: it for row, it in source.logprobs.items() if row + 1 < shared}
         is_kept = any(it is source for it in self._kept)
-        cache = self._view(source.cache, longest) if is_kept else self._taken(source.cache, longest)
+        take = self._view if is_kept else self._take_over
+        cache = take(source.cache, longest)
         return CachedSequence(source.ids[:longest], cache, logprobs)
 
     def empty(self) -> CachedSequence:
-        """What is known of nothing."""
+        """Return an empty cache."""
         cache: Any = DynamicCache(config=self._config)
         if self._is_plain:
             cache = Cache(layers=[PiecesLayer(self._joins) for _ in range(self._layers)])
@@ -184,13 +185,13 @@ class PrefixCaches:
             return
         ids, tensors = computed.ids, list(_tensors([computed]))
         self._token_bytes = sum(it.nbytes for it in tensors) / computed.cache.get_seq_length()
-        # What begins alike and is shorter is of no more use. For the rest fork has made room.
+        # A sequence that is a prefix of this one is of no more use. For the rest fork made room.
         kept = [it for it in self._kept if it.ids != ids[: len(it.ids)]]
         if _nbytes([*kept, computed]) <= self._limit:
             self._kept = [*kept, computed]
 
     def to_continue(self, cache: Any) -> Any:
-        """A cache of the same tokens in one piece, to grow token by token; ``cache`` stays."""
+        """Return a copy of ``cache`` in one piece, to grow token by token."""
         if not self._is_plain:
             return cache
         whole = DynamicCache(config=self._config)
@@ -199,7 +200,7 @@ class PrefixCaches:
         return whole
 
     def clear(self) -> None:
-        """Let go of them all."""
+        """Free them all."""
         self._kept.clear()
 
     def _make_room(self, length: int) -> None:
@@ -211,8 +212,8 @@ class PrefixCaches:
         layers: list[Any] = [PiecesLayer(self._joins, it.first(length)) for it in cache.layers]
         return Cache(layers=layers)
 
-    def _taken(self, cache: Any, length: int) -> Any:
-        """As a view, but of ``cache``, which nobody needs any more, nothing else stays."""
+    def _take_over(self, cache: Any, length: int) -> Any:
+        """Take ownership of the first ``length`` tokens of ``cache`` and free the rest."""
         layers: list[Any] = []
         for layer in cache.layers:
             pieces = [(keys.clone(), values.clone()) for keys, values in layer.first(length)]
@@ -222,7 +223,7 @@ class PrefixCaches:
 
 
 def _nbytes(computed: Iterable[CachedSequence]) -> int:
-    """The memory below their tensors, in bytes: what sequences share counts once."""
+    """Return the memory of their tensors, in bytes; memory that they share counts once."""
     storages = [tensor.untyped_storage() for tensor in _tensors(computed)]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 

@@ -20,15 +20,17 @@ from mindscore.scorers.local import kv_cache as attention
 from mindscore.scorers.local.kv_cache import CachedSequence, PrefixCaches
 from mindscore.scorers.local.weights import with_adapter
 
-STRETCH = 1024
-"""Tokens that run through the model at once: it can be stopped between stretches, and logits are
-held for no more rows (with a vocabulary of 150,000: 0.6 GB)."""
+CHUNK_TOKENS = 1024
+"""Tokens that run through the model at once (prefill chunk).
+
+It can be stopped between chunks, and logits are held for no more rows: 0.6 GB with a vocabulary of
+150,000."""
 
 LOGSUMEXP_ROWS = 256
 
 _TRIED = "The quick brown fox jumps over the lazy dog, and the lazy dog does not mind at all."
 _TOLERANCE = 0.05
-"""Of the logits' size, in the mean: a wrong attention is far off, bfloat16 by 0.02."""
+"""Share of the logits' mean size: a wrong attention is far off, bfloat16 by 0.02."""
 
 Stopped = Callable[[], bool]
 
@@ -36,7 +38,7 @@ _logger = logging.getLogger("mindscore")
 
 
 class StoppedError(Exception):
-    """The caller does not want the answer any more."""
+    """The caller no longer wants the answer."""
 
 
 class LocalModel:
@@ -52,7 +54,7 @@ class LocalModel:
         self._name = name
         transformers.utils.logging.disable_progress_bar()
         try:
-            # Said outright: where it is not, transformers may ask on the terminal.
+            # Explicit: otherwise transformers may ask on the terminal.
             self._tokenizer: Any = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
             # Safetensors only: other weight files are pickles, which can run code.
             self._model: Any = AutoModelForCausalLM.from_pretrained(
@@ -63,7 +65,7 @@ class LocalModel:
             )
         except ImportError:
             raise
-        # What is wrong in a folder shows itself in any way.
+        # A broken folder may raise anything.
         except Exception as error:
             raise ScorerError(
                 f"server.model: {name!r} cannot be loaded as a folder or a Hugging Face id: "
@@ -83,9 +85,9 @@ class LocalModel:
 
     @torch.inference_mode()
     def _choose_attention(self) -> bool:
-        """Use the fastest attention that gives right logits behind a cache; whether one does.
+        """Use the fastest attention with right logits behind a cache, and return whether one has.
 
-        Right is what the model says without: some keep no cache, or not one that can be forked.
+        Right are the logits without a cache: some models keep none, or none that can be forked.
         """
         tokens = self.encode(_TRIED)
         half = len(tokens) // 2
@@ -102,7 +104,7 @@ class LocalModel:
                     output = self._model(
                         input_ids=torch.tensor([part]), past_key_values=cache, use_cache=True
                     )
-            # Models fail at what they don't know in any way.
+            # A model may raise anything at an attention that it does not know.
             except Exception as error:
                 _logger.debug("%s: attention %s: %r", self._name, name, error)
                 continue
@@ -113,30 +115,32 @@ class LocalModel:
         return False
 
     def encode(self, text: str) -> list[int]:
-        """The ids of ``text``; special tokens in it are recognised, none is added."""
+        """Return the ids of ``text``; special tokens in it are recognised, none is added."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False, verbose=False)
         return ids
 
-    def render_chat(self, messages: Sequence[Mapping[str, Any]], asks: bool) -> str:
-        """The prompt by the tokenizer's own chat template."""
+    def render_chat(
+        self, messages: Sequence[Mapping[str, object]], add_generation_prompt: bool
+    ) -> str:
+        """Return the text of ``messages`` by the tokenizer's own chat template."""
         if self._tokenizer.chat_template is None:
             raise ScorerError(f"model {self._name!r} has no chat template of its own")
         text: str = self._tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=asks
+            list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
         )
         return text
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ``ids``, special tokens included."""
+        """Return the text of ``ids``, special tokens included."""
         text: str = self._tokenizer.decode(list(ids))
         return text
 
     @torch.inference_mode()
     def score(self, prompt: WirePrompt, stopped: Stopped) -> tuple[list[RangeScore], int]:
-        """The prompt's ranges, and how many tokens ran through the model for them.
+        """Return the scores of the prompt's ranges, and the number of tokens computed for them.
 
         Raises:
-            StoppedError: ``stopped()`` between two stretches.
+            StoppedError: ``stopped()`` between two chunks.
         """
         if not prompt.ranges:
             return [], 0
@@ -181,7 +185,7 @@ class LocalModel:
     def _logprobs(
         self, tokens: Sequence[int], rows: Sequence[int], stopped: Stopped
     ) -> tuple[Mapping[int, float], int]:
-        """The log-probability of the token after each of ``rows``, and the tokens computed."""
+        """Return the log-probability of the token after each row, and the tokens computed."""
         end = rows[-1] + 1
         if self._caching:
             try:
@@ -190,14 +194,14 @@ class LocalModel:
             except Exception as error:
                 self._go_on_without_caches(error)
         logprobs, computed = dict[int, float](), 0
-        for first in range(0, len(rows), STRETCH):
-            wanted = rows[first : first + STRETCH]
+        for first in range(0, len(rows), CHUNK_TOKENS):
+            wanted = rows[first : first + CHUNK_TOKENS]
             logprobs.update(self._forward(None, tokens, 0, wanted[-1] + 1, wanted, stopped))
             computed += wanted[-1] + 1
         return logprobs, computed
 
     def _prefilled(self, tokens: Sequence[int], length: int, stopped: Stopped) -> Any:
-        """The cache of ``tokens``, which will grow to ``length``; ``None`` where there is none."""
+        """Return the cache of ``tokens``, to grow to ``length``, or ``None`` without caches."""
         if self._caching and tokens:
             try:
                 found, _ = self._advance(tokens, len(tokens), (), length, stopped)
@@ -207,7 +211,7 @@ class LocalModel:
         return None
 
     def _go_on_without_caches(self, error: Exception) -> None:
-        # Whatever a model makes of a cache that it did not make itself: without, it runs as usual.
+        # Whatever a model raises at a cache that it did not make itself: without, it runs as usual.
         if isinstance(error, StoppedError):
             raise error
         _logger.info("%s: no KV caches from here on: %r", self._name, error)
@@ -217,19 +221,19 @@ class LocalModel:
     def _advance(
         self, tokens: Sequence[int], end: int, rows: Sequence[int], length: int, stopped: Stopped
     ) -> tuple[CachedSequence, int]:
-        """Compute ``tokens`` up to ``end``, from where no earlier prompt had them, in stretches.
+        """Compute ``tokens`` up to ``end``, from the end of the cached prefix, in chunks.
 
-        What comes of it will grow to ``length`` tokens. Also: how many tokens were computed.
+        Return the sequence, which will grow to ``length`` tokens, and the tokens computed.
         """
         known = self._caches.fork(tokens, rows, length)
         start = shift = len(known.ids)
         if start >= end:
             if not self._rounds or not rows:
                 return known, 0
-            # Asked again, to see by how much it varies: other stretches are rounded otherwise.
-            known, start, shift = self._caches.empty(), 0, STRETCH // 3 - STRETCH
+            # Asked again, to measure the noise: other chunks are rounded otherwise.
+            known, start, shift = self._caches.empty(), 0, CHUNK_TOKENS // 3 - CHUNK_TOKENS
         logprobs = dict(known.logprobs)
-        for first, last in pairwise([start, *range(shift + STRETCH, end, STRETCH), end]):
+        for first, last in pairwise([start, *range(shift + CHUNK_TOKENS, end, CHUNK_TOKENS), end]):
             wanted = rows[bisect_left(rows, first) : bisect_left(rows, last)]
             logprobs.update(self._forward(known.cache, tokens, first, last, wanted, stopped))
             if known.cache.get_seq_length() != last:
@@ -247,7 +251,7 @@ class LocalModel:
         rows: Sequence[int],
         stopped: Stopped,
     ) -> Iterable[tuple[int, float]]:
-        """Run ``tokens`` from ``start`` to ``end``: each of ``rows`` with its log-probability."""
+        """Run ``tokens`` from ``start`` to ``end``; return each row with its log-probability."""
         if stopped():
             raise StoppedError
         kept = torch.tensor([row - start for row in rows], dtype=torch.long)

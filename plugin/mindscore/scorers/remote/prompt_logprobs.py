@@ -1,4 +1,4 @@
-"""From a server's log-probabilities of a prompt's tokens to the totals of its ranges."""
+"""Check a server's log-probabilities of a prompt's tokens, and sum them over its ranges."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from mindhooks import RangeScore, ScorerError, WirePrompt
 from mindscore.measure.divergence import ROUNDING, implausible
 
 CLAMPED = -9999.0
-"""What servers write for minus infinity."""
+"""The value that servers write for minus infinity."""
 
 
 def refuse_images(prompt: WirePrompt) -> None:
-    """Refuse a prompt that holds images.
-
-    Their placeholders are expanded by the server: positions after them are not what was sent.
+    """Refuse a prompt with images: the server expands their placeholders and so moves positions.
 
     Raises:
         ScorerError: says what to do.
@@ -29,12 +27,12 @@ def refuse_images(prompt: WirePrompt) -> None:
 
 
 def scored_part(prompt: WirePrompt) -> WirePrompt:
-    """The prompt up to the end of its last range: nothing after it bears on the answer."""
+    """Return the prompt up to the end of its last range, which depends on nothing after it."""
     return replace(prompt, tokens=prompt.tokens[: max(end for _, end in prompt.ranges)])
 
 
 def expect_entries(field: str, expected: int, got: int, hint: str) -> None:
-    """Refuse a list that does not have one entry per token.
+    """Require one entry per token.
 
     Raises:
         ScorerError: names the field, both numbers and what to do.
@@ -47,7 +45,7 @@ def expect_entries(field: str, expected: int, got: int, hint: str) -> None:
 
 
 def wrong_id(field: str, expected: int, got: str) -> ScorerError:
-    """The error for an entry that is of another token; ``got`` is safe to show."""
+    """Return the error for an entry that is of another token; ``got`` is safe to show."""
     return ScorerError(
         f"{field}: is of token {got}, not of the prompt's token {expected}: the answer is of "
         "another prompt, or out of step with it; update the server, or use another scorer"
@@ -60,25 +58,25 @@ def range_scores(
     values: Sequence[float | None],
     first: int = 0,
 ) -> list[RangeScore]:
-    """Each range's total and values.
+    """Return each range's total and values, in nats.
 
-    ``values[i]`` is of the prompt's token ``first + i``; ``field(i)`` is what the server calls it.
+    ``values[i]`` is of the prompt's token ``first + i``; ``field(i)`` is its path in the answer.
 
     Raises:
-        ScorerError: a value is missing or none that a log-probability can have.
+        ScorerError: a value is missing, or is not a log-probability.
     """
     scores = []
     for start, end in ranges:
         wanted = values[start - first : end - first]
         sound = [it for it in wanted if it is not None and CLAMPED < it <= ROUNDING]
         if len(sound) != len(wanted):
-            wrong = next(i for i, it in enumerate(wanted) if _what_is_wrong(it))
-            raise ScorerError(f"{field(start - first + wrong)}: {_what_is_wrong(wanted[wrong])}")
+            wrong = next(i for i, it in enumerate(wanted) if _fault(it))
+            raise ScorerError(f"{field(start - first + wrong)}: {_fault(wanted[wrong])}")
         scores.append(RangeScore(math.fsum(sound), tuple(sound)))
     return scores
 
 
-def _what_is_wrong(value: float | None) -> str | None:
+def _fault(value: float | None) -> str | None:
     if value is None:
         return (
             "is null: the server has no log-probability for it; is it started with a mode or "
@@ -89,17 +87,3 @@ def _what_is_wrong(value: float | None) -> str | None:
     if value <= CLAMPED:
         return f"{value} stands for minus infinity: the model or its number format is broken"
     return None
-
-
-def shares(total: int | None, lengths: Sequence[int]) -> list[int | None]:
-    """What of ``total`` tokens falls to each prompt of a list, by length; they sum up to it."""
-    if total is None:
-        return [None] * len(lengths)
-    whole, seen, given = sum(lengths), 0, 0
-    parts: list[int | None] = []
-    for length in lengths:
-        seen += length
-        up_to_here = total * seen // whole
-        parts.append(up_to_here - given)
-        given = up_to_here
-    return parts

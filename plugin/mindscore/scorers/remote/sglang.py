@@ -10,21 +10,20 @@ from msgspec import Raw, Struct
 
 from mindhooks import Generated, RangeScore, ScorerError, WirePrompt
 from mindscore.http.answers import Quote
-from mindscore.scorers.remote.base import MISSING, RemoteScorer
-from mindscore.scorers.remote.batches import Answer
+from mindscore.scorers.remote.base import MISSING, Answer, RemoteScorer
 from mindscore.scorers.remote.prompt_logprobs import (
     expect_entries,
     range_scores,
     refuse_images,
+    scored_part,
     wrong_id,
 )
 
 PATH = "/generate"
 CLIPPED = 0
-"""What SGLang reports for the last ids of a vocabulary, which it takes for image padding."""
+"""The id that SGLang reports for a vocabulary's last ids, which it takes for image padding."""
 
 Entries = list[tuple[float | None, int, Any]]
-
 
 _BETWEEN_ENTRIES = re.compile(rb"\]\s*,(?=\s*\[)")
 
@@ -45,60 +44,45 @@ class _Said(Struct):
 
 
 class SGLangScorer(RemoteScorer):
-    """By ``/generate``, from the token before the first range on.
+    """A scorer by ``/generate``, from the token before the first range on.
 
-    Up to there SGLang takes what it can from its cache: what prompts begin with in common is
-    computed once.
+    Up to there SGLang uses its cache: a prefix that prompts share is computed once.
     """
 
     reuses_prefixes = True
 
-    async def _ask(self, prompts: Sequence[WirePrompt]) -> Sequence[Answer]:
-        starts = [min(start for start, _ in prompt.ranges) - 1 for prompt in prompts]
+    async def _ask(self, prompt: WirePrompt) -> Answer:
+        refuse_images(prompt)
+        prompt = scored_part(prompt)
+        start = min(first for first, _ in prompt.ranges) - 1
+        await self._client.pace.yield_to_loop()
         body = {
-            "input_ids": [prompt.tokens for prompt in prompts],
+            "input_ids": prompt.tokens,
             "sampling_params": {"max_new_tokens": 0, "temperature": 0},
             "return_logprob": True,
-            "logprob_start_len": starts,
+            "logprob_start_len": start,
             "priority": self._priority,
         }
-        return await self._client.ask(
-            PATH, body, list[_Scored], lambda found: self._read(prompts, starts, found)
+        meta = (await self._client.post(PATH, body, _Scored)).meta_info
+        where, field = f"{self._client.base_url}{PATH}", "meta_info.input_token_logprobs"
+        entries = await self._decoded(
+            where, field, meta.input_token_logprobs, Entries, _BETWEEN_ENTRIES
         )
-
-    async def _read(
-        self, prompts: Sequence[WirePrompt], starts: Sequence[int], found: Sequence[_Scored]
-    ) -> list[Answer]:
-        where = f"{self._client.base_url}{PATH}"
-        if len(found) != len(prompts):
-            raise ScorerError(
-                f"{where}: asked for {len(prompts)} prompts, got {len(found)}; "
-                "does server.scorer fit this server?"
-            )
-        quote = self._client.quote
-        answers = []
-        for number, (prompt, start, scored) in enumerate(zip(prompts, starts, found, strict=True)):
-            meta = scored.meta_info
-            field = f"[{number}].meta_info.input_token_logprobs"
-            entries = await self._decoded(
-                where, field, meta.input_token_logprobs, Entries, _BETWEEN_ENTRIES
-            )
-            await self._client.pace.yield_to_loop()
-            scores = _scores(f"{where}: {field}", prompt, start, entries, quote)
-            is_known = meta.prompt_tokens is not None and meta.cached_tokens is not None
-            computed = (meta.prompt_tokens or 0) - (meta.cached_tokens or 0)
-            answers.append(Answer(scores, max(0, computed) if is_known else None))
-        return answers
+        await self._client.pace.yield_to_loop()
+        scores = _scores(f"{where}: {field}", prompt, start, entries, self._client.quote)
+        if meta.prompt_tokens is None or meta.cached_tokens is None:
+            return Answer(scores, None)
+        return Answer(scores, max(0, meta.prompt_tokens - meta.cached_tokens))
 
     @property
     def _priority(self) -> int:
-        # To SGLang larger is earlier; in the settings it is later.
+        # In SGLang a larger priority is served earlier; in the settings it is served later.
         return -self._settings.priority
 
     async def generate(
         self, prompt: WirePrompt, *, max_tokens: int, stop: Sequence[int]
     ) -> Generated:
-        """Greedy, by ``/generate``."""
+        """Continue greedily by ``/generate``."""
         refuse_images(prompt)
         body = {
             "input_ids": prompt.tokens,
@@ -116,7 +100,7 @@ class SGLangScorer(RemoteScorer):
 def _scores(
     field: str, prompt: WirePrompt, start: int, entries: Entries | None, quote: Quote
 ) -> list[RangeScore]:
-    """The totals from the entries of ``prompt.tokens[start:]``."""
+    """Return the scores from the entries of ``prompt.tokens[start:]``."""
     if entries is None:
         raise ScorerError(
             f"{field}: is missing: the server returns no log-probabilities of the prompt; "

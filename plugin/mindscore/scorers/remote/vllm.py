@@ -17,23 +17,24 @@ from msgspec import Raw, Struct
 from mindhooks import Generated, RangeScore, ScorerError, WirePrompt, in_thread
 from mindscore._util.aio import Pace
 from mindscore.http.answers import Quote
-from mindscore.http.client import RefusedError, RetriableError, WireClient
-from mindscore.scorers.remote.base import MISSING, Choice, RemoteScorer, Usage, complete, in_order
-from mindscore.scorers.remote.batches import Answer
+from mindscore.http.client import StatusError, UnavailableError, WireClient
+from mindscore.scorers.remote.base import MISSING, Answer, RemoteScorer, Usage, only_choice
 from mindscore.scorers.remote.prompt_logprobs import (
     expect_entries,
     range_scores,
     refuse_images,
-    shares,
+    scored_part,
     wrong_id,
 )
+
+log = logging.getLogger("mindscore")
 
 PATH = "/inference/v1/generate"
 NOT_WANTED = -1
 
 
 class NoRowsError(ScorerError):
-    """The server took the request and answered without rows."""
+    """The server accepted the request and answered without rows."""
 
 
 class _Rows(Struct):
@@ -42,7 +43,7 @@ class _Rows(Struct):
 
 
 class RowsEndpoint:
-    """Asks for the rows from the first range on, each with the prompt's own token or with none.
+    """Asks for rows from the first range on, each with the prompt's own token or with none.
 
     ``skip_reading_prefix_cache`` is left as it is: without it vLLM may drop rows that it takes
     from its cache.
@@ -54,7 +55,7 @@ class RowsEndpoint:
         self._priority = priority
 
     async def ask(self, prompt: WirePrompt) -> Answer:
-        """One prompt's answer.
+        """Return the answer for one prompt.
 
         Raises:
             NoRowsError: the server answered without rows.
@@ -66,7 +67,7 @@ class RowsEndpoint:
             "model": self._model,
             "token_ids": prompt.tokens,
             "stream": False,
-            # As in the settings: to vLLM too, larger is later.
+            # As in the settings, a larger priority is served later.
             "priority": self._priority,
             "sampling_params": {
                 "max_tokens": 1,
@@ -88,12 +89,12 @@ class RowsEndpoint:
             lambda index: f"{field}: row {index}", prompt.ranges, values, first=first
         )
         # To score a prompt, vLLM runs all of it through the model.
-        computed = answer.usage.computed(unless_said=0) if answer.usage else None
+        computed = answer.usage.computed(default_cached=0) if answer.usage else None
         return Answer(scores, computed)
 
 
 def _asked_for(prompt: WirePrompt, first: int) -> Raw:
-    """One row for each token from ``first`` on: the token, or none."""
+    """Return one row for each token from ``first`` on, as JSON: the token, or none."""
     ids = [NOT_WANTED] * (len(prompt.tokens) - first)
     for start, end in prompt.ranges:
         ids[start - first : end - first] = prompt.tokens[start:end]
@@ -102,7 +103,11 @@ def _asked_for(prompt: WirePrompt, first: int) -> Raw:
 
 
 def _column(field: str, encoded: str) -> list[float]:
-    """The one column of the table in an ``.npy`` file."""
+    """Return the one column of the table in an ``.npy`` file.
+
+    Raises:
+        ScorerError: it is no such file, or its table has another shape.
+    """
     import numpy as np
     from numpy.lib import format as npy
 
@@ -111,29 +116,26 @@ def _column(field: str, encoded: str) -> list[float]:
         if npy.read_magic(file) != (1, 0):
             raise ValueError("of another version")
         shape, _, kind = npy.read_array_header_1_0(file)
-    # For a header that is none, numpy raises whatever its parsers do.
+    # For a broken header numpy raises whatever its parsers do.
     except Exception as error:
         wrong = type(error).__name__
     else:
         data = file.read()
-        # Before there is an array: of the shape that is said, it may be any size.
+        # Checked before there is an array: the shape in the header may be of any size.
         is_column = kind.kind == "f" and shape == (len(data) // kind.itemsize, 1)
         if is_column and len(data) % kind.itemsize == 0:
             column: list[float] = np.frombuffer(data, kind).tolist()
             return column
         wrong = f"{len(shape)} dimensions of type {kind.kind!r}, {len(data)} bytes"
-    raise ScorerError(f"{field}: is no table of numbers in 1 column ({wrong}); update vLLM")
+    raise ScorerError(f"{field}: is not a table of numbers in 1 column ({wrong}); update vLLM")
 
-
-log = logging.getLogger("mindscore")
 
 COMPLETIONS = "/v1/completions"
 FIRST_WITH_ROWS = (0, 32)
-"""The version from which on ``/inference/v1/generate`` scores rows of a choice."""
+"""The first version whose ``/inference/v1/generate`` scores rows of a choice."""
 
-
-AT_ONCE = 2**14
-"""Tokens whose values are taken in one go; then the event loop has its turn."""
+CHUNK_TOKENS = 2**14
+"""Tokens whose values are read at once; then the event loop has its turn."""
 
 
 class _Version(Struct):
@@ -149,7 +151,7 @@ Rows = list[dict[int, _Entry] | None]
 _BETWEEN_ROWS = re.compile(rb"\}\s*,(?=\s*\{\s*\"\d+\"\s*:\s*\{)")
 
 
-class _Choice(Choice):
+class _Choice(Struct):
     prompt_logprobs: Raw = MISSING
 
 
@@ -159,10 +161,10 @@ class _Completion(Struct):
 
 
 class VLLMScorer(RemoteScorer):
-    """By ``/inference/v1/generate`` where the server offers it, else by ``/v1/completions``.
+    """A scorer by ``/inference/v1/generate`` where it is offered, else by ``/v1/completions``.
 
-    The former answers for the wanted tokens alone; the latter, which every vLLM has, for each
-    token of the prompt. Which it is is learnt at the first prompt and remembered.
+    The former answers for the wanted tokens alone; the latter, which every vLLM has, for each token
+    of the prompt. The first prompt shows which it is.
     """
 
     # To score a prompt, vLLM runs all of it through the model.
@@ -174,88 +176,71 @@ class VLLMScorer(RemoteScorer):
         self._has_rows: bool | None = None
         self._learning = asyncio.Lock()
 
-    async def _ask(self, prompts: Sequence[WirePrompt]) -> Sequence[Answer]:
+    async def _ask(self, prompt: WirePrompt) -> Answer:
+        refuse_images(prompt)
+        prompt = scored_part(prompt)
         if not await self._offers_rows():
-            return await self._by_completions(prompts)
+            return await self._by_completions(prompt)
         try:
-            # One prompt a request; a list of more is one from before that was known.
-            return [await self._rows.ask(prompt) for prompt in prompts]
-        except (RefusedError, NoRowsError) as error:
-            # Of the endpoint or of the prompt? Of the latter, if this is refused too.
-            answers = await self._by_completions(prompts)
+            return await self._rows.ask(prompt)
+        except (StatusError, NoRowsError) as error:
+            # If this is refused too, the prompt is at fault, and not the endpoint.
+            answer = await self._by_completions(prompt)
             self._go_without_rows(error)
-            return answers
+            return answer
 
     def _go_without_rows(self, error: ScorerError) -> None:
         if self._has_rows:
-            why = f"HTTP {error.status}" if isinstance(error, RefusedError) else "no rows"
+            why = f"HTTP {error.status}" if isinstance(error, StatusError) else "no rows"
             url = f"{self._client.base_url}{PATH}"
             log.info("%s is not offered (%s): using %s", url, why, COMPLETIONS)
         self._has_rows = False
-        self._batcher.size = self.batch_size
 
     async def _offers_rows(self) -> bool:
         async with self._learning:
             if self._has_rows is None:
-                self._has_rows = await self._is_new() and await in_thread(_has_numpy)
-                self._batcher.size = 1 if self._has_rows else self.batch_size
+                try:
+                    version = (await self._client.get("/version", _Version)).version
+                except UnavailableError as error:
+                    # A gateway may fail at all paths but /v1, so the prompt goes there meanwhile.
+                    if error.status is None:
+                        raise
+                    return False
+                except ScorerError:
+                    version = ""
+                number = re.match(r"v?(\d+)\.(\d+)", version)
+                is_new = number and (int(number[1]), int(number[2])) >= FIRST_WITH_ROWS
+                self._has_rows = bool(is_new) and await in_thread(_has_numpy)
         return self._has_rows
 
-    async def _is_new(self) -> bool:
-        try:
-            version = (await self._client.get("/version", _Version)).version
-        except ScorerError as error:
-            if isinstance(error, RetriableError) and error.status is None:
-                raise
-            # A gateway may let nothing through but /v1.
-            return False
-        number = re.match(r"v?(\d+)\.(\d+)", version)
-        return number is not None and (int(number[1]), int(number[2])) >= FIRST_WITH_ROWS
-
-    async def _by_completions(self, prompts: Sequence[WirePrompt]) -> Sequence[Answer]:
+    async def _by_completions(self, prompt: WirePrompt) -> Answer:
+        await self._client.pace.yield_to_loop()
         body = {
             "model": self.model,
-            "prompt": [prompt.tokens for prompt in prompts],
+            "prompt": prompt.tokens,
             "max_tokens": 1,
             "temperature": 0,
             "prompt_logprobs": 0,
-            # As in the settings: to vLLM too, larger is later.
+            # As in the settings, a larger priority is served later.
             "priority": self._settings.priority,
         }
-        return await self._client.ask(
-            COMPLETIONS, body, _Completion, lambda answer: self._read(prompts, answer)
-        )
-
-    async def _read(self, prompts: Sequence[WirePrompt], answer: _Completion) -> list[Answer]:
-        where = f"{self._client.base_url}{COMPLETIONS}"
-        choices = in_order(where, answer.choices, len(prompts))
+        answer = await self._client.post(COMPLETIONS, body, _Completion)
+        where, field = f"{self._client.base_url}{COMPLETIONS}", "choices[0].prompt_logprobs"
+        choice = only_choice(where, answer.choices)
+        rows = await self._decoded(where, field, choice.prompt_logprobs, Rows, _BETWEEN_ROWS)
+        client = self._client
+        await client.pace.yield_to_loop()
+        scores = await _scores(f"{where}: {field}", prompt, rows, client.quote, client.pace)
         # Where usage has no details, nothing was cached: see reuses_prefixes.
-        computed = answer.usage.computed(unless_said=0) if answer.usage else None
-        parts = shares(computed, [len(prompt.tokens) for prompt in prompts])
-        quote = self._client.quote
-        answers = []
-        for number, (prompt, choice, part) in enumerate(zip(prompts, choices, parts, strict=True)):
-            field = f"choices[{number}].prompt_logprobs"
-            rows = await self._decoded(where, field, choice.prompt_logprobs, Rows, _BETWEEN_ROWS)
-            await self._client.pace.yield_to_loop()
-            scores = await _scores(f"{where}: {field}", prompt, rows, quote, self._client.pace)
-            answers.append(Answer(scores, part))
-        return answers
+        return Answer(scores, answer.usage.computed(default_cached=0) if answer.usage else None)
 
     async def generate(
         self, prompt: WirePrompt, *, max_tokens: int, stop: Sequence[int]
     ) -> Generated:
-        """Greedy, by ``/v1/completions``."""
+        """Continue greedily by ``/v1/completions``."""
         refuse_images(prompt)
-        return await complete(
-            self._client,
-            COMPLETIONS,
-            self.model,
-            prompt.tokens,
-            max_tokens=max_tokens,
-            stop=stop,
-            more={"priority": self._settings.priority},
-        )
+        more = {"priority": self._settings.priority}
+        return await self._complete(COMPLETIONS, prompt, max_tokens, stop, more)
 
 
 def _has_numpy() -> bool:
@@ -277,15 +262,15 @@ async def _scores(
         )
     expect_entries(field, len(prompt.tokens), len(rows), hint)
     found: list[float] = []
-    for first in range(1, len(rows), AT_ONCE):
-        part = rows[first : first + AT_ONCE]
-        tokens = prompt.tokens[first : first + AT_ONCE]
+    for first in range(1, len(rows), CHUNK_TOKENS):
+        part = rows[first : first + CHUNK_TOKENS]
+        tokens = prompt.tokens[first : first + CHUNK_TOKENS]
         try:
             found += [row[token].logprob for token, row in zip(tokens, part, strict=True)]  # type: ignore[index]
         except (KeyError, TypeError):
             raise _misfit(field, first, tokens, part, quote, hint) from None
-        # Letting go of a hundred thousand entries takes its time too.
-        rows[first : first + AT_ONCE] = [None] * len(part)
+        # Freeing a hundred thousand entries takes its time too.
+        rows[first : first + CHUNK_TOKENS] = [None] * len(part)
         del part
         await pace.yield_to_loop()
     return range_scores(lambda index: f"{field}[{index + 1}]", prompt.ranges, found, first=1)
@@ -294,7 +279,7 @@ async def _scores(
 def _misfit(
     field: str, first: int, tokens: Sequence[int], rows: Rows, quote: Quote, hint: str
 ) -> ScorerError:
-    """What to say of the first of ``rows``, from ``first`` on, that is not of its token."""
+    """Return the error for the first of ``rows``, from ``first`` on, that is not of its token."""
     index, row, token = next(
         (first + at, row, token)
         for at, (row, token) in enumerate(zip(rows, tokens, strict=True))

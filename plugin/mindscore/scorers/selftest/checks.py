@@ -1,8 +1,8 @@
-"""What answers of a causal language model have in common, one function per check.
+"""Checks that the answers of every causal language model pass.
 
-Each returns what is wrong, with figures and advice, or ``None``. All figures are nats per token.
-The columns have what was measured of the toy and of SmolLM2-135M (chat in English, German and
-Chinese, Python, Markdown, JSON, base64; hundreds of pieces of 48 to 192 tokens), healthy, then the
+Each function returns the fault that it finds, with figures and advice, or ``None``. All figures are
+nats per token. The columns have those of the toy and of SmolLM2-135M (chat in English, German and
+Chinese, Python, Markdown, JSON, base64; hundreds of pieces of 48 to 192 tokens): healthy, then the
 nearest that either came to passing with the fault.
 
 ==================  =============================================  ======  =====  =======  ======
@@ -43,7 +43,7 @@ ALIGNED = 4.5
 """Nats by which an expected token must be above one that breaks in, in the mean."""
 
 ALIGNED_SMALL = 2.0
-"""As ``ALIGNED``, where a short text leaves few tokens to take the mean of."""
+"""The same for a short text, which leaves few tokens to take the mean of."""
 
 CONTEXT = 1.0
 """Nats by which a list must be likelier where it was said before, in the mean."""
@@ -65,7 +65,7 @@ _CERTAIN = -0.01
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What a server said of a probe; ``again`` is ``told`` once more, its late ranges only."""
+    """A server's answers to a probe; ``again`` is ``told`` once more, its late ranges only."""
 
     probe: Probe
     told: Totals
@@ -75,14 +75,14 @@ class Answers:
 
 
 def constant(answers: Answers) -> str | None:
-    """A server that computes nothing."""
+    """Find a server that computes nothing."""
     return one_value(answers.told, even_0=True)
 
 
 def one_value(totals: Totals, *, even_0: bool) -> str | None:
-    """One total for ranges of any length, or one value for any token.
+    """Find one total for ranges of any length, or one value for any token.
 
-    ``even_0``: also where it is 0, which a model may answer to one token over and over.
+    ``even_0``: also if it is 0, the answer of a healthy model to one token over and over.
     """
     means = [total / (end - start) for (start, end), total in totals.items()]
     for values, of_what in ((means, "token"), (list(totals.values()), "range")):
@@ -96,7 +96,7 @@ def one_value(totals: Totals, *, even_0: bool) -> str | None:
 
 
 def sent_together(answers: Answers) -> str | None:
-    """Answers to the prompts of one call in the wrong order."""
+    """Find answers to the prompts of one call in the wrong order."""
     own, other = _to_again(answers, answers.told), _to_again(answers, answers.shuffled)
     if own <= NOISE or other > NOISE:
         return None
@@ -108,7 +108,7 @@ def sent_together(answers: Answers) -> str | None:
 
 
 def sent_again(answers: Answers) -> str | None:
-    """The same prompt, with another one in between; also finds ranges that begin late shifted."""
+    """Find other values for the same prompt after another one, and late ranges that are shifted."""
     own, earlier = _to_again(answers, answers.told), _to_again(answers, answers.untold)
     if own <= NOISE:
         return None
@@ -121,13 +121,13 @@ def sent_again(answers: Answers) -> str | None:
 
 
 def sums(answers: Answers) -> str | None:
-    """The parts of a range against the range itself."""
+    """Compare the parts of a range with the range itself."""
     whole, *_ = answers.again
     return sum_of_parts(answers.told, whole, answers.again[whole])
 
 
 def sum_of_parts(parts: Totals, whole: Span, total: float) -> str | None:
-    """``total`` of ``whole`` against the sum of the ``parts`` within it."""
+    """Compare ``total`` of ``whole`` with the sum of the ``parts`` within it."""
     start, end = whole
     added = math.fsum(value for span, value in parts.items() if start <= span[0] < end)
     off = abs(added - total) / (end - start)
@@ -141,7 +141,7 @@ def sum_of_parts(parts: Totals, whole: Span, total: float) -> str | None:
 
 
 def changed_prompt(answers: Answers) -> str | None:
-    """A server, or a cache before it, that does not look at the middle of a prompt."""
+    """Find a server, or a cache before it, that does not look at the middle of a prompt."""
     probe = answers.probe
     spans = (*probe.first_time, *probe.second_time)
     off = _apart(answers.told, answers.untold, spans)
@@ -159,7 +159,7 @@ def _stale(what: str) -> str:
 
 
 def what_comes_later(answers: Answers) -> str | None:
-    """A model that reads ahead.
+    """Find a model that reads ahead.
 
     The tokens right before the change are left out: ``alignment`` finds values that are shifted.
     """
@@ -174,7 +174,7 @@ def what_comes_later(answers: Answers) -> str | None:
 
 
 def alignment(answers: Answers) -> str | None:
-    """Values that belong to the tokens beside them.
+    """Find values that belong to the tokens beside them.
 
     Shifted to the front, the surprise's value is the expected token's, and the other way round;
     shifted to the back, both are those of expected tokens. Conditioned on itself as well, which is
@@ -195,7 +195,7 @@ def alignment(answers: Answers) -> str | None:
 
 
 def context(answers: Answers) -> str | None:
-    """A model, or a cache, to which it makes no difference what was said before."""
+    """Find a model, or a cache, whose answers do not depend on earlier tokens."""
     told = _mean(answers.told, answers.probe.expected)
     untold = _mean(answers.untold, answers.probe.expected)
     if told - untold >= CONTEXT:
@@ -208,12 +208,12 @@ def context(answers: Answers) -> str | None:
 
 
 def natural(answers: Answers) -> str | None:
-    """Natural text against its own tokens shuffled: ids that are other words to the server.
+    """Find ids that are other words to the server: natural text is like its tokens shuffled.
 
     In its own tokens SmolLM2 has text 1 to 7 nats above shuffled, at -3 to -8; in another
     tokenizer's at most 0.8 above, at -13. A conversation may begin with something that no
-    order makes likelier (base64: 0.3 above, but at -6), so what is not improbable is condemned only
-    where shuffled is better. A scorer to which the order makes no difference, like the toy, shows
+    order makes likelier (base64: 0.3 above, but at -6), so text that is not improbable fails only
+    if shuffled is better. A scorer to which the order makes no difference, like the toy, shows
     nothing here: its list is as likely after the prefix as after the same prefix shuffled (0
     against 0.3 to 1.8 for SmolLM2, in any tokens).
     """
@@ -244,11 +244,11 @@ IN_ORDER: tuple[Callable[[Answers], str | None], ...] = (
     context,
     natural,
 )
-"""All checks; each may take for granted that those before it found nothing."""
+"""All checks, in order: each relies on those before it having found nothing."""
 
 
 def first_fault(answers: Answers) -> str | None:
-    """What the first check that fails has to say."""
+    """Return the fault of the first check that fails, or ``None``."""
     return next((fault for check in IN_ORDER if (fault := check(answers))), None)
 
 
@@ -258,7 +258,7 @@ def _to_again(answers: Answers, totals: Totals) -> float:
 
 
 def _apart(one: Totals, other: Totals, spans: Iterable[Span]) -> float:
-    """Mean distance per token. Differences of opposite signs do not make up for each other."""
+    """Return the mean absolute distance per token, so that opposite signs do not cancel."""
     spans = list(spans)
     return math.fsum(abs(one[span] - other[span]) for span in spans) / _length(spans)
 

@@ -25,18 +25,18 @@ from mindhooks import WirePrompt
 Span = tuple[int, int]
 """A half-open range of positions in a prompt."""
 
-MOST_TOKENS = 192
-"""Of the beginning that is used, and of each prompt."""
+MAX_TOKENS = 192
+"""Tokens of the conversation that are used, and of each prompt."""
 
 _RUN = 4
 _GROUP = _RUN + 1
-_FEWEST, _LARGE, _MOST = 3, 5, 8
+_MIN_GROUPS, _LARGE, _MAX_GROUPS = 3, 5, 8
 _SEED = 20250214
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """The prompts' tokens; ``prefix`` and ``groups`` say where what is in them.
+    """The tokens of the prompts, and the layout that they share.
 
     ``prefix`` tokens come first, then ``4 * groups`` of the list, then ``groups`` times four of the
     list and one that is new.
@@ -50,57 +50,57 @@ class Probe:
 
     @property
     def is_large(self) -> bool:
-        """Whether there are enough groups for their mean to be far from chance."""
+        """Return whether there are enough groups for their mean to be far from chance."""
         return self.groups >= _LARGE
 
     @property
     def opening(self) -> tuple[Span, ...]:
-        """The prefix: two stretches, and its last four tokens, right before the prompts differ."""
+        """Return the prefix: two halves, and its last four tokens, right before prompts differ."""
         last = self.prefix - _RUN
         middle = 1 + last // 2
         return (1, middle), (middle, last), (last, self.prefix)
 
     @property
     def first_time(self) -> tuple[Span, ...]:
-        """The runs of the list's first time, which ``untold`` does not have."""
+        """Return the runs of the list's first time, which ``untold`` does not have."""
         starts = range(self.prefix, self._second_start, _RUN)
         return tuple((start, start + _RUN) for start in starts)
 
     @property
     def expected(self) -> tuple[Span, ...]:
-        """The last token of each run of ``told``'s second time: foreseeable from the first."""
+        """Return the last token of each run of ``told``'s second time, known from the first."""
         return tuple(_single(start + _RUN - 1) for start in self._starts)
 
     @property
     def surprises(self) -> tuple[Span, ...]:
-        """The new tokens of ``told``, each right after one that was expected."""
+        """Return the new tokens of ``told``, each right after one that was expected."""
         return tuple(_single(start + _RUN) for start in self._starts)
 
     @property
     def shuffled_expected(self) -> tuple[Span, ...]:
-        """The last token of each run of ``shuffled``'s second time."""
+        """Return the last token of each run of ``shuffled``'s second time."""
         return self.surprises
 
     @property
     def shuffled_surprises(self) -> tuple[Span, ...]:
-        """The new tokens of ``shuffled``."""
+        """Return the new tokens of ``shuffled``."""
         return tuple(map(_single, self._starts))
 
     @property
     def second_time(self) -> tuple[Span, ...]:
-        """Each token of the list's second time, surprises included."""
+        """Return each token of the list's second time, surprises included."""
         return tuple(_single(index) for index in range(self._second_start, len(self.told)))
 
     @property
     def all_spans(self) -> tuple[Span, ...]:
-        """Every token but the first, in order."""
+        """Return every token but the first, in order."""
         return *self.opening, *self.first_time, *self.second_time
 
     @property
     def late_spans(self) -> tuple[Span, ...]:
-        """The list's second time alone: its first half as one range, the rest as before.
+        """Return the list's second time alone: its first half as one range, the rest as before.
 
-        Servers that can begin in the middle of a prompt compute this by another way.
+        Servers that can begin in the middle of a prompt compute this in another way.
         """
         middle = self._starts[self.groups // 2]
         fine = [span for span in self.second_time if span[0] >= middle]
@@ -120,15 +120,15 @@ def _single(index: int) -> Span:
 
 
 def make_probe(tokens: Sequence[int]) -> Probe | None:
-    """The prompts made of ``tokens``; ``None`` where these are too few or too much alike."""
-    beginning = tuple(tokens[:MOST_TOKENS])
+    """Return the prompts made of ``tokens``; ``None`` if these are too few or too much alike."""
+    beginning = tuple(tokens[:MAX_TOKENS])
     distinct = list(dict.fromkeys(beginning))[1:]
-    # What is left of the distinct tokens is the prefix.
-    groups = min(_MOST, len(distinct) * 2 // 3 // _GROUP)
-    if groups < _FEWEST:
+    # The distinct tokens that are left make the prefix.
+    groups = min(_MAX_GROUPS, len(distinct) * 2 // 3 // _GROUP)
+    if groups < _MIN_GROUPS:
         return None
     new = distinct[-groups * _GROUP :]
-    prefix = beginning[: min(beginning.index(new[0]), MOST_TOKENS - groups * (_RUN + _GROUP))]
+    prefix = beginning[: min(beginning.index(new[0]), MAX_TOKENS - groups * (_RUN + _GROUP))]
     # Always the same: a server that passed once is asked the same again.
     chance = random.Random(_SEED)  # noqa: S311 - no secret
     chance.shuffle(new)
@@ -149,6 +149,6 @@ def make_probe(tokens: Sequence[int]) -> Probe | None:
 
 
 def ask(tokens: Sequence[int], spans: Sequence[Span]) -> WirePrompt:
-    """A prompt of the self-test as it is sent."""
+    """Return a prompt of the self-test that asks for ``spans``."""
     names = tuple(f"self-test {start}:{end}" for start, end in spans)
     return WirePrompt(tuple(tokens), (), tuple(spans), names)

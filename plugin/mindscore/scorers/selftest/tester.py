@@ -1,32 +1,37 @@
-"""Which servers passed the self-test, so that not every run asks again."""
+"""Run the self-test, and remember for a week which servers have passed it."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
 import logging
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 import platformdirs
 
-from mindhooks import Scorer, ScorerError, WirePrompt, in_thread
+from mindhooks import (
+    Scorer,
+    ScorerCapabilities,
+    ScorerError,
+    ScoreResult,
+    WirePrompt,
+    in_thread,
+)
 from mindscore._util.errors import format_error
-from mindscore._util.files import make_file
+from mindscore._util.files import write_whole
 from mindscore._util.text import printable
 from mindscore.config.settings import ServerSettings
 from mindscore.measure.divergence import check_answers
+from mindscore.measure.retry import Retry
 from mindscore.scorers.selftest.checks import Answers, Totals, first_fault, one_value, sum_of_parts
-from mindscore.scorers.selftest.probe import MOST_TOKENS, Probe, Span, ask, make_probe
+from mindscore.scorers.selftest.probe import MAX_TOKENS, Probe, Span, ask, make_probe
 
 logger = logging.getLogger(__name__)
 
-_FEWEST = 4
-_MOST_SLOTS = 16
+_MIN_TOKENS = 4
 
 
 async def self_test(scorer: Scorer, tokens: Sequence[int]) -> None:
@@ -41,20 +46,16 @@ async def self_test(scorer: Scorer, tokens: Sequence[int]) -> None:
         ScorerError: names the model, the check that failed, its figures, and what to do; or says
             that the scorer itself failed while it was tested.
     """
-    await run_test(scorer, tokens, ServerSettings().concurrency)
+    await _run_test(scorer, tokens, Retry(ServerSettings()))
 
 
-async def run_test(scorer: Scorer, tokens: Sequence[int], concurrency: int) -> bool:
-    """As ``self_test``; whether there was enough text for all checks.
-
-    ``concurrency``: how many requests the scorer sends at once. One that sends several prompts in
-    one request does so only with more prompts than that.
-    """
+async def _run_test(scorer: Scorer, tokens: Sequence[int], retry: Retry) -> bool:
+    """Run the test, and return whether there was enough text for all checks."""
     probe = make_probe(tokens)
     if probe is None:
-        fault = await _small_test(scorer, tokens[:MOST_TOKENS])
+        fault = await _small_test(scorer, tokens[:MAX_TOKENS], retry)
     else:
-        fault = first_fault(await _ask(scorer, probe, concurrency))
+        fault = first_fault(await _ask(scorer, probe, retry))
     if fault:
         raise ScorerError(
             f"{_name(scorer)}, failed the self-test: {fault}. To score anyway, pass --no-self-test "
@@ -63,21 +64,18 @@ async def run_test(scorer: Scorer, tokens: Sequence[int], concurrency: int) -> b
     return probe is not None and probe.is_large
 
 
-async def _ask(scorer: Scorer, probe: Probe, concurrency: int) -> Answers:
+async def _ask(scorer: Scorer, probe: Probe, retry: Retry) -> Answers:
     # Together, to see the answers in order; then one by one, to see that none is remembered.
     spans = probe.all_spans
     together = [ask(probe.told, spans), ask(probe.shuffled, spans)]
-    if getattr(scorer, "batch_size", 1) > 1:
-        fillers = min(concurrency, _MOST_SLOTS) - 1
-        together += [ask(probe.told[:_FEWEST], [(1, _FEWEST)])] * fillers
-    told, shuffled, *_ = await _score(scorer, together)
-    [untold] = await _score(scorer, [ask(probe.untold, spans)])
-    [again] = await _score(scorer, [ask(probe.told, probe.late_spans)])
+    told, shuffled = await _score(scorer, together, retry)
+    [untold] = await _score(scorer, [ask(probe.untold, spans)], retry)
+    [again] = await _score(scorer, [ask(probe.told, probe.late_spans)], retry)
     return Answers(probe, told=told, shuffled=shuffled, untold=untold, again=again)
 
 
-async def _small_test(scorer: Scorer, tokens: Sequence[int]) -> str | None:
-    """What can be seen in text that has next to nothing in it."""
+async def _small_test(scorer: Scorer, tokens: Sequence[int], retry: Retry) -> str | None:
+    """Return the fault that a text with few different tokens can show, or ``None``."""
     logger.debug(
         "%s: the prompt's first %d tokens (%d different) are too few to test much with",
         _name(scorer),
@@ -85,17 +83,20 @@ async def _small_test(scorer: Scorer, tokens: Sequence[int]) -> str | None:
         len(set(tokens)),
     )
     end = len(tokens)
-    if end < _FEWEST:
+    if end < _MIN_TOKENS:
         return None
     parts = list(_pieces(end))
-    [apart] = await _score(scorer, [ask(tokens, parts)])
-    [whole] = await _score(scorer, [ask(tokens, [(1, end)])])
+    [apart] = await _score(scorer, [ask(tokens, parts)], retry)
+    [whole] = await _score(scorer, [ask(tokens, [(1, end)])], retry)
     constant = one_value(apart, even_0=False)
     return constant or sum_of_parts(apart, (1, end), whole[1, end])
 
 
 def _pieces(end: int) -> Iterator[Span]:
-    """All positions but the first, in pieces of different lengths: one total for all is a fault."""
+    """Yield all positions but the first, in pieces of different lengths.
+
+    So, one total for all pieces is a fault.
+    """
     start = 1
     for length in itertools.cycle((1, 2, 3)):
         if start >= end:
@@ -104,9 +105,9 @@ def _pieces(end: int) -> Iterator[Span]:
         start += length
 
 
-async def _score(scorer: Scorer, prompts: Sequence[WirePrompt]) -> list[Totals]:
+async def _score(scorer: Scorer, prompts: Sequence[WirePrompt], retry: Retry) -> list[Totals]:
     try:
-        answers = await scorer.score(prompts)
+        answers = ScoreResult.of(await retry(lambda: scorer.score(prompts))).ranges
         check_answers(scorer.model, prompts, answers)
     except ScorerError as error:
         raise ScorerError(
@@ -126,22 +127,21 @@ VALID_S = 7 * 24 * 3600.0
 """Seconds for which a passed test counts. A server may be updated meanwhile."""
 
 _VERSION = 1
-"""Of the test: one that checks more is to be passed anew."""
+"""Version of the test: one that checks more is to be passed anew."""
 
 _passed: dict[str, float] = {}
-"""When, in seconds since 1970, a server passed in this process: the file may not be writable."""
+"""Time (Unix, s) at which a server passed in this process: the file may not be writable."""
 
 
 async def ensure_tested(scorer: Scorer, settings: ServerSettings, tokens: Sequence[int]) -> None:
-    """``self_test``, where the scorer asks for it and its server has not passed it lately.
+    """Run ``self_test`` for a scorer that is ``self_tested``, unless it passed within a week.
 
-    A scorer asks with a true attribute ``self_tested``. A test that failed is not remembered, nor
-    one that could not check everything.
+    A test that failed is not remembered, nor one that could not check everything.
 
     Raises:
         ScorerError: as ``self_test``.
     """
-    if not settings.self_test or not getattr(scorer, "self_tested", False):
+    if not settings.self_test or not ScorerCapabilities.of(scorer).self_tested:
         return
     server = _server(scorer, settings)
     if _is_valid(_passed.get(server)):
@@ -150,7 +150,7 @@ async def ensure_tested(scorer: Scorer, settings: ServerSettings, tokens: Sequen
     if _is_valid((await in_thread(_read, file)).get(server)):
         return
     try:
-        is_whole = await run_test(scorer, tokens, settings.concurrency)
+        is_whole = await _run_test(scorer, tokens, Retry(settings))
     except ScorerError as error:
         where = settings.base_url.removesuffix("/").removesuffix("/v1")
         raise error if where in str(error) else ScorerError(f"{where}: {error}") from error
@@ -160,19 +160,19 @@ async def ensure_tested(scorer: Scorer, settings: ServerSettings, tokens: Sequen
 
 
 def _server(scorer: Scorer, settings: ServerSettings) -> str:
-    """The scorer, its server and its model, as a hash: an address may be nobody's business."""
+    """Return a hash of scorer, server and model: addresses are not written to the file."""
     kind = f"{type(scorer).__module__}.{type(scorer).__qualname__}"
     facts = [_VERSION, kind, settings.base_url, scorer.model, settings.options]
     return hashlib.sha256(msgspec.json.encode(facts, enc_hook=repr, order="sorted")).hexdigest()
 
 
 def _is_valid(when: float | None) -> bool:
-    # One from the future has a wrong clock behind it.
+    # A time in the future comes of a wrong clock.
     return when is not None and 0 <= time.time() - when < VALID_S
 
 
 def _read(file: Path) -> dict[str, float]:
-    """When each server passed; none where the file is missing, unreadable or not ours."""
+    """Return when each server passed; nothing if the file is missing, unreadable or not ours."""
     try:
         return msgspec.json.decode(file.read_bytes(), type=dict[str, float])
     except (OSError, ValueError) as error:
@@ -185,17 +185,6 @@ def _remember(file: Path, server: str) -> None:
     valid = {name: when for name, when in _read(file).items() if _is_valid(when)}
     valid[server] = time.time()
     try:
-        _write(file, valid)
+        write_whole(file, msgspec.json.encode(valid))
     except OSError as error:
         logger.debug("%s: %s: the next process tests again", file, error)
-
-
-def _write(file: Path, passed: Mapping[str, float]) -> None:
-    unfinished = file.with_name(f"{file.name}.{os.getpid()}")
-    make_file(unfinished)
-    try:
-        unfinished.write_bytes(msgspec.json.encode(passed))
-        unfinished.replace(file)
-    finally:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)

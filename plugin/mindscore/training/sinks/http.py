@@ -10,7 +10,8 @@ from msgspec import Struct
 from mindhooks import NotAccepted, ScorerError, TrainingSample
 from mindscore._util.errors import ConfigError
 from mindscore.config.settings import ServerSettings, parse_table
-from mindscore.http.client import RefusedError, RetriableError, WireClient
+from mindscore.http.client import StatusError, UnavailableError, UntrustedError, WireClient
+from mindscore.measure.retry import GivenUpError, with_retries
 
 PATH = "/train"
 SEE_OTHER = 303
@@ -40,11 +41,12 @@ class HttpSink:
                 'train.sink = "http" sends to server.base_url, which is not set: set it to the '
                 'address that mindscore serve --train prints; or set train.sink = "jsonl"'
             )
+        self._settings = settings
         self._client = WireClient(settings)
         self.destination = self._client.base_url + PATH
 
     async def send(self, samples: Sequence[TrainingSample], key: str) -> str:
-        """Post the samples; the trainer's job id.
+        """Post the samples, and return the trainer's job id.
 
         Raises:
             NotAccepted: the trainer refused them, or they cannot have arrived.
@@ -60,7 +62,11 @@ class HttpSink:
         }
         headers = {"Idempotency-Key": key}
         try:
-            answer = await self._client.post(PATH, body, _Accepted, repeat=False, headers=headers)
+            answer = await with_retries(
+                lambda: self._client.post(PATH, body, _Accepted, headers=headers),
+                self._settings,
+                may_repeat=lambda error: isinstance(error, UnavailableError) and not error.arrived,
+            )
         except ScorerError as error:
             if _has_not_arrived(error):
                 raise NotAccepted(str(error)) from error
@@ -73,10 +79,11 @@ class HttpSink:
 
 
 def _has_not_arrived(error: ScorerError) -> bool:
-    """Whether it is certain that the trainer has not accepted what the request carried."""
-    if isinstance(error, RetriableError) and error.status is not None:
-        return error.status < 500
-    if isinstance(error, RefusedError):
-        # That leads to what came of the request: it was carried out.
-        return error.status != SEE_OTHER
-    return not getattr(error, "arrived", True)
+    """Return whether it is certain that the trainer has not accepted the samples."""
+    last = error.last if isinstance(error, GivenUpError) else error
+    if isinstance(last, UnavailableError):
+        return not last.arrived if last.status is None else last.status < 500
+    if isinstance(last, StatusError):
+        # A redirect to what came of the request, which was carried out.
+        return last.status != SEE_OTHER
+    return isinstance(last, UntrustedError)

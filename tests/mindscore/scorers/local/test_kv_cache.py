@@ -143,7 +143,7 @@ def kept(scorer):
 
 async def scored(scorer, prompt, plain, cache_mb=ROOMY):
     """How many tokens were computed; the values are checked, and what is kept."""
-    answers = await scorer.score([prompt])
+    answers = (await scorer.score([prompt])).ranges
     [ranges] = answers
     for score, expected in zip(ranges, plain(prompt), strict=True):
         assert score.values == pytest.approx(expected, abs=1e-3)
@@ -178,7 +178,7 @@ async def test_each_prompt_is_computed_from_where_it_departs_from_the_baseline(
 async def test_the_prompts_of_one_call_share_as_those_of_several_do(ablations, departs, plain):
     baseline, without = ablations
     async with opened() as scorer:
-        answers = await scorer.score([baseline, *without.values()])
+        answers = (await scorer.score([baseline, *without.values()])).ranges
     lengths = [full(without[key]) - departs[key] for key in without]
     assert answers.computed_tokens == full(baseline) + sum(lengths)
     for prompt, ranges in zip([baseline, *without.values()], answers, strict=True):
@@ -189,9 +189,9 @@ async def test_the_prompts_of_one_call_share_as_those_of_several_do(ablations, d
 async def test_the_same_prompt_again_gives_the_same_to_the_bit_and_computes_nothing(ablations):
     baseline, without = ablations
     async with opened() as scorer:
-        first = await scorer.score([baseline])
+        first = (await scorer.score([baseline])).ranges
         await scorer.score([without["b"]])
-        again = await scorer.score([baseline])
+        again = (await scorer.score([baseline])).ranges
     assert again == first
     assert (first.computed_tokens, again.computed_tokens) == (full(baseline), 0)
 
@@ -469,7 +469,7 @@ async def test_a_prompt_of_one_token_is_continued_and_caches_go_on(ablations):
     [prompt, *_] = ablations
     async with opened() as scorer:
         await scorer.generate(WirePrompt((1,), (), (), ()), max_tokens=2, stop=())
-        first = await scorer.score([prompt])
-        again = await scorer.score([prompt])
+        first = (await scorer.score([prompt])).ranges
+        again = (await scorer.score([prompt])).ranges
     assert again == first
     assert again.computed_tokens == 0

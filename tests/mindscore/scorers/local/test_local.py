@@ -61,7 +61,7 @@ async def test_totals_agree_with_a_plain_full_prompt_forward(plain) -> None:
     async with opened() as scorer:
         tokens = await scorer.tokenize(TEXT)
         ranges = ((1, 5), (40, 50), (50, 51), (len(tokens) - 6, len(tokens)))
-        [answer] = await scorer.score([prompt(tokens, *ranges)])
+        [answer] = (await scorer.score([prompt(tokens, *ranges)])).ranges
     expected = plain(tokens)
     for score, (start, end) in zip(answer, ranges, strict=True):
         assert score.total == pytest.approx(sum(expected[start - 1 : end - 1]), abs=1e-3)
@@ -75,7 +75,7 @@ async def test_a_prompt_cut_for_its_rows_scores_the_same(
     async with opened() as scorer:
         tokens = await scorer.tokenize(TEXT)
         ranges = ((3, 20), (30, 41), (len(tokens) - 1, len(tokens)))
-        [answer] = await scorer.score([prompt(tokens, *ranges)])
+        [answer] = (await scorer.score([prompt(tokens, *ranges)])).ranges
     expected = plain(tokens)
     for score, (start, end) in zip(answer, ranges, strict=True):
         assert score.values == pytest.approx(expected[start - 1 : end - 1], abs=1e-3)
@@ -84,8 +84,8 @@ async def test_a_prompt_cut_for_its_rows_scores_the_same(
 async def test_what_comes_after_the_last_range_is_not_computed() -> None:
     async with opened() as scorer:
         tokens = await scorer.tokenize(TEXT)
-        short = await scorer.score([prompt(tokens, (5, 9))])
-        none = await scorer.score([prompt(tokens)])
+        short = (await scorer.score([prompt(tokens, (5, 9))])).ranges
+        none = (await scorer.score([prompt(tokens)])).ranges
     assert short.computed_tokens == 8
     assert (none, none.computed_tokens) == ([[]], 0)
 
@@ -93,7 +93,7 @@ async def test_what_comes_after_the_last_range_is_not_computed() -> None:
 async def test_the_same_prompt_scores_the_same_to_the_bit() -> None:
     async with opened() as scorer:
         tokens = await scorer.tokenize(TEXT)
-        first, second = await scorer.score([prompt(tokens, (20, 60))] * 2)
+        first, second = (await scorer.score([prompt(tokens, (20, 60))] * 2)).ranges
     assert first == second
 
 
@@ -213,9 +213,9 @@ ASKED = prompt(list(range(3, 40)), (1, 37))
 
 async def test_an_adapter_of_nought_changes_nothing(tiny, adapter) -> None:
     async with opened({"model": tiny}) as scorer:
-        plain = await scorer.score([ASKED])
+        plain = (await scorer.score([ASKED])).ranges
     async with opened({"model": tiny, "adapter": str(adapter(0.0))}) as scorer:
-        [[found]] = await scorer.score([ASKED])
+        [[found]] = (await scorer.score([ASKED])).ranges
     assert found.values == pytest.approx(plain[0][0].values, abs=1e-4)
 
 
@@ -226,7 +226,7 @@ async def test_values_with_an_adapter_are_those_of_peft(tiny, adapter) -> None:
 
     folder = adapter(0.05)
     async with opened({"model": tiny, "adapter": str(folder)}) as scorer:
-        [[found]] = await scorer.score([ASKED])
+        [[found]] = (await scorer.score([ASKED])).ranges
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         model = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny), folder)
@@ -238,15 +238,15 @@ async def test_values_with_an_adapter_are_those_of_peft(tiny, adapter) -> None:
 
 async def test_an_adapter_is_adopted_and_given_up(tiny, adapter) -> None:
     async with opened({"model": tiny}) as scorer:
-        plain = await scorer.score([ASKED])
+        plain = (await scorer.score([ASKED])).ranges
         assert scorer.adapter is None
         folder = adapter(0.05)
         await scorer.adopt(folder)
-        changed = await scorer.score([ASKED])
+        changed = (await scorer.score([ASKED])).ranges
         assert (scorer.adapter, scorer.model) == (folder, tiny)
         await scorer.adopt(None)
         # To the bit, and nothing of it comes from the other's cache.
-        assert await scorer.score([ASKED]) == plain
+        assert (await scorer.score([ASKED])).ranges == plain
         assert scorer.adapter is None
     assert abs(changed[0][0].total - plain[0][0].total) > 1
     assert changed.computed_tokens == plain.computed_tokens
@@ -259,7 +259,7 @@ async def test_what_is_asked_while_an_adapter_is_adopted_waits(tiny, adapter) ->
             scorer.score([ASKED]), scorer.adopt(folder), scorer.score([ASKED])
         )
         assert before != after
-        assert await scorer.score([ASKED]) == after
+        assert (await scorer.score([ASKED])).ranges == after
 
 
 async def test_an_adapter_that_is_wrong_leaves_the_model_as_it_was(
@@ -268,7 +268,7 @@ async def test_an_adapter_that_is_wrong_leaves_the_model_as_it_was(
     torn = adapter(0.5)
     (torn / "adapter_model.safetensors").write_bytes(b"torn")
     async with opened({"model": tiny}) as scorer:
-        plain = await scorer.score([ASKED])
+        plain = (await scorer.score([ASKED])).ranges
         for folder, said in (
             (
                 tmp_path / "nowhere",
@@ -279,7 +279,7 @@ async def test_an_adapter_that_is_wrong_leaves_the_model_as_it_was(
             with pytest.raises(ScorerError, match=rf"^server\.adapter: .*{said}"):
                 await scorer.adopt(folder)
             assert scorer.adapter is None
-            assert await scorer.score([ASKED]) == plain
+            assert (await scorer.score([ASKED])).ranges == plain
 
 
 @pytest.mark.parametrize(("its_layers", "the_models"), [(4, 6), (6, 4)])

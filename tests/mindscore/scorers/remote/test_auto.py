@@ -8,6 +8,8 @@ from contextlib import aclosing
 import pytest
 
 from mindhooks import MindhooksError, ScorerError, WirePrompt
+from mindscore.config.settings import ServerSettings
+from mindscore.measure.retry import with_retries
 from mindscore.scorers.remote.auto import AutoScorer
 from mindscore.scorers.toy import ToyScorer
 
@@ -47,11 +49,11 @@ async def refused(url, **settings):
 async def test_it_goes_on_as_the_scorer_for_the_server(name, base_path, caplog):
     caplog.set_level(logging.INFO, "mindscore")
     async with SERVERS[name](key=SECRET) as server, scorer(server.url + base_path) as it:
-        [answer] = await it.score([PROMPT])
+        [answer] = (await it.score([PROMPT])).ranges
         assert (await it.generate(PROMPT, max_tokens=1, stop=[])).token_ids == (5,)
         if name != "openai":
             assert len(await it.tokenize("a cat")) == 2
-    [toys] = await ToyScorer().score([PROMPT])
+    [toys] = (await ToyScorer().score([PROMPT])).ranges
     assert [it.total for it in answer] == [pytest.approx(it.total, abs=1e-5) for it in toys]
     found = caplog.records[0].getMessage()
     assert NAMES[name] in found
@@ -70,9 +72,9 @@ async def test_the_server_is_asked_what_it_is_once(name):
 @pytest.mark.parametrize(("name", "reuses"), [("vllm", False), ("sglang", True), ("openai", None)])
 async def test_what_flows_ask_of_it_is_what_was_found(name, reuses):
     async with SERVERS[name]() as server, scorer(server.url) as it:
-        assert (it.model, it.noisy, it.batch_size, it.reuses_prefixes) == ("m", True, 8, None)
+        assert (it.model, it.noisy, it.reuses_prefixes) == ("m", True, None)
         await it.score([PROMPT])
-        assert (it.model, it.noisy, it.batch_size, it.reuses_prefixes) == ("m", True, 8, reuses)
+        assert (it.model, it.noisy, it.reuses_prefixes) == ("m", True, reuses)
 
 
 @pytest.mark.parametrize(
@@ -144,13 +146,13 @@ async def test_a_failure_that_may_pass_is_tried_again(score_server):
     score_server.always(score_server.reply({"error": "no more"}, 400))
     async with scorer(score_server.url) as it:
         with pytest.raises(ScorerError, match="no more"):
-            await it.score([PROMPT])
+            await with_retries(lambda: it.score([PROMPT]), ServerSettings())
     assert score_server.paths == ["/v1/models", "/v1/models", "/generate"]
 
 
 async def test_a_path_that_only_fails_is_passed_over(score_server):
     fails = score_server.reply({"error": "no upstream"}, 502, {"Retry-After": "0"})
-    score_server.script(MODELS, fails, fails, {"version": "0.5.23"})
+    score_server.script(MODELS, fails, {"version": "0.5.23"})
     score_server.always(score_server.reply({"error": "no more"}, 400))
     async with scorer(score_server.url) as it:
         with pytest.raises(ScorerError, match="no more"):
@@ -160,8 +162,8 @@ async def test_a_path_that_only_fails_is_passed_over(score_server):
 
 async def test_nothing_is_asked_for_prompts_without_ranges(score_server):
     async with scorer(score_server.url) as it:
-        assert await it.score([WirePrompt((1, 2), (), (), ())]) == [[]]
-        assert await it.score([]) == []
+        assert (await it.score([WirePrompt((1, 2), (), (), ())])).ranges == [[]]
+        assert (await it.score([])).ranges == []
     assert score_server.requests == []
 
 

@@ -30,8 +30,6 @@ KINDS = {
     "openai ids": (OpenAIScorer, OpenAIImitation, {"token_ids": True, "tokenizes": True}),
     "openai on vllm": (OpenAIScorer, VLLMImitation, {}),
 }
-ENTRIES = [kind for kind in KINDS if kind != "vllm rows"]
-"""The kinds whose server answers with an entry for each token of the prompt."""
 SAYS_IDS = ["vllm", "sglang", "openai ids"]
 
 
@@ -95,7 +93,9 @@ def totals(answers):
 
 
 async def toys(prompts):
-    return [pytest.approx(row, abs=1e-5) for row in totals(await ToyScorer().score(prompts))]
+    return [
+        pytest.approx(row, abs=1e-5) for row in totals((await ToyScorer().score(prompts)).ranges)
+    ]
 
 
 @st.composite
@@ -114,7 +114,7 @@ def _prompts(draw):
 def test_any_prompts_totals_are_the_toys(kind, prompts):
     async def check():
         async with Pair(kind, concurrency=2) as it:
-            answers = await it.scorer.score(prompts)
+            answers = (await it.scorer.score(prompts)).ranges
             assert totals(answers) == await toys(prompts)
             for answer, prompt in zip(answers, prompts, strict=True):
                 lengths = [end - start for start, end in prompt.ranges]
@@ -127,15 +127,15 @@ def test_any_prompts_totals_are_the_toys(kind, prompts):
 
 async def test_a_prompt_without_ranges_is_not_sent(kind):
     async with Pair(kind) as it:
-        assert await it.scorer.score([SILENT, SILENT]) == [[], []]
-        assert await it.scorer.score([]) == []
+        assert (await it.scorer.score([SILENT, SILENT])).ranges == [[], []]
+        assert (await it.scorer.score([])).ranges == []
         assert it.server.requests == []
 
 
 async def test_what_comes_after_the_last_range_is_not_sent(kind):
     async with Pair(kind) as it:
         longer = WirePrompt((*PROMPT.tokens, 3, 4, 8), (), PROMPT.ranges, PROMPT.node_ids)
-        assert totals(await it.scorer.score([longer])) == await toys([PROMPT])
+        assert totals((await it.scorer.score([longer])).ranges) == await toys([PROMPT])
         sent = [str(request.body) for request in it.posts]
         assert all("5, 6, 5, 5, 9, 5]" in body and "8" not in body for body in sent)
 
@@ -143,7 +143,7 @@ async def test_what_comes_after_the_last_range_is_not_sent(kind):
 @pytest.mark.parametrize("base_path", ["", "/", "/v1", "/v1/"])
 async def test_the_base_url_may_end_in_v1_or_not(base_path, kind):
     async with Pair(kind, base_path=base_path) as it:
-        assert totals(await it.scorer.score([PROMPT])) == await toys([PROMPT])
+        assert totals((await it.scorer.score([PROMPT])).ranges) == await toys([PROMPT])
         if kind != "openai ids":
             assert len(await it.scorer.tokenize("a b")) == 2
         assert (await it.scorer.generate(PROMPT, max_tokens=1, stop=[])).text
@@ -237,7 +237,7 @@ async def test_one_prompt_that_is_too_long_fails_alone(kind):
     async with Pair(kind, concurrency=1, server={"max_model_len": 20}) as it:
         calls = [it.scorer.score([prompt]) for prompt in (PROMPT, long, PROMPT)]
         first, bad, last = await asyncio.gather(*calls, return_exceptions=True)
-    assert [totals(first), totals(last)] == [await toys([PROMPT])] * 2
+    assert [totals(first.ranges), totals(last.ranges)] == [await toys([PROMPT])] * 2
     assert isinstance(bad, ScorerError)
     assert "maximum context length" in str(bad)
 
@@ -253,16 +253,16 @@ async def test_a_server_that_is_gone_is_an_error_that_says_so(kind):
 # Requests.
 
 
-@pytest.mark.parametrize("kind", ENTRIES)
-async def test_concurrent_calls_share_requests_where_they_outnumber_the_slots(kind):
+async def test_each_prompt_has_a_request_of_its_own(kind):
     prompts = [WirePrompt((1, 2, 3, n), (), ((2, 4),), ("a",)) for n in range(8)]
     async with Pair(kind, concurrency=2) as it:
         await it.scorer.score(prompts[:1])
         before = len(it.posts)
-        answers = await asyncio.gather(*(it.scorer.score([prompt]) for prompt in prompts))
+        answers = await it.scorer.score(prompts)
         posts = it.posts[before:]
-    assert [totals(answer)[0] for answer in answers] == await toys(prompts)
-    assert len(posts) == 2
+    assert totals(answers.ranges) == await toys(prompts)
+    # Where the rows are refused, each prompt may be asked for twice while that is not known.
+    assert len(posts) == 8
 
 
 async def test_no_more_requests_than_the_settings_say_are_under_way(kind):
@@ -290,7 +290,7 @@ async def test_cancelling_one_call_leaves_the_others(kind):
         await it.asked(1)
         tasks[1].cancel()
         kept = await asyncio.gather(tasks[0], tasks[2])
-    assert [totals(answer) for answer in kept] == [await toys([PROMPT])] * 2
+    assert [totals(answer.ranges) for answer in kept] == [await toys([PROMPT])] * 2
 
 
 async def test_closing_ends_what_is_under_way(kind):
@@ -331,7 +331,6 @@ async def test_what_flows_ask_of_it(kind):
     async with aclosing(KINDS[kind][0]({"base_url": "https://h", "model": "some/model"})) as it:
         assert it.model == "some/model"
         assert it.noisy is True
-        assert it.batch_size == 8
         assert it.reuses_prefixes is reuses[kind.split()[0]]
 
 

@@ -53,23 +53,23 @@ async def test_prompts_go_in_a_list_to_be_echoed_without_what_the_protocol_does_
 @pytest.mark.parametrize("generated", [True, False])
 async def test_the_entry_of_the_generated_token_may_be_there_or_not(generated):
     async with OpenAIImitation(generated=generated) as server, scorer(server.url) as it:
-        [answer] = await it.score([PROMPT])
-    [toys] = await ToyScorer().score([PROMPT])
+        [answer] = (await it.score([PROMPT])).ranges
+    [toys] = (await ToyScorer().score([PROMPT])).ranges
     assert [it.total for it in answer] == [pytest.approx(it.total, abs=1e-9) for it in toys]
 
 
 async def test_how_much_was_computed_is_known_only_where_usage_says_what_was_cached():
     async with OpenAIImitation() as server, scorer(server.url) as it:
-        assert not hasattr(await it.score([PROMPT, OTHER]), "computed_tokens")
+        assert not hasattr((await it.score([PROMPT, OTHER])).ranges, "computed_tokens")
     async with OpenAIImitation(cached=2) as server, scorer(server.url) as it:
-        assert (await it.score([PROMPT, OTHER])).computed_tokens == 5
+        assert ((await it.score([PROMPT, OTHER])).ranges).computed_tokens == 5
 
 
 async def test_an_address_with_another_path_is_taken_as_it_is(score_server):
     score_server.script(echo({"token_logprobs": [None, -1.0, -2.0]}))
     score_server.always({"tokens": [1]})
     async with scorer(score_server.url + "/openai/") as it:
-        [[score]] = await it.score([OTHER])
+        [[score]] = (await it.score([OTHER])).ranges
         await it.tokenize("a")
     assert score.values == (-1.0, -2.0)
     assert score_server.paths == ["/openai/completions", "/openai/tokenize"]
@@ -136,7 +136,7 @@ async def test_ids_that_are_the_prompts_own_are_fine(fields, score_server):
     logprobs = {"token_logprobs": [None, -1.0, -1.0, -0.5], **fields.get("logprobs", {})}
     score_server.always(echo(logprobs, **{k: v for k, v in fields.items() if k != "logprobs"}))
     async with scorer(score_server.url) as it:
-        [[score]] = await it.score([OTHER])
+        [[score]] = (await it.score([OTHER])).ranges
     assert score.total == -2.0
 
 

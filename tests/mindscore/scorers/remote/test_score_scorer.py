@@ -70,7 +70,7 @@ async def test_scoring_sends_the_protocols_body_and_no_more(scorer, score_server
     score_server.script(SCORES)
 
     async with scorer() as it:
-        answers = await it.score([PROMPT])
+        answers = (await it.score([PROMPT])).ranges
 
     [seen] = score_server.requests
     assert (seen.method, seen.path) == ("POST", "/score")
@@ -134,8 +134,8 @@ async def test_the_model_is_the_one_of_the_settings(scorer):
 
 async def test_a_prompt_without_ranges_is_no_call(scorer, score_server):
     async with scorer() as it:
-        assert await it.score([SILENT, SILENT]) == [[], []]
-        assert await it.score([]) == []
+        assert (await it.score([SILENT, SILENT])).ranges == [[], []]
+        assert (await it.score([])).ranges == []
 
     assert score_server.requests == []
 
@@ -157,7 +157,7 @@ async def test_every_prompt_is_a_call_of_its_own_and_answers_keep_their_order(sc
 
     score_server.always(longest_first)
     async with scorer(concurrency=6) as it:
-        answers = await it.score(prompts)
+        answers = (await it.score(prompts)).ranges
 
     totals = [[-7.0], [-3.0], [], [-9.0], [-1.0], [-5.0], [-2.0]]
     assert answers == [[RangeScore(total) for total in row] for row in totals]
@@ -221,7 +221,7 @@ async def test_a_failure_that_may_pass_is_tried_again(scorer, score_server):
     score_server.script(score_server.reply(b"", 503, {"Retry-After": "0"}), SCORES)
 
     async with scorer() as it:
-        assert await it.score([PROMPT]) == [[RangeScore(-1.5), RangeScore(-0.25)]]
+        assert (await it.score([PROMPT])).ranges == [[RangeScore(-1.5), RangeScore(-0.25)]]
 
     assert len(score_server.requests) == 2
 
@@ -268,9 +268,11 @@ async def test_a_prompt_of_300000_tokens_arrives_whole(scorer, score_server):
     score_server.always(score_server.honest)
 
     async with scorer() as it:
-        answers = await it.score(
-            [WirePrompt(tokens, (), ranges, tuple(str(start) for start, _ in ranges))]
-        )
+        answers = (
+            await it.score(
+                [WirePrompt(tokens, (), ranges, tuple(str(start) for start, _ in ranges))]
+            )
+        ).ranges
 
     assert answers == [[RangeScore(-100.0)] * len(ranges)]
     assert score_server.requests[0].body["prompt"] == list(tokens)
@@ -282,14 +284,14 @@ async def test_a_total_that_is_0_within_rounding_is_taken(rounding, scorer, scor
     score_server.script({"scores": [{"total_logprob": rounding}]})
 
     async with scorer() as it:
-        assert await it.score([prompt]) == [[RangeScore(rounding)]]
+        assert (await it.score([prompt])).ranges == [[RangeScore(rounding)]]
 
 
 async def test_an_integer_serves_as_a_total(scorer, score_server):
     score_server.script({"scores": [{"total_logprob": -1}, {"total_logprob": 0}]})
 
     async with scorer() as it:
-        assert await it.score([PROMPT]) == [[RangeScore(-1.0), RangeScore(0.0)]]
+        assert (await it.score([PROMPT])).ranges == [[RangeScore(-1.0), RangeScore(0.0)]]
 
 
 async def test_what_an_answer_holds_besides_is_ignored(scorer, score_server):
@@ -297,7 +299,7 @@ async def test_what_an_answer_holds_besides_is_ignored(scorer, score_server):
     score_server.script({"scores": scores, "model": "m", "usage": {"total_tokens": 5}})
 
     async with scorer() as it:
-        assert await it.score([PROMPT]) == [[RangeScore(-1.5), RangeScore(-0.25)]]
+        assert (await it.score([PROMPT])).ranges == [[RangeScore(-1.5), RangeScore(-0.25)]]
 
 
 # Answers that score refuses.
@@ -547,7 +549,7 @@ async def test_a_tokenizer_file_that_is_missing_is_an_error_of_tokenising_alone(
     async with scorer(tokenizer=str(tmp_path / "missing.json")) as it:
         with pytest.raises(ScorerError, match=r"server\.tokenizer"):
             await it.tokenize("text")
-        assert await it.score([PROMPT]) == [[RangeScore(-1.5), RangeScore(-0.25)]]
+        assert (await it.score([PROMPT])).ranges == [[RangeScore(-1.5), RangeScore(-0.25)]]
 
 
 # How it is made and closed.
@@ -585,8 +587,8 @@ async def test_a_server_that_says_what_it_had_cached_says_what_it_computed(score
     score_server.script({**SCORES, "usage": usage}, {**SCORES, "usage": usage}, SCORES)
 
     async with scorer() as it:
-        both = await it.score([PROMPT, PROMPT])
-        silent = await it.score([PROMPT])
+        both = (await it.score([PROMPT, PROMPT])).ranges
+        silent = (await it.score([PROMPT])).ranges
 
     assert both.computed_tokens == 2
     assert getattr(silent, "computed_tokens", None) is None

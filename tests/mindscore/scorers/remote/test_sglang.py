@@ -44,16 +44,16 @@ async def test_a_larger_priority_is_later_which_to_sglang_is_a_smaller_one(prior
 
 async def test_what_the_cache_held_up_to_the_first_range_was_not_computed():
     async with SGLangImitation() as server, scorer(server.url) as it:
-        assert (await it.score([PROMPT])).computed_tokens == 6
-        assert (await it.score([PROMPT])).computed_tokens == 5
-        assert (await it.score([PROMPT, OTHER])).computed_tokens == 8
+        assert ((await it.score([PROMPT])).ranges).computed_tokens == 6
+        assert ((await it.score([PROMPT])).ranges).computed_tokens == 5
+        assert ((await it.score([PROMPT, OTHER])).ranges).computed_tokens == 8
 
 
 async def test_ids_that_sglang_clips_to_0_are_fine():
     prompt = WirePrompt((5, 99, 98, 6), (), ((1, 4),), ("a",))
     async with SGLangImitation(vocabulary=99) as server, scorer(server.url) as it:
-        [[score]] = await it.score([prompt])
-    [[toys]] = await ToyScorer().score([prompt])
+        [[score]] = (await it.score([prompt])).ranges
+    [[toys]] = (await ToyScorer().score([prompt])).ranges
     assert score.total == pytest.approx(toys.total, abs=1e-9)
 
 
@@ -107,7 +107,7 @@ async def test_an_answer_that_does_not_say_what_was_cached_leaves_that_open(scor
     entries = [[None, 5, None], [-1, 6, None], [-1, 7, None]]
     score_server.always([{"meta_info": {"input_token_logprobs": entries, "prompt_tokens": 3}}])
     async with scorer(score_server.url) as it:
-        answers = await it.score([OTHER])
+        answers = (await it.score([OTHER])).ranges
     assert not hasattr(answers, "computed_tokens")
     assert answers[0][0].values == (-1.0, -1.0)
 

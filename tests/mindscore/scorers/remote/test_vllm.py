@@ -29,12 +29,12 @@ def scorer(url, **settings):
 
 
 async def expected(*prompts):
-    answers = await ToyScorer().score(prompts)
+    answers = (await ToyScorer().score(prompts)).ranges
     return [[pytest.approx(score.total, abs=1e-5) for score in answer] for answer in answers]
 
 
 async def totals(it, *prompts):
-    return [[score.total for score in answer] for answer in await it.score(prompts)]
+    return [[score.total for score in answer] for answer in (await it.score(prompts)).ranges]
 
 
 # By /v1/completions.
@@ -71,9 +71,9 @@ async def test_the_priority_is_sent_as_it_is(priority, generate):
 
 async def test_all_that_was_sent_was_computed_unless_usage_says_what_was_cached():
     async with VLLMImitation(version="0.31.0") as server, scorer(server.url) as it:
-        assert (await it.score([PROMPT, OTHER])).computed_tokens == 9
+        assert ((await it.score([PROMPT, OTHER])).ranges).computed_tokens == 9
     async with VLLMImitation(version="0.31.0", cached=2) as server, scorer(server.url) as it:
-        assert (await it.score([PROMPT, OTHER])).computed_tokens == 5
+        assert ((await it.score([PROMPT, OTHER])).ranges).computed_tokens == 5
 
 
 ENTRY = {"logprob": -1.0, "rank": 1, "decoded_token": "a"}
@@ -110,7 +110,7 @@ async def test_where_the_top_tokens_are_returned_too_the_prompts_own_is_the_one_
     score_server.script({"version": "0.11.0"})
     score_server.always({"choices": [{"index": 0, "text": "", "prompt_logprobs": rows}]})
     async with scorer(score_server.url) as it:
-        [[score]] = await it.score([OTHER])
+        [[score]] = (await it.score([OTHER])).ranges
     assert score.values == (-2.0, -3.0)
 
 
@@ -129,7 +129,7 @@ async def test_a_long_answer_is_read_exactly_however_it_is_written(separators, s
     score_server.script({"version": "0.11.0"})
     score_server.always(score_server.reply(json.dumps(answer, separators=separators).encode()))
     async with scorer(score_server.url) as it:
-        [[score]] = await it.score([LONG_PROMPT])
+        [[score]] = (await it.score([LONG_PROMPT])).ranges
     assert score.values == tuple(-index / 7 for index in range(len(LONG) - 1))
 
 
@@ -138,7 +138,7 @@ async def test_what_only_looks_like_the_beginning_of_a_row_does_no_harm(score_se
     score_server.script({"version": "0.11.0"})
     score_server.always({"choices": [{"index": 0, "text": "", "prompt_logprobs": rows}]})
     async with scorer(score_server.url) as it:
-        [[score]] = await it.score([LONG_PROMPT])
+        [[score]] = (await it.score([LONG_PROMPT])).ranges
     assert score.values == (-1.0,) * (len(LONG) - 1)
 
 
@@ -204,7 +204,7 @@ async def test_rows_are_asked_for_from_the_first_range_on_and_only_those_in_rang
 
 async def test_by_rows_every_prompt_is_a_request_of_its_own():
     async with VLLMImitation(generate="on") as server, scorer(server.url, concurrency=1) as it:
-        answers = await it.score([PROMPT, OTHER])
+        answers = (await it.score([PROMPT, OTHER])).ranges
         await it.score([PROMPT, OTHER])
     assert answers.computed_tokens == 9
     assert server.paths == ["/version", *[ROWS] * 4]

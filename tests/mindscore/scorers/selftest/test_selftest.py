@@ -61,7 +61,9 @@ class Values(ToyScorer):
         """One value per token; the first is 0."""
         spans = tuple((index, index + 1) for index in range(1, len(tokens)))
         names = tuple(map(str, spans))
-        [scores] = await ToyScorer.score(self, [WirePrompt(tuple(tokens), (), spans, names)])
+        [scores] = (
+            await ToyScorer.score(self, [WirePrompt(tuple(tokens), (), spans, names)])
+        ).ranges
         return [0.0, *(score.total for score in scores)]
 
 
@@ -234,7 +236,7 @@ class CachedContext(Values):
 
 class SwappedBatch(Values):
     async def score(self, prompts):
-        return (await super().score(prompts))[::-1]
+        return ((await super().score(prompts)).ranges)[::-1]
 
 
 class Random(Values):
@@ -342,7 +344,7 @@ async def test_what_is_no_log_probability_is_refused(total: float, said: str) ->
 async def test_too_few_answers_are_refused() -> None:
     class Silent(Values):
         async def score(self, prompts):
-            return (await super().score(prompts))[:-1]
+            return ((await super().score(prompts)).ranges)[:-1]
 
     with pytest.raises(ScorerError, match=r"during the self-test: .*asked for"):
         await self_test(Silent(), TOKENS)
