@@ -19,6 +19,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("mindscore")
     # On first use: sending needs aiohttp and the store, which are slow to import.
     if name in _HOMES:
         from importlib import import_module

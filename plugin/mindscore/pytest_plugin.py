@@ -1,7 +1,7 @@
 """Fixtures for the tests of plugins and of hosts.
 
-pytest loads this wherever mindscore is installed, for whatever is tested there. So it imports
-pytest and nothing else: what a fixture needs is imported when a test asks for the fixture.
+pytest loads this module wherever mindscore is installed, so it imports pytest and nothing else: a
+fixture imports the rest when a test asks for it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def stub_mind() -> StubMind:
-    """A host without a conversation; assign ``stub_mind.snapshot`` to give it one."""
+    """Return a host without a conversation; assign ``stub_mind.snapshot`` to give it one."""
     from mindhooks.testing import StubMind
 
     return StubMind()
@@ -27,7 +27,7 @@ def stub_mind() -> StubMind:
 
 @pytest.fixture
 def heard() -> RecordingListener:
-    """A listener that keeps what it hears, to be registered by hand."""
+    """Return a listener that records what it hears, to be registered by hand."""
     from mindhooks.testing import RecordingListener
 
     return RecordingListener()
@@ -35,7 +35,7 @@ def heard() -> RecordingListener:
 
 @pytest.fixture
 def toy_scorer() -> ToyScorer:
-    """A scorer without a model: exact, analytic, instant."""
+    """Return a scorer without a model: exact, analytic, instant."""
     from mindscore.scorers.toy import ToyScorer
 
     return ToyScorer()
@@ -43,7 +43,7 @@ def toy_scorer() -> ToyScorer:
 
 @pytest.fixture
 def score_server() -> Iterator[ScoreServer]:
-    """A model server on loopback that the test scripts; see ``mindscore.testing.ScoreServer``."""
+    """Start a model server that the test scripts; see ``mindscore.testing.ScoreServer``."""
     from mindscore.testing import ScoreServer
 
     with ScoreServer() as server:

@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 __all__ = ["Reply", "Request", "ScoreServer"]
 
 PATIENCE_S = 10.0
-"""How long the server may take to start."""
+"""Seconds that the server may take to start."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the server was asked; ``body`` is the parsed JSON, or the bytes where it is none."""
+    """A request to the server; ``body`` is the parsed JSON, or the bytes if it is not JSON."""
 
     path: str
     headers: Mapping[str, str]
@@ -40,10 +40,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the server does with one request; without a ``status`` it answers the truth.
+    """A scripted reply to one request; without a ``status``, the server's true answer.
 
-    ``body`` is sent as it is if it is ``bytes``, and as JSON otherwise. ``delay_s`` passes before
-    the answer; with ``hang_up`` the connection is closed instead of one.
+    ``body`` is sent as it is if it is ``bytes``, and as JSON otherwise, after ``delay_s`` seconds.
+    With ``hang_up`` the connection is closed without a reply.
     """
 
     status: int | None = None
@@ -56,9 +56,8 @@ class Reply:
 class ScoreServer:
     """``mindscore serve`` over the toy scorer, on a free port of 127.0.0.1, in a thread.
 
-    It answers the truth, by the toy's formula, unless it was told otherwise by ``script``.
-    ``settings`` is the ``[server]`` table of a registry that is to use it. Used as a context
-    manager::
+    It answers by the toy's formula, unless ``script`` says otherwise. ``settings`` is the
+    ``[server]`` table for a registry. Used as a context manager::
 
         with ScoreServer() as server:
             server.script(Reply(503), Reply(delay_s=2))
@@ -68,7 +67,7 @@ class ScoreServer:
     """
 
     url: str
-    """With ``/v1`` at its end; known once the context is entered."""
+    """The address, with ``/v1`` at its end, once the context is entered."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
@@ -79,7 +78,7 @@ class ScoreServer:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Of the ``score`` scorer: no key is sent, and what fails is not tried again."""
+        """The ``[server]`` table of a ``score`` scorer that sends no key and does not retry."""
         return {
             "scorer": "score",
             "base_url": self.url,
@@ -89,7 +88,7 @@ class ScoreServer:
         }
 
     def script(self, *replies: Reply) -> None:
-        """Say what becomes of the next requests, one reply each; after them, the truth again."""
+        """Script the replies to the next requests; later ones get true answers again."""
         self._script.extend(replies)
 
     def __enter__(self) -> ScoreServer:
@@ -122,7 +121,7 @@ class ScoreServer:
             reply = self._script.popleft() if self._script else Reply()
             await asyncio.sleep(reply.delay_s)
             if reply.hang_up:
-                # Nobody hears the response that aiohttp wants nevertheless.
+                # aiohttp requires a response, though nobody receives it.
                 _close(request)
                 return web.Response()
             return await handler(request) if reply.status is None else _response(reply)

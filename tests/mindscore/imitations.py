@@ -309,14 +309,15 @@ class CompletionsImitation(Imitation):
 class OpenAIImitation(CompletionsImitation):
     """A plain OpenAI-style server; ``token_ids``: it says its ids, as Fireworks does.
 
-    With ``tokenizes`` it has vLLM's ``/tokenize``.
+    With ``tokenizes`` it has vLLM's ``/tokenize`` and ``/detokenize``.
     """
 
     def __init__(self, *, token_ids=False, tokenizes=False, **options):
         super().__init__(**options)
         self.token_ids = token_ids
         if tokenizes:
-            self.routes = {**self.routes, ("POST", "/tokenize"): "tokenize"}
+            routes = {("POST", f"/{it}"): it for it in ("tokenize", "detokenize")}
+            self.routes = {**self.routes, **routes}
 
     async def echoed(self, ids, generated, body):
         echoed = await super().echoed(ids, generated, body)
@@ -328,6 +329,9 @@ class OpenAIImitation(CompletionsImitation):
     async def tokenize(self, body):
         ids = await self.toy.tokenize(body["prompt"])
         return {"count": len(ids), "tokens": ids}
+
+    async def detokenize(self, body):
+        return {"prompt": " ".join(await self.toy.token_texts(body["tokens"]))}
 
 
 class VLLMImitation(CompletionsImitation):
@@ -343,6 +347,7 @@ class VLLMImitation(CompletionsImitation):
         **CompletionsImitation.routes,
         ("GET", "/version"): "version_",
         ("POST", "/tokenize"): "tokenize",
+        ("POST", "/detokenize"): "detokenize",
         ("POST", "/inference/v1/generate"): "generate_",
     }
 
@@ -365,6 +370,9 @@ class VLLMImitation(CompletionsImitation):
     async def tokenize(self, body):
         ids = await self.toy.tokenize(body["prompt"])
         return {"count": len(ids), "max_model_len": 1, "tokens": ids, "token_strs": None}
+
+    async def detokenize(self, body):
+        return {"prompt": " ".join(await self.toy.token_texts(body["tokens"]))}
 
     async def completions(self, body):
         if body.get("max_tokens", 16) < 1 and not body.get("echo"):
@@ -440,6 +448,7 @@ class SGLangImitation(Imitation):
         ("GET", "/v1/models"): "models",
         ("POST", "/generate"): "generate",
         ("POST", "/tokenize"): "tokenize",
+        ("POST", "/detokenize"): "detokenize",
     }
 
     def __init__(self, *, vocabulary=VOCABULARY, **options):
@@ -462,6 +471,9 @@ class SGLangImitation(Imitation):
     async def tokenize(self, body):
         ids = await self.toy.tokenize(body["prompt"])
         return {"tokens": ids, "count": len(ids), "max_model_len": 1}
+
+    async def detokenize(self, body):
+        return {"text": " ".join(await self.toy.token_texts(body["tokens"]))}
 
     async def generate(self, body):
         prompts, starts = body["input_ids"], body.get("logprob_start_len", -1)

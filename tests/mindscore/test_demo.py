@@ -27,8 +27,8 @@ def labels() -> dict[str, object]:
 
 def test_it_holds_memories_of_every_kind(transcript: Transcript, labels) -> None:
     assert len(transcript.keys()) >= 12
-    assert any(message.key for message in transcript.identity)
-    assert any(message.key for message in transcript.conversation)
+    assert any(message.memory_key for message in transcript.identity)
+    assert any(message.memory_key for message in transcript.conversation)
     assert sum(len(message.memory_keys()) for message in transcript.system) == 1
     assert len(labels["unused"]) >= 2
     assert len(labels["redundant"]) == 1

@@ -7,10 +7,13 @@ from http.client import HTTPConnection
 from urllib.parse import urlsplit
 
 import aiohttp
+import msgspec
 import pytest
 
-from mindhooks import Registry, ScorerError, ScorerUnavailable, WirePrompt
+from mindhooks import Registry, ScorerError, ScoreResult, ScorerUnavailable, WirePrompt
 from mindhooks.testing import StubMind
+from mindscore.config.settings import ServerSettings, parse_table
+from mindscore.measure.retry import with_retries
 from mindscore.scorers.remote.score import ScoreScorer
 from mindscore.scorers.toy import ToyScorer
 from mindscore.testing import Reply, ScoreServer
@@ -26,12 +29,12 @@ def server():
 
 @pytest.fixture
 def scorer(server):
-    """Makes a scorer of the server: ``async with scorer(max_attempts=2) as it``."""
+    """Makes a scorer of the server: ``async with scorer() as it``."""
     return lambda **settings: aclosing(ScoreScorer({**server.settings, **settings}))
 
 
-def totals(answers):
-    return [[score.total for score in row] for row in answers]
+def totals(answer):
+    return [[score.total for score in row] for row in ScoreResult.of(answer).ranges]
 
 
 async def test_unscripted_it_answers_what_the_toy_scorer_does(scorer):
@@ -81,10 +84,11 @@ async def test_a_script_is_played_in_order_and_then_the_truth(server, scorer):
 async def test_a_failure_shows_at_once_unless_more_attempts_are_asked_for(server, scorer):
     server.script(Reply(503), Reply(503, {"error": "busy"}, {"Retry-After": "0"}))
     async with scorer() as it:
+        once = parse_table(server.settings, ServerSettings, "server")
         with pytest.raises(ScorerUnavailable, match="503"):
-            await it.score([PROMPT])
-    async with scorer(max_attempts=2) as it:
-        await it.score([PROMPT])
+            await with_retries(lambda: it.score([PROMPT]), once)
+        twice = msgspec.structs.replace(once, max_attempts=2)
+        await with_retries(lambda: it.score([PROMPT]), twice)
     assert len(server.requests) == 3
 
 

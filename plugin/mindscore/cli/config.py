@@ -1,4 +1,4 @@
-"""``mindscore config``: the settings and the file they come from."""
+"""``mindscore config``: look at the settings, and write a file of them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Annotated
 import typer
 
 from mindscore._util.text import printable
-from mindscore.cli.options import Assignments, ConfigFile
+from mindscore.cli.options import ConfigFile, ConfigOptions, takes_options
 
-app = typer.Typer(help="Look at the configuration, or start one.")
+app = typer.Typer(help="Look at the configuration, or write a first one.")
 
 
 @app.command()
 def init(
     config_file: ConfigFile = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
-    """Write a configuration file with every default in it."""
+    """Write a configuration file with all defaults."""
     from mindscore._util.errors import ConfigError, UsageError
     from mindscore._util.files import write_whole
     from mindscore.config.file import dump, named_config_file
@@ -36,19 +36,19 @@ def init(
 
 
 @app.command()
-def show(config_file: ConfigFile = None, assignments: Assignments = None) -> None:
-    """Print the settings in force, defaults included, as TOML."""
-    from mindscore.config.file import dump, load_configuration
+@takes_options
+def show(options: ConfigOptions) -> None:
+    """Print the settings in force, with defaults, as TOML."""
+    from mindscore.config.file import dump
 
-    _say(dump(load_configuration(config_file, assignments or ()).settings).rstrip())
+    _say(dump(options.load().settings).rstrip())
 
 
 @app.command()
-def check(config_file: ConfigFile = None, assignments: Assignments = None) -> None:
-    """Say whether the configuration is valid."""
-    from mindscore.config.file import load_configuration
-
-    file = load_configuration(config_file, assignments or ()).file
+@takes_options
+def check(options: ConfigOptions) -> None:
+    """Check the configuration."""
+    file = options.load().file
     _say(printable(f"{file}: valid") if file else "no configuration file: the defaults apply")
 
 

@@ -1,85 +1,280 @@
-"""Options that several commands share."""
+"""The commands' options, each a field of a dataclass that its command takes."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
-import typer
+from typer import Argument, Option
 
 from mindscore._util.errors import UsageError
 
+if TYPE_CHECKING:
+    from mindscore.config.file import Configuration
+    from mindscore.conversation.conversation import Transcript
+
+T = TypeVar("T")
+
+Json = Annotated[bool, Option("--json", help="Print one JSON document and nothing else.")]
+Format = Annotated[
+    str | None,
+    Option("--format", metavar="NAME", help="Format of the file, where it is not detected."),
+]
 ConfigFile = Annotated[
     Path | None,
-    typer.Option(
+    Option(
         "--config",
         metavar="FILE",
         help="Read this TOML file instead of $MINDSCORE_CONFIG or the user's own.",
     ),
 ]
-Assignments = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override one setting, such as server.scorer=toy."
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
-Transcript = Annotated[Path, typer.Argument(metavar="TRANSCRIPT", help="A file of conversations.")]
-Format = Annotated[
-    str | None,
-    typer.Option("--format", metavar="NAME", help="What the file is in, where not as detected."),
-]
-MemoriesFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--memories", metavar="FILE", help="JSON, {key: text}: memories printed in the messages."
-    ),
-]
-Select = Annotated[
-    str | None,
-    typer.Option("--select", metavar="NAME", help="One of several conversations; or its number."),
-]
-Full = Annotated[bool, typer.Option("--full", help="Every memory against every response.")]
-Finetune = Annotated[
-    bool, typer.Option("--finetune", help="Responses that depend on the memories.")
-]
-All = Annotated[bool, typer.Option("--all", help="Score memories that are not due too.")]
-Memories = Annotated[
-    list[str] | None, typer.Option("--memory", metavar="KEY", help="Only this one.")
-]
-Hold = Annotated[
-    bool, typer.Option("--hold", help="With --full: what each memory does alone, too.")
-]
-Resume = Annotated[
-    bool, typer.Option("--resume", help="With --full: go on with the rows that are not kept yet.")
-]
-MaxTokens = Annotated[
-    int | None,
-    typer.Option(
-        "--max-tokens", min=1, metavar="N", help="Score the memories that fit, oldest-scored first."
-    ),
-]
-
-Html = Annotated[
-    Path | None,
-    typer.Option("--html", metavar="FILE", help="Write what was found as one HTML file, too."),
-]
-Unreviewed = Annotated[
-    bool,
-    typer.Option("--unreviewed", help="Also what nobody has reviewed; never what was rejected."),
-]
-Model = Annotated[
-    str | None,
-    typer.Option("--model", metavar="NAME", help="The model, where several are kept."),
+TranscriptFile = Annotated[
+    Path, Argument(metavar="TRANSCRIPT", help="A file of one or several conversations.")
 ]
 
 
-def command_of(full: bool, finetune: bool) -> str:
-    """The command that ``--full`` and ``--finetune`` choose.
+def takes_options(function: Callable[..., T]) -> Callable[..., T]:
+    """Give a command the fields of the dataclasses that it takes as parameters, for typer.
 
-    Raises:
-        UsageError: both are given.
+    Those that a class declares itself come before those that it inherits.
     """
-    if full and finetune:
-        raise UsageError("--full and --finetune exclude each other")
-    return "score-full" if full else "score-finetune" if finetune else "score"
+    hints = get_type_hints(function, include_extras=True)
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, Any] = {}
+    for parameter in inspect.signature(function).parameters.values():
+        kind = hints[parameter.name]
+        if is_dataclass(kind):
+            groups[parameter.name] = kind
+            parameters += _parameters(kind)
+        else:
+            changes = {"annotation": kind, "kind": inspect.Parameter.KEYWORD_ONLY}
+            parameters.append(parameter.replace(**changes))
+
+    @wraps(function)
+    def command(**values: Any) -> T:
+        for name, kind in groups.items():
+            values[name] = kind(**{it.name: values.pop(it.name) for it in fields(kind)})
+        return function(**values)
+
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {it.name: it.annotation for it in parameters}
+    del command.__wrapped__
+    return command
+
+
+def _parameters(kind: Any) -> Iterator[inspect.Parameter]:
+    hints = get_type_hints(kind, include_extras=True)
+    declared = {it.name: it for it in fields(kind)}
+    own_first = [name for each in kind.__mro__ for name in inspect.get_annotations(each)]
+    for name in dict.fromkeys(own_first):
+        default = declared[name].default
+        if default is MISSING:
+            is_list = declared[name].default_factory is list
+            default = [] if is_list else inspect.Parameter.empty
+        only = inspect.Parameter.KEYWORD_ONLY
+        yield inspect.Parameter(name, only, default=default, annotation=hints[name])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigOptions:
+    """The options of every command that reads the configuration."""
+
+    config_file: ConfigFile = None
+    assignments: Annotated[
+        list[str],
+        Option(
+            "--set", metavar="KEY=VALUE", help="Override one setting, such as server.scorer=toy."
+        ),
+    ] = field(default_factory=list)
+
+    def load(self) -> Configuration:
+        """Read the configuration.
+
+        Raises:
+            ConfigError: it is wrong.
+        """
+        from mindscore.config.file import load_configuration
+
+        return load_configuration(self.config_file, self.assignments)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversationOptions(ConfigOptions):
+    """The options of commands that read one conversation of a file."""
+
+    format: Format = None
+    memories: Annotated[
+        Path | None,
+        Option(
+            "--memories",
+            metavar="FILE",
+            help="JSON file, {key: text}, of memories printed in the messages.",
+        ),
+    ] = None
+    select: Annotated[
+        str | None,
+        Option(
+            "--select",
+            metavar="NAME",
+            help="Name or number of the conversation, where the file has several.",
+        ),
+    ] = None
+
+    def read(self, file: Path) -> Transcript:
+        """Read the conversation that is chosen of ``file``.
+
+        Raises:
+            UsageError: the file does not have it.
+            TranscriptError: the file cannot be read.
+        """
+        from mindscore.readers.conversations import read_chosen
+
+        return read_chosen(file, self.format, self.select, self.memories)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions(ConversationOptions):
+    """The options of ``plan``, which ``score`` has too."""
+
+    transcript: TranscriptFile
+    full: Annotated[bool, Option("--full", help="Score every memory against every response.")] = (
+        False
+    )
+    finetune: Annotated[
+        bool, Option("--finetune", help="Find the responses that depend on the memories.")
+    ] = False
+    all_due: Annotated[bool, Option("--all", help="Score the memories that are not due, too.")] = (
+        False
+    )
+    memory: Annotated[
+        list[str],
+        Option("--memory", metavar="KEY", help="Score this memory only; may be repeated."),
+    ] = field(default_factory=list)
+    hold: Annotated[
+        bool, Option("--hold", help="With --full: also score each memory alone, against none.")
+    ] = False
+    resume: Annotated[
+        bool, Option("--resume", help="With --full: score only the rows that are not stored yet.")
+    ] = False
+    max_tokens: Annotated[
+        int | None,
+        Option(
+            "--max-tokens",
+            min=1,
+            metavar="N",
+            help="Score the memories that fit into N tokens, the longest unscored first.",
+        ),
+    ] = None
+    json: Json = False
+
+    @property
+    def command(self) -> str:
+        """The command to dispatch."""
+        return "score-full" if self.full else "score-finetune" if self.finetune else "score"
+
+    def check(self) -> None:
+        """Refuse options that do not go together.
+
+        Raises:
+            UsageError: names them.
+        """
+        if self.full and self.finetune:
+            raise UsageError("--full and --finetune exclude each other")
+        if self.finetune and self.memory:
+            raise UsageError("--memory does not go with --finetune, which removes all memories")
+        if self.hold and not self.full:
+            raise UsageError("--hold goes with --full")
+        if self.resume and not self.full:
+            raise UsageError("--resume goes with --full: without it, what is scored is not due")
+        if self.max_tokens is not None and self.command != "score":
+            raise UsageError("--max-tokens goes with neither --full nor --finetune: see plan")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions(PlanOptions):
+    """The options of ``score``."""
+
+    no_self_test: Annotated[
+        bool, Option("--no-self-test", help="Do not test the server before scoring.")
+    ] = False
+    html: Annotated[
+        Path | None,
+        Option("--html", metavar="FILE", help="Also write the findings to one HTML file."),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions(ConfigOptions):
+    """The options of ``serve``."""
+
+    host: Annotated[
+        str, Option("--host", help="Address to listen on; any but loopback needs a key.")
+    ] = "127.0.0.1"
+    port: Annotated[
+        int, Option("--port", min=0, max=65535, help="Port to listen on; 0: any free one.")
+    ] = 8017
+    queue: Annotated[int, Option("--queue", min=1, help="Requests that may wait.")] = 64
+    train: Annotated[
+        bool, Option("--train", help="Also train adapters of the model, at /v1/train.")
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReviewOptions(ConversationOptions):
+    """The options of ``review``."""
+
+    transcript: Annotated[
+        Path | None,
+        Argument(metavar="[TRANSCRIPT]", help="A file with a conversation to score on the page."),
+    ] = None
+    port: Annotated[
+        int, Option("--port", min=0, max=65535, help="Port to listen on; 0: any free one.")
+    ] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateOptions(ConfigOptions):
+    """The options of commands that select candidates to train on."""
+
+    unreviewed: Annotated[
+        bool,
+        Option(
+            "--unreviewed", help="Include candidates that nobody has reviewed; never rejected ones."
+        ),
+    ] = False
+    model: Annotated[
+        str | None,
+        Option("--model", metavar="NAME", help="Model of the candidates, where there are several."),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(CandidateOptions):
+    """The options of ``export``."""
+
+    file: Annotated[Path, Argument(metavar="FILE", help="JSON Lines file to write.")]
+    format: Annotated[
+        str | None,
+        Option(
+            "--format",
+            metavar="NAME",
+            help="input_ids, prompt_completion, messages or preference.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(CandidateOptions):
+    """The options of ``train``."""
+
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Say what would be sent, and send nothing.")
+    ] = False
+    resend_unknown: Annotated[
+        bool, Option("--resend-unknown", help="Send again what has an unknown outcome.")
+    ] = False
+    json: Json = False

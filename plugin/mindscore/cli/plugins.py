@@ -1,4 +1,4 @@
-"""``mindscore plugins``: what is installed, what is on, what did not load; and a new one."""
+"""``mindscore plugins``: list the installed plugins, and write a new one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mindhooks import MindCommand
 from mindscore._util.errors import UsageError
 from mindscore._util.text import printable, shortened
 from mindscore.cli.interruption import DONE
-from mindscore.cli.options import Assignments, ConfigFile, Json
+from mindscore.cli.options import ConfigOptions, Json, takes_options
 
 if TYPE_CHECKING:
     from mindhooks import PluginInfo
@@ -35,16 +35,16 @@ FILES = {
     "plugin.py": "$module/__init__.py",
     "test_plugin.py": "tests/test_plugin.py",
 }
-"""What is in ``mindscore/templates``, and where it goes in the plugin's folder."""
+"""Files of ``mindscore/templates``, with their paths in the folder of a plugin."""
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", re.ASCII)
 
 
 class NewPlugin:
-    """A plugin to be: ``name`` is that of its distribution, its entry point and its command.
+    """A plugin to write: ``name`` names its distribution, its entry point and its command.
 
     Raises:
-        UsageError: it cannot be called so; the text says why.
+        UsageError: the name cannot be used; says why.
     """
 
     def __init__(self, name: str) -> None:
@@ -54,10 +54,10 @@ class NewPlugin:
             raise UsageError(f"no plugin can be called {shortened(name, LONGEST)!r}: {reason}")
 
     def write(self, into: Path) -> Path:
-        """Make its folder in the folder ``into``; returns it.
+        """Make the plugin's folder in ``into`` and return it.
 
         Raises:
-            UsageError: it is there already, or cannot be written; nothing is left of it then.
+            UsageError: it exists, or cannot be written; nothing of it is left.
         """
         folder = into.absolute() / self.name
         try:
@@ -112,33 +112,27 @@ class NewPlugin:
 
 
 def _normal(name: str) -> str:
-    """As PEP 503 compares names."""
+    """Return a name as PEP 503 compares names."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 app = typer.Typer(
-    help="List the installed plugins, and the errors of those that did not load; or start one.",
+    help="List the installed plugins, or start one.",
 )
 
 
 @app.callback(invoke_without_command=True)
-def list_(
-    context: typer.Context,
-    config_file: ConfigFile = None,
-    assignments: Assignments = None,
-    json: Json = False,
-) -> int:
-    """List the installed plugins, and the errors of those that did not load; or start one."""
+@takes_options
+def list_(context: typer.Context, options: ConfigOptions, json: Json = False) -> int:
+    """List the installed plugins, with the errors of those that did not load."""
     if context.invoked_subcommand is not None:
-        if config_file or assignments or json:
+        if json or options != ConfigOptions():
             raise UsageError("--config, --set and --json go with the list of plugins only")
         return DONE
-    from mindscore.config.file import load_configuration
     from mindscore.display.screen import Screen, own_output, write_json
 
-    configuration = load_configuration(config_file, assignments or ())
     with Screen(), own_output():
-        found = asyncio.run(_load(configuration.tables))
+        found = asyncio.run(_load(options.load().tables))
     if json:
         write_json(found)
     else:
@@ -149,14 +143,16 @@ def list_(
 @app.command()
 def new(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="Of the distribution, plugin and command.")
+        str, typer.Argument(metavar="NAME", help="Name of the distribution, plugin and command.")
     ],
     into: Annotated[
-        Path, typer.Option("--into", metavar="FOLDER", help="Make its folder in this one.")
+        Path, typer.Option("--into", metavar="FOLDER", help="Folder to write it in.")
     ] = Path(),
 ) -> int:
-    """Write a plugin that works, with tests: a folder NAME, ready to be installed."""
+    """Write a working plugin with tests.
 
+    The folder NAME can be installed as it is.
+    """
     folder = NewPlugin(name).write(into)
     sys.stdout.write(printable(f"{folder}: its README.md says what is next") + "\n")
     return DONE

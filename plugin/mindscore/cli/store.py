@@ -1,37 +1,35 @@
-"""``mindscore store``: what is kept, and the original's two JSON files in and out."""
+"""``mindscore store``: look at what is stored, forget, import and export."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mindscore._util.errors import UsageError
+from mindscore._util.errors import ConfigError, UsageError
 from mindscore._util.text import printable
-from mindscore.cli.options import Assignments, ConfigFile, Json
+from mindscore.cli.options import ConfigOptions, Json, takes_options
 
 if TYPE_CHECKING:
     from mindscore.config.file import Configuration
     from mindscore.store import Send, Sends, Store, StoredMemory
 
-app = typer.Typer(help="Look at what is kept, forget some of it, exchange it.")
+app = typer.Typer(help="Look at what is stored, forget, import and export.")
 
-Model = Annotated[
-    str | None, typer.Option("--model", help="The model that the scores are from or for.")
-]
+Model = Annotated[str | None, typer.Option("--model", help="Model of the scores.")]
 
 
 @app.command("list")
-def list_(
-    config_file: ConfigFile = None, assignments: Assignments = None, json: Json = False
-) -> None:
+@takes_options
+def list_(options: ConfigOptions, json: Json = False) -> None:
     """List the memories of the namespace, the heaviest first."""
     from mindscore.display.screen import write_json
 
-    configuration, store = _open(config_file, assignments)
+    configuration, store = _open(options)
     found = asyncio.run(store.memories())
     if json:
         write_json(found)
@@ -45,13 +43,12 @@ def list_(
 
 
 @app.command()
-def sent(
-    config_file: ConfigFile = None, assignments: Assignments = None, json: Json = False
-) -> None:
-    """List what was sent to a trainer and may have been accepted: nobody knows."""
+@takes_options
+def sent(options: ConfigOptions, json: Json = False) -> None:
+    """List what was sent to a trainer with an unknown outcome."""
     from mindscore.display.screen import write_json
 
-    configuration, _ = _open(config_file, assignments)
+    configuration, _ = _open(options)
     found = asyncio.run(_sends(configuration).unknown())
     if json:
         write_json(found)
@@ -60,28 +57,28 @@ def sent(
 
 
 @app.command()
+@takes_options
 def settle(
+    options: ConfigOptions,
     key: Annotated[
         str,
         typer.Argument(
             metavar="KEY",
-            help="As store sent shows it; with --not-trained also a trainer's job that failed.",
+            help="Key as store sent shows it, or with --not-trained a trainer's failed job.",
         ),
     ],
     trained: Annotated[
         bool | None,
         typer.Option("--trained/--not-trained", help="Whether the trainer accepted it."),
     ] = None,
-    config_file: ConfigFile = None,
-    assignments: Assignments = None,
 ) -> None:
-    """Say what became of a send, or of a trainer's job: its responses are trained, or are not.
+    """Record the outcome of a send, or of a trainer's job: trained or not.
 
-    Those that are not trained may be sent again.
+    Responses that are not trained may be sent again.
     """
     if trained is None:
         raise UsageError("did the trainer accept it? Say --trained or --not-trained")
-    configuration, store = _open(config_file, assignments)
+    configuration, store = _open(options)
     sends = _sends(configuration)
 
     async def run() -> int:
@@ -104,13 +101,10 @@ def settle(
 
 
 @app.command()
-def forget(
-    key: Annotated[str, typer.Argument(metavar="KEY")],
-    config_file: ConfigFile = None,
-    assignments: Assignments = None,
-) -> None:
+@takes_options
+def forget(options: ConfigOptions, key: Annotated[str, typer.Argument(metavar="KEY")]) -> None:
     """Remove a memory's scores and matrix cells, of every model."""
-    _, store = _open(config_file, assignments)
+    _, store = _open(options)
     gone = asyncio.run(store.forget(key))
     if not gone:
         raise UsageError(f"nothing is kept of a memory {key!r}; see mindscore store list")
@@ -118,18 +112,17 @@ def forget(
 
 
 @app.command("import")
+@takes_options
 def import_(
+    options: ConfigOptions,
     file: Annotated[Path, typer.Argument(metavar="FILE")],
     model: Model = None,
-    config_file: ConfigFile = None,
-    assignments: Assignments = None,
 ) -> None:
-    """Take over memory scores, {key: score}, or trained responses, [timestamp in ns, ...]."""
-    from mindscore.cli.score import configured_model
+    """Import memory scores, {key: score}, or trained responses, [timestamp in ns, ...]."""
     from mindscore.store.exchange import read_exchange
 
     contents = read_exchange(file)
-    configuration, store = _open(config_file, assignments)
+    configuration, store = _open(options)
     if isinstance(contents, dict):
         model = model or asyncio.run(configured_model(configuration))
         asyncio.run(store.import_scores(contents, model))
@@ -140,20 +133,19 @@ def import_(
 
 
 @app.command()
+@takes_options
 def export(
+    options: ConfigOptions,
     file: Annotated[Path, typer.Argument(metavar="FILE")],
     trained: Annotated[
-        bool, typer.Option("--trained", help="The trained responses instead of the scores.")
+        bool, typer.Option("--trained", help="Export the trained responses instead.")
     ] = False,
     model: Model = None,
-    config_file: ConfigFile = None,
-    assignments: Assignments = None,
 ) -> None:
-    """Write memory scores, {key: score}, or with --trained the trained responses' timestamps."""
-    from mindscore.cli.score import one_model
+    """Export memory scores, {key: score}, or with --trained the timestamps of responses."""
     from mindscore.store.exchange import write_exchange
 
-    configuration, store = _open(config_file, assignments)
+    configuration, store = _open(options)
     if trained:
         stamps = asyncio.run(store.trained_timestamps())
         write_exchange(file, stamps)
@@ -168,11 +160,47 @@ def export(
     )
 
 
-def _open(config_file: Path | None, assignments: list[str] | None) -> tuple[Configuration, Store]:
-    from mindscore.config.file import load_configuration
+async def configured_model(configuration: Configuration) -> str:
+    """Return the model's name as the configured scorer gives it, and the recorder stores it."""
+    from mindhooks import Registry
+    from mindhooks.testing import StubMind
+    from mindscore.session.session import model_name
+
+    try:
+        async with Registry(StubMind(), configuration.tables) as registry:
+            return await model_name(registry)
+    except ConfigError:
+        # A scorer that cannot be built, as one without an address, still has its model's name.
+        return configuration.settings.server.model
+
+
+async def one_model(
+    models: Collection[str], asked: str | None, configuration: Configuration, what: str
+) -> str | None:
+    """Return the model asked for, else the only one, else the configured one; ``None`` for none.
+
+    ``what`` names in errors what is stored of ``models``.
+
+    Raises:
+        UsageError: nothing of that model is stored, or it must be said which.
+    """
+    known = sorted(set(models))
+    if asked is not None and asked not in known:
+        raise UsageError(f"no {what} of model {asked!r} are kept")
+    if asked is None and len(known) > 1:
+        configured = await configured_model(configuration)
+        if configured in known:
+            return configured
+        raise UsageError(
+            f"{what} of several models are kept: choose one of {', '.join(known)} with --model"
+        )
+    return asked or (known[0] if known else None)
+
+
+def _open(options: ConfigOptions) -> tuple[Configuration, Store]:
     from mindscore.store import Store
 
-    configuration = load_configuration(config_file, assignments or ())
+    configuration = options.load()
     return configuration, Store(configuration.settings.store)
 
 

@@ -1,19 +1,19 @@
-"""``mindscore train``: the accepted candidates, handed to the trainer."""
+"""``mindscore export`` and ``mindscore train``: hand accepted candidates to a trainer."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mindhooks import MindhooksError, TrainingSample
 from mindscore._util.errors import ConfigError, TrainError, UsageError, format_error
 from mindscore._util.text import printable
 from mindscore.cli.interruption import DONE, FAILED, run_until_interrupted
-from mindscore.cli.score import one_model
-from mindscore.config.file import Configuration, load_configuration
+from mindscore.cli.options import CandidateOptions, ExportOptions, TrainOptions
+from mindscore.cli.store import one_model
+from mindscore.config.file import Configuration
 from mindscore.display.screen import Screen, own_output, write_json
 from mindscore.store import Reviews, Send
 from mindscore.training.outbox import Division, Outbox, Sent, open_outbox, tokens_of
@@ -25,38 +25,30 @@ from mindscore.training.texts import Texts
 NO_CANDIDATES = "no candidates are kept: mindscore score CONVERSATION --finetune finds some"
 
 PROMPTS = {"bare": "without memories", "full": "with memories"}
-"""What is said of the prompts, by ``train.context``."""
+"""Words for the prompts, by ``train.context``."""
 
 
-class Selected(NamedTuple):
-    """Of which model, and what; the model is ``None`` where there are no candidates."""
-
-    model: str | None
-    selection: Selection
-
-
-async def selected(
-    configuration: Configuration, model: str | None, *, unreviewed: bool
-) -> Selected:
-    """The candidates of ``model``, the only or the configured one, that are to be trained on.
+async def _selected(
+    options: CandidateOptions, configuration: Configuration
+) -> tuple[str | None, Selection]:
+    """Select candidates to train on; return their model, ``None`` for no candidates, and them.
 
     Raises:
-        UsageError: no candidates of that model are kept, or it has to be said which.
+        UsageError: no candidates of the model asked for are stored, or it must be said which.
     """
     queue = await Reviews(configuration.settings.store).queue()
-    models = {it.model for it in queue}
-    chosen = await one_model(models, model, configuration, "candidates")
-    mine = [it for it in queue if it.model == chosen]
-    return Selected(chosen, select(mine, configuration.settings, unreviewed=unreviewed))
+    model = await one_model({it.model for it in queue}, options.model, configuration, "candidates")
+    mine = [it for it in queue if it.model == model]
+    return model, select(mine, configuration.settings, unreviewed=options.unreviewed)
 
 
 def counted(responses: int, tokens: int) -> str:
-    """So many responses, and their tokens with those of their prompts."""
+    """Return a number of responses and of tokens, their prompts' included, in words."""
     return f"{responses:,} responses ({tokens:,} tokens)"
 
 
 def unselected(selection: Selection) -> Iterator[str]:
-    """How many candidates are not selected, and why; what there is none of is not said."""
+    """Yield the reasons why candidates are not selected, each with their number."""
     if selection.waiting:
         yield f"{selection.waiting} wait for review: mindscore review, or --unreviewed"
     if selection.rejected:
@@ -64,13 +56,13 @@ def unselected(selection: Selection) -> Iterator[str]:
 
 
 def without_other(count: int) -> Iterator[str]:
-    """How many have no answer but the chosen one, if any."""
+    """Yield a line on candidates without a rejected answer, if there are any."""
     if count:
         yield f"{count} without another answer that the chosen one is preferred to"
 
 
 def remarks(inexact: int) -> Iterator[str]:
-    """What is to be known of texts, if anything."""
+    """Yield a line on texts that are not the measured tokens, if there are any."""
     if inexact:
         yield (
             f"{inexact} of the texts, tokenised, are other tokens than were measured: "
@@ -78,45 +70,33 @@ def remarks(inexact: int) -> Iterator[str]:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ExportRequest:
-    """What was asked for on the command line."""
-
-    file: Path
-    format: str | None
-    unreviewed: bool
-    model: str | None
-    config_file: Path | None
-    assignments: Sequence[str]
-
-
-def run_export(request: ExportRequest) -> int:
-    """Write the file, say what is in it, and return the exit status.
+def run_export(options: ExportOptions) -> int:
+    """Write the file, print what it holds, and return the exit status.
 
     Raises:
         UsageError: there is no such format, or the file cannot be written.
-        TrainError: nothing is there to be written.
+        TrainError: there is nothing to write.
     """
-    configuration = load_configuration(request.config_file, request.assignments)
-    format_ = request.format or configuration.settings.train.format
+    configuration = options.load()
+    format_ = options.format or configuration.settings.train.format
     if format_ not in FORMATS:
         raise UsageError(f"--format {format_}: expected one of {', '.join(FORMATS)}")
-    if request.file.exists() and not request.file.is_file():
-        raise UsageError(f"{request.file}: cannot be written: it is no regular file")
+    if options.file.exists() and not options.file.is_file():
+        raise UsageError(f"{options.file}: cannot be written: it is no regular file")
     texts = Texts(configuration.tables)
     with Screen(), own_output():
         selection, samples = run_until_interrupted(
-            lambda: _samples(request, configuration, format_, texts), lambda: ""
+            lambda: _samples(options, configuration, format_, texts), lambda: ""
         )
     try:
-        write_samples(request.file, samples, format_)
+        write_samples(options.file, samples, format_)
     except OSError as error:
         why = error.strerror or error
-        raise UsageError(f"{request.file}: cannot be written: {why}") from None
+        raise UsageError(f"{options.file}: cannot be written: {why}") from None
     prompts = PROMPTS[configuration.settings.train.context]
     lines = [
-        f"wrote {counted(len(samples), tokens_of(samples))}, {prompts}, to {request.file}",
-        f"where each line comes from: {provenance_file(request.file)}",
+        f"wrote {counted(len(samples), tokens_of(samples))}, {prompts}, to {options.file}",
+        f"where each line comes from: {provenance_file(options.file)}",
         *(f"left out: {why}" for why in _left_out_of_export(selection, samples)),
         *remarks(texts.inexact),
     ]
@@ -125,9 +105,9 @@ def run_export(request: ExportRequest) -> int:
 
 
 async def _samples(
-    request: ExportRequest, configuration: Configuration, format_: str, texts: Texts
+    options: ExportOptions, configuration: Configuration, format_: str, texts: Texts
 ) -> tuple[Selection, list[TrainingSample]]:
-    _, selection = await selected(configuration, request.model, unreviewed=request.unreviewed)
+    _, selection = await _selected(options, configuration)
     kind = FORMATS[format_]
     fit = [it for it in selection.samples if it.rejected_ids is not None or not kind.wants_rejected]
     if not fit:
@@ -144,22 +124,9 @@ def _left_out_of_export(selection: Selection, samples: Sequence[TrainingSample])
     return [*unselected(selection), *without_other(unwritten)]
 
 
-@dataclass(frozen=True, slots=True)
-class TrainRequest:
-    """What was asked for on the command line."""
-
-    dry_run: bool
-    unreviewed: bool
-    resend_unknown: bool
-    model: str | None
-    config_file: Path | None
-    assignments: Sequence[str]
-    json: bool
-
-
 @dataclass(slots=True)
 class _Run:
-    """What was to be sent and what became of it, as far as it came."""
+    """The progress of sending: what was to be sent, and what became of it."""
 
     model: str | None = None
     destination: str | None = None
@@ -172,37 +139,35 @@ class _Run:
     error: str | None = None
 
 
-def run_train(request: TrainRequest) -> int:
-    """Send what is accepted, say what became of it, and return the exit status."""
-    configuration = load_configuration(request.config_file, request.assignments)
+def run_train(options: TrainOptions) -> int:
+    """Send the accepted candidates, print what became of them, and return the exit status."""
+    configuration = options.load()
     screen, run = Screen(), _Run()
     with screen, own_output():
-        run_until_interrupted(lambda: _carry_out(request, configuration, run), _so_far)
-    if request.json:
-        write_json(_document(request, configuration, run))
+        run_until_interrupted(lambda: _carry_out(options, configuration, run), _so_far)
+    if options.json:
+        write_json(_document(options, configuration, run))
     else:
-        sys.stdout.writelines(f"{line}\n" for line in _lines(request, configuration, run))
+        sys.stdout.writelines(f"{line}\n" for line in _lines(options, configuration, run))
     if run.error is None:
         return DONE
     screen.complain(run.error)
     return FAILED
 
 
-async def _carry_out(request: TrainRequest, configuration: Configuration, run: _Run) -> None:
+async def _carry_out(options: TrainOptions, configuration: Configuration, run: _Run) -> None:
     try:
         async with open_outbox(configuration.tables) as hand_off:
             run.destination = hand_off.destination
-            run.model, run.selection = await selected(
-                configuration, request.model, unreviewed=request.unreviewed
-            )
+            run.model, run.selection = await _selected(options, configuration)
             run.division = await hand_off.divide(run.selection.samples)
-            if request.resend_unknown:
+            if options.resend_unknown:
                 run.to_resend = await hand_off.unknown()
                 run.division = replace(run.division, unknown=0)
             if not run.division.samples and not run.to_resend:
                 whys = "; ".join(_left_out(run, hand_off.name)) or NO_CANDIDATES
                 raise TrainError(f"nothing to send: {whys}")
-            if not request.dry_run:
+            if not options.dry_run:
                 await _send(hand_off, run)
     except (ConfigError, UsageError):
         raise
@@ -226,8 +191,7 @@ def _so_far() -> str:
     return ": what was on its way is in mindscore store sent"
 
 
-def _lines(request: TrainRequest, configuration: Configuration, run: _Run) -> Iterator[str]:
-    """What is printed for people."""
+def _lines(options: TrainOptions, configuration: Configuration, run: _Run) -> Iterator[str]:
     sink = printable(configuration.settings.train.sink)
     for again in run.resent:
         yield f"{sink} took {_amount(again)} again: {printable(again.job_id)}"
@@ -235,11 +199,11 @@ def _lines(request: TrainRequest, configuration: Configuration, run: _Run) -> It
         yield f"{sink} took {_amount(run.sent)}: {printable(run.sent.job_id)}"
     if run.error is not None:
         return
-    if request.dry_run:
+    if options.dry_run:
         yield from _intended(run, sink, PROMPTS[configuration.settings.train.context])
     yield from (f"left out: {why}" for why in _left_out(run, sink))
     yield from remarks(run.inexact)
-    if not request.dry_run:
+    if not options.dry_run:
         yield from _next(run, sink)
 
 
@@ -277,11 +241,11 @@ def _amount(sent: Sent) -> str:
     return counted(sent.responses, sent.tokens)
 
 
-def _document(request: TrainRequest, configuration: Configuration, run: _Run) -> Mapping[str, Any]:
+def _document(options: TrainOptions, configuration: Configuration, run: _Run) -> Mapping[str, Any]:
     train, samples = configuration.settings.train, run.division.samples
     return {
         "command": "train",
-        "dry_run": request.dry_run,
+        "dry_run": options.dry_run,
         "model": run.model,
         "sink": train.sink,
         "destination": run.destination,

@@ -9,9 +9,10 @@ import msgspec
 
 from mindhooks import FinetuneCandidate, MindCommand, ResponseDivergence
 from mindscore.measure.redundancy import redundant_pairs
+from mindscore.session.plan import Plan
 from mindscore.session.result import Result
 
-# What a run that wrote no statistics has spent, and what is not known of it.
+# The statistics of a run that wrote none.
 SPENT = {"calls": 0, "prompt_tokens": 0, "computed_tokens": None, "seconds": 0.0}
 UNKNOWN = {
     MindCommand.SCORE_FINETUNE: dict.fromkeys(
@@ -21,7 +22,7 @@ UNKNOWN = {
 
 
 def document(result: Result) -> dict[str, Any]:
-    """The document that ``--json`` prints."""
+    """Return the document that ``--json`` prints."""
     head = {
         "command": result.command,
         "model": result.model,
@@ -37,8 +38,27 @@ def document(result: Result) -> dict[str, Any]:
 
 
 def with_remarks(remarks: Sequence[str]) -> dict[str, Any]:
-    """What is to be known of a transcript, where anything is."""
+    """Return the remarks on a transcript as a field, if there are any."""
     return {"remarks": list(remarks)} if remarks else {}
+
+
+def plan_document(plan: Plan, remarks: Sequence[str]) -> dict[str, Any]:
+    """Return the document that ``mindscore plan --json`` prints."""
+    return {
+        "command": "plan",
+        "flow": plan.command,
+        "model": plan.model,
+        **with_remarks(remarks),
+        "memories": [
+            {"key": key, "status": "to-score" if it.status == "scored" else it.status}
+            for key, it in plan.outcomes.items()
+        ],
+        "calls": plan.calls,
+        "prompt_tokens": plan.prompt_tokens,
+        "computed_tokens": plan.computed_tokens,
+        "seconds": plan.seconds,
+        "error": plan.error,
+    }
 
 
 def _memory(result: Result, key: str) -> dict[str, Any]:
@@ -53,7 +73,7 @@ def _memory(result: Result, key: str) -> dict[str, Any]:
 
 
 def _fields(value: ResponseDivergence | FinetuneCandidate) -> dict[str, Any]:
-    """A value as JSON; ``noise`` is there where it was measured, ``tokens`` never."""
+    """Return a value as JSON, with ``noise`` where it was measured, and without ``tokens``."""
     fields: dict[str, Any] = msgspec.to_builtins(value)
     fields.pop("tokens", None)
     if value.noise is None:
@@ -84,7 +104,7 @@ def _matrix(result: Result) -> dict[str, Any]:
 def _cells(
     rows: list[tuple[ResponseDivergence, ...]], value: str, responses: list[tuple[int, str]]
 ) -> list[list[float | None]]:
-    """One value per memory and response; ``None`` where nothing was measured."""
+    """Return one value per memory and response, ``None`` where it was not measured."""
     by_id = [{cell.node_id: getattr(cell, value) for cell in row} for row in rows]
     return [[cells.get(id_) for _, id_ in responses] for cells in by_id]
 

@@ -19,19 +19,19 @@ from mindscore._util.text import LINE, harmless_json, printable, shortened
 
 
 def new_console() -> Console:
-    """A console that takes text as it is: keys and messages are no markup."""
+    """Return a console that prints text as it is, without markup."""
     return Console(highlight=False, markup=False, emoji=False)
 
 
 def write_json(document: Any) -> None:
-    """Write one JSON document, in UTF-8 whatever the locale says; it does nothing to a terminal."""
+    """Write one JSON document, in UTF-8 in any locale, without control characters."""
     sys.stdout.flush()
     sys.stdout.buffer.write(harmless_json(msgspec.json.encode(document)) + b"\n")
     sys.stdout.flush()
 
 
 def own_output() -> AbstractContextManager[object]:
-    """What plugins print meanwhile goes to standard error."""
+    """Redirect to standard error what plugins print meanwhile."""
     return contextlib.redirect_stdout(sys.stderr)
 
 
@@ -39,7 +39,7 @@ LOGGERS = ("mindhooks", "mindscore")
 
 
 class Screen(logging.Handler):
-    """Shows activities as a progress bar, and what our loggers say as lines."""
+    """Standard error: activities as a progress bar, and our log as lines."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Screen(logging.Handler):
             MofNCompleteColumn(),
             console=self._console,
             transient=True,
-            # Not what rich thinks, which colours forced on a file make believe in a terminal.
+            # Not as rich decides: it takes a file for a terminal where colours are forced.
             disable=not sys.stderr.isatty(),
         )
 
@@ -71,11 +71,11 @@ class Screen(logging.Handler):
             logging.getLogger(name).removeHandler(self)
 
     def activity(self, message: str) -> Activity:
-        """An activity shown as one line of progress."""
-        return _Line(self._progress, message)
+        """Return an activity that is shown as one line of progress."""
+        return _ProgressLine(self._progress, message)
 
     def complain(self, message: str) -> None:
-        """Print one line that says what went wrong."""
+        """Print an error in one line."""
         self._console.print(
             Text(f"mindscore: {shortened(message, LINE, LINE // 3)}"), soft_wrap=True
         )
@@ -87,13 +87,13 @@ class Screen(logging.Handler):
             self._console.print(Text(traceback), soft_wrap=True)
 
 
-class _Line(Activity):
+class _ProgressLine(Activity):
     def __init__(self, progress: Progress, message: str) -> None:
         self._progress = progress
         self._message = message
         self._task: TaskID | None = None
 
-    def __enter__(self) -> _Line:
+    def __enter__(self) -> _ProgressLine:
         self._task = self._progress.add_task(printable(self._message), total=None)
         return self
 

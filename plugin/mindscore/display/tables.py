@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from rich.cells import cell_len
@@ -10,10 +11,18 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from mindhooks import FinetuneCandidate, MemoryScore, MindCommand, Outcome, ResponseDivergence
+from mindhooks import (
+    FinetuneCandidate,
+    FinetuneStats,
+    MemoryScore,
+    MindCommand,
+    Outcome,
+    ResponseDivergence,
+)
 from mindscore._util.text import one_line, printable, shortened
 from mindscore.measure.divergence import within_noise
 from mindscore.measure.redundancy import redundant_pairs
+from mindscore.session.plan import Plan
 from mindscore.session.result import NOT_SCORED, Result
 
 BAR = 20
@@ -24,11 +33,11 @@ LONGEST_TEXT = 4000
 REMARKS = 10
 LONGEST_REMARK = 400
 LISTED = 300
-"""Characters of a line that lists memories."""
+"""Characters after which a line lists no more memories."""
 
 
 def show_result(console: Console, result: Result) -> None:
-    """Print what is to be known of the transcript, what was found, and what it cost."""
+    """Print the remarks on the transcript, the findings, and the cost."""
     for line in remark_lines(result.remarks):
         console.print(line)
     if result.command == MindCommand.SCORE_FINETUNE:
@@ -44,7 +53,7 @@ def show_result(console: Console, result: Result) -> None:
 
 
 def remark_lines(remarks: Sequence[str]) -> Iterator[Text]:
-    """What a transcript's source does not record, or what was not understood."""
+    """Yield the remarks on a transcript, as many as are shown."""
     for remark in remarks[:REMARKS]:
         yield Text(shortened(remark, LONGEST_REMARK), style="dim")
     if len(remarks) > REMARKS:
@@ -52,12 +61,12 @@ def remark_lines(remarks: Sequence[str]) -> Iterator[Text]:
 
 
 def score_line(score: MemoryScore) -> Text:
-    """One memory's score, as soon as it is known."""
+    """Return the line that shows one memory's score during a run."""
     return Text.assemble((f"{score.score:8.2f}", "bold"), "  ", shortened(score.key, LONGEST_KEY))
 
 
 def _memories(console: Console, result: Result) -> Iterator[RenderableType]:
-    # What may be noise is not ranked: it stands below, as it comes.
+    # Scores within noise are not ranked: they come last.
     ranked = sorted(result.scores.values(), key=lambda it: (_in_noise(it), -it.score))
     if ranked:
         yield Text("Memories by score", style="bold")
@@ -86,14 +95,14 @@ def _largest(score: MemoryScore) -> ResponseDivergence | None:
 
 
 def _in_noise(score: MemoryScore) -> bool:
-    """Whether the response that gives the score varies as much when nothing is removed."""
+    """Return whether the score is within the noise of the response that it comes from."""
     largest = _largest(score)
     return largest is not None and within_noise(largest)
 
 
 def _skipped(result: Result) -> Iterator[Text]:
-    """The memories that were not scored, by why, and what can be done about it."""
-    yield from skipped_lines(result.memory_stats.outcomes if result.memory_stats else {})
+    """Yield lines on the memories that were not scored, by reason."""
+    yield from skipped_lines(result.outcomes)
     failed: dict[str, list[str]] = {}
     for key in result.keys:
         outcome = result.outcome(key)
@@ -107,7 +116,7 @@ def _skipped(result: Result) -> Iterator[Text]:
 
 
 def skipped_lines(outcomes: Mapping[str, Outcome]) -> Iterator[Text]:
-    """A line for each reason why memories are not scored, with their keys."""
+    """Yield a line for each reason why memories are not scored, with their keys."""
     for status, explanation in NOT_SCORED.items():
         keys = [key for key, outcome in outcomes.items() if outcome.status == status]
         if keys:
@@ -115,7 +124,7 @@ def skipped_lines(outcomes: Mapping[str, Outcome]) -> Iterator[Text]:
 
 
 def _listed(keys: Sequence[str]) -> str:
-    """As many keys as a line takes, and how many there are besides."""
+    """Return as many keys as fit on a line, and the number of the others."""
     line = ""
     for number, key in enumerate(keys):
         if len(line) > LISTED:
@@ -146,7 +155,7 @@ def _matrix(console: Console, result: Result) -> Iterator[RenderableType]:
 def _grid(
     console: Console, result: Result, rows: Mapping[str, Sequence[ResponseDivergence]]
 ) -> Iterator[RenderableType]:
-    """A table for each block of responses that fits the console's width."""
+    """Yield a table for each block of responses that fits the console's width."""
     responses = result.transcript.responses()
     per_block = max(1, (console.width - KEY - 2) // (CELL + 1))
     for first in range(0, len(responses), per_block):
@@ -164,7 +173,7 @@ def _grid(
 
 
 def _redundant(result: Result) -> Iterator[Text]:
-    """The memories that leave-one-out alone passes over."""
+    """Yield a line for each pair of memories that hide each other from leave-one-out."""
     numbers = {id_: index for index, id_ in result.transcript.responses()}
     for pair in redundant_pairs(result.scores.values()):
         on = ", ".join(f"#{numbers[id_]}" for id_ in pair.node_ids if id_ in numbers)
@@ -182,7 +191,7 @@ def _cell(cell: ResponseDivergence | None) -> Text:
 
 
 def _shade(signed: float) -> str:
-    """Blue where a memory made a response likelier, orange where less: told apart by all eyes."""
+    """Return a style: blue for likelier, orange for less likely, which colour-blind people see."""
     size = abs(signed)
     level = 0 if size < 1 else 1 if size < 5 else 2
     blue, orange = ("blue", "white on dodger_blue3", "bold white on blue3"), (
@@ -195,8 +204,8 @@ def _finetune(result: Result) -> Iterator[RenderableType]:
     yield Text(f"Candidates for training: {len(result.candidates)}", style="bold")
     for candidate in result.candidates:
         yield Padding(_candidate(candidate), (0, 0, 1, 0))
-    stats = result.finetune_stats
-    if stats and not result.candidates and not stats.error:
+    stats = result.stats
+    if isinstance(stats, FinetuneStats) and not result.candidates and not stats.error:
         yield Text(
             f"No response of {stats.responses_considered} lost {stats.threshold:g} nats or more "
             f"without the memories (the largest: {stats.max_divergence:.2f})."
@@ -243,3 +252,37 @@ def _cost(result: Result) -> str:
         f"{result.model}: {stats.calls} calls, {stats.prompt_tokens:,} tokens sent{computed}, "
         f"{stats.seconds:.1f} s"
     )
+
+
+def show_plan(console: Console, plan: Plan, remarks: Sequence[str]) -> None:
+    """Print the remarks on the transcript and what a command would cost."""
+    for line in remark_lines(remarks):
+        console.print(line)
+    computed, seconds = plan.computed_tokens, plan.seconds
+    table = Table(box=None, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    if plan.command != MindCommand.SCORE_FINETUNE:
+        found = Counter(it.status for it in plan.outcomes.values())
+        table.add_row("memories to score", f"{found['scored']:,}")
+    table.add_row("calls", f"{plan.calls:,}")
+    table.add_row("tokens sent", f"{plan.prompt_tokens:,}")
+    table.add_row(
+        "tokens computed", "the server does not say" if computed is None else f"{computed:,}"
+    )
+    table.add_row("time, about", "not known" if seconds is None else _duration(seconds))
+    console.print(Text(f"{plan.command} with {plan.model} would take", style="bold"))
+    console.print(table)
+    if plan.command == MindCommand.SCORE_FINETUNE:
+        console.print(Text("and what generating alternates takes, where that is set", style="dim"))
+    for line in skipped_lines(plan.outcomes):
+        console.print(line)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

@@ -1,1 +1,1 @@
-"""What the report and the review page share: templates, looks, the heat map, their policy."""
+"""The shared parts of the report and the review page: templates, styles, heat map, policy."""

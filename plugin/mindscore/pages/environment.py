@@ -1,4 +1,4 @@
-"""Templates that escape all that they are given."""
+"""Templates that escape their values, and the policy of pages."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 def asset(name: str, package: str = "mindscore.pages") -> str:
-    """The text of a file in ``assets`` of ``package``."""
+    """Return the text of a file in ``assets`` of ``package``."""
     return (files(package) / "assets" / name).read_text(encoding="utf-8")
 
 
 def csp(scripts: Iterable[str], styles: Iterable[str]) -> str:
-    """The Content-Security-Policy of a page that has these inline and loads nothing.
+    """Return the Content-Security-Policy of a page that has these inline and loads nothing.
 
-    Each is what stands between an element's tags, to the letter.
+    Each is the exact text between an element's tags.
     """
     return "; ".join(
         [
@@ -48,7 +48,7 @@ def _hashes(texts: Iterable[str]) -> str:
 
 Kind = Literal["same", "removed", "added"]
 
-# A word or a mark, with the white space after it: alone, a blank would be found everywhere.
+# A word or a mark, with the white space after it: blanks alone would match everywhere.
 _WORD = re.compile(r"\w+\s*|[^\w\s]\s*|\s+")
 
 
@@ -61,10 +61,10 @@ class Piece:
 
 
 def word_diff(before: str, after: str) -> list[Piece]:
-    """What leads from one text to the other.
+    """Return the differences between two texts, by words.
 
-    Those that are ``"same"`` or ``"removed"`` make up ``before``, in order; those that are
-    ``"same"`` or ``"added"`` make up ``after``.
+    ``"same"`` and ``"removed"`` pieces make up ``before``, in order; ``"same"`` and ``"added"``
+    ones make up ``after``.
     """
     old, new = _WORD.findall(before), _WORD.findall(after)
     pieces: list[Piece] = []
@@ -79,12 +79,12 @@ def word_diff(before: str, after: str) -> list[Piece]:
     return pieces
 
 
-# Nothing of these ends a script element, opens a comment in it, or ends a line of JavaScript.
+# None of these ends a script element, opens a comment in it, or ends a line of JavaScript.
 _HARMLESS = {ord(it): f"\\u{ord(it):04x}" for it in "<>&\u2028\u2029"}
 
 
 def environment(package: str) -> Environment:
-    """The templates of ``package`` and those of this one; an unknown name in one is an error.
+    """Return the templates of ``package`` and of this one; an unknown name in one is an error.
 
     A template has ``embed(id, data)`` and ``word_diff(before, after)``.
 
@@ -111,14 +111,14 @@ def environment(package: str) -> Environment:
 
 
 def embed(element_id: str, data: Any) -> Markup:
-    """An element that holds ``data`` as JSON, which no text in it can end.
+    """Return an element that holds ``data`` as JSON; no text in it can end the element.
 
     Raises:
         ValueError: a number is not finite.
     """
     from markupsafe import Markup
 
-    # Lone surrogates, which UTF-8 has not, are replaced where the page is encoded.
+    # Lone surrogates are replaced where the page is encoded.
     written = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     template = Markup('<script type="application/json" id="{}">{}</script>')
     return template.format(element_id, Markup(written.translate(_HARMLESS)))  # noqa: S704

@@ -1,1 +1,1 @@
-"""What a command found, as one HTML file that needs nothing else."""
+"""The findings of a command as one self-contained HTML file."""

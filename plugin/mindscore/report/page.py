@@ -1,82 +1,126 @@
-"""The report's page, made of what a command found."""
+"""The report: one HTML file with the findings of a command."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import asyncio
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from datetime import datetime
-from importlib.metadata import version
+from pathlib import Path
 from statistics import median
+from tempfile import TemporaryFile
 from typing import Any
 
+import mindscore
 from mindhooks import MindCommand, ResponseDivergence
-from mindscore.config.settings import ServerSettings, Settings
+from mindscore._util.errors import UsageError
+from mindscore._util.files import write_whole
+from mindscore.config.settings import ServerSettings, Settings, parse_settings
 from mindscore.measure.redundancy import redundant_pairs
 from mindscore.pages.environment import asset, csp, embed, environment
 from mindscore.report.ranking import STEP, TOKENS_PER_BYTE, Standing, pack, standings
 from mindscore.session.result import Result
-from mindscore.session.words import as_cuts
+from mindscore.session.session import Session
+from mindscore.session.words import as_cuts, spoken_words
+
+PATIENCE_S = 60.0
+"""Seconds that a model server may take to give the words of the responses."""
 
 
-def facts(result: Result, settings: Settings) -> list[tuple[str, str]]:
-    """Names and values, in the order in which they are shown."""
-    found = [
-        ("Command", result.command),
-        ("Transcript", result.transcript.file.name),
-        ("Model", result.model),
-        ("Server", _server(settings.server)),
-    ]
-    if stats := result.stats:
-        computed = stats.computed_tokens
-        found += [
-            ("Calls", f"{stats.calls:,}"),
-            ("Tokens sent", f"{stats.prompt_tokens:,}"),
-            ("Tokens computed", "the server does not say" if computed is None else f"{computed:,}"),
-            ("Time", f"{stats.seconds:,.1f} s"),
-        ]
-    found += [
-        ("Noise", _noise_fact(result)),
-        ("Date", datetime.now().astimezone().strftime("%Y-%m-%d %H:%M UTC%z")),
-        ("mindscore", version("mindscore")),
-    ]
-    return found
+class HtmlReport:
+    """The page to write to ``file`` after a run with the settings in ``tables``.
 
+    ``patience_s``: seconds that the words of the responses may take.
+    """
 
-def _server(server: ServerSettings) -> str:
-    if not server.base_url:
-        return server.scorer
-    # Ours take none with user, password or query; another's may.
-    is_plain = not set("@?#") & set(server.base_url)
-    return f"{server.scorer}, {server.base_url if is_plain else 'at an address with a secret'}"
+    def __init__(
+        self, file: Path, tables: Mapping[str, Any], patience_s: float = PATIENCE_S
+    ) -> None:
+        self._file = file
+        self._settings = parse_settings(tables)
+        self._patience_s = patience_s
+        self._without_words: str | None = None
 
+    def check(self, others: Mapping[str, Path | None]) -> None:
+        """Refuse a file that cannot be written or must not be replaced, before anything is scored.
 
-def _noise_fact(result: Result) -> str:
-    spreads = {
-        cell.node_id: cell.noise
-        for score in result.scores.values()
-        for cell in score.divergences
-        if cell.noise is not None and cell.signed != 0
-    }
-    known = [*spreads.values(), *(it.noise for it in result.candidates if it.noise is not None)]
-    if not known:
-        return "not measured"
-    return f"{median(known):.2f} nats (median of {len(known)} responses; largest {max(known):.2f})"
+        ``others``: the files that the run reads, by what they are.
+
+        Raises:
+            UsageError: says why.
+        """
+        from mindscore.store.database import file_of
+
+        environment("mindscore.report")
+        file, folder = self._file, self._file.parent
+        if not folder.is_dir():
+            raise UsageError(f"--html {file}: there is no folder {folder}")
+        if file.exists():
+            if not file.is_file():
+                raise UsageError(f"--html {file}: it is no regular file")
+            store = file_of(self._settings.store.url)
+            for what, other in {**others, "store": store}.items():
+                if other is not None and other.exists() and file.samefile(other):
+                    raise UsageError(f"--html {file}: that is the {what}")
+        try:
+            TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise self._not_written(error) from None
+
+    async def with_words(self, session: Session, result: Result) -> Result:
+        """Return ``result`` with the words of the responses that have values of single tokens."""
+        told = {
+            cell.node_id
+            for score in result.scores.values()
+            for cell in score.divergences
+            if cell.tokens is not None
+        }
+        if not told:
+            return result
+        with session.activity("report: words of the responses"):
+            context, scorer = await session.context(), await session.registry.scorer()
+            try:
+                async with asyncio.timeout(self._patience_s):
+                    words = await spoken_words(context, told, scorer)
+            except TimeoutError:
+                self._without_words = (
+                    f"the server did not say within {self._patience_s:g} s what their tokens are"
+                )
+                return result
+            return replace(result, words=words)
+
+    def write(self, result: Result) -> None:
+        """Write the page, whole or not at all, readable by its owner only.
+
+        Raises:
+            UsageError: it cannot be written; an earlier file is left as it was.
+        """
+        page = render(result, self._settings, self._without_words)
+        try:
+            # JSON may hold half a surrogate pair, which UTF-8 cannot.
+            write_whole(self._file, page.encode(errors="replace"))
+        except OSError as error:
+            raise self._not_written(error) from None
+
+    def _not_written(self, error: OSError) -> UsageError:
+        return UsageError(f"--html {self._file}: cannot be written: {error.strerror or error}")
 
 
 MOST_BYTES = 9_000_000
-"""Of the data in a page; what single tokens tell is left out where the rest takes the room."""
+"""Bytes of the data in a page; values of tokens are left out where they do not fit."""
 
 LONGEST_TEXT = 20_000
 """Characters of one memory or response that a page shows."""
 
 Cells = list[dict[str, ResponseDivergence]]
-"""For each memory, what it did, by node id."""
+"""For each memory, its cells by node id."""
 
 Column = tuple[int, str]
 """A response: its index in the conversation and its node id."""
 
 
 def render(result: Result, settings: Settings, without_words: str | None = None) -> str:
-    """The whole page; ``without_words`` says why the words of responses are not known.
+    """Return the page; ``without_words`` says why the words of responses are not known.
 
     Raises:
         UsageError: Jinja2 is not installed.
@@ -111,8 +155,53 @@ def render(result: Result, settings: Settings, without_words: str | None = None)
     )
 
 
+def facts(result: Result, settings: Settings) -> list[tuple[str, str]]:
+    """Return names and values about the run, in the order of the page."""
+    found = [
+        ("Command", result.command),
+        ("Transcript", result.transcript.file.name),
+        ("Model", result.model),
+        ("Server", _server(settings.server)),
+    ]
+    if stats := result.stats:
+        computed = stats.computed_tokens
+        found += [
+            ("Calls", f"{stats.calls:,}"),
+            ("Tokens sent", f"{stats.prompt_tokens:,}"),
+            ("Tokens computed", "the server does not say" if computed is None else f"{computed:,}"),
+            ("Time", f"{stats.seconds:,.1f} s"),
+        ]
+    found += [
+        ("Noise", _noise_fact(result)),
+        ("Date", datetime.now().astimezone().strftime("%Y-%m-%d %H:%M UTC%z")),
+        ("mindscore", mindscore.__version__),
+    ]
+    return found
+
+
+def _server(server: ServerSettings) -> str:
+    if not server.base_url:
+        return server.scorer
+    # Scorers of third parties may take addresses with a user, password or query.
+    is_plain = not set("@?#") & set(server.base_url)
+    return f"{server.scorer}, {server.base_url if is_plain else 'at an address with a secret'}"
+
+
+def _noise_fact(result: Result) -> str:
+    spreads = {
+        cell.node_id: cell.noise
+        for score in result.scores.values()
+        for cell in score.divergences
+        if cell.noise is not None and cell.signed != 0
+    }
+    known = [*spreads.values(), *(it.noise for it in result.candidates if it.noise is not None)]
+    if not known:
+        return "not measured"
+    return f"{median(known):.2f} nats (median of {len(known)} responses; largest {max(known):.2f})"
+
+
 def memory_texts(result: Result) -> dict[str, str]:
-    """What each memory says, by key; where it is there more than once, each text once."""
+    """Return the text of each memory, by key; its different texts, if it has several."""
     transcript, texts = result.transcript, dict[str, dict[str, None]]()
     for message in (*transcript.system, *transcript.identity, *transcript.conversation):
         if message.memory_key is not None:
@@ -124,7 +213,7 @@ def memory_texts(result: Result) -> dict[str, str]:
 
 
 def shortened_text(text: str) -> str:
-    """``text``, or its beginning."""
+    """Return ``text``, cut to ``LONGEST_TEXT`` characters."""
     return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"
 
 
@@ -134,7 +223,7 @@ def _by_response(result: Result, key: str, which: str) -> dict[str, ResponseDive
 
 
 def _columns(rows: Cells) -> list[Column]:
-    """The responses of which anything was measured, in the conversation's order."""
+    """Return the responses with any measured cell, in the conversation's order."""
     found = {(cell.entry_idx, node_id) for row in rows for node_id, cell in row.items()}
     return sorted(found)
 
@@ -142,7 +231,7 @@ def _columns(rows: Cells) -> list[Column]:
 def _data(
     result: Result, ranked: list[Standing], rows: Cells, columns: list[Column], least: float
 ) -> dict[str, Any]:
-    """What the page's scripts work with."""
+    """Return the data for the page's scripts."""
     responses = [_response(result, column) for column in columns]
     lengths = [response["cuts"] and sum(response["cuts"][1::2]) for response in responses]
     by_row = [[(at, row[id_]) for at, (_, id_) in enumerate(columns) if id_ in row] for row in rows]

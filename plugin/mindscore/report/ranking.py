@@ -1,4 +1,4 @@
-"""Memories ranked, and the words that a memory made likelier."""
+"""Rank memories, and pack their effect on single tokens."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from mindscore.measure.divergence import within_noise
 from mindscore.session.result import NOT_SCORED, Result
 
 STEP = 0.01
-"""Nats of a unit."""
+"""Nats of one unit of packed data."""
 
 TOKENS_PER_BYTE = 3 / 8
-"""Of the page: two bytes each, in base64."""
+"""Tokens in a byte of the page: two bytes each, in base64."""
 
 _LARGEST = 2**15 - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Highlights:
-    """Differences by token: ``cells[row]`` has the columns whose tokens are in ``data``, in order.
+    """Differences by token: ``cells[row]`` lists the columns that ``data`` has, in order.
 
-    ``data`` is base64 of 16-bit integers, little-endian, of ``STEP`` nats. ``left_out`` cells did
-    not fit, the smallest.
+    ``data`` is base64 of little-endian 16-bit integers in units of ``STEP`` nats; ``left_out`` is
+    the number of cells, the smallest, that did not fit.
     """
 
     cells: list[list[int]]
@@ -43,9 +43,14 @@ def pack(
 ) -> Highlights | None:
     """Pack the cells of each row that are above ``least`` nats, and not within noise.
 
-    A row is columns with their cells; ``lengths`` are the tokens of each column's response, those
-    of ``None`` are left out; ``room`` is for so many tokens. ``None``: nothing is known of single
-    tokens.
+    Args:
+        rows: per memory, columns with their cells.
+        lengths: tokens of each column's response; a column with ``None`` is left out.
+        least: nats.
+        room: tokens that fit.
+
+    Returns:
+        ``None`` where no cell has values of tokens.
     """
     found = [
         (row, column, cell, cell.tokens)
@@ -78,13 +83,12 @@ def pack(
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A memory among the others, in nats; ``None`` where it was not scored.
+    """A memory's effect, in nats; ``None`` where it was not scored.
 
-    ``largest`` is its score, ``is_noise`` whether that varies as much when nothing is removed; if
-    not, ``most_on`` is the response that it is of. The rest counts only what is clear of noise:
-    ``highest`` and ``lowest`` are what it did to the responses that it helped and harmed most,
-    ``total`` is the sum of its divergences, ``likelier`` and ``less_likely`` are on how many
-    responses it had an effect.
+    ``largest`` is its score, ``is_noise`` whether that is within noise; if not, ``most_on`` is the
+    index of the response that it comes from. The rest ignores cells within noise: ``highest`` and
+    ``lowest`` are the effects on the responses that it helped and harmed most, ``total`` is the sum
+    of its divergences, ``likelier`` and ``less_likely`` count the responses that it affected.
     """
 
     key: str
@@ -102,7 +106,7 @@ class Standing:
 
     @property
     def effect(self) -> str:
-        """``"likelier"``, ``"less"``, ``"mixed"``, ``"none"``, or ``""`` where not scored."""
+        """``"likelier"``, ``"less"``, ``"mixed"``, ``"none"``, or ``""`` if it was not scored."""
         if self.largest is None:
             return ""
         kinds = {(True, True): "mixed", (True, False): "likelier", (False, True): "less"}
@@ -110,9 +114,9 @@ class Standing:
 
 
 def standings(result: Result, texts: dict[str, str], least: float) -> list[Standing]:
-    """Every memory that was asked for, what helped most first and what was not scored last.
+    """Return every memory asked for, the most helpful first and those not scored last.
 
-    What is at most ``least`` nats, or within noise, is no effect.
+    At most ``least`` nats, or within noise, counts as no effect.
     """
     found = [
         _standing(result, key, texts.get(key, ""), result.scores.get(key), least)

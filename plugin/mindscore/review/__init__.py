@@ -1,1 +1,1 @@
-"""The review page: what is kept, the candidates to decide on, and runs to watch."""
+"""The review page: stored results, candidates to decide on, and runs to watch."""

@@ -1,4 +1,4 @@
-"""Serves the review page until the process is told to end."""
+"""Serve the review page until the process is told to end."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ ASSETS = {
     "review.js": "mindscore.review",
     "icon.svg": "mindscore.review",
 }
-"""What pages load, by name, and the package that has it."""
+"""Files that pages load, with the package of each."""
 
 
 def make_app(
     settings: Settings, runs: Runs, entrance: SessionAuth, pace: Pace = DEFAULT_PACE
 ) -> web.Application:
-    """The pages over one namespace of the store, for who comes in through ``entrance``.
+    """Make the application over one namespace of the store; ``entrance`` authenticates.
 
     Raises:
         UsageError: Jinja2 is not installed.
@@ -76,12 +76,12 @@ async def serve_review(
     ready: Callable[[str], None],
     ending: Callable[[], None],
 ) -> None:
-    """Serve until SIGTERM or cancelled.
+    """Serve until SIGTERM or cancellation.
 
-    ``ready`` is told the address to open once requests are answered; ``ending`` that SIGTERM came.
+    ``ready`` is called with the address to open, ``ending`` after SIGTERM.
 
     Raises:
-        UsageError: nobody can listen at ``port``, or Jinja2 is not installed.
+        UsageError: the port cannot be listened on, or Jinja2 is not installed.
     """
     terminated = termination()
     async with served(settings, runs, port) as address:
@@ -94,10 +94,10 @@ async def serve_review(
 async def served(
     settings: Settings, runs: Runs, port: int, pace: Pace = DEFAULT_PACE
 ) -> AsyncIterator[str]:
-    """Serve while the context is open; the address to open.
+    """Serve while the context is open, and yield the address to open.
 
     Raises:
-        UsageError: nobody can listen at ``port``, or Jinja2 is not installed.
+        UsageError: the port cannot be listened on, or Jinja2 is not installed.
     """
     entrance = SessionAuth()
     app = make_app(settings, runs, entrance, pace)

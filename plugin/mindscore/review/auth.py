@@ -1,7 +1,7 @@
-"""Who may come in: whoever has the address that was printed, from this machine's browser.
+"""Authenticate browsers by the token in the printed address.
 
-Cookies know no ports: the browser sends the cookie of this page to every other server on 127.0.0.1
-that it is led to, too, and whoever runs one there can read the page with it until it is ended.
+Cookies are not bound to a port: the browser sends this page's cookie to any other server on
+127.0.0.1 that it opens, and whoever runs that server can read the page with it while it is served.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 
 NAMES = ("127.0.0.1", "localhost")
-"""What this machine may be called in ``Host``: any other name is one that was made to point here
-by whoever owns it (DNS rebinding)."""
+"""Names that ``Host`` may have; any other may have been made to point here (DNS rebinding)."""
 
 READING = ("GET", "HEAD")
 HOW = "open the address that mindscore review printed, or paste it into the address bar"
@@ -48,12 +47,11 @@ HEADERS = {
 
 
 class SessionAuth:
-    """Lets requests in to one server, once it is known where that listens.
+    """The authentication of one server, for a single session.
 
-    The token of the printed address becomes a cookie, and leaves the address. What changes
-    anything must say, by ``Origin``, that a page of this server sent it: browsers do, for every
-    form and without exception, and no other page can make them. That is why forms need no token
-    of their own.
+    The token of the printed address becomes a cookie and leaves the address. A request that changes
+    anything must have the ``Origin`` of this server. Browsers send it with every form, and no other
+    page can set it, so forms need no token of their own.
     """
 
     def __init__(self) -> None:
@@ -62,26 +60,26 @@ class SessionAuth:
         self._authorities: tuple[str, ...] = ()
 
     def open(self, port: int) -> str:
-        """Let those in who ask at ``port``; the address to open, which is the key as well."""
-        # Two servers must not take each other's.
+        """Accept requests at ``port``, and return the address to open, token included."""
+        # Two servers must not replace each other's cookie.
         self._cookie = f"mindscore-review-{port}"
         self._authorities = tuple(f"{name}:{port}" for name in NAMES)
         return f"http://{self._authorities[0]}/?token={self._token}"
 
     def middleware(self) -> Middleware:
-        """Refuses what may not come in, and gives every answer its headers."""
+        """Return middleware that refuses requests, and adds security headers to every response."""
 
         @web.middleware
         async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
-            answer = self._turned_away(request) or await handler(request)
+            answer = self._refusal(request) or await handler(request)
             if not answer.prepared:
                 answer.headers.update(HEADERS)
             return answer
 
         return guarded
 
-    def _turned_away(self, request: web.Request) -> web.Response | None:
-        """What those are answered who may not come in, or not like this."""
+    def _refusal(self, request: web.Request) -> web.Response | None:
+        """Return the refusal, or ``None`` if the request is allowed."""
         host = request.headers.get("Host", "")
         if host not in self._authorities:
             return _refuse(f"the Host header does not name this server: {HOW}")
@@ -104,9 +102,9 @@ class SessionAuth:
 
 
 def _is_from_here(request: web.Request, own: str) -> bool:
-    """Whether no page of another origin has a hand in the request.
+    """Return whether the request does not come from a page of another origin.
 
-    Links from elsewhere may lead here: what they open changes nothing, and shows them nothing.
+    Links from other pages are allowed: they change nothing and show those pages nothing.
     """
     site = request.headers.get("Sec-Fetch-Site", "same-origin")
     if request.method not in READING:

@@ -22,17 +22,17 @@ from mindscore.store import CandidateName, ConflictError, History, Listed, Revie
 from mindscore.store.reviews import Answer
 
 LONGEST_ENDING = 4
-"""Tokens: what is longer than that says more than that the turn ends."""
+"""Tokens that an end of turn may have; a longer ending says more."""
 
 INSTEAD = "choose another answer, or reject it"
 
 
 class AnswerError(MindhooksError):
-    """An answer cannot be trained on; the text says why, and what can be done."""
+    """An answer cannot be trained on; the text says why and what to do."""
 
 
 def unusable_alternate(candidate: FinetuneCandidate) -> str | None:
-    """Why what the model says without memories is no answer to train on; ``None`` where it is."""
+    """Return the reason why the alternate cannot be trained on, or ``None`` if it can."""
     if candidate.alternate_text is None:
         return "what the model would have said was not asked for (finetune.generate_alternates)"
     if candidate.alternate_ids is None:
@@ -48,11 +48,10 @@ def unusable_alternate(candidate: FinetuneCandidate) -> str | None:
 
 
 async def edited_ids(text: str, item: Reviewed, scorer: Scorer) -> tuple[int, ...]:
-    """The ids of ``text`` as the answer to a candidate: its own, then the response's end of turn.
+    """Return the ids of ``text`` as the answer to a candidate, with the response's end of turn.
 
     Raises:
-        AnswerError: it cannot be tokenised as the response was, or says nothing, or more than one
-            turn.
+        AnswerError: it cannot be tokenised as the response was, is empty, or is more than one turn.
     """
     if not text.strip():
         raise AnswerError("an edited answer cannot be empty")
@@ -73,7 +72,7 @@ async def edited_ids(text: str, item: Reviewed, scorer: Scorer) -> tuple[int, ..
 
 
 def _ending(continuation_ids: Sequence[int], said: Sequence[int]) -> tuple[int, ...]:
-    """What follows in a response after the ids of its text."""
+    """Return the ids after those of a response's text."""
     ending = tuple(continuation_ids[len(said) :])
     if list(continuation_ids[: len(said)]) != list(said):
         raise AnswerError(
@@ -93,35 +92,34 @@ def _ending(continuation_ids: Sequence[int], said: Sequence[int]) -> tuple[int, 
 State = Literal["waiting", "accepted", "rejected", "trained"]
 STATES: tuple[State, ...] = get_args(State)
 NEIGHBOURS = 25
-"""Candidates that are listed on either side of the one that is shown."""
+"""Candidates listed on either side of the shown one."""
 
 
 def state_of(item: Listed) -> State:
-    """What has become of a candidate."""
+    """Return the state of a candidate."""
     if item.sinks:
         return "trained"
     return "waiting" if item.review is None else item.review.decision
 
 
 def id_of(name: CandidateName) -> str:
-    """A candidate of one model, in an address."""
+    """Return the id of a candidate in addresses, unique within a model."""
     return f"{name.timestamp_ns}-{name.continuation_hash}"
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A candidate, its id in addresses, and what has become of it."""
+    """A candidate with its id in addresses and its state."""
 
     id: str
     state: State
     item: Listed
 
 
-class Queue:
-    """One model's candidates, the largest divergence first, as a page shows those of one state.
+class CandidateQueue:
+    """The candidates of one model, largest divergence first; a page shows those of one state.
 
-    ``at`` is the id of the one that is asked for; of what is shown, it is the first where that one
-    is not among them.
+    ``at`` is the id of the requested candidate; the page shows the first one if it is not listed.
     """
 
     def __init__(self, items: Sequence[Listed], show: State, at: str) -> None:
@@ -133,26 +131,26 @@ class Queue:
         ids = [entry.id for entry in self.shown]
         self.position = ids.index(at) if at in ids else 0
 
-    def showing(self, show: State) -> Queue:
-        """The same candidates, of which those of another state are shown."""
-        return Queue([entry.item for entry in self.entries], show, self._at)
+    def showing(self, show: State) -> CandidateQueue:
+        """Return the same candidates, with those of another state shown."""
+        return CandidateQueue([entry.item for entry in self.entries], show, self._at)
 
     @property
     def current(self) -> Entry | None:
-        """The candidate that is shown, if there is any."""
+        """The candidate that is shown, or ``None``."""
         return self.neighbour(0)
 
     def neighbour(self, step: int) -> Entry | None:
-        """The one so many steps on from the current, if there is one."""
+        """Return the candidate ``step`` places after the current one, or ``None``."""
         at = self.position + step
         return self.shown[at] if 0 <= at < len(self.shown) else None
 
     def find(self, id_: str) -> Entry | None:
-        """A candidate in whatever state; ``None`` where it is not kept any more."""
+        """Return a candidate in any state, or ``None`` if it is not stored any more."""
         return next((entry for entry in self.entries if entry.id == id_), None)
 
     def next_waiting(self) -> Entry | None:
-        """The candidate to decide on after the one asked for; after the last, the first."""
+        """Return the next candidate to decide on; after the last, the first."""
         ids = [entry.id for entry in self.entries]
         start = ids.index(self._at) + 1 if self._at in ids else 0
         later = [*self.entries[start:], *self.entries[:start]]
@@ -161,7 +159,7 @@ class Queue:
 
     @property
     def listed(self) -> range:
-        """Where those stand, among those shown, that are named in the list."""
+        """The positions, among the shown candidates, of those in the list."""
         first = max(0, self.position - NEIGHBOURS)
         return range(first, min(len(self.shown), first + 2 * NEIGHBOURS + 1))
 
@@ -171,7 +169,7 @@ GONE = "This candidate is not kept any more."
 
 
 class Deciding:
-    """Answers for the candidates, and takes decisions."""
+    """The page of candidates, and the requests that decide on them."""
 
     def __init__(self, settings: Settings, runs: Runs, views: Views) -> None:
         self._reviews = Reviews(settings.store)
@@ -181,7 +179,7 @@ class Deciding:
         self._under_way: set[asyncio.Task[web.Response]] = set()
 
     def routes(self) -> list[web.RouteDef]:
-        """What is answered."""
+        """Return the routes of the page and its forms."""
         return [
             web.get(PATH, self._show),
             web.post("/decide", self._decide),
@@ -193,21 +191,21 @@ class Deciding:
         show: State = next((it for it in STATES if it == request.query.get("show")), "waiting")
         items = await self._reviews.listed(model)
         at, done = (request.query.get(name, "") for name in ("at", "done"))
-        queue = Queue(items, show, at)
-        # Who has just decided or moved on goes on from here.
+        queue = CandidateQueue(items, show, at)
+        # After a decision, the keyboard focus is on the next candidate.
         more = {"focus": bool(at or done), "done": queue.find(done)}
         return await self._answer(queue, models, model, more)
 
     async def _decide(self, request: web.Request) -> web.Response:
         form = await read_form(request)
-        return await self._to_its_end(self._decided(form))
+        return await self._finish(self._decided(form))
 
     async def _undo(self, request: web.Request) -> web.Response:
         form = await read_form(request)
-        return await self._to_its_end(self._undone(form))
+        return await self._finish(self._undone(form))
 
-    async def _to_its_end(self, work: Coroutine[None, None, web.Response]) -> web.Response:
-        """What ``work`` answers; it goes on where the browser that asked has gone on."""
+    async def _finish(self, work: Coroutine[None, None, web.Response]) -> web.Response:
+        """Return the response of ``work``, which continues if the browser disconnects."""
         task = asyncio.create_task(work, name="review: a decision")
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
@@ -225,7 +223,7 @@ class Deciding:
         return see_other(address(PATH, model=form["model"], at=at, done=entry.id))
 
     async def _again(self, form: Mapping[str, str], error: MindhooksError) -> web.Response:
-        """The candidate again, with the text that was typed, and why nothing was kept."""
+        """Show the candidate again, with the typed text and the error."""
         statuses = {AnswerError: 422, ConflictError: 409}
         status = statuses.get(type(error), 500)
         try:
@@ -246,9 +244,9 @@ class Deciding:
             raise RefusedError(409, format_error(error)) from None
         return see_other(address(PATH, model=form["model"], at=entry.id))
 
-    async def _entry(self, form: Mapping[str, str]) -> tuple[Queue, Entry]:
-        """The candidate that a form is about, among those that wait."""
-        queue = Queue(await self._reviews.listed(form["model"]), "waiting", form["id"])
+    async def _entry(self, form: Mapping[str, str]) -> tuple[CandidateQueue, Entry]:
+        """Return the candidate of a form, and the queue of those that wait."""
+        queue = CandidateQueue(await self._reviews.listed(form["model"]), "waiting", form["id"])
         entry = queue.find(form["id"])
         if entry is None:
             raise RefusedError(404, GONE, _lost(form))
@@ -274,7 +272,7 @@ class Deciding:
 
     async def _answer(
         self,
-        queue: Queue,
+        queue: CandidateQueue,
         models: Sequence[str],
         model: str,
         more: Mapping[str, object],
@@ -301,18 +299,18 @@ class Deciding:
 
 
 def _typed(form: Mapping[str, str]) -> str | None:
-    """The text that was sent, with the ends of lines as they were typed."""
+    """Return the text of a form, with the line ends as they were typed."""
     text = form.get("text")
     return None if text is None else text.replace("\r\n", "\n")
 
 
 def _lost(form: Mapping[str, str]) -> str | None:
-    """The text that somebody wanted to be kept."""
+    """Return the text that would be lost with a refused form."""
     return _typed(form) if form.get("choice") == "edited" else None
 
 
 def _seen_alternate(form: Mapping[str, str], item: Reviewed) -> tuple[int, ...] | None:
-    """The ids of the alternate, if it is the one that was shown."""
+    """Return the ids of the alternate, if it is the one that was shown."""
     if why := unusable_alternate(item.candidate):
         raise AnswerError(f"what the model would have said cannot be trained on: {why}")
     ids = item.candidate.alternate_ids

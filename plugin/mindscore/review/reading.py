@@ -1,4 +1,4 @@
-"""The pages that only show: runs, memories, the matrix."""
+"""The read-only pages: runs, memories, the matrix."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ NOT_HERE = "It stands nowhere in this conversation."
 
 
 MOST_RESPONSES = 500
-"""Of all conversations together: those that were scored last."""
+"""Responses shown where no conversation is named: those scored last."""
 
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """What the heat map is given, and what it is not.
+    """The data of the heat map.
 
-    ``elsewhere``: how many cells are of other conversations; ``older``: how many responses were
-    scored too long ago.
+    ``elsewhere``: number of cells of other conversations; ``older``: number of responses beyond
+    ``MOST_RESPONSES``.
     """
 
     data: dict[str, Any]
@@ -37,19 +37,19 @@ class Matrix:
 
     @property
     def size(self) -> tuple[int, int]:
-        """How many memories and responses."""
+        """Numbers of memories and responses."""
         return len(self.data["memories"]), len(self.data["responses"])
 
 
 def matrix(cells: Sequence[Cell], transcript: Transcript | None) -> Matrix:
-    """The cells by memory, the most telling first, and response, in order.
+    """Arrange cells by memory, largest effect first, and response, in order.
 
-    Where there is a ``transcript``, those of its responses; the store may hold others'. Else those
-    of the ``MOST_RESPONSES`` that were scored last.
+    With a ``transcript``, the cells of its responses; else those of the ``MOST_RESPONSES`` scored
+    last.
     """
     texts = response_texts(transcript)
     mine = [cell for cell in cells if transcript is None or cell.node_id in texts]
-    # A response may have moved since some of its cells were found: its newest cell says where to.
+    # A response may have moved since some cells were measured: the newest has its index.
     newest: dict[str, Cell] = {}
     for cell in mine:
         if cell.node_id not in newest or cell.scored_at > newest[cell.node_id].scored_at:
@@ -83,14 +83,14 @@ def matrix(cells: Sequence[Cell], transcript: Transcript | None) -> Matrix:
 
 
 def response_texts(transcript: Transcript | None) -> dict[str, str]:
-    """What each response of a transcript says, by node id."""
+    """Return the text of each response of a transcript, by node id."""
     if transcript is None:
         return {}
     return {id_: transcript.conversation[index].text for index, id_ in transcript.responses()}
 
 
 def memory_texts(transcript: Transcript | None) -> Mapping[str, str]:
-    """What each memory of a transcript says, by key; where it stands first."""
+    """Return the text of each memory of a transcript, by key, at its first position."""
     texts: dict[str, str] = {}
     if transcript is None:
         return texts
@@ -105,14 +105,14 @@ def memory_texts(transcript: Transcript | None) -> Mapping[str, str]:
 
 WIDTH, HEIGHT, MARGIN = 120.0, 28.0, 3.0
 MOST = 60
-"""The latest points that are drawn: two pixels each."""
+"""Latest points that are drawn, two pixels each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sparkline:
-    """A line of weights, as SVG takes one, and a point for each score.
+    """A line of weights, as SVG points, and a point for each score.
 
-    They are evenly spaced, from 0 nats at the bottom; ``last`` is where the line ends.
+    They are evenly spaced, with 0 nats at the bottom; ``last`` is the end of the line.
     """
 
     weights: str
@@ -122,7 +122,7 @@ class Sparkline:
 
 
 def sparkline(points: Sequence[Point]) -> Sparkline | None:
-    """The picture of some points, the oldest first; ``None`` where there are none."""
+    """Return the sparkline of points, oldest first, or ``None`` if there are none."""
     if not points:
         return None
     drawn = points[-MOST:]
@@ -134,7 +134,7 @@ def sparkline(points: Sequence[Point]) -> Sparkline | None:
 
 
 def _places(values: Sequence[float], most: float) -> list[tuple[float, float]]:
-    # A single one stands at the right, where the latest always is.
+    # A single one is at the right, as the latest always is.
     tall, step = HEIGHT - 2 * MARGIN, (WIDTH - 2 * MARGIN) / max(1, len(values) - 1)
     first = WIDTH - MARGIN - step * (len(values) - 1)
     return [
@@ -155,7 +155,7 @@ def _words(points: Sequence[Point]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class MemoryRow:
-    """A memory as the page shows it; its text where a transcript has it."""
+    """A row of the page; ``text`` is ``None`` where no transcript has the memory."""
 
     memory: StoredMemory
     text: str | None
@@ -170,17 +170,17 @@ ORDERS: dict[str, Order] = {
     "scored": ("Last scored", lambda row: row.memory.last_scored or 0.0, True),
     "key": ("Memory", lambda row: row.memory.key, False),
 }
-"""What memories are sorted by: its heading, its value, and whether the largest comes first."""
+"""Orders of memories: heading, value, and whether the largest comes first."""
 
 
 class Models:
-    """The models that something is kept of, and the one that is looked at."""
+    """The models with stored results, and the one that a page shows."""
 
     def __init__(self, history: History) -> None:
         self._history = history
 
     async def of(self, request: web.Request) -> tuple[list[str], str]:
-        """All of them, and the one asked for: else the last run's, else the first."""
+        """Return all models, and the one requested, else the last run's, else the first."""
         models = await self._history.models()
         asked = request.query.get("model")
         if asked in models:
@@ -192,7 +192,7 @@ class Models:
 
 
 class Reading:
-    """Answers for the pages that only show."""
+    """The read-only pages."""
 
     def __init__(self, settings: Settings, runs: Runs, views: Views) -> None:
         self._alternates = settings.finetune.generate_alternates
@@ -202,7 +202,7 @@ class Reading:
         self._views = views
 
     def routes(self) -> list[web.RouteDef]:
-        """What is answered."""
+        """Return the routes of the pages."""
         return [
             web.get("/", self._show_runs),
             web.get("/memories", self._show_memories),

@@ -1,33 +1,177 @@
-"""Runs from the page: buttons that start them, and events that tell of them."""
+"""Runs that the page starts, and their events for all who follow."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+from bisect import bisect_right
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from aiohttp import web
 
-from mindhooks import FinetuneStats, MemoryStats, MindCommand, Scorer, Trigger, UnhandledCommand
+from mindhooks import (
+    Activity,
+    FinetuneCandidate,
+    FinetuneStats,
+    MemoryScore,
+    MemoryStats,
+    MindCommand,
+    Scorer,
+    Trigger,
+    UnhandledCommand,
+)
 from mindscore._util.errors import format_error
 from mindscore.config.file import merge
 from mindscore.conversation.conversation import Transcript
 from mindscore.review.auth import HEADERS
-from mindscore.review.live import Event, Live
 from mindscore.review.web import RefusedError, read_form, see_other
-from mindscore.session.session import Session, TranscriptMind
+from mindscore.session.session import Session
+
+Kind = Literal["dispatched", "activity", "score", "candidate", "ended"]
+SHOWN = 200
+"""Characters of a response that an event carries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event; ``id`` grows from one to the next."""
+
+    id: int
+    kind: Kind
+    data: Mapping[str, Any]
+
+
+class Live:
+    """The events since a command began, until nothing runs.
+
+    Nothing waits for a follower: each reads the stored events at its own pace, and a late or
+    returning one gets all of them. Of activities only the latest is stored.
+    """
+
+    def __init__(self) -> None:
+        self.last = 0
+        """The id of the latest event."""
+        self.closed = False
+        self._kept: list[Event] = []
+        self._activity: Event | None = None
+        self._lines: list[_LiveActivity] = []
+        self._news = asyncio.Event()
+
+    @property
+    def activity_line(self) -> str | None:
+        """The current activities in words, or ``None``."""
+        return " · ".join(line.message for line in self._lines) or None
+
+    def kept(self, kind: Kind) -> list[Mapping[str, Any]]:
+        """Return the data of all events of one kind."""
+        return [event.data for event in self._kept if event.kind == kind]
+
+    def begin(self) -> None:
+        """Forget all events: a command begins while nothing runs."""
+        self._kept.clear()
+        self._activity = None
+
+    def forget(self, kind: Kind) -> None:
+        """Forget the events of one kind, which do not count any more."""
+        self._kept = [event for event in self._kept if event.kind != kind]
+
+    def tell(self, kind: Kind, data: Mapping[str, Any]) -> None:
+        """Add an event for present and later followers."""
+        self.last += 1
+        event = Event(self.last, kind, data)
+        if kind == "activity":
+            self._activity = event
+        else:
+            self._kept.append(event)
+        self._wake()
+
+    def since(self, last: int) -> list[Event]:
+        """Return the events after ``last``, or all if ``last`` is of another server."""
+        seen = last if last <= self.last else 0
+        events = self._kept[bisect_right(self._kept, seen, key=lambda it: it.id) :]
+        if self._activity is not None and self._activity.id > seen:
+            events.append(self._activity)
+        return sorted(events, key=lambda it: it.id)
+
+    async def news(self, last: int) -> None:
+        """Wait until there is an event after ``last``, or the end."""
+        while self.last == last and not self.closed:
+            await self._news.wait()
+
+    def close(self) -> None:
+        """End the stream of every follower."""
+        self.closed = True
+        self._wake()
+
+    def activity(self, message: str) -> Activity:
+        """Return an activity that followers see while it is open."""
+        return _LiveActivity(self, message)
+
+    def hear(self, found: MemoryScore | FinetuneCandidate) -> None:
+        """Add an event for a score or candidate."""
+        if isinstance(found, MemoryScore):
+            self.tell("score", {"key": found.key, "nats": f"{found.score:.2f}"})
+        else:
+            text = found.response_text
+            shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+            facts = {"entry_idx": found.entry_idx, "nats": f"{found.divergence:.2f}"}
+            self.tell("candidate", {**facts, "text": shown})
+
+    def opened(self, line: _LiveActivity) -> None:
+        """Add an activity that begins."""
+        self._lines.append(line)
+        self.changed()
+
+    def over(self, line: _LiveActivity) -> None:
+        """Remove an activity that has ended."""
+        self._lines.remove(line)
+        self.changed()
+
+    def changed(self) -> None:
+        """Add an event for the current activities."""
+        lines = [{"text": it.message, "done": it.done, "total": it.total} for it in self._lines]
+        self.tell("activity", {"lines": lines})
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+
+class _LiveActivity(Activity):
+    def __init__(self, live: Live, message: str) -> None:
+        self.message = message
+        self.done: int | None = None
+        self.total: int | None = None
+        self._live = live
+
+    def __enter__(self) -> _LiveActivity:
+        self._live.opened(self)
+        return self
+
+    def update(self, message: str, done: int | None = None, total: int | None = None) -> None:
+        self.message, self.done, self.total = message, done, total
+        self._live.changed()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._live.over(self)
+
 
 COMMANDS = {
     MindCommand.SCORE: "Score memories that are due",
     MindCommand.SCORE_FULL: "Score the full matrix",
     MindCommand.SCORE_FINETUNE: "Find candidates",
 }
-"""What the page's buttons dispatch, and what stands on them."""
+"""Commands of the page's buttons, with their labels."""
 
 ANSWERED = {
     Trigger.STARTED: "started",
@@ -37,9 +181,9 @@ ANSWERED = {
 
 
 class Runs:
-    """One registry, plugins loaded, for as long as the page is served.
+    """One registry, with plugins loaded, while the page is served.
 
-    Without a transcript there is nothing to score, and it only gives its scorer.
+    Without a transcript there is nothing to score; only its scorer is used.
     """
 
     def __init__(self, transcript: Transcript | None, tables: Mapping[str, Any]) -> None:
@@ -47,12 +191,12 @@ class Runs:
         self.live = Live()
         self._tables = tables
         nothing = Transcript(Path(), (), (), ())
-        self._mind = TranscriptMind(transcript or nothing, self.live.activity, self.live.hear)
-        self._session = Session(self._mind, tables)
+        self._session = Session(transcript or nothing, self.live.activity, self.live.hear)
+        self._opened = self._session.open(tables)
         self._watching: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Runs:
-        await self._session.__aenter__()
+        await self._opened.__aenter__()
         return self
 
     async def __aexit__(
@@ -64,20 +208,20 @@ class Runs:
         self.live.close()
         if self._watching is not None:
             self._watching.cancel()
-        await self._session.__aexit__(kind, error, traceback)
+        await self._opened.__aexit__(kind, error, traceback)
 
     @property
     def under_way(self) -> bool:
-        """Whether anything runs that was started here."""
+        """True while a run that was started here goes on."""
         return self._watching is not None and not self._watching.done()
 
     async def quiet(self) -> None:
-        """Wait until nothing runs that was started here, and that is told."""
+        """Wait until nothing runs, and the event of that is added."""
         if self._watching is not None:
             await asyncio.wait({self._watching})
 
     async def scorer(self) -> Scorer:
-        """The scorer that the settings name.
+        """Return the scorer that the settings name.
 
         Raises:
             ScorerError: it cannot be built.
@@ -85,9 +229,9 @@ class Runs:
         return await self._session.registry.scorer()
 
     def start(self, command: str, *, alternates: bool) -> None:
-        """Dispatch ``command``, and tell those who follow what was answered.
+        """Dispatch ``command``, and add an event with the answers of plugins.
 
-        ``alternates``: whether to say what the model would have said to each candidate.
+        ``alternates``: whether to generate the alternate of each candidate.
         """
         registry = self._session.registry
         if command == MindCommand.SCORE_FINETUNE:
@@ -101,8 +245,7 @@ class Runs:
             said = "; ".join(f"{name} {ANSWERED[answer]}" for name, answer in answers.items())
         restarted = Trigger.RESTARTED in answers.values()
         if is_first:
-            self._mind.scores.clear()
-            self._mind.candidates.clear()
+            self._session.forget()
             self.live.begin()
         if restarted:
             self.live.forget("candidate")
@@ -117,7 +260,7 @@ class Runs:
 
 
 class _Before:
-    """What a session's mind and registry said of earlier runs, to tell what is new."""
+    """The statistics and errors of earlier runs, to tell which are new."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -125,7 +268,7 @@ class _Before:
         self._errors = session.registry.task_errors()
 
     def difference(self) -> dict[str, list[str]]:
-        """What the runs since then have come to, in words."""
+        """Return the results of the runs since then, in words."""
         old = self._stats
         ran = [stats for stats in self._runs() if stats and not any(stats is it for it in old)]
         raised = self._session.registry.task_errors()
@@ -139,12 +282,12 @@ class _Before:
         return {"lines": [in_words(stats) for stats in ran], "errors": errors or crashed}
 
     def _runs(self) -> list[MemoryStats | FinetuneStats | None]:
-        state = self._session.mind.state
+        state = self._session.state
         return [state.memory_last_run, state.finetune_last_run]
 
 
 def in_words(stats: MemoryStats | FinetuneStats) -> str:
-    """What a run has found, and what it cost."""
+    """Return a run's findings and cost in words."""
     if isinstance(stats, MemoryStats):
         scored = sum(it.status == "scored" for it in stats.outcomes.values())
         found = f"{scored} of {len(stats.outcomes)} memories scored"
@@ -156,15 +299,15 @@ def in_words(stats: MemoryStats | FinetuneStats) -> str:
 
 
 RETRY_MS = 2000
-"""After so long a browser follows again that has lost its connection."""
+"""Milliseconds after which a browser reconnects."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How followers are told, in seconds.
+    """The timing of event streams, in seconds.
 
-    ``together``: what happens within so long is told at once; ``heartbeat``: so often they hear
-    that all is well; ``taken``: so long each may take to read what it is told, or it is dropped.
+    ``together``: events within this time are sent together; ``heartbeat``: longest silence;
+    ``taken``: time that a follower may take to read, before it is dropped.
     """
 
     together: float = 0.1
@@ -176,14 +319,14 @@ DEFAULT_PACE = Pace()
 
 
 class Running:
-    """Answers for the buttons, and for who follows what they start."""
+    """The requests that start runs and follow their events."""
 
     def __init__(self, runs: Runs, pace: Pace = DEFAULT_PACE) -> None:
         self._runs = runs
         self._pace = pace
 
     def routes(self) -> list[web.RouteDef]:
-        """What is answered."""
+        """Return the routes of the buttons and the events."""
         return [web.post("/run", self._run), web.get("/events", self._events)]
 
     async def _run(self, request: web.Request) -> web.Response:
@@ -223,7 +366,7 @@ class Running:
 
 
 def _seen(request: web.Request) -> int:
-    """The last event that the follower was told of, on a connection that it lost or let go of."""
+    """Return the id of the last event that the follower has received on an earlier connection."""
     given = request.headers.get("Last-Event-ID", request.query.get("after", ""))
     return int(given) if given.isascii() and given.isdigit() and len(given) < 16 else 0
 

@@ -26,7 +26,7 @@ PAGES = {"/": "Runs", "/memories": "Memories", "/matrix": "Matrix", "/candidates
 
 
 class Views:
-    """The page's templates, for one namespace.
+    """The templates of the pages, for one namespace.
 
     Raises:
         UsageError: Jinja2 is not installed.
@@ -40,28 +40,28 @@ class Views:
     async def show(
         self, template: str, path: str, values: Mapping[str, Any], status: int = 200
     ) -> web.Response:
-        """The answer to who asked for ``path``."""
+        """Return the response to a request for ``path``."""
         made = self._templates.get_template(template)
-        # Differences between long texts take their time, and others wait for the loop.
+        # Differences between long texts take time, and others wait for the loop.
         text = await in_thread(lambda: made.render(path=path, **values))
-        # A lone surrogate, which files and models can hold, is in no encoding.
+        # Files and models can hold lone surrogates, which UTF-8 cannot.
         body = text.encode("utf-8", "replace")
         return web.Response(body=body, status=status, content_type="text/html", charset="utf-8")
 
 
 def see_other(to: str) -> web.Response:
-    """Sends a browser on, once a form has done its work: what it then shows can be reloaded."""
+    """Redirect a browser after a form, so that its page can be reloaded."""
     return web.Response(status=303, headers={"Location": to})
 
 
 def address(path: str, **query: str | None) -> str:
-    """A path with what is asked of it; what is ``None`` is not."""
+    """Return a path with a query, without what is ``None``."""
     given = {key: value for key, value in query.items() if value is not None}
     return f"{path}?{urlencode(given, errors='replace')}" if given else path
 
 
 def moment(seconds: float | None) -> Markup:
-    """A time since the epoch, on this machine's clock."""
+    """Return a time since the epoch as an element, in local time."""
     from markupsafe import Markup
 
     if seconds is None:
@@ -72,7 +72,7 @@ def moment(seconds: float | None) -> Markup:
 
 
 def number(value: float | None, digits: int = 0) -> str:
-    """A number with its thousands apart; a dash where there is none."""
+    """Return a number with separated thousands, or a dash if there is none."""
     return "–" if value is None or not math.isfinite(value) else f"{value:,.{digits}f}"
 
 
@@ -80,14 +80,14 @@ log = logging.getLogger("mindscore.review")
 
 SAID = {
     404: "There is no such page.",
-    405: "That is not how this page is asked.",
+    405: "This page does not take that method.",
     408: "The request took too long to arrive.",
     413: "What was sent is too long.",
 }
 
 
 class RefusedError(Exception):
-    """A request is answered with an error page, which shows the ``draft`` that would be lost."""
+    """A refused request; its page shows the ``draft`` that would be lost."""
 
     def __init__(self, status: int, message: str, draft: str | None = None) -> None:
         super().__init__(message)
@@ -96,7 +96,7 @@ class RefusedError(Exception):
 
 
 def failures(views: Views) -> Middleware:
-    """Answers with a page, never a traceback; of what is nobody's doing, a line is logged."""
+    """Return middleware that answers errors with a page, and logs unexpected ones."""
 
     @web.middleware
     async def told(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -113,7 +113,7 @@ def failures(views: Views) -> Middleware:
         except MindhooksError as error:
             said, status = format_error(error), 500
         except Exception as error:
-            # Where, but not what it says: that may quote a conversation.
+            # Without its text, which may quote a conversation.
             where = traceback.extract_tb(error.__traceback__)[-1]
             what = type(error).__name__
             log.error("%s: %s in %s, line %s", request.path, what, where.filename, where.lineno)
@@ -133,10 +133,10 @@ PATIENCE_S = 10.0
 
 
 async def read_form(request: web.Request) -> dict[str, str]:
-    """The fields of a form; ``model`` and ``id`` are among them, if empty.
+    """Return the fields of a form, with ``model`` and ``id`` empty where missing.
 
     Raises:
-        RefusedError: it is no form, or takes too long.
+        RefusedError: it is not a form, or takes too long.
     """
     if request.content_type != "application/x-www-form-urlencoded":
         raise RefusedError(415, "Only forms are taken here.")

@@ -59,6 +59,10 @@ class ToyScorer(BaseScorer):
         self._words.update(zip(ids, words, strict=True))
         return ids
 
+    async def token_texts(self, ids: Sequence[int]) -> list[str]:
+        """Return the word of each id, or its number where it was never tokenised."""
+        return [self._words.get(token, f"<{token}>") for token in ids]
+
 
 def _score(prompt: WirePrompt) -> list[RangeScore]:
     wanted = {index for start, end in prompt.ranges for index in range(start, end)}

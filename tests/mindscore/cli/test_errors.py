@@ -1,8 +1,13 @@
 """Exit statuses, and the one line that each error is: section 8 of the contract."""
 
+import importlib.metadata
+import subprocess
+import sys
+
 import pytest
 from aiohttp import web
 
+import mindscore
 from mindscore.cli import main
 
 # -- usage ----------------------------------------------------------------------------------------
@@ -384,13 +389,13 @@ def test_a_server_that_cannot_be_reached_is_named(cli, nobody, numbered):
 def test_a_server_that_hangs_is_given_up(server, cli, numbered):
     server.holds = lambda body: True
     ran = cli("score", numbered, "--json", *server.options, "--set", "server.timeout_s=0.2")
-    everything_failed(ran, f"{server.url}/score", "0.2 s", "server.timeout_s")
+    everything_failed(ran, server.url, "0.2 s", "server.timeout_s")
 
 
 def test_a_server_that_hangs_is_given_up_at_the_deadline(server, cli, numbered):
     server.holds = lambda body: True
     ran = cli("score", numbered, "--json", *server.options, "--set", "server.deadline_s=0.2")
-    everything_failed(ran, f"{server.url}/score", "0.2 s", "server.deadline_s")
+    everything_failed(ran, server.url, "0.2 s", "server.deadline_s")
 
 
 def test_a_server_that_hangs_up_is_named(server, cli, numbered):
@@ -491,3 +496,23 @@ def test_what_was_scored_before_ctrl_c_is_kept(server, cli, terminal, interrupt,
     assert ran.error == "interrupted: 1 of 2 memories were scored; that is kept"
     kept = cli("store", "list", "--json").document
     assert [(it["key"], it["score"]) for it in kept] == [("a", 2.0)]
+
+
+def test_the_version_is_printed_and_is_that_of_the_distribution(cli):
+    version = importlib.metadata.version("mindscore")
+    ran = cli("--version")
+    assert (ran.status, ran.out, ran.err) == (0, f"mindscore {version}\n", "")
+    assert mindscore.__version__ == version
+
+
+@pytest.mark.parametrize("command", [[], ["score"], ["store", "forget"]], ids=" ".join)
+def test_the_short_option_of_help_is_as_good_as_the_long(command, cli):
+    assert cli(*command, "-h").out == cli(*command, "--help").out
+
+
+def test_the_package_can_be_run():
+    command = [sys.executable, "-m", "mindscore"]
+    ran = subprocess.run([*command, "--version"], capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout) == (0, f"mindscore {mindscore.__version__}\n")
+    wrong = subprocess.run([*command, "scroe"], capture_output=True, text=True)
+    assert (wrong.returncode, wrong.stdout) == (2, "")

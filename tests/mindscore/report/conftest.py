@@ -15,10 +15,8 @@ from mindhooks import (
     ResponseDivergence,
 )
 from mindscore.cli import main
-from mindscore.config.settings import parse_settings
 from mindscore.conversation.native import read_transcript
-from mindscore.report.file import ReportFile
-from mindscore.report.page import render
+from mindscore.report.page import HtmlReport
 from mindscore.session.result import Result
 from mindscore.session.words import Word
 
@@ -52,7 +50,7 @@ def write_report(tmp_path_factory):
 
     def write(result, **tables):
         file = tmp_path_factory.mktemp("page") / "report.html"
-        ReportFile(file).write(render(result, parse_settings(tables)))
+        HtmlReport(file, tables).write(result)
         return file
 
     return write
@@ -107,10 +105,9 @@ def made_up(tmp_path_factory):
             "keys": keys,
             "scores": {} if is_finetune else scores,
             "candidates": tuple(candidates) if is_finetune else (),
-            "memory_stats": None if is_finetune else MemoryStats(outcomes, 4, 99, None, 1.5),
-            "finetune_stats": FinetuneStats(2, 2, 1.0, 2.0, 2, 99, 50, 1.5)
+            "stats": FinetuneStats(2, 2, 1.0, 2.0, 2, 99, 50, 1.5)
             if is_finetune
-            else None,
+            else MemoryStats(outcomes, 4, 99, None, 1.5),
             "error": None,
             "words": words,
         }

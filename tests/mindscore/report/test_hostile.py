@@ -58,7 +58,7 @@ def matrix(made_up, write_report, text):
             model=f"{text} model",
             error=f"{text} error",
             remarks=(f"{text} remark",),
-            memory_stats=MemoryStats(outcomes, 1, 2, 3, 4.0, f"{text} error"),
+            stats=MemoryStats(outcomes, 1, 2, 3, 4.0, f"{text} error"),
         ),
         server={"scorer": f"{text} scorer", "base_url": f"http://user:{text}@h/{text}?k=secret"},
     )

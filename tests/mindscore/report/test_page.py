@@ -78,7 +78,7 @@ def test_a_memory_that_was_not_scored_says_why_and_comes_last(result):
         result,
         command="score",
         scores={other: scored(1.0)},
-        memory_stats=MemoryStats(outcomes, 1, 1, 1, 1.0),
+        stats=MemoryStats(outcomes, 1, 1, 1, 1.0),
     )
     assert [it.key for it in standings(given, {}, 0.01)] == [other, key]
     assert "not due yet: --all scores them anyway" in page(given)
@@ -106,14 +106,14 @@ def test_one_without_memories_says_what_to_do(result):
 def test_one_in_which_none_was_due_says_what_to_do(result):
     outcomes = {key: Outcome("not-due") for key in result.keys}
     stats = MemoryStats(outcomes, 0, 0, 0, 0.1)
-    found = page(replace(result, command="score", scores={}, memory_stats=stats))
+    found = page(replace(result, command="score", scores={}, stats=stats))
     assert "No memory was scored." in found
     assert "--all" in found
 
 
 def test_one_without_candidates_says_what_to_do(made_up):
     stats = FinetuneStats(7, 0, 1.0, 0.4, 2, 10, 10, 1.0)
-    found = page(made_up("score-finetune", candidates=(), finetune_stats=stats))
+    found = page(made_up("score-finetune", candidates=(), stats=stats))
     assert "There are no candidates." in found
     assert "0.40" in found
     assert "finetune.threshold" in found

@@ -4,23 +4,10 @@ import asyncio
 from typing import ClassVar
 
 from mindhooks import MindCommand
-from mindscore.cli.score import HtmlReport, run_in
-from mindscore.session.session import Session, TranscriptMind
+from mindscore.report.page import HtmlReport
+from mindscore.session.session import Session
 
 from ..imitations import VLLMImitation
-
-
-class Silent:
-    """An activity that nobody watches."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def update(self, *_):
-        pass
 
 
 class Hanging(VLLMImitation):
@@ -33,7 +20,6 @@ class Hanging(VLLMImitation):
 
 
 async def test_words_that_a_server_does_not_say_are_not_waited_for(tmp_path, made_up):
-    mind = TranscriptMind(made_up().transcript, lambda _: Silent())
     file = tmp_path / "report.html"
     async with Hanging() as server:
         tables = {
@@ -45,9 +31,9 @@ async def test_words_that_a_server_does_not_say_are_not_waited_for(tmp_path, mad
             "plugins": {"settings": {"memory-scoring": {"tokens": True}}},
         }  # fmt: skip
         report = HtmlReport(file, tables, patience_s=0.2)
-        async with Session(mind, tables) as session:
-            keys = tuple(mind.transcript.keys())
-            result = await run_in(session, MindCommand.SCORE_FULL, "toy", keys)
+        async with Session(made_up().transcript).open(tables) as session:
+            keys = tuple(session.transcript.keys())
+            result = await session.attempt(MindCommand.SCORE_FULL, keys)
             async with asyncio.timeout(20):
                 found = await report.with_words(session, result)
     assert found.error is None

@@ -13,7 +13,7 @@ from mindscore.config.settings import parse_settings
 from mindscore.conversation.native import read_transcript
 from mindscore.review.app import served
 from mindscore.review.runs import DEFAULT_PACE, Runs
-from mindscore.session.session import Session, TranscriptMind
+from mindscore.session.session import Session
 from mindscore.store import Reviews, Store
 
 PATIENCE_S = 30
@@ -120,27 +120,15 @@ def transcript(tmp_path):
     return lambda lines=None: written(tmp_path, lines or conversation())
 
 
-class _Silent:
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def update(self, *_):
-        pass
-
-
 def fill(tables, transcript, *commands, alternate="Drink what you like."):
     """Run commands, and give each candidate an alternate that ends as it should."""
 
     async def run():
-        mind = TranscriptMind(transcript, lambda _: _Silent())
-        async with Session(mind, tables) as session:
+        async with Session(transcript).open(tables) as session:
             for command in commands:
                 await session.run(command)
             scorer, store = await session.registry.scorer(), Store(parse_settings(tables).store)
-            for candidate in mind.candidates:
+            for candidate in session.candidates:
                 ids = await scorer.tokenize(alternate + END)
                 better = replace(candidate, alternate_text=alternate, alternate_ids=tuple(ids))
                 await store.record_candidate(better, scorer.model)

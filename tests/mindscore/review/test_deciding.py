@@ -39,7 +39,7 @@ def test_candidates_are_accepted_rejected_and_taken_back_by_mouse(filled, review
         tab.get_by_role("link", name=re.compile("^accepted", re.IGNORECASE)).click()
         assert _heading(tab) == first
         assert "the answer to train on is what it said" in tab.inner_text("article")
-        tab.get_by_role("button", name=re.compile("^Take that back")).click()
+        tab.get_by_role("button", name=re.compile("^Take this decision back")).click()
         _wait_for(tab, "1 of 5 decided")
         assert page.decisions()[0] is None
 

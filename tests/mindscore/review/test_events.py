@@ -8,8 +8,7 @@ import aiohttp
 import pytest
 
 from mindhooks import MemoryScore, ResponseDivergence
-from mindscore.review.live import Live
-from mindscore.review.runs import Pace
+from mindscore.review.runs import Live, Pace
 
 PATIENCE_S = 30
 QUICK = Pace(together=0.01, heartbeat=0.05, taken=0.2)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mindhooks import FinetuneCandidate
-from mindscore.review.decisions import NEIGHBOURS, Queue, id_of
+from mindscore.review.decisions import NEIGHBOURS, CandidateQueue, id_of
 from mindscore.review.reading import HEIGHT, MOST, MOST_RESPONSES, WIDTH, matrix, sparkline
 from mindscore.review.web import address, moment, number
 from mindscore.store import Cell, Listed, Point, Review, Reviewed
@@ -32,7 +32,7 @@ def _id(item):
 def test_a_queue_sorts_candidates_by_what_became_of_them():
     items = [_item(0), _item(1, "accepted"), _item(2, "rejected"), _item(3, "accepted", ("http",)),
              _item(4, None, ("",)), _item(5)]  # fmt: skip
-    queue = Queue(items, "waiting", "")
+    queue = CandidateQueue(items, "waiting", "")
     assert queue.counts == {"waiting": 2, "accepted": 1, "rejected": 1, "trained": 2}
     assert [it.item.response_text for it in queue.shown] == ["0", "5"]
     assert queue.current.id == _id(items[0])
@@ -48,7 +48,7 @@ def test_a_queue_sorts_candidates_by_what_became_of_them():
 )
 def test_after_a_decision_comes_the_next_that_waits(decided, at, following):
     items = [_item(it, "accepted" if it in decided else None) for it in range(4)]
-    found = Queue(items, "waiting", _id(items[at])).next_waiting()
+    found = CandidateQueue(items, "waiting", _id(items[at])).next_waiting()
     assert (found and int(found.item.response_text)) == following
 
 
@@ -58,7 +58,7 @@ def test_after_a_decision_comes_the_next_that_waits(decided, at, following):
 )
 def test_of_many_those_around_the_current_are_listed(at, listed):
     items = [_item(it) for it in range(200)]
-    queue = Queue(items, "waiting", _id(items[at]))
+    queue = CandidateQueue(items, "waiting", _id(items[at]))
     assert queue.position == at
     assert queue.listed == range(*listed)
 
