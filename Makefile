@@ -62,6 +62,8 @@ lock:
 	$(LOCK) $(UPGRADE) pyproject.toml $(EXTRAS) --extra vllm --extra bench --output-file constraints.txt
 	$(LOCK) pyproject.toml $(EXTRAS) --constraints constraints.txt --generate-hashes \
 	  --no-emit-package torch --output-file .ci/requirements.txt
+	$(LOCK) pyproject.toml --resolution lowest-direct --group lowest --generate-hashes \
+	  --output-file .ci/lowest.txt
 
 clean:
 	rm -rf $(VENV) build dist
