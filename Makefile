@@ -62,7 +62,7 @@ lock:
 	$(LOCK) $(UPGRADE) pyproject.toml $(EXTRAS) --extra vllm --extra bench --output-file constraints.txt
 	$(LOCK) pyproject.toml $(EXTRAS) --constraints constraints.txt --generate-hashes \
 	  --no-emit-package torch --output-file .ci/requirements.txt
-	$(LOCK) pyproject.toml --resolution lowest-direct --group lowest --generate-hashes \
+	$(LOCK) pyproject.toml --resolution lowest-direct --extra report --group lowest --generate-hashes \
 	  --output-file .ci/lowest.txt
 
 clean:
