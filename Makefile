@@ -11,7 +11,7 @@ SOURCES := $(shell find hooks plugin -type f -not -path '*/__pycache__/*') pypro
 # Two at once, each with one thread: as many as there are cores where CI runs.
 SUITE := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test check browser faults hosts bench compare lock clean
+.PHONY: demo test check browser lowest pythons faults hosts bench compare lock clean
 
 demo: $(VENV)/installed
 	$(BIN)/mindscore demo
@@ -33,6 +33,21 @@ check: $(VENV)/installed
 # What the tests of the pages need, which without it are skipped: Debian's Chromium, and axe-core.
 browser: $(VENV)/node_modules
 	command -v chromium > /dev/null || (apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes chromium)
+
+# The lowest versions that pyproject.toml promises, on tests that need neither a model nor torch.
+lowest: $(VENV)/lowest/installed
+	OMP_NUM_THREADS=1 $(VENV)/lowest/bin/python -m pytest -q -m "not model" \
+	  --ignore-glob='*test_scorer_sources.py' tests/mindhooks \
+	  $(addprefix tests/mindscore/,flows measure http store config conversation session cli)
+
+# The contract on other Pythons, each that is installed.
+pythons: $(VENV)/installed
+	for version in 3.12 3.13; do \
+	  if ! python$$version --version > /dev/null 2>&1; then \
+	    echo "python$$version: not installed, skipped"; continue; fi; \
+	  $(MAKE) $(VENV)/python$$version && \
+	  $(VENV)/python$$version/bin/python -m pytest -q tests/mindhooks || exit 1; \
+	done
 
 # Attacks what plugin/docs/security.md promises; tests/faults does so in small.
 faults: $(VENV)/installed
@@ -80,6 +95,17 @@ $(VENV)/installed: $(VENV)/locked $(SOURCES)
 	$(BIN)/hatchling build -t sdist
 	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist dist/*.tar.gz
 	$(PIP) install --no-deps --force-reinstall dist/*.whl
+	touch $@
+
+$(VENV)/lowest/installed: .ci/lowest.txt $(VENV)/installed
+	$(PYTHON) -m venv $(VENV)/lowest
+	$(VENV)/lowest/bin/python -m pip --quiet install --no-deps --require-hashes -r .ci/lowest.txt
+	$(VENV)/lowest/bin/python -m pip --quiet install --no-deps --force-reinstall dist/*.whl
+	touch $@
+
+$(VENV)/python%: .ci/lowest.txt $(VENV)/installed
+	python$* -m venv $@
+	$@/bin/python -m pip --quiet install --no-deps --require-hashes -r .ci/requirements.txt
 	touch $@
 
 $(VENV)/compared: $(VENV)/installed
