@@ -1,37 +1,52 @@
 """The contract between an agent framework and the plugins that measure its memories.
 
 A host builds a ``Registry`` over its ``Mind`` and dispatches commands; a plugin implements the
-hooks ``on_trigger``, ``on_score`` and ``on_candidate`` with ``hookimpl``.
+hooks ``on_trigger``, ``on_score``, ``on_candidate`` and ``on_run_end`` with ``hookimpl``.
 """
 
 from mindhooks._context import Context, Image, Node, Part, Role, WirePrompt
 from mindhooks._errors import (
     MindhooksError,
+    NotAccepted,
     PluginError,
     ScorerError,
     ScorerUnavailable,
+    SinkError,
     UnhandledCommand,
     UnknownScorer,
+    UnknownSink,
 )
-from mindhooks._loading import PluginInfo, load_sink
-from mindhooks._mind import Activity, Mind, MindState
-from mindhooks._registry import Registry, emitting_registry
-from mindhooks._scorer import Generated, RangeScore, Scorer, Scores
-from mindhooks._sink import NotAccepted, SinkError, TrainingSample, TrainingSink, UnknownSink
+from mindhooks._loading import load_scorer, load_sink
+from mindhooks._manager import PluginInfo
+from mindhooks._registry import Registry
+from mindhooks._scorer import (
+    BaseScorer,
+    Generated,
+    RangeScore,
+    Scorer,
+    ScorerCapabilities,
+    ScoreResult,
+)
+from mindhooks._sink import TrainingSample, TrainingSink
 from mindhooks._specs import MindCommand, Trigger, hookimpl, hookspec
 from mindhooks._tasks import TaskHandle, in_thread
 from mindhooks._threaded import ThreadedRegistry
 from mindhooks._values import (
+    Activity,
     FinetuneCandidate,
     FinetuneStats,
     MemoryScore,
     MemoryStats,
+    Mind,
+    MindState,
     Outcome,
     ResponseDivergence,
+    Run,
 )
 
 __all__ = [
     "Activity",
+    "BaseScorer",
     "Context",
     "FinetuneCandidate",
     "FinetuneStats",
@@ -53,10 +68,12 @@ __all__ = [
     "Registry",
     "ResponseDivergence",
     "Role",
+    "Run",
+    "ScoreResult",
     "Scorer",
+    "ScorerCapabilities",
     "ScorerError",
     "ScorerUnavailable",
-    "Scores",
     "SinkError",
     "TaskHandle",
     "ThreadedRegistry",
@@ -67,9 +84,9 @@ __all__ = [
     "UnknownScorer",
     "UnknownSink",
     "WirePrompt",
-    "emitting_registry",
     "hookimpl",
     "hookspec",
     "in_thread",
+    "load_scorer",
     "load_sink",
 ]

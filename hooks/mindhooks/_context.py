@@ -8,7 +8,7 @@ from mindhooks._errors import MindhooksError
 
 
 class Role(StrEnum):
-    """Who a node speaks for."""
+    """The speaker of a node."""
 
     SYSTEM = "system"
     USER = "user"
@@ -67,7 +67,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class WirePrompt:
-    """What is sent to a model: token ids, and the spans in them whose log-probability is wanted.
+    """Token ids that are sent to a model, and the spans in them whose log-probability is wanted.
 
     ``ranges`` are half-open spans in ``tokens``, one per response, in order; ``node_ids`` are the
     nodes they belong to, in the same order.
@@ -81,19 +81,25 @@ class WirePrompt:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """An immutable snapshot of a conversation: three runs of nodes, in prompt order."""
+    """An immutable snapshot of a conversation: three tuples of nodes, in prompt order.
+
+    ``id`` names the conversation: it stays while the conversation grows, and no other conversation
+    has it. A host with one conversation may leave it empty.
+    """
 
     system: tuple[Node, ...]
     identity: tuple[Node, ...]
     conversation: tuple[Node, ...]
+    id: str = ""
     _rendered: dict[tuple[int, frozenset[str]], tuple[int, ...]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
     def wire_prompt(self, window: range, skip: Callable[[str], bool]) -> WirePrompt:
-        """The prompt of system, identity and the conversation's ``window``, less some memories.
+        """Return the prompt of system, identity and ``window``, less the memories that are skipped.
 
-        Nodes and parts whose key ``skip`` names are left out. There is one range per assistant
+        ``window`` is a range of indices in ``conversation``. Nodes and parts whose key ``skip``
+        names are left out. There is one range per assistant
         node kept whose body is not empty. A node with keyed parts is rendered once per set of
         skipped keys; every other node keeps its ids.
 

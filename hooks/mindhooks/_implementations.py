@@ -1,141 +1,199 @@
-"""Finding a plugin's hook implementations, and refusing those that break the contract."""
+"""A plugin's functions, called so that no failure of theirs reaches anybody else."""
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-import types
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import pluggy
+from mindhooks._errors import PluginError, PluginSource, log, log_plugin_error, warn_if_slow
+from mindhooks._specs import SPECS, Trigger
+from mindhooks._tasks import detach_context, is_being_cancelled
+from mindhooks._tracing import Note, format_elapsed, format_result
 
-from mindhooks._complaints import Origin
-from mindhooks._errors import PluginError
-from mindhooks._specs import PROJECT, SPECS
+Arguments = Mapping[str, object]
 
 
-@dataclass(frozen=True, slots=True)
 class Implementation:
-    """One function of one plugin that implements one hook."""
+    """One function of one plugin that implements one hook.
 
-    origin: Origin
-    hook: str
-    function: Callable[..., Any]
-    positional: tuple[str, ...]
-    named: tuple[str, ...]
-    is_async: bool
-    is_wrapper: bool
-    old_style: bool
-    tryfirst: bool
-    trylast: bool
+    Arguments are matched by name, in one way with every version of pluggy: those with a default and
+    those by keyword only are passed too, where the hook has them.
+    """
 
-    def call(self, arguments: Mapping[str, object]) -> Any:
-        """Call the function with those of the hook's arguments that it takes."""
-        return self.function(
-            *(arguments[name] for name in self.positional),
-            **{name: arguments[name] for name in self.named},
-        )
+    def __init__(self, function: Callable[..., Any], hook: str, source: PluginSource) -> None:
+        self.function = function
+        self.hook = hook
+        self.source = source
+        self.is_removed = False
+        """True once the plugin was unregistered: it must hear of nothing more."""
+        self._positional, self._named = match_parameters(function, hook)
 
     def __str__(self) -> str:
-        return f"{self.origin}: {self.hook}"
+        return f"{self.source}: {self.hook}"
+
+    def invoke(self, arguments: Arguments) -> Any:
+        """Call the function with those of the hook's arguments that it takes."""
+        return self.function(
+            *(arguments[name] for name in self._positional),
+            **{name: arguments[name] for name in self._named},
+        )
+
+    def remove(self) -> None:
+        """Stop telling the function of anything."""
+        self.is_removed = True
 
 
-def find_implementations(plugin: object, origin: Origin) -> list[Implementation]:
-    """Every hook implementation on ``plugin``, without evaluating a property of it.
+class PlainImplementation(Implementation):
+    """A plain function: called on the event loop's thread, in the hook call itself."""
+
+    def call(self, arguments: Arguments, note: Note) -> Trigger | None:
+        """Call it, log what it raises, and return its answer, if it is one of ``on_trigger``."""
+        if self.is_removed:
+            return None
+        started = time.perf_counter()
+        try:
+            with warn_if_slow(self):
+                result = self.invoke(arguments)
+        except KeyboardInterrupt:
+            raise
+        # Not only Exception: a plugin's sys.exit must not end its host.
+        except BaseException as error:
+            note(f"{self.source.name} raised {type(error).__name__} {format_elapsed(started)}")
+            log_plugin_error(self, error)
+            return None
+        note(f"{self.source.name} returned {format_result(result)} {format_elapsed(started)}")
+        try:
+            return self._check_result(result)
+        except PluginError as error:
+            log_plugin_error(self, error)
+            return None
+
+    def _check_result(self, result: object) -> Trigger | None:
+        if inspect.iscoroutine(result):
+            result.close()
+            raise PluginError("returned a coroutine: declare the implementation itself 'async def'")
+        if self.hook != "on_trigger":
+            return None
+        if result is None or isinstance(result, Trigger):
+            return result
+        raise PluginError(f"returned {type(result).__name__}, not a Trigger or None")
+
+
+class AsyncImplementation(Implementation):
+    """An ``async def``: told of one event at a time, for at most ``time_limit()`` seconds each.
+
+    One marked ``tryfirst`` is awaited by the emitter; any other works off its own queue in a task,
+    which stands in ``workers`` meanwhile.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        hook: str,
+        source: PluginSource,
+        *,
+        is_awaited: bool,
+        time_limit: Callable[[], float],
+        workers: dict[asyncio.Task[None], AsyncImplementation],
+    ) -> None:
+        super().__init__(function, hook, source)
+        self.is_awaited = is_awaited
+        self._time_limit = time_limit
+        self._workers = workers
+        self._worker: asyncio.Task[None] | None = None
+        self._queue: deque[Arguments] = deque()
+        # Cancelled calls that have not ended yet: asyncio itself holds tasks only weakly.
+        self._abandoned: set[asyncio.Task[None]] = set()
+
+    async def tell(self, arguments: Arguments, note: Note) -> None:
+        """Await the function within the time limit; what it raises is logged."""
+        if self.is_removed:
+            return
+        started = time.perf_counter()
+        call = asyncio.create_task(self._call(arguments))
+        limit_s = self._time_limit()
+        try:
+            await asyncio.wait({call}, timeout=limit_s)
+        finally:
+            if not call.done():
+                self._abandoned.add(call)
+                call.add_done_callback(self._abandoned.discard)
+                call.cancel()
+            note(f"{self.source.name} awaited {format_elapsed(started)}")
+        if not call.done():
+            log.error("%s: took longer than %g s and was cancelled", self, limit_s)
+
+    def enqueue(self, arguments: Arguments, note: Note) -> None:
+        """Have the function told after all that it was told of before, without waiting for it."""
+        if self.is_removed:
+            return
+        note(f"{self.source.name} queued")
+        self._queue.append(arguments)
+        if self._worker is None:
+            # Detached: what the listener does is neither voided with the run that emits nor part
+            # of it, and one worker serves many runs.
+            self._worker = asyncio.create_task(self._work(), context=detach_context())
+            self._workers[self._worker] = self
+
+    def remove(self) -> None:
+        """Forget what is queued; a call that has begun is let end."""
+        super().remove()
+        self._queue.clear()
+
+    def drop_queue(self) -> None:
+        """Forget what is queued, cancel the call in progress, and log how much was lost."""
+        if self._worker is not None:
+            lost = len(self._queue) + 1
+            log.error("%s: dropped %d undelivered at close", self, lost)
+            self._queue.clear()
+            self._worker.cancel()
+
+    async def _work(self) -> None:
+        try:
+            while self._queue:
+                await self.tell(self._queue.popleft(), list[str]().append)
+        finally:
+            if self._worker is not None:
+                self._workers.pop(self._worker, None)
+            self._worker = None
+
+    async def _call(self, arguments: Arguments) -> None:
+        try:
+            await self.invoke(arguments)
+        except KeyboardInterrupt:
+            raise
+        except asyncio.CancelledError as error:
+            if not is_being_cancelled():
+                log_plugin_error(self, error)
+        # Not only Exception: a SystemExit that leaves a task stops the host's event loop.
+        except BaseException as error:
+            log_plugin_error(self, error)
+
+
+def match_parameters(
+    function: Callable[..., Any], hook: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the hook's arguments that ``function`` takes: by position only, and by name.
 
     Raises:
-        PluginError: one of them is wrong.
+        PluginError: the function needs an argument that the hook does not have.
     """
-    manager = pluggy.PluginManager(PROJECT)
-    found = []
-    for name in dir(plugin):
-        options = _options(manager, plugin, name)
-        if options is None:
-            continue
-        hook = options.get("specname") or name
-        if hook in SPECS:
-            found.append(_implementation(getattr(plugin, name), hook, origin, options))
-        elif not options.get("optionalhook"):
-            raise PluginError(f"{hook} is not a hook; the hooks are {', '.join(SPECS)}")
-    return found
-
-
-def _options(
-    manager: pluggy.PluginManager, plugin: object, name: str
-) -> pluggy.HookimplOpts | None:
-    static = inspect.getattr_static(plugin, name, None)
-    if not _is_stored_as_is(static) or _is_empty_slot(plugin, name, static):
-        return None
-    options = manager.parse_hookimpl_opts(plugin, name)
-    if options is None and isinstance(static, staticmethod | classmethod):
-        # pluggy before 1.7 misses a marker that stands above @staticmethod or @classmethod.
-        options = manager.parse_hookimpl_opts(types.SimpleNamespace(**{name: static}), name)
-    return options
-
-
-def _is_stored_as_is(static: object) -> bool:
-    """Whether getting this attribute runs no code of the plugin, as a property's would."""
-    return not hasattr(type(static), "__get__") or isinstance(
-        static,
-        types.FunctionType
-        | types.MethodType
-        | types.BuiltinFunctionType
-        | types.MemberDescriptorType
-        | staticmethod
-        | classmethod,
-    )
-
-
-def _is_empty_slot(plugin: object, name: str, static: object) -> bool:
-    return isinstance(static, types.MemberDescriptorType) and not hasattr(plugin, name)
-
-
-def _implementation(
-    function: Callable[..., Any], hook: str, origin: Origin, options: pluggy.HookimplOpts
-) -> Implementation:
-    old_style = bool(options.get("hookwrapper"))
-    is_wrapper = old_style or bool(options.get("wrapper"))
-    is_async = inspect.iscoroutinefunction(function)
-    if inspect.isasyncgenfunction(function) or (is_async and is_wrapper):
-        raise PluginError(f"{hook}: neither a wrapper nor a generator may be async")
-    if is_async and hook == "on_trigger":
-        raise PluginError("on_trigger may not be async: it gives its work to a TaskHandle")
-    if inspect.isgeneratorfunction(function) != is_wrapper:
-        wrong = "is a wrapper but does not yield" if is_wrapper else "yields but is no wrapper"
-        raise PluginError(f"{hook} {wrong}")
-    positional, named = _parameters(function, hook)
-    return Implementation(
-        origin=origin,
-        hook=hook,
-        function=function,
-        positional=positional,
-        named=named,
-        is_async=is_async,
-        is_wrapper=is_wrapper,
-        old_style=old_style,
-        tryfirst=bool(options.get("tryfirst")),
-        trylast=bool(options.get("trylast")),
-    )
-
-
-def _parameters(function: Callable[..., Any], hook: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     allowed = tuple(inspect.signature(SPECS[hook]).parameters)
     positional: list[str] = []
     named: list[str] = []
-    for parameter in _named_parameters(function):
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
         if parameter.name in allowed:
-            only = parameter.kind is inspect.Parameter.POSITIONAL_ONLY
-            (positional if only else named).append(parameter.name)
-        elif parameter.default is inspect.Parameter.empty:
+            by_position = parameter.kind is parameter.POSITIONAL_ONLY
+            (positional if by_position else named).append(parameter.name)
+        elif parameter.default is parameter.empty:
+            hint = "; register an instance, not its class" if parameter.name == "self" else ""
             raise PluginError(
-                f"{hook} has no argument {parameter.name!r}; it has {', '.join(allowed)}"
+                f"{hook} has no argument {parameter.name!r}; it has {', '.join(allowed)}{hint}"
             )
     return tuple(positional), tuple(named)
-
-
-def _named_parameters(function: Callable[..., Any]) -> Iterator[inspect.Parameter]:
-    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind not in variadic:
-            yield parameter

@@ -7,85 +7,88 @@ import copy
 import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mindhooks._complaints import Origin, describe, log
-from mindhooks._errors import MindhooksError, PluginError, ScorerError, UnknownScorer
+from mindhooks._errors import (
+    MindhooksError,
+    PluginError,
+    PluginSource,
+    ScorerError,
+    SinkError,
+    UnknownScorer,
+    UnknownSink,
+    format_error,
+    log,
+    warn_if_slow,
+)
 from mindhooks._scorer import Scorer
-from mindhooks._sink import SinkError, TrainingSink, UnknownSink
+from mindhooks._sink import TrainingSink
 from mindhooks._specs import PROJECT
 from mindhooks._tasks import in_thread
 
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
+    from importlib.metadata import EntryPoint, EntryPoints
 
-SCORERS = "mindhooks.scorers"
-"""Entry-point group of scorers."""
+SCORER_GROUP = "mindhooks.scorers"
+SINK_GROUP = "mindhooks.sinks"
+SCORER_ATTRIBUTES = ("model", "score", "generate", "tokenize", "aclose")
+SINK_ATTRIBUTES = ("destination", "wants_text", "wants_rejected", "send", "aclose")
 
-SINKS = "mindhooks.sinks"
-"""Entry-point group of training sinks."""
+DEFAULT_SCORER = "local"
 
-WANTED_OF_SINKS = ("destination", "wants_text", "wants_rejected", "send", "aclose")
-
-DISABLE = "MINDSCORE_DISABLE_PLUGINS"
+DISABLE_VARIABLE = "MINDSCORE_DISABLE_PLUGINS"
 """Environment variable: names of plugins to leave out, with commas between them."""
 
-EVERY = "*"
-"""Stands there for all but mindscore's own."""
+DISABLE_THIRD_PARTY = "*"
+"""Stands in that variable for all plugins but mindscore's own."""
 
-OWN = "mindscore"
-"""The distribution of the default plugins."""
-
-
-@dataclass(frozen=True, slots=True)
-class PluginInfo:
-    """What a registry knows of one plugin; ``error`` says why one is not registered."""
-
-    name: str
-    distribution: str | None
-    version: str | None
-    hooks: tuple[str, ...]
-    enabled: bool
-    error: str | None
+OWN_DISTRIBUTION = "mindscore"
 
 
-def plugin_entry_points() -> list[tuple[Origin, EntryPoint]]:
-    """All entry points of plugins: mindscore's own first, then by distribution and name."""
-    # Here, as below: this import takes as long as the rest of the package.
-    from importlib.metadata import entry_points
-
-    found = [(_origin(entry), entry) for entry in entry_points(group=PROJECT)]
+def plugin_entry_points() -> list[tuple[PluginSource, EntryPoint]]:
+    """Return the entry points of plugins: mindscore's own first, then by distribution and name."""
+    found = [(_source_of(entry), entry) for entry in _entry_points(PROJECT)]
     return sorted(
         found,
-        key=lambda it: (it[0].distribution != OWN, it[0].distribution or "", it[0].name),
+        key=lambda it: (
+            it[0].distribution != OWN_DISTRIBUTION,
+            it[0].distribution or "",
+            it[0].name,
+        ),
     )
 
 
-def _origin(entry: EntryPoint) -> Origin:
+def _source_of(entry: EntryPoint) -> PluginSource:
     # Not dist.name, which fails where the metadata lack it.
     metadata: Any = entry.dist.metadata if entry.dist is not None else {}
-    return Origin(entry.name, metadata.get("Name"), metadata.get("Version"))
+    return PluginSource(entry.name, metadata.get("Name"), metadata.get("Version"))
 
 
-def find_disabled(origins: Iterable[Origin], configured: Iterable[str]) -> set[Origin]:
-    """Those that ``plugins.disabled`` or the environment leaves out.
+def find_disabled(sources: Iterable[PluginSource], configured: Iterable[str]) -> set[PluginSource]:
+    """Return those that ``plugins.disabled`` or the environment leaves out.
 
-    A name that is nobody's is logged as a warning.
+    A name that no plugin has is logged as a warning.
     """
-    installed = list(origins)
-    listed = {name.strip() for name in os.environ.get(DISABLE, "").split(",")} - {""}
-    every = EVERY in listed
-    sources = {"plugins.disabled": set(configured), DISABLE: listed - {EVERY}}
-    for source, names in sources.items():
-        for name in sorted(names - {origin.name for origin in installed}):
-            log.warning("%s names %r, but no plugin is called so", source, name)
-    named = set().union(*sources.values())
-    return {it for it in installed if it.name in named or (every and it.distribution != OWN)}
+    installed = list(sources)
+    listed = {name.strip() for name in os.environ.get(DISABLE_VARIABLE, "").split(",")} - {""}
+    third_party = DISABLE_THIRD_PARTY in listed
+    settings = {
+        "plugins.disabled": set(configured),
+        DISABLE_VARIABLE: listed - {DISABLE_THIRD_PARTY},
+    }
+    for setting, names in settings.items():
+        for name in sorted(names - {it.name for it in installed}):
+            log.warning("%s names %r, but no plugin is called so", setting, name)
+    named = set().union(*settings.values())
+    return {
+        it
+        for it in installed
+        if it.name in named or (third_party and it.distribution != OWN_DISTRIBUTION)
+    }
 
 
 def load_plugin(entry: EntryPoint, table: Mapping[str, Any]) -> tuple[object, bool]:
-    """The plugin that ``entry`` resolves to, and whether it was made here.
+    """Return the plugin that ``entry`` resolves to, and whether it was made here.
 
     A class or function is called with a copy of ``table``; anything else is the plugin as it is.
     """
@@ -102,70 +105,78 @@ def load_plugin(entry: EntryPoint, table: Mapping[str, Any]) -> tuple[object, bo
     return plugin, True
 
 
-def find_scorer(name: str) -> EntryPoint:
-    """The entry point of the scorer called ``name``."""
-    return _find(
-        SCORERS,
-        name,
-        lambda names: UnknownScorer(
-            f"server.scorer: no scorer is called {name!r}; installed: {names}"
-        ),
-    )
+async def load_scorer(server: Mapping[str, Any]) -> Scorer:
+    """Make the scorer that ``scorer`` in the ``[server]`` table names, from a copy of the table.
 
+    The caller closes it.
 
-def _find(group: str, name: str, unknown: Callable[[str], MindhooksError]) -> EntryPoint:
-    """The entry point of that name; ``unknown`` makes an error of the names that there are."""
-    from importlib.metadata import entry_points
-
-    known = entry_points(group=group)
-    for entry in known:
-        if entry.name == name:
-            return entry
-    raise unknown(", ".join(sorted(known.names)) or "none")
-
-
-def make_scorer(name: str, factory: Any, table: Mapping[str, Any]) -> Scorer:
-    """Call a scorer's entry point with a copy of the ``[server]`` table."""
-    scorer = factory(copy.deepcopy(dict(table)))
-    if inspect.iscoroutine(scorer):
-        scorer.close()
-        raise ScorerError(f"scorer {name!r} is async: its callable must return the scorer itself")
-    wanted = ("model", "score", "generate", "tokenize", "aclose")
-    missing = [attribute for attribute in wanted if not hasattr(scorer, attribute)]
-    if missing:
-        kind = type(scorer).__name__
-        raise ScorerError(f"scorer {name!r} made a {kind} without {', '.join(missing)}")
-    made: Scorer = scorer
-    return made
+    Raises:
+        UnknownScorer: no scorer of that name is installed; the text lists those that are.
+        ScorerError: it cannot be built, or is no scorer.
+        MindhooksError: its own.
+    """
+    name = server.get("scorer", DEFAULT_SCORER)
+    if not isinstance(name, str):
+        raise ScorerError("server.scorer: expected a string")
+    entry = await _find(SCORER_GROUP, name, "server.scorer", UnknownScorer)
+    scorer: Scorer = await _make(entry, "scorer", SCORER_ATTRIBUTES, ScorerError, server)
+    return scorer
 
 
 async def load_sink(name: str, train: Mapping[str, Any], server: Mapping[str, Any]) -> TrainingSink:
-    """The sink called ``name``, made from copies of the ``[train]`` and ``[server]`` tables.
+    """Make the training sink called ``name``, from copies of ``[train]`` and ``[server]``.
+
+    The caller closes it.
 
     Raises:
-        UnknownSink: there is none of that name; the text lists those there are.
+        UnknownSink: no sink of that name is installed; the text lists those that are.
         SinkError: it cannot be built, or is no sink.
-        MindhooksError: what it raises itself.
+        MindhooksError: its own.
     """
-    entry = await in_thread(
-        _find,
-        SINKS,
-        name,
-        lambda names: UnknownSink(f"train.sink: no sink is called {name!r}; installed: {names}"),
-    )
+    entry = await _find(SINK_GROUP, name, "train.sink", UnknownSink)
+    sink: TrainingSink = await _make(entry, "sink", SINK_ATTRIBUTES, SinkError, train, server)
+    return sink
+
+
+async def _find(group: str, name: str, setting: str, unknown: type[MindhooksError]) -> EntryPoint:
+    known = await in_thread(_entry_points, group)
+    for entry in known:
+        if entry.name == name:
+            return entry
+    kind = setting.split(".")[1]
+    installed = ", ".join(sorted(known.names)) or "none"
+    raise unknown(f"{setting}: no {kind} is called {name!r}; installed: {installed}")
+
+
+def _entry_points(group: str) -> EntryPoints:
+    # Imported here: it takes as long as the rest of the package.
+    from importlib.metadata import entry_points
+
+    return entry_points(group=group)
+
+
+async def _make(
+    entry: EntryPoint,
+    kind: str,
+    attributes: Iterable[str],
+    failure: type[MindhooksError],
+    *tables: Mapping[str, Any],
+) -> Any:
+    """Call what ``entry`` resolves to with copies of ``tables``; check what it returns."""
+    subject = f"{kind} {entry.name!r}"
     try:
         factory = await in_thread(entry.load)
-        sink = factory(copy.deepcopy(dict(train)), copy.deepcopy(dict(server)))
+        with warn_if_slow(subject):
+            made = factory(*(copy.deepcopy(dict(table)) for table in tables))
+            if inspect.iscoroutine(made):
+                made.close()
+                raise failure(f"{subject} is async: its callable must return the {kind} itself")
+            missing = [name for name in attributes if not hasattr(made, name)]
     except (MindhooksError, KeyboardInterrupt, asyncio.CancelledError):
         raise
-    # A sink's module is a plugin's code too.
+    # Its module is a plugin's code too.
     except BaseException as error:
-        raise SinkError(f"sink {name!r} cannot be built: {describe(error)}") from error
-    if inspect.iscoroutine(sink):
-        sink.close()
-        raise SinkError(f"sink {name!r} is async: its callable must return the sink itself")
-    if missing := [attribute for attribute in WANTED_OF_SINKS if not hasattr(sink, attribute)]:
-        kind = type(sink).__name__
-        raise SinkError(f"sink {name!r} made a {kind} without {', '.join(missing)}")
-    made: TrainingSink = sink
+        raise failure(f"{subject} cannot be built: {format_error(error)}") from error
+    if missing:
+        raise failure(f"{subject} made a {type(made).__name__} without {', '.join(missing)}")
     return made

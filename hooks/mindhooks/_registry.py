@@ -4,75 +4,73 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping
-from contextvars import ContextVar
+import os
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any
 
 import pluggy
 
-from mindhooks._closing import Close, Closer, close_one
-from mindhooks._complaints import Origin, complain, describe, log, on_loops_thread
-from mindhooks._errors import MindhooksError, PluginError, ScorerError, UnhandledCommand
-from mindhooks._implementations import Implementation, find_implementations
-from mindhooks._listeners import Arguments, AsyncListener
+from mindhooks._emission import Emitter
+from mindhooks._errors import (
+    MindhooksError,
+    PluginSource,
+    UnhandledCommand,
+    format_error,
+    log,
+    log_plugin_error,
+)
+from mindhooks._implementations import PlainImplementation
 from mindhooks._loading import (
-    PluginInfo,
+    DEFAULT_SCORER,
     find_disabled,
-    find_scorer,
     load_plugin,
-    make_scorer,
+    load_scorer,
     plugin_entry_points,
 )
-from mindhooks._mind import Mind
+from mindhooks._manager import HookManager, PluginInfo
 from mindhooks._scorer import Scorer
-from mindhooks._specs import PROJECT, MindCommand, Trigger
-from mindhooks._standins import Calls, Delivery, StandIn
-from mindhooks._tasks import TaskHandle, current_run, in_thread, outlast
-from mindhooks._tracing import TracedListener, hook_call, traced
-from mindhooks._values import FinetuneCandidate, MemoryScore
+from mindhooks._specs import MindCommand, Trigger
+from mindhooks._tasks import Close, Closer, TaskHandle, close_one, copy_settings
+from mindhooks._tracing import trace_call
+from mindhooks._values import FinetuneCandidate, FinetuneStats, MemoryScore, MemoryStats, Mind, Run
 
-DEFAULT_SCORER = "local"
 DEFAULT_LISTENER_TIMEOUT_S = 30.0
-LAST_WORDS_S = 0.5
-"""How long tasks may take to end at close, once their time is over."""
+CANCEL_GRACE_S = 0.5
+"""At close, tasks that were cancelled may take so long to end."""
 
 SCORER_ACLOSE = "the scorer: aclose"
-
-
-_emitting: ContextVar[Registry] = ContextVar("mindhooks_registry")
-
-
-def emitting_registry() -> Registry:
-    """The registry whose emission a listener is being told of.
-
-    Raises:
-        MindhooksError: nothing is being emitted.
-    """
-    try:
-        return _emitting.get()
-    except LookupError:
-        raise MindhooksError("no registry is telling its listeners of anything") from None
 
 
 class Registry:
     """Dispatches a Mind's commands to plugins and tells listeners what the plugins find.
 
-    ``settings`` is the whole parsed TOML. Used as an async context manager, or closed by
-    ``aclose()``. All methods are called on the event loop's thread.
+    Used as an async context manager, or closed by ``aclose()``. All methods are called on the event
+    loop's thread.
+
+    Args:
+        mind: the host.
+        settings: the whole parsed TOML; ``{}`` is fine.
+        scorer: the shared scorer, instead of the one that the settings name. Its owner closes it.
+
+    Raises:
+        MindhooksError: the settings are wrong, as on assignment of ``settings``.
     """
 
-    def __init__(self, mind: Mind, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, mind: Mind, settings: Mapping[str, Any], *, scorer: Scorer | None = None
+    ) -> None:
         self.mind = mind
         self.settings = settings
-        self._manager = pluggy.PluginManager(PROJECT)
-        self._manager.add_hookspecs(Calls)
-        self._infos: list[PluginInfo] = []
-        self._made: list[tuple[Origin, object]] = []
-        self._listeners: list[AsyncListener] = []
+        self._manager = HookManager(lambda: self._listener_timeout_s)
+        self._emitter = Emitter(self._manager)
+        self._made: list[tuple[PluginSource, object]] = []
         self._handles: dict[str, TaskHandle] = {}
-        self._scorer: Scorer | None = None
+        self._scorer = scorer
+        self._closes_scorer = scorer is None
         self._scorer_lock = asyncio.Lock()
         self._closing: asyncio.Task[None] | None = None
         self._closer = Closer()
@@ -94,7 +92,7 @@ class Registry:
 
         Raises:
             MindhooksError: on assignment, where a table or a value that the registry itself needs
-                is of the wrong kind.
+                is of the wrong type.
         """
         return self._settings
 
@@ -115,6 +113,11 @@ class Registry:
 
     # -- plugins ---------------------------------------------------------------------------------
 
+    @property
+    def plugin_manager(self) -> pluggy.PluginManager:
+        """The pluggy manager that the plugins are registered in, as they are, by their names."""
+        return self._manager
+
     def load_entry_points(self) -> None:
         """Register the plugins of entry-point group ``mindhooks`` that are not disabled.
 
@@ -125,92 +128,73 @@ class Registry:
         plugins = _table(self.settings, "plugins")
         tables = _table(plugins, "settings")
         entries = plugin_entry_points()
-        disabled = find_disabled((origin for origin, _ in entries), plugins.get("disabled", ()))
-        for origin, entry in entries:
-            if origin in disabled:
-                self._note(origin, enabled=False)
+        disabled = find_disabled((source for source, _ in entries), plugins.get("disabled", ()))
+        for source, entry in entries:
+            if source in disabled or self._manager.is_blocked(source.name):
+                self._manager.note(source, enabled=False)
                 continue
             try:
-                plugin, made_here = load_plugin(entry, tables.get(origin.name, {}))
+                plugin, made_here = load_plugin(entry, tables.get(source.name, {}))
                 if made_here:
-                    self._made.append((origin, plugin))
-                self._register(plugin, origin)
+                    self._made.append((source, plugin))
+                self._manager.add(plugin, source, entry.dist)
             except KeyboardInterrupt:
                 raise
             # Not only Exception: a module may call sys.exit when it is imported.
             except BaseException as error:
-                complain(f"{origin} was skipped", error)
-                self._note(origin, error=describe(error))
+                log_plugin_error(f"{source} was skipped", error)
+                self._manager.note(source, error=format_error(error))
 
     def register(self, plugin: object, name: str | None = None) -> None:
         """Register a plugin by hand: a module, a class or an instance. Its owner closes it.
 
         Raises:
-            PluginError: it breaks the hook contract, or the name is taken; nothing of it is
-                registered then.
+            PluginError: it breaks the hook contract, or it or its name is registered already;
+                nothing of it is registered then.
         """
-        origin = Origin(name or _default_name(plugin))
-        try:
-            self._register(plugin, origin)
-        except PluginError as error:
-            self._note(origin, error=describe(error))
-            raise PluginError(f"{origin}: {error}") from None
-
-    def _register(self, plugin: object, origin: Origin) -> None:
-        if self._manager.has_plugin(origin.name):
-            raise PluginError(f"another plugin is already called {origin.name!r}")
-        implementations = [traced(it) for it in find_implementations(plugin, origin)]
-        self._manager.register(StandIn(implementations, self._listener), origin.name)
-        hooks = tuple(dict.fromkeys(implementation.hook for implementation in implementations))
-        self._note(origin, hooks=hooks)
-
-    def _listener(self, implementation: Implementation) -> AsyncListener:
-        listener = TracedListener(implementation, lambda: self._listener_timeout_s)
-        self._listeners.append(listener)
-        return listener
-
-    def _note(
-        self,
-        origin: Origin,
-        *,
-        hooks: tuple[str, ...] = (),
-        enabled: bool = True,
-        error: str | None = None,
-    ) -> None:
-        self._infos.append(
-            PluginInfo(origin.name, origin.distribution, origin.version, hooks, enabled, error)
-        )
+        self._manager.register(plugin, name)
 
     def plugins(self) -> list[PluginInfo]:
-        """Every plugin this registry has met: registered, disabled, or failed with its error."""
-        return list(self._infos)
+        """Return every plugin that is registered, was left out, or failed with its error."""
+        return self._manager.infos()
 
     # -- commands --------------------------------------------------------------------------------
 
     def dispatch(self, command: str) -> dict[str, Trigger]:
-        """Hand a command to every plugin; what each that took it did, by plugin name.
+        """Hand a command to every plugin; return the answer of each that took it, by its name.
 
         Raises:
-            UnhandledCommand: no plugin took it.
+            UnhandledCommand: no plugin took it; the text lists the commands that plugins name.
             MindhooksError: the registry is closed.
         """
         self._require_open()
-        if command in list(MindCommand):
-            command = MindCommand(command)
-        call = {"command": command, "mind": self.mind, "registry": self}
-        with hook_call("on_trigger", call):
-            answers: list[tuple[str, Trigger]] = self._manager.hook.on_trigger(call=call)
+        arguments = {"command": _as_command(command), "mind": self.mind, "registry": self}
+        answers: dict[str, Trigger] = {}
+        with trace_call("on_trigger", arguments) as note:
+            for implementation in self._manager.implementations("on_trigger"):
+                if isinstance(implementation, PlainImplementation):
+                    answer = implementation.call(arguments, note)
+                    if answer is not None:
+                        answers[implementation.source.name] = answer
         if not answers:
-            raise UnhandledCommand(f"no plugin took the command {str(command)!r}")
-        return dict(answers)
+            known = sorted({it for info in self.plugins() for it in info.commands})
+            listed = f"; plugins name these: {', '.join(known)}" if known else ""
+            raise UnhandledCommand(f"no plugin took the command {str(command)!r}{listed}")
+        return answers
 
     def task_handle(self, name: str) -> TaskHandle:
-        """The task handle of that name, made on first use; ``wait_idle`` and ``aclose`` know it."""
+        """Return the task handle of that name; ``wait_idle`` and ``aclose`` wait for it.
+
+        It is made on first use.
+
+        Raises:
+            MindhooksError: the registry is closed.
+        """
         self._require_open()
         return self._handles.setdefault(name, TaskHandle(name))
 
     def task_errors(self) -> dict[str, BaseException]:
-        """What the last failed run of each task handle raised, by the handle's name."""
+        """Return the exception of each task handle's last failed run, by the handle's name."""
         handles = self._handles.items()
         return {name: handle.error for name, handle in handles if handle.error is not None}
 
@@ -220,55 +204,77 @@ class Registry:
             await asyncio.wait(running)
 
     def _running(self) -> set[asyncio.Task[None]]:
-        tasks = [handle.current for handle in self._handles.values()]
-        tasks += [listener.worker for listener in self._listeners]
-        return {task for task in tasks if task is not None}
+        tasks = {handle.current for handle in self._handles.values()} | set(self._manager.workers)
+        # One that is done may not have been called back yet, and waiting for it turns no loop.
+        return {task for task in tasks if task is not None and not task.done()}
 
-    # -- what plugins find -----------------------------------------------------------------------
+    # -- runs, and what they find ----------------------------------------------------------------
+
+    def run(self, command: str, *, uses_scorer: bool = True) -> AbstractAsyncContextManager[Run]:
+        """Open a run of a flow: ``async with registry.run(command) as run:``.
+
+        What is emitted within the block belongs to the run, also by tasks and ``to_thread`` threads
+        that it starts. At the end of the block, ``on_run_end`` is told, however the block ended; a
+        cancellation waits for it, for as long as async listeners may take.
+
+        The shared scorer is built first, for ``run.model``. Where it cannot be built, ``run.model``
+        is ``server.model`` of the settings, and only the flow's own ``await registry.scorer()``
+        raises.
+
+        Args:
+            command: the command that the flow answers.
+            uses_scorer: false for a flow without a scorer: none is built for it.
+
+        Raises:
+            MindhooksError: the registry is closed.
+        """
+        return self._run(command, uses_scorer)
+
+    @asynccontextmanager
+    async def _run(self, command: str, uses_scorer: bool) -> AsyncIterator[Run]:
+        self._require_open()
+        started_at, settings = time.time(), copy_settings(self.settings)
+        model: object = _table(settings, "server").get("model", "")
+        cancellation: asyncio.CancelledError | None = None
+        try:
+            if uses_scorer or self._scorer is not None:
+                model = getattr(await self.scorer(), "model", model)
+        except MindhooksError:
+            self._require_open()
+        except asyncio.CancelledError as error:
+            # The run has begun for whoever triggered it: its end is told.
+            cancellation = error
+        run = Run(os.urandom(16).hex(), _as_command(command), str(model), settings, started_at)
+        async with self._emitter.open_run(run, {"mind": self.mind, "registry": self}):
+            if cancellation is not None:
+                raise cancellation
+            yield run
+
+    def report(self, stats: MemoryStats | FinetuneStats) -> None:
+        """Set the statistics that ``on_run_end`` gets of the run that calls this; the last count.
+
+        Raises:
+            MindhooksError: the caller is not part of a run of this registry, or the run has ended.
+        """
+        self._emitter.report(stats)
 
     async def emit_score(self, score: MemoryScore) -> None:
         """Tell every listener of a score; nothing happens after ``aclose`` or in a voided run."""
-        hook = self._manager.hook
-        call = {"score": score, "mind": self.mind}
-        await self._emit(hook.on_score_awaited, hook.on_score, call)
+        await self._emit("on_score", score=score)
 
     async def emit_candidate(self, candidate: FinetuneCandidate) -> None:
         """Tell every listener of a candidate, by the rules of ``emit_score``."""
-        hook = self._manager.hook
-        call = {"candidate": candidate, "mind": self.mind}
-        await self._emit(hook.on_candidate_awaited, hook.on_candidate, call)
+        await self._emit("on_candidate", candidate=candidate)
 
-    async def _emit(
-        self, awaited: pluggy.HookCaller, others: pluggy.HookCaller, call: Arguments
-    ) -> None:
-        if self._is_void():
-            return
-        _emitting.set(self)
-        with hook_call(others.name, call):
-            deliveries: list[Delivery] = awaited(call=call)
-            for deliver in deliveries:
-                await self._finish(deliver)
-                if self._is_void():
-                    return
-            others(call=call)
-
-    def _is_void(self) -> bool:
-        run = current_run.get()
-        return self._closing is not None or (run is not None and run.voided)
-
-    async def _finish(self, deliver: Delivery) -> None:
-        """Await a delivery to its end, even when the run that emits is cancelled meanwhile."""
-        delivery = asyncio.ensure_future(deliver())
-        run = current_run.get()
-        if run is not None:
-            run.deliveries.add(delivery)
-            delivery.add_done_callback(run.deliveries.discard)
-        await outlast(delivery)
+    async def _emit(self, hook: str, **found: object) -> None:
+        await self._emitter.emit(hook, {**found, "mind": self.mind, "registry": self})
 
     # -- the shared scorer -----------------------------------------------------------------------
 
     async def scorer(self) -> Scorer:
-        """The scorer that ``[server] scorer`` names: one for all, built on first use.
+        """Return the shared scorer: the one handed in, or the one that ``[server] scorer`` names.
+
+        The latter is built on first use, and closed by ``aclose``.
 
         Raises:
             ScorerError: there is none of that name, or it cannot be built.
@@ -277,7 +283,7 @@ class Registry:
         async with self._scorer_lock:
             self._require_open()
             if self._scorer is None:
-                scorer = await self._build_scorer()
+                scorer = await load_scorer(_table(self.settings, "server"))
                 if self._closing is not None:
                     # aclose did not wait for so long.
                     await close_one(SCORER_ACLOSE, scorer)
@@ -285,31 +291,18 @@ class Registry:
                 self._scorer = scorer
             return self._scorer
 
-    async def _build_scorer(self) -> Scorer:
-        server = _table(self.settings, "server")
-        name = server.get("scorer", DEFAULT_SCORER)
-        entry = await in_thread(find_scorer, name)
-        try:
-            factory = await in_thread(entry.load)
-            with on_loops_thread(f"scorer {name!r}"):
-                return make_scorer(name, factory, server)
-        except (MindhooksError, KeyboardInterrupt, asyncio.CancelledError):
-            raise
-        # A scorer's module is a plugin's code too.
-        except BaseException as error:
-            raise ScorerError(f"scorer {name!r} cannot be built: {describe(error)}") from error
-
     # -- the end ---------------------------------------------------------------------------------
 
     async def aclose(self) -> None:
         """Cancel every task, let the listeners' queues drain, close plugins and scorer.
 
-        Tasks and queues together have the listeners' time limit to end, then plugins and scorer
-        together have it again. Whatever they do, this ends within twice the limit and a second;
-        what it had to leave behind is logged. Twice is fine. Afterwards ``dispatch`` raises and
-        emissions are dropped.
+        The ends of the runs that are cancelled are still told. Tasks and queues together have
+        ``listener_timeout_s`` to end, then plugins and scorer together have it again. Whatever they
+        do, this ends within twice that limit and a second; tasks left behind are logged. Twice is
+        fine. Afterwards ``dispatch`` raises and emissions are dropped.
         """
         if self._closing is None:
+            self._emitter.accepts_emissions = False
             self._closing = asyncio.create_task(self._close(), name="mindhooks close")
         await asyncio.shield(self._closing)
 
@@ -317,10 +310,10 @@ class Registry:
         for handle in self._handles.values():
             handle.shut()
         await self._drain()
-        made = [(f"{origin}: aclose", plugin) for origin, plugin in reversed(self._made)]
-        closings: list[tuple[str, Close]] = [
-            (what, partial(close_one, what, plugin)) for what, plugin in made
-        ]
+        closings: list[tuple[str, Close]] = []
+        for source, plugin in reversed(self._made):
+            name = f"{source}: aclose"
+            closings.append((name, partial(close_one, name, plugin)))
         closings.append((SCORER_ACLOSE, self._close_scorer))
         await self._closer.close_all(closings, self._listener_timeout_s)
 
@@ -329,12 +322,13 @@ class Registry:
         deadline = loop.time() + self._listener_timeout_s
         while (running := self._running()) and loop.time() < deadline:
             await asyncio.wait(running, timeout=deadline - loop.time())
-        for listener in self._listeners:
-            listener.drop()
+        for listener in list(self._manager.workers.values()):
+            listener.drop_queue()
         # What was cancelled hears of it before its plugin is closed.
         await asyncio.sleep(0)
         if running := self._running():
-            await asyncio.wait(running, timeout=LAST_WORDS_S)
+            await asyncio.wait(running, timeout=CANCEL_GRACE_S)
+        self._emitter.tells_run_ends = False
         for handle in self._handles.values():
             if handle.running:
                 log.error("task %r does not end and was left behind", handle.name)
@@ -342,7 +336,7 @@ class Registry:
     async def _close_scorer(self) -> None:
         # The lock: somebody may be waiting for the scorer to be built.
         async with self._scorer_lock:
-            if self._scorer is not None:
+            if self._scorer is not None and self._closes_scorer:
                 await close_one(SCORER_ACLOSE, self._scorer)
 
     def _require_open(self) -> None:
@@ -357,7 +351,5 @@ def _table(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return table
 
 
-def _default_name(plugin: object) -> str:
-    # Not plugin.__name__ on an instance: that may be a property.
-    named = plugin if isinstance(plugin, ModuleType | type) else type(plugin)
-    return named.__name__
+def _as_command(command: str) -> str:
+    return MindCommand(command) if command in list(MindCommand) else command

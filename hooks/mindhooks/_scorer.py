@@ -1,37 +1,53 @@
-"""What a scorer is: a model that says how likely given tokens are."""
+"""Scorers: models that say how likely given tokens are."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+# ruff: noqa: ARG002 - parameters are named as in the protocol
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 from mindhooks._context import WirePrompt
+from mindhooks._errors import ScorerError
+
+Detokenize = Callable[[Sequence[int]], Awaitable[str]]
+RenderChat = Callable[[Sequence[Mapping[str, object]], bool], Awaitable[str]]
 
 
 @dataclass(frozen=True, slots=True)
 class RangeScore:
-    """The log-probability of one range: its total and, where known, each token's, in nats."""
+    """The log-probability of one range, in nats: its total and, where known, each token's."""
 
     total: float
     values: tuple[float, ...] | None = None
 
 
-class Scores(list[list[RangeScore]]):
-    """A scorer's answer that also says how many tokens ran through the model for it.
+@dataclass(frozen=True, slots=True)
+class ScoreResult:
+    """A scorer's answer to one call.
 
-    A scorer that knows returns this instead of a plain list; ``computed_tokens`` is smaller than
-    the prompts' tokens where a KV cache was reused.
+    Attributes:
+        ranges: one list per prompt, one ``RangeScore`` per range of the prompt, in order.
+        computed_tokens: tokens that ran through the model for it, fewer than the prompts' where a
+            KV cache was reused; ``None``: not known.
     """
 
-    def __init__(self, answers: Iterable[list[RangeScore]], computed_tokens: int) -> None:
-        super().__init__(answers)
-        self.computed_tokens = computed_tokens
+    ranges: Sequence[Sequence[RangeScore]]
+    computed_tokens: int | None = None
+
+    @classmethod
+    def of(cls, answer: ScoreResult | Sequence[Sequence[RangeScore]]) -> ScoreResult:
+        """Return what a scorer's ``score`` returned as a ``ScoreResult``."""
+        return answer if isinstance(answer, ScoreResult) else cls(answer)
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """What a model said: its ids, end-of-turn included if it came to that, and its text without.
+    """Tokens and text that a model generated.
 
-    ``token_ids`` is ``None`` where a server returns text only.
+    ``token_ids`` has the end-of-turn, if generation came to it, and is ``None`` where a server
+    returns text only; ``text`` is without it.
     """
 
     token_ids: tuple[int, ...] | None
@@ -41,20 +57,22 @@ class Generated:
 class Scorer(Protocol):
     """A model behind whatever serves it.
 
-    Every method raises ``ScorerError`` when it cannot do what is asked: a scorer that cannot
-    generate or tokenise says so with it.
-
-    A scorer may also have ``noisy`` (true: the same prompt does not score the same each time, so
-    flows measure by how much; absent: false), ``batch_size`` (how many prompts it sends to its
-    server in one request; absent: 1), ``reuses_prefixes`` (whether what a prompt shares with an
-    earlier one is computed only once; absent: not known) and ``self_tested`` (true: its server is
-    tested before the first score of a run; absent: false).
+    Every method raises ``ScorerError`` when it cannot do what is asked, also where the scorer
+    cannot generate or tokenise at all, and ``ScorerUnavailable`` when the same call may succeed
+    later. A scorer may have any attribute of ``ScorerCapabilities`` besides; ``BaseScorer`` has all
+    of them.
     """
 
     model: str
 
-    async def score(self, prompts: Sequence[WirePrompt]) -> list[list[RangeScore]]:
-        """One list per prompt, one ``RangeScore`` per range of it, in order."""
+    async def score(
+        self, prompts: Sequence[WirePrompt]
+    ) -> ScoreResult | Sequence[Sequence[RangeScore]]:
+        """Score every range of each prompt.
+
+        Returns:
+            A ``ScoreResult``, or its ``ranges`` alone as a plain list of lists.
+        """
 
     async def generate(
         self, prompt: WirePrompt, *, max_tokens: int, stop: Sequence[int]
@@ -62,7 +80,92 @@ class Scorer(Protocol):
         """Continue ``prompt`` greedily, to a token of ``stop`` or the model's own end-of-turn."""
 
     async def tokenize(self, text: str) -> list[int]:
-        """The ids of ``text``; names of special tokens in it become those tokens, none is added."""
+        """Return the ids of ``text``.
+
+        Names of special tokens in it become those tokens; none is added.
+        """
 
     async def aclose(self) -> None:
-        """Let go of connections, threads and memory."""
+        """Release connections, threads and memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerCapabilities:
+    """The optional attributes of a scorer, with what holds where a scorer has none.
+
+    Attributes:
+        noisy: the same prompt does not score the same each time, so flows measure by how much.
+        batch_size: prompts that it sends to its server in one request.
+        reuses_prefixes: a prefix that a prompt shares with an earlier one is not computed again;
+            ``None``: not known.
+        self_tested: its server is tested before the first score of a run.
+        adapter: path of the LoRA adapter that the model has, or ``None``.
+        swaps_adapters: the model may get other weights under the same name at any time, so scores
+            of an earlier run are not reused.
+        context_length: tokens that a prompt may have; ``None``: not known.
+        detokenize: ``await detokenize(ids)`` returns their text, special tokens included; ``None``:
+            it cannot.
+        render_chat: ``await render_chat(messages, add_generation_prompt)`` returns the text of
+            ``{"role": …, "content": …}`` messages by the model's own chat template; ``None``: it
+            cannot.
+    """
+
+    noisy: bool = False
+    batch_size: int = 1
+    reuses_prefixes: bool | None = None
+    self_tested: bool = False
+    adapter: str | None = None
+    swaps_adapters: bool = False
+    context_length: int | None = None
+    detokenize: Detokenize | None = None
+    render_chat: RenderChat | None = None
+
+    @classmethod
+    def of(cls, scorer: Scorer) -> ScorerCapabilities:
+        """Read the capabilities of any scorer, as they are now.
+
+        Some scorers know them only after their first call.
+        """
+        names = [field.name for field in fields(cls)]
+        return cls(**{name: getattr(scorer, name) for name in names if hasattr(scorer, name)})
+
+
+class BaseScorer:
+    """A ``Scorer`` to derive from: ``model`` and ``score`` are what it lacks.
+
+    It has the attributes of ``ScorerCapabilities``, which says what they mean, with the same
+    defaults.
+    """
+
+    model: str
+    noisy: bool = False
+    batch_size: int = 1
+    reuses_prefixes: bool | None = None
+    self_tested: bool = False
+    adapter: str | None = None
+    swaps_adapters: bool = False
+    context_length: int | None = None
+    detokenize: Detokenize | None = None
+    render_chat: RenderChat | None = None
+
+    async def score(
+        self, prompts: Sequence[WirePrompt]
+    ) -> ScoreResult | Sequence[Sequence[RangeScore]]:
+        """Raise ``ScorerError``: every scorer has its own."""
+        raise self._cannot("score")
+
+    async def generate(
+        self, prompt: WirePrompt, *, max_tokens: int, stop: Sequence[int]
+    ) -> Generated:
+        """Raise ``ScorerError``: the scorer cannot generate."""
+        raise self._cannot("generate")
+
+    async def tokenize(self, text: str) -> list[int]:
+        """Raise ``ScorerError``: the scorer cannot tokenise."""
+        raise self._cannot("tokenize")
+
+    async def aclose(self) -> None:
+        """Do nothing: there is nothing to release."""
+
+    def _cannot(self, verb: str) -> ScorerError:
+        return ScorerError(f"the scorer {type(self).__name__} cannot {verb}")

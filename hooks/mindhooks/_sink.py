@@ -1,37 +1,30 @@
-"""What a training sink is: where responses go that a model is to be trained on."""
+"""Training sinks: trainers, or files for one, that responses are handed to."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from mindhooks._errors import MindhooksError
 from mindhooks._values import FinetuneCandidate
-
-
-class SinkError(MindhooksError):
-    """A sink could not be built."""
-
-
-class UnknownSink(SinkError):  # noqa: N818 - as UnknownScorer
-    """No installed sink has the name that ``[train] sink`` gives."""
-
-
-class NotAccepted(MindhooksError):  # noqa: N818 - as UnhandledCommand
-    """It is certain that a sink accepted nothing of what it was given; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSample:
-    """What a model learns from: a prompt, and what to say then.
+    """A prompt, and the continuation that a model is to learn.
 
-    ``context_ids`` is the prompt, with memories or without as ``context`` says (``"bare"``: with
-    none), ``continuation_ids`` what to say, ``rejected_ids`` another answer that is less wanted, if
-    there is one. The texts are those of the ids, names of special tokens included; ``None`` where
-    nobody asked for them.
-
-    ``candidate`` is what it was made from: timestamp and ``continuation_ids`` of it name the
-    response. ``model`` found it, for the agent ``namespace``; ``decision`` is ``None`` where nobody
-    reviewed it, and ``answer`` what ``continuation_ids`` is of it.
+    Attributes:
+        context_ids: the prompt, with memories or without, as ``context`` says.
+        continuation_ids: the continuation to learn.
+        rejected_ids: another continuation, less wanted; ``None`` where there is none.
+        context: ``"bare"``: the prompt has no memories; ``"full"``: it has them.
+        candidate: the candidate that the sample was made from; its ``timestamp_ns`` and
+            ``continuation_ids`` identify the response.
+        model: the model that the candidate was found with.
+        namespace: the agent that it was found for.
+        decision: ``"accepted"`` by a reviewer; ``None``: not reviewed.
+        answer: the origin of ``continuation_ids``: the response as it was, the generated
+            alternate, or a reviewer's edit.
+        context_text: the text of ``context_ids``, names of special tokens included; ``None`` where
+            the sink does not want texts. So too ``continuation_text`` and ``rejected_text``.
     """
 
     context_ids: tuple[int, ...]
@@ -49,10 +42,12 @@ class TrainingSample:
 
 
 class TrainingSink(Protocol):
-    """Where samples go: a trainer, or a file for one.
+    """A trainer, or a file for one.
 
-    ``destination`` says where that is, for people: it holds no secret. With ``wants_text``, samples
-    come with their texts; with ``wants_rejected``, only those that have another answer come.
+    Attributes:
+        destination: its address, shown to people: it holds no secret.
+        wants_text: samples come with their texts.
+        wants_rejected: only samples that have ``rejected_ids`` come.
     """
 
     destination: str
@@ -60,15 +55,15 @@ class TrainingSink(Protocol):
     wants_rejected: bool
 
     async def send(self, samples: Sequence[TrainingSample], key: str) -> str:
-        """Hand ``samples`` over; the job's id, or the file's name.
+        """Hand ``samples`` over; return the job's id, or the file's name.
 
         ``key`` is 32 hexadecimal digits. The same samples may come again under the same key, where
-        it is not known what became of them: nothing must be trained twice then.
+        the outcome of the first time is unknown; they must not be trained twice then.
 
         Raises:
-            NotAccepted: nothing was accepted, for certain; they may be sent again. After any other
-                exception that is not known: they are kept, and not sent as new ones.
+            NotAccepted: nothing was accepted, for certain; the samples may be sent again. After any
+                other exception the outcome is unknown: they are kept, and not sent as new ones.
         """
 
     async def aclose(self) -> None:
-        """Let go of connections and files."""
+        """Release connections and files."""

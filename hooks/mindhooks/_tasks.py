@@ -1,37 +1,81 @@
-"""One background task of a plugin, with the trigger semantics it picks."""
+"""Background tasks of plugins, and the runs that they are part of.
+
+Both are known through context variables: child tasks and ``to_thread`` threads inherit the context
+of the task that starts them, and belong to its run by that.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from mindhooks._complaints import complain
-from mindhooks._errors import MindhooksError
+from mindhooks._errors import MindhooksError, log_plugin_error
 from mindhooks._specs import Trigger
+from mindhooks._values import FinetuneStats, MemoryStats, Run
 
 T = TypeVar("T")
 Factory = Callable[[], Coroutine[Any, Any, object]]
+Close = Callable[[], Coroutine[Any, Any, None]]
+Deliveries = set[asyncio.Task[None]]
+"""Calls of awaited listeners that have not returned yet."""
 
 
-class Run:
-    """One run of a ``TaskHandle``: whether what it emits still counts.
+@dataclass(eq=False, slots=True)
+class EmissionScope:
+    """One coroutine run by a ``TaskHandle``: emissions from it are dropped once it is voided."""
 
-    Found through a context variable, so that child tasks and threads of the run, which inherit its
-    context, belong to it too.
+    voided: bool = False
+    deliveries: Deliveries = field(default_factory=set)
+
+
+@dataclass(eq=False, slots=True)
+class OpenRun:
+    """A ``Run`` between the beginning and the end of its ``async with`` block.
+
+    ``owner`` identifies the registry. It is not the registry itself: a task or timer that outlives
+    the run keeps this object alive, and must not keep a closed registry and its plugins alive too.
     """
 
-    def __init__(self) -> None:
-        self.voided = False
-        self.deliveries: set[asyncio.Task[None]] = set()
-        """Emissions that an awaited listener is busy with; the run ends after them."""
+    run: Run
+    owner: object
+    parent: OpenRun | None
+    stats: MemoryStats | FinetuneStats | None = None
+    ended: bool = False
+    deliveries: Deliveries = field(default_factory=set)
 
 
-current_run: contextvars.ContextVar[Run | None] = contextvars.ContextVar(
-    "mindhooks_run", default=None
-)
+current_scope: ContextVar[EmissionScope | None] = ContextVar("mindhooks_scope", default=None)
+innermost_run: ContextVar[OpenRun | None] = ContextVar("mindhooks_run", default=None)
+
+
+def find_run(owner: object) -> OpenRun | None:
+    """Return the innermost run of the registry that ``owner`` identifies, or ``None``."""
+    opened = innermost_run.get()
+    while opened is not None and opened.owner is not owner:
+        opened = opened.parent
+    return opened
+
+
+def detach_context(within: OpenRun | None = None) -> contextvars.Context:
+    """Copy the context for a task that belongs to ``within`` alone and is voided with no other."""
+    context = contextvars.copy_context()
+    context.run(current_scope.set, None)
+    context.run(innermost_run.set, within)
+    return context
+
+
+def copy_settings(value: Any) -> Any:
+    """Copy parsed TOML: every mapping as a dict, every sequence as a list."""
+    if isinstance(value, Mapping):
+        return {key: copy_settings(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [copy_settings(item) for item in value]
+    return value
 
 
 class TaskHandle:
@@ -44,8 +88,8 @@ class TaskHandle:
     def __init__(self, name: str = "task") -> None:
         self.name = name
         self.error: BaseException | None = None
-        """What the last run that failed raised; logged when it happened."""
-        self._run: Run | None = None
+        """The exception of the last run that failed; logged when it happened."""
+        self._scope: EmissionScope | None = None
         self.current: asyncio.Task[None] | None = None
         """The task of the run in flight."""
         self._queued: Factory | None = None
@@ -53,7 +97,7 @@ class TaskHandle:
 
     @property
     def running(self) -> bool:
-        """Whether a run is in flight, still unwinds, or is queued."""
+        """True while a run is in flight, still unwinds, or is queued."""
         return self.current is not None
 
     def trigger_if_idle(self, factory: Factory) -> Trigger:
@@ -112,22 +156,24 @@ class TaskHandle:
             raise MindhooksError(f"task {self.name!r}: the registry is closed")
 
     def _void(self) -> None:
-        if self._run is not None and self.current is not None and not self._run.voided:
-            self._run.voided = True
+        if self._scope is not None and self.current is not None and not self._scope.voided:
+            self._scope.voided = True
             self.current.cancel()
 
     def _start(self, factory: Factory) -> None:
-        self._run = Run()
-        self.current = asyncio.create_task(self._drive(self._run, factory), name=self.name)
+        self._scope = EmissionScope()
+        self.current = asyncio.create_task(self._drive(self._scope, factory), name=self.name)
         self.current.add_done_callback(self._ended)
 
-    async def _drive(self, run: Run, factory: Factory) -> None:
-        current_run.set(run)
+    async def _drive(self, scope: EmissionScope, factory: Factory) -> None:
+        current_scope.set(scope)
+        # What triggers a run is not part of it, nor is it part of what triggers it.
+        innermost_run.set(None)
         try:
             await factory()
         except asyncio.CancelledError as error:
-            if being_cancelled():
-                run.voided = True
+            if is_being_cancelled():
+                scope.voided = True
             else:
                 self._failed(error)
         except KeyboardInterrupt:
@@ -135,26 +181,26 @@ class TaskHandle:
         # Not only Exception: a SystemExit that leaves a task stops the host's event loop.
         except BaseException as error:
             self._failed(error)
-        while run.deliveries:
-            delivery = next(iter(run.deliveries))
+        while scope.deliveries:
+            delivery = next(iter(scope.deliveries))
             with suppress(asyncio.CancelledError):
-                await outlast(delivery)
+                await await_uncancelled(delivery)
             # One that is done may not have been called back yet, and awaiting it turns no loop.
-            run.deliveries.discard(delivery)
+            scope.deliveries.discard(delivery)
 
     def _failed(self, error: BaseException) -> None:
         self.error = error
-        complain(f"task {self.name!r} failed", error)
+        log_plugin_error(f"task {self.name!r} failed", error)
 
     def _ended(self, _: asyncio.Task[None]) -> None:
         factory, self._queued = self._queued, None
-        self._run = self.current = None
+        self._scope = self.current = None
         if factory is not None:
             self._start(factory)
 
 
 async def in_thread(fn: Callable[..., T], /, *args: Any) -> T:
-    """``asyncio.to_thread`` that, when cancelled, raises only once the thread has ended.
+    """Await ``fn(*args)`` in a thread; when cancelled, raise only once the thread has ended.
 
     A run must not end before its threads do: what it holds open for them would be closed under
     them, and the next run would start beside them. A call that still waits for a free thread when
@@ -173,12 +219,12 @@ async def in_thread(fn: Callable[..., T], /, *args: Any) -> T:
     except asyncio.CancelledError:
         wanted = False
         with suppress(BaseException):
-            await outlast(future)
+            await await_uncancelled(future)
         raise
     return future.result()
 
 
-async def outlast(future: asyncio.Future[T]) -> T:
+async def await_uncancelled(future: asyncio.Future[T]) -> T:
     """Await ``future`` to its end even when cancelled meanwhile; raise the cancellation then."""
     cancellation: asyncio.CancelledError | None = None
     while not future.done():
@@ -194,10 +240,50 @@ async def outlast(future: asyncio.Future[T]) -> T:
     return future.result()
 
 
-def being_cancelled() -> bool:
-    """Whether somebody asked the current task to end; else a CancelledError in it is a stray."""
+def is_being_cancelled() -> bool:
+    """Return whether the current task was cancelled; else a CancelledError in it is a stray."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+class Closer:
+    """Closes one thing after another for a limited time; a call that does not end is left behind.
+
+    Such a call is cancelled and logged.
+    """
+
+    def __init__(self) -> None:
+        # Asyncio itself holds tasks only weakly.
+        self._left_behind: set[asyncio.Task[None]] = set()
+
+    async def close_all(self, closings: Sequence[tuple[str, Close]], limit_s: float) -> None:
+        """Await each of ``closings``, named for the log, for at most ``limit_s`` altogether."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + limit_s
+        for number, (name, close) in enumerate(closings):
+            # A fair share of what is left: one that hangs must not cost the others their turn.
+            share_s = (deadline - loop.time()) / (len(closings) - number)
+            task = asyncio.create_task(close())
+            await asyncio.wait({task}, timeout=share_s)
+            if not task.done():
+                log_plugin_error(name, TimeoutError(f"not done after {share_s:.3g} s"))
+                task.cancel()
+                self._left_behind.add(task)
+                task.add_done_callback(self._left_behind.discard)
+
+
+async def close_one(name: str, closable: object) -> None:
+    """Await the ``aclose`` of ``closable``, if it has one; what it raises is logged."""
+    try:
+        close = getattr(closable, "aclose", None)
+        if close is not None:
+            await close()
+    except KeyboardInterrupt:
+        raise
+    # Not only Exception: a SystemExit that leaves a task stops the host's event loop.
+    except BaseException as error:
+        if not is_being_cancelled():
+            log_plugin_error(name, error)
 
 
 def _require_loop() -> None:

@@ -1,18 +1,41 @@
-"""What flows produce: scores, candidates and the statistics of a run.
+"""The host as plugins see it, and what flows hand to it and to listeners.
 
 Log-probabilities and divergences are in nats, ``seconds`` in seconds of wall time.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from mindhooks._context import Context
 
 OutcomeStatus = Literal["scored", "not-due", "past-cutoff", "no-response", "left-out", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
+class Run:
+    """One run of a flow: the same object for everything that it emits, and for its end.
+
+    Attributes:
+        id: 32 hexadecimal digits, different for every run.
+        command: the command that the flow answers.
+        model: the scorer's model. Where there is no scorer, because it could not be built or the
+            flow uses none, ``server.model`` of the settings, or ``""``.
+        settings: a copy of the registry's settings, the whole TOML, taken when the run began.
+        started_at: seconds since the epoch, as of ``time.time()``.
+    """
+
+    id: str
+    command: str
+    model: str
+    settings: Mapping[str, Any]
+    started_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class ResponseDivergence:
-    """What removing a memory did to one response.
+    """The effect of removing a memory on one response.
 
     ``signed`` is the response's total log-probability with the memory minus the one without;
     ``divergence`` is ``max(0, signed)``. ``entry_idx`` is the response's index in
@@ -75,7 +98,7 @@ class FinetuneCandidate:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one memory in a run; ``error`` is set when ``status`` is ``"failed"``.
+    """The outcome of one memory in a run; ``error`` is set when ``status`` is ``"failed"``.
 
     ``"left-out"``: it did not fit in the tokens that the run may send.
     """
@@ -113,3 +136,40 @@ class FinetuneStats:
     computed_tokens: int | None
     seconds: float
     error: str | None = None
+
+
+@dataclass(slots=True)
+class MindState:
+    """The contents of a host's screen; flows and the recorder write it, the host reads it.
+
+    ``response_scores`` holds the matrix by response: ``{node_id: {memory_key: divergence}}``.
+    """
+
+    scoring_in_flight: bool = False
+    memory_scores: dict[str, float] = field(default_factory=dict)
+    response_scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    memory_last_run: MemoryStats | None = None
+    finetune_candidates: list[FinetuneCandidate] = field(default_factory=list)
+    finetune_last_run: FinetuneStats | None = None
+
+
+class Activity(AbstractContextManager["Activity", None], Protocol):
+    """A line of the host's screen about work in progress; gone when the ``with`` ends."""
+
+    def update(self, message: str, done: int | None = None, total: int | None = None) -> None:
+        """Replace the line; ``done`` of ``total`` steps are named where they are known."""
+
+
+class Mind(Protocol):
+    """A host: an agent with memories in its context."""
+
+    state: MindState
+
+    async def context(self) -> Context:
+        """Return an immutable snapshot of the conversation; cheap to take."""
+
+    def activity(self, message: str) -> Activity:
+        """Show ``message`` for as long as the returned context manager is open."""
+
+    def changed(self) -> None:
+        """Wake the screen: called on the loop's thread after every write to ``state``."""

@@ -1,4 +1,4 @@
-"""What the tests of the contract share: plugins, values, a log reader, distributions on disk."""
+"""Fixtures of the contract's tests: plugins, values, a log reader, distributions on disk."""
 
 import asyncio
 import gc
@@ -11,7 +11,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from mindhooks import FinetuneCandidate, MemoryScore, hookimpl
+from mindhooks import FinetuneCandidate, MemoryScore, MemoryStats, hookimpl
 
 
 @pytest.fixture
@@ -87,6 +87,12 @@ def asynchronous():
 
 
 @pytest.fixture
+def stats():
+    """Makes a memory run's statistics that say ``calls``."""
+    return lambda calls=1: MemoryStats({}, calls, 0, None, 0.0)
+
+
+@pytest.fixture
 def settle():
     """Lets the loop do all that it can do without time passing."""
 
@@ -110,27 +116,38 @@ def complaints(caplog):
     return lines
 
 
-@pytest.fixture(scope="session")
-def _old_objects_are_left_alone():
-    """Makes the collection after each test quick."""
+class _Reports(logging.Handler):
+    """Keeps the errors that asyncio logs."""
+
+    def __init__(self):
+        super().__init__(logging.ERROR)
+        self.messages = []
+
+    def emit(self, record):
+        self.messages.append(record.getMessage())
+
+
+@pytest.fixture(scope="module")
+def _asyncio_reports():
+    """No test may leave an exception that nobody retrieved, nor a callback that raised.
+
+    asyncio reports some of them only when the task is collected. A collection after each test would
+    cost more than the tests, so there is one at the end of each module.
+    """
+    reports = _Reports()
+    logging.getLogger("asyncio").addHandler(reports)
+    yield reports
     gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
+    logging.getLogger("asyncio").removeHandler(reports)
+    assert reports.messages == []
 
 
 @pytest.fixture(autouse=True)
-def _asyncio_has_nothing_to_report(caplog, _old_objects_are_left_alone):
-    """No test may leave an exception that nobody retrieved, nor a callback that raised."""
+def _asyncio_has_nothing_to_report(_asyncio_reports):
+    """Names the test after which asyncio reported something, where it is known at once."""
     yield
-    # asyncio reports when it lets go of a task: not only in some later test.
-    gc.collect()
-    reported = [
-        record.getMessage()
-        for phase in ("call", "teardown")
-        for record in caplog.get_records(phase)
-        if record.name == "asyncio" and record.levelno >= logging.ERROR
-    ]
+    reported = list(_asyncio_reports.messages)
+    _asyncio_reports.messages.clear()
     assert reported == []
 
 

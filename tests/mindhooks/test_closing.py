@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from mindhooks import MindhooksError, Registry, Trigger, UnhandledCommand, hookimpl
-from mindhooks.testing import Heard, StubMind
+from mindhooks.testing import RecordingListener, StubMind
 
 LIMIT = {"plugins": {"listener_timeout_s": 0.1}}
 
@@ -358,7 +358,7 @@ async def test_what_was_registered_by_hand_or_as_it_is_is_its_owners(distributio
         """,
     )
 
-    class Own(Heard):
+    class Own(RecordingListener):
         async def aclose(self):
             journal.append("own closed")
 
@@ -372,7 +372,7 @@ async def test_what_was_registered_by_hand_or_as_it_is_is_its_owners(distributio
 async def test_a_plugin_that_was_made_but_refused_is_closed_too(distributions, journal):
     distributions.install("acme", {"taken": "acme_plugin:Plugin"}, acme_plugin=PLUGIN)
     async with Registry(StubMind(), named("taken")) as registry:
-        registry.register(Heard(), name="taken")
+        registry.register(RecordingListener(), name="taken")
         registry.load_entry_points()
         assert registry.plugins()[-1].error is not None
     assert journal == ["taken closed"]

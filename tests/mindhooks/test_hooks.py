@@ -17,7 +17,7 @@ from mindhooks import (
     hookimpl,
     hookspec,
 )
-from mindhooks.testing import Heard, StubMind
+from mindhooks.testing import RecordingListener, StubMind
 
 other_hookimpl = pluggy.HookimplMarker("another_project")
 
@@ -237,7 +237,7 @@ async def test_a_static_or_class_method_is_an_implementation_marked_on_either_si
 
 
 async def test_an_inherited_method_is_an_implementation(score):
-    class Quiet(Heard):
+    class Quiet(RecordingListener):
         pass
 
     heard = Quiet()
@@ -317,7 +317,7 @@ async def test_registering_evaluates_no_property_of_the_plugin(score):
             evaluated.append("descriptor")
             raise RuntimeError
 
-    class Plugin(Heard):
+    class Plugin(RecordingListener):
         descriptor = Descriptor()
 
         @property
@@ -399,7 +399,7 @@ def unknown_keyword(score, *, verdict):
 
 
 @hookimpl
-def argument_of_another_hook(score, registry):
+def argument_of_another_hook(score, command):
     return None
 
 
@@ -418,14 +418,19 @@ async def async_generator_listener(score):
     yield
 
 
-@hookimpl(wrapper=True)
-def wrapper_that_never_yields(score):
+@hookimpl
+def argument_of_on_run_end(score, stats):
     return None
+
+
+@hookimpl(wrapper=True)
+def wrapper(score):
+    return (yield)
 
 
 @hookimpl(hookwrapper=True)
-def old_wrapper_that_never_yields(score):
-    return None
+def old_wrapper(score):
+    yield
 
 
 @hookimpl(wrapper=True)
@@ -434,17 +439,7 @@ async def async_wrapper(score):
 
 
 @hookimpl(wrapper=True)
-async def async_generator_wrapper(score):
-    yield
-
-
-@hookimpl(hookwrapper=True)
-async def old_async_generator_wrapper(score):
-    yield
-
-
-@hookimpl(wrapper=True)
-def wrapper_with_unknown_argument(score, verdict):
+def trigger_wrapper(command):
     return (yield)
 
 
@@ -456,16 +451,18 @@ WRONG = [
     ("on_score", hookimpl(specname="on_tomorrow")(lambda score: None), "on_tomorrow"),
     ("on_score", unknown_argument, "verdict"),
     ("on_score", unknown_keyword, "verdict"),
-    ("on_score", argument_of_another_hook, "registry"),
+    ("on_score", argument_of_another_hook, "command"),
     ("on_score", async_unknown_argument, "verdict"),
     ("on_score", generator_listener, "on_score"),
     ("on_score", async_generator_listener, "on_score"),
-    ("on_score", wrapper_that_never_yields, "on_score"),
-    ("on_score", old_wrapper_that_never_yields, "on_score"),
-    ("on_score", async_wrapper, "on_score"),
-    ("on_score", async_generator_wrapper, "on_score"),
-    ("on_score", old_async_generator_wrapper, "on_score"),
-    ("on_score", wrapper_with_unknown_argument, "verdict"),
+    ("on_score", argument_of_on_run_end, "stats"),
+    ("on_run_end", hookimpl(lambda stats, score: None), "score"),
+    ("on_run_end", generator_listener, "on_run_end"),
+    ("on_score", wrapper, "tryfirst=True"),
+    ("on_candidate", old_wrapper, "tryfirst=True"),
+    ("on_score", async_wrapper, "tryfirst=True"),
+    ("on_run_end", old_wrapper, "tryfirst=True"),
+    ("on_trigger", trigger_wrapper, "a flow of your own"),
 ]
 
 
@@ -488,10 +485,9 @@ class MostlyGood:
     def z_candidate(self, candidate):
         self.calls.append(candidate)
 
-    @hookimpl(specname="on_candidate", wrapper=True)
-    def z_wrapper(self, candidate):
-        self.calls.append(candidate)
-        return (yield)
+    @hookimpl(specname="on_run_end")
+    def z_run_end(self, stats):
+        self.calls.append(stats)
 
     @hookimpl(specname="on_score", tryfirst=True)
     async def z_awaited(self, score):
@@ -505,7 +501,7 @@ async def test_a_wrong_implementation_is_an_error_of_that_plugin_and_nothing_of_
     plugin = MostlyGood()
     setattr(plugin, attribute, function)
     async with Registry(StubMind(), {}) as registry:
-        heard = Heard()
+        heard = RecordingListener()
         registry.register(heard, name="innocent")
         with pytest.raises(PluginError) as refused:
             registry.register(plugin, name="wrong")
@@ -524,7 +520,7 @@ async def test_a_wrong_implementation_is_an_error_of_that_plugin_and_nothing_of_
 
 
 async def test_the_name_of_a_refused_plugin_is_still_free(score):
-    heard = Heard()
+    heard = RecordingListener()
     async with Registry(StubMind(), {}) as registry:
         with pytest.raises(PluginError):
             registry.register(SimpleNamespace(on_tomorrow=unknown_hook), name="mine")

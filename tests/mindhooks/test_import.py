@@ -1,4 +1,4 @@
-"""What importing ``mindhooks`` gives and does: sections 2, 3 and 3.1."""
+"""The names and side effects of ``import mindhooks``: sections 2, 3 and 3.1."""
 
 import ast
 import subprocess
@@ -18,9 +18,10 @@ ALLOWED = {"mindhooks", "pluggy", *sys.stdlib_module_names}
 # As section 3 lists them, and what it names elsewhere.
 EXPORTS = (
     "hookimpl hookspec MindCommand Trigger Mind MindState Activity "
-    "Context Node Part Role Image WirePrompt MemoryScore ResponseDivergence FinetuneCandidate "
-    "Outcome MemoryStats FinetuneStats Scorer RangeScore Generated "
-    "TaskHandle in_thread Registry MindhooksError UnhandledCommand ScorerError"
+    "Run Context Node Part Role Image WirePrompt MemoryScore ResponseDivergence FinetuneCandidate "
+    "Outcome MemoryStats FinetuneStats Scorer BaseScorer ScoreResult RangeScore Generated "
+    "TaskHandle in_thread Registry ThreadedRegistry load_scorer load_sink "
+    "MindhooksError UnhandledCommand ScorerError ScorerUnavailable"
 )
 
 
@@ -87,6 +88,38 @@ def test_a_module_names_pluggy_and_the_standard_library_only_and_no_private_plug
             root, *rest = name.split(".")
             assert root in ALLOWED
             assert root != "pluggy" or not any(part.startswith("_") for part in rest)
+
+
+def test_importing_leaves_what_is_slow_to_import_for_later():
+    loaded = run("""
+        import sys, asyncio, logging, inspect, pluggy
+        before = set(sys.modules)
+        import mindhooks
+        print(*sorted(set(sys.modules) - before))
+    """)
+    assert not {"importlib.metadata", "email", "uuid", "random", "pathlib"} & set(loaded.split())
+
+
+def test_the_modules_of_the_package_import_each_other_in_one_direction():
+    imports = {
+        path.stem: {
+            (statement.module or "").removeprefix("mindhooks.")
+            for statement in ast.parse(path.read_text()).body
+            if isinstance(statement, ast.ImportFrom) and statement.module != "mindhooks"
+        }
+        | {
+            alias.name
+            for statement in ast.parse(path.read_text()).body
+            if isinstance(statement, ast.ImportFrom) and statement.module == "mindhooks"
+            for alias in statement.names
+            if path.stem != "testing"
+        }
+        for path in SOURCES
+    }
+    left = {name: found & imports.keys() for name, found in imports.items()}
+    while ready := {name for name, found in left.items() if not found & left.keys()}:
+        left = {name: found for name, found in left.items() if name not in ready}
+    assert left == {}
 
 
 def test_importing_has_no_side_effect():

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from mindhooks import Registry, Trigger, UnhandledCommand
-from mindhooks.testing import Heard, StubMind
+from mindhooks.testing import RecordingListener, StubMind
 
 PLUGIN = """
     from journal import journal
@@ -181,7 +181,7 @@ async def test_a_second_plugin_of_a_taken_name_is_refused(
 
 async def test_a_name_taken_by_hand_is_taken(distributions, journal, score, complaints):
     distributions.install("acme", {"mine": "acme_plugin:Plugin"}, acme_plugin=PLUGIN)
-    heard = Heard()
+    heard = RecordingListener()
     async with Registry(StubMind(), {}) as registry:
         registry.register(heard, name="mine")
         registry.load_entry_points()
@@ -230,7 +230,7 @@ async def test_an_unknown_name_in_disabled_is_a_warning(distributions, journal, 
 
 @pytest.fixture
 def warnings(caplog):
-    """What logger ``mindhooks`` warned of so far."""
+    """Return the warnings of logger ``mindhooks`` so far."""
     return lambda: [it.getMessage() for it in caplog.records if it.levelno == logging.WARNING]
 
 
@@ -287,7 +287,7 @@ async def test_what_is_registered_by_hand_is_not_disabled_by_the_environment(
     distributions, monkeypatch, score
 ):
     monkeypatch.setenv("MINDSCORE_DISABLE_PLUGINS", "*")
-    heard = Heard()
+    heard = RecordingListener()
     async with Registry(StubMind(), {}) as registry:
         registry.register(heard, name="mine")
         registry.load_entry_points()

@@ -1,4 +1,4 @@
-"""Who is told when: section 3.1, *Order*."""
+"""The order in which listeners are told: section 3.1, *Order*."""
 
 import asyncio
 import threading

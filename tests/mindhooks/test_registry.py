@@ -15,7 +15,7 @@ from mindhooks import (
     UnhandledCommand,
     hookimpl,
 )
-from mindhooks.testing import Heard, StubMind
+from mindhooks.testing import RecordingListener, StubMind
 
 
 class Flow:
@@ -42,7 +42,7 @@ class Flow:
 
 
 async def test_a_host_may_register_itself_to_hear_scores_and_candidates(score, candidate):
-    host = Heard()
+    host = RecordingListener()
     async with Registry(StubMind(), {}) as registry:
         registry.register(host, name="host")
         await registry.emit_score(score())
@@ -68,15 +68,13 @@ async def test_a_second_plugin_of_a_taken_name_is_refused(emit, plain):
 
 async def test_without_a_name_a_plugin_is_called_after_its_class():
     async with Registry(StubMind(), {}) as registry:
-        registry.register(Heard())
-        with pytest.raises(PluginError, match="Heard"):
-            registry.register(Heard())
-        assert registry.plugins()[0].name == "Heard"
+        registry.register(RecordingListener())
+        with pytest.raises(PluginError, match="RecordingListener"):
+            registry.register(RecordingListener())
+        assert registry.plugins()[0].name == "RecordingListener"
 
 
-async def test_two_plugins_that_are_equal_are_two_plugins(score):
-    calls = []
-
+async def test_a_plugin_or_one_equal_to_it_is_registered_once_as_pluggy_has_it(score):
     @dataclass
     class Plugin:
         place: str = "here"
@@ -85,31 +83,36 @@ async def test_two_plugins_that_are_equal_are_two_plugins(score):
         def on_score(self):
             calls.append(self.place)
 
+    calls, plugin = [], Plugin()
     async with Registry(StubMind(), {}) as registry:
-        registry.register(Plugin(), name="a")
-        registry.register(Plugin(), name="b")
+        registry.register(plugin, name="a")
+        for again in (plugin, Plugin()):
+            with pytest.raises(PluginError, match="is registered as 'a'"):
+                registry.register(again, name="b")
+        registry.register(Plugin("there"), name="b")
         await registry.emit_score(score())
-    assert calls == ["here", "here"]
+    assert calls == ["there", "here"]
 
 
 async def test_a_plugin_registered_by_hand_is_listed_without_a_distribution():
     async with Registry(StubMind(), {}) as registry:
         assert registry.plugins() == []
-        registry.register(Heard(), name="host")
+        registry.register(RecordingListener(), name="host")
         (info,) = registry.plugins()
     assert (info.name, info.distribution, info.version) == ("host", None, None)
-    assert (set(info.hooks), info.enabled, info.error) == ({"on_score", "on_candidate"}, True, None)
+    assert set(info.hooks) == {"on_score", "on_candidate", "on_run_end"}
+    assert (info.commands, info.enabled, info.error) == ((), True, None)
 
 
 async def test_what_plugins_returns_is_the_callers_own_list():
     async with Registry(StubMind(), {}) as registry:
-        registry.register(Heard())
+        registry.register(RecordingListener())
         registry.plugins().clear()
         assert len(registry.plugins()) == 1
 
 
 async def test_disabled_names_no_plugin_that_is_registered_by_hand(score):
-    heard = Heard()
+    heard = RecordingListener()
     async with Registry(StubMind(), {"plugins": {"disabled": ["host"]}}) as registry:
         registry.register(heard, name="host")
         await registry.emit_score(score())
@@ -117,7 +120,7 @@ async def test_disabled_names_no_plugin_that_is_registered_by_hand(score):
 
 
 async def test_a_plugin_registered_later_hears_what_comes_later(score):
-    heard = Heard()
+    heard = RecordingListener()
     async with Registry(StubMind(), {}) as registry:
         await registry.emit_score(score("early"))
         registry.register(heard)
@@ -318,7 +321,7 @@ async def test_settings_that_the_registry_itself_cannot_use_are_refused(settings
 
 def test_a_registry_may_be_made_before_there_is_a_loop(score):
     registry = Registry(StubMind(), {})
-    heard = Heard()
+    heard = RecordingListener()
     registry.register(heard)
 
     async def main():

@@ -1,11 +1,28 @@
-"""The one shared scorer: section 3.3."""
+"""Scorers: the one that is shared, section 3.3, and what one is, section 5."""
 
 import asyncio
+import dataclasses
+import inspect
 import threading
+from typing import get_type_hints
 
 import pytest
 
-from mindhooks import MindhooksError, Registry, ScorerError
+from mindhooks import (
+    BaseScorer,
+    MindhooksError,
+    RangeScore,
+    Registry,
+    Scorer,
+    ScorerCapabilities,
+    ScorerError,
+    ScoreResult,
+    ScorerUnavailable,
+    ThreadedRegistry,
+    UnknownScorer,
+    WirePrompt,
+    load_scorer,
+)
 from mindhooks.testing import StubMind
 
 SCORER = """
@@ -137,7 +154,11 @@ BROKEN = {
     ),
     "none": ("bad_scorer:make", "def make(server): return None", "aclose"),
     "no scorer": ("bad_scorer:make", "def make(server): return server", "tokenize"),
-    "async": ("bad_scorer:make", "async def make(server): return server", ""),
+    "async": (
+        "bad_scorer:make",
+        "async def make(server): return server",
+        "scorer 'local' is async: its callable must return the scorer itself",
+    ),
 }
 
 
@@ -272,3 +293,122 @@ async def test_aclose_ends_a_run_that_waits_for_the_scorer(slow_import, journal,
     await closing
     assert not handle.running
     assert journal.count("built") == journal.count("closed")
+
+
+# -- a scorer that is handed in ------------------------------------------------------------------
+
+
+class Own(BaseScorer):
+    model = "own"
+    closed = 0
+
+    async def aclose(self):
+        self.closed += 1
+
+
+async def test_a_scorer_that_is_handed_in_is_used_and_not_closed(distributions):
+    own = Own()
+    async with Registry(StubMind(), {"server": {"scorer": "nobody"}}, scorer=own) as registry:
+        assert await registry.scorer() is own
+        async with registry.run("go") as run:
+            assert run.model == "own"
+    assert own.closed == 0
+    with pytest.raises(MindhooksError, match="closed"):
+        await registry.scorer()
+
+
+def test_a_threaded_registry_takes_a_scorer_too():
+    own = Own()
+    with ThreadedRegistry(StubMind(), {}, scorer=own) as registry:
+        assert registry.submit(registry.registry.scorer()).result(10) is own
+    assert own.closed == 0
+
+
+# -- load_scorer ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("table", "name"), [({}, "local"), ({"scorer": "mine"}, "mine")])
+async def test_load_scorer_makes_the_one_that_the_table_names_from_a_copy(
+    table, name, distributions, journal
+):
+    distributions.install("acme", scorers={name: "acme_scorer:Scorer"}, acme_scorer=SCORER)
+    server = {**table, "options": {"a": [1]}}
+    scorer = await load_scorer(server)
+    assert scorer.server == server
+    scorer.server["options"]["a"].append(2)
+    assert server["options"] == {"a": [1]}
+    assert "closed" not in journal
+
+
+async def test_load_scorer_says_which_scorers_there_are(distributions):
+    distributions.install("acme", scorers={"mine": "acme_scorer"})
+    with pytest.raises(UnknownScorer, match="'nobody'; installed: mine"):
+        await load_scorer({"scorer": "nobody"})
+    with pytest.raises(ScorerError, match=r"server\.scorer: expected a string"):
+        await load_scorer({"scorer": 3})
+
+
+# -- what a scorer is ----------------------------------------------------------------------------
+
+PROMPT = WirePrompt((1, 2), (), ((1, 2),), ("n",))
+
+
+async def test_a_base_scorer_says_what_it_cannot_do():
+    class Half(BaseScorer):
+        model = "half"
+
+        async def score(self, prompts):
+            return ScoreResult([[RangeScore(-1.0)] for _ in prompts])
+
+    scorer = Half()
+    assert (await scorer.score([PROMPT])).ranges == [[RangeScore(-1.0)]]
+    with pytest.raises(ScorerError, match="Half cannot generate"):
+        await scorer.generate(PROMPT, max_tokens=1, stop=())
+    with pytest.raises(ScorerError, match="Half cannot tokenize"):
+        await scorer.tokenize("text")
+    with pytest.raises(ScorerError, match="BaseScorer cannot score"):
+        await BaseScorer().score([PROMPT])
+    await scorer.aclose()
+
+
+def test_a_base_scorer_has_every_method_and_capability_with_its_default():
+    for name in ("score", "generate", "tokenize", "aclose"):
+        assert inspect.signature(getattr(BaseScorer, name)) == inspect.signature(
+            getattr(Scorer, name)
+        )
+    hints, base = get_type_hints(ScorerCapabilities), get_type_hints(BaseScorer)
+    assert base == {"model": str, **hints}
+    assert ScorerCapabilities.of(BaseScorer()) == ScorerCapabilities()
+    for field in dataclasses.fields(ScorerCapabilities):
+        assert f"        {field.name}: " in ScorerCapabilities.__doc__
+
+
+def test_the_capabilities_of_any_scorer_are_read_as_they_are_now():
+    class Third:
+        model = "third"
+        noisy = True
+        batch_size = 8
+
+        async def detokenize(self, ids):
+            return "text"
+
+    scorer = Third()
+    found = ScorerCapabilities.of(scorer)
+    assert (found.noisy, found.batch_size, found.reuses_prefixes) == (True, 8, None)
+    assert (found.detokenize, found.render_chat) == (scorer.detokenize, None)
+    scorer.reuses_prefixes = True
+    assert ScorerCapabilities.of(scorer).reuses_prefixes is True
+
+
+def test_a_score_result_is_made_of_a_plain_list_too():
+    ranges = [[RangeScore(-1.0)], []]
+    assert ScoreResult.of(ranges) == ScoreResult(ranges, None)
+    result = ScoreResult(ranges, 7)
+    assert ScoreResult.of(result) is result
+
+
+def test_a_scorer_may_say_when_to_call_again():
+    error = ScorerUnavailable("busy", retry_after=1.5)
+    assert (str(error), error.retry_after) == ("busy", 1.5)
+    assert ScorerUnavailable("down").retry_after is None
+    assert isinstance(error, ScorerError)

@@ -1,7 +1,7 @@
 """``mindhooks.testing``, the stub host that plugin authors test against: sections 1 and 3.4."""
 
 from mindhooks import Context, MindState, Node, Registry, Role
-from mindhooks.testing import Heard, StubMind
+from mindhooks.testing import RecordingListener, StubMind
 
 
 async def test_a_stub_mind_gives_its_snapshot():
@@ -52,12 +52,17 @@ def test_an_activity_lets_an_exception_pass_and_ends():
     assert mind.open_activities == 0
 
 
-async def test_heard_keeps_what_it_hears_in_order(score, candidate):
-    heard = Heard()
+async def test_a_recording_listener_keeps_what_it_is_told_in_order(score, candidate, stats):
+    listener = RecordingListener()
     async with Registry(StubMind(), {}) as registry:
-        registry.register(heard)
+        registry.register(listener)
         for label in "ab":
             await registry.emit_score(score(label))
-            await registry.emit_candidate(candidate(label))
-    assert heard.scores == [score("a"), score("b")]
-    assert heard.candidates == [candidate("a"), candidate("b")]
+            async with registry.run("go", uses_scorer=False) as run:
+                await registry.emit_candidate(candidate(label))
+                registry.report(stats())
+            assert listener.run_ends[-1] == (stats(), run)
+            assert listener.runs[-1] is run
+    assert listener.scores == [score("a"), score("b")]
+    assert listener.candidates == [candidate("a"), candidate("b")]
+    assert (len(listener.run_ends), len(listener.runs)) == (2, 2)

@@ -159,7 +159,7 @@ def test_a_listener_may_dispatch_and_close_from_the_registrys_own_thread():
 
 
 def test_a_plugin_that_holds_up_the_thread_does_not_hold_up_the_host(monkeypatch, threaded):
-    monkeypatch.setattr("mindhooks._threaded.PATIENCE_S", 0.05)
+    monkeypatch.setattr("mindhooks._threaded.ANSWER_TIMEOUT_S", 0.05)
     held, gate = threading.Event(), threading.Event()
 
     class Slow:

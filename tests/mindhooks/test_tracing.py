@@ -16,7 +16,7 @@ from mindhooks import (
     UnhandledCommand,
     hookimpl,
 )
-from mindhooks.testing import Heard, StubMind
+from mindhooks.testing import RecordingListener, StubMind
 
 SECRET = "the user's secret"
 
@@ -105,18 +105,18 @@ async def test_listeners_are_traced_as_awaited_called_and_queued(
             assert line == f"trace: on_candidate('{label}') in T: {told}"
 
 
-async def test_a_wrapper_is_traced_as_one(trace, score):
-    class Around:
-        @hookimpl(wrapper=True)
-        def on_score(self):
-            return (yield)
-
+async def test_the_end_of_a_run_is_traced_with_its_command_and_the_kind_of_its_statistics(
+    trace, stats
+):
     async with Registry(StubMind(), {}) as registry:
-        registry.register(Heard(), name="heard")
-        registry.register(Around(), name="around")
-        await registry.emit_score(score("k"))
+        registry.register(RecordingListener(), name="listener")
+        async with registry.run("go", uses_scorer=False):
+            registry.report(stats())
+        async with registry.run("go", uses_scorer=False):
+            pass
     assert trace() == [
-        "trace: on_score('k', 1.0) in T: around wraps the others, heard returned None (T)"
+        "trace: on_run_end('go', 'MemoryStats') in T: listener returned None (T)",
+        "trace: on_run_end('go', None) in T: listener returned None (T)",
     ]
 
 
@@ -168,7 +168,7 @@ async def test_keys_and_commands_are_shortened_and_on_one_line(trace):
 async def test_nothing_is_traced_unless_it_is_asked_for(caplog, score):
     caplog.set_level(logging.INFO, logger="mindhooks.trace")
     async with Registry(StubMind(), {}) as registry:
-        registry.register(Heard())
+        registry.register(RecordingListener())
         await registry.emit_score(score("k"))
     assert caplog.records == []
 

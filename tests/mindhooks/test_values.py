@@ -22,7 +22,8 @@ from mindhooks import (
     RangeScore,
     ResponseDivergence,
     Role,
-    Scores,
+    Run,
+    ScoreResult,
     Trigger,
     WirePrompt,
 )
@@ -36,6 +37,8 @@ VALUES = [
     MemoryStats({"k": Outcome("scored")}, 2, 20, None, 0.5, None),
     FinetuneStats(4, 1, 1.0, 1.5, 8, 80, 40, 0.5, None),
     RangeScore(-1.5, (-1.0, -0.5)),
+    ScoreResult([[RangeScore(-1.5)]], 7),
+    Run("0" * 32, "score", "m", {}, 1.0),
     Generated((1, 2), "text"),
     Image("image/png", b"png"),
     Part("text", "k"),
@@ -78,7 +81,8 @@ def test_a_value_is_slotted(value):
                 "finetune_candidates finetune_last_run"
             ),
         ),
-        (Context, "system identity conversation"),
+        (Context, "system identity conversation id"),
+        (Run, "id command model settings started_at"),
         (
             Node,
             "id role text token_ids body memory_key timestamp_ns images parts render",
@@ -148,13 +152,6 @@ def test_a_trigger_is_started_busy_or_restarted():
 def test_a_role_is_one_of_five():
     assert [str(role) for role in Role] == ["system", "user", "assistant", "tool", "memory"]
     assert Role("memory") is Role.MEMORY
-
-
-def test_scores_are_a_list_that_says_how_many_tokens_ran_through_the_model():
-    answers = [[RangeScore(-1.0)], []]
-    scores = Scores(answers, 7)
-    assert scores == answers
-    assert scores.computed_tokens == 7
 
 
 def test_every_exception_has_the_one_root():

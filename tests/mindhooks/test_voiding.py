@@ -1,4 +1,4 @@
-"""What a run emits after it was voided: section 3.2."""
+"""Emissions of a run after it was voided: section 3.2."""
 
 import asyncio
 import signal
@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from mindhooks import Registry, TaskHandle, Trigger, hookimpl, in_thread
-from mindhooks.testing import Heard, StubMind
+from mindhooks.testing import RecordingListener, StubMind
 
 
 class Go:
@@ -402,7 +402,7 @@ async def test_what_a_queued_listener_emits_is_not_voided_with_the_run_it_was_to
             await self.registry.emit_candidate(candidate(score.key))
 
     async with Registry(StubMind(), {}) as registry:
-        heard = Heard()
+        heard = RecordingListener()
         registry.register(heard)
         registry.register(Follower(registry))
         handle = registry.task_handle("flow")

@@ -1,0 +1,117 @@
+"""Emission: telling listeners what a flow found, and the runs that it belongs to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+from mindhooks._errors import MindhooksError
+from mindhooks._implementations import Arguments, AsyncImplementation, PlainImplementation
+from mindhooks._manager import HookManager
+from mindhooks._tasks import (
+    Deliveries,
+    OpenRun,
+    await_uncancelled,
+    current_scope,
+    detach_context,
+    find_run,
+    innermost_run,
+)
+from mindhooks._tracing import trace_call
+from mindhooks._values import FinetuneStats, MemoryStats, Run
+
+
+class Emitter:
+    """Tells a registry's listeners of scores, candidates and the ends of runs."""
+
+    def __init__(self, manager: HookManager) -> None:
+        self.accepts_emissions = True
+        """False from the beginning of ``aclose`` on."""
+        self.tells_run_ends = True
+        """False once the listeners' queues are drained."""
+        self._manager = manager
+        # Identifies the registry in context variables, without keeping it alive.
+        self._owner = object()
+
+    async def emit(self, hook: str, arguments: Arguments) -> None:
+        """Tell the listeners of ``hook``; nothing happens after ``aclose`` or in a voided run."""
+        if self._is_void():
+            return
+        opened = find_run(self._owner)
+        scope = current_scope.get()
+        arguments = {**arguments, "run": None if opened is None else opened.run}
+        busy = [it.deliveries for it in (scope, opened) if it is not None]
+        await self._tell(hook, arguments, busy, self._is_void)
+
+    def report(self, stats: MemoryStats | FinetuneStats) -> None:
+        """Keep ``stats`` for the end of the run that calls this.
+
+        Raises:
+            MindhooksError: the caller is not part of a run, or the run has ended.
+        """
+        opened = find_run(self._owner)
+        if opened is None:
+            raise MindhooksError("report: no run is open here; use 'async with registry.run(...)'")
+        if opened.ended:
+            raise MindhooksError(f"report: the run of {opened.run.command!r} has ended already")
+        opened.stats = stats
+
+    @asynccontextmanager
+    async def open_run(self, run: Run, arguments: Arguments) -> AsyncIterator[None]:
+        """Have what the body emits belong to ``run``, and tell the listeners of its end."""
+        opened = OpenRun(run, self._owner, innermost_run.get())
+        innermost_run.set(opened)
+        try:
+            yield
+        finally:
+            # Not by a token: the block may end in another context than it began in.
+            innermost_run.set(opened.parent)
+            opened.ended = True
+            # A task, that every listener is told although the run is cancelled meanwhile;
+            # detached, as the run may be voided.
+            ending = asyncio.create_task(
+                self._end(opened, arguments), context=detach_context(opened.parent)
+            )
+            await await_uncancelled(ending)
+
+    async def _end(self, opened: OpenRun, arguments: Arguments) -> None:
+        if opened.deliveries:
+            await asyncio.wait(opened.deliveries)
+        if self.tells_run_ends:
+            arguments = {"stats": opened.stats, **arguments, "run": opened.run}
+            await self._tell("on_run_end", arguments, [], lambda: False)
+
+    async def _tell(
+        self, hook: str, arguments: Arguments, busy: list[Deliveries], is_void: Callable[[], bool]
+    ) -> None:
+        """Tell awaited listeners, then all others; stop where the emission is void meanwhile."""
+        with trace_call(hook, arguments) as note:
+            for listener in self._manager.implementations(hook):
+                if isinstance(listener, AsyncImplementation) and listener.is_awaited:
+                    await _finish(listener.tell(arguments, note), busy)
+                    if is_void():
+                        return
+            # Anew: a plugin may have been unregistered meanwhile.
+            for listener in self._manager.implementations(hook):
+                if isinstance(listener, PlainImplementation):
+                    listener.call(arguments, note)
+                elif isinstance(listener, AsyncImplementation) and not listener.is_awaited:
+                    listener.enqueue(arguments, note)
+
+    def _is_void(self) -> bool:
+        scope = current_scope.get()
+        return not self.accepts_emissions or (scope is not None and scope.voided)
+
+
+async def _finish(call: Coroutine[Any, Any, None], busy: list[Deliveries]) -> None:
+    """Await a call to its end, even when the run that emits is cancelled meanwhile.
+
+    It stands in each set of ``busy`` until then.
+    """
+    delivery = asyncio.create_task(call)
+    for deliveries in busy:
+        deliveries.add(delivery)
+        delivery.add_done_callback(deliveries.discard)
+    await await_uncancelled(delivery)
