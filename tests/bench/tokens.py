@@ -148,7 +148,7 @@ async def mindscore(
     tables = {"server": {"dtype": dtype}}
     scorer = LocalScorer(tables["server"])
     await scorer.score([WirePrompt(WARM_UP, (), ((1, len(WARM_UP)),), ("warm-up",))])
-    interleaved: Scorer = Interleaved(scorer, beside)
+    interleaved = Interleaved(scorer, beside)
     matrix = await full_matrix(context, interleaved, tables)
     await scorer.aclose()
     return matrix, matrix.stats.seconds - interleaved.seconds_beside
