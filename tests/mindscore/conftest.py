@@ -20,7 +20,7 @@ from aiohttp import web
 from hypothesis import strategies as st
 
 from mindhooks import Context, Image, Node, Part, Registry, Role, ScorerError
-from mindhooks.testing import Heard, StubMind
+from mindhooks.testing import RecordingListener, StubMind
 from mindscore.config.settings import StoreSettings
 from mindscore.scorers.selftest import tester as passed
 from mindscore.scorers.toy import ToyScorer
@@ -530,7 +530,7 @@ class Host:
     def __init__(self, talk, tables, file):
         self.mind = StubMind(talk.context())
         self.state = self.mind.state
-        self.heard = Heard()
+        self.heard = RecordingListener()
         self.file = file
         self.store = Store(StoreSettings(**tables["store"]))
         self.registry = Registry(self.mind, tables)
