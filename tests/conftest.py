@@ -1,4 +1,4 @@
-"""A real browser for the tests of what people see in one: Debian's Chromium, without a window."""
+"""The order of the tests, and a real browser for those of pages: Debian's Chromium, windowless."""
 
 import inspect
 import os
@@ -11,6 +11,19 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 AXE = ROOT / ".venv" / "node_modules" / "axe-core" / "axe.min.js"
+# Files that take minutes, most of them because each test starts processes that import torch.
+LONGEST = (
+    "serve/test_training.py",
+    "lora/test_process.py",
+    "serve/test_train_command.py",
+    "report/test_large.py",
+    "review/test_hostile.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the longest files first: none is left for one worker when the other is done."""
+    items.sort(key=lambda item: not item.path.as_posix().endswith(LONGEST))
 
 
 def _missing(what: str) -> None:
@@ -22,8 +35,7 @@ def _missing(what: str) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run tests that have a browser in its thread: its loop must not be seen by other tests."""
-    is_async = inspect.iscoroutinefunction(pyfuncitem.obj)
-    if is_async or "browser_thread" not in pyfuncitem.fixturenames:
+    if "browser_thread" not in pyfuncitem.fixturenames:
         return None
     names = inspect.signature(pyfuncitem.obj).parameters
     arguments = {name: pyfuncitem.funcargs[name] for name in names}

@@ -32,7 +32,7 @@ import torch
 from shapes import Matrix, conversation, full_matrix, parse_shape, say
 from transformers import AutoModelForCausalLM
 
-from mindhooks import Context, Generated, RangeScore, Scorer, WirePrompt, in_thread
+from mindhooks import Context, Generated, RangeScore, WirePrompt, in_thread
 from mindscore._util.aio import share_one_arena
 from mindscore.measure.memories import (
     find_memories,
@@ -148,7 +148,7 @@ async def mindscore(
     tables = {"server": {"dtype": dtype}}
     scorer = LocalScorer(tables["server"])
     await scorer.score([WirePrompt(WARM_UP, (), ((1, len(WARM_UP)),), ("warm-up",))])
-    interleaved: Scorer = Interleaved(scorer, beside)
+    interleaved = Interleaved(scorer, beside)
     matrix = await full_matrix(context, interleaved, tables)
     await scorer.aclose()
     return matrix, matrix.stats.seconds - interleaved.seconds_beside

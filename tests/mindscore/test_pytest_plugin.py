@@ -18,6 +18,8 @@ def run_pytest(tmp_path):
         (tmp_path / "test_mine.py").write_text(textwrap.dedent(source))
         inherited = {it: os.environ[it] for it in os.environ if not it.startswith("PYTEST")}
         command = [sys.executable, "-W", "error", "-m", "pytest", "-p", "no:cacheprovider"]
+        # A plugin's author need not have pytest-asyncio, which warns where it is not configured.
+        command += ["-p", "no:asyncio"]
         done = subprocess.run(
             [*command, "--strict-markers", "--strict-config", "-v", *options, "test_mine.py"],
             cwd=tmp_path,

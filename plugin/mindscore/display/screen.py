@@ -66,7 +66,9 @@ class Screen(logging.Handler):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._progress.stop()
+        # rich before 14.3 prints an empty line even where it is disabled.
+        if not self._progress.disable:
+            self._progress.stop()
         for name in LOGGERS:
             logging.getLogger(name).removeHandler(self)
 

@@ -42,7 +42,7 @@ SPOKEN = (Role.USER, Role.ASSISTANT)
 def make_candidate(
     context: Context, response: ResponseDivergence, prior_messages: int
 ) -> FinetuneCandidate:
-    """The candidate for one response, its alternate not generated yet."""
+    """Return the candidate for one response, its alternate not generated yet."""
     index = response.entry_idx
     node = context.conversation[index]
     first, last = node.body
@@ -69,13 +69,13 @@ def make_candidate(
 
 
 def bare_prompt(context: Context, candidate: FinetuneCandidate) -> WirePrompt:
-    """The prompt to generate the candidate's alternate from."""
+    """Return the prompt to generate the candidate's alternate from."""
     images = context.wire_prompt(range(candidate.entry_idx), skip_all).images
     return WirePrompt(candidate.bare_context_ids, images, (), ())
 
 
 def end_of_turn(context: Context) -> tuple[int, ...]:
-    """The token that ends every response of the conversation, if there is one such token."""
+    """Return the token that ends every response of the conversation, if they share one."""
     last = {node.token_ids[node.body[1] - 1] for node in context.conversation if is_response(node)}
     return tuple(last) if len(last) == 1 else ()
 
@@ -85,7 +85,7 @@ def _before_last(prompt: WirePrompt) -> tuple[int, ...]:
 
 
 def _prior_context(context: Context, index: int, count: int) -> str:
-    """The last ``count`` user and assistant messages before ``index``, each under its role."""
+    """Return the last ``count`` user and assistant messages before ``index``, under their roles."""
     said = [
         f"[{node.role}]\n{node.text}"
         for node in context.conversation[:index]
@@ -188,7 +188,7 @@ class FinetuneRun(FlowRun):
 
 
 def finetune_window(length: int, fraction: float) -> range:
-    """The last ``floor(length * fraction)`` nodes of a conversation of ``length``."""
+    """Return the last ``floor(length * fraction)`` indexes of a conversation of ``length``."""
     return range(length - math.floor(length * fraction), length)
 
 

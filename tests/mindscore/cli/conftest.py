@@ -281,7 +281,8 @@ class ScoreServer:
         answer = self.answer(body)
         if answer is None:
             request.transport.abort()
-        return answer or web.Response()
+            return web.Response()
+        return answer
 
 
 @pytest.fixture

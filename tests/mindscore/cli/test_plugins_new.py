@@ -51,7 +51,19 @@ def test_it_passes_its_own_tests_and_runs_once_installed(made, tmp_path, command
     subprocess.run([*pip, *options, str(made)], check=True)
     environment = {"PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])}
     tested = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "pytest", "-p", "no:cacheprovider", "-ra"],
+        # The template's tests need no pytest-asyncio, which warns where it is not configured.
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:asyncio",
+            "-ra",
+        ],
         cwd=made,
         env={**os.environ, **environment},
         capture_output=True,
