@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from aiohttp import web
 
-from mindscore.http.runner import make_runner
+from mindscore.http.runner import listen
 from mindscore.scorers.toy import ToyScorer
 from mindscore.serve.app import make_app
-from mindscore.serve.requests import json_answer
+from mindscore.serve.requests import json_response
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
@@ -110,14 +110,9 @@ class ScoreServer:
         self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
         app = make_app(ToyScorer())
         app.middlewares.insert(0, self._middleware())
-        runner = make_runner(app)
-        try:
-            await runner.setup()
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            self._address.set_result(f"http://127.0.0.1:{runner.addresses[0][1]}/v1")
+        async with listen(app) as listening:
+            self._address.set_result(f"{listening.address}/v1")
             await self._ended.wait()
-        finally:
-            await runner.cleanup()
 
     def _middleware(self) -> Any:
         @web.middleware
@@ -150,4 +145,4 @@ def _response(reply: Reply) -> web.Response:
     status = reply.status or 200
     if isinstance(reply.body, bytes):
         return web.Response(status=status, body=reply.body, headers=reply.headers)
-    return json_answer(reply.body, status, reply.headers)
+    return json_response(reply.body, status, reply.headers)

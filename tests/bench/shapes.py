@@ -22,7 +22,8 @@ from mindhooks import (
     Trigger,
 )
 from mindhooks.testing import RecordingListener, StubMind
-from mindscore.conversation.native import Transcript, read_transcript
+from mindscore.conversation.conversation import Transcript
+from mindscore.conversation.native import read_transcript
 from mindscore.flows.memory import MemoryScoring
 
 DEMO = Path(str(files("mindscore") / "demo"))

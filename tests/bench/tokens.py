@@ -33,7 +33,7 @@ from shapes import Matrix, conversation, full_matrix, parse_shape, say
 from transformers import AutoModelForCausalLM
 
 from mindhooks import Context, Generated, RangeScore, Scorer, WirePrompt, in_thread
-from mindscore._util.process import share_one_arena
+from mindscore._util.aio import share_one_arena
 from mindscore.measure.memories import (
     find_memories,
     responses_after_change,

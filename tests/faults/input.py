@@ -94,7 +94,7 @@ def _mutated(document: bytes, mutation: tuple[str, int, int, bytes]) -> bytes:
 
 
 def _documents(valid: list[bytes]) -> st.SearchStrategy[list[bytes]]:
-    """A document, valid as often as not, with ``MUTANTS`` broken ones made of it."""
+    """Return a document, often a valid one, with ``MUTANTS`` broken ones made of it."""
     whole = st.sampled_from(valid)
     other = st.binary(max_size=40) | _json.map(lambda it: json.dumps(it).encode())
 
@@ -144,7 +144,7 @@ def _try_all(
 
 
 def _wrong(error: BaseException, documented: type[MindhooksError], names: str) -> str | None:
-    """What is wrong with an error that came of broken input, if anything."""
+    """Return the fault of an error that came of broken input, if it has one."""
     text = str(error)
     if not isinstance(error, documented):
         return f"{type(error).__name__}: {text[:200]!r}"
@@ -180,7 +180,7 @@ _TRANSCRIPTS = [
 
 
 def _run(coroutine: Any) -> Any:
-    """What a coroutine that never waits returns."""
+    """Return the result of a coroutine that never waits."""
     try:
         coroutine.send(None)
     except StopIteration as stop:
@@ -189,7 +189,7 @@ def _run(coroutine: Any) -> Any:
 
 
 def transcripts(trials: int) -> Finding:
-    """Reads broken transcripts; what is taken is rendered."""
+    """Read broken transcripts, and render those that are taken."""
     with _folder() as folder:
         file = folder / "talk.jsonl"
 
@@ -250,12 +250,12 @@ _ASSIGNMENTS = [
 
 
 def _values(settings: Any) -> Any:
-    """Settings that can be compared: nan is nothing."""
+    """Return settings that can be compared: without nan."""
     return msgspec.json.decode(msgspec.json.encode(settings))
 
 
 def toml(trials: int) -> Finding:
-    """Reads broken configuration files and ``--set`` values; what is taken is printed again."""
+    """Read broken configuration files and ``--set`` values, and print those that are taken."""
     with _folder() as folder:
         file = folder / "config.toml"
 
@@ -308,7 +308,7 @@ def _npy(values: Any) -> str:
 
 
 def _answers() -> dict[str, list[Any]]:
-    """Valid answers, by what is asked of which scorer."""
+    """Return valid answers, by scorer and question."""
     usage = {"prompt_tokens": 4, "prompt_tokens_details": {"cached_tokens": 2}}
     rows = [None, *({str(id_): {"logprob": -1.5, "rank": 1}} for id_ in (6, 7, 8))]
     entries = [[None, 6, None], [-1.5, 7, None], [-2.5, 8, None]]
@@ -457,7 +457,7 @@ _EXCHANGED = [
 
 
 def store_imports(trials: int) -> Finding:
-    """Reads broken files for the store; what is taken goes in and comes out again."""
+    """Read broken files for the store; those that are taken go in and come out again."""
     with _folder() as folder, asyncio.Runner() as runner:
         file, again = folder / "given.json", folder / "again.json"
         store = Store(StoreSettings(url=f"sqlite:///{folder / 'store.sqlite3'}"))

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 
-from mindscore.http.runner import ConnectionLimiter, Limits, make_runner
+from mindscore.http.runner import ConnectionLimiter, Limits, listen
 from mindscore.scorers.toy import ToyScorer
 from mindscore.serve.app import make_app
 
@@ -189,20 +189,11 @@ def slow_clients(trials: int) -> Finding:
 
 
 @asynccontextmanager
-async def serving(
-    limits: Limits, key: str | None = KEY
-) -> AsyncIterator[tuple[ConnectionLimiter, str]]:
-    """The toy, served; its gate and address."""
+async def serving(limits: Limits, key: str | None = KEY) -> AsyncIterator[ConnectionLimiter]:
+    """Serve the toy."""
     app = make_app(Talkative(), key=key, body_timeout_s=BODY_S)
-    gate = ConnectionLimiter(app, limits)
-    runner = make_runner(app)
-    await runner.setup()
-    server = await gate.listen(runner, "127.0.0.1", 0)
-    try:
-        yield gate, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
-        await runner.cleanup()
+    async with listen(app, limits=limits) as listening:
+        yield listening
 
 
 async def _attack(trials: int) -> tuple[list[str], int, float]:
@@ -212,24 +203,24 @@ async def _attack(trials: int) -> tuple[list[str], int, float]:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: failures.append(f"asyncio was told: {context}"))
     limits = Limits(connections=ROOM, head_s=HEAD_S, idle_s=IDLE_S)
-    async with serving(limits) as (gate, url):
-        asking = asyncio.create_task(_ask_well(url, times, failures))
+    async with serving(limits) as listening:
+        asking = asyncio.create_task(_ask_well(listening.address, times, failures))
         room = asyncio.Semaphore(AT_ONCE)
         rng = random.Random(6)
 
         async def one(number: int) -> None:
             async with room:
                 await asyncio.sleep(rng.random() / 100)
-                failures.extend(await _misbehave(url, CLIENTS[number % len(CLIENTS)]))
+                failures.extend(await _misbehave(listening.address, CLIENTS[number % len(CLIENTS)]))
 
         await asyncio.gather(*map(one, range(trials)))
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
         began = time.monotonic()
-        while gate.connections and time.monotonic() - began < PATIENCE_S:  # noqa: ASYNC110
+        while listening.connections and time.monotonic() - began < PATIENCE_S:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-        if gate.connections:
-            failures.append(f"{gate.connections} connections are left")
+        if listening.connections:
+            failures.append(f"{listening.connections} connections are left")
     await asyncio.sleep(0)
     if left := asyncio.all_tasks() - before:
         failures.append(f"tasks are left: {left}")

@@ -36,7 +36,7 @@ def prove_scores(folder: Path) -> None:
     from deepagents.backends.filesystem import FilesystemBackend
     from langchain_core.messages import AIMessage
 
-    from mindscore.integrations.deepagents.profile import mind
+    from mindscore.integrations.deepagents import mind
 
     (folder / "AGENTS.md").write_text(NOTES)
     (folder / "style.md").write_text(STYLE)
@@ -64,12 +64,13 @@ def prove_prompt(prompt: str, folder: Path) -> None:
     from deepagents.backends.filesystem import FilesystemBackend
     from langchain_core.messages import AIMessage
 
+    from mindhooks import Role
     from mindscore.conversation.conversation import Conversation
-    from mindscore.conversation.message import ChatMessage
+    from mindscore.conversation.message import Message
     from mindscore.recognisers import MemoryFinder
 
     files = {"/AGENTS.md": NOTES, "/style.md": STYLE}
-    conversation = Conversation("it", (ChatMessage("system", prompt),))
+    conversation = Conversation("it", (Message(Role.SYSTEM, prompt),))
     [message] = conversation.transcript(folder, MemoryFinder(files)).system
     for skipped in ([], ["/AGENTS.md"], ["/style.md"], ["/AGENTS.md", "/style.md"]):
         model = ChatScripted(replies=[AIMessage(ANSWER)])
@@ -91,7 +92,7 @@ def prove_off() -> None:
 
     model = ChatScripted(replies=[AIMessage(ANSWER)])
     create_deep_agent(model=model).invoke({"messages": [("user", "Well?")]})
-    assert "mindscore.integrations.deepagents.profile" in sys.modules
+    assert "mindscore.integrations.deepagents" in sys.modules
     assert "mindscore.integrations.langchain.handler" not in sys.modules
 
 
@@ -118,7 +119,8 @@ def run(part: str, folder: Path, options: str) -> str:
 
 def main() -> None:
     """Everything, from nothing."""
-    fixture = ROOT / "tests" / "mindscore" / "recognisers" / "deepagents.json"
+    folder = ROOT / "tests" / "mindscore" / "integrations" / "deepagents"
+    fixture = folder / "deepagents.json"
     # Not beside this file, which has the host's name.
     code = (HERE / "deepagents_memory.py").read_text(encoding="utf-8")
     subprocess.run([sys.executable, "-c", code, "--check", str(fixture)], check=True)

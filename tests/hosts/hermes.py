@@ -137,8 +137,9 @@ def prove_blocks() -> None:
     from run_agent import AIAgent
     from tools.memory_tool import MemoryStore
 
+    from mindhooks import Role
     from mindscore.conversation.conversation import Conversation
-    from mindscore.conversation.message import ChatMessage
+    from mindscore.conversation.message import Message
     from mindscore.recognisers import MemoryFinder, hashed
 
     # Not where others work: the prompt tells of the folder's files.
@@ -172,7 +173,7 @@ def prove_blocks() -> None:
             notes = entries(chance, 2200) if chance.random() < 0.9 else []
             user = entries(chance, 1375) if not notes or chance.random() < 0.7 else []
             whole = prompt(notes, user, limits)
-            messages = (ChatMessage("system", whole), ChatMessage("user", "Hello"))
+            messages = (Message(Role.SYSTEM, whole), Message(Role.USER, "Hello"))
             conversation = Conversation("it", messages)
             transcript = conversation.transcript(Path("it"), MemoryFinder())
             assert not transcript.remarks, transcript.remarks

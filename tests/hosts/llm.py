@@ -189,7 +189,7 @@ def _said(transcript: Any, skipped: str | None) -> list[tuple[str, str]]:
     return [
         (str(it.role), it.text_without(keys) if it.parts else it.text)
         for it in (*transcript.system, *transcript.identity, *transcript.conversation)
-        if it.key is None or it.key not in keys
+        if it.memory_key is None or it.memory_key not in keys
     ]
 
 

@@ -1,4 +1,4 @@
-"""Plain ``openai``-client code with mindscore attached: the example of python-api.md, run from nothing.
+"""Plain ``openai``-client code with mindscore attached: python-api.md's example, from nothing.
 
 python tests/hosts/openai_client.py
 """
@@ -18,7 +18,9 @@ from model_api import model_api
 enter("openai_client", "openai==3.54.0")
 
 EXAMPLE = re.search(
-    r"```python\n(import mindscore\nfrom openai.*?)```", (ROOT / "plugin/docs/python-api.md").read_text(), re.DOTALL
+    r"```python\n(import mindscore\nfrom openai.*?)```",
+    (ROOT / "plugin/docs/python-api.md").read_text(),
+    re.DOTALL,
 )
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import sqlite3
 import sys
+import textwrap
 import threading
 import time
 import uuid
@@ -647,3 +648,32 @@ def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(time, "time", lambda: clock.now)
     return clock
+
+
+# -- distributions --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def install_extension(tmp_path, monkeypatch):
+    """Install a distribution of one entry point: ``(group, name, source, target, distribution)``.
+
+    ``target`` is what the entry point names in the module of that source: ``":Class"`` or nothing.
+    """
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(site)
+
+    def install(group, name, source, target, distribution=None):
+        module = distribution or f"{name}_of_the_test"
+        site.joinpath(f"{module}.py").write_text(textwrap.dedent(source))
+        monkeypatch.setitem(sys.modules, module, ModuleType(module))
+        monkeypatch.delitem(sys.modules, module)
+        info = site / f"{module}-1.0.dist-info"
+        info.mkdir()
+        info.joinpath("METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n"
+        )
+        info.joinpath("entry_points.txt").write_text(f"[{group}]\n{name} = {module}{target}\n")
+        importlib.invalidate_caches()
+
+    return install

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from mindhooks import Role
-from mindscore.conversation.native import Transcript, read_transcript
+from mindscore.conversation.conversation import Transcript
+from mindscore.conversation.native import read_transcript
 
 DEMO = Path(__file__).parents[2] / "plugin" / "mindscore" / "demo"
 MINDSCORE = str(Path(sys.executable).with_name("mindscore"))

@@ -1,27 +1,29 @@
-"""Keep an event loop responsive while long work runs."""
+"""Keep the event loop and the threads of a process fast while long work runs."""
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from typing import TypeVar
 
 
 class Pace:
-    """Lets the loop turn before each piece of work, however many tasks have one ready.
+    """A queue of tasks that work one by one, a turn of the loop each.
 
-    Prompts of a hundred thousand tokens take milliseconds to put together. Tasks that all do so at
-    the same turn of the loop would keep the host from its own work for as long as all of them take.
+    Prompts of a hundred thousand tokens take milliseconds to build. Tasks that all do so in the
+    same turn of the loop would keep the host from its own work until the last is done.
     """
 
     def __init__(self) -> None:
         self._turn = asyncio.Lock()
 
     async def yield_to_loop(self) -> None:
-        """Wait for the next turn of the loop that no other piece has taken."""
+        """Wait for the next turn of the loop that no other task has taken."""
         async with self._turn:
-            # Twice: a timer that came due during the last piece is called after the first turn.
+            # Twice: a timer that came due meanwhile is called after the first turn.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
 
@@ -66,3 +68,18 @@ async def map_ordered(
         for _, task in started:
             task.cancel()
         await asyncio.gather(*(task for _, task in started), return_exceptions=True)
+
+
+_M_ARENA_MAX = -8
+
+
+def share_one_arena() -> None:
+    """Have all threads allocate from one arena, if the C library is glibc.
+
+    Heaps of a thread's own are 64 MB, which a model's intermediate results of changing sizes keep
+    outgrowing: measured, scoring in a thread takes a quarter longer. It holds for the process, so
+    not to be called in a host's.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 1)

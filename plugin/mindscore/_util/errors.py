@@ -3,7 +3,7 @@
 MindhooksError
 ├── UsageError       the command line
 ├── ConfigError      a key, type or value in the configuration
-├── TranscriptError  a line of a transcript
+├── TranscriptError  a transcript, or a file of conversations
 ├── StoreError       the store cannot be opened, read or written
 └── TrainError       nothing was trained: not sent, not accepted, or it failed
 """
@@ -21,7 +21,7 @@ class ConfigError(MindhooksError):
 
 
 class TranscriptError(MindhooksError):
-    """A transcript is not valid; the text names the file, the line and the reason."""
+    """A transcript is not valid; the text names the file, the place and the reason."""
 
 
 class StoreError(MindhooksError):
@@ -33,7 +33,7 @@ class TrainError(MindhooksError):
 
 
 def format_error(error: BaseException) -> str:
-    """What to tell an operator about ``error``: its text, with its type where it is not ours."""
+    """Return the text of ``error`` for an operator, with its type if it is not our own."""
     if isinstance(error, MindhooksError):
         return printable(str(error))
     text = " ".join(str(error).split())

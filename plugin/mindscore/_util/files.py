@@ -1,14 +1,17 @@
-"""Write files whole and for the user alone."""
+"""Write files and folders whole, durably and for the user alone."""
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
-def make_folder(folder: Path) -> None:
-    """Make ``folder``, and what is missing above it; one that is there is left as it is.
+def make_folder(folder: Path) -> Sequence[Path]:
+    """Make ``folder`` and its missing parents, private; return those made, outermost first.
 
     Raises:
         OSError: it cannot be made.
@@ -16,10 +19,11 @@ def make_folder(folder: Path) -> None:
     missing = [it for it in (folder, *folder.parents) if not it.exists()]
     for each in reversed(missing):
         each.mkdir(mode=0o700, exist_ok=True)
+    return missing[::-1]
 
 
 def make_file(file: Path) -> None:
-    """Make an empty ``file`` and its folder; one that is there is left as it is.
+    """Make an empty, private ``file`` and its folder; leave one that exists as it is.
 
     Raises:
         OSError: it cannot be made.
@@ -29,11 +33,11 @@ def make_file(file: Path) -> None:
         os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
 
 
-def keep_names(folder: Path) -> None:
-    """Have the names in ``folder``, new and replaced ones, outlive a loss of power.
+def sync_folder(folder: Path) -> None:
+    """Have new and replaced names in ``folder`` survive a loss of power.
 
     Raises:
-        OSError: the disk does not say that they will.
+        OSError: the disk does not confirm it.
     """
     if os.name != "posix":
         return
@@ -44,18 +48,55 @@ def keep_names(folder: Path) -> None:
         os.close(opened)
 
 
-def write_whole(file: Path, content: bytes) -> None:
-    """Write ``content`` to ``file``, for its owner alone; its folder is made where there is none.
+def write_files(contents: Mapping[Path, bytes]) -> None:
+    """Write private files to folders that exist, each whole or not at all.
+
+    Every content is on the disk before the first file is replaced, in the mapping's order.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: one cannot be written, or may not survive a loss of power.
     """
-    unfinished = file.with_name(f"{file.name}.new")
-    make_file(unfinished)
-    with unfinished.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    unfinished.replace(file)
-    for folder in (file.parent, file.parent.parent):
-        keep_names(folder)
+    unfinished: dict[Path, Path] = {}
+    try:
+        for file, content in contents.items():
+            opened, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+            unfinished[file] = Path(name)
+            with os.fdopen(opened, "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+        for file, temporary in unfinished.items():
+            temporary.replace(file)
+    finally:
+        for temporary in unfinished.values():
+            with suppress(OSError):
+                temporary.unlink()
+    for folder in {file.parent for file in contents}:
+        sync_folder(folder)
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Write one file as ``write_files`` does, and make its folder if it is missing.
+
+    Raises:
+        OSError: it cannot be written, or may not survive a loss of power.
+    """
+    made = make_folder(file.parent)
+    write_files({file: content})
+    for folder in made:
+        sync_folder(folder.parent)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty private folder that becomes ``folder`` when the block succeeds.
+
+    Raises:
+        OSError: it cannot be made, or ``folder`` exists and is not empty.
+    """
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}."))
+    try:
+        yield temporary
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

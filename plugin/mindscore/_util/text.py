@@ -10,44 +10,41 @@ _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
 
 LINE = 500
-"""Characters of a line that tells of an error."""
+"""Longest line of an error, in characters."""
 
 
 def printable(text: str) -> str:
-    """``text`` with every character that a terminal would not show as itself escaped."""
+    """Return ``text`` with every character escaped that a terminal would not show as itself."""
     return text.translate(_PLAIN)
 
 
 def one_line(text: str, width: int) -> str:
-    """``text`` in at most ``width`` characters of one line."""
+    """Return ``text`` as one line of at most ``width`` characters."""
     line = printable(" ".join(text.split()))
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
 def shortened(text: str, width: int, tail: int = 7) -> str:
-    """``text``, made printable, in at most ``width`` characters: its beginning and its end."""
+    """Return beginning and end of ``text``, printable, in at most ``width`` characters."""
     line = printable(text)
     return line if len(line) <= width else f"{line[: width - tail - 1]}…{line[-tail:]}"
 
 
 def harmless_json(document: bytes) -> bytes:
-    """The same JSON document, with what ``printable`` escapes written as JSON escapes it.
+    """Return the JSON document, of one line, with characters that are not printable escaped.
 
-    On a terminal it does nothing but stand there. The document is one line.
+    A terminal shows it and does nothing else.
     """
     return document.decode().translate(_JSON).encode()
 
 
 def harmless_toml(document: str) -> str:
-    """The same TOML document, with what ``printable`` escapes written as TOML escapes it.
-
-    Its strings are one line each.
-    """
+    """Return the TOML document, its strings of one line each, with the same escapes as TOML's."""
     return "\n".join(line.translate(_TOML) for line in document.split("\n"))
 
 
 class _Escapes(dict[int, str]):
-    """What stands for each code point, worked out when it is first met."""
+    """The text for each code point, found on first use."""
 
     def __init__(self, escape: Callable[[str], str]) -> None:
         super().__init__()

@@ -20,6 +20,7 @@ def init(
 ) -> None:
     """Write a configuration file with every default in it."""
     from mindscore._util.errors import ConfigError, UsageError
+    from mindscore._util.files import write_whole
     from mindscore.config.file import dump, named_config_file
     from mindscore.config.settings import Settings
 
@@ -27,8 +28,8 @@ def init(
     if file.exists() and not force:
         raise UsageError(f"{file} is there already; --force replaces it")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(dump(Settings()), encoding="utf-8")
+        # Resolved: many keep their configuration elsewhere, and a link here.
+        write_whole(file.resolve(), dump(Settings()).encode())
     except OSError as error:
         raise ConfigError(f"{file}: cannot be written: {error.strerror or error}") from None
     _say(printable(str(file)))

@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.text import Text
 
 from mindhooks import FinetuneCandidate, MemoryScore, MindCommand
-from mindscore._util.process import share_one_arena
+from mindscore._util.aio import share_one_arena
 from mindscore.cli.interruption import DONE, FAILED, run_until_interrupted
-from mindscore.conversation.native import Transcript, read_transcript
+from mindscore.conversation.conversation import Transcript
+from mindscore.conversation.native import read_transcript
 from mindscore.display.screen import Screen, new_console
 from mindscore.display.tables import score_line, show_result
 from mindscore.session.result import run_in

@@ -12,24 +12,24 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
 from msgspec import Struct
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from mindhooks import Activity, Context, FinetuneCandidate, MindCommand, MindhooksError, Scorer
+from mindscore._util.aio import share_one_arena
 from mindscore._util.errors import TrainError
-from mindscore._util.process import share_one_arena
 from mindscore._util.text import one_line
 from mindscore.cli.interruption import DONE, run_until_interrupted
 from mindscore.config.settings import ServerSettings
-from mindscore.conversation.native import Transcript, read_transcript
+from mindscore.conversation.conversation import Transcript
+from mindscore.conversation.native import read_transcript
 from mindscore.conversation.template import template_of
 from mindscore.display.screen import Screen, new_console
 from mindscore.flows.finetune import bare_prompt, end_of_turn
 from mindscore.http.client import WireClient
-from mindscore.http.runner import make_runner
+from mindscore.http.runner import listen
 from mindscore.measure.internalised import (
     Effect,
     mean_divergence,
@@ -108,16 +108,11 @@ async def demo_server(folder: Path) -> AsyncIterator[DemoServer]:
         await scorer.tokenize("")
         # Nobody asks for anything meanwhile.
         trainer = Trainer(scorer, folder, RECIPE, threads=os.cpu_count() or 1)
-        app = make_app(scorer, trainer=trainer)
-        runner = make_runner(app)
-        try:
-            await runner.setup()
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            host, port = runner.addresses[0][:2]
-            async with aclosing(DemoServer(f"http://{host}:{port}/v1")) as server:
-                yield server
-        finally:
-            await runner.cleanup()
+        async with (
+            listen(make_app(scorer, trainer=trainer)) as listening,
+            aclosing(DemoServer(f"{listening.address}/v1")) as server,
+        ):
+            yield server
 
 
 SAMPLES = 3

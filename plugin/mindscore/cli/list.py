@@ -11,8 +11,7 @@ from rich.text import Text
 from mindhooks import Role
 from mindscore._util.text import one_line, shortened
 from mindscore.cli.interruption import DONE
-from mindscore.conversation.conversation import Conversation
-from mindscore.conversation.native import Transcript
+from mindscore.conversation.conversation import Conversation, Transcript
 from mindscore.display.documents import with_remarks
 from mindscore.display.screen import new_console, write_json
 from mindscore.readers.conversations import Conversations

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mindhooks import MindCommand
-from mindscore._util.process import share_one_arena
+from mindscore._util.aio import share_one_arena
 from mindscore.cli.interruption import DONE, FAILED, run_until_interrupted
 from mindscore.cli.score import Request, prepare
 from mindscore.display.documents import with_remarks

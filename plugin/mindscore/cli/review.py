@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mindscore._util.aio import share_one_arena
 from mindscore._util.errors import UsageError
-from mindscore._util.process import share_one_arena
 from mindscore.cli.interruption import DONE, leave, leave_in, run_until_interrupted
 from mindscore.config.file import load_configuration
-from mindscore.conversation.native import Transcript
+from mindscore.conversation.conversation import Transcript
 from mindscore.display.screen import own_output
 from mindscore.readers.conversations import read_chosen
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from mindhooks import MindCommand, Registry
 from mindhooks.testing import StubMind
+from mindscore._util.aio import share_one_arena
 from mindscore._util.errors import ConfigError, UsageError
-from mindscore._util.process import share_one_arena
 from mindscore.cli.interruption import DONE, FAILED, run_until_interrupted
 from mindscore.config.file import Configuration, load_configuration, merge
 from mindscore.config.settings import parse_settings
-from mindscore.conversation.native import Transcript
+from mindscore.conversation.conversation import Transcript
 from mindscore.display.documents import document
 from mindscore.display.screen import Screen, new_console, own_output, write_json
 from mindscore.display.tables import show_result

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mindhooks import Scorer
+from mindscore._util.aio import share_one_arena
 from mindscore._util.errors import UsageError
-from mindscore._util.process import share_one_arena
 from mindscore._util.text import printable
 from mindscore.cli.interruption import DONE, INTERRUPTED, leave, leave_in
 from mindscore.config.file import load_configuration, read_api_key
@@ -39,7 +39,7 @@ class ServeRequest:
 
 def run_serve(request: ServeRequest) -> int:
     """Serve until told to end; SIGTERM is a good end, Ctrl-C an interruption."""
-    from mindscore.serve.run import Address, serve
+    from mindscore.serve.app import make_app, serve
 
     configuration = load_configuration(request.config_file, request.assignments)
     settings = configuration.settings.server
@@ -51,8 +51,8 @@ def run_serve(request: ServeRequest) -> int:
         )
     share_one_arena()
     scorer = _local_scorer(settings, dict(configuration.tables.get("server", {})))
-    address = Address(request.host, request.port, key, request.queue)
     trainer = _trainer(scorer) if request.train else None
+    app = make_app(scorer, key=key, queue_limit=request.queue, trainer=trainer)
 
     def ready(base_url: str) -> None:
         adapter = scorer.adapter
@@ -61,7 +61,8 @@ def run_serve(request: ServeRequest) -> int:
         sys.stdout.flush()
 
     with _Deadline() as deadline:
-        asyncio.run(serve(scorer, address, ready, deadline.start, trainer=trainer))
+        serving = serve(scorer, app, request.host, request.port, ready=ready, ending=deadline.start)
+        asyncio.run(serving)
     return DONE
 
 

@@ -1,1 +1,1 @@
-"""The settings' types, and the file they come from."""
+"""The settings' types, and the file that they come from."""

@@ -1,4 +1,4 @@
-"""Where the configuration comes from: a file, ``--set`` and the environment."""
+"""Read the configuration from a file, ``--set`` and the environment."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from mindscore.config.settings import ServerSettings, Settings, parse_settings
 
 ENVIRONMENT = "MINDSCORE_CONFIG"
 
-DEEPEST = 50
-"""Levels of tables and arrays: what checks and prints settings calls itself once a level."""
+MAX_LEVELS = 50
+"""Most levels of tables and arrays: checking and printing settings recurses once a level."""
 
-_TOO_DEEP = f"more than {DEEPEST} levels of tables and arrays"
-_SHOWN = 300
+_TOO_DEEP = f"more than {MAX_LEVELS} levels of tables and arrays"
+_ERROR_CHARACTERS = 300
+_KEY_CHARACTERS = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """The parsed TOML as a host gives it to its registry, the same checked, and its file."""
+    """The parsed TOML as a registry takes it, the checked settings, and the file."""
 
     tables: Mapping[str, Any]
     settings: Settings
@@ -36,23 +37,23 @@ class Configuration:
 
 
 def user_config_file() -> Path:
-    """The file in the user's configuration folder, whether it exists or not."""
+    """Return the file in the user's configuration folder; it may not exist."""
     import platformdirs
 
     return platformdirs.user_config_path("mindscore") / "config.toml"
 
 
 def named_config_file(given: Path | None) -> Path:
-    """The file that counts: ``given``, ``$MINDSCORE_CONFIG``, or the user's own; it may not exist.
+    """Return ``given``, else ``$MINDSCORE_CONFIG``, else the user's own file; it may not exist.
 
-    Never one in the current folder: a file in a cloned repository must not be able to send a
+    Never a file in the current folder: a file in a cloned repository must not be able to send a
     conversation elsewhere.
     """
     return _named(given) or user_config_file()
 
 
 def _named(given: Path | None) -> Path | None:
-    """The file that somebody named, and that must therefore be there."""
+    """Return the file that somebody named, which must exist."""
     named = given or os.environ.get(ENVIRONMENT)
     return Path(named) if named else None
 
@@ -78,7 +79,7 @@ def load_configuration(given: Path | None, assignments: Iterable[str] = ()) -> C
 
 
 def dump(settings: Settings) -> str:
-    """The settings as TOML, every key written out."""
+    """Return the settings as TOML, every key written out."""
     import tomli_w
 
     # TOML has dates and times of its own.
@@ -87,11 +88,11 @@ def dump(settings: Settings) -> str:
 
 
 def read_api_key(server: ServerSettings) -> str | None:
-    """The bearer key from the file or the environment variable that ``[server]`` names.
+    """Return the bearer key from the file or the environment variable that ``[server]`` names.
 
     Raises:
         ConfigError: the file cannot be read, or others than its owner can read or change it, or
-            the key cannot stand in a header. The key itself is never part of the text.
+            a header cannot carry the key. The key itself is never part of the text.
     """
     if server.api_key_file:
         source = f"server.api_key_file: {server.api_key_file}"
@@ -101,7 +102,7 @@ def read_api_key(server: ServerSettings) -> str | None:
         except (OSError, ValueError) as error:
             wrong = f"cannot be read: {_reason(error)}"
         if not key:
-            # Outside, so that it has no context: an error of decoding holds what the file does.
+            # Outside, so that it has no context: a decoding error holds the file's bytes.
             raise ConfigError(f"{source}: {wrong}")
     else:
         source = f"environment variable {server.api_key_env}"
@@ -114,7 +115,7 @@ def read_api_key(server: ServerSettings) -> str | None:
 def _read_private(file: Path, source: str) -> str:
     with file.open(encoding="utf-8") as opened:
         mode = os.fstat(opened.fileno()).st_mode
-        # Elsewhere than on POSIX, the mode says nothing of others.
+        # Outside of POSIX, the mode does not tell who can read it.
         if os.name == "posix" and mode & 0o077:
             raise ConfigError(
                 f"{source}: others than its owner can read or change it (mode {mode & 0o777:03o}): "
@@ -133,35 +134,34 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _parse(text: str) -> dict[str, Any]:
-    """``text`` as TOML, which no number and no nesting in it makes fail later.
+    """Return ``text`` as TOML in which no number and no nesting can fail later.
 
     Raises:
-        ValueError: says what is wrong with it.
+        ValueError: says why it is refused.
     """
     try:
         tables = tomllib.loads(text)
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
-    level: list[tuple[str, Any]] = [("", tables)]
-    for _ in range(DEEPEST + 1):
-        for name, value in level:
-            if isinstance(value, int) and not -(2**63) <= value < 2**63:
-                raise ValueError(f"{name}: an integer outside 64 bits")
-        level = [item for name, value in level for item in _items(name, value)]
-    if level:
-        raise ValueError(_TOO_DEEP)
+    _check(tables)
     return tables
 
 
-def _items(name: str, value: Any) -> Iterable[tuple[str, Any]]:
-    """What a table or an array holds, each with its dotted name."""
+def _check(value: Any, name: str = "", level: int = 0) -> None:
+    if level > MAX_LEVELS:
+        raise ValueError(_TOO_DEEP)
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{name}: an integer outside 64 bits")
     if isinstance(value, dict):
-        return [(f"{name}.{key}".lstrip("."), inner) for key, inner in value.items()]
-    return [(name, inner) for inner in value] if isinstance(value, list) else ()
+        for key, inner in value.items():
+            _check(inner, f"{name}.{key}".lstrip("."), level + 1)
+    elif isinstance(value, list):
+        for inner in value:
+            _check(inner, name, level + 1)
 
 
 def _short(error: Exception) -> str:
-    return shortened(str(error), _SHOWN, tail=_SHOWN // 3)
+    return shortened(str(error), _ERROR_CHARACTERS, tail=_ERROR_CHARACTERS // 3)
 
 
 def _reason(error: OSError | ValueError) -> str:
@@ -169,11 +169,11 @@ def _reason(error: OSError | ValueError) -> str:
 
 
 def _assigned(assignment: str) -> dict[str, Any]:
-    """The nested tables that ``a.b=value`` stands for; the value is TOML if it fits as such."""
+    """Return the tables that ``a.b=value`` sets; the value is TOML if that fits, else text."""
     key, sign, text = assignment.partition("=")
     path = _key_path(key.strip())
     # Errors name the key alone: the value may be a secret that went to the wrong place.
-    shown = shortened(key.strip(), 60)
+    shown = shortened(key.strip(), _KEY_CHARACTERS)
     if not sign or not path:
         raise ConfigError(f"--set {shown}: expected KEY=VALUE, such as memory.interval_s=0")
     if any("\ud800" <= character <= "\udfff" for character in text):
@@ -197,7 +197,7 @@ def _assigned(assignment: str) -> dict[str, Any]:
 
 
 def _key_path(key: str) -> list[str]:
-    """The parts of a dotted TOML key; empty when it is none."""
+    """Return the parts of a dotted TOML key, or an empty list if it is not one."""
     if key.startswith("[") or not key.isprintable():
         return []
     try:
@@ -219,7 +219,7 @@ def _nested(path: list[str], value: Any) -> dict[str, Any]:
 
 
 def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """The tables ``under`` with the values of ``over`` put in, table by table."""
+    """Return the tables ``under`` with the values of ``over`` put in, table by table."""
     merged = dict(under)
     for key, value in over.items():
         old = merged.get(key)

@@ -33,7 +33,7 @@ class _Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class ServerSettings(_Table, frozen=True):
-    """``[server]``: which model scores, and how it is reached."""
+    """``[server]``: the model that scores, and the way to reach it."""
 
     scorer: Name = "local"
     base_url: str = ""
@@ -58,7 +58,7 @@ class ServerSettings(_Table, frozen=True):
 
 
 class MemorySettings(_Table, frozen=True):
-    """``[memory]``: when a memory is due, and what it is judged by."""
+    """``[memory]``: when a memory is due, and the responses that it is scored by."""
 
     interval_s: NonNegative = 3600
     response_window: AtLeastOne = 50
@@ -69,7 +69,7 @@ class MemorySettings(_Table, frozen=True):
 
 
 class FinetuneSettings(_Table, frozen=True):
-    """``[finetune]``: which responses become candidates."""
+    """``[finetune]``: the responses that become candidates."""
 
     threshold: NonNegative = 1.0
     window_fraction: Fraction = 0.5
@@ -79,7 +79,7 @@ class FinetuneSettings(_Table, frozen=True):
 
 
 class StoreSettings(_Table, frozen=True):
-    """``[store]``: where scores are kept, for which agent, and for how long."""
+    """``[store]``: the database of scores, the agent that they are of, and their retention."""
 
     url: str = ""
     namespace: Name = "default"
@@ -94,11 +94,11 @@ class StoreSettings(_Table, frozen=True):
 
 
 class TrainSettings(_Table, frozen=True):
-    """``[train]``: where accepted candidates go, and as what.
+    """``[train]``: the destination of accepted candidates, and their form.
 
-    ``context``: the prompt to train on, ``"bare"`` without any memory, which is what internalising
-    them means, or ``"full"``. ``folder`` and ``format`` are for the sink ``jsonl``; ``options`` is
-    free-form, for those of third parties.
+    ``context``: the prompt to train on, ``"bare"`` without any memory, so that the model
+    internalises them, or ``"full"``. ``folder`` and ``format`` are for the sink ``jsonl``;
+    ``options`` is free-form, for third parties' sinks.
     """
 
     sink: Name = "http"
@@ -108,13 +108,13 @@ class TrainSettings(_Table, frozen=True):
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # What is sent again from another folder must come to the same place.
+        # Sent again from another folder, it must come to the same place.
         if self.folder and not (self.folder.startswith("~") or Path(self.folder).is_absolute()):
             raise ValueError(f'folder: expected "" or an absolute path, got {self.folder!r}')
 
 
 class PluginSettings(_Table, frozen=True):
-    """``[plugins]``: which are off, and each one's own table."""
+    """``[plugins]``: the plugins that are off, and each one's own table."""
 
     disabled: list[str] = field(default_factory=list)
     listener_timeout_s: Positive = 30.0
@@ -130,10 +130,10 @@ class PluginSettings(_Table, frozen=True):
 class MemoryScoringOptions(_Table, frozen=True):
     """``[plugins.settings.memory-scoring]``.
 
-    ``only``: the memories to score, empty for all; ``hold``: the matrix has what each memory does
-    alone, too; ``resume``: rows of the matrix that the store has are not measured again;
-    ``max_tokens``: what ``score`` may send, 0 for any number; ``tokens``: what a memory did to each
-    token of a response is told, too.
+    ``only``: the keys of the memories to score, empty for all; ``hold``: the matrix has the effect
+    of each memory alone, too; ``resume``: rows of the matrix that are in the store are not measured
+    again; ``max_tokens``: the most tokens that ``score`` may send, 0 for any number; ``tokens``:
+    report the effect on each token of a response, too.
     """
 
     only: list[str] = field(default_factory=list)
@@ -164,15 +164,7 @@ class Settings(_Table, frozen=True):
     plugins: PluginSettings = field(default_factory=PluginSettings)
 
 
-_TABLES: dict[str, type[_Table]] = {
-    "": Settings,
-    "server": ServerSettings,
-    "memory": MemorySettings,
-    "finetune": FinetuneSettings,
-    "store": StoreSettings,
-    "train": TrainSettings,
-    "plugins": PluginSettings,
-}
+_TABLES: dict[str, type] = {"": Settings, **get_type_hints(Settings)}
 _TOML_NAMES = {
     "object": "a table",
     "array": "an array",
@@ -185,7 +177,7 @@ _TOML_NAMES = {
 
 
 def parse_settings(tables: Mapping[str, Any]) -> Settings:
-    """The settings in parsed TOML, checked, with every default filled in.
+    """Return the checked settings of parsed TOML, with every default filled in.
 
     Raises:
         ConfigError: names the key and what was expected of it.
@@ -197,7 +189,7 @@ def parse_settings(tables: Mapping[str, Any]) -> Settings:
 
 
 def parse_table(table: Mapping[str, Any], kind: type[T], name: str) -> T:
-    """One table as the struct ``kind``; ``name`` is its dotted name, for errors.
+    """Return one table as the struct ``kind``; ``name`` is its dotted name, for errors.
 
     Raises:
         ConfigError: names the key and what was expected of it.
@@ -209,7 +201,7 @@ def parse_table(table: Mapping[str, Any], kind: type[T], name: str) -> T:
 
 
 def _choices(hint: Any) -> list[str]:
-    """What a key of the type ``hint``, a literal or a union with one, may be."""
+    """Return the values that a key of type ``hint``, a literal or a union with one, may have."""
     if get_origin(hint) is Literal:
         return [repr(value) for value in get_args(hint)]
     return [it for each in get_args(hint) for it in (_choices(each) or ["an integer"])]

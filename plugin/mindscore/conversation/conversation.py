@@ -1,94 +1,91 @@
-"""A conversation of chat messages, made into a transcript with its memories marked."""
+"""Conversations as their sources keep them, and transcripts with their memories marked."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
-from mindhooks import Part, Role
-from mindscore.conversation.message import ChatMessage, Message, with_ids
-from mindscore.conversation.native import Transcript
+from mindhooks import Context, Role
+from mindscore.conversation.message import Message, with_ids
+from mindscore.conversation.rendering import Renderer, Tokenize
+from mindscore.conversation.template import ChatML, Template
 from mindscore.recognisers import Found, MemoryFinder
+
+Section = Literal["system", "identity", "conversation"]
+
+
+def section_of(role: Role, spoken: bool) -> Section:
+    """Return the section of a message; ``spoken``: the user or the model spoke up to there."""
+    if spoken or role not in (Role.SYSTEM, Role.MEMORY):
+        return "conversation"
+    return "system" if role == Role.SYSTEM else "identity"
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """A conversation with its memories marked, not tokenised yet; every message has an id."""
+
+    file: Path
+    system: tuple[Message, ...]
+    identity: tuple[Message, ...]
+    conversation: tuple[Message, ...]
+    remarks: tuple[str, ...] = ()
+    """Facts that its source does not record, and text that was not understood, a line each."""
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """All messages, in prompt order."""
+        return (*self.system, *self.identity, *self.conversation)
+
+    def keys(self) -> list[str]:
+        """Return every distinct memory key, in prompt order."""
+        return list(dict.fromkeys(key for it in self.messages for key in it.memory_keys()))
+
+    def responses(self) -> list[tuple[int, str]]:
+        """Return index and node id of every assistant message of the conversation."""
+        return [(i, m.id) for i, m in enumerate(self.conversation) if m.role == Role.ASSISTANT]
+
+    async def context(self, tokenize: Tokenize, template: Template | None = None) -> Context:
+        """Render the snapshot with the model's tokenizer, as ChatML or by its own ``template``.
+
+        Raises:
+            ScorerError: the tokenizer failed, or the template cannot be taken apart.
+        """
+        renderer = Renderer(tokenize, template or ChatML())
+        nodes = await renderer.nodes(self.messages)
+        first, last = len(self.system), len(self.system) + len(self.identity)
+        return Context(tuple(nodes[:first]), tuple(nodes[first:last]), tuple(nodes[last:]))
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """One conversation of a file, or a host's.
+    """One conversation of a file, or a host's, as it is recorded.
 
     ``name`` tells it from the file's others, ``title`` is for people. ``memories`` are those that
-    the source itself names, ``remarks`` what it does not record.
+    the source itself names, ``remarks`` say what it does not record.
     """
 
     name: str
-    messages: tuple[ChatMessage, ...]
+    messages: tuple[Message, ...]
     title: str = ""
     memories: Mapping[str, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 
     def transcript(self, file: Path, finder: MemoryFinder) -> Transcript:
-        """The conversation with the memories that ``finder`` recognises in it.
-
-        What ``finder`` refused is among the transcript's remarks.
-        """
+        """Mark the memories that ``finder`` recognises; its refusals are among the remarks."""
         remarks = dict.fromkeys((*self.remarks, *finder.remarks))
-        sections: dict[str, list[Message]] = {"system": [], "identity": [], "conversation": []}
+        sections: dict[Section, list[Message]] = {"system": [], "identity": [], "conversation": []}
         spoken = False
-        for name, message in with_ids(self.messages):
+        for message in with_ids(self.messages):
             found = Found(message.blocks, ())
             if not message.blocks:
                 found = finder.find(message.role, message.text)
             remarks.update(dict.fromkeys(found.remarks))
-            spoken = spoken or message.role in ("user", "assistant")
-            sections[_section(message, spoken)].append(_message(name, message, found))
+            if found.blocks:
+                message = message.with_blocks(found.blocks)
+            spoken = spoken or message.role in (Role.USER, Role.ASSISTANT)
+            sections[section_of(message.role, spoken)].append(message)
         system, identity, conversation = map(tuple, sections.values())
         return Transcript(file, system, identity, conversation, tuple(remarks))
-
-
-def _section(message: ChatMessage, spoken: bool) -> str:
-    if spoken:
-        return "conversation"
-    return {"system": "system", "memory": "identity"}.get(message.role, "conversation")
-
-
-def _message(name: str, message: ChatMessage, found: Found) -> Message:
-    return Message(
-        id=name,
-        role=Role(message.role),
-        text=message.text,
-        key=message.memory_key,
-        parts=_parts(message.text, found) if found.blocks else (),
-        timestamp_ns=message.timestamp_ns,
-        images=message.images,
-        token_ids=None,
-        body=None,
-        tool_calls=message.tool_calls,
-        without=_Without(message.text, found) if found.blocks else None,
-    )
-
-
-def _parts(text: str, found: Found) -> tuple[Part, ...]:
-    """The text between the blocks as it is, and each entry as a part of its own."""
-    parts: list[Part] = []
-    at = 0
-    for block in found.blocks:
-        parts.append(Part(text[at : block.start], None))
-        parts += [Part(entry.text, entry.key) for entry in block.entries]
-        at = block.end
-    parts.append(Part(text[at:], None))
-    return tuple(part for part in parts if part.text)
-
-
-@dataclass(frozen=True, slots=True)
-class _Without:
-    """What the message would have said without some of its memories, by their hosts' rules."""
-
-    text: str
-    found: Found
-
-    def __call__(self, skipped: frozenset[str]) -> str:
-        text, at = "", 0
-        for block in self.found.blocks:
-            text += self.text[at : block.start] + block.render(skipped)
-            at = block.end
-        return text + self.text[at:]

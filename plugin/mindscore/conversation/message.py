@@ -5,85 +5,96 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from mindhooks import Image, Part, Role
 from mindscore._util.errors import TranscriptError
-from mindscore.conversation.template import Line, ToolCall
 from mindscore.recognisers import Block
+
+ROLES: dict[str, Role] = {
+    "system": Role.SYSTEM,
+    "developer": Role.SYSTEM,
+    "user": Role.USER,
+    "human": Role.USER,
+    "assistant": Role.ASSISTANT,
+    "ai": Role.ASSISTANT,
+    "tool": Role.TOOL,
+    "function": Role.TOOL,
+}
+"""Roles by the names that OpenAI and LangChain give them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A response's call of a tool; ``arguments`` are JSON text."""
+
+    name: str
+    arguments: str
+
+    def text(self) -> str:
+        """Return the call as Hermes-style ChatML templates print it."""
+        return f'<tool_call>\n{{"name": {json.dumps(self.name)}, "arguments": {self.arguments}}}\n</tool_call>'  # noqa: E501
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What a file says of one message; ``token_ids`` and ``body`` where it gives them."""
+    """One message, from any source: a file, an agent, a template's input.
 
-    id: str
-    role: Role
-    text: str
-    key: str | None
-    parts: tuple[Part, ...]
-    timestamp_ns: int | None
-    images: tuple[Image, ...]
-    token_ids: tuple[int, ...] | None
-    body: tuple[int, int] | None
-    tool_calls: tuple[ToolCall, ...] = ()
-    without: Callable[[frozenset[str]], str] | None = None
-    """How its host prints it without some of its memories, where not just without their parts."""
-
-    def memory_keys(self) -> list[str]:
-        """The memory keys it bears, its own first."""
-        keys = [self.key, *(part.memory_key for part in self.parts)]
-        return [key for key in keys if key is not None]
-
-    def line(self, text: str | None = None) -> Line:
-        """The message as a chat template takes it; with ``text`` in the place of its own."""
-        return Line(self.role, self.text if text is None else text, self.tool_calls)
-
-    def text_without(self, skipped: frozenset[str]) -> str:
-        """What it would say without some of its memories."""
-        if self.without is not None:
-            return self.without(skipped)
-        return "".join(part.text for part in self.parts if part.memory_key not in skipped)
-
-
-ChatRole = Literal["system", "user", "assistant", "tool", "memory"]
-ROLES: dict[str, ChatRole] = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "ai": "assistant",
-    "tool": "tool",
-    "function": "tool",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class ChatMessage:
-    """``text`` is what a human reads: empty for a response that only calls tools.
-
-    With ``memory_key`` the whole message is a memory. ``id`` is the host's own, if it has one.
-    ``blocks``: where its host says that memories stand in ``text``; nothing else is looked for.
+    ``text`` is the text that a human reads: empty for a response that only calls tools.
     """
 
-    role: ChatRole
+    role: Role
     text: str
     tool_calls: tuple[ToolCall, ...] = ()
     memory_key: str | None = None
-    id: str | None = None
+    """The key of a message that is a memory as a whole."""
+    id: str = ""
+    """The source's own id; empty if it has none, until ``with_ids`` gives one."""
     timestamp_ns: int | None = None
     images: tuple[Image, ...] = ()
     blocks: tuple[Block, ...] = ()
+    """Spans of ``text`` that hold memories, with their host's rules for printing fewer of them."""
+    parts: tuple[Part, ...] = ()
+    """``text`` in pieces, if some of them are memories."""
+    token_ids: tuple[int, ...] | None = None
+    """The message as it goes to the model, if the source records that."""
+    body: tuple[int, int] | None = None
+    """The half-open span of ``token_ids`` that the model produced."""
+
+    def memory_keys(self) -> list[str]:
+        """Return the keys of its memories, its own first."""
+        keys = [self.memory_key, *(part.memory_key for part in self.parts)]
+        return [key for key in keys if key is not None]
+
+    def with_blocks(self, blocks: Sequence[Block]) -> Message:
+        """Return the message with ``blocks`` marked; each of their entries becomes a part."""
+        parts: list[Part] = []
+        at = 0
+        for block in blocks:
+            parts.append(Part(self.text[at : block.start], None))
+            parts += [Part(entry.text, entry.key) for entry in block.entries]
+            at = block.end
+        parts.append(Part(self.text[at:], None))
+        return replace(self, blocks=tuple(blocks), parts=tuple(part for part in parts if part.text))
+
+    def text_without(self, skipped: frozenset[str]) -> str:
+        """Return the text without the memories of the ``skipped`` keys, by their host's rules."""
+        if not self.blocks:
+            return "".join(part.text for part in self.parts if part.memory_key not in skipped)
+        text, at = "", 0
+        for block in self.blocks:
+            text += self.text[at : block.start] + block.render(skipped)
+            at = block.end
+        return text + self.text[at:]
 
 
-def from_openai(message: Mapping[str, Any]) -> ChatMessage:
-    """A message of ``chat.completions``.
+def from_openai(message: Mapping[str, Any]) -> Message:
+    """Return a message of ``chat.completions``.
 
     Raises:
-        TranscriptError: it is not one; the text says what is wrong.
+        TranscriptError: it is not valid; the text says why.
     """
     given = message.get("role")
     if not isinstance(given, str) or given not in ROLES:
@@ -93,11 +104,11 @@ def from_openai(message: Mapping[str, Any]) -> ChatMessage:
     if not isinstance(calls, Sequence) or isinstance(calls, str):
         raise TranscriptError("'tool_calls': expected a list")
     name = message.get("id")
-    return ChatMessage(
+    return Message(
         role=ROLES[given],
         text=text,
         tool_calls=tuple(_tool_call(call) for call in calls),
-        id=name if isinstance(name, str) and name else None,
+        id=name if isinstance(name, str) else "",
         images=images,
     )
 
@@ -156,25 +167,26 @@ def _text(value: Any, where: str) -> str:
     return value
 
 
-def with_ids(messages: Iterable[ChatMessage]) -> list[tuple[str, ChatMessage]]:
-    """Each message with an id that it keeps while the conversation goes on.
+def with_ids(messages: Iterable[Message]) -> list[Message]:
+    """Return the messages, each with an id that it keeps while the conversation goes on.
 
-    Its own, where it is not taken; else a hash of what it says and of how many before it said the
-    same: what comes before may change, as a system prompt with the date in it does.
+    The id is the message's own, if no earlier one has it; else a hash of the message and of the
+    number of equal ones before it. What comes before may change, as a system prompt with the date
+    in it does.
     """
     taken: set[str] = set()
     seen: dict[str, int] = {}
-    named: list[tuple[str, ChatMessage]] = []
+    named: list[Message] = []
     for message in messages:
-        said = json.dumps(
+        content = json.dumps(
             [message.role, message.text, message.memory_key]
             + [[it.name, it.arguments] for it in message.tool_calls]
         )
-        name = message.id or hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
+        name = message.id or hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
         free = name
         while free in taken:
             seen[name] = seen.get(name, 1) + 1
             free = f"{name}-{seen[name]}"
         taken.add(free)
-        named.append((free, message))
+        named.append(replace(message, id=free))
     return named

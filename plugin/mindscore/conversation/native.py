@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn, get_args
@@ -13,33 +11,33 @@ from typing import Annotated, Literal, NoReturn, get_args
 import msgspec
 from msgspec import Meta, Struct, field
 
-from mindhooks import Context, Image, Part, Role
+from mindhooks import Image, Part, Role
 from mindscore._util.errors import TranscriptError
+from mindscore._util.json_lines import decode, numbered_lines, read_content
 from mindscore._util.text import shortened
+from mindscore.conversation.conversation import Section, Transcript, section_of
 from mindscore.conversation.message import Message
-from mindscore.conversation.rendering import Renderer, Tokenize
-from mindscore.conversation.template import ChatML, Template
 
-# Python itself keeps six digits of a fraction, and drops the rest without a word.
+# Python itself keeps six digits of a fraction, and silently drops the rest.
 _FRACTION = re.compile(r"(.*[T ]\d\d:?\d\d:?\d\d)[.,](\d+)([^.,]*)")
-_LONGEST = 100
+_TIMESTAMP_CHARACTERS = 100
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def parse_timestamp(text: str) -> int:
-    """Nanoseconds since the epoch; nine fractional digits are kept, no offset means UTC.
+    """Return nanoseconds since the epoch; nine fractional digits are kept, no offset means UTC.
 
     Raises:
         ValueError: not an ISO 8601 timestamp, or outside 64-bit nanoseconds (1677 to 2262).
     """
-    if len(text) > _LONGEST:
-        raise ValueError(f"{text[:_LONGEST]!r}… is not an ISO 8601 timestamp")
+    if len(text) > _TIMESTAMP_CHARACTERS:
+        raise ValueError(f"{text[:_TIMESTAMP_CHARACTERS]!r}… is not an ISO 8601 timestamp")
     fraction = _FRACTION.fullmatch(text)
     nanoseconds = int(fraction[2][:9].ljust(9, "0")) if fraction else 0
     whole = fraction[1] + fraction[3] if fraction else text
     try:
         if "." in whole or "," in whole:
-            raise ValueError("a fraction of something else than a second")
+            raise ValueError("a fraction that is not of a second")
         moment = datetime.fromisoformat(whole)
     except ValueError:
         raise ValueError(f"{text!r} is not an ISO 8601 timestamp") from None
@@ -56,7 +54,6 @@ Key = Annotated[str, Meta(min_length=1)]
 TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 ROLES = Literal["system", "identity", "memory", "user", "assistant", "tool"]
 SECTIONS = Literal["identity", "conversation"]
-Section = Literal["system", SECTIONS]
 
 
 class _Part(Struct, forbid_unknown_fields=True):
@@ -81,40 +78,8 @@ class _Line(Struct, forbid_unknown_fields=True):
     images: list[_Image] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Transcript:
-    """A conversation as a file tells it, not tokenised yet."""
-
-    file: Path
-    system: tuple[Message, ...]
-    identity: tuple[Message, ...]
-    conversation: tuple[Message, ...]
-    remarks: tuple[str, ...] = ()
-    """What its source does not record, or what was not understood, a line each."""
-
-    def keys(self) -> list[str]:
-        """Every distinct memory key, in prompt order."""
-        messages = (*self.system, *self.identity, *self.conversation)
-        return list(dict.fromkeys(key for message in messages for key in message.memory_keys()))
-
-    def responses(self) -> list[tuple[int, str]]:
-        """Index and node id of every assistant message of the conversation."""
-        return [(i, m.id) for i, m in enumerate(self.conversation) if m.role == Role.ASSISTANT]
-
-    async def context(self, tokenize: Tokenize, template: Template | None = None) -> Context:
-        """The snapshot, rendered with the model's tokenizer, as ChatML or by its own template.
-
-        Raises:
-            ScorerError: the tokenizer failed, or the template cannot be taken apart.
-        """
-        renderer = Renderer(tokenize, template or ChatML())
-        nodes = await renderer.nodes([*self.system, *self.identity, *self.conversation])
-        first, last = len(self.system), len(self.system) + len(self.identity)
-        return Context(tuple(nodes[:first]), tuple(nodes[first:last]), tuple(nodes[last:]))
-
-
 def read_transcript(file: Path, content: bytes | None = None) -> Transcript:
-    """Read a native transcript; ``content`` is the file's, where it was read already.
+    """Read a native transcript; ``content`` is the file's, if it has been read already.
 
     Raises:
         TranscriptError: names the file, the line and the reason.
@@ -123,7 +88,7 @@ def read_transcript(file: Path, content: bytes | None = None) -> Transcript:
     lines_by_id: dict[str, int] = {}
     digest = b""
     spoken = False
-    for number, raw in _lines(_read(file) if content is None else content):
+    for number, raw in numbered_lines(read_content(file) if content is None else content):
         try:
             line = _decode(raw)
             spoken = spoken or line.role in ("user", "assistant")
@@ -134,24 +99,12 @@ def read_transcript(file: Path, content: bytes | None = None) -> Transcript:
                 raise ValueError(f"the id {message.id!r} is taken by line {earlier}")
         except ValueError as error:
             _refuse(file, number, error)
-        sections[_section(line, spoken)].append(message)
+        default = "identity" if line.role == "identity" else section_of(message.role, spoken)
+        sections[line.section or default].append(message)
     if not lines_by_id:
         raise TranscriptError(f"{file}: holds no messages")
     system, identity, conversation = map(tuple, sections.values())
     return Transcript(file, system, identity, conversation)
-
-
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise TranscriptError(f"{file}: cannot be read: {error.strerror or error}") from None
-
-
-def _lines(content: bytes) -> Iterator[tuple[int, bytes]]:
-    for number, raw in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if raw.strip():
-            yield number, raw
 
 
 def _refuse(file: Path, number: int, error: ValueError) -> NoReturn:
@@ -160,7 +113,7 @@ def _refuse(file: Path, number: int, error: ValueError) -> NoReturn:
 
 
 def _explain(message: str) -> str:
-    """An error of msgspec's, which speaks of JSON paths such as `$.content`."""
+    """Return an error of msgspec's in our words, without JSON paths such as `$.content`."""
     for name, allowed in (("role", ROLES), ("section", SECTIONS)):
         if message.startswith("Invalid enum value") and f"`$.{name}`" in message:
             value = message.removeprefix("Invalid enum value ").partition(" - at")[0]
@@ -170,23 +123,10 @@ def _explain(message: str) -> str:
 
 def _decode(raw: bytes) -> _Line:
     try:
-        return msgspec.json.decode(raw, type=_Line)
-    except UnicodeDecodeError:
-        raise ValueError("is not UTF-8") from None
+        line: _Line = decode(raw, _Line)
     except msgspec.ValidationError as error:
         raise ValueError(_explain(str(error))) from None
-    except RecursionError:
-        raise ValueError("is nested too deeply") from None
-    except msgspec.DecodeError as error:
-        raise ValueError(f"is not valid JSON: {error}") from None
-
-
-def _section(line: _Line, spoken: bool) -> Section:
-    if line.section is not None:
-        return line.section
-    if line.role == "identity" or (line.role == "memory" and not spoken):
-        return "identity"
-    return "system" if line.role == "system" and not spoken else "conversation"
+    return line
 
 
 def _message(line: _Line, id_: str) -> Message:
@@ -204,7 +144,7 @@ def _message(line: _Line, id_: str) -> Message:
         id=id_,
         role=Role.SYSTEM if line.role == "identity" else Role(line.role),
         text="".join(part.text for part in parts) if plain is None else plain,
-        key=line.key,
+        memory_key=line.key,
         parts=tuple(Part(part.text, part.key) for part in parts),
         timestamp_ns=parse_timestamp(line.timestamp) if line.timestamp is not None else None,
         images=tuple(Image(image.mime, image.data) for image in line.images),
@@ -219,9 +159,9 @@ def _body(line: _Line) -> tuple[int, int] | None:
             raise ValueError("'body' goes with 'token_ids' only")
         start, end = line.body
         if line.role != "assistant" and start != end:
-            raise ValueError("'body' is what the model produced: empty but on assistant lines")
+            raise ValueError("'body' is what the model produced: only assistant lines have one")
         if not 0 <= start <= end <= len(line.token_ids):
-            raise ValueError(f"'body' is no span of the {len(line.token_ids)} token_ids")
+            raise ValueError(f"'body' is not a span within the {len(line.token_ids)} token_ids")
         return start, end
     if line.role == "assistant" and line.token_ids is not None:
         return 0, len(line.token_ids)

@@ -1,30 +1,38 @@
-"""The connections: no more than so many, and none that keeps the server waiting."""
+"""Serve an aiohttp application on limited connections until the process is told to end."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import math
+import os
 import signal
-from contextlib import suppress
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from mindscore._util.errors import UsageError
+
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
 
 SHUTDOWN_S = 1.0
-"""How long requests may go on once the server is to end."""
+"""Seconds that requests may go on once the server is to end."""
+
+SWEEPS = 4
+"""Times that connections are looked at within the shortest limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many connections there may be, and how long each may keep the server waiting.
+    """The number of connections, and the seconds that each may keep the server waiting.
 
-    ``head_s``: from its beginning, or that of a later request, until the whole head of a request
-    is there. ``idle_s``: between requests, and while nothing of an answer is taken.
+    ``head_s``: for the whole head of a first request. ``idle_s``: for the head of a later one, and
+    for the client to take some of a response.
     """
 
     connections: int = 256
@@ -32,57 +40,147 @@ class Limits:
     idle_s: float = 75.0
 
 
-class ConnectionLimiter:
-    """Lets connections in to an application: to be made before its runner is.
+DEFAULT_LIMITS = Limits()
 
-    aiohttp itself limits neither their number nor how long the first request takes to arrive.
+
+@asynccontextmanager
+async def listen(
+    app: web.Application,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    options: str = "--host or --port",
+) -> AsyncIterator[ConnectionLimiter]:
+    """Serve ``app`` while the context is open; every connection is closed at its end.
+
+    Port 0 is a free one. ``options`` are those of the command line that choose another address.
+
+    Raises:
+        UsageError: the address cannot be listened on.
+    """
+    limiter = ConnectionLimiter(app, limits)
+    try:
+        await limiter.runner.setup()
+        try:
+            await limiter.start(host, port)
+        except (OSError, UnicodeError) as error:
+            number = getattr(error, "errno", None) or 0
+            # An unknown host has a number that is not of the system's errors.
+            why = os.strerror(number) if number > 0 else str(error)
+            raise UsageError(
+                f"cannot listen on {_authority(host, port)}: {why}; choose another {options}"
+            ) from error
+        try:
+            yield limiter
+        finally:
+            await limiter.stop()
+    finally:
+        await limiter.runner.cleanup()
+        limiter.abort()
+
+
+class ConnectionLimiter:
+    """The connections of one application: their number, and how long each is waited for.
+
+    When there is no room for another, the one that has kept the server waiting longest is closed,
+    so that slow clients cannot keep others out; a request that is being answered is left alone.
+    aiohttp itself limits neither their number, nor how long the head of a first request takes, nor
+    how long a response waits for its client.
     """
 
     def __init__(self, app: web.Application, limits: Limits) -> None:
-        self._limits = limits
-        self._open: dict[asyncio.BaseProtocol, _Connection] = {}
         app.middlewares.insert(0, self._watch)
+        self.runner = _make_runner(app)
+        self._limits = limits
+        self._room = limits.connections
+        self._waits: dict[web.RequestHandler, _Wait] = {}
+        self._left: list[asyncio.Transport] = []
+
+    @property
+    def address(self) -> str:
+        """The address, ``http://HOST:PORT``; of a name with several addresses, the first."""
+        return f"http://{_authority(*self._server.sockets[0].getsockname()[:2])}"
 
     @property
     def connections(self) -> int:
-        """How many are open."""
-        return len(self._open)
+        """The number of open connections."""
+        return len(self._open())
 
-    async def listen(self, runner: web.AppRunner, host: str, port: int) -> asyncio.Server:
-        """Listen, for the application of ``runner``, which has been set up.
+    async def start(self, host: str, port: int) -> None:
+        """Listen, once ``runner`` has been set up.
 
         Raises:
-            OSError: nobody can listen there.
+            OSError, UnicodeError: the address cannot be listened on.
         """
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._accept, host, port)
+        self._sweeping = asyncio.create_task(self._sweep())
 
-        def connection() -> asyncio.Protocol:
-            if len(self._open) >= self._limits.connections or runner.server is None:
-                return _Refused()
-            handler = runner.server()
-            self._open[handler] = _Connection(handler, self._limits, self._open)
-            return self._open[handler]
+    async def stop(self) -> None:
+        """Accept no more connections; ``runner`` can be cleaned up then."""
+        self._room = 0
+        self._server.close()
+        self._sweeping.cancel()
+        # Meanwhile, connections accepted in the last moment get their transports.
+        await asyncio.wait({self._sweeping})
+        self._left = list(self._open().values())
 
-        return await asyncio.get_running_loop().create_server(connection, host, port)
+    def abort(self) -> None:
+        """Close what is still open once ``runner`` was cleaned up, whatever is still to be sent."""
+        for transport in self._left:
+            transport.abort()
 
-    async def aclose(self) -> None:
-        """End what is open still, once the server and its runner have been closed."""
-        # Those that were let in in the last moment have their transports then.
-        await asyncio.sleep(0)
-        for connection in list(self._open.values()):
-            connection.end()
-        await asyncio.sleep(0)
+    def _open(self) -> dict[web.RequestHandler, asyncio.Transport]:
+        handlers = self.runner.server.connections if self.runner.server is not None else []
+        transports = {it: it.transport for it in handlers}
+        return {it: each for it, each in transports.items() if each and not each.is_closing()}
+
+    def _accept(self) -> asyncio.Protocol:
+        # Those that are accepted in the same turn of the loop are not counted yet.
+        is_full = self.connections >= self._room
+        if self.runner.server is None or (is_full and not self._make_room()):
+            return _Refused()
+        handler = self.runner.server()
+        self._waits[handler] = _Wait(time.monotonic() + self._limits.head_s)
+        return handler
+
+    def _make_room(self) -> bool:
+        late = {it: self._waits[it].late for it in self._open() if it in self._waits}
+        longest = min(late, key=lambda it: late[it], default=None)
+        if self._room == 0 or longest is None or late[longest] == math.inf:
+            return False
+        self._open()[longest].abort()
+        return True
 
     @web.middleware
     async def _watch(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        connection = self._open.get(request.protocol)
-        if connection is None:
-            # It has gone meanwhile.
-            return await handler(request)
-        connection.has_asked()
+        self._waits[request.protocol] = _Wait(math.inf)
         try:
             return await handler(request)
         finally:
-            connection.is_answered()
+            self._waits[request.protocol] = _Wait(time.monotonic() + self._limits.idle_s)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(min(self._limits.head_s, self._limits.idle_s) / SWEEPS)
+            now, before = time.monotonic(), self._waits
+            late = now + self._limits.head_s
+            self._waits = {it: before.get(it) or _Wait(late) for it in self._open()}
+            for handler, transport in self._open().items():
+                wait, left = self._waits[handler], transport.get_write_buffer_size()
+                if wait.late <= now and 0 < left < wait.left:
+                    wait.late, wait.left = now + self._limits.idle_s, left
+                elif wait.late <= now:
+                    transport.abort()
+
+
+@dataclass(slots=True)
+class _Wait:
+    """The time from which a connection is late, and the bytes that it last had left to take."""
+
+    late: float
+    left: float = math.inf
 
 
 class _Refused(asyncio.Protocol):
@@ -92,89 +190,14 @@ class _Refused(asyncio.Protocol):
         transport.abort()
 
 
-class _Connection(asyncio.Protocol):
-    """Passes on what happens on a connection to ``handler``, and ends it when it is late."""
-
-    def __init__(
-        self,
-        handler: asyncio.Protocol,
-        limits: Limits,
-        others: dict[asyncio.BaseProtocol, _Connection],
-    ) -> None:
-        self._handler = handler
-        self._limits = limits
-        self._others = others
-        self._transport: asyncio.Transport | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._is_idle = False
-        self._untaken = math.inf
-
-    def has_asked(self) -> None:
-        """The whole head of a request is there."""
-        self._is_idle = False
-        self._stop_waiting()
-
-    def is_answered(self) -> None:
-        """The answer is about to be written."""
-        self._is_idle = True
-        self._untaken = math.inf
-        self._wait(self._limits.idle_s)
-
-    def end(self) -> None:
-        """Close it now, whatever is still to be written."""
-        if self._transport is not None:
-            self._transport.abort()
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._transport = transport
-        self._wait(self._limits.head_s)
-        self._handler.connection_made(transport)
-
-    def data_received(self, data: bytes) -> None:
-        if self._is_idle:
-            self._is_idle = False
-            self._wait(self._limits.head_s)
-        self._handler.data_received(data)
-
-    def eof_received(self) -> bool | None:
-        return self._handler.eof_received()
-
-    def pause_writing(self) -> None:
-        self._handler.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._handler.resume_writing()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_waiting()
-        self._transport = None
-        del self._others[self._handler]
-        self._handler.connection_lost(exc)
-
-    def _wait(self, seconds: float) -> None:
-        self._stop_waiting()
-        if self._transport is not None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(seconds, self._is_late, self._transport, seconds)
-
-    def _stop_waiting(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _is_late(self, transport: asyncio.Transport, waited_s: float) -> None:
-        left = transport.get_write_buffer_size()
-        if 0 < left < self._untaken:
-            self._untaken = left
-            self._wait(waited_s)
-        else:
-            transport.abort()
+def _authority(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def make_runner(app: web.Application) -> web.AppRunner:
-    """A runner that logs no request, and cancels one whose client has gone."""
+def _make_runner(app: web.Application) -> web.AppRunner:
+    """Make a runner that logs no request, and cancels one whose client has gone."""
     quiet = logging.getLogger("mindscore.serve.http")
-    # aiohttp logs malformed requests with what is wrong in them: a key, it may be.
+    # aiohttp logs malformed requests with what is wrong in them, which may be a key.
     quiet.disabled = True
     return web.AppRunner(
         app,
@@ -188,7 +211,7 @@ def make_runner(app: web.Application) -> web.AppRunner:
 
 
 def termination() -> asyncio.Event:
-    """An event that SIGTERM sets, from now on, in the running loop."""
+    """Return an event that SIGTERM sets, from now on, in the running loop."""
     terminated = asyncio.Event()
     # Where there is no SIGTERM, there is Ctrl-C.
     with suppress(NotImplementedError):

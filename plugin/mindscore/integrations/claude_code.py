@@ -1,6 +1,6 @@
 """Claude Code: the session files under ``~/.claude/projects``, an event a line.
 
-The format is internal to Claude Code and changes: what is not known of it is passed over.
+The format is internal to Claude Code and changes, so that unknown events are skipped.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from mindscore.conversation.conversation import Conversation
-from mindscore.readers.source import Reading, Source, kind_of, placed, tool_call
+from mindscore.readers.reading import Reading, tool_call
+from mindscore.readers.source import Source, first_text, kind_of
 
 
 class Event(NamedTuple):
@@ -24,28 +25,28 @@ class Event(NamedTuple):
 
     @property
     def where(self) -> str:
-        """Its place in the file."""
+        """The place in the file."""
         return f"line {self.line}"
 
     @property
     def type(self) -> str:
-        """What it is: ``user``, ``assistant``, ``attachment`` or anything else."""
+        """The kind: ``user``, ``assistant``, ``attachment`` or any other."""
         return str(self.fields.get("type"))
 
     @property
     def speaks(self) -> bool:
-        """Whether it is a message of the conversation itself."""
+        """Say whether it is a message of the conversation itself."""
         aside = self.fields.get("isSidechain") or self.fields.get("isMeta")
         return self.type in ("user", "assistant") and not aside
 
     @property
     def responds(self) -> bool:
-        """Whether it is a message of the model's."""
+        """Say whether it is a message of the model's."""
         return self.speaks and self.type == "assistant"
 
     @property
     def message(self) -> dict[str, Any]:
-        """What goes to the model or comes from it.
+        """The message to the model or from it.
 
         Raises:
             ValueError: the line has none.
@@ -57,12 +58,12 @@ class Event(NamedTuple):
 
     @property
     def response(self) -> str:
-        """What its lines share where one response stands in several."""
+        """The name that several lines of one response share."""
         name = self.message.get("id")
         return name if isinstance(name, str) and name else self.uuid
 
     def blocks(self) -> list[dict[str, Any]]:
-        """What it says.
+        """Return the blocks of its content.
 
         Raises:
             ValueError: the line does not hold it.
@@ -75,7 +76,7 @@ class Event(NamedTuple):
         return list(content)
 
     def answers(self) -> set[str]:
-        """The tool calls whose results it brings."""
+        """Return the ids of the tool calls whose results it brings."""
         results = [it for it in self.blocks() if it.get("type") == "tool_result"]
         return {str(it.get("tool_use_id")) for it in results}
 
@@ -84,7 +85,7 @@ class Session:
     """All events of a file.
 
     Raises:
-        TranscriptError: names the line that is none.
+        TranscriptError: names the line that is no event.
     """
 
     def __init__(self, source: Source) -> None:
@@ -108,10 +109,10 @@ class Session:
             self._source.refuse(f"line {line}", f"'{field}': expected text")
 
     def chain(self) -> list[Event]:
-        """The events that lead to the last message, from the first that the file has.
+        """Return the events that lead to the last message, from the first that the file has.
 
         Raises:
-            TranscriptError: there is no message, or the way leads round in a circle.
+            TranscriptError: there is no message, or the parents form a circle.
         """
         last = next((it for it in reversed(self._events.values()) if it.speaks), None)
         if last is None:
@@ -119,16 +120,16 @@ class Session:
         chain, seen = [last], {last.uuid}
         while (event := self._events.get(chain[-1].parent or "")) is not None:
             if event.uuid in seen:
-                self._source.refuse(event.where, "'parentUuid' leads round in a circle")
+                self._source.refuse(event.where, "'parentUuid' leads in a circle")
             chain.append(event)
             seen.add(event.uuid)
         return chain[::-1]
 
     def with_parallel_calls(self, chain: list[Event]) -> Iterator[Event]:
-        """The chain, and what parallel tool calls leave beside it.
+        """Yield the chain, with the events of parallel tool calls that are beside it.
 
-        Each call is a line of its own, and each result hangs from its call: what follows has only
-        one of them for a parent.
+        Each call is a line of its own and the parent of its result; the next message has only one
+        of the results as its parent.
 
         Raises:
             TranscriptError: names the line that is damaged.
@@ -137,7 +138,7 @@ class Session:
         ends: dict[str, int] = {}
         answered: set[str] = set()
         for at, event in enumerate(chain):
-            with placed(self._source, event.where):
+            with self._source.placed(event.where):
                 if event.responds:
                     ends[event.response] = at
                 elif event.speaks:
@@ -145,7 +146,7 @@ class Session:
         beside: dict[int, list[Event]] = {}
         lines: dict[str | None, int] = {}
         for event in self._events.values():
-            with placed(self._source, event.where):
+            with self._source.placed(event.where):
                 if event.responds and event.response in ends:
                     lines[event.uuid] = ends[event.response]
                     found = event.uuid not in on_chain
@@ -164,7 +165,7 @@ class Session:
 
 
 SYNTHETIC = "<synthetic>"
-"""The model of what Claude Code itself says in its place, such as that the API failed."""
+"""The model named in messages of Claude Code itself, such as that the API failed."""
 
 NOT_RECORDED = (
     "Claude Code records neither its system prompt nor its tools, and memories stand alone where "
@@ -176,10 +177,8 @@ NO_START = "the file does not record which memories (CLAUDE.md) the session star
 class ClaudeCodeReader:
     """Reads a session; its memories are the files that Claude Code attached, under their paths."""
 
-    name = "claude-code"
-
     def detects(self, source: Source) -> bool:
-        """Whether the first line that is part of the session's tree has its two ids."""
+        """Say whether the first line of the session's tree has its two ids."""
         for line in source.content.split(b"\n"):
             if not line.strip():
                 continue
@@ -195,16 +194,16 @@ class ClaudeCodeReader:
         return False
 
     def read(self, source: Source) -> list[Conversation]:
-        """The session's conversation as it stands at its last message.
+        """Read the session's conversation as it stands at its last message.
 
         Raises:
             TranscriptError: names the line that is damaged, or says that there is no message.
         """
-        return [_Told(source).conversation()]
+        return [_Builder(source).conversation()]
 
 
-class _Told:
-    """The conversation of a session, as it is put together."""
+class _Builder:
+    """The builder of a session's conversation."""
 
     def __init__(self, source: Source) -> None:
         self._session = Session(source)
@@ -220,15 +219,14 @@ class _Told:
         remarks = [NOT_RECORDED, *([] if self._start_told else [NO_START])]
         if chain[0].parent is not None:
             remarks.append(f"what was before line {chain[0].line} is not in the file")
-        name = chain[-1].fields.get("sessionId")
-        return self._reading.told(
-            name if isinstance(name, str) and name else self._source.file.stem,
+        return self._reading.conversation(
+            first_text(chain[-1].fields.get("sessionId"), self._source.file.stem),
             remarks,
             title=self._session.title,
         )
 
     def _turns(self, chain: list[Event]) -> list[tuple[Event, list[dict[str, Any]]]]:
-        """The events with what they say, the lines of one response made one."""
+        """Return the events with their blocks, the lines of one response merged."""
         turns: list[tuple[Event, list[dict[str, Any]]]] = []
         responses: dict[str, list[dict[str, Any]]] = {}
         for event in self._session.with_parallel_calls(chain):
@@ -270,7 +268,7 @@ class _Told:
         self._reading.add(event.where, fields, timestamp=when)
 
     def _memories(self, attachment: Any) -> Iterator[tuple[str, str]]:
-        """The keys and texts of an attachment that holds memories."""
+        """Yield the keys and texts of an attachment that holds memories."""
         if not isinstance(attachment, dict):
             raise ValueError(f"'attachment': expected an object, got {kind_of(attachment)}")
         kind = attachment.get("type")
@@ -294,7 +292,7 @@ class _Told:
 
 
 def _asked(blocks: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """A message for each result of a tool, and one for what the user says before and behind."""
+    """Yield a message for each result of a tool, and one for the user's text before and after."""
     said: list[dict[str, Any]] = []
     for block in blocks:
         if block.get("type") != "tool_result":

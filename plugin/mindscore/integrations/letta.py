@@ -23,11 +23,11 @@ _FILES = "<projection>$MEMORY_DIR/"
 
 
 class Letta:
-    """Keys are ``letta:LABEL``."""
+    """The recogniser of memory blocks; keys are ``letta:LABEL``."""
 
     @hookimpl
     def find_memories(self, role: str, text: str) -> Iterator[Block | Unread]:
-        """The section of a system prompt: each block states its own length."""
+        """Find the section of a system prompt, whose blocks state their own lengths."""
         if role != "system":
             return
         start = text.find(_NAME)
@@ -71,7 +71,7 @@ def _section(text: str, start: int) -> Block | None:
 
 
 def _numbered(text: str, at: int, length: int) -> int | None:
-    """Where lines ``1→ …``, ``2→ …`` end that say ``length`` characters; ``None``: they do not."""
+    """Return the end of lines ``1→ …``, ``2→ …`` of ``length`` characters; ``None`` if not so."""
     said, number = -1 if length else 0, 0
     while said < length:
         number += 1

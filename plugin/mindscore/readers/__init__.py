@@ -1,1 +1,11 @@
-"""Conversations that other programs keep, in their own formats."""
+"""Read the conversations that other programs keep, each in its own format.
+
+A reader is one file: a class with the two methods of ``Reader``, and an entry point of group
+``mindscore.readers`` whose name is the format's.
+"""
+
+from mindscore.readers.installed import Reader
+from mindscore.readers.reading import Reading, tool_call
+from mindscore.readers.source import Source, first_text, kind_of
+
+__all__ = ["Reader", "Reading", "Source", "first_text", "kind_of", "tool_call"]

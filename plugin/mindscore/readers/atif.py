@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from mindscore.conversation.conversation import Conversation
-from mindscore.readers.source import Reading, Source, kind_of, objects, sample, tool_call
+from mindscore.readers.reading import Reading, tool_call
+from mindscore.readers.source import Source, first_text, kind_of
 
 PREFIX = "ATIF-"
 ROLES = {"system": "system", "user": "user", "agent": "assistant"}
@@ -14,24 +16,20 @@ ROLES = {"system": "system", "user": "user", "agent": "assistant"}
 class ATIFReader:
     """Reads ATIF 1.0 to 1.8: each step is a message, and each of its observations one of a tool."""
 
-    name = "atif"
-
     def detects(self, source: Source) -> bool:
-        """Whether it begins with an object of that schema version."""
-        first = sample(source)
+        """Return true if it begins with an object of that schema version."""
+        first = source.sample
         version = first.get("schema_version") if isinstance(first, dict) else None
         return isinstance(version, str) and version.startswith(PREFIX)
 
-    def read(self, source: Source) -> list[Conversation]:
-        """The file's trajectories, called by their ids, their sessions' or numbers.
+    def read(self, source: Source) -> Iterator[Conversation]:
+        """Yield the file's trajectories, named by their ids, their sessions' or numbers.
 
         Raises:
-            TranscriptError: names the place of the first step that is none.
+            TranscriptError: names the place of the first step that is not valid.
         """
-        return [
-            _Trajectory(source, where, record).conversation(str(number))
-            for number, (where, record) in enumerate(objects(source), start=1)
-        ]
+        for number, (where, record) in enumerate(source.objects(), start=1):
+            yield _Trajectory(source, where, record).conversation(str(number))
 
 
 class _Trajectory:
@@ -43,23 +41,14 @@ class _Trajectory:
 
     def conversation(self, number: str) -> Conversation:
         record = self._record
-        steps = record.get("steps")
-        if not isinstance(steps, list) or not steps:
-            found = "none" if steps == [] else kind_of(steps)
-            self._source.refuse(self._where, f"'steps': expected an array of steps, got {found}")
-        for at, step in enumerate(steps, start=1):
-            place = f"{self._where}, step {at}"
-            if not isinstance(step, dict):
-                self._source.refuse(place, f"expected an object, got {kind_of(step)}")
+        steps = self._source.items(self._where, "steps", record.get("steps"), "step")
+        for place, step in steps:
             self._step(place, step)
         self._remark(record.get("subagent_trajectories"))
         agent = record.get("agent")
         tools = agent.get("tool_definitions") if isinstance(agent, dict) else None
-        names = (record.get("trajectory_id"), record.get("session_id"), number)
-        return self._reading.conversation(
-            next(name for name in names if isinstance(name, str) and name),
-            tools_recorded=bool(tools),
-        )
+        name = first_text(record.get("trajectory_id"), record.get("session_id"), number)
+        return self._reading.conversation(name, tools_recorded=bool(tools))
 
     def _step(self, where: str, step: dict[str, Any]) -> None:
         with self._reading.placed(where):
@@ -95,15 +84,15 @@ def _message(step: dict[str, Any]) -> dict[str, Any]:
     speaker, number = step.get("source"), step.get("step_id")
     if not isinstance(speaker, str) or speaker not in ROLES:
         raise ValueError(f"'source': expected one of {', '.join(ROLES)}, got {speaker!r}")
-    said = step.get("message")
-    if not isinstance(said, str | list):
-        raise ValueError(f"'message': expected text or parts, got {kind_of(said)}")
+    text = step.get("message")
+    if not isinstance(text, str | list):
+        raise ValueError(f"'message': expected text or parts, got {kind_of(text)}")
     calls = step.get("tool_calls") or []
     if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
         raise ValueError("'tool_calls': expected an array of objects")
     return {
         "role": ROLES[speaker],
-        "content": said,
+        "content": text,
         "id": f"step-{number}" if isinstance(number, int) else None,
         "reasoning_content": step.get("reasoning_content"),
         "tool_calls": [tool_call(it.get("function_name"), it.get("arguments")) for it in calls],

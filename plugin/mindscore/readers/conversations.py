@@ -7,59 +7,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from mindscore._util.errors import TranscriptError, UsageError
-from mindscore._util.extensions import OWN, load_extensions
 from mindscore._util.text import shortened
-from mindscore.conversation.conversation import Conversation
-from mindscore.conversation.native import Transcript
-from mindscore.readers.native import NativeReader
-from mindscore.readers.source import Reader, Source, kind_of
+from mindscore.conversation.conversation import Conversation, Transcript
+from mindscore.readers.installed import NATIVE, choose_reader, read_conversations
+from mindscore.readers.source import Source, kind_of
 from mindscore.recognisers import MemoryFinder
 
-GROUP = "mindscore.readers"
-"""Entry-point group of readers: an instance, or a class that takes no arguments."""
-
-NATIVE = NativeReader.name
-
-
-def load_readers() -> dict[str, Reader]:
-    """Load the installed readers by name, others' before our own; one that fails is left out."""
-    found = [it for it in load_extensions(GROUP) if it.error is None]
-    own = [it for it in found if it.distribution == OWN]
-    others = [it for it in found if it.distribution != OWN]
-    return {it.name: it.loaded for it in (*others, *own)}
-
-
-def choose_reader(source: Source, name: str | None) -> Reader:
-    """Return the reader called ``name``, or the first that knows the file; native if none does.
-
-    Raises:
-        UsageError: no reader is called so.
-        TranscriptError: the file cannot be read, or is a database that no reader knows.
-    """
-    readers = load_readers()
-    if name is not None:
-        if name not in readers:
-            known = ", ".join(readers)
-            raise UsageError(f"--format {name}: there is no such format; there are {known}")
-        return readers[name]
-    for reader in readers.values():
-        if reader.detects(source):
-            return reader
-    if source.is_sqlite:
-        raise TranscriptError(f"{source.file}: is a SQLite database of no known format")
-    return readers[NATIVE]
-
-
-NAME = 100
-"""Characters of a name that an error shows."""
-LISTED = 20
-"""As many keys are named in one remark."""
-LONGEST = 10
+NAME_CHARACTERS = 100
+"""Longest name that an error shows."""
+LISTED_KEYS = 20
+"""Most keys that one remark names."""
+NUMBER_DIGITS = 10
 """Digits that no number of conversations has."""
 
 
 class Conversations:
-    """What a file holds; ``format`` is the name of the one that it is in.
+    """The conversations of a file; ``format`` is the name of its format.
 
     Raises:
         UsageError: there is no format of that name.
@@ -68,18 +31,15 @@ class Conversations:
 
     def __init__(self, file: Path, format_: str | None = None) -> None:
         source = Source(file)
-        reader = choose_reader(source, format_)
         self.file = file
-        self.format = reader.name
-        self.found = tuple(reader.read(source))
-        if not self.found:
-            raise TranscriptError(f"{file}: holds no conversations")
+        self.format, reader = choose_reader(source, format_)
+        self.found = read_conversations(source, self.format, reader)
 
     def chosen(self, which: str | None) -> Conversation:
-        """The conversation of a name, or of a number from 1; ``None``: the only one.
+        """Return the conversation of a name, or of a number from 1; ``None``: the only one.
 
         Raises:
-            UsageError: none or several are meant.
+            UsageError: no conversation matches, or several do.
         """
         listed = f"see mindscore list {self.file}"
         if which is None:
@@ -90,13 +50,13 @@ class Conversations:
                 )
             return self.found[0]
         named = [it for it in self.found if it.name == which]
-        number = int(which) if which.isdecimal() and len(which) < LONGEST else 0
+        number = int(which) if which.isdecimal() and len(which) < NUMBER_DIGITS else 0
         if not named and 0 < number <= len(self.found):
             return self.found[number - 1]
         if len(named) != 1:
             many = "no" if not named else f"{len(named):,}"
             raise UsageError(
-                f"--select {shortened(which, NAME)}: {self.file} holds {many} such "
+                f"--select {shortened(which, NAME_CHARACTERS)}: {self.file} holds {many} such "
                 f"conversation{'s' if named else ''}; {listed}"
             )
         return named[0]
@@ -104,7 +64,7 @@ class Conversations:
     def transcript(
         self, conversation: Conversation, memories: Mapping[str, str] | None = None
     ) -> Transcript:
-        """One of the conversations with its memories, those that ``memories`` names among them.
+        """Return the transcript of one conversation, with the memories that ``memories`` names too.
 
         Raises:
             UsageError: memories are named for a format that marks its own.
@@ -112,7 +72,7 @@ class Conversations:
         return next(self._transcripts((conversation,), memories))
 
     def transcripts(self) -> Iterator[tuple[Conversation, Transcript]]:
-        """Each conversation with its memories marked."""
+        """Yield each conversation with its transcript."""
         yield from zip(self.found, self._transcripts(self.found, None), strict=True)
 
     def _transcripts(
@@ -130,18 +90,19 @@ class Conversations:
 
 
 def _with_remark(transcript: Transcript, known: Mapping[str, str]) -> Transcript:
-    """The transcript, with the ``known`` memories that stand nowhere in it named."""
+    """Return the transcript, with a remark that names ``known`` memories found nowhere in it."""
     found = set(transcript.keys())
-    absent = [shortened(key, NAME) for key in known if key not in found]
+    absent = [shortened(key, NAME_CHARACTERS) for key in known if key not in found]
     if not absent:
         return transcript
-    more = f" and {len(absent) - LISTED:,} more" if len(absent) > LISTED else ""
-    remark = f"memories that stand nowhere in the conversation: {', '.join(absent[:LISTED])}{more}"
+    named = ", ".join(absent[:LISTED_KEYS])
+    more = f" and {len(absent) - LISTED_KEYS:,} more" if len(absent) > LISTED_KEYS else ""
+    remark = f"memories that stand nowhere in the conversation: {named}{more}"
     return replace(transcript, remarks=(*transcript.remarks, remark))
 
 
 def read_memories(file: Path) -> dict[str, str]:
-    """The memories that a JSON file names, ``{key: text}``.
+    """Read the memories that a JSON file names, ``{key: text}``.
 
     Raises:
         TranscriptError: names the file, the key and the reason.
@@ -151,7 +112,7 @@ def read_memories(file: Path) -> dict[str, str]:
     if not isinstance(given, dict):
         raise TranscriptError(f"{file}: expected an object {{key: text}}, got {kind_of(given)}")
     for key, text in given.items():
-        where = f"memory {shortened(key, NAME)!r}"
+        where = f"memory {shortened(key, NAME_CHARACTERS)!r}"
         if not key:
             source.refuse("a memory", "a key is empty")
         if not isinstance(text, str):
@@ -164,10 +125,10 @@ def read_memories(file: Path) -> dict[str, str]:
 def read_chosen(
     file: Path, format_: str | None, select: str | None, memories: Path | None
 ) -> Transcript:
-    """The one conversation of ``file`` that ``select`` names, with the memories of another file.
+    """Read the conversation of ``file`` that ``select`` names, with the memories of another file.
 
     Raises:
-        UsageError: a conversation, or a format, is named that is not there.
+        UsageError: there is no such conversation, or no such format.
         TranscriptError: a file cannot be read, or is not valid.
     """
     conversations = Conversations(file, format_)

@@ -5,31 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mindscore.conversation.conversation import Conversation
-from mindscore.conversation.native import Transcript, read_transcript
+from mindscore.conversation.conversation import Conversation, Transcript
+from mindscore.conversation.native import read_transcript
 from mindscore.readers.source import Source
 from mindscore.recognisers import MemoryFinder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NativeConversation(Conversation):
-    """A conversation whose file says itself what is a memory: nothing else is looked for."""
+    """A conversation whose file marks its memories: nothing else is looked for."""
 
-    told: Transcript
+    marked: Transcript
 
     def transcript(self, file: Path, finder: MemoryFinder) -> Transcript:
-        """What the file says."""
+        """Return the transcript that the file holds."""
         del file, finder
-        return self.told
+        return self.marked
 
 
 class NativeReader:
-    """Reads one message a line: the format that is assumed where no other is detected."""
-
-    name = "native"
+    """Reads one message a line: the format that is assumed if no other is detected."""
 
     def detects(self, source: Source) -> bool:
-        """Whether the first line is such a message."""
+        """Return true if the first line is such a message."""
         first = source.first
         return (
             isinstance(first, dict)
@@ -38,10 +36,10 @@ class NativeReader:
         )
 
     def read(self, source: Source) -> list[Conversation]:
-        """The one conversation.
+        """Return the one conversation.
 
         Raises:
             TranscriptError: names the file, the line and the reason.
         """
-        told = read_transcript(source.file, source.content)
-        return [NativeConversation(name=source.file.stem, messages=(), told=told)]
+        marked = read_transcript(source.file, source.content)
+        return [NativeConversation(source.file.stem, marked.messages, marked=marked)]

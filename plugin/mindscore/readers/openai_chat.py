@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from mindscore.conversation.conversation import Conversation
-from mindscore.readers.source import Reading, Source, kind_of, sample, values
+from mindscore.readers.reading import Reading
+from mindscore.readers.source import Source, first_text, kind_of
 
 
 class OpenAIChatReader:
@@ -15,11 +16,9 @@ class OpenAIChatReader:
     ``"memories": {key: text}`` beside the messages names memories that are printed in them.
     """
 
-    name = "openai"
-
     def detects(self, source: Source) -> bool:
-        """Whether it begins with such messages, or with an object that holds some."""
-        first = sample(source)
+        """Return true if it begins with such messages, or with an object that holds some."""
+        first = source.sample
         if not isinstance(first, dict):
             return False
         if isinstance(source.first, list) and "role" in first and "content" in first:
@@ -29,43 +28,32 @@ class OpenAIChatReader:
             return False
         return all(isinstance(it, dict) and "role" in it for it in first["messages"][:1])
 
-    def read(self, source: Source) -> list[Conversation]:
-        """The file's conversations, called by their ``id`` or number.
+    def read(self, source: Source) -> Iterator[Conversation]:
+        """Yield the file's conversations, named by their ``id`` or number.
 
         Raises:
-            TranscriptError: names the place of the first that is none.
+            TranscriptError: names the place of the first that is not valid.
         """
-        return [
-            self._conversation(source, where, value, number)
-            for number, (where, value) in enumerate(self._records(source), start=1)
-        ]
+        for number, (where, value) in enumerate(_records(source), start=1):
+            record: dict[str, Any] = value if isinstance(value, dict) else {"messages": value}
+            reading = Reading(source)
+            messages = source.items(where, "messages", record.get("messages"), "message")
+            for place, message in messages:
+                reading.add(place, _with_calls(message))
+            yield reading.conversation(
+                first_text(record.get("id"), str(number)),
+                memories=_memories(source, where, record.get("memories")),
+                tools_recorded=bool(record.get("tools")),
+            )
 
-    def _records(self, source: Source) -> Iterator[tuple[str, Any]]:
-        for where, value in values(source):
-            if isinstance(value, list) and value and _holds_messages(value[0]):
-                for at, item in enumerate(value, start=1):
-                    yield f"{where}, item {at}", item
-            else:
-                yield where, value
 
-    def _conversation(self, source: Source, where: str, value: Any, number: int) -> Conversation:
-        record: dict[str, Any] = value if isinstance(value, dict) else {"messages": value}
-        given = record.get("messages")
-        if not isinstance(given, list) or not given:
-            found = "none" if given == [] else kind_of(given)
-            source.refuse(where, f"'messages': expected an array of messages, got {found}")
-        reading = Reading(source)
-        for at, message in enumerate(given, start=1):
-            place = f"{where}, message {at}"
-            if not isinstance(message, dict):
-                source.refuse(place, f"expected an object, got {kind_of(message)}")
-            reading.add(place, _with_calls(message))
-        name = record.get("id")
-        return reading.conversation(
-            name if isinstance(name, str) and name else str(number),
-            memories=_memories(source, where, record.get("memories")),
-            tools_recorded=bool(record.get("tools")),
-        )
+def _records(source: Source) -> Iterator[tuple[str, Any]]:
+    for where, value in source.values():
+        if isinstance(value, list) and value and _holds_messages(value[0]):
+            for at, item in enumerate(value, start=1):
+                yield f"{where}, item {at}", item
+        else:
+            yield where, value
 
 
 def _holds_messages(value: Any) -> bool:
@@ -73,7 +61,7 @@ def _holds_messages(value: Any) -> bool:
 
 
 def _with_calls(message: dict[str, Any]) -> dict[str, Any]:
-    """The message with what older ones call its function, among its tool calls."""
+    """Return the message with its ``function_call``, of older files, as a tool call."""
     call = message.get("function_call")
     if call is None or message.get("tool_calls"):
         return message

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from mindscore.conversation.conversation import Conversation
-from mindscore.readers.source import NO_SYSTEM, Reading, Source, kind_of, objects, sample
+from mindscore.readers.reading import NO_SYSTEM, Reading
+from mindscore.readers.source import Source, first_text, kind_of
 
 ROLES = {
     "system": "system",
@@ -18,47 +20,30 @@ ROLES = {
 
 
 class ShareGPTReader:
-    """Reads what training sets, and hermes' saved trajectories, are in. Tool calls stay text."""
-
-    name = "sharegpt"
+    """Reads training sets, and hermes' saved trajectories. Tool calls stay text."""
 
     def detects(self, source: Source) -> bool:
-        """Whether it begins with an object that holds ``conversations``."""
-        first = sample(source)
+        """Return true if it begins with an object that holds ``conversations``."""
+        first = source.sample
         return isinstance(first, dict) and isinstance(first.get("conversations"), list)
 
-    def read(self, source: Source) -> list[Conversation]:
-        """The file's conversations, called by their ``id`` or number.
+    def read(self, source: Source) -> Iterator[Conversation]:
+        """Yield the file's conversations, named by their ``id`` or number.
 
         Raises:
-            TranscriptError: names the place of the first that is none.
+            TranscriptError: names the place of the first that is not valid.
         """
-        return [
-            self._conversation(source, where, record, number)
-            for number, (where, record) in enumerate(objects(source), start=1)
-        ]
-
-    def _conversation(
-        self, source: Source, where: str, record: dict[str, Any], number: int
-    ) -> Conversation:
-        turns = record.get("conversations")
-        if not isinstance(turns, list) or not turns:
-            found = "none" if turns == [] else kind_of(turns)
-            source.refuse(where, f"'conversations': expected an array of turns, got {found}")
-        reading = Reading(source)
-        for at, turn in enumerate(turns, start=1):
-            place = f"{where}, turn {at}"
-            if not isinstance(turn, dict):
-                source.refuse(place, f"expected an object, got {kind_of(turn)}")
-            with reading.placed(place):
-                reading.add(place, _message(turn))
-        name = record.get("id")
-        # Tools, where there are any, are told of in the system prompt.
-        has_system = any(message.role == "system" for message in reading.messages)
-        return reading.told(
-            name if isinstance(name, str) and name else str(number),
-            () if has_system else (NO_SYSTEM,),
-        )
+        for number, (where, record) in enumerate(source.objects(), start=1):
+            reading = Reading(source)
+            turns = source.items(where, "conversations", record.get("conversations"), "turn")
+            for place, turn in turns:
+                with reading.placed(place):
+                    reading.add(place, _message(turn))
+            # Tools, if there are any, are described in the system prompt.
+            has_system = any(message.role == "system" for message in reading.messages)
+            yield reading.conversation(
+                first_text(record.get("id"), str(number)), () if has_system else (NO_SYSTEM,)
+            )
 
 
 def _message(turn: dict[str, Any]) -> dict[str, Any]:

@@ -28,9 +28,8 @@ class Entry:
 class Block:
     """The half-open span ``start`` to ``end`` of a message's text, and the memories in it.
 
-    ``render(skipped)`` is the text that the host would have printed in its place without the
-    entries whose keys are skipped, separators and headers included; of no skipped key, it is the
-    span's own text.
+    ``render(skipped)`` returns the text that the host would have printed there without the entries
+    of the skipped keys, separators and headers included; with none skipped, the span's own text.
     """
 
     start: int
@@ -41,7 +40,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """A span that looks like memories and does not parse: it stays plain text, and is said to."""
+    """A span that looks like memories but does not parse: it stays plain text, with a remark."""
 
     start: int
     end: int
@@ -49,7 +48,7 @@ class Unread:
 
 
 def hashed(text: str) -> str:
-    """Twelve hexadecimal digits that tell one text from another, for keys of nameless entries."""
+    """Return twelve hexadecimal digits of a hash, for the key of an entry without a name."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
@@ -60,23 +59,24 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 class Recogniser:
-    """What a recogniser may implement."""
+    """The hook specification of recognisers."""
 
     @hookspec
     def find_memories(
         self, role: str, text: str, known: Mapping[str, str]
     ) -> Iterable[Block | Unread]:
-        """The blocks of memories in a message that is not a response.
+        """Return the blocks of memories in a message that is not a response.
 
-        ``known`` are memories that the host or the user names, ``{key: text}``, but for those that
+        ``known`` are memories that the host or the user names, ``{key: text}``, without those that
         a recogniser asked earlier found in this message. Never guess: text that does not parse
-        exactly is no block, but ``Unread`` where it looks like one. A block whose ``render`` does
-        not give back its own text, or that overlaps an earlier one, is refused, and said to be.
+        exactly is no block, but ``Unread`` if it looks like one. A block whose ``render`` does not
+        give back its own text, or that overlaps an earlier one, is refused with a remark.
         """
         raise NotImplementedError
 
 
-EXCERPT = 60
+EXCERPT_CHARACTERS = 60
+"""Longest piece of a message that a remark quotes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +88,10 @@ class Found:
 
 
 class MemoryFinder:
-    """Finds memories with the recognisers that are installed; ``known`` ones literally, last.
+    """Finds memories with the installed recognisers; ``known`` ones literally, last.
 
-    Of two blocks that overlap, the one of the recogniser asked first counts: third parties' before
-    our own, ``tryfirst`` and ``trylast`` as pluggy has it.
+    If two blocks overlap, the one of the recogniser asked first counts. Third parties' are asked
+    before our own; ``tryfirst`` and ``trylast`` are pluggy's.
     """
 
     def __init__(self, known: Mapping[str, str] | None = None) -> None:
@@ -99,7 +99,7 @@ class MemoryFinder:
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(Recogniser)
         self.remarks: list[str] = []
-        """What is wrong with installed recognisers."""
+        """A line for each installed recogniser that was skipped."""
         # pluggy calls the plugin that was registered last first: others' before our own.
         for extension in load_extensions(PROJECT):
             error = extension.error or self._register(extension)
@@ -109,8 +109,8 @@ class MemoryFinder:
     def _register(self, extension: Extension) -> str | None:
         """Register a recogniser; return why it was refused, or ``None``."""
         manager, name, plugin = self._manager, extension.name, extension.loaded
-        if manager.has_plugin(name) or manager.is_registered(plugin):
-            return "another one has this name"
+        if manager.is_registered(plugin):
+            return "it is registered under another name"
         try:
             manager.register(plugin, name)
             manager.check_pending()
@@ -127,7 +127,7 @@ class MemoryFinder:
         return refusal
 
     def find(self, role: str, text: str) -> Found:
-        """The memories in a message's text; none in a response."""
+        """Return the memories in a message's text; none in a response."""
         if role == "assistant" or not text:
             return Found((), ())
         taken: list[Block] = []
@@ -146,7 +146,7 @@ class MemoryFinder:
     def _ask(
         self, implementation: pluggy.HookImpl, role: str, text: str, taken: Sequence[Block]
     ) -> list[Any]:
-        """What a recogniser found; what it raised, where it failed."""
+        """Return the answer of a recogniser, or the exception that it raised, in a list."""
         there = {entry.key for block in taken for entry in block.entries}
         known = {key: memory for key, memory in self.known.items() if key not in there}
         arguments = {"role": role, "text": text, "known": known}
@@ -166,7 +166,7 @@ def _overlapping(block: Block, taken: Sequence[Block]) -> list[Block]:
 
 
 def _is_known(block: Block, taken: Sequence[Block]) -> bool:
-    """Whether a recogniser asked earlier found the same memories in the same place."""
+    """Return true if a recogniser asked earlier found the same memories in the same place."""
     try:
         there = {entry.key for it in _overlapping(block, taken) for entry in it.entries}
         return bool(there) and {entry.key for entry in block.entries} <= there
@@ -175,17 +175,17 @@ def _is_known(block: Block, taken: Sequence[Block]) -> bool:
 
 
 def _fault(found: Any, text: str, taken: Sequence[Block]) -> str | None:
-    """Why ``found`` is not taken, in words that name the place; ``None``: it is."""
+    """Return the reason to refuse ``found``, with its place, or ``None`` if it is taken."""
     if isinstance(found, BaseException):
         return f"failed: {format_error(found)}"
     if not isinstance(found, Block | Unread):
-        return f"found what is no block: {one_line(repr(found), EXCERPT)}"
+        return f"found something that is no block: {one_line(repr(found), EXCERPT_CHARACTERS)}"
     try:
-        said = one_line(text[found.start : found.end], EXCERPT)
+        excerpt = one_line(text[found.start : found.end], EXCERPT_CHARACTERS)
         why = found.why if isinstance(found, Unread) else _block_fault(found, text, taken)
     except Exception as error:
         return f"a block cannot be rendered ({format_error(error)}), and stays plain text"
-    return why and f"{one_line(why, 3 * EXCERPT)}; this stays plain text: {said!r}"
+    return why and f"{one_line(why, 3 * EXCERPT_CHARACTERS)}; this stays plain text: {excerpt!r}"
 
 
 def _block_fault(block: Block, text: str, taken: Sequence[Block]) -> str | None:

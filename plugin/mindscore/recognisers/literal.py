@@ -1,4 +1,4 @@
-"""Memories that somebody names: ``{key: text}``, wherever the text stands in a message."""
+"""Find memories that somebody names, ``{key: text}``, wherever their text stands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BULLETS = ("", "- ", "* ", "• ")
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a memory stands; ``line`` is where its line begins if it holds nothing else."""
+    """The span of a memory; ``line`` is the start of its line if that holds nothing else."""
 
     key: str
     start: int
@@ -23,13 +23,13 @@ class _Place:
 class Literal:
     """Finds known texts as they are, without the white space around them.
 
-    Of texts that overlap, the longer one counts. A line, or several, that holds nothing else but a
-    list's bullet goes with its memory.
+    If texts overlap, the longer one counts. Lines that hold nothing else but a list's bullet go
+    with their memory.
     """
 
     @hookimpl(trylast=True)
     def find_memories(self, text: str, known: Mapping[str, str]) -> Iterator[Block | Unread]:
-        """A block for each list of lines, and for each known text within a line."""
+        """Yield a block for each list of lines, and for each known text within a line."""
         places, hidden = _places(text, known)
         yield from hidden
         run: list[_Place] = []
@@ -46,7 +46,7 @@ class Literal:
 
 
 def _places(text: str, known: Mapping[str, str]) -> tuple[list[_Place], list[Unread]]:
-    """Where known texts stand, and those that stand in the text of another alone."""
+    """Return the places of known texts, and those found only where another stands."""
     found: list[_Place] = []
     hidden: list[Unread] = []
     taken = bytearray(len(text))
@@ -61,7 +61,7 @@ def _places(text: str, known: Mapping[str, str]) -> tuple[list[_Place], list[Unr
                 taken[at:end] = bytes([1]) * len(memory)
             at = text.find(memory, end)
         if first >= 0 and not places:
-            why = f"{key!r} stands only where another memory does, and is not told from it"
+            why = f"{key!r} is found only where it overlaps another memory"
             hidden.append(Unread(first, first + len(memory), why))
         found += places
     return sorted(found, key=lambda it: it.start), hidden
@@ -74,7 +74,7 @@ def _line(text: str, start: int, end: int) -> int | None:
 
 
 def _block(text: str, places: list[_Place]) -> Block:
-    """One block of lines that follow each other, or of a text within a line."""
+    """Return one block of lines that follow each other, or of a text within a line."""
     entries = {it.key: Entry(it.key, text[it.start : it.end]) for it in places}
     lines = [(it.key, text[it.start if it.line is None else it.line : it.end]) for it in places]
     start, end = places[0].line, places[-1].end

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from mindscore._util.errors import UsageError
-from mindscore._util.files import make_file
+from mindscore._util.files import write_files
 
 
 class ReportFile:
@@ -34,10 +33,8 @@ class ReportFile:
             for what, other in others.items():
                 if other.exists() and self._file.samefile(other):
                     raise UsageError(f"--html {self._file}: that is the {what}")
-        unfinished = self._unfinished()
         try:
-            make_file(unfinished)
-            unfinished.unlink()
+            tempfile.TemporaryFile(dir=folder).close()
         except OSError as error:
             raise self._not_written(error) from None
 
@@ -47,19 +44,11 @@ class ReportFile:
         Raises:
             UsageError: it cannot be written; what was there before is there still.
         """
-        unfinished = self._unfinished()
         try:
-            make_file(unfinished)
             # What JSON may hold and UTF-8 has not: half a surrogate pair.
-            unfinished.write_bytes(page.encode(errors="replace"))
-            unfinished.replace(self._file)
+            write_files({self._file: page.encode(errors="replace")})
         except OSError as error:
-            with suppress(OSError):
-                unfinished.unlink()
             raise self._not_written(error) from None
-
-    def _unfinished(self) -> Path:
-        return self._file.with_name(f".{self._file.name}.{os.getpid()}")
 
     def _not_written(self, error: OSError) -> UsageError:
         return UsageError(f"--html {self._file}: cannot be written: {error.strerror or error}")

@@ -115,8 +115,8 @@ def memory_texts(result: Result) -> dict[str, str]:
     """What each memory says, by key; where it is there more than once, each text once."""
     transcript, texts = result.transcript, dict[str, dict[str, None]]()
     for message in (*transcript.system, *transcript.identity, *transcript.conversation):
-        if message.key is not None:
-            texts.setdefault(message.key, {})[message.text] = None
+        if message.memory_key is not None:
+            texts.setdefault(message.memory_key, {})[message.text] = None
         for part in message.parts:
             if part.memory_key is not None:
                 texts.setdefault(part.memory_key, {})[part.text.strip()] = None

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from mindscore._util.errors import UsageError
 from mindscore.config.settings import Settings
-from mindscore.http.runner import ConnectionLimiter, Limits, make_runner, termination
+from mindscore.http.runner import Limits, listen, termination
 from mindscore.pages.environment import asset
 from mindscore.review.auth import SessionAuth
 from mindscore.review.decisions import Deciding
@@ -104,23 +101,5 @@ async def served(
     """
     entrance = SessionAuth()
     app = make_app(settings, runs, entrance, pace)
-    gate, runner = ConnectionLimiter(app, LIMITS), make_runner(app)
-    async with runs:
-        try:
-            await runner.setup()
-            server = await _listen(gate, runner, port)
-            try:
-                yield entrance.open(server.sockets[0].getsockname()[1])
-            finally:
-                server.close()
-        finally:
-            await runner.cleanup()
-            await gate.aclose()
-
-
-async def _listen(gate: ConnectionLimiter, runner: web.AppRunner, port: int) -> asyncio.Server:
-    try:
-        return await gate.listen(runner, HOST, port)
-    except OSError as error:
-        why = os.strerror(error.errno) if error.errno else str(error)
-        raise UsageError(f"cannot listen on {HOST}:{port}: {why}; choose another --port") from error
+    async with runs, listen(app, HOST, port, limits=LIMITS, options="--port") as listening:
+        yield entrance.open(int(listening.address.rpartition(":")[2]))

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from mindhooks import in_thread
 from mindscore.config.settings import Settings
-from mindscore.conversation.native import Transcript
+from mindscore.conversation.conversation import Transcript
 from mindscore.review.runs import COMMANDS, Runs
 from mindscore.review.web import Views
 from mindscore.store import Cell, History, Point, Store, StoredMemory
@@ -95,8 +95,8 @@ def memory_texts(transcript: Transcript | None) -> Mapping[str, str]:
     if transcript is None:
         return texts
     for message in (*transcript.system, *transcript.identity, *transcript.conversation):
-        if message.key is not None:
-            texts.setdefault(message.key, message.text)
+        if message.memory_key is not None:
+            texts.setdefault(message.memory_key, message.text)
         for part in message.parts:
             if part.memory_key is not None:
                 texts.setdefault(part.memory_key, part.text)

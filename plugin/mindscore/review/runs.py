@@ -16,7 +16,7 @@ from aiohttp import web
 from mindhooks import FinetuneStats, MemoryStats, MindCommand, Scorer, Trigger, UnhandledCommand
 from mindscore._util.errors import format_error
 from mindscore.config.file import merge
-from mindscore.conversation.native import Transcript
+from mindscore.conversation.conversation import Transcript
 from mindscore.review.auth import HEADERS
 from mindscore.review.live import Event, Live
 from mindscore.review.web import RefusedError, read_form, see_other

@@ -1,1 +1,1 @@
-"""``mindscore serve``: a model in this process behind HTTP."""
+"""``mindscore serve``: a model in this process, behind HTTP."""

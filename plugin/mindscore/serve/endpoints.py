@@ -1,4 +1,4 @@
-"""The endpoints: read a request, wait for a turn, ask the scorer, answer."""
+"""The endpoints that score, complete and tokenise."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from mindscore.serve.requests import (
     RefusedError,
     ScoreRequest,
     TokenizeRequest,
-    json_answer,
+    json_response,
     read_request,
 )
 
 
 class Completion:
-    """Answers a request prompt by prompt; counts what it took."""
+    """The answer to one completion request, made prompt by prompt, and its usage."""
 
     def __init__(self, scorer: Scorer, request: CompletionRequest) -> None:
         self._scorer = scorer
@@ -45,11 +45,11 @@ class Completion:
 
     @property
     def usage(self) -> dict[str, Any]:
-        """Tokens so far; those that were cached where the scorer says so."""
+        """The tokens so far, and how many of them were cached if the scorer says so."""
         return usage(self._prompt_tokens, self._said_tokens, self._cached_tokens)
 
     async def choice(self, index: int, prompt: str | list[int]) -> dict[str, Any]:
-        """vLLM's choice for one prompt."""
+        """Return vLLM's ``choice`` object for one prompt."""
         asked = self._request
         text = prompt if isinstance(prompt, str) else None
         ids = tuple(await self._scorer.tokenize(prompt) if isinstance(prompt, str) else prompt)
@@ -105,7 +105,7 @@ class Completion:
         return (await self._measure(ids, start))[0]
 
     async def _measure(self, ids: tuple[int, ...], start: int) -> tuple[list[float], int | None]:
-        """Log-probabilities of the tokens from ``start`` on, and how many tokens were computed."""
+        """Return the logprobs of the tokens from ``start``, and how many tokens were computed."""
         prompt = WirePrompt(ids, (), ((start, len(ids)),), ("all",))
         result = ScoreResult.of(await self._scorer.score([prompt]))
         [[score]] = result.ranges
@@ -137,7 +137,7 @@ class Completion:
 
 
 def cached_tokens(end: int, computed: int | None) -> int | None:
-    """How many of the tokens before ``end`` did not run through the model again, if known.
+    """Return how many tokens before ``end`` the model did not compute again, ``None``: unknown.
 
     The last is only looked up, in what the model says before it.
     """
@@ -145,7 +145,7 @@ def cached_tokens(end: int, computed: int | None) -> int | None:
 
 
 def usage(prompt_tokens: int, said_tokens: int, cached_tokens: int | None) -> dict[str, Any]:
-    """vLLM's ``usage``."""
+    """Return vLLM's ``usage`` object."""
     details = None if cached_tokens is None else {"cached_tokens": cached_tokens}
     return {
         "prompt_tokens": prompt_tokens,
@@ -156,14 +156,14 @@ def usage(prompt_tokens: int, said_tokens: int, cached_tokens: int | None) -> di
 
 
 def require_plausible(scorer: Scorer, scores: Sequence[RangeScore]) -> None:
-    """Refuse to hand on what is no log-probability; JSON has no NaN either."""
+    """Refuse to answer with values that are not log-probabilities; JSON has no NaN either."""
     for score in scores:
         if wrong := implausible(score.total):
             raise RefusedError(500, f"{scorer.model}: {wrong}")
 
 
 async def text_of(scorer: Scorer, ids: Sequence[int]) -> str:
-    """The text of ``ids``; of a scorer that cannot say, their numbers."""
+    """Return the text of ``ids``, or their numbers if the scorer cannot detokenise."""
     detokenize = ScorerCapabilities.of(scorer).detokenize
     return " ".join(map(_numbered, ids)) if detokenize is None else await detokenize(ids)
 
@@ -173,7 +173,7 @@ def _numbered(id_: int) -> str:
 
 
 def _by_id(ids: Sequence[int], values: Sequence[float | None]) -> list[dict[str, Any] | None]:
-    """vLLM's ``prompt_logprobs``: of the first token nothing is known."""
+    """Return vLLM's ``prompt_logprobs``, which has nothing for the first token."""
     return [
         None if value is None else {str(id_): _entry(value)}
         for id_, value in zip(ids, values, strict=True)
@@ -185,9 +185,9 @@ def _entry(value: float) -> dict[str, Any]:
 
 
 class Endpoints:
-    """One scorer's, which is asked one thing at a time; texts have a queue of their own.
+    """The endpoints of one scorer, which computes one request at a time.
 
-    ``scoring`` is the queue of what the model computes.
+    ``scoring`` is the queue for the model; tokenising has its own.
     """
 
     def __init__(self, scorer: Scorer, *, queue_limit: int, body_timeout_s: float) -> None:
@@ -198,7 +198,7 @@ class Endpoints:
         self._started = int(time.time())
 
     def routes(self) -> list[web.RouteDef]:
-        """Method, path and handler of each."""
+        """Return the method, path and handler of each endpoint."""
         return [
             web.get("/health", self.health),
             web.get("/v1/models", self.models),
@@ -211,12 +211,12 @@ class Endpoints:
         ]
 
     async def health(self, _: web.Request) -> web.Response:
-        """That the server is there, and how many requests wait."""
+        """Say that the server is up, and how many requests wait."""
         state = {"status": "ok", "queued": self.scoring.queued, "busy": self.scoring.busy}
-        return json_answer(state | self._adapter())
+        return json_response(state | self._adapter())
 
     async def models(self, _: web.Request) -> web.Response:
-        """The one model."""
+        """List the one model."""
         model = {
             "id": self._scorer.model,
             "object": "model",
@@ -226,15 +226,15 @@ class Endpoints:
             "parent": None,
             "max_model_len": self._context_length(),
         }
-        return json_answer({"object": "list", "data": [model | self._adapter()]})
+        return json_response({"object": "list", "data": [model | self._adapter()]})
 
     async def score(self, request: web.Request) -> web.Response:
-        """Totals of ranges."""
+        """Score ranges of a prompt: one total each."""
         asked = await read_request(request, ScoreRequest, self._body_timeout_s)
         self._require_model(asked.model)
         asked.check()
         if not asked.score_ranges:
-            return json_answer({"scores": [], "usage": usage(len(asked.prompt), 0, None)})
+            return json_response({"scores": [], "usage": usage(len(asked.prompt), 0, None)})
         names = tuple(str(number) for number in range(len(asked.score_ranges)))
         prompt = WirePrompt(tuple(asked.prompt), (), tuple(asked.score_ranges), names)
         async with self.scoring.turn(asked.priority or 0):
@@ -244,7 +244,7 @@ class Endpoints:
         # What comes after the last range is not needed, and not cached either.
         needed = max(end for _, end in asked.score_ranges)
         cached = cached_tokens(needed, result.computed_tokens)
-        return json_answer(
+        return json_response(
             {
                 "scores": [{"total_logprob": score.total} for score in scores],
                 "usage": usage(len(prompt.tokens), 0, cached),
@@ -252,7 +252,7 @@ class Endpoints:
         )
 
     async def complete(self, request: web.Request) -> web.Response:
-        """Continuations, and the log-probabilities of prompts."""
+        """Complete prompts, and return the log-probabilities of their tokens."""
         asked = await read_request(request, CompletionRequest, self._body_timeout_s)
         self._require_model(asked.model)
         asked.check()
@@ -260,7 +260,7 @@ class Endpoints:
         completion = Completion(self._scorer, asked)
         async with self.scoring.turn(asked.priority or 0):
             choices = [await completion.choice(*it) for it in enumerate(prompts)]
-        return json_answer(
+        return json_response(
             {
                 "id": f"cmpl-{uuid.uuid4().hex}",
                 "object": "text_completion",
@@ -272,23 +272,23 @@ class Endpoints:
         )
 
     async def tokenize(self, request: web.Request) -> web.Response:
-        """The ids of a text; names of special tokens in it become those tokens, none is added."""
+        """Tokenise a text; special tokens that it names become those tokens, and none is added."""
         asked = await read_request(request, TokenizeRequest, self._body_timeout_s)
         self._require_model(asked.model)
         async with self._texts.turn():
             tokens = await self._scorer.tokenize(asked.prompt)
         length = self._context_length()
-        return json_answer({"count": len(tokens), "max_model_len": length, "tokens": tokens})
+        return json_response({"count": len(tokens), "max_model_len": length, "tokens": tokens})
 
     async def detokenize(self, request: web.Request) -> web.Response:
-        """The text of ids."""
+        """Return the text of token ids."""
         asked = await read_request(request, DetokenizeRequest, self._body_timeout_s)
         self._require_model(asked.model)
         if ScorerCapabilities.of(self._scorer).detokenize is None:
             raise RefusedError(501, f"{self._scorer.model} cannot turn token ids into text")
         async with self._texts.turn():
             text = await text_of(self._scorer, asked.tokens)
-        return json_answer({"prompt": text})
+        return json_response({"prompt": text})
 
     def _require_model(self, name: str | None) -> None:
         served = self._scorer.model
@@ -298,7 +298,7 @@ class Endpoints:
             )
 
     def _adapter(self) -> dict[str, Any]:
-        """Which adapter a model has that can have one, by its folder's end: ``/health`` is open."""
+        """Return the end of the active adapter's path, as ``/health`` is open to everyone."""
         if not isinstance(self._scorer, LocalScorer):
             return {}
         folder = self._scorer.adapter_folder

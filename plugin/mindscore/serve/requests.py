@@ -1,4 +1,4 @@
-"""What clients send: one struct per endpoint; fields that are not here are ignored."""
+"""Requests and error responses: one struct per endpoint, whose other fields are ignored."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from aiohttp import web
 from msgspec import Meta, Struct
 
 from mindhooks import ScorerError
-from mindscore.serve.queue import TurnstileFullError
-from mindscore.training.lora.job import Sample
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
@@ -45,7 +43,7 @@ HINTS = {
 
 
 class RefusedError(Exception):
-    """A request is answered with an error; ``param`` names the field that is at fault."""
+    """An error response; ``param`` names the field that is wrong."""
 
     def __init__(
         self,
@@ -61,10 +59,10 @@ class RefusedError(Exception):
         self.headers = headers
 
 
-def json_answer(
+def json_response(
     document: Any, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    """``document`` as JSON."""
+    """Make a response of ``document``, as JSON."""
     return web.Response(
         body=msgspec.json.encode(document),
         status=status,
@@ -75,20 +73,18 @@ def json_answer(
 
 @web.middleware
 async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Whatever goes wrong, in vLLM's shape; of what is not the client's doing, a line is logged."""
+    """Answer every error in vLLM's format, and log the server's own errors, a line each."""
     try:
         return await handler(request)
     except RefusedError as error:
         return _failure(error.status, str(error), error.param, error.headers)
-    except TurnstileFullError as error:
-        return _failure(429, str(error), headers={"Retry-After": str(error.retry_after_s)})
     except ScorerError as error:
         return _failure(400, str(error))
     except web.HTTPException as error:
         allowed = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
         return _failure(error.status, HINTS.get(error.status, error.reason), headers=allowed)
     except Exception as error:
-        # Where, but not what it says: that may quote a prompt.
+        # The text is left out: it may quote a prompt.
         where = traceback.extract_tb(error.__traceback__)[-1]
         what = type(error).__name__
         log.error("%s: %s in %s, line %s", request.path, what, where.filename, where.lineno)
@@ -103,24 +99,24 @@ def _failure(
 ) -> web.Response:
     kind = TYPES.get(status, "InternalServerError" if status >= 500 else "BadRequestError")
     error = {"message": message, "type": kind, "param": param, "code": status}
-    return json_answer({"error": error}, status, headers)
+    return json_response({"error": error}, status, headers)
 
 
 T = TypeVar("T")
 
-MOST_TOKENS = 65_536
-"""More are not generated for one prompt."""
+MAX_TOKENS = 65_536
+"""Tokens that are generated for one prompt at most."""
 
-FIRST = -(2**31)
-"""The priority of what comes before everything else."""
+FIRST_PRIORITY = -(2**31)
+"""The priority that comes before every other."""
 
 DEFAULT_TOKENS = 16
-MOST_PROMPTS = 1024
+MAX_PROMPTS = 1024
 
 TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
-Priority = Annotated[int, Meta(ge=FIRST, le=2**31 - 1)]
-OwnOnly = Annotated[int, Meta(ge=0, le=1)]
-"""How many alternatives of each token: its own logprob is all there is."""
+Priority = Annotated[int, Meta(ge=FIRST_PRIORITY, le=2**31 - 1)]
+LogprobCount = Annotated[int, Meta(ge=0, le=1)]
+"""Alternatives of each token: only its own logprob is known."""
 
 
 class ScoreRequest(Struct):
@@ -133,15 +129,15 @@ class ScoreRequest(Struct):
     multi_modal_data: Any = None
 
     def check(self) -> None:
-        """Refuse images, and ranges that are not spans with something before them."""
+        """Refuse images, and ranges that are empty, out of bounds or begin at the first token."""
         _refuse_images(self.multi_modal_data)
         length = len(self.prompt)
         for number, (start, end) in enumerate(self.score_ranges):
             if not 1 <= start < end <= length:
                 raise RefusedError(
                     400,
-                    f"[{start}, {end}] is no range of 1 to {length}, the prompt's tokens that "
-                    "something precedes",
+                    f"[{start}, {end}] is not a range within [1, {length}], the prompt's tokens "
+                    "after the first",
                     param=f"score_ranges[{number}]",
                 )
 
@@ -151,16 +147,16 @@ class CompletionRequest(Struct):
 
     prompt: str | list[str | TokenId | list[TokenId]]
     model: str | None = None
-    max_tokens: Annotated[int, Meta(ge=0, le=MOST_TOKENS)] | None = None
+    max_tokens: Annotated[int, Meta(ge=0, le=MAX_TOKENS)] | None = None
     temperature: float | None = None
     echo: bool | None = None
-    logprobs: OwnOnly | None = None
-    prompt_logprobs: OwnOnly | None = None
+    logprobs: LogprobCount | None = None
+    prompt_logprobs: LogprobCount | None = None
     stop_token_ids: list[TokenId] | None = None
     return_token_ids: bool | None = None
     return_tokens_as_token_ids: bool | None = None
     priority: Priority | None = None
-    # What would change the answer, and is not to be had.
+    # These would change the answer, and are not supported.
     n: int | None = None
     best_of: int | None = None
     stream: bool | None = None
@@ -169,7 +165,7 @@ class CompletionRequest(Struct):
     multi_modal_data: Any = None
 
     def check(self) -> None:
-        """Refuse what this server does not do, rather than answer something else."""
+        """Refuse options that this server does not support, rather than ignore them."""
         _refuse_images(self.multi_modal_data)
         if self.temperature:
             raise RefusedError(400, "only greedy: expected 0 or none", param="temperature")
@@ -182,10 +178,10 @@ class CompletionRequest(Struct):
                 raise RefusedError(400, "only greedy: expected 1 or none", param=name)
         for name in ("stream", "stop", "suffix"):
             if getattr(self, name):
-                raise RefusedError(400, "this server does not do that", param=name)
+                raise RefusedError(400, "this server does not support that", param=name)
 
     def prompts(self) -> list[str | list[int]]:
-        """One or several prompts, all texts or all token ids, none empty."""
+        """Return the prompts, all texts or all token ids, none empty."""
         given: Any = self.prompt
         if isinstance(given, str) or (given and all(isinstance(it, int) for it in given)):
             given = [given]
@@ -196,14 +192,14 @@ class CompletionRequest(Struct):
                 "expected one or several prompts, texts or token ids, not empty",
                 param="prompt",
             )
-        if len(given) > MOST_PROMPTS:
-            raise RefusedError(400, f"at most {MOST_PROMPTS} prompts", param="prompt")
+        if len(given) > MAX_PROMPTS:
+            raise RefusedError(400, f"at most {MAX_PROMPTS} prompts", param="prompt")
         prompts: list[str | list[int]] = given
         return prompts
 
     @property
     def most_tokens(self) -> int:
-        """How many tokens to generate at most."""
+        """The limit of tokens to generate."""
         return DEFAULT_TOKENS if self.max_tokens is None else self.max_tokens
 
 
@@ -226,23 +222,11 @@ class DetokenizeRequest(Struct):
     model: str | None = None
 
 
-class TrainingData(Struct):
-    """What there is to learn."""
-
-    samples: list[Sample]
-
-
-class TrainRequest(Struct):
-    """``POST /v1/train``."""
-
-    training_data: TrainingData
-
-
 async def read_request(request: web.Request, kind: type[T], limit_s: float) -> T:
-    """The body as ``kind``.
+    """Read the body as ``kind``.
 
     Raises:
-        RefusedError: it is not JSON, not of that shape, or did not arrive in time.
+        RefusedError: it is not JSON, does not fit ``kind``, or did not arrive in time.
     """
     if request.content_type != "application/json":
         # A web page cannot send this type to another server unasked.

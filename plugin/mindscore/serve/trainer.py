@@ -1,4 +1,4 @@
-"""Trains for a server: one job at a time, in a process of its own, the others in a queue."""
+"""Train adapters for a server: jobs kept on disk, run one at a time in a process of their own."""
 
 from __future__ import annotations
 
@@ -6,39 +6,91 @@ import asyncio
 import hashlib
 import logging
 import os
+import shutil
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
 import msgspec
+from msgspec import Struct
 
 from mindhooks import ScorerError, in_thread
 from mindscore._util.errors import TrainError, UsageError, format_error
-from mindscore._util.files import make_folder
+from mindscore._util.files import make_folder, write_whole
 from mindscore._util.text import printable
 from mindscore.scorers.local.scorer import LocalScorer
-from mindscore.serve.jobs import Training, TrainingFolder
 from mindscore.serve.requests import RefusedError
-from mindscore.training.lora.job import Job, Progress, Recipe, Sample
-from mindscore.training.lora.process import require_peft, train_adapter
+from mindscore.training.lora.job import (
+    ADAPTER,
+    JOB,
+    LOG,
+    Job,
+    Progress,
+    Recipe,
+    Sample,
+    require_peft,
+    train_adapter,
+)
 
 log = logging.getLogger("mindscore.serve")
 
-MOST_QUEUED = 16
+STATE = "state.json"
+ACTIVE = "active"
+"""Beside the jobs' folders: the id of the job whose adapter the model has."""
+
+MAX_QUEUED_JOBS = 16
 RETRY_AFTER_S = 60
 NICENESS = 5
-MOST_ENDED = 20
-"""Jobs that have ended and are kept: each holds a conversation, and some 20 MB if it succeeded.
-Older ones can't be looked at any more, nor their ``Idempotency-Key`` be recognised."""
+MAX_ENDED_JOBS = 20
+"""Ended jobs that are kept: each holds a conversation, and some 20 MB if it succeeded. Older ones
+are removed, and their ``Idempotency-Key`` is no longer recognised."""
+
+
+class JobState(Struct, kw_only=True):
+    """The state of one job, as ``state.json`` keeps it.
+
+    ``key`` is the ``Idempotency-Key`` of its request, and ``digest`` a hash of its samples.
+    ``tokens`` are those to be learnt, ``loss`` their mean in the last epoch, in nats; ``created``
+    is in seconds since 1970.
+    """
+
+    job_id: str
+    status: Literal["queued", "running", "succeeded", "failed", "cancelled"] = "queued"
+    model: str
+    samples: int
+    tokens: int
+    epoch: int = 0
+    epochs: int = 0
+    loss: float | None = None
+    seconds: float = 0.0
+    error: str | None = None
+    created: float
+    key: str | None
+    digest: str
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its status is final."""
+        return self.status not in ("queued", "running")
+
+    def requeue(self) -> None:
+        """Have it wait for its turn, as it did at first."""
+        self.status, self.error = "queued", None
+        self.epoch, self.loss, self.seconds = 0, None, 0.0
 
 
 class Trainer:
-    """The trainings of the model that ``scorer`` is.
+    """Trains adapters of the model that ``scorer`` has, in private folders below ``folder``.
 
-    Each goes on from the adapter that the model has when it begins: what was learnt before is not
-    lost.
+    Each training goes on from the adapter that the model has when it begins, so that what was
+    learnt before is not lost. ``jobs`` are all jobs by their ids, oldest first. Samples are written
+    in a thread; states, which are small, in the event loop's.
+
+    Raises:
+        TrainError: what training needs is not installed.
     """
 
     def __init__(
@@ -50,31 +102,32 @@ class Trainer:
     ) -> None:
         require_peft()
         self.scorer = scorer
+        self.jobs: dict[str, JobState] = {}
+        self._folder = folder
+        self._active: str | None = None
         self._configured = scorer.adapter_folder
         self._recipe = recipe or Recipe()
-        self._threads = threads or _threads()
-        self._folder = TrainingFolder(folder)
-        self._trainings: dict[str, Training] = {}
+        # One core is left for the scorer.
+        self._threads = threads or max(1, (os.cpu_count() or 1) - 1)
         self._submitting = asyncio.Lock()
-        self._keeping = asyncio.Lock()
         self._submitted = asyncio.Event()
-        self._running: Training | None = None
-        self._process: asyncio.Task[Path] | None = None
+        self._running: tuple[JobState, asyncio.Task[None]] | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Train, for the ``with`` block, what is and comes in the queue.
+        """Train queued jobs while the context is open.
 
-        The model has the adapter again that it had when the last server ended, unless it has one.
+        The model gets the adapter that it had when the last server ended, unless it has one. The
+        job that runs at the end is queued again.
 
         Raises:
             UsageError: another server trains in that folder.
             TrainError: the folder cannot be used.
         """
-        with await in_thread(self._locked):
-            await self._read()
+        with self._lock():
+            self._read()
             await self._adopt_last()
-            await self._remove_oldest()
+            self._remove_oldest()
             working = asyncio.create_task(self._work())
             try:
                 yield
@@ -82,153 +135,83 @@ class Trainer:
                 working.cancel()
                 await asyncio.wait({working})
 
-    @property
-    def trainings(self) -> Mapping[str, Training]:
-        """All trainings by their ids, oldest first."""
-        return self._trainings
+    def adapter(self, state: JobState) -> Path:
+        """Return the folder of the job's adapter, whether or not there is one."""
+        return self._folder / state.job_id / ADAPTER
 
-    def adapter(self, training: Training) -> Path:
-        """The folder of what has come of it."""
-        return self._folder.adapter(training)
-
-    def is_active(self, training: Training) -> bool:
-        """Whether the model has that adapter now."""
-        return self.scorer.adapter_folder == self.adapter(training)
-
-    async def adopt(self, training: Training | None) -> None:
-        """Have the model with what came of it, or without any adapter, until told otherwise.
+    async def adopt(self, state: JobState | None) -> None:
+        """Give the model the job's adapter, or none, until told otherwise, over restarts too.
 
         Raises:
             ScorerError: the adapter cannot be used; the model is as it was.
         """
-        await self.scorer.adopt(None if training is None else self.adapter(training))
+        await self.scorer.adopt(None if state is None else self.adapter(state))
+        self._active = None if state is None else state.job_id
         try:
-            await in_thread(self._folder.keep_active, training and training.job_id)
+            if self._active is None:
+                (self._folder / ACTIVE).unlink(missing_ok=True)
+            else:
+                write_whole(self._folder / ACTIVE, self._active.encode())
         except OSError as error:
             log.error("the next start will have another adapter: %s", format_error(error))
 
-    async def submit(self, samples: Sequence[Sample], key: str | None) -> Training:
-        """The training of ``samples``: a new one, or the one that was asked for with ``key``.
+    async def submit(self, samples: Sequence[Sample], key: str | None) -> JobState:
+        """Queue a job for ``samples``, or return the one that was queued with ``key``.
 
         One that failed or was cancelled is queued again.
 
         Raises:
-            RefusedError: the key was another request's, or the queue is full.
+            RefusedError: the key belongs to other samples, the queue is full, or the job cannot be
+                written.
         """
-        digest = hashlib.sha256(msgspec.json.encode(samples)).hexdigest()
-        # Once it is begun, it is kept whole, whether or not its client is still there.
-        return await asyncio.shield(self._submit(samples, key, digest))
+        # Once begun, a job is written whole even if its client goes.
+        return await asyncio.shield(self._submit(samples, key))
 
-    async def cancel(self, training: Training) -> None:
-        """End it, or have it never begin.
+    async def cancel(self, state: JobState) -> None:
+        """End a job, or have it never begin.
 
         Raises:
             RefusedError: it has ended.
         """
-        if training.has_ended:
-            raise RefusedError(409, f"job {training.job_id} has ended: {training.status}")
-        training.status = "cancelled"
-        if self._running is training and self._process is not None:
-            self._process.cancel()
-            await asyncio.wait({self._process})
-        await self._keep(training)
+        if state.has_ended:
+            raise RefusedError(409, f"job {state.job_id} has ended: {state.status}")
+        state.status = "cancelled"
+        self._keep(state)
+        if self._running is not None and self._running[0] is state:
+            self._running[1].cancel()
+            await asyncio.wait({self._running[1]})
 
-    def _locked(self) -> AbstractContextManager[object]:
-        from filelock import FileLock, Timeout
-
-        folder = self._folder.folder
-        try:
-            make_folder(folder)
-            return FileLock(folder / "lock", thread_local=False).acquire(blocking=False)
-        except Timeout:
-            raise UsageError(
-                f"another server trains in {folder}: end it, or serve without --train"
-            ) from None
-        except OSError as error:
-            raise TrainError(f"{folder} cannot be used: {format_error(error)}") from error
-
-    async def _read(self) -> None:
-        for training in await in_thread(self._folder.read):
-            self._trainings[training.job_id] = training
-            if training.status == "running":
-                # Its server ended. It was accepted: whoever sent it counts on it.
-                training.begin_anew()
-                await self._keep(training)
-            if training.status != "succeeded":
-                try:
-                    await in_thread(self._folder.clear, training)
-                except OSError as error:
-                    log.error("job %s: %s", training.job_id, format_error(error))
-
-    async def _adopt_last(self) -> None:
-        try:
-            last = await in_thread(self._folder.active)
-            training = self._trainings.get(last or "")
-            if last is None or self.scorer.adapter_folder is not None:
-                return
-            if training is None or training.status != "succeeded":
-                log.error(
-                    "job %s, whose adapter was active, is not there any more", printable(last)
-                )
-            elif training.model == self.scorer.model:
-                await self.scorer.adopt(self.adapter(training))
-        except (OSError, ScorerError) as error:
-            log.error("the model has no adapter now: %s", format_error(error))
-
-    async def _remove_oldest(self) -> None:
-        """Remove what ended long ago, but no adapter that the model has or is to have."""
-        try:
-            last = await in_thread(self._folder.active)
-            wanted = [it.resolve() for it in (self._configured, self.scorer.adapter_folder) if it]
-            # Not while one of them is asked for again, or how it stands is being written.
-            async with self._submitting, self._keeping:
-                ended = [it for it in self._trainings.values() if it.has_ended]
-                for training in ended[:-MOST_ENDED]:
-                    if training.job_id != last and self.adapter(training).resolve() not in wanted:
-                        await in_thread(self._folder.remove, training)
-                        del self._trainings[training.job_id]
-        except OSError as error:
-            log.error("old jobs cannot be removed: %s", format_error(error))
-
-    async def _submit(self, samples: Sequence[Sample], key: str | None, digest: str) -> Training:
+    async def _submit(self, samples: Sequence[Sample], key: str | None) -> JobState:
+        digest = hashlib.sha256(msgspec.json.encode(samples)).hexdigest()
         async with self._submitting:
-            known = self._known(key, digest)
-            if known is not None and known.status not in ("failed", "cancelled"):
-                return known
-            queued = sum(it.status == "queued" for it in self._trainings.values())
-            if queued >= MOST_QUEUED:
-                raise RefusedError(
-                    429,
-                    f"{queued} jobs wait already",
-                    headers={"Retry-After": str(RETRY_AFTER_S)},
-                )
-            training = await (self._again(known) if known else self._add(samples, key, digest))
-            self._trainings[training.job_id] = training
-            self._submitted.set()
-            return training
-
-    def _known(self, key: str | None, digest: str) -> Training | None:
-        for known in self._trainings.values():
-            if key is not None and known.key == key:
-                if known.digest != digest:
+            state = next((it for it in self.jobs.values() if key and it.key == key), None)
+            if state is not None:
+                if state.digest != digest:
                     raise RefusedError(
-                        422, f"job {known.job_id} has that Idempotency-Key, and other samples"
+                        422, f"job {state.job_id} has that Idempotency-Key, and other samples"
                     )
-                return known
-        return None
+                if state.status not in ("failed", "cancelled"):
+                    return state
+            queued = sum(it.status == "queued" for it in self.jobs.values())
+            if queued >= MAX_QUEUED_JOBS:
+                headers = {"Retry-After": str(RETRY_AFTER_S)}
+                raise RefusedError(429, f"{queued} jobs are queued already", headers=headers)
+            try:
+                if state is None:
+                    state = await self._add(samples, key, digest)
+                else:
+                    state.requeue()
+                    self._write(state)
+            except OSError as error:
+                reason = f"the job cannot be written: {format_error(error)}"
+                if state is not None:
+                    state.status, state.error = "failed", reason
+                raise RefusedError(507, reason) from error
+            self.jobs[state.job_id] = state
+            self._submitted.set()
+            return state
 
-    async def _again(self, training: Training) -> Training:
-        failed = msgspec.structs.replace(training)
-        training.begin_anew()
-        try:
-            async with self._keeping:
-                await in_thread(self._folder.update, training)
-        except OSError as error:
-            training.status, training.error = failed.status, failed.error
-            raise RefusedError(507, f"the job cannot be kept: {format_error(error)}") from error
-        return training
-
-    async def _add(self, samples: Sequence[Sample], key: str | None, digest: str) -> Training:
+    async def _add(self, samples: Sequence[Sample], key: str | None, digest: str) -> JobState:
         job = Job(
             self.scorer.model,
             list(samples),
@@ -236,7 +219,7 @@ class Trainer:
             threads=self._threads,
             niceness=NICENESS,
         )
-        training = Training(
+        state = JobState(
             job_id=uuid.uuid4().hex[:12],
             model=job.model,
             samples=len(samples),
@@ -246,70 +229,136 @@ class Trainer:
             key=key,
             digest=digest,
         )
-        try:
-            await in_thread(self._folder.add, training, job)
-        except OSError as error:
-            raise RefusedError(507, f"the job cannot be kept: {format_error(error)}") from error
-        return training
+        file = self._folder / state.job_id / JOB
+        await in_thread(lambda: write_whole(file, msgspec.json.encode(job)))
+        # It comes last: a folder without a state is not a job.
+        self._write(state)
+        return state
 
     async def _work(self) -> None:
         while True:
             self._submitted.clear()
-            queued = [it for it in self._trainings.values() if it.status == "queued"]
-            if queued:
-                await self._train(queued[0])
-            else:
+            state = next((it for it in self.jobs.values() if it.status == "queued"), None)
+            if state is None:
                 await self._submitted.wait()
-
-    async def _train(self, training: Training) -> None:
-        self._running, training.status = training, "running"
-        try:
-            await self._keep(training)
-            job = await in_thread(self._folder.job, training)
-            await in_thread(self._folder.clear, training)
-            if training.status == "running":
-                await self._run(training, job)
-                training.status = "succeeded"
-        except asyncio.CancelledError:
-            # It may be the job that was cancelled, and not this.
-            this = asyncio.current_task()
-            if this is not None and this.cancelling():
-                if training.status == "running":
-                    training.begin_anew()
-                raise
-        # Whatever is wrong with one job, those after it are to have their turn.
-        except Exception as error:
-            training.status, training.error = "failed", format_error(error)
-        finally:
-            self._running = None
-            await self._keep(training)
-        await self._remove_oldest()
-
-    async def _run(self, training: Training, job: Job) -> None:
-        def hear(progress: Progress) -> None:
-            training.epoch, training.loss = progress.epoch, progress.loss
-            training.seconds = progress.seconds
-
-        active = self.scorer.adapter_folder if job.model == self.scorer.model else None
-        started = msgspec.structs.replace(job, start=str(active or ""))
-        folder = self._folder.of(training)
-        self._process = asyncio.create_task(train_adapter(started, folder, hear))
-        try:
-            await self._process
-        finally:
-            self._process = None
-
-    async def _keep(self, training: Training) -> None:
-        async with self._keeping:
-            if training.job_id not in self._trainings:
-                # Removed meanwhile.
-                return
+                continue
+            training = asyncio.create_task(self._train(state))
+            self._running = state, training
             try:
-                await in_thread(self._folder.update, training)
+                await asyncio.wait({training})
+            finally:
+                training.cancel()
+                await asyncio.wait({training})
+                self._running = None
+            self._remove_oldest()
+
+    async def _train(self, state: JobState) -> None:
+        def hear(progress: Progress) -> None:
+            state.epoch, state.loss = progress.epoch, progress.loss
+            state.seconds = progress.seconds
+
+        state.status = "running"
+        self._keep(state)
+        try:
+            job = await in_thread(self._prepare, state)
+            await train_adapter(job, self._folder / state.job_id, hear)
+            state.status = "succeeded"
+        except asyncio.CancelledError:
+            # A job that was cancelled has that status already; else the server ends.
+            if state.status == "running":
+                state.requeue()
+            raise
+        # The jobs after it have their turn, however this one fails.
+        except Exception as error:
+            state.status, state.error = "failed", format_error(error)
+        finally:
+            self._keep(state)
+
+    def _prepare(self, state: JobState) -> Job:
+        """Return the job, which goes on from the model's adapter, and remove an unfinished one."""
+        self._remove_adapter(state)
+        job = msgspec.json.decode((self._folder / state.job_id / JOB).read_bytes(), type=Job)
+        start = self.scorer.adapter_folder if job.model == self.scorer.model else None
+        return msgspec.structs.replace(job, start=str(start or ""))
+
+    def _lock(self) -> AbstractContextManager[object]:
+        from filelock import FileLock, Timeout
+
+        try:
+            make_folder(self._folder)
+            return FileLock(self._folder / "lock", thread_local=False).acquire(blocking=False)
+        except Timeout:
+            raise UsageError(
+                f"another server trains in {self._folder}: end it, or serve without --train"
+            ) from None
+        except OSError as error:
+            raise TrainError(f"{self._folder} cannot be used: {format_error(error)}") from error
+
+    def _read(self) -> None:
+        found = []
+        for file in self._folder.glob(f"*/{STATE}"):
+            try:
+                found.append(msgspec.json.decode(file.read_bytes(), type=JobState))
+            except (OSError, msgspec.DecodeError) as error:
+                where = printable(str(file.parent))
+                log.error("%s cannot be read (%s): move it away", where, format_error(error))
+        self.jobs = {it.job_id: it for it in sorted(found, key=lambda it: it.created)}
+        for state in self.jobs.values():
+            # Its server was killed. It was accepted, so whoever sent it counts on it.
+            if state.status == "running":
+                state.requeue()
+                self._keep(state)
+
+    async def _adopt_last(self) -> None:
+        try:
+            with suppress(FileNotFoundError):
+                self._active = (self._folder / ACTIVE).read_text("utf-8", "replace")
+            if self._active is None or self.scorer.adapter_folder is not None:
+                return
+            state = self.jobs.get(self._active)
+            if state is None or state.status != "succeeded":
+                log.error("job %s, whose adapter was active, is gone", printable(self._active))
+            elif state.model == self.scorer.model:
+                await self.scorer.adopt(self.adapter(state))
+        except (OSError, ScorerError) as error:
+            log.error("the model has no adapter now: %s", format_error(error))
+
+    def _remove_oldest(self) -> None:
+        """Remove jobs that ended long ago, but no adapter that the model has or is to have."""
+        try:
+            needed = [it.resolve() for it in (self._configured, self.scorer.adapter_folder) if it]
+            ended = [it for it in self.jobs.values() if it.has_ended]
+            for state in ended[:-MAX_ENDED_JOBS]:
+                if state.job_id != self._active and self.adapter(state).resolve() not in needed:
+                    self._remove(state)
+                    del self.jobs[state.job_id]
+        except OSError as error:
+            log.error("old jobs cannot be removed: %s", format_error(error))
+
+    def _remove(self, state: JobState) -> None:
+        self._remove_adapter(state)
+        folder = self._folder / state.job_id
+        # The state goes last: what is left of a job after an error still counts as one.
+        for name in (JOB, LOG, STATE):
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def _remove_adapter(self, state: JobState) -> None:
+        for folder in (self._folder / state.job_id).glob(f"{ADAPTER}*"):
+            shutil.rmtree(folder)
+
+    def _write(self, state: JobState) -> None:
+        write_whole(self._folder / state.job_id / STATE, msgspec.json.encode(state))
+
+    def _keep(self, state: JobState) -> None:
+        # A job that was removed meanwhile is not written again.
+        if state.job_id in self.jobs:
+            try:
+                self._write(state)
             except OSError as error:
-                log.error("job %s: %s cannot be kept: %s", training.job_id, training.status, error)
-
-
-def _threads() -> int:
-    """All cores but one, which is the scorer's."""
-    return max(1, (os.cpu_count() or 1) - 1)
+                log.error(
+                    "job %s: its state, %s, cannot be written: %s",
+                    state.job_id,
+                    state.status,
+                    error,
+                )

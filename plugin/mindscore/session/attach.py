@@ -19,14 +19,13 @@ from mindhooks import (
     ThreadedRegistry,
 )
 from mindscore._util.errors import format_error
-from mindscore.conversation.conversation import Conversation
-from mindscore.conversation.message import ChatMessage, from_openai
-from mindscore.conversation.native import Transcript
+from mindscore.conversation.conversation import Conversation, Transcript
+from mindscore.conversation.message import Message, from_openai
 from mindscore.recognisers import MemoryFinder
 from mindscore.session.result import Result
 from mindscore.session.session import Session
 
-Messages = Callable[[], Iterable[Mapping[str, Any] | ChatMessage]]
+Messages = Callable[[], Iterable[Mapping[str, Any] | Message]]
 Memories = Mapping[str, str] | Callable[[], Mapping[str, str]] | None
 
 log = logging.getLogger("mindscore")
@@ -159,7 +158,7 @@ class Attached:
 
     def _snapshot(self) -> _Snapshot:
         # On the host's thread, where nothing changes meanwhile.
-        given = [it if isinstance(it, ChatMessage) else from_openai(it) for it in self._messages()]
+        given = [it if isinstance(it, Message) else from_openai(it) for it in self._messages()]
         memories = self._memories() if callable(self._memories) else self._memories
         return _Snapshot(tuple(given), dict(memories or {}))
 
@@ -179,7 +178,7 @@ class Attached:
 
 @dataclass(frozen=True, slots=True)
 class _Snapshot:
-    messages: tuple[ChatMessage, ...]
+    messages: tuple[Message, ...]
     memories: dict[str, str]
 
 

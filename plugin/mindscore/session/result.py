@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mindhooks import FinetuneCandidate, FinetuneStats, MemoryScore, MemoryStats, Outcome
-from mindscore.conversation.native import Transcript
+from mindscore.conversation.conversation import Transcript
 
 if TYPE_CHECKING:
     from mindscore.session.words import Word

@@ -25,8 +25,8 @@ from mindhooks import (
 )
 from mindscore._util.errors import ConfigError, format_error
 from mindscore.config.settings import parse_settings
-from mindscore.conversation.native import Transcript
-from mindscore.conversation.rendering import OnceTokenizer
+from mindscore.conversation.conversation import Transcript
+from mindscore.conversation.rendering import CachedTokenizer
 from mindscore.conversation.template import template_of
 from mindscore.flows.recorder import store_failures
 from mindscore.measure.retry import with_retries
@@ -73,7 +73,7 @@ class Session:
         self._show = show
         self._hear = hear
         self._context: tuple[Transcript, Context] | None = None
-        self._tokenizer: OnceTokenizer | None = None
+        self._tokenizer: CachedTokenizer | None = None
         self._run: Run | None = None
 
     @asynccontextmanager
@@ -142,12 +142,12 @@ class Session:
             transcript, scorer = self.transcript, await self.registry.scorer()
             if self._tokenizer is None:
                 server = parse_settings(self.registry.settings).server
-                self._tokenizer = OnceTokenizer(
+                self._tokenizer = CachedTokenizer(
                     lambda text: with_retries(lambda: scorer.tokenize(text), server)
                 )
             template = template_of(scorer, self.registry.settings)
             context = await transcript.context(self._tokenizer, template)
-            self._tokenizer.forget_others()
+            self._tokenizer.evict_unused()
             self._context = transcript, context
         return self._context[1]
 

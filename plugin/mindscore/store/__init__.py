@@ -1,4 +1,4 @@
-"""Where scores, the matrix, candidates, trained marks and sends are kept: one SQLite file."""
+"""SQLite files: the store of scores, candidates, marks and sends, and the tables of others."""
 
 from mindscore.store.history import Cell, History, Point, RunRecord
 from mindscore.store.reviews import CandidateName, ConflictError, Listed, Review, Reviewed, Reviews

@@ -1,28 +1,54 @@
-"""A SQLite file through SQLAlchemy Core: one transaction at a time, safe beside other processes."""
+"""SQLite files through SQLAlchemy Core: one transaction at a time, safe beside other processes."""
 
 from __future__ import annotations
 
 import sqlite3
+import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Table, create_engine
+from sqlalchemy import Column, Connection, Engine, Select, Table, create_engine, delete, select
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, QueuePool
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from mindhooks import in_thread
 from mindscore._util.errors import StoreError
 from mindscore._util.files import make_file
-from mindscore.config.settings import SQLITE
-from mindscore.store.migrations import VERSION, migrate
+from mindscore.config.settings import SQLITE, StoreSettings
+from mindscore.store.schema import STORE, Schema
+
+T = TypeVar("T")
+
+DAY_S = 24 * 3600.0
+
+BUSY_TIMEOUT_S = 25.0
+"""Time that a transaction waits for others: less than a listener may take, so it can say why."""
+
+AGENT_TIMEOUT_S = 1.0
+"""Time that a transaction waits for others while an agent waits for it."""
+
+LONGEST_LOG_PAGES = 16_384
+"""Pages of 4 KiB that a write-ahead log holds before a transaction moves them to the file."""
+
+_REASONS = {
+    sqlite3.SQLITE_BUSY: "it is locked: another process has been busy with it for {:g} s",
+    sqlite3.SQLITE_FULL: "the disk is full, or the space that this user may take",
+    sqlite3.SQLITE_READONLY: "it cannot be written: it, its folder or its disk is read-only",
+    sqlite3.SQLITE_NOTADB: "it is not a database",
+    sqlite3.SQLITE_CORRUPT: "it is damaged: put a copy in its place, or move it away",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened, or a file beside it cannot be made: is its "
+    "folder there, and this user's to write?",
+    sqlite3.SQLITE_IOERR: "reading or writing it failed: is its disk all right, and not full?",
+}
 
 Changes = Callable[[Any], Mapping[str, Any]]
-"""What to set in a row that is there already, given the new one's columns."""
+"""A function from a new row's columns to the changes of the row that is there already."""
 
 
 def upsert(
@@ -43,91 +69,106 @@ def replacing(table: Table) -> Changes:
     return lambda new: {c.name: new[c.name] for c in table.columns if not c.primary_key}
 
 
-T = TypeVar("T")
+def file_of(url: str) -> Path:
+    """Return the file of the store at ``url``; the user's own if that is empty."""
+    if url:
+        return Path(url.removeprefix(SQLITE)).absolute()
+    import platformdirs
 
-BUSY_TIMEOUT_S = 25.0
-"""How long a transaction waits for others: less than a listener may take, which is told why."""
-
-_OURS = {"memories", "cells", "candidates", "trained"}
-"""Tables that every version has."""
-
-_REASONS = {
-    sqlite3.SQLITE_BUSY: "it is locked: another process has been busy with it for "
-    f"{BUSY_TIMEOUT_S:g} s",
-    sqlite3.SQLITE_FULL: "the disk is full, or the space that this user may take",
-    sqlite3.SQLITE_READONLY: "it cannot be written: it, its folder or its disk is read-only",
-    sqlite3.SQLITE_NOTADB: "it is not a database",
-    sqlite3.SQLITE_CORRUPT: "it is damaged: put a copy in its place, or move it away",
-    sqlite3.SQLITE_CANTOPEN: "it cannot be opened, or a file beside it cannot be made: is its "
-    "folder there, and this user's to write?",
-    sqlite3.SQLITE_IOERR: "reading or writing it failed: is its disk all right, and not full?",
-}
+    return platformdirs.user_data_path("mindscore") / "store.sqlite3"
 
 
 class Database:
-    """Runs functions in transactions, each in a worker thread on a connection of its own."""
+    """Runs functions in transactions on one file, from any thread or event loop.
 
-    def __init__(self, url: str) -> None:
-        self._file = file_of(url)
+    Every method raises ``StoreError`` if the file cannot be opened, read or written, is something
+    else's or damaged, or of a newer version. A file of an older version is brought to the newest.
+    """
+
+    def __init__(self, file: Path, schema: Schema = STORE) -> None:
+        self._file = file = file.absolute()
+        self._schema = schema
+        if schema.beside_agent:
+            self._engine = _logged_engine(file)
+            # Closed when nobody has this any more, yet not at the agent's end: that takes time.
+            weakref.finalize(self, self._engine.dispose).atexit = False
+        else:
+            self._engine = _engine(file)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        """What ``work`` finds; a store that is not there yet is an empty one, and is not made.
-
-        Raises:
-            StoreError: the file cannot be opened or read, it is no store, or a newer version's; or
-                it is an older version's, and cannot be written.
-        """
-        return await in_thread(self._guarded, self._read, work)
+        """Do as ``read_now``, in a worker thread."""
+        return await in_thread(self.read_now, work)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
-        """Run ``work`` in a transaction that is committed at its end, or not at all.
+        """Do as ``write_now``, in a worker thread."""
+        return await in_thread(self.write_now, work)
 
-        Raises:
-            StoreError: the file cannot be opened, read or written, it is no store, or a newer
-                version's.
-        """
-        return await in_thread(self._guarded, self._write, work)
+    def read_now(self, work: Callable[[Connection], T]) -> T:
+        """Return what ``work`` finds; a missing file counts as an empty one, and is not made."""
+        with self._guarded():
+            try:
+                self._file.stat()
+            except FileNotFoundError:
+                return self._read_nothing(work)
+            with self._begun("BEGIN") as (connection, version):
+                if version == self._schema.version:
+                    return work(connection)
+            return self._read_nothing(work) if version is None else self._write(work)
 
-    def _guarded(self, act: Callable[[Callable[[Connection], T]], T], work: Callable[..., T]) -> T:
-        file = self._file
+    def write_now(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work`` in a transaction that is committed at its end, or not at all."""
+        with self._guarded():
+            return self._write(work)
+
+    def checkpoint(self) -> None:
+        """Open the file, and move its write-ahead log into it; other threads go on meanwhile."""
+        self.write_now(lambda _: None)
+        with self._guarded(), self._engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def close(self) -> None:
+        """Close the file; the next transaction opens it again."""
+        self._engine.dispose()
+
+    @property
+    def _patience_s(self) -> float:
+        return AGENT_TIMEOUT_S if self._schema.beside_agent else BUSY_TIMEOUT_S
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        place = f"{self._schema.name} {self._file}"
         try:
-            return act(work)
+            yield
         except DBAPIError as error:
-            raise StoreError(f"the store {file}: {_explain(error)}") from error
+            raise StoreError(f"{place}: {self._explain(error)}") from error
         except OSError as error:
-            raise StoreError(f"the store {file}: {error.strerror or error}") from error
+            raise StoreError(f"{place}: {error.strerror or error}") from error
         except (OverflowError, UnicodeEncodeError) as error:
-            raise StoreError(f"the store {file} cannot hold a value: {error}") from error
-
-    def _read(self, work: Callable[[Connection], T]) -> T:
-        try:
-            self._file.stat()
-        except FileNotFoundError:
-            return _read_nothing(work)
-        with self._begun("BEGIN") as (connection, version):
-            if version == VERSION:
-                return work(connection)
-        if version == 0:
-            return _read_nothing(work)
-        return self._write(work)
+            raise StoreError(f"{place} cannot hold a value: {error}") from error
 
     def _write(self, work: Callable[[Connection], T]) -> T:
         # Resolved: a link to where nothing is yet is as good as a name.
         make_file(self._file.resolve())
         with self._begun("BEGIN IMMEDIATE") as (connection, version):
-            migrate(connection, version)
+            migrate(connection, self._schema, version)
             result = work(connection)
             # A commit waits for the end of others' reading.
-            _patiently(lambda: connection.exec_driver_sql("COMMIT"))
+            self._retry_while_busy(lambda: connection.exec_driver_sql("COMMIT"))
             return result
 
-    @contextmanager
-    def _begun(self, begin: str) -> Iterator[tuple[Connection, int]]:
-        """A connection in a transaction, and the file's version; at the end, a rollback."""
-        with _engine(str(self._file)).connect() as connection:
+    def _read_nothing(self, work: Callable[[Connection], T]) -> T:
+        with _in_memory().connect() as connection:
+            migrate(connection, self._schema, None)
+            return work(connection)
 
-            def start() -> int:
-                connection.exec_driver_sql("PRAGMA synchronous = FULL")
+    @contextmanager
+    def _begun(self, begin: str) -> Iterator[tuple[Connection, int | None]]:
+        """Yield a connection in a transaction, and the file's version; roll back at the end."""
+        with self._engine.connect() as connection:
+            synchronous = "NORMAL" if self._schema.beside_agent else "FULL"
+
+            def start() -> int | None:
+                connection.exec_driver_sql(f"PRAGMA synchronous = {synchronous}")
                 # A transaction that reads first and writes later would fail at once where another
                 # process wrote in between; IMMEDIATE takes the lock at the beginning.
                 connection.exec_driver_sql(begin)
@@ -137,70 +178,130 @@ class Database:
                     connection.rollback()
                     raise
 
-            yield connection, _patiently(start)
+            yield connection, self._retry_while_busy(start)
 
-    def _checked_version(self, connection: Connection) -> int:
-        """The schema's version, 0 for an empty file."""
-        file = self._file
+    def _checked_version(self, connection: Connection) -> int | None:
+        """Return the schema's version, ``None`` for an empty file."""
+        place, schema = f"{self._schema.name} {self._file}", self._schema
         version, page_size, tables = connection.exec_driver_sql(
             "SELECT user_version, page_size, (SELECT group_concat(name) FROM sqlite_master "
             "WHERE type = 'table') FROM pragma_user_version, pragma_page_size"
         ).one()
-        if version > VERSION:
+        if version > schema.version:
             raise StoreError(
-                f"the store {file} has schema version {version}, this mindscore knows {VERSION}: "
+                f"{place} has schema version {version}, this mindscore knows {schema.version}: "
                 "use the mindscore that wrote it, or another file"
             )
         found = set(tables.split(",")) if tables else set[str]()
-        if not (found >= _OURS if version > 0 else version == 0 and not found):
-            raise StoreError(f"the store {file} is a database of something else: use another file")
-        if file.stat().st_size % page_size:
+        is_empty = version == 0 and not found
+        if not is_empty and (version < schema.first or not found >= schema.tables):
+            raise StoreError(f"{place} is a database of something else: use another file")
+        if self._file.stat().st_size % page_size:
             # SQLite itself notices only where whole pages are missing.
-            raise StoreError(f"the store {file}: {_REASONS[sqlite3.SQLITE_CORRUPT]}")
-        return int(version)
+            raise StoreError(f"{place}: {_REASONS[sqlite3.SQLITE_CORRUPT]}")
+        return None if is_empty else int(version)
+
+    def _retry_while_busy(self, step: Callable[[], T]) -> T:
+        # SQLite's own waiting asks ever more rarely: of many processes, one may never get a turn.
+        return Retrying(
+            retry=retry_if_exception(_is_busy),
+            wait=wait_random(0.001, 0.02),
+            stop=stop_after_delay(self._patience_s),
+            reraise=True,
+        )(step)
+
+    def _explain(self, error: DBAPIError) -> str:
+        code = _code(error)
+        reason = str(error.orig) if code is None else _REASONS.get(code, str(error.orig))
+        return reason.format(self._patience_s) if code == sqlite3.SQLITE_BUSY else reason
 
 
-def file_of(url: str) -> Path:
-    """The file of a store; the user's own where ``url`` is empty."""
-    if url:
-        return Path(url.removeprefix(SQLITE)).absolute()
-    import platformdirs
+class NamespaceTables:
+    """The rows of one namespace in the store; those older than ``retention_days`` may go."""
 
-    return platformdirs.user_data_path("mindscore") / "store.sqlite3"
+    def __init__(self, settings: StoreSettings) -> None:
+        self._database = Database(file_of(settings.url))
+        self._namespace = settings.namespace
+        self._retention_s = settings.retention_days * DAY_S
+
+    def _mine(self, table: Table, *columns: Any) -> Select[Any]:
+        return select(*columns).where(table.c.namespace == self._namespace)
+
+    async def _all(self, query: Select[Any]) -> Sequence[Any]:
+        return await self._database.read(lambda connection: connection.execute(query).all())
+
+    async def _delete(self, table: Table, *where: Any) -> int:
+        """Remove rows of the namespace; return how many."""
+        statement = delete(table).where(table.c.namespace == self._namespace, *where)
+        return await self._database.write(lambda connection: connection.execute(statement).rowcount)
+
+    def _prune(
+        self, connection: Connection, *times: Column[float], now: float | None = None
+    ) -> None:
+        """Remove, from the table of each column, what is older than is to be kept."""
+        if not self._retention_s:
+            return
+        oldest = (time.time() if now is None else now) - self._retention_s
+        for when in times:
+            mine = when.table.c.namespace == self._namespace
+            connection.execute(delete(when.table).where(mine, when < oldest))
+
+
+def migrate(
+    connection: Connection, schema: Schema, version: int | None, target: int | None = None
+) -> None:
+    """Bring a file of ``version``, ``None`` for an empty one, to ``target``, else the newest."""
+    newest = schema.version if target is None else target
+    if version == newest:
+        return
+    if version is None:
+        schema.metadata.create_all(connection, checkfirst=False)
+    else:
+        for step in schema.steps[version - schema.first : newest - schema.first]:
+            for statement in step:
+                connection.exec_driver_sql(statement)
+    connection.exec_driver_sql(f"PRAGMA user_version = {newest}")
+
+
+def _connect(file: Path) -> sqlite3.Connection:
+    # In mode rw nothing is made that is not there, and what is read-only can be read. Transactions
+    # are begun here, and waiting is done here; Python's driver begins them late.
+    return sqlite3.connect(
+        f"{file.as_uri()}?mode=rw",
+        timeout=0,
+        isolation_level=None,
+        uri=True,
+        check_same_thread=False,
+    )
 
 
 # One for each file: an engine remembers how its statements are written out.
 @lru_cache(maxsize=16)
-def _engine(file: str) -> Engine:
-    # In mode rw nothing is made that is not there, and what is read-only can be read.
-    address = f"{Path(file).as_uri()}?mode=rw"
-    return create_engine(
-        "sqlite://",
-        # Transactions are begun here, waiting is done here; Python's driver begins them late.
-        creator=lambda: sqlite3.connect(address, timeout=0, isolation_level=None, uri=True),
-        poolclass=NullPool,
-    )
+def _engine(file: Path) -> Engine:
+    return create_engine("sqlite://", creator=lambda: _connect(file), poolclass=NullPool)
+
+
+def _logged_engine(file: Path) -> Engine:
+    """Return an engine with a write-ahead log, whose connections stay open."""
+
+    def connect() -> sqlite3.Connection:
+        connection = _connect(file)
+        try:
+            # Another process may be doing the same; the first one does it for all.
+            with suppress(sqlite3.OperationalError):
+                connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {LONGEST_LOG_PAGES}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    return create_engine("sqlite://", creator=connect, poolclass=QueuePool)
 
 
 @lru_cache(maxsize=1)
-def _empty() -> Engine:
+def _in_memory() -> Engine:
     return create_engine("sqlite://", poolclass=NullPool)
-
-
-def _read_nothing(work: Callable[[Connection], T]) -> T:
-    with _empty().connect() as connection:
-        migrate(connection, 0)
-        return work(connection)
-
-
-def _patiently(step: Callable[[], T]) -> T:
-    # SQLite's own waiting asks ever more rarely: of many processes, one may never get its turn.
-    return Retrying(
-        retry=retry_if_exception(_is_busy),
-        wait=wait_random(0.001, 0.02),
-        stop=stop_after_delay(BUSY_TIMEOUT_S),
-        reraise=True,
-    )(step)
 
 
 def _is_busy(error: BaseException) -> bool:
@@ -208,11 +309,8 @@ def _is_busy(error: BaseException) -> bool:
 
 
 def _code(error: DBAPIError) -> int | None:
-    """SQLite's primary result code, without what it adds in the higher bits."""
-    code = getattr(error.orig, "sqlite_errorcode", None)
+    """Return SQLite's primary result code, without what it adds in the higher bits."""
+    if not isinstance(error.orig, sqlite3.Error):
+        return None
+    code: int | None = getattr(error.orig, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF
-
-
-def _explain(error: DBAPIError) -> str:
-    code = _code(error)
-    return _REASONS.get(code, str(error.orig)) if code is not None else str(error.orig)

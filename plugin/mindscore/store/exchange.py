@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from mindscore._util.errors import UsageError
+from mindscore._util.files import write_files
 from mindscore._util.text import harmless_json
 
 Timestamp = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -19,7 +18,7 @@ Exchange = dict[str, float] | list[Timestamp]
 
 
 def read_exchange(file: Path) -> dict[str, float] | list[int]:
-    """Memory scores, ``{key: score}``, or trained timestamps in nanoseconds.
+    """Read memory scores, ``{key: score}``, or trained timestamps in nanoseconds.
 
     Raises:
         UsageError: the file cannot be read or is neither, or two scores have the same key.
@@ -42,20 +41,16 @@ def read_exchange(file: Path) -> dict[str, float] | list[int]:
 
 
 def write_exchange(file: Path, contents: dict[str, float] | list[int]) -> None:
-    """Write the file whole or not at all.
+    """Write the file whole or not at all, for its owner alone.
 
     Raises:
         UsageError: it cannot be written.
     """
     if file.exists() and not file.is_file():
         raise UsageError(f"{file}: cannot be written: it is no regular file")
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        unfinished.write_bytes(harmless_json(msgspec.json.encode(contents)) + b"\n")
-        unfinished.replace(file)
+        write_files({file: harmless_json(msgspec.json.encode(contents)) + b"\n"})
     except OSError as error:
-        with suppress(OSError):
-            unfinished.unlink()
         raise UsageError(f"{file}: cannot be written: {error.strerror or error}") from None
 
 

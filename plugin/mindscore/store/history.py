@@ -1,25 +1,22 @@
-"""What was found over time: runs, each memory's scores and weights, and the matrix's cells."""
+"""The history of a namespace: runs, each memory's scores and weights, the matrix's cells."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import astuple, dataclass
-from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, insert
 
-from mindscore.config.settings import StoreSettings
-from mindscore.store.database import Database
+from mindscore.store.database import NamespaceTables
 from mindscore.store.schema import candidates, cells, memories, runs, weights
-from mindscore.store.store import DAY_S
 
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
     """One run of a flow at its end.
 
-    ``started_at`` is in seconds since the epoch, ``seconds`` how long it took. ``found`` counts
-    the memories scored, or the candidates; ``considered`` the memories, or responses, there were.
+    ``started_at`` is in seconds since the epoch, ``seconds`` its duration. ``found`` counts the
+    memories scored, or the candidates; ``considered`` all memories, or responses.
     """
 
     command: str
@@ -45,7 +42,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell of the matrix: what a memory did to a response, in nats.
+    """One cell of the matrix: the divergence of a response without a memory, in nats.
 
     ``noise`` is as in ``ResponseDivergence``.
     """
@@ -59,63 +56,51 @@ class Cell:
     scored_at: float
 
 
-class History:
+class History(NamespaceTables):
     """The history of one namespace. Every method is one transaction; may raise ``StoreError``."""
 
-    def __init__(self, settings: StoreSettings) -> None:
-        self._database = Database(settings.url)
-        self._namespace = settings.namespace
-        self._retention_s = settings.retention_days * DAY_S
-
     async def record_run(self, run: RunRecord) -> None:
-        """Keep a run; those that are older than ``retention_days`` go."""
+        """Keep a run, and remove those older than ``retention_days``."""
         names = RunRecord.__slots__
         row = dict(zip(names, astuple(run), strict=True))
 
         def work(connection: Connection) -> None:
-            if self._retention_s:
-                oldest = run.started_at - self._retention_s
-                mine = runs.c.namespace == self._namespace
-                connection.execute(delete(runs).where(mine, runs.c.started_at < oldest))
+            self._prune(connection, runs.c.started_at, now=run.started_at)
             connection.execute(insert(runs), [{"namespace": self._namespace, **row}])
 
         await self._database.write(work)
 
     async def runs(self, limit: int = 100) -> list[RunRecord]:
-        """The last runs, the newest first."""
+        """List the last runs, the newest first."""
         columns = [runs.c[name] for name in RunRecord.__slots__]
-        query = select(*columns).where(runs.c.namespace == self._namespace)
-        query = query.order_by(runs.c.started_at.desc(), runs.c.id.desc()).limit(limit)
-        return [RunRecord(*row) for row in await self._all(query)]
+        query = self._mine(runs, *columns).order_by(runs.c.started_at.desc(), runs.c.id.desc())
+        return [RunRecord(*row) for row in await self._all(query.limit(limit))]
 
     async def weights(self) -> dict[tuple[str, str], list[Point]]:
-        """Every memory's points, by key and model, the oldest first."""
+        """Return every memory's points, by key and model, the oldest first."""
         table = weights.c
-        query = select(table.key, table.model, table.scored_at, table.score, table.weight)
-        query = query.where(table.namespace == self._namespace).order_by(table.scored_at)
+        columns = (table.key, table.model, table.scored_at, table.score, table.weight)
+        query = self._mine(weights, *columns).order_by(table.scored_at)
         found: dict[tuple[str, str], list[Point]] = defaultdict(list)
         for key, model, *point in await self._all(query):
             found[key, model].append(Point(*point))
         return dict(found)
 
     async def cells(self, model: str) -> list[Cell]:
-        """The cells of the matrix that ``model`` measured, by response and key."""
+        """List the cells of the matrix that ``model`` measured, by response and key."""
         columns = [cells.c[name] for name in Cell.__slots__]
-        mine = (cells.c.namespace == self._namespace, cells.c.model == model)
-        query = select(*columns).where(*mine).order_by(cells.c.entry_idx, cells.c.key)
+        query = self._mine(cells, *columns).where(cells.c.model == model)
+        query = query.order_by(cells.c.entry_idx, cells.c.key)
         return [Cell(*row) for row in await self._all(query)]
 
     async def models(self) -> list[str]:
-        """The models that anything is kept of, in order."""
+        """List the models that anything is kept of, in order."""
 
         def work(connection: Connection) -> list[str]:
             found: set[str] = set()
             for table in (memories, cells, candidates, runs):
-                query = select(table.c.model).where(table.c.namespace == self._namespace)
-                found.update(connection.execute(query.distinct()).scalars())
+                query = self._mine(table, table.c.model).distinct()
+                found.update(connection.execute(query).scalars())
             return sorted(found)
 
         return await self._database.read(work)
-
-    async def _all(self, query: Any) -> Any:
-        return await self._database.read(lambda connection: connection.execute(query).all())

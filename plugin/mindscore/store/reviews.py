@@ -1,4 +1,4 @@
-"""What an operator decided about candidates."""
+"""An operator's decisions about candidates."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from sqlalchemy import ColumnElement, Connection, Table, delete, insert, select
 
 from mindhooks import FinetuneCandidate
 from mindscore._util.errors import StoreError, UsageError
-from mindscore.config.settings import StoreSettings
 from mindscore.measure.fingerprint import response_hash
-from mindscore.store.database import Database
+from mindscore.store.database import NamespaceTables
 from mindscore.store.schema import candidates, reviews, trained
 from mindscore.store.store import read_marks
 
 
 class ConflictError(StoreError):
-    """What was looked at is not what is kept now; the text says what happened meanwhile."""
+    """The candidate has changed since it was shown; the text says how."""
 
 
 Decision = Literal["accepted", "rejected"]
@@ -28,7 +27,7 @@ Answer = Literal["response", "alternate", "edited"]
 
 @dataclass(frozen=True, slots=True)
 class CandidateName:
-    """Which candidate: the model that found it, the response's timestamp and its ids' hash."""
+    """A candidate's name: its model, the response's timestamp and the hash of its ids."""
 
     model: str
     timestamp_ns: int
@@ -40,8 +39,8 @@ class Review:
     """A decision, and the answer to train on; ``decided_at`` is in seconds since the epoch.
 
     ``text`` and ``ids`` are those of an ``"edited"`` answer; its ids end as the response's do. An
-    ``"alternate"`` gets its own when it is kept: a candidate found again may have another. One
-    that comes with ids is kept only if these are still the candidate's.
+    ``"alternate"`` gets the candidate's when it is kept; one that comes with ids is kept only if
+    the candidate still has the same, since a candidate found again may have another alternate.
     """
 
     decision: Decision
@@ -53,7 +52,7 @@ class Review:
 
 @dataclass(frozen=True, slots=True)
 class Reviewed:
-    """A candidate, what was decided about it, and which sinks have accepted it.
+    """A candidate, its review, and the sinks that have accepted it.
 
     ``found_at`` is in seconds since the epoch. A sink ``""``: it was imported as trained.
     """
@@ -66,14 +65,14 @@ class Reviewed:
 
     @property
     def name(self) -> CandidateName:
-        """Which candidate it is."""
+        """The candidate's name."""
         found = self.candidate
         hash_ = response_hash(found.continuation_ids)
         return CandidateName(self.model, found.timestamp_ns, hash_)
 
     @property
     def answer_ids(self) -> tuple[int, ...]:
-        """The answer to train on: the response's ids where nobody chose another."""
+        """The token ids of the answer to train on: the response's unless another was chosen."""
         chosen = self.review
         if chosen is not None and chosen.ids is not None:
             return chosen.ids
@@ -82,7 +81,7 @@ class Reviewed:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A candidate as a list names it: without its prompts, which are long."""
+    """A candidate in a list: without its prompts, which are long."""
 
     name: CandidateName
     divergence: float
@@ -92,7 +91,7 @@ class Listed:
 
 
 class _Said(msgspec.Struct):
-    """Of a candidate that is kept, what is listed."""
+    """The part of a kept candidate that a list shows."""
 
     response_text: str
 
@@ -106,21 +105,17 @@ class _Row(NamedTuple):
     sinks: tuple[str, ...]
 
 
-class Reviews:
+class Reviews(NamespaceTables):
     """The reviews of one namespace. Every method is one transaction; may raise ``StoreError``."""
 
-    def __init__(self, settings: StoreSettings) -> None:
-        self._database = Database(settings.url)
-        self._namespace = settings.namespace
-
     async def queue(self, model: str | None = None) -> list[Reviewed]:
-        """The candidates that are kept, of ``model`` or of all, the largest divergence first."""
+        """List the candidates of ``model``, or of all, the largest divergence first."""
         return await self._database.read(
             lambda connection: [_whole(row) for row in self._rows(connection, _of(model))]
         )
 
     async def listed(self, model: str) -> list[Listed]:
-        """The candidates of ``model`` as a list names them, in the order of ``queue``."""
+        """List the candidates of ``model`` in short, in the order of ``queue``."""
 
         def work(connection: Connection) -> list[Listed]:
             found = []
@@ -132,7 +127,7 @@ class Reviews:
         return await self._database.read(work)
 
     async def one(self, name: CandidateName) -> Reviewed | None:
-        """A candidate whole; ``None`` where it is not kept."""
+        """Return a candidate whole; ``None`` if it is not kept."""
         return await self._database.read(lambda connection: self._one(connection, name))
 
     async def decide(self, name: CandidateName, review: Review) -> None:
@@ -148,14 +143,14 @@ class Reviews:
         def work(connection: Connection) -> None:
             kept = self._one(connection, name)
             if kept is None:
-                raise ConflictError("this candidate is not kept any more: find it again by scoring")
+                raise ConflictError("this candidate is not kept any more: score again to find it")
             if kept.sinks:
                 raise ConflictError(
-                    "this candidate is trained on already: nothing is left to decide"
+                    "this candidate was trained on already: there is nothing to decide"
                 )
             if kept.review is not None:
                 raise ConflictError(
-                    f"this candidate was {kept.review.decision} meanwhile: take that back to "
+                    f"this candidate was {kept.review.decision} meanwhile: undo that to "
                     "decide again"
                 )
             row = {
@@ -169,7 +164,7 @@ class Reviews:
         await self._database.write(work)
 
     async def undo(self, name: CandidateName, decided_at: float) -> None:
-        """Take back the decision on a candidate that was made at ``decided_at``.
+        """Undo the decision on a candidate that was made at ``decided_at``.
 
         Raises:
             ConflictError: that is not the last decision, or a sink has accepted the candidate.
@@ -180,12 +175,12 @@ class Reviews:
             kept = self._one(connection, name)
             if kept is not None and kept.sinks:
                 raise ConflictError(
-                    "this candidate is trained on already: nothing can be taken back"
+                    "this candidate was trained on already: its decision cannot be undone"
                 )
             if kept is None or kept.review is None or kept.review.decided_at != decided_at:
                 raise ConflictError(
-                    "this decision was taken back meanwhile, or its candidate is not kept any "
-                    "more: look again"
+                    "this decision was undone meanwhile, or its candidate is not kept any more: "
+                    "look again"
                 )
             mine = self._where(reviews, _columns(name))
             last = select(reviews.c.id).where(*mine).order_by(reviews.c.id.desc()).limit(1)
@@ -198,7 +193,7 @@ class Reviews:
         return None if row is None else _whole(row)
 
     def _rows(self, connection: Connection, wanted: Mapping[str, Any]) -> Iterator[_Row]:
-        """The candidates whose columns are as ``wanted``, with their decisions and marks."""
+        """Yield the candidates whose columns equal ``wanted``, with their reviews and marks."""
         columns = [reviews.c[it] for it in CandidateName.__slots__]
         query = select(*columns, reviews.c.review).where(*self._where(reviews, wanted))
         decided = {
@@ -238,8 +233,8 @@ def _with_answer(review: Review, candidate: FinetuneCandidate) -> Review:
         review = replace(review, text=candidate.alternate_text, ids=ids)
     if review.answer != "response" and review.ids is None:
         raise UsageError(
-            "the token ids of that answer are not known: it was not generated, or its "
-            "server gave the text only; choose another, or edit one"
+            "the token ids of that answer are unknown: it was not generated, or its server "
+            "gave only the text; choose another, or edit one"
         )
     return review
 

@@ -1,10 +1,24 @@
-"""The tables as the newest version has them; ``migrations`` makes them."""
+"""The tables of each kind of database file, declared once, and the way from older versions."""
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Float, Index, Integer, MetaData, String, Table
+from dataclasses import dataclass
+
+from sqlalchemy import (
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
 
 metadata = MetaData()
+"""The tables of a store of scores, as its newest version has them."""
 
 memories = Table(
     "memories",
@@ -130,4 +144,227 @@ reviews = Table(
     Column("review", String, nullable=False),
     Column("decided_at", Float, nullable=False),
     Index("reviews_by_candidate", "namespace", "model", "timestamp_ns", "continuation_hash"),
+)
+
+_STEPS: tuple[tuple[str, ...], ...] = (
+    (
+        """
+        CREATE TABLE "rows" (
+            namespace VARCHAR NOT NULL,
+            "key" VARCHAR NOT NULL,
+            model VARCHAR NOT NULL,
+            fingerprint VARCHAR NOT NULL,
+            "row" VARCHAR NOT NULL,
+            scored_at FLOAT NOT NULL,
+            PRIMARY KEY (namespace, "key", model)
+        )
+        """,
+        """
+        CREATE TABLE sends (
+            namespace VARCHAR NOT NULL,
+            timestamp_ns INTEGER NOT NULL,
+            continuation_hash VARCHAR NOT NULL,
+            idempotency_key VARCHAR NOT NULL,
+            position INTEGER NOT NULL,
+            sample VARCHAR NOT NULL,
+            sent_at FLOAT NOT NULL,
+            PRIMARY KEY (namespace, timestamp_ns, continuation_hash)
+        )
+        """,
+        "CREATE INDEX cells_by_age ON cells (namespace, scored_at)",
+        'CREATE INDEX rows_by_age ON "rows" (namespace, scored_at)',
+        "CREATE INDEX candidates_by_age ON candidates (namespace, found_at)",
+    ),
+    (
+        """
+        CREATE TABLE weights (
+            namespace VARCHAR NOT NULL,
+            "key" VARCHAR NOT NULL,
+            model VARCHAR NOT NULL,
+            scored_at FLOAT NOT NULL,
+            score FLOAT NOT NULL,
+            weight FLOAT NOT NULL,
+            PRIMARY KEY (namespace, "key", model, scored_at)
+        )
+        """,
+        """
+        CREATE TABLE runs (
+            id INTEGER NOT NULL,
+            namespace VARCHAR NOT NULL,
+            command VARCHAR NOT NULL,
+            model VARCHAR NOT NULL,
+            started_at FLOAT NOT NULL,
+            seconds FLOAT NOT NULL,
+            calls INTEGER NOT NULL,
+            prompt_tokens INTEGER NOT NULL,
+            computed_tokens INTEGER,
+            found INTEGER NOT NULL,
+            considered INTEGER NOT NULL,
+            error VARCHAR,
+            PRIMARY KEY (id)
+        )
+        """,
+        """
+        CREATE TABLE reviews (
+            id INTEGER NOT NULL,
+            namespace VARCHAR NOT NULL,
+            model VARCHAR NOT NULL,
+            timestamp_ns INTEGER NOT NULL,
+            continuation_hash VARCHAR NOT NULL,
+            review VARCHAR NOT NULL,
+            decided_at FLOAT NOT NULL,
+            PRIMARY KEY (id)
+        )
+        """,
+        "ALTER TABLE cells ADD COLUMN noise FLOAT",
+        "CREATE INDEX weights_by_age ON weights (namespace, scored_at)",
+        "CREATE INDEX runs_by_age ON runs (namespace, started_at)",
+        """
+        CREATE INDEX reviews_by_candidate
+        ON reviews (namespace, model, timestamp_ns, continuation_hash)
+        """,
+        # What there was of these went to the one trainer that there was.
+        """
+        CREATE TABLE trained_by (
+            namespace VARCHAR NOT NULL,
+            timestamp_ns INTEGER NOT NULL,
+            continuation_hash VARCHAR NOT NULL,
+            sink VARCHAR NOT NULL,
+            job_id VARCHAR,
+            trained_at FLOAT NOT NULL,
+            PRIMARY KEY (namespace, timestamp_ns, continuation_hash, sink)
+        )
+        """,
+        """
+        INSERT INTO trained_by
+        SELECT namespace, timestamp_ns, continuation_hash,
+               CASE continuation_hash WHEN '' THEN '' ELSE 'http' END, job_id, trained_at
+        FROM trained
+        """,
+        "DROP TABLE trained",
+        "ALTER TABLE trained_by RENAME TO trained",
+        """
+        CREATE TABLE sends_to (
+            namespace VARCHAR NOT NULL,
+            timestamp_ns INTEGER NOT NULL,
+            continuation_hash VARCHAR NOT NULL,
+            sink VARCHAR NOT NULL,
+            idempotency_key VARCHAR NOT NULL,
+            position INTEGER NOT NULL,
+            sample VARCHAR NOT NULL,
+            sent_at FLOAT NOT NULL,
+            PRIMARY KEY (namespace, timestamp_ns, continuation_hash, sink)
+        )
+        """,
+        """
+        INSERT INTO sends_to
+        SELECT namespace, timestamp_ns, continuation_hash, 'http', idempotency_key, position,
+               sample, sent_at
+        FROM sends
+        """,
+        "DROP TABLE sends",
+        "ALTER TABLE sends_to RENAME TO sends",
+    ),
+)
+"""The statements from version 1 to 2, from 2 to 3, and so on; never changed: old files exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """A kind of database file: its name in messages, its tables and its versions.
+
+    ``tables`` are those that every version has. The first version is ``first``, and ``steps`` has
+    the statements from each to the next. A file bears its version in ``PRAGMA user_version``.
+
+    ``beside_agent``: an agent waits for its transactions. They wait for others briefly, and
+    outlive the process, yet the newest may be lost with the machine.
+    """
+
+    name: str
+    metadata: MetaData
+    tables: frozenset[str]
+    first: int
+    steps: tuple[tuple[str, ...], ...] = ()
+    beside_agent: bool = False
+
+    @property
+    def version(self) -> int:
+        """The version that files are brought to."""
+        return self.first + len(self.steps)
+
+
+STORE = Schema(
+    "the store", metadata, frozenset({"memories", "cells", "candidates", "trained"}), 1, _STEPS
+)
+
+queue_metadata = MetaData()
+"""The tables of Hermes' turns that wait to be scored."""
+
+turns = Table(
+    "turns",
+    queue_metadata,
+    Column("id", Integer, primary_key=True),
+    Column("session", Text, nullable=False),
+    # How many turns of the session it stands for.
+    Column("turns", Integer, nullable=False),
+    # How many messages, and how many bytes they take.
+    Column("length", Integer, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("captured_at", Float, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("about", Text, nullable=False),
+    Column("messages", LargeBinary, nullable=False),
+    Index("turns_by_session", "session"),
+    # A turn that is being scored is known by its id, which no later one may get.
+    sqlite_autoincrement=True,
+)
+
+facts = Table(
+    "facts",
+    queue_metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+findings_metadata = MetaData()
+"""The tables of what was measured of Hermes' memories."""
+
+hermes_memories = Table(
+    "memories",
+    findings_metadata,
+    Column("key", Text, primary_key=True),
+    Column("text", Text, nullable=False),
+    Column("seen_at", Float, nullable=False),
+)
+
+# The divergence of each response from what it is without a memory.
+drops = Table(
+    "drops",
+    findings_metadata,
+    Column("key", Text, primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("response", Text, primary_key=True),
+    Column("divergence", Float, nullable=False),
+    Column("measured_at", Float, nullable=False),
+)
+
+hermes_candidates = Table(
+    "candidates",
+    findings_metadata,
+    Column("response", Text, primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("divergence", Float, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("found_at", Float, nullable=False),
+)
+
+QUEUE = Schema(
+    "the queue of turns", queue_metadata, frozenset({"turns", "facts"}), 0, beside_agent=True
+)
+FINDINGS = Schema(
+    "the findings",
+    findings_metadata,
+    frozenset({"memories", "drops", "candidates"}),
+    0,
+    beside_agent=True,
 )

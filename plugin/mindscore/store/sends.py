@@ -1,4 +1,4 @@
-"""What was sent to a sink and may have been accepted, by namespace."""
+"""Hand-offs to sinks whose outcome is unknown, of a namespace."""
 
 from __future__ import annotations
 
@@ -7,23 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import Connection, func
 from sqlalchemy.dialects.sqlite import insert
 
 from mindhooks import FinetuneCandidate, TrainingSample
-from mindscore.config.settings import StoreSettings
 from mindscore.measure.fingerprint import response_hash
-from mindscore.store.database import Database
+from mindscore.store.database import NamespaceTables
 from mindscore.store.schema import sends, trained
 from mindscore.store.store import read_marks
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """One hand-off whose outcome is not known, or not yet.
+    """One hand-off whose outcome is unknown.
 
-    ``key`` is its Idempotency-Key, ``sink`` where it went, ``responses`` how many it carried,
-    ``since`` when it was made, in seconds since the epoch.
+    ``key`` is its Idempotency-Key, ``sink`` its destination, ``responses`` how many it carried,
+    ``since`` its time in seconds since the epoch.
     """
 
     key: str
@@ -32,57 +31,45 @@ class Send:
     since: float
 
 
-class Sends:
+class Sends(NamespaceTables):
     """The sends of one namespace. Every method is one transaction and may raise ``StoreError``.
 
-    A response is in at most one of them to each sink, and one that is in none is not on its way.
-    ``Store.mark_trained`` removes those that it marks.
+    A response is in at most one send to each sink, and one that is in none is not on its way.
+    ``Store.mark_trained`` removes the responses that it marks.
     """
 
-    def __init__(self, settings: StoreSettings) -> None:
-        self._database = Database(settings.url)
-        self._namespace = settings.namespace
-        self._mine = sends.c.namespace == settings.namespace
-
     async def unknown(self, sink: str | None = None) -> list[Send]:
-        """Every send, or those to ``sink``, the oldest first."""
+        """List every send, or those to ``sink``, the oldest first."""
         since = func.min(sends.c.sent_at)
         query = (
-            select(sends.c.idempotency_key, sends.c.sink, func.count(), since)
-            .where(self._mine)
+            self._mine(sends, sends.c.idempotency_key, sends.c.sink, func.count(), since)
             .group_by(sends.c.idempotency_key, sends.c.sink)
             .order_by(since, sends.c.idempotency_key)
         )
         if sink is not None:
             query = query.where(sends.c.sink == sink)
-        found = await self._database.read(lambda connection: connection.execute(query).all())
-        return [Send(*row) for row in found]
+        return [Send(*row) for row in await self._all(query)]
 
     async def samples(self, key: str) -> list[TrainingSample]:
-        """What was sent under ``key``, in its order; nothing where that is settled."""
+        """Return what was sent under ``key``, in its order; nothing if its outcome is known."""
         query = (
-            select(sends.c.sample, sends.c.timestamp_ns)
-            .where(self._mine, sends.c.idempotency_key == key)
+            self._mine(sends, sends.c.sample, sends.c.timestamp_ns)
+            .where(sends.c.idempotency_key == key)
             .order_by(sends.c.position)
         )
-
-        def work(connection: Connection) -> list[TrainingSample]:
-            found = connection.execute(query).all()
-            return [_decoded(sample, stamp, self._namespace) for sample, stamp in found]
-
-        return await self._database.read(work)
+        found = await self._all(query)
+        return [_decoded(sample, stamp, self._namespace) for sample, stamp in found]
 
     async def covering(self, samples: Sequence[TrainingSample], sink: str) -> list[Send]:
-        """The sends to ``sink`` that hold any of ``samples``, the oldest first."""
+        """List the sends to ``sink`` that hold any of ``samples``, the oldest first."""
         names = {_name(sample) for sample in samples}
         columns = (sends.c.timestamp_ns, sends.c.continuation_hash, sends.c.idempotency_key)
-        query = select(*columns).where(self._mine, sends.c.sink == sink)
-        found = await self._database.read(lambda connection: connection.execute(query).all())
+        found = await self._all(self._mine(sends, *columns).where(sends.c.sink == sink))
         keys = {key for stamp, hash_, key in found if (stamp, hash_) in names}
         return [send for send in await self.unknown(sink) if send.key in keys]
 
     async def free(self, samples: Sequence[TrainingSample], sink: str) -> list[TrainingSample]:
-        """Those of ``samples`` that ``sink`` neither has nor may have, each response once."""
+        """Return the samples that ``sink`` neither has nor may have, each response once."""
         return await self._database.read(
             lambda connection: list(self._free(connection, samples, sink).values())
         )
@@ -90,9 +77,9 @@ class Sends:
     async def reserve(
         self, key: str, samples: Sequence[TrainingSample], sink: str
     ) -> list[TrainingSample]:
-        """Note that ``samples`` are about to be sent under ``key``, and return those that may be.
+        """Reserve those of ``samples`` that are ``free`` for a send under ``key``; return them.
 
-        Those are the ones that are ``free``: of two processes one has them.
+        Of two processes that try it at once, one gets each.
         """
         now = time.time()
 
@@ -118,16 +105,15 @@ class Sends:
         return await self._database.write(work)
 
     async def release(self, key: str) -> int:
-        """Forget what was sent under ``key``: the sink has not accepted it; how many."""
-        statement = delete(sends).where(self._mine, sends.c.idempotency_key == key)
-        return await self._database.write(lambda connection: connection.execute(statement).rowcount)
+        """Remove the send ``key``, which the sink has not accepted; return how many responses."""
+        return await self._delete(sends, sends.c.idempotency_key == key)
 
     def _free(
         self, connection: Connection, samples: Sequence[TrainingSample], sink: str
     ) -> dict[tuple[int, str], TrainingSample]:
         marks = read_marks(connection, trained.c.namespace == self._namespace)
-        names = select(sends.c.timestamp_ns, sends.c.continuation_hash)
-        query = names.where(self._mine, sends.c.sink == sink)
+        names = self._mine(sends, sends.c.timestamp_ns, sends.c.continuation_hash)
+        query = names.where(sends.c.sink == sink)
         sent = {tuple(row) for row in connection.execute(query)}
         named = {_name(it): it for it in samples}
         return {
@@ -138,13 +124,13 @@ class Sends:
 
 
 def _name(sample: TrainingSample) -> tuple[int, str]:
-    """The response's, whatever answer to train on was chosen for it."""
+    """Return the response's timestamp and hash, whichever answer to train on was chosen."""
     response = sample.candidate
     return response.timestamp_ns, response_hash(response.continuation_ids)
 
 
 class _IdsAlone(msgspec.Struct):
-    """What versions before the third kept of a sample."""
+    """A sample as versions 1 and 2 of the store kept it."""
 
     context_ids: tuple[int, ...]
     continuation_ids: tuple[int, ...]

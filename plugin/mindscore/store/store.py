@@ -1,4 +1,4 @@
-"""What the flows and the recorder keep, by namespace."""
+"""Scores, the matrix, candidates and trained marks of a namespace."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import (
-    Column,
     ColumnElement,
     Connection,
-    Select,
     Table,
     and_,
     bindparam,
@@ -23,9 +21,8 @@ from sqlalchemy import (
 )
 
 from mindhooks import FinetuneCandidate, MemoryScore
-from mindscore.config.settings import StoreSettings
 from mindscore.measure.fingerprint import response_hash
-from mindscore.store.database import Database, replacing, upsert
+from mindscore.store.database import NamespaceTables, replacing, upsert
 from mindscore.store.schema import (
     candidates,
     cells,
@@ -37,12 +34,10 @@ from mindscore.store.schema import (
     weights,
 )
 
-DAY_S = 24 * 3600.0
-
 
 @dataclass(frozen=True, slots=True)
 class StoredMemory:
-    """A memory's row: ``weight`` is the exponentially weighted mean of its scores, in nats.
+    """A memory's last score, and the exponentially weighted mean of its scores, in nats.
 
     ``last_scored`` is in seconds since the epoch, ``None`` for one imported and not measured yet.
     """
@@ -57,55 +52,50 @@ class StoredMemory:
 
 @dataclass(frozen=True, slots=True)
 class TrainedMarks:
-    """The responses that sinks have accepted: by timestamp and hash of the ids, the sinks."""
+    """The sinks that have accepted each response, by its timestamp and the hash of its ids."""
 
     marks: Mapping[tuple[int, str], frozenset[str]]
 
     def covers(
         self, timestamp_ns: int, continuation_ids: Sequence[int], sink: str | None = None
     ) -> bool:
-        """Whether ``sink``, or with ``None`` any, has accepted the response.
+        """Say whether ``sink`` has accepted the response; ``None``: any sink.
 
-        A mark without a hash matches by timestamp alone, and for every sink.
+        A mark without a hash matches by timestamp alone, and counts for every sink.
         """
         found = self.sinks(timestamp_ns, response_hash(continuation_ids))
         return bool(found) if sink is None else sink in found or "" in found
 
     def sinks(self, timestamp_ns: int, continuation_hash: str) -> frozenset[str]:
-        """Which have accepted the response; ``""``: it was imported as trained."""
+        """Return the sinks that have accepted the response; ``""``: it was imported as trained."""
         nobody: frozenset[str] = frozenset()
         imported = self.marks.get((timestamp_ns, ""), nobody)
         return imported | self.marks.get((timestamp_ns, continuation_hash), nobody)
 
 
-class Store:
-    """The store of one namespace. Every method is one transaction and may raise ``StoreError``.
+class Store(NamespaceTables):
+    """The scores of one namespace. Every method is one transaction and may raise ``StoreError``.
 
-    A store that is not there yet reads as an empty one; the first write makes it. What is older
-    than ``retention_days`` goes when something of its kind is written: cells, rows, candidates.
+    A missing file reads as an empty store; the first write makes it. Cells, rows, weights and
+    candidates older than ``retention_days`` are removed when one of their kind is written.
     """
 
-    def __init__(self, settings: StoreSettings) -> None:
-        self._database = Database(settings.url)
-        self._namespace = settings.namespace
-        self._retention_s = settings.retention_days * DAY_S
-
     async def last_scored(self, model: str) -> dict[str, float]:
-        """When each memory was last scored by ``model``, in seconds since the epoch."""
+        """Return when ``model`` last scored each memory, in seconds since the epoch."""
         query = self._mine(memories, memories.c.key, memories.c.last_scored).where(
             memories.c.model == model, memories.c.last_scored.is_not(None)
         )
         return dict(await self._all(query))
 
     async def memories(self) -> list[StoredMemory]:
-        """Every memory of the namespace, the heaviest first."""
+        """List every memory of the namespace, the heaviest first."""
         columns = [memories.c[name] for name in StoredMemory.__slots__]
         order = (memories.c.weight.desc(), memories.c.key, memories.c.model)
         found = await self._all(self._mine(memories, *columns).order_by(*order))
         return [StoredMemory(*row) for row in found]
 
     async def record_score(self, score: MemoryScore, model: str, alpha: float) -> None:
-        """Keep an incremental score: the last, the weight, the time and the count."""
+        """Keep an incremental score, and update the memory's weight, time and count."""
         now = time.time()
         fresh = {"score": score.score, "last_scored": now}
         row = {**self._ours(key=score.key, model=model), **fresh, "weight": score.score, "count": 1}
@@ -131,7 +121,7 @@ class Store:
     async def record_row(self, score: MemoryScore, model: str) -> None:
         """Keep a row of the full matrix, signed values included.
 
-        One with a fingerprint is kept whole, too, but for what each token adds.
+        A row with a fingerprint is kept whole, too, except the values of single tokens.
         """
         now = time.time()
 
@@ -164,7 +154,7 @@ class Store:
         await self._database.write(work)
 
     async def rows(self, model: str) -> dict[str, MemoryScore]:
-        """The rows of the full matrix that are kept whole, by memory."""
+        """Return the rows of the full matrix that are kept whole, by memory."""
         query = self._mine(rows, rows.c.key, rows.c.row).where(rows.c.model == model)
 
         def work(connection: Connection) -> dict[str, MemoryScore]:
@@ -174,9 +164,9 @@ class Store:
         return await self._database.read(work)
 
     async def record_candidate(self, candidate: FinetuneCandidate, model: str) -> None:
-        """Keep a candidate; found again, it replaces what was kept, but for an alternate.
+        """Keep a candidate; one found again replaces the older one.
 
-        One that comes without an alternate keeps the one that is there.
+        If it comes without an alternate, it keeps the older one's.
         """
         now = time.time()
         name = {
@@ -187,7 +177,7 @@ class Store:
 
         def work(connection: Connection) -> None:
             self._prune(connection, candidates.c.found_at)
-            # What was decided about those that went says what their text was.
+            # A decision holds the text of its candidate, so it goes when the candidate has gone.
             connection.execute(delete(reviews).where(self._gone(reviews)))
             found = candidate
             if candidate.alternate_text is None:
@@ -212,12 +202,12 @@ class Store:
         await self._database.write(work)
 
     async def trained(self) -> TrainedMarks:
-        """The marks of everything that a trainer has accepted."""
+        """Return the marks of everything that sinks have accepted."""
         mine = trained.c.namespace == self._namespace
         return await self._database.read(lambda connection: read_marks(connection, mine))
 
     async def trained_timestamps(self) -> list[int]:
-        """The timestamps of all marks, ascending, each once."""
+        """Return the timestamps of all marks, ascending, each once."""
         column = trained.c.timestamp_ns
         found = await self._all(self._mine(trained, column).distinct().order_by(column))
         return [row[0] for row in found]
@@ -227,23 +217,20 @@ class Store:
     ) -> None:
         """Mark responses, each a timestamp and its ids, as accepted by ``sink``.
 
-        What became of them is known now: they are no sends to it any more.
+        Their outcome is known now, so that they are no sends to it any more.
         """
         await self._mark([(stamp, response_hash(ids)) for stamp, ids in sent], sink, job_id)
 
     async def unmark_trained(self, job_id: str) -> int:
-        """Remove the marks of the responses that were accepted as ``job_id``; how many."""
-        statement = delete(trained).where(
-            trained.c.namespace == self._namespace, trained.c.job_id == job_id
-        )
-        return await self._database.write(lambda connection: connection.execute(statement).rowcount)
+        """Remove the marks of the responses that were accepted as ``job_id``; return how many."""
+        return await self._delete(trained, trained.c.job_id == job_id)
 
     async def import_trained(self, timestamps: Iterable[int]) -> None:
-        """Mark whatever responses bear these timestamps."""
+        """Mark all responses with these timestamps as trained."""
         await self._mark([(stamp, "") for stamp in timestamps], "", None)
 
     async def import_scores(self, scores: Mapping[str, float], model: str) -> None:
-        """Take scores over as last score and weight; the memories count as never measured."""
+        """Take over scores as last score and weight; the memories count as never measured."""
         imported = [
             self._ours(key=key, model=model, score=score, weight=score, last_scored=None, count=0)
             for key, score in scores.items()
@@ -257,10 +244,7 @@ class Store:
         )
 
     async def forget(self, key: str) -> int:
-        """Remove a memory's scores, cells and rows, of every model; how many there were.
-
-        Its earlier scores go with them.
-        """
+        """Remove all of a memory, for every model; return how many scores, cells and rows."""
 
         def work(connection: Connection) -> int:
             gone = [
@@ -289,17 +273,8 @@ class Store:
 
         await self._database.write(work)
 
-    def _prune(self, connection: Connection, *times: Column[float]) -> None:
-        """Remove, from the table of each column, what is older than is to be kept."""
-        if not self._retention_s:
-            return
-        oldest = time.time() - self._retention_s
-        for when in times:
-            mine = when.table.c.namespace == self._namespace
-            connection.execute(delete(when.table).where(mine, when < oldest))
-
     def _gone(self, table: Table) -> ColumnElement[bool]:
-        """That a row of ``table``, about a candidate, is about none that is kept."""
+        """Return the condition that a row of ``table`` is about a candidate that is gone."""
         same = (
             table.c[name] == candidates.c[name]
             for name in ("namespace", "model", "timestamp_ns", "continuation_hash")
@@ -310,15 +285,9 @@ class Store:
     def _ours(self, **values: Any) -> dict[str, Any]:
         return {"namespace": self._namespace, **values}
 
-    def _mine(self, table: Table, *columns: Any) -> Select[Any]:
-        return select(*columns).where(table.c.namespace == self._namespace)
-
-    async def _all(self, query: Select[Any]) -> Sequence[Any]:
-        return await self._database.read(lambda connection: connection.execute(query).all())
-
 
 def read_marks(connection: Connection, *where: ColumnElement[bool]) -> TrainedMarks:
-    """The marks that ``where`` holds for."""
+    """Return the marks that fulfil ``where``."""
     columns = (trained.c.timestamp_ns, trained.c.continuation_hash, trained.c.sink)
     found: dict[tuple[int, str], set[str]] = defaultdict(set)
     for stamp, hash_, sink in connection.execute(select(*columns).where(*where)):
@@ -339,5 +308,5 @@ def _whole(row: str) -> MemoryScore | None:
     try:
         return msgspec.json.decode(row, type=MemoryScore)
     except msgspec.ValidationError:
-        # JSON has no infinity: what a scorer without checks found is to be measured again.
+        # JSON has no infinity: an unchecked scorer's row is measured again.
         return None

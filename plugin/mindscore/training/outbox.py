@@ -1,4 +1,4 @@
-"""Handing samples to a sink, each response once."""
+"""Hand samples to a sink, each response once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What a sink has accepted: under which key, as which job, how many responses and tokens."""
+    """A hand-off that a sink accepted: its key, its job, the number of responses and tokens."""
 
     key: str
     job_id: str
@@ -30,10 +30,10 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Division:
-    """Samples divided into those to be sent, and how many are not, by why.
+    """The samples to send, and how many are left out, by reason.
 
-    ``had``: the sink has them; ``unknown``: it may have them; ``without_other``: it wants another
-    answer beside the one to train on, and there is none.
+    ``had``: the sink has them; ``unknown``: it may have them; ``without_other``: it wants a second
+    answer to compare with, and there is none.
     """
 
     samples: tuple[TrainingSample, ...]
@@ -44,7 +44,7 @@ class Division:
 
 @asynccontextmanager
 async def open_outbox(tables: Mapping[str, Any]) -> AsyncIterator[Outbox]:
-    """The hand-off to the sink that the settings name; ``tables`` is the whole parsed TOML.
+    """Open the outbox of the sink that the settings name; ``tables`` is the whole parsed TOML.
 
     Raises:
         ConfigError: the settings are wrong, or name no sink that is installed.
@@ -63,15 +63,16 @@ async def open_outbox(tables: Mapping[str, Any]) -> AsyncIterator[Outbox]:
         await texts.aclose()
         try:
             await sink.aclose()
-        # What it accepted is marked: that it does not close well changes nothing.
+        # What it accepted is marked already, so an error here changes nothing.
         except Exception as error:
             logger.warning("sink %s: aclose: %s", settings.train.sink, format_error(error))
 
 
 class Outbox:
-    """Hands samples over, and keeps what became of each.
+    """Sends samples to a sink, and keeps the outcome of each hand-off in the store.
 
-    Every method may raise ``StoreError``: the marks cannot be read, or not written.
+    ``destination`` says where they go. Every method may raise ``StoreError``: the marks cannot be
+    read or written.
     """
 
     def __init__(self, sink: TrainingSink, settings: Settings, texts: Texts) -> None:
@@ -84,17 +85,17 @@ class Outbox:
 
     @property
     def inexact(self) -> int:
-        """How many of the texts that were made do not give the very ids back."""
+        """The number of texts that tokenise to other ids than they were made of."""
         return self._texts.inexact
 
     async def unknown(self, samples: Sequence[TrainingSample] | None = None) -> list[Send]:
-        """What the sink may have accepted, or as much of it as holds any of ``samples``."""
+        """List the hand-offs with an unknown outcome, with ``samples`` only those that hold any."""
         if samples is None:
             return await self._sends.unknown(self.name)
         return await self._sends.covering(samples, self.name)
 
     async def divide(self, samples: Sequence[TrainingSample]) -> Division:
-        """Which of ``samples`` would be sent."""
+        """Divide ``samples`` into those that would be sent and the others."""
         fit = [it for it in samples if it.rejected_ids is not None or not self._sink.wants_rejected]
         trained = await self._store.trained()
         free = await self._sends.free(fit, self.name)
@@ -106,49 +107,53 @@ class Outbox:
         return Division(tuple(free), had, unknown, len(samples) - len(fit))
 
     async def send(self, samples: Sequence[TrainingSample]) -> Sent | None:
-        """Send what is to be sent of ``samples``; ``None`` where nothing is.
+        """Send those of ``samples`` that are to be sent; return ``None`` if there are none.
 
         Raises:
-            TrainError: the sink did not accept them, or it is not known whether it did.
-            ConfigError: the sink wants texts, and nothing makes them.
+            TrainError: the sink did not accept them, or it is unknown whether it did.
+            ConfigError: the sink wants texts, and there is nothing to make them with.
             ScorerError: the texts cannot be made.
         """
         samples = (await self.divide(samples)).samples
         if self._sink.wants_text:
             samples = await self._texts.added(samples)
         key = uuid.uuid4().hex
-        # Somebody else may have been quicker.
+        # Another process may have sent some of them meanwhile.
         samples = await self._sends.reserve(key, samples, self.name)
         if not samples:
             return None
-        try:
-            job_id = str(await self._sink.send(samples, key))
-        except NotAccepted as error:
-            await self._sends.release(key)
-            raise TrainError(f"nothing was marked as trained: {error}") from error
-        except Exception as error:
-            raise TrainError(f"{format_error(error)}; {_still_unknown(key, samples)}") from error
-        return await self._marked(key, samples, job_id)
+        return await self._hand_over(key, samples, is_repeated=False)
 
     async def resend(self, send: Send) -> Sent | None:
-        """Repeat ``send`` under its old key; ``None`` where it was settled meanwhile.
+        """Repeat ``send`` under its old key; return ``None`` if it was settled meanwhile.
 
         Raises:
-            TrainError: the sink did not accept it: what became of it is still unknown.
-            ConfigError: the sink wants texts, and nothing makes them.
+            TrainError: the sink did not accept it, so its outcome is still unknown.
+            ConfigError: the sink wants texts, and there is nothing to make them with.
             ScorerError: the texts cannot be made.
         """
-        key = send.key
-        samples = await self._sends.samples(key)
+        samples = await self._sends.samples(send.key)
         if not samples:
             return None
         if self._sink.wants_text:
             samples = await self._texts.added(samples)
+        return await self._hand_over(send.key, samples, is_repeated=True)
+
+    async def _hand_over(
+        self, key: str, samples: Sequence[TrainingSample], *, is_repeated: bool
+    ) -> Sent:
         try:
             job_id = str(await self._sink.send(samples, key))
         except Exception as error:
-            # Even a refusal of the second does not say what became of the first.
-            raise TrainError(f"{format_error(error)}; {_still_unknown(key, samples)}") from error
+            # The refusal of a repeated request does not say what became of the first one.
+            if isinstance(error, NotAccepted) and not is_repeated:
+                await self._sends.release(key)
+                raise TrainError(f"nothing was marked as trained: {error}") from error
+            raise TrainError(
+                f"{format_error(error)}; whether the trainer accepted the {len(samples)} responses "
+                "is not known: they are not sent as new ones again; ask it about Idempotency-Key "
+                f"{key}, and see mindscore store sent"
+            ) from error
         return await self._marked(key, samples, job_id)
 
     async def _marked(self, key: str, samples: Sequence[TrainingSample], job_id: str) -> Sent:
@@ -165,12 +170,5 @@ class Outbox:
 
 
 def tokens_of(samples: Sequence[TrainingSample]) -> int:
-    """The tokens of the samples' prompts and answers."""
+    """Count the tokens of the samples' prompts and answers."""
     return sum(len(it.context_ids) + len(it.continuation_ids) for it in samples)
-
-
-def _still_unknown(key: str, samples: Sequence[TrainingSample]) -> str:
-    return (
-        f"whether the trainer accepted the {len(samples)} responses is not known: they are not "
-        f"sent as new ones again; ask it about Idempotency-Key {key}, and see mindscore store sent"
-    )

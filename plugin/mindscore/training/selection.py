@@ -1,4 +1,4 @@
-"""What of the candidates that are kept is to be trained on."""
+"""Select the stored candidates to train on."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mindscore.store import Reviewed
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The samples to train on, and how many candidates are not among them.
+    """The samples to train on, and how many candidates are left out.
 
-    ``waiting``: nobody has decided on them; ``rejected``: somebody has.
+    ``waiting``: not reviewed yet; ``rejected``: rejected in review.
     """
 
     samples: tuple[TrainingSample, ...]
@@ -24,7 +24,7 @@ class Selection:
 
 
 def select(queue: Sequence[Reviewed], settings: Settings, *, unreviewed: bool) -> Selection:
-    """Those of ``queue`` that were accepted; with ``unreviewed``, those nobody decided on, too."""
+    """Select the accepted candidates of ``queue``; with ``unreviewed``, the undecided ones too."""
     decisions = [it.review.decision if it.review else None for it in queue]
     wanted = ("accepted", None) if unreviewed else ("accepted",)
     chosen = [it for it, decision in zip(queue, decisions, strict=True) if decision in wanted]
@@ -37,7 +37,7 @@ def select(queue: Sequence[Reviewed], settings: Settings, *, unreviewed: bool) -
 def sample_of(
     reviewed: Reviewed, context: Literal["bare", "full"], namespace: str
 ) -> TrainingSample:
-    """The sample of a candidate, with the answer that was chosen in review."""
+    """Make the sample of a candidate, with the answer that was chosen in review."""
     found, review = reviewed.candidate, reviewed.review
     answer = review.answer if review else "response"
     other = found.alternate_ids if answer == "response" else found.continuation_ids

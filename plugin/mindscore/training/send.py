@@ -1,4 +1,4 @@
-"""Handing candidates to a trainer, each response once."""
+"""Send candidates to a trainer, each response once."""
 
 from __future__ import annotations
 
@@ -23,25 +23,24 @@ async def send_to_train(
     *,
     resend_unknown: bool = False,
 ) -> str:
-    """Send candidates to ``{base_url}/train`` and mark them as trained; the trainer's job id.
+    """Send candidates to ``{base_url}/train``, mark them as trained, and return the job id.
 
-    ``settings`` is the whole parsed TOML, as a registry has it: ``[server]`` says where to and with
-    which key, ``[store]`` where the marks are, ``[train]`` which other sink to send to. The prompt
-    is the candidate's ``context_ids``, memories included, unless ``[train] context`` is there: then
-    that counts, and only then. Candidates that the sink has are left out. They are marked once it
-    has accepted them, and nothing is repeated once it may have arrived.
+    ``settings`` is the whole parsed TOML, as a registry has it: ``[server]`` has the address and
+    the key, ``[store]`` the marks, ``[train]`` the sink, if it is another one. The prompt is the
+    candidate's ``context_ids``, memories included, unless ``[train] context`` is set. Candidates
+    that the sink has already are left out. The others are marked once it has accepted them; a
+    request is not repeated once its body may have arrived.
 
-    Each hand-off has an ``Idempotency-Key`` of its own. Where it is not known whether the trainer
-    accepted one, as after a time-out, its candidates are left out from then on, until ``mindscore
-    store settle`` says what became of it. With ``resend_unknown`` such hand-offs, where they hold
-    any of ``candidates``, are made again first, the same and under the same key: for a trainer that
-    honours it. The job id is the last one's.
+    Each hand-off has its own ``Idempotency-Key``. If it is unknown whether the trainer accepted
+    one, as after a time-out, its candidates are left out until ``mindscore store settle`` says what
+    became of it. With ``resend_unknown``, such hand-offs that hold any of ``candidates`` are first
+    repeated under their old keys, for a trainer that honours them. The job id is the last one's.
 
     Raises:
-        TrainError: there is nothing to send, or the trainer did not accept it, or it is not known
-            whether it did: the text says which. What was accepted before is marked.
+        TrainError: there is nothing to send, the trainer did not accept it, or it is unknown
+            whether it did; the text says which. What was accepted before is marked.
         ConfigError: the settings are wrong.
-        StoreError: the marks cannot be read, or not written: the text of the latter has the job id.
+        StoreError: the marks cannot be read, or written; then the text has the job id.
     """
     if not candidates:
         raise TrainError("nothing to send: there are no candidates")
@@ -70,7 +69,7 @@ def _why_nothing(left_out: Sequence[Send], division: Division) -> str:
     if left_out:
         return _unknown(left_out)
     if division.without_other:
-        return f"{division.without_other} candidates have no other answer to be preferred to"
+        return f"{division.without_other} of the candidates have no second answer"
     return "all candidates are trained already"
 
 

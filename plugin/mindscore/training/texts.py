@@ -21,11 +21,11 @@ class _Tokenizer(NamedTuple):
 
 
 class Texts:
-    """Makes texts of token ids: by ``server.tokenizer`` where it is set, else by the scorer.
+    """Makes texts of token ids, with ``server.tokenizer`` if it is set, else with the scorer.
 
-    ``inexact`` counts the samples whose prompt and answer, tokenised as one text, are other ids
-    than they were: a trainer that is given the text learns those. Nothing is loaded, and no server
-    asked, before texts are.
+    ``inexact`` counts the samples whose text, prompt and answer together, tokenises to other ids: a
+    trainer that gets the text learns those. Nothing is loaded, and no server asked, before the
+    first text.
     """
 
     def __init__(self, tables: Mapping[str, Any]) -> None:
@@ -35,10 +35,10 @@ class Texts:
         self.inexact = 0
 
     async def added(self, samples: Sequence[TrainingSample]) -> list[TrainingSample]:
-        """``samples`` with their texts.
+        """Return ``samples`` with their texts.
 
         Raises:
-            ConfigError: nothing makes texts of ids; the text says what to do.
+            ConfigError: there is nothing to make texts with; the message says what to do.
             ScorerError: the tokenizer failed.
         """
         return [await self._with_text(sample) for sample in samples]

@@ -143,7 +143,7 @@ def test_a_path_that_is_none_is_an_error_that_names_the_key():
 
 
 def everything(error):
-    """What may be printed of an error and of those that led to it."""
+    """Return the text that may be printed of an error and of those that led to it."""
     texts = ["".join(traceback.format_exception(error))]
     while error is not None:
         texts += [str(error), repr(error), repr(vars(error))]

@@ -82,7 +82,7 @@ STRINGS = [
 
 
 def tables(key, value):
-    """The nested tables that hold ``value`` at the dotted ``key``."""
+    """Return the nested tables that hold ``value`` at the dotted ``key``."""
     for part in reversed(key.split(".")):
         value = {part: value}
     return value
@@ -95,7 +95,7 @@ def at(settings, key):
 
 
 def refusal(settings):
-    """The text of the error that ``settings`` are refused with; it is indeed one line."""
+    """Return the text of the error that ``settings`` are refused with, which is one line."""
     with pytest.raises(ConfigError) as caught:
         parse_settings(settings)
     text = str(caught.value)

@@ -23,7 +23,7 @@ SECRET = "sk-very-secret"
 
 @pytest.fixture
 def config(tmp_path):
-    """Writes a configuration file whose ``server.model`` is its name; the file's path."""
+    """Write a configuration file whose ``server.model`` is its name, and return its path."""
 
     def write(name, text=None, folder=tmp_path):
         file = folder / name
@@ -36,12 +36,12 @@ def config(tmp_path):
 
 @pytest.fixture
 def own(config):
-    """The file in the user's configuration folder."""
+    """Write the file in the user's configuration folder."""
     return config("config.toml", folder=user_config_file().parent)
 
 
 def refusal(file, *assignments):
-    """The text of the error that loading ends in; it is indeed one line."""
+    """Return the text of the error that loading ends in, which is one line."""
     with pytest.raises(ConfigError) as caught:
         load_configuration(file, assignments)
     text = str(caught.value)
@@ -450,7 +450,7 @@ def test_every_key_is_dumped():
 
 @pytest.fixture
 def key_file(tmp_path):
-    """Writes a key file; the settings that name it."""
+    """Write a key file, and return the settings that name it."""
 
     def write(content, **settings):
         file = tmp_path / "key"

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from mindhooks import Role
 from mindscore.conversation.conversation import Conversation
-from mindscore.conversation.message import ChatMessage
+from mindscore.conversation.message import Message
 from mindscore.recognisers import MemoryFinder
 from mindscore.scorers.toy import ToyScorer
 
@@ -14,7 +15,7 @@ TEA, DOG = "Nora drinks rooibos.", "Her dog is Max."
 
 @pytest.fixture
 def context():
-    """A conversation as a context of the toy's, with these memories known."""
+    """Make a conversation a context of the toy's, with these memories known."""
 
     async def make(*messages, known=()):
         transcript = Conversation("c", messages).transcript(Path("c"), MemoryFinder(dict(known)))
@@ -24,7 +25,7 @@ def context():
 
 
 def said(*messages):
-    return [ChatMessage(*message) for message in messages]
+    return [Message(Role(role), text) for role, text in messages]
 
 
 async def tokens(text):
@@ -50,7 +51,7 @@ async def test_a_message_that_has_nothing_left_to_say_goes(context):
 
 
 async def test_leading_system_messages_and_memories_stand_before_the_conversation(context):
-    memory = ChatMessage("memory", TEA, memory_key="tea")
+    memory = Message(Role.MEMORY, TEA, memory_key="tea")
     found = await context(
         *said(("system", "You help.")), memory, *said(("user", "?"), ("system", "!"))
     )

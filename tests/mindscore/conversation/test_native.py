@@ -21,7 +21,7 @@ KEEP_ALL = frozenset().__contains__
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes a transcript: bytes as they are, else one line of JSON for each dict."""
+    """Write a transcript: bytes as they are, else one line of JSON for each dict."""
 
     def write(*lines, name="talk.jsonl", ending="\n", before=b""):
         file = tmp_path / name
@@ -34,13 +34,13 @@ def write(tmp_path):
 
 @pytest.fixture
 def read(write):
-    """Writes and reads a transcript."""
+    """Write and read a transcript."""
     return lambda *lines, **options: read_transcript(write(*lines, **options))
 
 
 @pytest.fixture
 def refused(write):
-    """The reason that a transcript is refused for; file and line number go before it."""
+    """Return the reason that a transcript is refused for, without file and line number."""
 
     def refused(*lines, at=1, **options):
         file = write(*lines, **options)
@@ -60,7 +60,7 @@ def said(role, content="text", **fields):
 
 
 def sections(transcript):
-    """The texts of system, identity and conversation."""
+    """Return the texts of system, identity and conversation."""
     found = (transcript.system, transcript.identity, transcript.conversation)
     return tuple([message.text for message in section] for section in found)
 
@@ -774,7 +774,7 @@ def transcript_lines(draw):
 
 
 def expected_order(lines):
-    """The lines by section 7's rules: system, identity, conversation."""
+    """Return the lines by section 7's rules: system, identity, conversation."""
     order = {"system": [], "identity": [], "conversation": []}
     turns = [index for index, line in enumerate(lines) if line["role"] in ("user", "assistant")]
     first_turn = turns[0] if turns else len(lines)
@@ -789,7 +789,7 @@ def expected_order(lines):
 
 
 def rendered(line, encode, skipped=()):
-    """A line's ids, and the ids of what the model said in it."""
+    """Return a line's ids, and the ids of its body."""
     if "token_ids" in line:
         start, end = line.get("body", [0, len(line["token_ids"])])
         return line["token_ids"], line["token_ids"][start:end]

@@ -1,14 +1,19 @@
 """``server.chat_template``: ChatML, and a model's own template taken apart exactly."""
 
 import asyncio
+from dataclasses import replace
+from pathlib import Path
 
 import jinja2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindhooks import ScorerError
-from mindscore.conversation.template import ChatML, Line, OwnTemplate, ToolCall
+from mindhooks import Role, ScorerError
+from mindscore.conversation import Conversation, Message, ToolCall
+from mindscore.conversation.template import ChatML, OwnTemplate
+from mindscore.recognisers import MemoryFinder
+from mindscore.scorers.toy import ToyScorer
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -41,17 +46,17 @@ ONE_SYSTEM = (
 )
 
 TALK = [
-    Line("system", "You help."),
-    Line("memory", "Nora drinks tea."),
-    Line("user", "What shall I drink?"),
-    Line("assistant", "Tea."),
-    Line("user", "Thanks."),
-    Line("assistant", "Any time."),
+    Message(Role.SYSTEM, "You help."),
+    Message(Role.MEMORY, "Nora drinks tea."),
+    Message(Role.USER, "What shall I drink?"),
+    Message(Role.ASSISTANT, "Tea."),
+    Message(Role.USER, "Thanks."),
+    Message(Role.ASSISTANT, "Any time."),
 ]
 
 
 def own(template):
-    """A template as a model brings it."""
+    """Return a template as a model brings it."""
 
     def refuse(message):
         raise jinja2.TemplateError(message)
@@ -66,24 +71,30 @@ def own(template):
     return OwnTemplate(render)
 
 
+def as_dicts(messages):
+    """Return the messages, without tool calls, in the shape that templates take."""
+    names = {Role.MEMORY: "system"}
+    return [{"role": names.get(it.role, str(it.role)), "content": it.text} for it in messages]
+
+
 async def test_chatml_names_each_role_and_ends_the_response_with_its_turn():
     pieces = await ChatML().pieces(TALK)
     assert "".join(it.text() for it in pieces).startswith(
         "<|im_start|>system\nYou help.<|im_end|>\n<|im_start|>memory\nNora drinks tea.<|im_end|>\n"
     )
     assert pieces[3].header == ("<|im_start|>assistant\n",)
-    assert pieces[3].said == ("Tea.", "<|im_end|>")
+    assert pieces[3].content == ("Tea.", "<|im_end|>")
     assert pieces[3].tail == ("\n",)
 
 
 async def test_chatml_says_tool_calls_behind_the_text():
     call = ToolCall("look", '{"at": "sky"}')
     [alone, both] = await ChatML().pieces(
-        [Line("assistant", "", (call,)), Line("assistant", "So.", (call,))]
+        [Message(Role.ASSISTANT, "", (call,)), Message(Role.ASSISTANT, "So.", (call,))]
     )
     printed = '<tool_call>\n{"name": "look", "arguments": {"at": "sky"}}\n</tool_call>'
-    assert alone.said == (printed, "<|im_end|>")
-    assert both.said == (f"So.\n{printed}", "<|im_end|>")
+    assert alone.content == (printed, "<|im_end|>")
+    assert both.content == (f"So.\n{printed}", "<|im_end|>")
 
 
 @pytest.mark.parametrize(
@@ -92,13 +103,13 @@ async def test_chatml_says_tool_calls_behind_the_text():
 async def test_pieces_of_a_models_own_template_add_up_to_its_prompt(template):
     taken_apart = own(template)
     pieces = await taken_apart.pieces(TALK)
-    whole = await taken_apart._render([line.as_dict() for line in TALK], False)
+    whole = await taken_apart._render(as_dicts(TALK), False)
     assert "".join(it.text() for it in pieces) == whole
     for at in (3, 5):
         before = "".join(it.text() for it in pieces[:at])
-        asked = await taken_apart._render([line.as_dict() for line in TALK[:at]], True)
+        asked = await taken_apart._render(as_dicts(TALK[:at]), True)
         assert before + "".join(pieces[at].header) == asked
-        assert pieces[at].said[0].startswith(TALK[at].content)
+        assert pieces[at].content[0].startswith(TALK[at].text)
 
 
 async def test_a_response_ends_with_its_end_of_turn_and_not_the_newline_behind_it():
@@ -112,8 +123,22 @@ async def test_a_response_ends_with_its_end_of_turn_and_not_the_newline_behind_i
 
 
 async def test_a_message_without_its_memories_is_rendered_in_its_place():
-    variant = await own(CHATML).variant(TALK, 2, Line("user", "Drink?"))
+    template = own(CHATML)
+    before = "".join(it.text() for it in await template.pieces(TALK[:2]))
+    variant = await template.piece(TALK[:2], before, Message(Role.USER, "Drink?"))
     assert variant.text() == "<|im_start|>user\nDrink?<|im_end|>\n"
+
+
+@pytest.mark.parametrize("template", [CHATML, LLAMA], ids=["chatml", "llama"])
+async def test_a_printed_memory_is_left_out_by_the_models_own_template(template):
+    async def context(system):
+        messages = (Message(Role.USER, "Hello"), Message(Role.SYSTEM, system), *TALK[2:4])
+        transcript = Conversation("c", messages).transcript(Path("c"), MemoryFinder({"tea": "Tea"}))
+        return await transcript.context(ToyScorer().tokenize, own(template))
+
+    found, bare = await context("You help.\n- Tea\n- Dog"), await context("You help.\n- Dog")
+    without = found.wire_prompt(range(4), lambda key: key == "tea")
+    assert without.tokens == bare.wire_prompt(range(4), lambda _: False).tokens
 
 
 @pytest.mark.parametrize(
@@ -126,7 +151,7 @@ async def test_a_message_without_its_memories_is_rendered_in_its_place():
     ids=["merges", "drops", "refuses"],
 )
 async def test_a_template_that_is_not_exact_is_refused(template, why):
-    talk = [line._replace(content=f"thought|{line.content}") for line in TALK]
+    talk = [replace(it, text=f"thought|{it.text}") for it in TALK]
     with pytest.raises(ScorerError, match="cannot be taken apart exactly") as error:
         await own(template).pieces(talk)
     assert why in str(error.value)
@@ -134,14 +159,14 @@ async def test_a_template_that_is_not_exact_is_refused(template, why):
 
 
 async def test_a_template_that_silently_drops_a_tool_call_is_refused():
-    talk = [Line("user", "Look."), Line("assistant", "", (ToolCall("look", "{}"),))]
+    talk = [Message(Role.USER, "Look."), Message(Role.ASSISTANT, "", (ToolCall("look", "{}"),))]
     with pytest.raises(ScorerError, match="tool call of message 2"):
         await own(CHATML).pieces(talk)
     assert "<look:{}>" in (await own(HERMES_TOOLS).pieces(talk))[1].text()
 
 
-roles = st.sampled_from(["system", "memory", "user", "assistant", "tool"])
-talks = st.lists(st.builds(Line, roles, st.text(), st.just(())), max_size=6)
+roles = st.sampled_from(list(Role))
+talks = st.lists(st.builds(Message, roles, st.text(), st.just(())), max_size=6)
 
 
 @given(talks, st.sampled_from([CHATML, HERMES_TOOLS]))
@@ -149,8 +174,8 @@ def test_leaving_a_memory_out_is_what_the_template_says_without_it(talk, templat
     async def compare():
         taken_apart = own(template)
         pieces = await taken_apart.pieces(talk)
-        for left_out, line in enumerate(talk):
-            if line.role == "memory":
+        for left_out, message in enumerate(talk):
+            if message.role == Role.MEMORY:
                 kept = [at for at in range(len(talk)) if at != left_out]
                 without = await taken_apart.pieces([talk[at] for at in kept])
                 assert without == [pieces[at] for at in kept]

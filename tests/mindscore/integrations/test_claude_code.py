@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mindhooks import Image
-from mindscore.conversation.template import ToolCall
+from mindscore.conversation.message import ToolCall
 
 from ..readers.written import FIXTURES, claude_code
 
@@ -62,8 +62,8 @@ def test_memories_are_messages_of_their_own_at_their_place(read):
         ("/p/kitchen/CLAUDE.md", "Tins hold tea."),
     ]
     transcript = conversations.transcript(conversation)
-    assert [it.key for it in transcript.identity] == [key for key, _ in memories[:2]]
-    assert [it.key for it in transcript.conversation] == [
+    assert [it.memory_key for it in transcript.identity] == [key for key, _ in memories[:2]]
+    assert [it.memory_key for it in transcript.conversation] == [
         None, "/p/memory/tea.md", None, None, None, "/p/kitchen/CLAUDE.md", None, None, None,
     ]  # fmt: skip
 
@@ -136,7 +136,7 @@ def test_a_result_of_an_abandoned_branch_stays_out(read):
         ({"a5": {"uuid": 3}}, "line 17: 'uuid': expected text"),
         ({"a5": {"parentUuid": 3}}, "line 17: 'parentUuid': expected text"),
         ({"a5": {"timestamp": "x"}}, "line 17: 'x' is not an ISO 8601 timestamp"),
-        ({"u1": {"parentUuid": "u3"}}, "'parentUuid' leads round in a circle"),
+        ({"u1": {"parentUuid": "u3"}}, "'parentUuid' leads in a circle"),
         ({"n1": {"attachment": 3}}, "line 14: 'attachment': expected an object"),
         ({"n1": {"attachment": {"type": "nested_memory"}}}, "line 14: 'attachment': nested_memory"),
         ({"i1": {"attachment": {"type": "instructions", "files": [3]}}}, "line 3: 'attachment'"),

@@ -10,7 +10,7 @@ from .written import FIXTURES
 
 @pytest.fixture
 def read(tmp_path):
-    """Reads a file of these bytes, or a fixture: ``read(b"...")``, ``read("atif.json")``."""
+    """Read a file of these bytes, or a fixture: ``read(b"...")``, ``read("atif.json")``."""
 
     def read(content, format_=None):
         file = FIXTURES / content if isinstance(content, str) else tmp_path / "talk"
@@ -23,7 +23,7 @@ def read(tmp_path):
 
 @pytest.fixture
 def refused(read, tmp_path):
-    """What is wrong with a file of these bytes, less the file's name."""
+    """Return the error of a file of these bytes, less the file's name."""
 
     def refused(content, format_=None):
         with pytest.raises(TranscriptError) as caught:

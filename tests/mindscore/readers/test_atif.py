@@ -2,8 +2,8 @@
 
 import json
 
-from mindscore.conversation.template import ToolCall
-from mindscore.readers.source import NO_TOOLS, TOOLS_UNUSED
+from mindscore.conversation.message import ToolCall
+from mindscore.readers.reading import NO_TOOLS, TOOLS_UNUSED
 
 COPIED = (
     "steps copied from an earlier trajectory (1) are scored like any other, but are not meant for "

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from mindscore._util.errors import TranscriptError
 from mindscore._util.text import printable
-from mindscore.readers.conversations import Conversations, load_readers
+from mindscore.readers.conversations import Conversations
+from mindscore.readers.installed import load_readers
 
 from .written import FIXTURES
 
@@ -82,16 +83,16 @@ def test_a_damaged_file_is_refused_in_one_line_or_read(file, changes, forced):
         whole_or_refused(broken, format_)
 
 
-@pytest.mark.parametrize("reader", load_readers().values(), ids=lambda it: it.name)
+@pytest.mark.parametrize("name", load_readers())
 @given(st.binary(max_size=60) | st.sampled_from(NASTY))
-def test_any_bytes_are_refused_in_one_line_by_every_reader(reader, content):
+def test_any_bytes_are_refused_in_one_line_by_every_reader(name, content):
     with tempfile.TemporaryDirectory() as folder:
         broken = Path(folder, "talk")
         broken.write_bytes(content)
-        whole_or_refused(broken, reader.name)
+        whole_or_refused(broken, name)
 
 
-@pytest.mark.parametrize("reader", load_readers().values(), ids=lambda it: it.name)
-def test_a_file_that_is_not_there_is_refused_in_one_line(reader, tmp_path):
+@pytest.mark.parametrize("name", load_readers())
+def test_a_file_that_is_not_there_is_refused_in_one_line(name, tmp_path):
     with pytest.raises(TranscriptError, match="nowhere"):
-        Conversations(tmp_path / "nowhere", reader.name)
+        Conversations(tmp_path / "nowhere", name)

@@ -7,8 +7,9 @@ import pytest
 
 from mindscore._util.errors import TranscriptError, UsageError
 from mindscore.conversation.native import read_transcript
-from mindscore.readers.conversations import Conversations, load_readers, read_memories
-from mindscore.readers.source import Source
+from mindscore.readers import Source
+from mindscore.readers.conversations import Conversations, read_memories
+from mindscore.readers.installed import load_readers
 
 from .written import FIXTURES, WRITERS, openai
 
@@ -16,17 +17,21 @@ SAID = [("user", "hello"), ("assistant", "hi")]
 NATIVE = b'{"role":"user","content":"hello"}\n{"role":"assistant","content":"hi"}\n'
 
 
+def detected(file):
+    return [name for name, it in load_readers().items() if it.detects(Source(file))]
+
+
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_format_is_detected_by_its_own_reader_alone(name, tmp_path):
     format_, write, _ = WRITERS[name]
     file = tmp_path / "talk"
     file.write_bytes(write(SAID))
-    assert [it.name for it in load_readers().values() if it.detects(Source(file))] == [format_]
+    assert detected(file) == [format_]
 
 
 @pytest.mark.parametrize("file", sorted(FIXTURES.glob("*.json*")), ids=lambda it: it.name)
 def test_no_fixture_is_of_two_formats(file):
-    assert len([it.name for it in load_readers().values() if it.detects(Source(file))]) == 1
+    assert len(detected(file)) == 1
 
 
 def test_lines_of_messages_are_native(read, tmp_path):

@@ -4,8 +4,8 @@ import base64
 import json
 
 from mindhooks import Image
-from mindscore.conversation.template import ToolCall
-from mindscore.readers.source import NO_SYSTEM, NO_TOOLS, TOOLS_UNUSED
+from mindscore.conversation.message import ToolCall
+from mindscore.readers.reading import NO_SYSTEM, NO_TOOLS, TOOLS_UNUSED
 
 USER = {"role": "user", "content": "hello"}
 

@@ -18,7 +18,7 @@ roles = st.sampled_from(["user", "assistant", "user", "assistant", "tool"])
 
 @st.composite
 def talks(draw, without):
-    """A system prompt or none, a user's message, then anything; tools answer responses."""
+    """Draw a system prompt or none, a user's message, then anything; tools answer responses."""
     said = [("system", draw(texts))] if draw(st.booleans()) and "system" not in without else []
     said.append(("user", draw(texts)))
     for role in draw(st.lists(roles, max_size=6)):

@@ -2,7 +2,7 @@
 
 import json
 
-from mindscore.readers.source import NO_SYSTEM
+from mindscore.readers.reading import NO_SYSTEM
 
 
 def line(*turns):

@@ -1,14 +1,14 @@
 """The recognisers that are installed: asked in order, believed as far as they hold together."""
 
-import importlib
 import sys
-import textwrap
+from functools import partial
 from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from mindhooks import Role
 from mindscore.conversation.conversation import Conversation
-from mindscore.conversation.message import ChatMessage
+from mindscore.conversation.message import Message
 from mindscore.recognisers import Block, Entry, MemoryFinder, hookimpl
 
 IMPORT = "from mindscore.recognisers import hookimpl\n"
@@ -32,28 +32,9 @@ GOOD = """
 
 
 @pytest.fixture
-def install(tmp_path, monkeypatch):
-    """Installs a distribution with one recogniser: ``install(name, source, target)``."""
-    site = tmp_path / "site"
-    site.mkdir()
-    monkeypatch.syspath_prepend(site)
-
-    def install(name, source, target):
-        module = f"{name}_of_the_test"
-        site.joinpath(f"{module}.py").write_text(textwrap.dedent(source))
-        monkeypatch.setitem(sys.modules, module, ModuleType(module))
-        monkeypatch.delitem(sys.modules, module)
-        info = site / f"{module}-1.0.dist-info"
-        info.mkdir()
-        info.joinpath("METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n"
-        )
-        info.joinpath("entry_points.txt").write_text(
-            f"[mindscore.recognisers]\n{name} = {module}{target}\n"
-        )
-        importlib.invalidate_caches()
-
-    return install
+def install(install_extension):
+    """Install a distribution with one recogniser: ``install(name, source, target)``."""
+    return partial(install_extension, "mindscore.recognisers")
 
 
 def keys(found):
@@ -141,8 +122,16 @@ def test_one_with_a_name_of_ours_is_skipped_and_ours_stays(install):
     assert keys(finder.find("user", TEXT)) == ["end"]
 
 
+def test_one_object_is_registered_once(install):
+    install("facts", GOOD + "\n    facts = Facts()\n", ":facts")
+    install("twice", "from facts_of_the_test import facts\n", ":facts")
+    finder = MemoryFinder()
+    assert finder.remarks == ["recogniser twice was skipped: it is registered under another name"]
+    assert keys(finder.find("user", TEXT)) == ["tea", "rain"]
+
+
 def lie(**changes):
-    """A block of the whole word "facts" that is wrong in one thing."""
+    """Return a block of the whole word "facts" that is wrong in one thing."""
     block = {
         "start": 0,
         "end": 5,
@@ -162,7 +151,7 @@ async def later(text):
 
 @pytest.fixture
 def odd(install, monkeypatch):
-    """A finder that knows "end" and asks one more recogniser, "odd", which answers as given."""
+    """Return a finder that knows "end" and asks one more recogniser, "odd", with a given answer."""
 
     def make(answer):
         module = ModuleType("odd_answer")
@@ -182,8 +171,8 @@ def odd(install, monkeypatch):
         (fails, "failed: RuntimeError: two lines"),
         (lambda text: sys.exit(2), "failed: SystemExit: 2"),
         (lambda text: 5, "failed: TypeError"),
-        (lambda text: ["facts"], "found what is no block: 'facts'"),
-        (lambda text: [None], "found what is no block"),
+        (lambda text: ["facts"], "found something that is no block: 'facts'"),
+        (lambda text: [None], "found something that is no block"),
         (lambda text: [lie(render=lambda skipped: "fact")], "not as its host prints it"),
         (lambda text: [lie(render=lambda skipped: 1 / 0)], "ZeroDivisionError"),
         (
@@ -225,14 +214,14 @@ def test_an_interrupt_is_the_users(odd):
 
 def test_what_is_wrong_is_said_of_the_conversation_once(install, tmp_path):
     install("bad", "import no_such_module", "")
-    messages = tuple(ChatMessage("user", f"{it}: <agent_memory>") for it in range(3))
+    messages = tuple(Message(Role.USER, f"{it}: <agent_memory>") for it in range(3))
     transcript = Conversation("c", messages).transcript(tmp_path, MemoryFinder())
     assert [it for it in transcript.remarks if "bad" in it] == list(transcript.remarks)
     assert len(transcript.remarks) == 1
 
 
 def test_a_message_may_bring_its_own_blocks(tmp_path):
-    message = ChatMessage("user", TEXT, blocks=(lie(),))
+    message = Message(Role.USER, TEXT, blocks=(lie(),))
     finder = MemoryFinder({"end": "end"})
     transcript = Conversation("c", (message,)).transcript(tmp_path, finder)
     assert transcript.keys() == ["k"]

@@ -17,7 +17,7 @@ def find(text, **known):
 
 
 def without(text, found, *skipped):
-    """The message as its blocks render it without some memories."""
+    """Return the message as its blocks render it without some memories."""
     for block in reversed(found.blocks):
         text = text[: block.start] + block.render(frozenset(skipped)) + text[block.end :]
     return text
@@ -76,7 +76,7 @@ def test_of_texts_that_overlap_the_longer_one_counts():
     text = "likes green tea"
     found = find(text, long="likes green", short="green tea")
     assert [entry.key for block in found.blocks for entry in block.entries] == ["long"]
-    assert "'short' stands only where another memory does" in found.remarks[0]
+    assert "'short' is found only where it overlaps another memory" in found.remarks[0]
 
 
 def test_a_text_within_another_is_found_where_it_stands_alone():

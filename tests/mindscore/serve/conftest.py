@@ -7,9 +7,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import web
 
-from mindscore.http.runner import make_runner
+from mindscore.http.runner import listen
 from mindscore.scorers.toy import ToyScorer
 from mindscore.serve.app import make_app
 
@@ -66,14 +65,11 @@ def served():
 
     @asynccontextmanager
     async def served(scorer=None, headers=None, **options):
-        runner = make_runner(make_app(scorer or ToyScorer(), **options))
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            async with aiohttp.ClientSession(headers=headers) as session:
-                yield Client(f"http://127.0.0.1:{runner.addresses[0][1]}", session)
-        finally:
-            await runner.cleanup()
+        async with (
+            listen(make_app(scorer or ToyScorer(), **options)) as listening,
+            aiohttp.ClientSession(headers=headers) as session,
+        ):
+            yield Client(listening.address, session)
 
     return served
 

@@ -143,7 +143,7 @@ async def test_a_type_that_web_pages_may_send_unasked_is_refused(kind, served):
 
 @pytest.mark.parametrize("chunked", [True, False])
 async def test_a_body_that_is_too_large_is_refused(chunked, served, monkeypatch):
-    monkeypatch.setattr(app, "MOST_BYTES", 1000)
+    monkeypatch.setattr(app, "MAX_BODY_BYTES", 1000)
     raw = b'{"prompt": "' + b"a" * 2000 + b'"}'
 
     async def pieces():

@@ -132,7 +132,7 @@ async def test_the_real_model_learns_what_a_cat_is_called(served, folder):
 
 
 async def test_one_trains_at_a_time_until_it_is_cancelled(training, folder, monkeypatch):
-    monkeypatch.setattr(trainer_module, "MOST_QUEUED", 1)
+    monkeypatch.setattr(trainer_module, "MAX_QUEUED_JOBS", 1)
     async with training() as client:
         first = (await client.post("/v1/train", asked())).body["job_id"]
         await until(client, first, lambda it: it.epoch > 0)
@@ -186,9 +186,10 @@ async def test_what_was_running_at_a_hard_end_is_trained_again(training, folder)
     state.write_text(state.read_text().replace("succeeded", "running"))
     (folder / job_id / "adapter.123").mkdir()
     async with training(SHORT) as client:
-        assert not (folder / job_id / "adapter.123").exists()
+        assert (await client.get(f"/v1/train/{job_id}")).body["status"] != "succeeded"
         job = await until(client, job_id, lambda it: it.status not in ("queued", "running"))
         assert (job.status, job.error) == ("succeeded", None)
+        assert not (folder / job_id / "adapter.123").exists()
 
 
 @pytest.mark.parametrize("ending", ["cancelled", "failed"])
@@ -290,7 +291,7 @@ def later(folder, job_id, name):
 
 
 async def test_old_jobs_are_removed_but_no_adapter_that_is_needed(training, folder, monkeypatch):
-    monkeypatch.setattr(trainer_module, "MOST_ENDED", 1)
+    monkeypatch.setattr(trainer_module, "MAX_ENDED_JOBS", 1)
 
     async with training(SHORT) as client:
         active = (await client.post("/v1/train", asked())).body["job_id"]
@@ -310,7 +311,7 @@ async def test_old_jobs_are_removed_but_no_adapter_that_is_needed(training, fold
 
 
 async def test_old_jobs_are_removed_when_another_has_ended(training, folder, monkeypatch):
-    monkeypatch.setattr(trainer_module, "MOST_ENDED", 1)
+    monkeypatch.setattr(trainer_module, "MAX_ENDED_JOBS", 1)
     async with training() as client:
         first = (await client.post("/v1/train", asked())).body["job_id"]
         await until(client, first, lambda it: it.epoch > 0)
@@ -373,7 +374,7 @@ WRONG = [
         "training_data.samples[1].continuation_ids",
     ),
     (asked({**SAMPLE, "context_ids": [VOCABULARY]}), "training_data.samples[0].context_ids"),
-    (asked({**SAMPLE, "context_ids": [-1]}), "training_data.samples[0].context_ids"),
+    (asked({**SAMPLE, "context_ids": [-1]}), "training_data.samples[0].context_ids[0]"),
     (asked({**SAMPLE, "context_ids": [1] * CONTEXT_LENGTH}), "training_data.samples[0]"),
     (asked({**SAMPLE, "context_ids": ["a"]}), "training_data.samples[0].context_ids[0]"),
     ({}, "training_data"),

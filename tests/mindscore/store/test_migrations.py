@@ -13,11 +13,12 @@ from mindhooks import FinetuneCandidate, MemoryScore, ResponseDivergence, Traini
 from mindscore._util.errors import StoreError
 from mindscore.config.settings import StoreSettings
 from mindscore.store import Sends, Store
-from mindscore.store.migrations import VERSION, migrate
-from mindscore.store.schema import metadata
+from mindscore.store.database import migrate
+from mindscore.store.schema import STORE
 
 STORES = Path(__file__).parent
 OLD = [int(re.sub(r"\D", "", file.stem)) for file in sorted(STORES.glob("version-*.sql"))]
+VERSION = STORE.version
 WHOLE = MemoryScore("new", 1.0, "full", (ResponseDivergence(0, "n", 1.0, 1.0),), None, "f")
 
 
@@ -71,11 +72,14 @@ def shape(connection):
     return found
 
 
-def shape_after(make):
-    """What SQLite sees of a database that ``make`` filled through SQLAlchemy."""
+def shape_after(version, target):
+    """What SQLite sees of a store of ``version``, ``None`` for an empty one, made ``target``."""
     engine = create_engine("sqlite://")
     with engine.begin() as connection:
-        make(connection)
+        if version is not None:
+            script = (STORES / f"version-{version}.sql").read_text(encoding="utf-8")
+            connection.connection.driver_connection.executescript(script)
+        migrate(connection, STORE, version, target)
         return shape(connection.connection.driver_connection)
 
 
@@ -83,18 +87,14 @@ def test_there_is_a_store_of_every_version_that_has_passed():
     assert list(range(1, VERSION)) == OLD
 
 
-def test_the_migrations_make_the_tables_that_the_code_uses():
-    assert shape_after(lambda connection: migrate(connection, 0)) == shape_after(
-        metadata.create_all
-    )
-
-
 @pytest.mark.parametrize("version", OLD)
-def test_a_migration_makes_what_the_code_of_its_time_made(version, tmp_path):
-    lay_out(tmp_path / "store", version)
-    with closing(sqlite3.connect(tmp_path / "store")) as connection:
-        then = shape(connection)
-    assert shape_after(lambda connection: migrate(connection, 0, version)) == then
+def test_an_old_store_gets_exactly_the_tables_of_a_new_one(version):
+    assert shape_after(version, VERSION) == shape_after(None, VERSION)
+
+
+@pytest.mark.parametrize("version", OLD[:-1])
+def test_each_step_makes_what_the_code_of_its_time_made(version):
+    assert shape_after(version, version + 1) == shape_after(version + 1, version + 1)
 
 
 @pytest.mark.parametrize("version", OLD)

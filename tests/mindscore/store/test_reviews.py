@@ -50,12 +50,12 @@ async def test_a_decision_counts_until_it_is_taken_back(store, reviews):
         assert (await reviews.one(waiting.name)).review == review
         with pytest.raises(ConflictError, match=f"was {review.decision} meanwhile"):
             await reviews.decide(waiting.name, ACCEPTED)
-        with pytest.raises(ConflictError, match="was taken back meanwhile"):
+        with pytest.raises(ConflictError, match="was undone meanwhile"):
             await reviews.undo(waiting.name, review.decided_at + 0.5)
         assert [it.review for it in await reviews.queue()] == [review]
         await reviews.undo(waiting.name, review.decided_at)
         assert [it.review for it in await reviews.queue()] == [None]
-        with pytest.raises(ConflictError, match="was taken back meanwhile"):
+        with pytest.raises(ConflictError, match="was undone meanwhile"):
             await reviews.undo(waiting.name, review.decided_at)
 
 
@@ -159,7 +159,7 @@ async def test_what_is_not_kept_cannot_be_decided(store, reviews):
 async def test_an_alternate_without_ids_cannot_be_the_answer_to_train_on(store, reviews):
     await store.record_candidate(replace(SAID, alternate_ids=None), "m")
     [waiting] = await reviews.queue()
-    with pytest.raises(UsageError, match="not known"):
+    with pytest.raises(UsageError, match="ids of that answer are unknown"):
         await reviews.decide(waiting.name, replace(ACCEPTED, answer="alternate"))
     assert [it.review for it in await reviews.queue()] == [None]
 

@@ -16,7 +16,7 @@ from mindscore.config.settings import StoreSettings, parse_settings
 from mindscore.measure.fingerprint import response_hash
 from mindscore.store import Store, database
 from mindscore.store.database import Database
-from mindscore.store.migrations import VERSION
+from mindscore.store.schema import STORE
 
 
 @pytest.fixture
@@ -414,7 +414,7 @@ async def test_the_journal_is_for_its_owner_alone(store, file, no_umask):
         journal = file.with_name(f"{file.name}-journal")
         modes.append(stat.S_IMODE(journal.stat().st_mode))
 
-    await Database(f"sqlite:///{file}").write(work)
+    await Database(file).write(work)
     assert modes == [0o600]
 
 
@@ -505,7 +505,7 @@ async def test_a_store_that_is_a_folder_is_a_store_error(tmp_path):
 
 
 @pytest.mark.parametrize("call", EVERY_METHOD)
-@pytest.mark.parametrize("version", [0, 1, VERSION])
+@pytest.mark.parametrize("version", [0, 1, STORE.version])
 async def test_a_database_of_something_else_is_a_store_error_and_left_alone(
     store, file, call, version
 ):
@@ -610,7 +610,7 @@ async def test_a_transaction_that_fails_leaves_nothing(store, file):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await Database(f"sqlite:///{file}").write(work)
+        await Database(file).write(work)
     assert [memory.key for memory in await store().memories()] == ["k"]
 
 

@@ -36,7 +36,7 @@ replaced = Path.replace
 if stop == "before anything is written":
     jsonl.JsonlSink._write = ready
 if stop == "with a file half made":
-    jsonl.os.fsync = ready
+    os.fsync = ready
 if stop == "between the two files":
     def replace_first(self, target):
         if target.suffix == ".jsonl":

@@ -140,7 +140,7 @@ async def test_where_no_candidate_makes_a_pair_that_is_said(settings, tmp_path, 
     train = {"sink": "jsonl", "folder": str(tmp_path / "out"), "format": "preference"}
     tables = {**settings(tokenizer=str(tokenizer_file)), "train": train}
     alone = replace(candidate(), alternate_ids=None)
-    with pytest.raises(TrainError, match="1 candidates have no other answer"):
+    with pytest.raises(TrainError, match="1 of the candidates have no second answer"):
         await mindscore.send_to_train([alone], tables)
     assert await mindscore.send_to_train([alone, candidate(6)], tables)
 
@@ -236,7 +236,7 @@ async def test_no_candidates_are_nothing_to_send(trainer, settings):
 # -- when it is not accepted ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [400, 401, 404, 408, 422, 425, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [400, 401, 404, 408, 422, 425, 429, 500, 501, 502, 503, 504])
 async def test_a_refusal_is_an_error_neither_repeated_nor_marked(
     score_server, settings, marks, status
 ):
@@ -305,7 +305,7 @@ async def test_without_an_address_the_error_says_what_to_do(settings):
         await mindscore.send_to_train([candidate()], settings(base_url=""))
 
 
-@pytest.mark.parametrize("status", [302, 307, 400, 401, 404, 408, 422, 425, 429])
+@pytest.mark.parametrize("status", [302, 307, 400, 401, 404, 408, 422, 425, 429, 501])
 async def test_after_a_refusal_the_same_candidates_can_be_sent_again(
     score_server, settings, marks, unknown, status
 ):

@@ -1,4 +1,4 @@
-"""Turns of an agent that wait to be scored, in a SQLite file that outlives the agent."""
+"""Turns of the agent that wait to be scored, in a SQLite file that outlives the agent."""
 
 from __future__ import annotations
 
@@ -9,34 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from sqlalchemy import Connection, delete, func, insert, select, update
 
-from mindscore.integrations.hermes.database import PrivateDatabase
+from mindscore.store.database import Database, replacing, upsert
+from mindscore.store.schema import QUEUE, facts, turns
 
-LIMIT = 64 * 2**20
+LIMIT_BYTES = 64 * 2**20
 """Bytes of turns that wait at most: some hundred long conversations."""
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS turns (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    session TEXT NOT NULL,
-    turns INTEGER NOT NULL,
-    length INTEGER NOT NULL,
-    size INTEGER NOT NULL,
-    captured_at REAL NOT NULL,
-    attempts INTEGER NOT NULL DEFAULT 0,
-    about TEXT NOT NULL,
-    messages BLOB NOT NULL
-);
-CREATE INDEX IF NOT EXISTS turns_by_session ON turns (session);
-CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-"""
 
 
 @dataclass(frozen=True, slots=True)
 class WaitingTurn:
-    """A request as it was sent, its answer at the end, and what the agent says about both.
+    """A request as it was sent, its reply at the end, and what the agent says about both.
 
-    ``turns`` is how many turns of the session it stands for: it holds those before it.
+    ``turns`` is how many turns of the session it stands for: it includes the earlier ones.
     """
 
     id: int
@@ -48,9 +34,9 @@ class WaitingTurn:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What waits. ``oldest`` is in seconds since the epoch, ``about`` of the newest turn ever.
+    """The numbers of what waits, and of turns ``dropped`` because too many waited.
 
-    ``dropped`` is how many turns were, because too many waited.
+    ``oldest`` is in seconds since the epoch; ``about`` is of the newest turn ever.
     """
 
     sessions: int
@@ -63,87 +49,103 @@ class Waiting:
 class TurnQueue:
     """The turns that wait, the oldest first. Every method may raise ``StoreError``.
 
-    A turn that goes on from one that waits takes its place. Of more than ``limit`` bytes, the
-    oldest are dropped.
+    A turn replaces the waiting one that it continues. Beyond ``limit`` bytes, the oldest are
+    dropped.
     """
 
-    def __init__(self, file: Path, limit: int = LIMIT) -> None:
-        self._database = PrivateDatabase(file, "the queue of turns", _SCHEMA)
+    def __init__(self, file: Path, limit: int = LIMIT_BYTES) -> None:
+        self._database = Database(file, QUEUE)
         self._limit = limit
 
     def prepare(self) -> None:
-        """Open the file, and take into it what lies beside it: what ``put`` shall not wait for."""
-        self._database.prepare()
+        """Open the file and write its log into it, so that ``put`` need not."""
+        self._database.checkpoint()
 
     def put(
         self, session: str, messages: Sequence[Mapping[str, Any]], about: Mapping[str, str]
     ) -> int:
-        """Add a turn; how many were dropped for it.
+        """Add a turn; return how many were dropped for it.
 
         Raises:
             TypeError: a message is not JSON.
         """
         text, told = msgspec.json.encode(messages), msgspec.json.encode(about).decode()
-        with self._database.transaction() as connection:
-            earlier = "FROM turns WHERE session = ? AND length < ?"
-            mine = (session, len(messages))
-            [(turns,)] = connection.execute(f"SELECT ifnull(sum(turns), 0) {earlier}", mine)
-            connection.execute(f"DELETE {earlier}", mine)
-            connection.execute(
-                "INSERT INTO turns (session, turns, length, size, captured_at, about, messages) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (session, turns + 1, len(messages), len(text), time.time(), told, text),
-            )
-            connection.execute("REPLACE INTO facts VALUES ('about', ?)", (told,))
-            [(size,)] = connection.execute("SELECT sum(size) FROM turns")
-            dropped = 0
-            while size > self._limit:
-                [(oldest, bytes_, held)] = connection.execute(
-                    "SELECT id, size, turns FROM turns ORDER BY id LIMIT 1"
-                )
-                connection.execute("DELETE FROM turns WHERE id = ?", (oldest,))
-                size, dropped = size - bytes_, dropped + held
-            if dropped:
-                connection.execute(
-                    "INSERT INTO facts VALUES ('dropped', ?) "
-                    "ON CONFLICT DO UPDATE SET value = value + excluded.value",
-                    (dropped,),
-                )
-        return dropped
+        earlier = (turns.c.session == session, turns.c.length < len(messages))
+
+        def work(connection: Connection) -> int:
+            held = select(func.coalesce(func.sum(turns.c.turns), 0)).where(*earlier)
+            row = {
+                "session": session,
+                "turns": connection.execute(held).scalar_one() + 1,
+                "length": len(messages),
+                "size": len(text),
+                "captured_at": time.time(),
+                "about": told,
+                "messages": text,
+            }
+            connection.execute(delete(turns).where(*earlier))
+            connection.execute(insert(turns), [row])
+            _remember(connection, "about", told)
+            return self._drop(connection)
+
+        return self._database.write_now(work)
 
     def next(self) -> WaitingTurn | None:
-        """The oldest turn, which stays; those that were put off come last."""
-        with self._database.transaction() as connection:
-            found = connection.execute(
-                "SELECT id, session, turns, messages, about FROM turns ORDER BY attempts, id"
-            ).fetchone()
+        """Return the oldest turn, which stays; those that were put off come last."""
+        columns = (turns.c.id, turns.c.session, turns.c.turns, turns.c.messages, turns.c.about)
+        query = select(*columns).order_by(turns.c.attempts, turns.c.id).limit(1)
+        found = self._database.read_now(lambda connection: connection.execute(query).first())
         if found is None:
             return None
-        id_, session, turns, messages, about = found
-        return WaitingTurn(
-            id_, session, turns, msgspec.json.decode(messages), msgspec.json.decode(about)
-        )
+        id_, session, held, messages, about = found
+        decode = msgspec.json.decode
+        return WaitingTurn(id_, session, held, decode(messages), decode(about))
 
     def put_off(self, turn: WaitingTurn) -> None:
         """Let others come first, because it could not be scored now."""
-        with self._database.transaction() as connection:
-            connection.execute("UPDATE turns SET attempts = attempts + 1 WHERE id = ?", (turn.id,))
+        later = update(turns).values(attempts=turns.c.attempts + 1).where(turns.c.id == turn.id)
+        self._database.write_now(lambda connection: connection.execute(later))
 
     def remove(self, turn: WaitingTurn) -> None:
-        """Forget a turn; one that has taken its place meanwhile stays."""
-        with self._database.transaction() as connection:
-            connection.execute("DELETE FROM turns WHERE id = ?", (turn.id,))
+        """Remove a turn; one that has replaced it meanwhile stays."""
+        gone = delete(turns).where(turns.c.id == turn.id)
+        self._database.write_now(lambda connection: connection.execute(gone))
 
     def waiting(self) -> Waiting:
-        """What waits now."""
-        with self._database.transaction() as connection:
-            [(sessions, turns, oldest)] = connection.execute(
-                "SELECT count(DISTINCT session), ifnull(sum(turns), 0), min(captured_at) FROM turns"
-            )
-            facts = dict(connection.execute("SELECT name, value FROM facts"))
-        dropped, about = int(facts.get("dropped", 0)), msgspec.json.decode(facts.get("about", "{}"))
-        return Waiting(sessions, turns, oldest, dropped, about)
+        """Return how much waits now."""
+        query = select(
+            func.count(turns.c.session.distinct()),
+            func.coalesce(func.sum(turns.c.turns), 0),
+            func.min(turns.c.captured_at),
+        )
+
+        def work(connection: Connection) -> Waiting:
+            known = {row.name: row.value for row in connection.execute(select(facts))}
+            about = msgspec.json.decode(known.get("about", "{}"))
+            sessions, held, oldest = connection.execute(query).one()
+            return Waiting(sessions, held, oldest, int(known.get("dropped", 0)), about)
+
+        return self._database.read_now(work)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._database.close()
+
+    def _drop(self, connection: Connection) -> int:
+        """Remove the oldest turns beyond the limit; return how many turns they stood for."""
+        size = connection.execute(select(func.sum(turns.c.size))).scalar_one()
+        oldest = select(turns.c.id, turns.c.size, turns.c.turns).order_by(turns.c.id).limit(1)
+        dropped = 0
+        while size > self._limit:
+            id_, bytes_, held = connection.execute(oldest).one()
+            connection.execute(delete(turns).where(turns.c.id == id_))
+            size, dropped = size - bytes_, dropped + held
+        if dropped:
+            before = select(facts.c.value).where(facts.c.name == "dropped")
+            earlier = connection.execute(before).scalar_one_or_none() or "0"
+            _remember(connection, "dropped", str(int(earlier) + dropped))
+        return dropped
+
+
+def _remember(connection: Connection, name: str, value: str) -> None:
+    upsert(connection, facts, [{"name": name, "value": value}], replacing(facts))

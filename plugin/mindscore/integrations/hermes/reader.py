@@ -12,25 +12,24 @@ from typing import Any
 from urllib.parse import quote
 
 from mindscore.conversation.conversation import Conversation
-from mindscore.readers.source import NO_SYSTEM, Reading, Source, objects, sample
+from mindscore.readers.reading import NO_SYSTEM, Reading
+from mindscore.readers.source import Source
 
 TOOLS_UNRECORDED = (
     "Hermes does not record the definitions of the tools that it sent: the scores are of a "
     "reconstructed context"
 )
 _STRUCTURED = "\x00json:"
-"""What Hermes puts before content that is not text."""
+"""The prefix of content that is not text."""
 
 
 class HermesReader:
-    """Each session is a conversation, named by its id."""
-
-    name = "hermes"
+    """Reads sessions: each is a conversation, named by its id."""
 
     def detects(self, source: Source) -> bool:
-        """Whether it is an export of sessions, or a database of them."""
+        """Say whether it is an export of sessions, or a database of them."""
         if not source.is_sqlite:
-            first = sample(source)
+            first = source.sample
             return isinstance(first, dict) and {"system_prompt", "messages"} <= first.keys()
         with _opened(source) as connection:
             return "system_prompt" in _columns(connection, "sessions") and {
@@ -40,7 +39,7 @@ class HermesReader:
             } <= _columns(connection, "messages")
 
     def read(self, source: Source) -> list[Conversation]:
-        """The sessions that have messages, in the file's order.
+        """Read the sessions that have messages, in the file's order.
 
         Raises:
             TranscriptError: names the file, the record's place and the reason.
@@ -48,7 +47,7 @@ class HermesReader:
         if source.is_sqlite:
             return _database(source)
         sessions = []
-        for where, session in objects(source):
+        for where, session in source.objects():
             messages = session.get("messages")
             if not isinstance(messages, list):
                 source.refuse(where, "'messages': expected a list")
@@ -94,7 +93,7 @@ def _conversation(
             source.refuse(place, error)
         reading.add(place, fields, timestamp=timestamp)
     told = (TOOLS_UNRECORDED,) if system else (NO_SYSTEM, TOOLS_UNRECORDED)
-    return reading.told(
+    return reading.conversation(
         str(session.get("id", "")), told, title=title if isinstance(title, str) else ""
     )
 
@@ -104,7 +103,7 @@ def _is_spoken(conversation: Conversation) -> bool:
 
 
 def _fields(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row as a chat message: what was sent, where that is not what is shown."""
+    """Return a row as a chat message, with what was sent if something else is shown."""
     sent = row.get("api_content") if row.get("role") in ("user", "assistant") else None
     content, calls = sent or row.get("content"), row.get("tool_calls")
     if isinstance(content, str) and content.startswith(_STRUCTURED):
@@ -124,7 +123,7 @@ def _timestamp(seconds: Any) -> str | None:
 
 @contextmanager
 def _opened(source: Source) -> Iterator[sqlite3.Connection]:
-    """The database, for reading alone.
+    """Open the database read-only: it is Hermes' own, not of our database layer.
 
     Raises:
         TranscriptError: it cannot be read.

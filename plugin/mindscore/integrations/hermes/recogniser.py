@@ -1,8 +1,8 @@
 """hermes-agent: MEMORY.md and USER.md in the system prompt, and what a provider recalled.
 
 As of 0.19.0 (``tools/memory_tool.py``, ``agent/system_prompt.py``): a header between rules states
-how long the entries are together, and what share of the limit that is; the parts of the system
-prompt, the blocks among them, are joined by a blank line.
+the length of all entries, and its share of the limit; blank lines join the parts of the system
+prompt, the blocks among them.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ _LIST = re.compile(r"(?:#+ [^\n]+\n\n?)?- [^\n]*(?:\n- [^\n]*)*")
 
 
 class Hermes:
-    """Keys are ``hermes:memory:HASH``, ``hermes:user:HASH`` and ``hermes:recall:HASH``."""
+    """The recogniser; keys are ``hermes:memory:HASH``, ``hermes:user:…``, ``hermes:recall:…``."""
 
     @hookimpl
     def find_memories(self, role: str, text: str) -> Iterator[Block | Unread]:
-        """Blocks in a system prompt, fences in a user message."""
+        """Find blocks in a system prompt, fences in a user message."""
         if role == "system":
             yield from _blocks(text)
         elif role == "user":
@@ -63,11 +63,11 @@ class _File:
         return f"hermes:{self.kind}:{hashed(text)}"
 
     def entries(self) -> dict[str, Entry]:
-        """By key: what Hermes blocked is printed as the same text each time."""
+        """Return the entries by key; those that Hermes blocked all have the same text."""
         return {self.key(it): Entry(self.key(it), it) for it in self.texts}
 
     def without(self, skipped: frozenset[str]) -> str:
-        """What Hermes prints of the rest; nothing, where nothing is left."""
+        """Return what Hermes prints of the rest; empty if nothing is left."""
         left = [it for it in self.texts if self.key(it) not in skipped]
         if not left:
             return ""
@@ -107,14 +107,14 @@ def _found(text: str) -> Iterator[_File | Unread]:
 
 
 def _first_of_row(found: list[_File], at: int) -> int:
-    """The first of the blocks that stand side by side with the one at ``at``, and before it."""
+    """Return the index of the first block in the row of adjacent ones that ``at`` is in."""
     while at and found[at - 1].end + len(JOINER) == found[at].start:
         at -= 1
     return at
 
 
 def _doubt(row: list[_File], found: list[_File], text: str) -> str | None:
-    """Why it is not sure which entries Hermes has; ``None``: it is."""
+    """Return why the entries cannot be told for sure; ``None`` if they can."""
     kinds = [file.kind for file in found]
     for file in row:
         if _AMBIGUOUS in text[file.start : file.end]:
@@ -148,7 +148,7 @@ def _number(printed: str) -> int:
 
 
 def _fences(text: str) -> Iterator[Block]:
-    """What a memory provider recalled: appended to the message, its entries nameless."""
+    """Yield what a memory provider recalled: appended to the message, its entries nameless."""
     at = text.find(_OPEN)
     while at >= 0:
         first = at + len(_OPEN)

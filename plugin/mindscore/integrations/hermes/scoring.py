@@ -1,25 +1,30 @@
-"""Scores the turns that wait, session by session."""
+"""Scoring of the turns that wait, session by session, and what it found."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+from filelock import FileLock, Timeout
 from msgspec import Meta, Struct
+from sqlalchemy import Connection, delete, func, select
 
 from mindhooks import FinetuneCandidate, MemoryScore, MindCommand, MindhooksError
-from mindscore._util.errors import TranscriptError, format_error
+from mindscore._util.errors import StoreError, TranscriptError, format_error
+from mindscore._util.files import make_file
 from mindscore.config.file import load_configuration, merge
 from mindscore.config.settings import Settings, parse_table
-from mindscore.conversation.message import ChatMessage, from_openai, with_ids
-from mindscore.integrations.hermes.database import OneProcess
-from mindscore.integrations.hermes.findings import HermesFindings
+from mindscore.conversation.message import Message, from_openai, with_ids
 from mindscore.integrations.hermes.queue import TurnQueue, WaitingTurn
 from mindscore.measure.divergence import within_noise
+from mindscore.measure.fingerprint import response_hash
 from mindscore.recognisers import MemoryFinder
 from mindscore.session.attach import Attached, attach
+from mindscore.store.database import DAY_S, Database, replacing, upsert
+from mindscore.store.schema import FINDINGS, drops, hermes_candidates, hermes_memories
 
 NAMESPACE = "hermes"
 TABLE = "plugins.settings.hermes"
@@ -28,7 +33,7 @@ TABLE = "plugins.settings.hermes"
 class HermesOptions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """``[plugins.settings.hermes]``.
 
-    ``idle_s``: after so many seconds without a turn, what waits is scored; 0: never by itself.
+    ``idle_s``: what waits is scored after this many seconds without a turn; 0: never by itself.
     """
 
     idle_s: Annotated[float, Meta(ge=0, le=1e9)] = 60.0
@@ -36,7 +41,7 @@ class HermesOptions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 @dataclass(frozen=True, slots=True)
 class HermesSettings:
-    """The tables for a registry, the same checked, the plugin's own, and the file."""
+    """The configuration as tables for a registry and checked, the plugin's own, and its file."""
 
     tables: Mapping[str, Any]
     settings: Settings
@@ -45,7 +50,7 @@ class HermesSettings:
 
 
 def load_settings() -> HermesSettings:
-    """The user's configuration, with the namespace ``hermes`` unless it names one.
+    """Load the user's configuration, with the namespace ``hermes`` unless it names one.
 
     Raises:
         ConfigError: it is wrong.
@@ -65,10 +70,10 @@ NO_SYSTEM = "a request had no system message: its scores are of a reconstructed 
 
 @dataclass(slots=True)
 class Pass:
-    """What one pass over the queue found.
+    """The findings of one pass over the queue.
 
     ``memories`` are the texts by key, ``largest`` their largest divergences, in nats; ``error``
-    says what ended the pass early, ``None``: nothing.
+    says what ended the pass early.
     """
 
     model: str = ""
@@ -81,28 +86,161 @@ class Pass:
     error: str | None = None
 
 
-class HermesScoring:
-    """Takes turns from the queue, and puts what they give into the findings and the store."""
+@dataclass(frozen=True, slots=True)
+class MeasuredMemory:
+    """A memory, on how many responses it was measured, and its largest divergence, in nats.
 
-    def __init__(self, queue: TurnQueue, findings: HermesFindings, turn: OneProcess) -> None:
+    ``is_current``: the newest conversation with memories of its kind holds it.
+    """
+
+    key: str
+    text: str
+    responses: int
+    largest: float
+    is_current: bool
+
+    @property
+    def kind(self) -> str:
+        """The ``kind_of`` its key."""
+        return kind_of(self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundCandidate:
+    """A response for training: its divergence without any memory, in nats, and its text."""
+
+    divergence: float
+    text: str
+
+
+def kind_of(key: str) -> str:
+    """Return ``memory`` or ``user`` for Hermes' files, ``recall`` for a provider's, ``other``."""
+    parts = key.split(":")
+    return parts[1] if len(parts) == 3 and parts[0] == "hermes" else "other"
+
+
+class HermesFindings:
+    """Measured memories and candidates, by model. Every method may raise ``StoreError``."""
+
+    def __init__(self, file: Path) -> None:
+        self._database = Database(file, FINDINGS)
+
+    def record(
+        self,
+        model: str,
+        memories: Mapping[str, str],
+        divergences: Mapping[str, Mapping[str, float]],
+        candidates: Iterable[FinetuneCandidate],
+        retention_days: float,
+    ) -> None:
+        """Keep the findings of one conversation; ``divergences`` are by key and response.
+
+        A new measurement replaces an old one; with ``retention_days`` above 0, older ones go.
+        """
+        now = time.time()
+        times = (drops.c.measured_at, hermes_candidates.c.found_at, hermes_memories.c.seen_at)
+        rows = {
+            hermes_memories: [
+                {"key": key, "text": text, "seen_at": now} for key, text in memories.items()
+            ],
+            drops: [
+                {
+                    "key": key,
+                    "model": model,
+                    "response": response,
+                    "divergence": divergence,
+                    "measured_at": now,
+                }
+                for key, row in divergences.items()
+                for response, divergence in row.items()
+            ],
+            hermes_candidates: [
+                {
+                    "response": response_hash(it.continuation_ids),
+                    "model": model,
+                    "divergence": it.divergence,
+                    "text": it.response_text,
+                    "found_at": now,
+                }
+                for it in candidates
+            ],
+        }
+
+        def work(connection: Connection) -> None:
+            for when in times if retention_days else ():
+                old = delete(when.table).where(when < now - retention_days * DAY_S)
+                connection.execute(old)
+            for table, found in rows.items():
+                upsert(connection, table, found, replacing(table))
+
+        self._database.write_now(work)
+
+    def memories(self, model: str) -> list[MeasuredMemory]:
+        """List every memory that ``model`` measured, the largest divergence first."""
+        of, largest = hermes_memories.c, func.max(drops.c.divergence)
+        query = (
+            select(of.key, of.text, func.count(), largest, of.seen_at)
+            .join(drops, drops.c.key == of.key)
+            .where(drops.c.model == model)
+            .group_by(of.key)
+            .order_by(largest.desc(), of.key)
+        )
+        found = self._database.read_now(lambda connection: connection.execute(query).all())
+        newest: dict[str, float] = {}
+        for key, *_, seen_at in found:
+            newest[kind_of(key)] = max(seen_at, newest.get(kind_of(key), 0.0))
+        return [
+            MeasuredMemory(key, text, responses, most, seen_at == newest[kind_of(key)])
+            for key, text, responses, most, seen_at in found
+        ]
+
+    def candidates(self, model: str) -> list[FoundCandidate]:
+        """List every candidate that ``model`` found, the largest divergence first."""
+        of = hermes_candidates.c
+        query = select(of.divergence, of.text).where(of.model == model)
+        query = query.order_by(of.divergence.desc(), of.response)
+        found = self._database.read_now(lambda connection: connection.execute(query).all())
+        return [FoundCandidate(*row) for row in found]
+
+    def models(self) -> list[str]:
+        """List the models that measured something, the last one first."""
+        newest = func.max(drops.c.measured_at).desc()
+        query = select(drops.c.model).group_by(drops.c.model).order_by(newest)
+        models = self._database.read_now(lambda it: it.execute(query).scalars().all())
+        return list(models)
+
+
+class HermesScoring:
+    """Scores turns of the queue into the findings and the store, in one process at a time.
+
+    ``lock`` is the file that a scoring process holds.
+    """
+
+    def __init__(self, queue: TurnQueue, findings: HermesFindings, lock: Path) -> None:
         self._queue = queue
         self._findings = findings
-        self._turn = turn
-        self._messages: list[ChatMessage] = []
+        self._lock = lock
+        self._messages: list[Message] = []
 
     def run(self, settings: HermesSettings, goes_on: Callable[[], bool] = lambda: True) -> Pass:
         """Score what waits, until nothing does, ``goes_on`` says no, or a session fails.
 
-        A session that fails stays, behind the others. What cannot be read is removed, and said.
+        A session that fails stays, behind the others. A turn that cannot be read is removed, with
+        a remark.
 
         Raises:
             MindhooksError: the queue or the findings cannot be used, or the configuration is wrong.
         """
         done = Pass()
-        with self._turn.held() as held:
-            if not held:
-                done.error = "another Hermes is scoring at the moment"
-                return done
+        try:
+            make_file(self._lock)
+            held = FileLock(self._lock, timeout=0, mode=0o600).acquire()
+        except Timeout:
+            done.error = "another Hermes is scoring at the moment"
+            return done
+        except OSError as error:
+            raise StoreError(f"the lock {self._lock}: {error}") from error
+        with held:
             turn = self._queue.next()
             if turn is None:
                 return done
@@ -158,26 +296,27 @@ class HermesScoring:
         if error := scored.error or trained.error:
             raise MindhooksError(error)
         at = {message.id: index for index, message in enumerate(self._messages)}
-        drops = {
-            key: _drops(score, places.get(key, -1), at) for key, score in scored.scores.items()
+        divergences = {
+            key: _divergences(score, places.get(key, -1), at)
+            for key, score in scored.scores.items()
         }
         days = settings.settings.store.retention_days
-        self._findings.record(scorer.model, memories, drops, trained.candidates, days)
+        self._findings.record(scorer.model, memories, divergences, trained.candidates, days)
         done.model = scorer.model
         done.memories |= memories
         done.candidates += trained.candidates
-        for key, row in drops.items():
+        for key, row in divergences.items():
             done.largest[key] = max(done.largest.get(key, 0.0), *row.values(), 0.0)
 
 
-def _messages(turn: WaitingTurn) -> list[ChatMessage]:
-    """The turn's messages, with ids that no other session's have."""
+def _messages(turn: WaitingTurn) -> list[Message]:
+    """Return the turn's messages, with ids that are unique among all sessions."""
     named = with_ids(from_openai(message) for message in turn.messages)
-    return [replace(message, id=f"{turn.session}/{name}") for name, message in named]
+    return [replace(message, id=f"{turn.session}/{message.id}") for message in named]
 
 
-def _memories(messages: list[ChatMessage]) -> tuple[dict[str, str], dict[str, int]]:
-    """The texts of the memories by key, and at which message each is first."""
+def _memories(messages: list[Message]) -> tuple[dict[str, str], dict[str, int]]:
+    """Return the memories' texts by key, and the index of the message where each is first."""
     finder = MemoryFinder()
     texts: dict[str, str] = {}
     places: dict[str, int] = {}
@@ -189,8 +328,8 @@ def _memories(messages: list[ChatMessage]) -> tuple[dict[str, str], dict[str, in
     return texts, places
 
 
-def _drops(score: MemoryScore, place: int, at: Mapping[str | None, int]) -> dict[str, float]:
-    """The divergences on the responses after the memory; what may be noise is none."""
+def _divergences(score: MemoryScore, place: int, at: Mapping[str, int]) -> dict[str, float]:
+    """Return the divergences of the responses after the memory, 0.0 for what may be noise."""
     return {
         it.node_id: 0.0 if within_noise(it) else it.divergence
         for it in score.divergences

@@ -1,1 +1,1 @@
-"""LangChain: its callback handler, and the reader of its messages."""
+"""LangChain: its middleware, and the reader of its messages."""

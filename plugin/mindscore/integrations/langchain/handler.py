@@ -1,4 +1,4 @@
-"""LangChain's middleware: scores what memories do, beside an agent of ``create_agent``."""
+"""LangChain's middleware, which scores memories beside an agent of ``create_agent``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from langchain_core.tracers.context import (  # type: ignore[import-not-found, u
 )
 
 from mindscore._util.errors import format_error
-from mindscore.integrations.langchain.messages import chat_message
+from mindscore.integrations.langchain.reader import chat_message
 from mindscore.session.attach import IDLE_S, Attached, attach
 
 Memories = Mapping[str, str] | Callable[[], Mapping[str, str]] | None
@@ -32,14 +32,14 @@ register_configure_hook(_listening, inheritable=True)
 
 
 class MindMiddleware(AgentMiddleware):  # type: ignore[misc, unused-ignore]
-    """``create_agent(…, middleware=[MindMiddleware(memories={…})])``.
+    """Middleware for ``create_agent(…, middleware=[MindMiddleware(memories={…})])``.
 
-    ``memories`` are ``{key: text}``, or what returns them; with deepagents, the files that its
-    ``MemoryMiddleware`` loaded are among them. The other arguments are those of
-    ``mindscore.attach``, whose errors are raised here: afterwards, whatever fails is logged, and
-    the agent goes on. A turn has ended when the model answers and calls no tool.
+    ``memories`` are ``{key: text}``, or a function that returns them; with deepagents, the files
+    that its ``MemoryMiddleware`` loaded are added. The other arguments are those of
+    ``mindscore.attach``, whose errors are raised here; later errors are logged, and the agent goes
+    on. A turn has ended when the model answers and calls no tool.
 
-    ``mind`` is what scores: ``mind.score()``, ``mind.state``. One middleware may serve several
+    ``mind`` does the scoring: ``mind.score()``, ``mind.state``. One middleware may serve several
     agents and threads; the last conversation is scored.
     """
 
@@ -65,11 +65,11 @@ class MindMiddleware(AgentMiddleware):  # type: ignore[misc, unused-ignore]
         )
 
     def close(self) -> None:
-        """End what is under way, as ``Attached.close``."""
+        """Do as ``Attached.close``."""
         self.mind.close()
 
     def wrap_model_call(self, request: ModelRequest, handler: Callable[[Any], Any]) -> Any:
-        """Call the model as it would be called without this, and hear what is said."""
+        """Call the model unchanged, and take note of its messages."""
         heard = _Listener()
         before = _listening.set(heard)
         try:
@@ -82,7 +82,7 @@ class MindMiddleware(AgentMiddleware):  # type: ignore[misc, unused-ignore]
     async def awrap_model_call(
         self, request: ModelRequest, handler: Callable[[Any], Awaitable[Any]]
     ) -> Any:
-        """As ``wrap_model_call``, for agents that run on an event loop."""
+        """Do as ``wrap_model_call``, for agents that run on an event loop."""
         heard = _Listener()
         before = _listening.set(heard)
         try:
@@ -113,7 +113,7 @@ class MindMiddleware(AgentMiddleware):  # type: ignore[misc, unused-ignore]
 
 
 class _Listener(BaseCallbackHandler):  # type: ignore[misc, unused-ignore]
-    """Hears the exact messages of each call to a model: other middleware may add to a request."""
+    """Keeps the exact messages of each model call: other middleware may add to a request."""
 
     run_inline = True
 
@@ -129,18 +129,18 @@ class _Listener(BaseCallbackHandler):  # type: ignore[misc, unused-ignore]
         run_id: UUID,
         **kwargs: Any,
     ) -> None:
-        """Take the messages as the model gets them."""
+        """Keep the messages as the model gets them."""
         del serialized, kwargs
         self._calls[run_id] = list(messages[0])
 
     def on_llm_end(self, response: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        """Take what the model answered."""
+        """Keep which call each response came from."""
         del kwargs
         for generation in response.generations[0]:
             if run_id in self._calls and generation.message.id is not None:
                 self._answers[generation.message.id] = run_id
 
     def sent(self, reply: Any) -> list[Any] | None:
-        """The messages that ``reply`` answers; ``None``: it came from nowhere that was heard."""
+        """Return the messages that ``reply`` answers; ``None`` if its call is unknown."""
         run = self._answers.get(reply.id)
         return None if run is None else self._calls[run]

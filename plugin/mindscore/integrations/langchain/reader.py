@@ -1,30 +1,34 @@
-"""LangChain: ``messages_to_dict`` and ``dumpd``, a list in one file or one message a line."""
+"""LangChain's messages: as objects, and as files of ``messages_to_dict`` and ``dumpd``."""
 
 from __future__ import annotations
 
+import base64
+import binascii
+import json
 from collections.abc import Iterable
 from typing import Any
 
+from mindhooks import Image, Role
+from mindscore._util.errors import TranscriptError
 from mindscore.conversation.conversation import Conversation
-from mindscore.readers.source import Reading, Source, kind_of, sample, values
+from mindscore.conversation.message import Message, ToolCall
+from mindscore.readers import Reading, Source, kind_of
 
 ROLES = {
-    "human": "user",
-    "ai": "assistant",
-    "system": "system",
-    "tool": "tool",
-    "function": "tool",
+    "human": Role.USER,
+    "ai": Role.ASSISTANT,
+    "system": Role.SYSTEM,
+    "tool": Role.TOOL,
+    "function": Role.TOOL,
 }
 
 
 class LangChainReader:
-    """Reads messages of ``langchain_core``; a line that is a list is a conversation of its own."""
-
-    name = "langchain"
+    """Reads messages of ``langchain_core``: one a line, or lists, each a conversation."""
 
     def detects(self, source: Source) -> bool:
-        """Whether it begins with a message of LangChain's, or a list of them."""
-        first = sample(source)
+        """Say whether it begins with a message of LangChain's, or a list of them."""
+        first = source.sample
         # A list of lists: a conversation each.
         first = first[0] if isinstance(first, list) and first else first
         if not isinstance(first, dict):
@@ -33,14 +37,14 @@ class LangChainReader:
         return dumped or (isinstance(first.get("data"), dict) and "type" in first)
 
     def read(self, source: Source) -> list[Conversation]:
-        """The file's conversations, called by their numbers.
+        """Read the file's conversations, named by their numbers.
 
         Raises:
-            TranscriptError: names the place of the first message that is none.
+            TranscriptError: names the place of the first message that is not valid.
         """
         alone: list[tuple[str, Any]] = []
         lists: list[list[tuple[str, Any]]] = []
-        for where, value in values(source):
+        for where, value in source.values():
             if not isinstance(value, list):
                 alone.append((where, value))
             elif value and all(isinstance(it, list) for it in value):
@@ -70,7 +74,7 @@ def _conversation(source: Source, messages: Iterable[tuple[str, Any]], number: i
 
 
 def _fields(message: Any) -> dict[str, Any]:
-    """A message in the shape of ``chat.completions``."""
+    """Return a message in the shape of ``chat.completions``."""
     if not isinstance(message, dict):
         raise ValueError(f"expected an object, got {kind_of(message)}")
     if "lc" in message:
@@ -94,3 +98,37 @@ def _fields(message: Any) -> dict[str, Any]:
         "tool_calls": data.get("tool_calls"),
         "invalid_tool_calls": data.get("invalid_tool_calls"),
     }
+
+
+def chat_message(message: Any) -> Message:
+    """Return a ``BaseMessage`` as a chat message, with its text and its images that have bytes.
+
+    Raises:
+        TranscriptError: its type is not known.
+    """
+    role = ROLES.get(message.type)
+    if role is None:
+        raise TranscriptError(f"a message of type {message.type!r} is not known")
+    content = message.content
+    return Message(
+        role=role,
+        text=content if isinstance(content, str) else str(message.text),
+        tool_calls=tuple(
+            ToolCall(it["name"], json.dumps(it["args"], ensure_ascii=False))
+            for it in getattr(message, "tool_calls", ())
+        ),
+        id=message.id or "",
+        images=() if isinstance(content, str) else _images(message.content_blocks),
+    )
+
+
+def _images(blocks: list[Any]) -> tuple[Image, ...]:
+    found: list[Image] = []
+    for block in blocks:
+        if block.get("type") == "image" and block.get("base64"):
+            try:
+                data = base64.b64decode(block["base64"], validate=True)
+            except binascii.Error:
+                raise TranscriptError("an image is not base64") from None
+            found.append(Image(block.get("mime_type", "image/png"), data))
+    return tuple(found)

@@ -1,4 +1,7 @@
-"""llm's ``logs.db``, read by SQL: its tables are documented, its classes are not."""
+"""llm's ``logs.db``, read by SQL: its tables are documented, its classes are not.
+
+It belongs to another program, so that it is opened read-only, and not by our database layer.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ import msgspec
 from mindhooks import Image
 from mindscore._util.errors import TranscriptError
 from mindscore._util.text import printable
-from mindscore.conversation.message import ChatMessage
+from mindscore.conversation.message import Message
 from mindscore.conversation.native import parse_timestamp
 from mindscore.recognisers import Block, Entry
 
@@ -33,8 +36,8 @@ class Fragment:
     content: str
 
 
-def marked(message: ChatMessage, fragments: Sequence[Fragment], kind: Kind) -> ChatMessage | None:
-    """The message with its fragments marked; ``None`` where it does not print them.
+def marked(message: Message, fragments: Sequence[Fragment], kind: Kind) -> Message | None:
+    """Return the message with its fragments marked; ``None`` if it does not print them.
 
     llm joins them by line breaks before the prompt (``Prompt.prompt``), or stripped, by empty
     lines, before the system prompt (``_combine_system``). A message that is one fragment and
@@ -62,12 +65,12 @@ def marked(message: ChatMessage, fragments: Sequence[Fragment], kind: Kind) -> C
 
 
 def prompt_text(fragments: Sequence[Fragment], prompt: str | None) -> str:
-    """A user message as llm puts it together."""
+    """Return a user message as llm puts it together."""
     return "\n".join([it.content for it in fragments] + ([prompt] if prompt else []))
 
 
 def system_text(fragments: Sequence[Fragment], system: str | None) -> str:
-    """A system prompt as llm puts it together."""
+    """Return a system prompt as llm puts it together."""
     bits = [*(it.content for it in fragments), system or ""]
     return "\n\n".join(bit.strip() for bit in bits if bit.strip())
 
@@ -116,7 +119,7 @@ class LlmDatabase:
         self._connection.close()
 
     def rows(self, query: str, *values: Any) -> list[sqlite3.Row]:
-        """What a query finds."""
+        """Return the rows that a query finds."""
         try:
             with closing(self._connection.execute(query, values)) as cursor:
                 return cursor.fetchall()
@@ -124,7 +127,7 @@ class LlmDatabase:
             self.refuse("its tables", error)
 
     def fragments(self, table: str, owner: str, name: str, kind: Kind) -> list[Fragment]:
-        """The fragments of a kind that ``table`` gives the record ``name``, in their order."""
+        """List the fragments of a kind that ``table`` gives the record ``name``, in their order."""
         if table not in self.tables:
             return []
         where, values = f"{owner} = ?", [name]
@@ -134,7 +137,7 @@ class LlmDatabase:
         return [self.fragment(row["fragment_id"]) for row in self.rows(query, *values)]
 
     def fragment(self, id_: int) -> Fragment:
-        """One fragment by its number."""
+        """Return one fragment by its number."""
         if id_ not in self._fragments:
             found = self.rows(_FRAGMENT, id_)
             if not found:
@@ -145,28 +148,28 @@ class LlmDatabase:
         return self._fragments[id_]
 
     def attachment(self, id_: str) -> Image | None:
-        """An image whose bytes are in the database."""
+        """Return an image whose bytes are in the database; ``None`` for any other attachment."""
         for row in self.rows("select type, content from attachments where id = ?", id_):
             if isinstance(row["content"], bytes) and str(row["type"]).startswith("image/"):
                 return Image(row["type"], row["content"])
         return None
 
     def text(self, row: sqlite3.Row, column: str) -> str:
-        """A column's text; none is empty."""
+        """Return a column's text, empty for NULL."""
         value = row[column]
         if value is not None and not isinstance(value, str):
             self.refuse(f"column {column}", f"expected text, got {type(value).__name__}")
         return value or ""
 
     def json(self, row: sqlite3.Row, column: str, where: str) -> dict[str, Any]:
-        """A column's JSON object; none is empty."""
+        """Return a column's JSON object, empty for NULL."""
         try:
             return msgspec.json.decode(self.text(row, column) or "{}", type=dict[str, Any])
         except (msgspec.DecodeError, RecursionError) as error:
             self.refuse(where, f"is not valid JSON: {error}")
 
     def time(self, row: sqlite3.Row, where: str) -> int:
-        """When a record was made, in nanoseconds since the epoch."""
+        """Return the time of a record, in nanoseconds since the epoch."""
         try:
             return parse_timestamp(self.text(row, "datetime_utc"))
         except ValueError as error:
@@ -178,7 +181,7 @@ class LlmDatabase:
 
 
 def chain(database: LlmDatabase, tip: str) -> Iterator[sqlite3.Row]:
-    """The messages that end in ``tip``, the first one first."""
+    """Yield the messages that lead to ``tip``, in their order."""
     found = database.rows(
         "with recursive chain as (select hash, parent_hash, role from messages where hash = ? "
         "union select m.hash, m.parent_hash, m.role from messages m "

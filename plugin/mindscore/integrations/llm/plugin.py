@@ -47,7 +47,7 @@ _settings = click.option(
 )  # fmt: skip
 _count = click.option(
     "count", "-n", type=click.IntRange(min=1), default=50, show_default=True,
-    help="So many of the last conversations with fragments.",
+    help="How many of the last conversations with fragments.",
 )  # fmt: skip
 
 
@@ -58,8 +58,8 @@ def mind() -> None:
 
 @mind.command
 @_count
-@click.option("conversation", "--conversation", metavar="ID", help="This one alone.")
-@click.option("full", "--full", is_flag=True, help="Every fragment against every response.")
+@click.option("conversation", "--conversation", metavar="ID", help="Only this conversation.")
+@click.option("full", "--full", is_flag=True, help="Score every fragment on every response.")
 @_settings
 @_one_line_errors
 def score(count: int, conversation: str | None, full: bool, assignments: tuple[str, ...]) -> None:
@@ -75,7 +75,7 @@ def score(count: int, conversation: str | None, full: bool, assignments: tuple[s
 @_count
 @_one_line_errors
 def list_(count: int) -> None:
-    """List the conversations that fragments were part of, the newest first."""
+    """List the conversations with fragments, the newest first."""
     from mindscore.integrations.llm.scoring import chosen, show_logged
 
     show_logged(chosen(_logs(), count, None))
@@ -85,14 +85,14 @@ def list_(count: int) -> None:
 @_settings
 @_one_line_errors
 def fragments(assignments: tuple[str, ...]) -> None:
-    """Rank the fragments by what they did, as far as they are scored."""
+    """Rank the scored fragments by their weight."""
     from mindscore.integrations.llm.scoring import show_fragments
 
     show_fragments(assignments)
 
 
 def _logs() -> Path:
-    """Where llm logs."""
+    """Return the file that llm logs to."""
     file: Path = llm.user_dir() / "logs.db"
     if not file.is_file():
         raise click.ClickException(f"nothing is logged yet: there is no {file}")

@@ -1,4 +1,4 @@
-"""What ``llm mind`` does with logged conversations."""
+"""The actions of ``llm mind`` on logged conversations."""
 
 from __future__ import annotations
 
@@ -19,19 +19,17 @@ from mindscore.conversation.conversation import Conversation
 from mindscore.display.screen import new_console
 from mindscore.display.tables import show_result
 from mindscore.integrations.llm.reader import logged, one_logged
-from mindscore.recognisers import MemoryFinder
 from mindscore.session.attach import attach
-from mindscore.session.result import Result, model_name
 from mindscore.store import Store
 
-TITLE = 60
+TITLE_WIDTH = 60
 
-# A logged conversation is over: no fragment is too recent to judge, and asking for it is enough.
-OVER = ("store.namespace=llm", "memory.interval_s=0", "memory.token_cutoff=1")
+# A logged conversation has ended: no fragment is too recent to judge, and none waits for its turn.
+SETTINGS = ("store.namespace=llm", "memory.interval_s=0", "memory.token_cutoff=1")
 
 
 def chosen(logs: Path, count: int, name: str | None) -> list[Conversation]:
-    """The last ``count`` conversations with fragments, the newest first, or the one named.
+    """Return the last ``count`` conversations with fragments, newest first, or the one named.
 
     Raises:
         TranscriptError: the logs cannot be read.
@@ -54,7 +52,7 @@ def _fragments(conversation: Conversation) -> list[str]:
 def score_logged(
     conversations: Sequence[Conversation], full: bool, assignments: Sequence[str]
 ) -> str | None:
-    """Score and print one conversation after the other; what failed, ``None`` for nothing.
+    """Score and print one conversation after the other; return what failed, or ``None``.
 
     Raises:
         ConfigError: the configuration is wrong.
@@ -63,31 +61,15 @@ def score_logged(
     console = new_console()
     errors: list[str] = []
     command = MindCommand.SCORE_FULL if full else MindCommand.SCORE
-    tables = load_configuration(None, (*OVER, *assignments)).tables
+    tables = load_configuration(None, (*SETTINGS, *assignments)).tables
     messages = {it.name: it.messages for it in conversations}
-    now, finder = "", MemoryFinder()
+    now = ""
     with attach(lambda: messages[now], settings=tables, every_turns=0, idle_s=0) as attached:
-        model = attached.registry.submit(model_name(attached.registry.registry)).result()
         for conversation in conversations:
             now = conversation.name
             console.print(Text(_headline(conversation), style="bold"))
             found = attached.score(command).result()
-            transcript = conversation.transcript(Path(now), finder)
-            state = attached.state
-            result = Result(
-                command=command,
-                model=model,
-                transcript=transcript,
-                keys=tuple(transcript.keys()),
-                scores=dict(found.scores),
-                candidates=(),
-                memory_stats=state.memory_last_run,
-                finetune_stats=None,
-                error=found.error,
-            )
-            show_result(console, result)
-            for remark in transcript.remarks:
-                console.print(Text(printable(remark), style="dim"))
+            show_result(console, found)
             if found.error is not None:
                 errors.append(found.error)
     if not conversations:
@@ -111,20 +93,20 @@ def show_logged(conversations: Sequence[Conversation]) -> None:
             _when(it),
             str(len(_fragments(it))),
             str(len(responses)),
-            one_line(it.title, TITLE),
+            one_line(it.title, TITLE_WIDTH),
         )
     console = new_console()
     console.print(table if conversations else "No conversation with fragments is logged.")
 
 
 def show_fragments(assignments: Sequence[str]) -> None:
-    """Print what the store knows of fragments, the heaviest first.
+    """Print the scores of fragments in the store, the heaviest first.
 
     Raises:
         ConfigError: the configuration is wrong.
         StoreError: the store cannot be read.
     """
-    store = Store(load_configuration(None, (*OVER, *assignments)).settings.store)
+    store = Store(load_configuration(None, (*SETTINGS, *assignments)).settings.store)
     found = asyncio.run(store.memories())
     table = Table(box=None)
     for title in ("fragment", "model"):
@@ -141,7 +123,7 @@ def show_fragments(assignments: Sequence[str]) -> None:
 
 
 def _headline(conversation: Conversation) -> str:
-    return f"{printable(conversation.name)}  {one_line(conversation.title, TITLE)}"
+    return f"{printable(conversation.name)}  {one_line(conversation.title, TITLE_WIDTH)}"
 
 
 def _when(conversation: Conversation) -> str:

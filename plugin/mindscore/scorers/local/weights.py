@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
-import shutil
 import subprocess
 import sys
 import warnings
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mindhooks import ScorerError
+from mindscore._util.files import whole_folder
 from mindscore._util.text import one_line
 
 CONFIG = "adapter_config.json"
@@ -111,17 +111,13 @@ def _packaged_gguf() -> Path:
 
 def _convert(gguf: Path, folder: Path) -> None:
     """Convert in a process of its own: it needs much memory, and prints progress."""
-    unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
-    command = [sys.executable, "-m", __name__, str(gguf), str(unfinished)]
     quiet = {**os.environ, "TQDM_DISABLE": "1"}
-    try:
+    with whole_folder(folder) as unfinished:
+        command = [sys.executable, "-m", __name__, str(gguf), str(unfinished)]
         done = subprocess.run(command, env=quiet, capture_output=True, text=True)  # noqa: S603
         if done.returncode != 0:
             last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise ScorerError(f"{gguf} cannot be converted to {folder}: {last}")
-        unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _convert_here(gguf: Path, folder: Path) -> None:

@@ -1,6 +1,7 @@
-"""``python -m mindscore.lora FOLDER``: trains as ``FOLDER/job.json`` says, to ``FOLDER/adapter``.
+"""The training process, ``python -m mindscore.training.lora FOLDER``.
 
-Progress goes to standard output, a line of JSON an epoch. It ends when standard input does.
+It trains by ``FOLDER/job.json`` and writes ``FOLDER/adapter``. It prints a line of JSON an epoch,
+and ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from pathlib import Path
 
 import msgspec
 
+from mindscore._util.aio import share_one_arena
 from mindscore._util.errors import format_error
-from mindscore._util.process import share_one_arena
 from mindscore._util.text import LINE, one_line
 from mindscore.training.lora.job import ADAPTER, JOB, Failure, Job, Progress
 
 
 def main(folder: Path) -> int:
-    """Train; the exit status."""
+    """Train, and return the exit status."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     share_one_arena()
-    # Libraries may print what they like, those in C, too, but not between the lines.
+    # What libraries print, those in C too, goes to standard error, not between the lines.
     lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
@@ -39,7 +40,7 @@ def main(folder: Path) -> int:
         training = Training(job)
         training.run(tell)
         training.save(folder / ADAPTER)
-    # Models fail at what they don't know in any way.
+    # A model may fail with any exception.
     except Exception as error:
         tell(Failure(one_line(format_error(error), LINE)))
         return 1
@@ -54,7 +55,7 @@ def _end_with_parent() -> None:
 
 
 def _stand_back(niceness: int) -> None:
-    """Have others on this machine go first, and live longer when memory runs out."""
+    """Give other processes precedence: for cores, and when memory runs out."""
     if hasattr(os, "nice"):
         os.nice(niceness)
     with suppress(OSError):

@@ -1,21 +1,44 @@
-"""What a training process is told, and what it tells."""
+"""A training job: its samples, recipe and progress, and the process that runs it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import importlib.util
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, cast
 
+import msgspec
 from msgspec import Meta, Struct
 
+from mindhooks import in_thread
+from mindscore._util.errors import TrainError
+from mindscore._util.files import make_file, write_whole
+from mindscore._util.text import LINE, one_line
 from mindscore.measure.prompts import common_prefix
+
+JOB, LOG, ADAPTER = "job.json", "log", "adapter"
+"""In a job's folder: its description, what the process printed, and the result."""
+
+TokenIds = Annotated[tuple[Annotated[int, Meta(ge=0)], ...], Meta(min_length=1)]
+Positive = Annotated[float, Meta(gt=0)]
+AtLeastOne = Annotated[int, Meta(ge=1)]
+
+_WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""Threads that spin while they wait take the cores from the others that compute: measured, a step
+takes 40 s instead of 6."""
 
 
 class Sample(Struct, frozen=True):
-    """What to say, ``continuation_ids``, after what: ``context_ids``. Neither is empty."""
+    """A continuation to learn, and the context before it. Neither is empty."""
 
-    context_ids: tuple[int, ...]
-    continuation_ids: tuple[int, ...]
+    context_ids: TokenIds
+    continuation_ids: TokenIds
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -25,10 +48,10 @@ class Sample(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """One sequence and where it is to be learnt from.
+    """One sequence, and the rows that predict the tokens to learn.
 
-    ``rows`` are the indices before the tokens to be learnt, in order: the logits of row i are those
-    of token i + 1. A token that several samples have to say is there as many times.
+    ``rows`` are in order; the logits of row i are those of token i + 1. A token that several
+    samples have in their continuation is there as many times.
     """
 
     ids: tuple[int, ...]
@@ -36,9 +59,9 @@ class Packed:
 
 
 def pack(samples: Sequence[Sample]) -> list[Packed]:
-    """The fewest sequences that hold ``samples`` from their beginning."""
+    """Pack samples that begin alike into the fewest sequences."""
     sequences: list[tuple[tuple[int, ...], list[int]]] = []
-    # In order, what begins with a sample follows it at once.
+    # Sorted in reverse, a sample comes right after those that begin with it.
     for sample in sorted(samples, key=lambda it: it.ids, reverse=True):
         ids = sample.ids
         if not sequences or common_prefix(sequences[-1][0], ids) < len(ids):
@@ -47,21 +70,13 @@ def pack(samples: Sequence[Sample]) -> list[Packed]:
     return [Packed(ids, tuple(sorted(rows))) for ids, rows in sequences]
 
 
-JOB = "job.json"
-ADAPTER = "adapter"
-"""In a job's folder: what it is told, and what comes of it."""
-
-Positive = Annotated[float, Meta(gt=0)]
-AtLeastOne = Annotated[int, Meta(ge=1)]
-
-
 class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
-    """How an adapter is trained: AdamW without weight decay, one step for each sequence.
+    """The parameters of a training: AdamW without weight decay, one step a sequence.
 
-    ``epochs`` is the most; training ends once the mean loss per token, in nats, of an epoch is
-    below ``target`` times that of the first. The learning rate rises for ``warmup_steps``, then
-    stays. ``keep`` weighs, against that loss, the mean divergence (KL, in nats per token) from what
-    the model says without an adapter of the tokens that are not to be learnt.
+    Training ends after ``epochs``, or once the mean loss per token of an epoch is below ``target``
+    times that of the first. The learning rate rises for ``warmup_steps``, then stays. ``keep`` is
+    the weight, against that loss, of the mean KL divergence per token from the model without an
+    adapter, over the tokens that are not learnt; both are in nats.
     """
 
     rank: AtLeastOne = 16
@@ -76,10 +91,10 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Job(Struct, frozen=True):
-    """One training: of ``model``, as ``[server] model`` names it.
+    """One training of ``model``, as ``[server] model`` names it.
 
-    ``start`` is the folder of an adapter to go on from, ``threads`` how many compute; the process
-    is less urgent by ``niceness``.
+    ``start`` is the folder of an adapter to go on from, ``threads`` the number that compute, and
+    ``niceness`` is added to that of the process.
     """
 
     model: str
@@ -91,7 +106,7 @@ class Job(Struct, frozen=True):
 
 
 class Progress(Struct, frozen=True, tag=True):
-    """How far it is: ``loss`` is the mean per token of the last epoch, in nats."""
+    """The progress of a training; ``loss`` is the last epoch's mean per token, in nats."""
 
     epoch: int
     epochs: int
@@ -100,6 +115,75 @@ class Progress(Struct, frozen=True, tag=True):
 
 
 class Failure(Struct, frozen=True, tag=True):
-    """Why it ended without an adapter."""
+    """The error by which a training ended without an adapter."""
 
     error: str
+
+
+async def train_adapter(
+    job: Job, folder: Path, hear: Callable[[Progress], None] = lambda _: None
+) -> Path:
+    """Train in a process of its own, and return the folder of the adapter, in PEFT's format.
+
+    The job's description, its log and the adapter are written to ``folder``, which is private.
+    ``hear`` is called after each epoch. When cancelled, or when this process ends, the other one
+    ends too.
+
+    Raises:
+        TrainError: there is no adapter; the text says why.
+        OSError: ``folder`` cannot be written to.
+    """
+    require_peft()
+    await in_thread(_describe, job, folder)
+    with (folder / LOG).open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            # Without -P, a msgspec.py or torch.py in the current folder would be run.
+            *(sys.executable, "-P", "-m", "mindscore.training.lora", str(folder)),
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=log,
+            env={**os.environ, "OMP_NUM_THREADS": str(job.threads), **_WAITING},
+            # Ctrl-C in a terminal is for this process alone.
+            start_new_session=True,
+        )
+    failure = None
+    try:
+        async for line in cast(asyncio.StreamReader, process.stdout):
+            told = msgspec.json.decode(line, type=Progress | Failure)
+            if isinstance(told, Failure):
+                failure = told.error
+            else:
+                hear(told)
+        status = await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if status != 0:
+        raise TrainError(f"the training failed: {failure or _ending(status, folder / LOG)}")
+    return folder / ADAPTER
+
+
+def require_peft() -> None:
+    """Raise an error if a package that training needs is missing.
+
+    Raises:
+        TrainError: the text has the command that installs it.
+    """
+    for name in ("torch", "transformers", "peft"):
+        if importlib.util.find_spec(name) is None:
+            raise TrainError(
+                f"training needs {name}; install it with: pip install 'mindscore[train]'"
+            )
+
+
+def _describe(job: Job, folder: Path) -> None:
+    make_file(folder / LOG)
+    write_whole(folder / JOB, msgspec.json.encode(job))
+
+
+def _ending(status: int, log: Path) -> str:
+    if status == -signal.SIGKILL:
+        return "its process was killed, as it is when memory runs out"
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return one_line(f"its process ended with status {status}: {lines[-1] if lines else ''}", LINE)

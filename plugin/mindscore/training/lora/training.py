@@ -1,10 +1,9 @@
-"""The training itself: blocking, for a process of its own."""
+"""The training of an adapter, which blocks: for a process of its own."""
 
 from __future__ import annotations
 
 import inspect
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,21 +15,22 @@ import transformers
 from transformers import AutoModelForCausalLM
 
 from mindscore._util.errors import TrainError
+from mindscore._util.files import whole_folder
 from mindscore.scorers.local.weights import adapted, locate
 from mindscore.training.lora.job import Job, Packed, Progress, Recipe, pack
 
 LIKELIEST = 64
-"""Tokens whose probability is kept for each row; the others' is kept as a sum. All of them would
-take gigabytes."""
+"""The likeliest tokens of a row, whose probabilities are kept apart; the others are kept as a sum.
+All of them would take gigabytes."""
 
 ROWS = 256
-"""Rows that are compared at once, drawn anew each time."""
+"""Rows that are compared in one step, drawn anew each time."""
 
 
 class KLReference:
-    """One sequence's rows that are not learnt from, and the distributions there.
+    """The untrained model's distributions at the rows of a sequence that are not learnt from.
 
-    ``logits`` gives those of a sequence's rows, as the model is before it is trained.
+    ``logits`` computes those of given rows, with the model as it is before it is trained.
     """
 
     def __init__(
@@ -50,16 +50,16 @@ class KLReference:
         self._logprobs = torch.cat(logprobs) if logprobs else None
 
     def draw(self) -> Any:
-        """Indices of some of the rows."""
+        """Draw indices of some of the rows."""
         return torch.randperm(len(self._rows))[:ROWS].sort().values
 
     def rows(self, drawn: Any) -> list[int]:
-        """The sequence's rows behind those indices."""
+        """Return the sequence's rows at those indices."""
         rows: list[int] = self._rows[drawn].tolist()
         return rows
 
     def divergence(self, drawn: Any, logits: Any) -> Any:
-        """The mean KL divergence of ``logits`` from what is kept, in nats a row."""
+        """Return the mean KL divergence of ``logits`` from the reference, in nats a row."""
         if self._tokens is None or self._logprobs is None:
             return 0.0
         before = _with_rest(self._logprobs[drawn])
@@ -68,15 +68,15 @@ class KLReference:
 
 
 def _with_rest(logprobs: Any) -> Any:
-    """A column more: the log-probability of all other tokens together."""
+    """Append a column: the log-probability of all other tokens together."""
     rest = (1 - logprobs.exp().sum(1, keepdim=True)).clamp(min=1e-6)
     return torch.cat([logprobs, rest.log()], dim=1)
 
 
 class Training:
-    """A model with an adapter, to be trained on the samples of ``job``.
+    """A model and the adapter to train on the samples of ``job``.
 
-    ``weights`` are the adapter's. The same job comes out the same on the same machine.
+    ``weights`` are the adapter's. The same job gives the same adapter on the same machine.
     """
 
     def __init__(self, job: Job) -> None:
@@ -92,10 +92,10 @@ class Training:
         self.weights = [it for it in self._model.parameters() if it.requires_grad]
 
     def run(self, tell: Callable[[Progress], None]) -> None:
-        """Train until the loss is as small as the recipe asks for; ``tell`` is told of each epoch.
+        """Train until the loss reaches the recipe's target; call ``tell`` after each epoch.
 
         Raises:
-            TrainError: the loss is no number any more.
+            TrainError: the loss is not finite.
         """
         recipe, began = self._recipe, time.monotonic()
         kept: list[KLReference | None] = [None] * len(self._sequences)
@@ -123,7 +123,7 @@ class Training:
                 goal = mean * recipe.target
 
     def logits(self, ids: Sequence[int], rows: Sequence[int]) -> Any:
-        """What the model says after each of ``rows``: (rows, vocabulary)."""
+        """Return the model's logits at ``rows``: (rows, vocabulary)."""
         end = max(rows) + 1
         kept = torch.tensor(rows)
         keep = {"logits_to_keep": kept} if self._keeps_rows else {}
@@ -132,12 +132,11 @@ class Training:
 
     def save(self, folder: Path) -> None:
         """Write the adapter to ``folder``, in PEFT's format, whole or not at all."""
-        unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
-        self._model.save_pretrained(unfinished)
-        unfinished.rename(folder)
+        with whole_folder(folder) as unfinished:
+            self._model.save_pretrained(unfinished)
 
     def _losses(self, sequence: Packed, kept: KLReference | None) -> tuple[Any, Any]:
-        """The mean loss of the tokens to be learnt, and what a step is to lessen."""
+        """Return the mean loss of the tokens to learn, and the total that a step lessens."""
         learnt = len(sequence.rows)
         if kept is None:
             loss = mean_loss(sequence, self.logits(sequence.ids, sequence.rows))
@@ -149,13 +148,13 @@ class Training:
 
 
 def mean_loss(sequence: Packed, logits: Any) -> Any:
-    """The mean cross-entropy of the tokens to be learnt, by the logits of the rows before them."""
+    """Return the mean cross-entropy of the tokens to learn, from the logits of their rows."""
     targets = torch.tensor([sequence.ids[row + 1] for row in sequence.rows])
     return torch.nn.functional.cross_entropy(logits, targets)
 
 
 class _Stepper:
-    """AdamW with a warm-up."""
+    """AdamW with a warm-up of the learning rate."""
 
     def __init__(self, weights: list[Any], recipe: Recipe) -> None:
         self._weights = weights
@@ -167,7 +166,7 @@ class _Stepper:
         )
 
     def step(self, loss: Any) -> None:
-        """Change the weights so that ``loss`` is less."""
+        """Change the weights by one step against the gradient of ``loss``."""
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._weights, self._recipe.gradient_norm)
         self._optimizer.step()

@@ -1,4 +1,4 @@
-"""The shapes in which trainers load samples, one JSON object each."""
+"""The formats in which trainers load samples: one JSON object a sample."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ROLES = {
     "assistant": "assistant",
     "tool": "tool",
 }
-"""What trainers' chat templates call each: none knows of memories."""
+"""The roles of trainers' chat templates: none has memories."""
 
 _MESSAGE = re.compile(rf"{re.escape(START)}(\w+)\n(.*?){re.escape(END)}\n", flags=re.DOTALL)
 _ASKS = f"{START}assistant\n"
@@ -26,10 +26,10 @@ _SPECIAL = re.compile(r"<\|\w+\|>")
 
 
 def messages_of(context: str, answer: str) -> list[dict[str, str]]:
-    """The messages of the prompt ``context``, and ``answer`` as the last.
+    """Return the messages of the prompt ``context``, and ``answer`` as the last one.
 
     Raises:
-        ValueError: they are no plain ChatML; the text says what is there instead.
+        ValueError: the prompt is not plain ChatML; the text says what is there instead.
     """
     messages, at = [], 0
     while found := _MESSAGE.match(context, at):
@@ -46,20 +46,20 @@ def messages_of(context: str, answer: str) -> list[dict[str, str]]:
 
 def _plain(content: str) -> str:
     if special := _SPECIAL.search(content):
-        # Such as the place of an image.
+        # Such as an image's placeholder.
         raise ValueError(f"{special[0]} within a message")
     return content
 
 
 IGNORED = -100
-"""The label of a token that is not learnt, as trainers have it."""
+"""The label by which trainers leave a token out of the loss."""
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """What a line is made of, and whether that needs texts, or another answer.
+    """The function that makes a line, and whether it needs texts, or a second answer.
 
-    ``line`` raises ``NotAccepted`` where a sample has no such shape.
+    ``line`` raises ``NotAccepted`` for a sample that does not fit the format.
     """
 
     line: Callable[[TrainingSample], dict[str, Any]]
@@ -94,7 +94,7 @@ def _messages(sample: TrainingSample) -> dict[str, Any]:
 def _preference(sample: TrainingSample) -> dict[str, Any]:
     if sample.rejected_text is None:
         raise NotAccepted(
-            f"response {sample.candidate.node_id!r} has no other answer: it is no preference; "
+            f"response {sample.candidate.node_id!r} has no second answer: it is no preference; "
             "use the format input_ids, prompt_completion or messages"
         )
     return {
@@ -110,4 +110,4 @@ FORMATS = {
     "messages": Format(_messages),
     "preference": Format(_preference, wants_rejected=True),
 }
-"""By the name that ``train.format`` gives."""
+"""The formats, by their names in ``train.format``."""

@@ -1,4 +1,4 @@
-"""The ``http`` sink: a trainer behind ``/train``, as the original has it."""
+"""The ``http`` sink: a trainer behind ``POST /train``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mindscore.http.client import StatusError, UnavailableError, UntrustedError,
 from mindscore.measure.retry import GivenUpError, with_retries
 
 PATH = "/train"
-SEE_OTHER = 303
+SEE_OTHER, NOT_IMPLEMENTED = 303, 501
 
 
 class _Accepted(Struct):
@@ -82,7 +82,11 @@ def _has_not_arrived(error: ScorerError) -> bool:
     """Return whether it is certain that the trainer has not accepted the samples."""
     last = error.last if isinstance(error, GivenUpError) else error
     if isinstance(last, UnavailableError):
-        return not last.arrived if last.status is None else last.status < 500
+        return (
+            not last.arrived
+            if last.status is None
+            else last.status < 500 or last.status == NOT_IMPLEMENTED
+        )
     if isinstance(last, StatusError):
         # A redirect to what came of the request, which was carried out.
         return last.status != SEE_OTHER

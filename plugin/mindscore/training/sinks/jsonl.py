@@ -1,11 +1,8 @@
-"""The ``jsonl`` sink: files that trainers load."""
+"""The ``jsonl`` sink: files for trainers to load."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +11,7 @@ from typing import Any
 import msgspec
 
 from mindhooks import NotAccepted, TrainingSample, in_thread
-from mindscore._util.files import keep_names, make_folder
+from mindscore._util.files import make_folder, write_files
 from mindscore._util.text import harmless_json
 from mindscore.config.settings import TrainSettings, parse_table
 from mindscore.measure.fingerprint import response_hash
@@ -38,11 +35,11 @@ def write_samples(file: Path, samples: Sequence[TrainingSample], format_: str) -
         "format": format_,
         "lines": [_origin(sample) for sample in samples],
     }
-    _write({provenance_file(file): _json(provenance), file: lines})
+    write_files({provenance_file(file): _json(provenance), file: lines})
 
 
 def provenance_file(file: Path) -> Path:
-    """Where the provenance of what is in ``file`` goes; no pattern ``*.jsonl`` matches it."""
+    """Return the path of the provenance of ``file``, which no pattern ``*.jsonl`` matches."""
     return file.with_name(f"{file.name.removesuffix('.jsonl')}.provenance.json")
 
 
@@ -67,30 +64,10 @@ def _json(document: Any) -> bytes:
     return harmless_json(msgspec.json.encode(document)) + b"\n"
 
 
-def _write(contents: Mapping[Path, bytes]) -> None:
-    """Write files of one folder so that they are there, whole, even after a loss of power."""
-    unfinished: dict[Path, Path] = {}
-    try:
-        for file, content in contents.items():
-            opened, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-            unfinished[file] = Path(name)
-            with os.fdopen(opened, "wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-        for file, there in unfinished.items():
-            there.replace(file)
-    finally:
-        for there in unfinished.values():
-            with suppress(OSError):
-                there.unlink()
-    keep_names(file.parent)
-
-
 class JsonlSink:
-    """Each hand-off is one file in ``train.folder``, named by its key, and one of its provenance.
+    """A sink that writes each hand-off to a file in ``train.folder``, named by its key.
 
-    So what comes again under the same key is there once.
+    A second file has the provenance. A hand-off that is repeated under its key is there once.
 
     Raises:
         ConfigError: ``[train]`` is wrong.
@@ -106,11 +83,11 @@ class JsonlSink:
         self.destination = f"{self._folder} ({self._format})"
 
     async def send(self, samples: Sequence[TrainingSample], key: str) -> str:
-        """Write the file of ``key``, unless it is there; its name.
+        """Write the file of ``key``, unless it is there, and return its path.
 
         Raises:
             NotAccepted: it cannot be written.
-            OSError: it is written, but may not outlast a loss of power.
+            OSError: it is written, but may not survive a loss of power.
         """
         return await in_thread(self._write, samples, key)
 
@@ -127,7 +104,7 @@ class JsonlSink:
         return str(file)
 
     async def aclose(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing: no file stays open."""
 
 
 def _users_own() -> Path:

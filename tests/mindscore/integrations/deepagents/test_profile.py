@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from mindscore.integrations.deepagents import profile as deepagents
+from mindscore.integrations import deepagents
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from mindscore.integrations.hermes.database import OneProcess
 from mindscore.testing import ScoreServer
 
 from .conftest import ANSWER, BUILD, HELIX, QUESTION, SYSTEM, system
@@ -33,7 +33,7 @@ CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments"
 
 
 @pytest.fixture
-def complaints(caplog):
+def warnings(caplog):
     """What was logged by the plugin, or by the registry's plugins."""
     caplog.set_level(logging.WARNING)
     return lambda: [it.getMessage() for it in caplog.records if it.name == "mindscore.hermes"]
@@ -71,12 +71,12 @@ def test_the_last_request_of_a_turn_is_the_one_that_counts(agent) -> None:
     assert agent.queue().next().messages[2:4] == tool
 
 
-def test_a_reply_without_a_request_of_its_turn_is_not_kept(agent, complaints) -> None:
+def test_a_reply_without_a_request_of_its_turn_is_not_kept(agent, warnings) -> None:
     agent.hooks["post_llm_call"](session_id="s1", turn_id="t1", assistant_response="Hm")
     agent.hooks["pre_api_request"](session_id="s1", turn_id="t1", request_messages=[{}])
     agent.hooks["post_llm_call"](session_id="s1", turn_id="t2", assistant_response="Hm")
     assert agent.queue().next() is None
-    assert complaints() == []
+    assert warnings() == []
 
 
 def test_requests_of_turns_that_never_end_are_not_kept_for_ever(agent) -> None:
@@ -110,13 +110,13 @@ def test_whatever_a_hook_is_given_it_raises_nothing(agent, given) -> None:
     agent.hooks["post_llm_call"](**given)
 
 
-def test_a_queue_that_cannot_be_written_is_said_once(agent, complaints) -> None:
+def test_a_queue_that_cannot_be_written_is_said_once(agent, warnings) -> None:
     agent.folder.mkdir()
     (agent.folder / "plugin-data").write_text("in the way")
     for _ in range(3):
         agent.turn()
-    wait_until(lambda: len(complaints()) == 2)
-    kept, prepared = sorted(complaints())
+    wait_until(lambda: len(warnings()) == 2)
+    kept, prepared = sorted(warnings())
     assert kept.startswith("keeping a turn failed: the queue of turns")
     assert prepared.startswith("preparing the queue failed: ")
     assert "\n" not in kept
@@ -306,11 +306,9 @@ def test_a_turn_that_is_no_chat_request_is_left_out_and_said(agent, capsys) -> N
 
 def test_one_process_scores_at_a_time(agent, capsys) -> None:
     agent.turn()
-    lock = OneProcess(agent.folder / "plugin-data" / "mindscore" / "scoring.lock")
-    with lock.held() as held:
-        assert held
-        with pytest.raises(SystemExit):
-            agent.cli("score")
+    lock = FileLock(agent.folder / "plugin-data" / "mindscore" / "scoring.lock")
+    with lock, pytest.raises(SystemExit):
+        agent.cli("score")
     assert "another Hermes is scoring" in capsys.readouterr().out
     agent.cli("score")
     assert "Scored 1 turn" in capsys.readouterr().out
@@ -340,3 +338,12 @@ def test_a_scorer_that_hangs_does_not_keep_the_process(tmp_path, score_server) -
     _, errors = process.communicate("\n", timeout=PATIENCE_S)
     assert process.returncode == 0, errors
     assert time.monotonic() - began < PATIENCE_S / 3
+
+
+def test_a_lock_that_cannot_be_made_is_named(agent, capsys) -> None:
+    agent.turn()
+    (agent.folder / "plugin-data" / "mindscore" / "scoring.lock").mkdir()
+    with pytest.raises(SystemExit):
+        agent.cli("score")
+    assert "mindscore: the lock " in capsys.readouterr().err
+    assert agent.queue().waiting().turns == 1

@@ -138,7 +138,7 @@ def test_preparing_takes_the_log_into_the_file(queue, file) -> None:
 def test_a_file_that_is_no_database_is_named(file) -> None:
     file.parent.mkdir(parents=True)
     file.write_text("something else, and long enough to be looked at by a database " * 40)
-    with pytest.raises(StoreError, match=r"the queue of turns .*queue.sqlite3: file is not"):
+    with pytest.raises(StoreError, match=r"the queue of turns .*queue.sqlite3: it is not"):
         TurnQueue(file).put("a", talk(1), {})
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from mindscore._util.errors import TranscriptError
 from mindscore.integrations.hermes.reader import TOOLS_UNRECORDED, HermesReader
-from mindscore.readers.source import NO_SYSTEM, Source
+from mindscore.readers.reading import NO_SYSTEM
+from mindscore.readers.source import Source
 from mindscore.recognisers import MemoryFinder
 
 from ...readers.written import FIXTURES

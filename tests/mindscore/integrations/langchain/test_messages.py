@@ -6,7 +6,7 @@ import pytest
 
 from mindhooks import Image
 from mindscore._util.errors import TranscriptError
-from mindscore.integrations.langchain.messages import chat_message
+from mindscore.integrations.langchain.reader import chat_message
 
 PIXEL = {"type": "image", "base64": "AAEC", "mime_type": "image/gif"}
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from mindhooks import Image
-from mindscore.conversation.template import ToolCall
-from mindscore.readers.source import NO_TOOLS
+from mindscore.conversation.message import ToolCall
+from mindscore.readers.reading import NO_TOOLS
 
 from ...readers.written import langchain, langchain_dumpd
 

@@ -47,7 +47,7 @@ def sent(conversation, *skipped):
     return [
         (message.role, message.text_without(frozenset(skipped)) if message.parts else message.text)
         for message in (*transcript.system, *transcript.identity, *transcript.conversation)
-        if message.key not in skipped
+        if message.memory_key not in skipped
     ]
 
 

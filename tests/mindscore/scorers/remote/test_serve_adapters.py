@@ -3,17 +3,16 @@
 import asyncio
 import gc
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import web
 
 from mindhooks import Registry, Scorer, WirePrompt
 from mindhooks.testing import StubMind
-from mindscore.http.runner import make_runner
+from mindscore.http.runner import listen
 from mindscore.scorers.local.scorer import LocalScorer
 from mindscore.scorers.local.weights import locate
 from mindscore.serve.app import make_app
@@ -35,15 +34,8 @@ TEXT = (
 @asynccontextmanager
 async def served() -> AsyncIterator[tuple[LocalScorer, str]]:
     """A local scorer, and the address at which it is served."""
-    local = LocalScorer({})
-    runner = make_runner(make_app(local))
-    try:
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield local, f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    finally:
-        await runner.cleanup()
-        await local.aclose()
+    async with aclosing(LocalScorer({})) as local, listen(make_app(local)) as listening:
+        yield local, f"{listening.address}/v1"
 
 
 @asynccontextmanager

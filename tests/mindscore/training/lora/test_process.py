@@ -10,8 +10,7 @@ import time
 import pytest
 
 from mindscore._util.errors import TrainError
-from mindscore.training.lora.job import Job, Recipe
-from mindscore.training.lora.process import train_adapter
+from mindscore.training.lora.job import Job, Recipe, train_adapter
 
 from ...training_processes import trainers
 
@@ -101,7 +100,7 @@ def test_a_training_ends_with_the_process_that_began_it(job, tmp_path):
         "from pathlib import Path",
         "from msgspec import json",
         "from mindscore.training.lora.job import Job",
-        "from mindscore.training.lora.process import train_adapter",
+        "from mindscore.training.lora.job import train_adapter",
         "job = json.decode(Path(sys.argv[1]).read_bytes(), type=Job)",
         "say = lambda it: print(it, flush=True)",
         "asyncio.run(train_adapter(job, Path(sys.argv[2]), say))",
@@ -138,7 +137,7 @@ def test_without_what_it_needs_the_error_has_the_command_that_installs_it(name):
         "find = util.find_spec",
         f"util.find_spec = lambda name, *at: None if name == {name!r} else find(name, *at)",
         "from mindscore._util.errors import TrainError",
-        "from mindscore.training.lora.process import require_peft",
+        "from mindscore.training.lora.job import require_peft",
         "try: require_peft()",
         "except TrainError as error: print(error)",
     ]

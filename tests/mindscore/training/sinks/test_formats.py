@@ -50,7 +50,7 @@ def test_a_preference_is_the_chosen_answer_over_the_other(with_text):
 
 
 def test_a_sample_without_another_answer_is_no_preference(with_text):
-    with pytest.raises(NotAccepted, match="'reply' has no other answer"):
+    with pytest.raises(NotAccepted, match="'reply' has no second answer"):
         FORMATS["preference"].line(with_text("p", rejected=None))
 
 

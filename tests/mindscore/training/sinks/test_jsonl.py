@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from mindhooks import NotAccepted, load_sink
+from mindscore._util import files
 from mindscore._util.errors import ConfigError
 from mindscore.measure.fingerprint import response_hash
-from mindscore.training.sinks import jsonl as files
 from mindscore.training.sinks.jsonl import provenance_file, write_samples
 
 KEY = "0123456789abcdef0123456789abcdef"
@@ -121,7 +121,7 @@ async def test_what_may_not_outlast_a_loss_of_power_is_not_said_to_be_refused(
 ):
     sink = await sink_in(folder)
     with monkeypatch.context() as patched:
-        patched.setattr(files, "keep_names", refuse)
+        patched.setattr(files, "sync_folder", refuse)
         with pytest.raises(OSError, match="no space"):
             await sink.send([sample()], KEY)
     assert len(names(folder)) == 2

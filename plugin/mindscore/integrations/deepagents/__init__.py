@@ -1,1 +1,0 @@
-"""deepagents: its harness profile and recogniser."""
