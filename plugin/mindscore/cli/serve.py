@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mindhooks import Scorer
+from mindhooks import Scorer, ScorerCapabilities
 from mindscore._util.aio import share_one_arena
 from mindscore._util.errors import UsageError
 from mindscore._util.text import printable
@@ -55,8 +55,8 @@ def run_serve(request: ServeRequest) -> int:
     app = make_app(scorer, key=key, queue_limit=request.queue, trainer=trainer)
 
     def ready(base_url: str) -> None:
-        adapter = scorer.adapter
-        what = f"{scorer.model}, adapter {printable(str(adapter))}" if adapter else scorer.model
+        adapter = ScorerCapabilities.of(scorer).adapter
+        what = f"{scorer.model}, adapter {printable(adapter)}" if adapter else scorer.model
         sys.stdout.write(f'serving {what}: server.base_url = "{base_url}"\n')
         sys.stdout.flush()
 
