@@ -181,7 +181,7 @@ async def test_the_prompts_of_one_call_share_as_those_of_several_do(ablations, d
         result = await scorer.score([baseline, *without.values()])
     lengths = [full(without[key]) - departs[key] for key in without]
     assert result.computed_tokens == full(baseline) + sum(lengths)
-    for prompt, ranges in zip([baseline, *without.values()], answers, strict=True):
+    for prompt, ranges in zip([baseline, *without.values()], result.ranges, strict=True):
         for score, expected in zip(ranges, plain(prompt), strict=True):
             assert score.values == pytest.approx(expected, abs=1e-3)
 
