@@ -150,13 +150,10 @@ class FaultServer:
             ).ranges
             return {"scores": [{"total_logprob": it.total} for it in scores]}
         if path.endswith("/generate"):
-            pairs = zip(body["input_ids"], body["logprob_start_len"], strict=True)
-            return [
-                {"text": "", "meta_info": {"input_token_logprobs": await self._entries(*pair)}}
-                for pair in pairs
-            ]
+            entries = await self._entries(body["input_ids"], body["logprob_start_len"])
+            return {"text": "", "meta_info": {"input_token_logprobs": entries}}
         if path.endswith("/completions"):
-            return {"choices": [await self._choice(*it) for it in enumerate(body["prompt"])]}
+            return {"choices": [await self._choice(body["prompt"])]}
         return {}
 
     async def _values(self, ids: list[int]) -> list[float | None]:
@@ -168,14 +165,14 @@ class FaultServer:
         pairs = list(zip(await self._values(ids), ids, strict=True))[start:]
         return [[value if index else None, id_, None] for index, (value, id_) in enumerate(pairs)]
 
-    async def _choice(self, index: int, ids: list[int]) -> Any:
+    async def _choice(self, ids: list[int]) -> Any:
         values = await self._values(ids)
         rows = [
             None if value is None else {str(id_): {"logprob": value, "rank": 1}}
             for id_, value in zip(ids, values, strict=True)
         ]
         logprobs = {"token_logprobs": values, "tokens": [f"token_id:{it}" for it in ids]}
-        return {"index": index, "text": "", "prompt_logprobs": rows, "logprobs": logprobs}
+        return {"index": 0, "text": "", "prompt_logprobs": rows, "logprobs": logprobs}
 
 
 def _prompt(ids: list[int], ranges: Any) -> WirePrompt:

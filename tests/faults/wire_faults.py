@@ -340,10 +340,9 @@ def every_value(value: Any) -> Callable[[Any], Any]:
     """Puts ``value`` for every log-probability, in each server's shape."""
 
     def change(answer: Any) -> Any:
-        if isinstance(answer, list):
-            for scored in answer:
-                for entry in scored["meta_info"]["input_token_logprobs"][1:]:
-                    entry[0] = value
+        if "meta_info" in answer:
+            for entry in answer["meta_info"]["input_token_logprobs"][1:]:
+                entry[0] = value
             return answer
         for score in answer.get("scores", ()):
             score["total_logprob"] = value
@@ -362,10 +361,9 @@ def every_list(change: Callable[[list[Any]], list[Any]]) -> Callable[[Any], Any]
     """Changes the lists of values, in each server's shape."""
 
     def changed(answer: Any) -> Any:
-        if isinstance(answer, list):
-            for scored in answer:
-                meta = scored["meta_info"]
-                meta["input_token_logprobs"] = change(meta["input_token_logprobs"])
+        if "meta_info" in answer:
+            meta = answer["meta_info"]
+            meta["input_token_logprobs"] = change(meta["input_token_logprobs"])
             return answer
         if "scores" in answer:
             answer["scores"] = change(answer["scores"])
@@ -382,8 +380,8 @@ def every_answer(change: Callable[[list[Any]], list[Any]]) -> Callable[[Any], An
     """Changes the list that has one entry for each prompt, or for each range."""
 
     def changed(answer: Any) -> Any:
-        if isinstance(answer, list):
-            return change(answer)
+        if "meta_info" in answer:
+            return change([answer])
         name = "scores" if "scores" in answer else "choices"
         return {**answer, name: change(answer[name])}
 
@@ -394,10 +392,9 @@ def with_ids(name: Callable[[str], str]) -> Callable[[Any], Any]:
     """Says that the values are of other tokens, in each server's shape."""
 
     def changed(answer: Any) -> Any:
-        if isinstance(answer, list):
-            for scored in answer:
-                for entry in scored["meta_info"]["input_token_logprobs"]:
-                    entry[1] = name(str(entry[1]))
+        if "meta_info" in answer:
+            for entry in answer["meta_info"]["input_token_logprobs"]:
+                entry[1] = name(str(entry[1]))
             return answer
         if "scores" in answer:
             return {}

@@ -104,7 +104,7 @@ async def test_of_a_longer_prompt_only_what_is_not_known_is_asked():
     await cached.score(FIRST)
     found = await cached.score(LONGER)
     assert list(scorer.asked[1].ranges) == [(4, 5)]
-    assert found == await cached_of(ToyScorer()).totals(LONGER)
+    assert found == await cached_of(ToyScorer()).score(LONGER)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ async def test_after_a_server_swapped_its_adapter_every_flow_asks_anew(host, two
 async def test_what_is_old_is_not_shared(monkeypatch):
     async with Registry(StubMind(), {}) as registry:
         old = shared_cache(registry, "score", ToyScorer())
-        monkeypatch.setattr(module, "FRESH_S", -1)
+        monkeypatch.setattr(module, "SHARED_S", -1)
         assert shared_cache(registry, "score-full", ToyScorer()) is not old
 
 

@@ -137,8 +137,7 @@ async def test_a_response_that_is_a_memory_itself_has_no_hold(say, host):
         keys=("a", "k"),
         scores={score.key: score for score in it.heard.scores},
         candidates=(),
-        memory_stats=it.state.memory_last_run,
-        finetune_stats=None,
+        stats=it.state.memory_last_run,
         error=None,
     )
     found = document(result)

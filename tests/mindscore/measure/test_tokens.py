@@ -100,13 +100,13 @@ async def test_rows_that_are_resumed_have_no_tokens(two, host, tmp_path):
 
 async def test_values_are_kept_only_where_they_were_asked_for():
     known, scorer = ScoreCache(), Answering(lambda values: values)
-    totals = await cached(scorer, known).totals(PROMPT)
+    totals = await cached(scorer, known).score(PROMPT)
     asking = cached(scorer, known, tokens=True)
-    assert cached(scorer, known).values(PROMPT) == asking.values(PROMPT) == {}
+    assert cached(scorer, known).token_logprobs(PROMPT) == asking.token_logprobs(PROMPT) == {}
     # Its total is known, its values are not.
-    assert await asking.totals(PROMPT) == totals
+    assert await asking.score(PROMPT) == totals
     assert scorer.asked == 2
-    assert math.fsum(asking.values(PROMPT)["r"]) == pytest.approx(totals["r"])
+    assert math.fsum(asking.token_logprobs(PROMPT)["r"]) == pytest.approx(totals["r"])
 
 
 @pytest.mark.parametrize(
@@ -124,19 +124,19 @@ async def test_values_are_kept_only_where_they_were_asked_for():
 async def test_values_that_do_not_make_up_the_total_are_not_used(change):
     scorer = Answering(change)
     asking = cached(scorer, tokens=True)
-    expected = await cached(ToyScorer()).totals(PROMPT)
-    assert await asking.totals(PROMPT) == expected
-    assert asking.values(PROMPT) == {}
+    expected = await cached(ToyScorer()).score(PROMPT)
+    assert await asking.score(PROMPT) == expected
+    assert asking.token_logprobs(PROMPT) == {}
     # Nor asked for again and again.
-    assert await asking.totals(PROMPT) == expected
+    assert await asking.score(PROMPT) == expected
     assert scorer.asked == 1
 
 
 async def test_values_go_with_the_totals_that_are_too_many(monkeypatch):
-    monkeypatch.setattr(ScoreCache, "MOST", 1)
+    monkeypatch.setattr(ScoreCache, "MAX_ENTRIES", 1)
     known = ScoreCache()
     asking = cached(ToyScorer(), known, tokens=True)
-    await asking.totals(PROMPT)
-    assert asking.values(PROMPT)
-    await asking.totals(WirePrompt((9, 9), (), ((1, 2),), ("other",)))
-    assert asking.values(PROMPT) == {}
+    await asking.score(PROMPT)
+    assert asking.token_logprobs(PROMPT)
+    await asking.score(WirePrompt((9, 9), (), ((1, 2),), ("other",)))
+    assert asking.token_logprobs(PROMPT) == {}

@@ -62,8 +62,8 @@ async def test_every_range_of_every_prompt_is_answered_in_order():
 
 
 async def test_every_token_of_every_prompt_counts_as_computed():
-    answers = (await ToyScorer().score([prompt(1, 2, 3, ranges=[(1, 2)]), prompt(4, 5)])).ranges
-    assert answers.computed_tokens == 5
+    result = await ToyScorer().score([prompt(1, 2, 3, ranges=[(1, 2)]), prompt(4, 5)])
+    assert result.computed_tokens == 5
 
 
 @pytest.mark.parametrize("before", [(5,), (5, 6, 5), (1, 2, 3, 4, 4, 4)])
@@ -86,7 +86,7 @@ def test_any_response_s_log_probability_is_the_naive_one(talks, naive, data):
     talk = data.draw(talks)
     whole = range(len(talk.conversation))
     wire = talk.context().wire_prompt(whole, lambda key: False)
-    [answer] = asyncio.run(ToyScorer().score([wire]))
+    [answer] = asyncio.run(ToyScorer().score([wire])).ranges
     tokens = naive(talk).tokens(whole, set())
     expected = [naive(talk).total(tokens, id_) for id_ in wire.node_ids]
     assert {id_ for _, id_ in naive(talk).responses(whole)} <= set(wire.node_ids)

@@ -75,6 +75,15 @@ class _Completion(Struct):
     choices: list[_Continuation]
 
 
+class Choice(Struct):
+    """The part of an answer for one prompt, which ``index`` counts."""
+
+    index: int
+
+
+C = TypeVar("C", bound=Choice)
+
+
 class Address(NamedTuple):
     """A server's root, and the path below it of its OpenAI-style API."""
 
@@ -106,15 +115,15 @@ def client_of(settings: ServerSettings) -> WireClient:
     return WireClient(msgspec.structs.replace(settings, base_url=root))
 
 
-def only_choice(where: str, choices: Sequence[T]) -> T:
+def only_choice(where: str, choices: Sequence[C]) -> C:
     """Return the one choice of an answer to one prompt.
 
     Raises:
         ScorerError: there is not exactly one.
     """
-    if len(choices) != 1:
+    if (got := [choice.index for choice in choices[:2]]) != [0]:
         raise ScorerError(
-            f"{where}: choices: asked for 1 prompt, got {len(choices)} choices; "
+            f"{where}: choices: asked for 1 prompt, got indexes {got}; "
             "does server.scorer fit this server?"
         )
     return choices[0]

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from mindhooks import Generated, RangeScore, ScorerError, ScorerUnavailable, WirePrompt
 from mindscore.http.answers import Quote
-from mindscore.scorers.remote.base import Answer, RemoteScorer, Usage, address, only_choice
+from mindscore.scorers.remote.base import Answer, Choice, RemoteScorer, Usage, address, only_choice
 from mindscore.scorers.remote.prompt_logprobs import (
     expect_entries,
     range_scores,
@@ -33,7 +33,7 @@ class _Logprobs(Struct):
     token_ids: list[int] | None = None
 
 
-class _Choice(Struct):
+class _Choice(Choice):
     logprobs: _Logprobs | None = None
     prompt_token_ids: list[int] | None = None
 

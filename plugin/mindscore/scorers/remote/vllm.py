@@ -18,7 +18,7 @@ from mindhooks import Generated, RangeScore, ScorerError, WirePrompt, in_thread
 from mindscore._util.aio import Pace
 from mindscore.http.answers import Quote
 from mindscore.http.client import StatusError, UnavailableError, WireClient
-from mindscore.scorers.remote.base import MISSING, Answer, RemoteScorer, Usage, only_choice
+from mindscore.scorers.remote.base import MISSING, Answer, Choice, RemoteScorer, Usage, only_choice
 from mindscore.scorers.remote.prompt_logprobs import (
     expect_entries,
     range_scores,
@@ -151,7 +151,7 @@ Rows = list[dict[int, _Entry] | None]
 _BETWEEN_ROWS = re.compile(rb"\}\s*,(?=\s*\{\s*\"\d+\"\s*:\s*\{)")
 
 
-class _Choice(Struct):
+class _Choice(Choice):
     prompt_logprobs: Raw = MISSING
 
 

@@ -143,13 +143,13 @@ def kept(scorer):
 
 async def scored(scorer, prompt, plain, cache_mb=ROOMY):
     """How many tokens were computed; the values are checked, and what is kept."""
-    answers = (await scorer.score([prompt])).ranges
-    [ranges] = answers
+    result = await scorer.score([prompt])
+    [ranges] = result.ranges
     for score, expected in zip(ranges, plain(prompt), strict=True):
         assert score.values == pytest.approx(expected, abs=1e-3)
         assert score.total == pytest.approx(sum(expected), abs=1e-3)
     assert kept(scorer) <= cache_mb * 2**20
-    return answers.computed_tokens
+    return result.computed_tokens
 
 
 def full(prompt):
@@ -178,10 +178,10 @@ async def test_each_prompt_is_computed_from_where_it_departs_from_the_baseline(
 async def test_the_prompts_of_one_call_share_as_those_of_several_do(ablations, departs, plain):
     baseline, without = ablations
     async with opened() as scorer:
-        answers = (await scorer.score([baseline, *without.values()])).ranges
+        result = await scorer.score([baseline, *without.values()])
     lengths = [full(without[key]) - departs[key] for key in without]
-    assert answers.computed_tokens == full(baseline) + sum(lengths)
-    for prompt, ranges in zip([baseline, *without.values()], answers, strict=True):
+    assert result.computed_tokens == full(baseline) + sum(lengths)
+    for prompt, ranges in zip([baseline, *without.values()], result.ranges, strict=True):
         for score, expected in zip(ranges, plain(prompt), strict=True):
             assert score.values == pytest.approx(expected, abs=1e-3)
 
@@ -189,10 +189,10 @@ async def test_the_prompts_of_one_call_share_as_those_of_several_do(ablations, d
 async def test_the_same_prompt_again_gives_the_same_to_the_bit_and_computes_nothing(ablations):
     baseline, without = ablations
     async with opened() as scorer:
-        first = (await scorer.score([baseline])).ranges
+        first = await scorer.score([baseline])
         await scorer.score([without["b"]])
-        again = (await scorer.score([baseline])).ranges
-    assert again == first
+        again = await scorer.score([baseline])
+    assert again.ranges == first.ranges
     assert (first.computed_tokens, again.computed_tokens) == (full(baseline), 0)
 
 
@@ -469,7 +469,7 @@ async def test_a_prompt_of_one_token_is_continued_and_caches_go_on(ablations):
     [prompt, *_] = ablations
     async with opened() as scorer:
         await scorer.generate(WirePrompt((1,), (), (), ()), max_tokens=2, stop=())
-        first = (await scorer.score([prompt])).ranges
-        again = (await scorer.score([prompt])).ranges
-    assert again == first
+        first = await scorer.score([prompt])
+        again = await scorer.score([prompt])
+    assert again.ranges == first.ranges
     assert again.computed_tokens == 0

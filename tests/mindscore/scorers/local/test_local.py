@@ -84,10 +84,10 @@ async def test_a_prompt_cut_for_its_rows_scores_the_same(
 async def test_what_comes_after_the_last_range_is_not_computed() -> None:
     async with opened() as scorer:
         tokens = await scorer.tokenize(TEXT)
-        short = (await scorer.score([prompt(tokens, (5, 9))])).ranges
-        none = (await scorer.score([prompt(tokens)])).ranges
+        short = await scorer.score([prompt(tokens, (5, 9))])
+        none = await scorer.score([prompt(tokens)])
     assert short.computed_tokens == 8
-    assert (none, none.computed_tokens) == ([[]], 0)
+    assert (none.ranges, none.computed_tokens) == ([[]], 0)
 
 
 async def test_the_same_prompt_scores_the_same_to_the_bit() -> None:
@@ -238,17 +238,18 @@ async def test_values_with_an_adapter_are_those_of_peft(tiny, adapter) -> None:
 
 async def test_an_adapter_is_adopted_and_given_up(tiny, adapter) -> None:
     async with opened({"model": tiny}) as scorer:
-        plain = (await scorer.score([ASKED])).ranges
+        plain = await scorer.score([ASKED])
         assert scorer.adapter is None
         folder = adapter(0.05)
         await scorer.adopt(folder)
-        changed = (await scorer.score([ASKED])).ranges
-        assert (scorer.adapter, scorer.model) == (folder, tiny)
+        changed = await scorer.score([ASKED])
+        assert (scorer.adapter, scorer.adapter_folder) == (str(folder), folder)
+        assert scorer.model == tiny
         await scorer.adopt(None)
         # To the bit, and nothing of it comes from the other's cache.
-        assert (await scorer.score([ASKED])).ranges == plain
+        assert (await scorer.score([ASKED])).ranges == plain.ranges
         assert scorer.adapter is None
-    assert abs(changed[0][0].total - plain[0][0].total) > 1
+    assert abs(changed.ranges[0][0].total - plain.ranges[0][0].total) > 1
     assert changed.computed_tokens == plain.computed_tokens
 
 
@@ -258,8 +259,8 @@ async def test_what_is_asked_while_an_adapter_is_adopted_waits(tiny, adapter) ->
         before, _, after = await asyncio.gather(
             scorer.score([ASKED]), scorer.adopt(folder), scorer.score([ASKED])
         )
-        assert before != after
-        assert (await scorer.score([ASKED])).ranges == after
+        assert before.ranges != after.ranges
+        assert (await scorer.score([ASKED])).ranges == after.ranges
 
 
 async def test_an_adapter_that_is_wrong_leaves_the_model_as_it_was(
@@ -272,7 +273,7 @@ async def test_an_adapter_that_is_wrong_leaves_the_model_as_it_was(
         for folder, said in (
             (
                 tmp_path / "nowhere",
-                r"nowhere' .*: it is no adapter: it has no adapter_config\.json",
+                r"nowhere' .*: it is not an adapter: it has no adapter_config\.json",
             ),
             (torn, r"0\.5' cannot be used with this model"),
         ):

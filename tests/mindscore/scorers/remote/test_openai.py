@@ -35,14 +35,14 @@ async def refused(score_server, answer):
     return text
 
 
-async def test_prompts_go_in_a_list_to_be_echoed_without_what_the_protocol_does_not_have():
+async def test_a_prompt_goes_to_be_echoed_without_what_the_protocol_does_not_have():
     async with OpenAIImitation() as server, scorer(server.url) as it:
-        await it.score([PROMPT, OTHER])
+        await it.score([PROMPT])
     [asked] = server.requests
     assert (asked.method, asked.path) == ("POST", "/v1/completions")
     assert asked.body == {
         "model": "m",
-        "prompt": [[5, 6, 5, 5, 9, 5], [5, 6, 7]],
+        "prompt": [5, 6, 5, 5, 9, 5],
         "max_tokens": 1,
         "temperature": 0,
         "echo": True,
@@ -60,9 +60,9 @@ async def test_the_entry_of_the_generated_token_may_be_there_or_not(generated):
 
 async def test_how_much_was_computed_is_known_only_where_usage_says_what_was_cached():
     async with OpenAIImitation() as server, scorer(server.url) as it:
-        assert not hasattr((await it.score([PROMPT, OTHER])).ranges, "computed_tokens")
+        assert (await it.score([PROMPT, OTHER])).computed_tokens is None
     async with OpenAIImitation(cached=2) as server, scorer(server.url) as it:
-        assert ((await it.score([PROMPT, OTHER])).ranges).computed_tokens == 5
+        assert (await it.score([PROMPT, OTHER])).computed_tokens == 5
 
 
 async def test_an_address_with_another_path_is_taken_as_it_is(score_server):

@@ -20,16 +20,16 @@ def scorer(url, **settings):
     return aclosing(SGLangScorer({"base_url": url, **limits, **settings}))
 
 
-async def test_prompts_go_in_a_list_each_from_the_token_before_its_first_range_on():
+async def test_values_are_asked_for_from_the_token_before_the_first_range_on():
     async with SGLangImitation() as server, scorer(server.url) as it:
-        await it.score([PROMPT, OTHER])
+        await it.score([PROMPT])
     [asked] = server.requests
     assert (asked.method, asked.path) == ("POST", "/generate")
     assert asked.body == {
-        "input_ids": [[5, 6, 5, 5, 9, 5], [5, 6, 7]],
+        "input_ids": [5, 6, 5, 5, 9, 5],
         "sampling_params": {"max_new_tokens": 0, "temperature": 0},
         "return_logprob": True,
-        "logprob_start_len": [1, 0],
+        "logprob_start_len": 1,
         "priority": -5,
     }
 
@@ -44,9 +44,9 @@ async def test_a_larger_priority_is_later_which_to_sglang_is_a_smaller_one(prior
 
 async def test_what_the_cache_held_up_to_the_first_range_was_not_computed():
     async with SGLangImitation() as server, scorer(server.url) as it:
-        assert ((await it.score([PROMPT])).ranges).computed_tokens == 6
-        assert ((await it.score([PROMPT])).ranges).computed_tokens == 5
-        assert ((await it.score([PROMPT, OTHER])).ranges).computed_tokens == 8
+        assert (await it.score([PROMPT])).computed_tokens == 6
+        assert (await it.score([PROMPT])).computed_tokens == 5
+        assert (await it.score([PROMPT, OTHER])).computed_tokens == 8
 
 
 async def test_ids_that_sglang_clips_to_0_are_fine():
@@ -73,21 +73,21 @@ async def test_generating_sends_ids_and_gives_back_ids_and_text(score_server):
 @pytest.mark.parametrize(
     ("meta", "says"),
     [
-        ({}, "[0].meta_info.input_token_logprobs: is missing"),
-        ({"input_token_logprobs": None}, "[0].meta_info.input_token_logprobs: is missing"),
+        ({}, "/generate: meta_info.input_token_logprobs: is missing"),
+        ({"input_token_logprobs": None}, "/generate: meta_info.input_token_logprobs: is missing"),
         ({"input_token_logprobs": []}, "expected 3 entries, got 0"),
         ({"input_token_logprobs": [[None, 5, None], [-1, 6, None]]}, "--allow-auto-truncate"),
         (
             {"input_token_logprobs": [[None, 5, None], [-1, 6, None], [None, 7, None]]},
-            "[0].meta_info.input_token_logprobs[2]: is null",
+            "/generate: meta_info.input_token_logprobs[2]: is null",
         ),
         (
             {"input_token_logprobs": [[None, 5, None], [-1, 6, None], [0.5, 7, None]]},
-            "[0].meta_info.input_token_logprobs[2]: 0.5 is above 0",
+            "/generate: meta_info.input_token_logprobs[2]: 0.5 is above 0",
         ),
         (
             {"input_token_logprobs": [[None, 5, None], [-1, 8, None], [-1, 7, None]]},
-            "[0].meta_info.input_token_logprobs[1]: is of token 8",
+            "/generate: meta_info.input_token_logprobs[1]: is of token 8",
         ),
         ({"input_token_logprobs": [[None, 5], [-1, 6], [-1, 7]]}, "server.scorer"),
     ],
@@ -95,7 +95,7 @@ async def test_generating_sends_ids_and_gives_back_ids_and_text(score_server):
 async def test_entries_that_do_not_fit_are_an_error_that_names_the_position(
     meta, says, score_server
 ):
-    score_server.always([{"text": "", "meta_info": meta}])
+    score_server.always({"text": "", "meta_info": meta})
     async with scorer(score_server.url) as it:
         with pytest.raises(ScorerError) as caught:
             await it.score([OTHER])
@@ -105,15 +105,15 @@ async def test_entries_that_do_not_fit_are_an_error_that_names_the_position(
 
 async def test_an_answer_that_does_not_say_what_was_cached_leaves_that_open(score_server):
     entries = [[None, 5, None], [-1, 6, None], [-1, 7, None]]
-    score_server.always([{"meta_info": {"input_token_logprobs": entries, "prompt_tokens": 3}}])
+    score_server.always({"meta_info": {"input_token_logprobs": entries, "prompt_tokens": 3}})
     async with scorer(score_server.url) as it:
-        answers = (await it.score([OTHER])).ranges
-    assert not hasattr(answers, "computed_tokens")
-    assert answers[0][0].values == (-1.0, -1.0)
+        result = await it.score([OTHER])
+    assert result.computed_tokens is None
+    assert result.ranges[0][0].values == (-1.0, -1.0)
 
 
-async def test_answers_that_are_not_one_for_each_prompt_are_an_error(score_server):
+async def test_a_list_of_answers_is_an_error(score_server):
     score_server.always([])
     async with scorer(score_server.url) as it:
-        with pytest.raises(ScorerError, match="asked for 1 prompts, got 0"):
+        with pytest.raises(ScorerError, match=r"server\.scorer"):
             await it.score([OTHER])
