@@ -105,6 +105,8 @@ def run(part: str, folder: Path, options: str) -> str:
         f"[plugins.settings.deepagents]\n{options}"
     )
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "MINDSCORE_CONFIG": str(config)}
+    if "MINDSCORE_HOSTS" in os.environ:
+        environment["MINDSCORE_HOSTS"] = os.environ["MINDSCORE_HOSTS"]
     ran = subprocess.run(
         [sys.executable, str(HERE / "deepagents.py"), part, str(folder)],
         env=environment,

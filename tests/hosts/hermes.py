@@ -140,7 +140,8 @@ def prove_blocks() -> None:
     from mindhooks import Role
     from mindscore.conversation.conversation import Conversation
     from mindscore.conversation.message import Message
-    from mindscore.recognisers import MemoryFinder, hashed
+    from mindscore.recognisers import MemoryFinder
+    from mindscore.recognisers.finder import hashed
 
     # Not where others work: the prompt tells of the folder's files.
     with home() as hermes, chdir(hermes.folder):
