@@ -7,7 +7,7 @@ import pytest
 OWN = {
     "memory-scoring": ["on_trigger"],
     "finetune-scoring": ["on_trigger"],
-    "score-recorder": ["on_candidate", "on_score", "on_trigger"],
+    "score-recorder": ["on_candidate", "on_run_end", "on_score"],
 }
 TYPES = {
     "name": str,
