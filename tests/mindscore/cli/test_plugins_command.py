@@ -7,9 +7,16 @@ import pytest
 OWN = {
     "memory-scoring": ["on_trigger"],
     "finetune-scoring": ["on_trigger"],
-    "score-recorder": ["on_candidate", "on_score", "on_trigger"],
+    "score-recorder": ["on_candidate", "on_run_end", "on_score"],
 }
-TYPES = {"name": str, "distribution": str, "version": str, "hooks": list, "enabled": bool}
+TYPES = {
+    "name": str,
+    "distribution": str,
+    "version": str,
+    "hooks": list,
+    "commands": list,
+    "enabled": bool,
+}
 
 QUIET = """
 from mindhooks import hookimpl
@@ -113,6 +120,7 @@ def test_a_plugin_of_a_third_party_is_listed_after_our_own(command, install):
         "name": "loud",
         "distribution": "acme",
         "version": "1.2.3",
+        "commands": [],
         "enabled": True,
         "error": None,
     }
