@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from pathlib import Path
 
-from mindhooks import Context, Node, Role, WirePrompt
+from mindhooks import Context, Node, Role, ScoreResult, WirePrompt
 
 
 def say(line: str) -> None:
@@ -64,7 +64,7 @@ async def local() -> None:
 
     ratios, worst = [], 0.0
     for prompt in prompts:
-        [answer] = await scorer.score([prompt])
+        [answer] = ScoreResult.of(await scorer.score([prompt])).ranges
         expected = forward(prompt)
         worst = max(worst, *(abs(it.total - e) for it, e in zip(answer, expected, strict=True)))
         for _ in range(3):

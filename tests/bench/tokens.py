@@ -32,7 +32,7 @@ import torch
 from shapes import Matrix, conversation, full_matrix, parse_shape, say
 from transformers import AutoModelForCausalLM
 
-from mindhooks import Context, Generated, RangeScore, WirePrompt, in_thread
+from mindhooks import Context, Generated, ScoreResult, WirePrompt, in_thread
 from mindscore._util.aio import share_one_arena
 from mindscore.measure.memories import (
     find_memories,
@@ -121,7 +121,7 @@ class Interleaved:
         self.noisy = scorer.noisy
         self.seconds_beside = 0.0
 
-    async def score(self, prompts: Sequence[WirePrompt]) -> list[list[RangeScore]]:
+    async def score(self, prompts: Sequence[WirePrompt]) -> ScoreResult:
         async with self._turn:
             answers = await self._scorer.score(prompts)
             started = time.perf_counter()

@@ -23,7 +23,7 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from mindhooks import MindhooksError, ScorerError, WirePrompt
+from mindhooks import MindhooksError, Scorer, ScorerError, WirePrompt
 from mindscore._util.errors import ConfigError, TranscriptError, UsageError
 from mindscore._util.text import printable
 from mindscore.config.file import dump, load_configuration
@@ -335,7 +335,7 @@ def _answers() -> dict[str, list[Any]]:
     }  # fmt: skip
 
 
-SCORERS = {
+SCORERS: dict[str, Callable[[dict[str, Any]], Scorer]] = {
     "score": ScoreScorer,
     "vllm": VLLMScorer,
     "vllm rows": VLLMScorer,

@@ -12,9 +12,8 @@ IDS = [5, 6, 5, 5]
 
 async def values(ids, start=1):
     """The toy's log-probabilities, asked directly."""
-    [[score]] = await ToyScorer().score(
-        [WirePrompt(tuple(ids), (), ((start, len(ids)),), ("all",))]
-    )
+    prompt = WirePrompt(tuple(ids), (), ((start, len(ids)),), ("all",))
+    [[score]] = (await ToyScorer().score([prompt])).ranges
     return list(score.values)
 
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindhooks import RangeScore, ScorerError, WirePrompt
+from mindhooks import RangeScore, ScorerError, ScoreResult, WirePrompt
 from mindscore.config.settings import ServerSettings
 from mindscore.conversation.native import read_transcript
 from mindscore.scorers.local.scorer import LocalScorer
@@ -49,9 +49,9 @@ class Values(ToyScorer):
         super().__init__()
         self.calls: list[list[WirePrompt]] = []
 
-    async def score(self, prompts: Sequence[WirePrompt]) -> list[list[RangeScore]]:
+    async def score(self, prompts: Sequence[WirePrompt]) -> ScoreResult:
         self.calls.append(list(prompts))
-        return [await self.answer(prompt) for prompt in prompts]
+        return ScoreResult([await self.answer(prompt) for prompt in prompts])
 
     async def answer(self, prompt: WirePrompt) -> list[RangeScore]:
         values = await self.values(list(prompt.tokens))
