@@ -4,7 +4,6 @@ A host builds a ``Registry`` over its ``Mind`` and dispatches commands; a plugin
 hooks ``on_trigger``, ``on_score``, ``on_candidate`` and ``on_run_end`` with ``hookimpl``.
 """
 
-from mindhooks._context import Context, Image, Node, Part, Role, WirePrompt
 from mindhooks._errors import (
     MindhooksError,
     NotAccepted,
@@ -18,30 +17,37 @@ from mindhooks._errors import (
 )
 from mindhooks._loading import load_scorer, load_sink
 from mindhooks._manager import PluginInfo
-from mindhooks._registry import Registry
-from mindhooks._scorer import (
+from mindhooks._protocols import (
     BaseScorer,
     Generated,
     RangeScore,
     Scorer,
     ScorerCapabilities,
     ScoreResult,
+    TrainingSample,
+    TrainingSink,
 )
-from mindhooks._sink import TrainingSample, TrainingSink
+from mindhooks._registry import Registry
 from mindhooks._specs import MindCommand, Trigger, hookimpl, hookspec
 from mindhooks._tasks import TaskHandle, in_thread
 from mindhooks._threaded import ThreadedRegistry
 from mindhooks._values import (
     Activity,
+    Context,
     FinetuneCandidate,
     FinetuneStats,
+    Image,
     MemoryScore,
     MemoryStats,
     Mind,
     MindState,
+    Node,
     Outcome,
+    Part,
     ResponseDivergence,
+    Role,
     Run,
+    WirePrompt,
 )
 
 __all__ = [

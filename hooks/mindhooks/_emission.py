@@ -8,7 +8,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from mindhooks._errors import MindhooksError
-from mindhooks._implementations import Arguments, AsyncImplementation, PlainImplementation
+from mindhooks._implementations import (
+    Arguments,
+    AsyncImplementation,
+    PlainImplementation,
+    trace_call,
+)
 from mindhooks._manager import HookManager
 from mindhooks._tasks import (
     Deliveries,
@@ -19,7 +24,6 @@ from mindhooks._tasks import (
     find_run,
     innermost_run,
 )
-from mindhooks._tracing import trace_call
 from mindhooks._values import FinetuneStats, MemoryStats, Run
 
 

@@ -21,8 +21,7 @@ from mindhooks._errors import (
     log,
     warn_if_slow,
 )
-from mindhooks._scorer import Scorer
-from mindhooks._sink import TrainingSink
+from mindhooks._protocols import Scorer, TrainingSink
 from mindhooks._specs import PROJECT
 from mindhooks._tasks import in_thread
 

@@ -23,7 +23,7 @@ from mindhooks._errors import (
     log,
     log_plugin_error,
 )
-from mindhooks._implementations import PlainImplementation
+from mindhooks._implementations import PlainImplementation, trace_call
 from mindhooks._loading import (
     DEFAULT_SCORER,
     find_disabled,
@@ -32,10 +32,9 @@ from mindhooks._loading import (
     plugin_entry_points,
 )
 from mindhooks._manager import HookManager, PluginInfo
-from mindhooks._scorer import Scorer
+from mindhooks._protocols import Scorer
 from mindhooks._specs import MindCommand, Trigger
 from mindhooks._tasks import Close, Closer, TaskHandle, close_one, copy_settings
-from mindhooks._tracing import trace_call
 from mindhooks._values import FinetuneCandidate, FinetuneStats, MemoryScore, MemoryStats, Mind, Run
 
 DEFAULT_LISTENER_TIMEOUT_S = 30.0

@@ -11,8 +11,8 @@ from typing import Any, ParamSpec, TypeVar
 
 from mindhooks._errors import MindhooksError, log_plugin_error
 from mindhooks._manager import PluginInfo
+from mindhooks._protocols import Scorer
 from mindhooks._registry import CANCEL_GRACE_S, DEFAULT_LISTENER_TIMEOUT_S, Registry
-from mindhooks._scorer import Scorer
 from mindhooks._specs import Trigger
 from mindhooks._values import Mind
 

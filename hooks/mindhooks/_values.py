@@ -1,14 +1,176 @@
-"""The host as plugins see it, and what flows hand to it and to listeners.
+"""Values that hosts, flows and listeners exchange: contexts, prompts, scores, runs."""
 
-Log-probabilities and divergences are in nats, ``seconds`` in seconds of wall time.
-"""
-
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Literal, Protocol
 
-from mindhooks._context import Context
+from mindhooks._errors import MindhooksError
+
+
+class Role(StrEnum):
+    """The speaker of a node."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"
+    MEMORY = "memory"
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image that stands in a node: its media type and its bytes."""
+
+    mime: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A stretch of a node's text; with a ``memory_key`` it is a memory printed inside that node."""
+
+    text: str
+    memory_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One message.
+
+    ``token_ids`` is the whole node as it goes to the model, role header and end-of-turn included;
+    ``body`` the half-open span in it that the model produced (end-of-turn included, header and the
+    newline after it not; empty: no response). ``id`` is stable between snapshots.
+
+    A node whose ``memory_key`` is set is a memory. A node with keyed ``parts`` prints memories
+    inside its text: its ``render(skipped_keys)`` gives its ids without those parts.
+    """
+
+    id: str
+    role: Role
+    text: str
+    token_ids: tuple[int, ...]
+    body: tuple[int, int] = (0, 0)
+    memory_key: str | None = None
+    timestamp_ns: int | None = None
+    images: tuple[Image, ...] = ()
+    parts: tuple[Part, ...] = ()
+    render: Callable[[frozenset[str]], Sequence[int]] | None = None
+
+    def memory_keys(self) -> Iterator[str]:
+        """Every memory key this node bears, its own and its parts', in order, repeats included."""
+        if self.memory_key is not None:
+            yield self.memory_key
+        for part in self.parts:
+            if part.memory_key is not None:
+                yield part.memory_key
+
+
+@dataclass(frozen=True, slots=True)
+class WirePrompt:
+    """Token ids that are sent to a model, and the spans in them whose log-probability is wanted.
+
+    ``ranges`` are half-open spans in ``tokens``, one per response, in order; ``node_ids`` are the
+    nodes they belong to, in the same order.
+    """
+
+    tokens: tuple[int, ...]
+    images: tuple[Image, ...]
+    ranges: tuple[tuple[int, int], ...]
+    node_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """An immutable snapshot of a conversation: three tuples of nodes, in prompt order.
+
+    ``id`` names the conversation: it stays while the conversation grows, and no other conversation
+    has it. A host with one conversation may leave it empty.
+    """
+
+    system: tuple[Node, ...]
+    identity: tuple[Node, ...]
+    conversation: tuple[Node, ...]
+    id: str = ""
+    _rendered: dict[tuple[int, frozenset[str]], tuple[int, ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def wire_prompt(self, window: range, skip: Callable[[str], bool]) -> WirePrompt:
+        """Return the prompt of system, identity and ``window``, less the memories that are skipped.
+
+        ``window`` is a range of indices in ``conversation``. Nodes and parts whose key ``skip``
+        names are left out. There is one range per assistant
+        node kept whose body is not empty. A node with keyed parts is rendered once per set of
+        skipped keys; every other node keeps its ids.
+
+        Raises:
+            MindhooksError: the window is not within the conversation, a node breaks the rules of
+                ``Node``, two responses share an id, or a response starts at token 0, where nothing
+                precedes it to condition on.
+        """
+        if window and not 0 <= window[0] <= window[-1] < len(self.conversation):
+            raise MindhooksError(
+                f"{window} is not within a conversation of {len(self.conversation)} nodes"
+            )
+        tokens: list[int] = []
+        images: list[Image] = []
+        ranges: list[tuple[int, int]] = []
+        node_ids: list[str] = []
+        for node in self._nodes(window):
+            if node.memory_key is not None and skip(node.memory_key):
+                continue
+            start = len(tokens)
+            tokens.extend(self._ids(node, skip))
+            images.extend(node.images)
+            if node.role == Role.ASSISTANT and node.body[0] != node.body[1]:
+                ranges.append(_response_span(node, start))
+                node_ids.append(node.id)
+        if len(set(node_ids)) != len(node_ids):
+            twice = next(name for name in node_ids if node_ids.count(name) > 1)
+            raise MindhooksError(f"two responses have the node id {twice!r}")
+        return WirePrompt(tuple(tokens), tuple(images), tuple(ranges), tuple(node_ids))
+
+    def _nodes(self, window: range) -> Iterator[Node]:
+        yield from self.system
+        yield from self.identity
+        for index in window:
+            yield self.conversation[index]
+
+    def _ids(self, node: Node, skip: Callable[[str], bool]) -> Sequence[int]:
+        if not node.parts:
+            return node.token_ids
+        keys = {part.memory_key for part in node.parts if part.memory_key is not None}
+        if keys and node.role == Role.ASSISTANT:
+            raise MindhooksError(f"assistant node {node.id!r} has memories as parts")
+        skipped = frozenset(key for key in keys if skip(key))
+        if not skipped:
+            return node.token_ids
+        if node.render is None:
+            raise MindhooksError(f"node {node.id!r} has memories as parts, but no render")
+        # By identity: ids need not be unique outside the responses, and the snapshot keeps
+        # its nodes alive.
+        cached = self._rendered.get((id(node), skipped))
+        if cached is None:
+            cached = tuple(node.render(skipped))
+            self._rendered[id(node), skipped] = cached
+        return cached
+
+
+def _response_span(node: Node, start: int) -> tuple[int, int]:
+    first, last = node.body
+    if not 0 <= first <= last <= len(node.token_ids):
+        raise MindhooksError(
+            f"node {node.id!r}: body {node.body} is not a span of its {len(node.token_ids)} tokens"
+        )
+    if start + first == 0:
+        raise MindhooksError(
+            f"response {node.id!r} starts at token 0 of the prompt: "
+            "nothing precedes it, so it has no log-probability"
+        )
+    return start + first, start + last
+
 
 OutcomeStatus = Literal["scored", "not-due", "past-cutoff", "no-response", "left-out", "failed"]
 

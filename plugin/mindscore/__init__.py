@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mindscore.measure.leave_one_out import score_memory
     from mindscore.session.attach import attach
-    from mindscore.training.send import send_to_train
+    from mindscore.training.outbox import send_to_train
 
 __all__ = ["attach", "score_memory", "send_to_train"]
 
 _HOMES = {
     "attach": "mindscore.session.attach",
     "score_memory": "mindscore.measure.leave_one_out",
-    "send_to_train": "mindscore.training.send",
+    "send_to_train": "mindscore.training.outbox",
 }
 
 

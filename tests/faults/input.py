@@ -35,7 +35,7 @@ from mindscore.scorers.remote.sglang import SGLangScorer
 from mindscore.scorers.remote.vllm import VLLMScorer
 from mindscore.scorers.toy import ToyScorer
 from mindscore.store import Store
-from mindscore.store.exchange import read_exchange, write_exchange
+from mindscore.store.store import read_exchange, write_exchange
 
 from .attack import Attacks, Finding
 

@@ -24,10 +24,10 @@ from aiohttp import web
 from mindhooks import FinetuneCandidate, MemoryScore
 from mindscore._util.errors import StoreError, TrainError, UsageError
 from mindscore.config.settings import StoreSettings
-from mindscore.measure.fingerprint import response_hash
+from mindscore.measure.prompts import response_hash
 from mindscore.store import Sends, Store
-from mindscore.store.exchange import read_exchange
-from mindscore.training.send import send_to_train
+from mindscore.store.store import read_exchange
+from mindscore.training.outbox import send_to_train
 
 from .attack import Attacks, Finding
 from .disks import NoDiskError, small_disk

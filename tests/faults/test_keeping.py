@@ -20,7 +20,7 @@ from mindscore._util.errors import StoreError, UsageError
 from mindscore.config.settings import StoreSettings
 from mindscore.scorers.selftest import tester as passed
 from mindscore.store import Store
-from mindscore.store.exchange import write_exchange
+from mindscore.store.store import write_exchange
 
 from .disks import NoDiskError, small_disk
 from .keeping import ATTACKS, OLD_STORES, many_processes

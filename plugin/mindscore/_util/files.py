@@ -1,4 +1,4 @@
-"""Write files and folders whole, durably and for the user alone."""
+"""Write files whole and private, and read lines of JSON."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mindscore._util.errors import TranscriptError
 
 
 def make_folder(folder: Path) -> Sequence[Path]:
@@ -100,3 +105,46 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_content(file: Path) -> bytes:
+    """Return the content of ``file`` without a byte order mark.
+
+    Raises:
+        TranscriptError: the file cannot be read.
+    """
+    try:
+        return file.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    except OSError as error:
+        raise unreadable(file, error) from None
+
+
+def unreadable(file: Path, error: OSError) -> TranscriptError:
+    """Return the error that says why ``file`` cannot be read."""
+    return TranscriptError(f"{file}: cannot be read: {error.strerror or error}")
+
+
+def numbered_lines(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield each line that is not blank, with its number from 1."""
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        if line.strip():
+            yield number, line
+
+
+def decode(raw: bytes, kind: Any = Any) -> Any:
+    """Return the JSON value in ``raw``, as ``kind``.
+
+    Raises:
+        ValueError: ``raw`` is not JSON; the text says why.
+        msgspec.ValidationError: the value is not of that kind.
+    """
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except UnicodeDecodeError:
+        raise ValueError("is not UTF-8") from None
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError as error:
+        raise ValueError(f"is not valid JSON: {error}") from None

@@ -142,7 +142,7 @@ def list_(file: TranscriptFile, format_: Format = None, json: Json = False) -> i
 
     With the memories that are found in each.
     """
-    from mindscore.cli.list import run_list
+    from mindscore.cli.score import run_list
 
     return run_list(file, format_, json)
 

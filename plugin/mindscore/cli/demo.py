@@ -39,7 +39,7 @@ from mindscore.display.tables import score_line, show_result
 from mindscore.flows.finetune import bare_prompt, end_of_turn
 from mindscore.http.client import WireClient
 from mindscore.http.runner import listen
-from mindscore.measure.internalised import (
+from mindscore.measure.leave_one_out import (
     Effect,
     mean_divergence,
     memory_effects,
@@ -52,7 +52,7 @@ from mindscore.serve.app import make_app
 from mindscore.serve.trainer import Trainer
 from mindscore.session.session import Session
 from mindscore.training.lora.job import Recipe
-from mindscore.training.send import send_to_train
+from mindscore.training.outbox import send_to_train
 
 STEPS = {
     MindCommand.SCORE: "1. memory-scoring: the background pass over memories that are due",

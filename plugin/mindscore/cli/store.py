@@ -119,7 +119,7 @@ def import_(
     model: Model = None,
 ) -> None:
     """Import memory scores, {key: score}, or trained responses, [timestamp in ns, ...]."""
-    from mindscore.store.exchange import read_exchange
+    from mindscore.store.store import read_exchange
 
     contents = read_exchange(file)
     configuration, store = _open(options)
@@ -143,7 +143,7 @@ def export(
     model: Model = None,
 ) -> None:
     """Export memory scores, {key: score}, or with --trained the timestamps of responses."""
-    from mindscore.store.exchange import write_exchange
+    from mindscore.store.store import write_exchange
 
     configuration, store = _open(options)
     if trained:

@@ -16,8 +16,15 @@ from mindscore.cli.store import one_model
 from mindscore.config.file import Configuration
 from mindscore.display.screen import Screen, own_output, write_json
 from mindscore.store import Reviews, Send
-from mindscore.training.outbox import Division, Outbox, Sent, open_outbox, tokens_of
-from mindscore.training.selection import Selection, select
+from mindscore.training.outbox import (
+    Division,
+    Outbox,
+    Selection,
+    Sent,
+    open_outbox,
+    select,
+    tokens_of,
+)
 from mindscore.training.sinks.formats import FORMATS
 from mindscore.training.sinks.jsonl import provenance_file, write_samples
 from mindscore.training.texts import Texts

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct, field
 
 from mindhooks import Image, Part, Role
 from mindscore._util.errors import TranscriptError
-from mindscore._util.json_lines import decode, numbered_lines, read_content
+from mindscore._util.files import decode, numbered_lines, read_content
 from mindscore._util.text import shortened
 from mindscore.conversation.conversation import Section, Transcript, section_of
 from mindscore.conversation.message import Message

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 
 from mindhooks import FinetuneCandidate, MindCommand, ResponseDivergence
-from mindscore.measure.redundancy import redundant_pairs
+from mindscore.measure.divergence import redundant_pairs
 from mindscore.session.plan import Plan
-from mindscore.session.result import Result
+from mindscore.session.session import Result
 
 # The statistics of a run that wrote none.
 SPENT = {"calls": 0, "prompt_tokens": 0, "computed_tokens": None, "seconds": 0.0}

@@ -20,10 +20,9 @@ from mindhooks import (
     ResponseDivergence,
 )
 from mindscore._util.text import one_line, printable, shortened
-from mindscore.measure.divergence import within_noise
-from mindscore.measure.redundancy import redundant_pairs
+from mindscore.measure.divergence import redundant_pairs, within_noise
 from mindscore.session.plan import Plan
-from mindscore.session.result import NOT_SCORED, Result
+from mindscore.session.session import NOT_SCORED, Result
 
 BAR = 20
 CELL = 6

@@ -24,7 +24,6 @@ from mindhooks import (
 from mindscore._util.errors import format_error
 from mindscore.config.settings import FinetuneScoringOptions, parse_table
 from mindscore.flows.run import FlowRun
-from mindscore.measure.fingerprint import derived_timestamp_ns
 from mindscore.measure.memories import (
     assistant_indexes,
     is_response,
@@ -32,7 +31,7 @@ from mindscore.measure.memories import (
     skip_all,
     skip_none,
 )
-from mindscore.measure.prompts import beginning
+from mindscore.measure.prompts import beginning, derived_timestamp_ns
 from mindscore.scorers.selftest import ensure_tested
 from mindscore.store import Store
 

@@ -25,7 +25,6 @@ from mindscore._util.aio import map_ordered
 from mindscore._util.errors import format_error
 from mindscore.config.settings import MemoryScoringOptions, parse_table
 from mindscore.flows.run import FlowRun
-from mindscore.measure.fingerprint import RowFingerprints
 from mindscore.measure.memories import (
     Memory,
     find_memories,
@@ -36,9 +35,8 @@ from mindscore.measure.memories import (
     skip_only,
     whole,
 )
-from mindscore.measure.prompts import beginning
+from mindscore.measure.prompts import Budget, RowFingerprints, beginning
 from mindscore.measure.retry import BreakerError
-from mindscore.measure.token_budget import Budget
 from mindscore.scorers.selftest import ensure_tested
 from mindscore.store import Store
 

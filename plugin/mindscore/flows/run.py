@@ -21,8 +21,7 @@ from mindscore._util.errors import format_error
 from mindscore.config.settings import Settings, parse_settings
 from mindscore.flows.recorder import CANCELLED, StoreFailures, store_failures
 from mindscore.measure.cached_scorer import CachedScorer, Usage, shared_cache
-from mindscore.measure.leave_one_out import LeaveOneOut
-from mindscore.measure.noise import NoiseFloor
+from mindscore.measure.leave_one_out import LeaveOneOut, NoiseFloor
 from mindscore.measure.retry import Retry
 
 

@@ -1,25 +1,67 @@
-"""Leave-one-out: score the responses of a window with a memory and without it."""
+"""Compare responses with memories and without: one memory, all of them, and the noise."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-from mindhooks import Context, ResponseDivergence, Scorer
+from mindhooks import Context, ResponseDivergence, Scorer, ScorerCapabilities, WirePrompt
 from mindscore._util.aio import Pace
+from mindscore._util.errors import format_error
 from mindscore.config.settings import ServerSettings
 from mindscore.measure import memories
 from mindscore.measure.cached_scorer import CachedScorer, ScoreCache, Usage
-from mindscore.measure.divergence import (
-    TokenLogprobs,
-    Totals,
-    divergences,
-    token_differences,
-)
-from mindscore.measure.noise import NoiseFloor
-from mindscore.measure.prompts import prompt_for
+from mindscore.measure.divergence import TokenLogprobs, Totals, divergences, token_differences
+from mindscore.measure.memories import Skip, skip_all, skip_none, whole
+from mindscore.measure.prompts import ask_only, prompt_for
 from mindscore.measure.retry import Retry
+
+_logger = logging.getLogger("mindscore")
+
+
+class NoiseFloor:
+    """Scores a baseline's responses again, each once in a run.
+
+    ``spread`` is a response's largest total less its smallest, in nats, by node id. It is an
+    estimate: one repetition shows the size of the noise, not its distribution.
+    """
+
+    def __init__(self, scorer: CachedScorer, repeats: int | Literal["auto"]) -> None:
+        noisy = ScorerCapabilities.of(scorer.scorer).noisy
+        self.repeats = int(noisy) if repeats == "auto" else repeats
+        self._scorer = scorer
+        self._tried: set[str] = set()
+        self._turn = asyncio.Lock()
+        self.spread: dict[str, float] = {}
+
+    async def measure(self, prompt: WirePrompt, totals: Totals) -> None:
+        """Score the responses of ``prompt`` again; ``totals`` are those of the first time.
+
+        A scorer that fails leaves the noise unknown, with a logged warning.
+        """
+        if self.repeats == 0:
+            return
+        async with self._turn:
+            new = [id_ for id_ in prompt.node_ids if id_ not in self._tried]
+            self._tried.update(new)
+            found = [totals]
+            try:
+                for _ in range(self.repeats if new else 0):
+                    found.append(await self._scorer.score_uncached(ask_only(prompt, new)))  # noqa: PERF401
+            # A scorer may be a third party's.
+            except Exception as error:
+                _logger.warning(
+                    "the noise of %d responses is not known: %s", len(new), format_error(error)
+                )
+                return
+            for id_ in new:
+                values = [each[id_] for each in found]
+                self.spread[id_] = max(values) - min(values)
+
 
 Divergences = tuple[ResponseDivergence, ...]
 
@@ -128,3 +170,55 @@ async def score_memory(
     cached = CachedScorer(scorer, Usage(), ScoreCache(), Retry(ServerSettings()))
     compared = LeaveOneOut(cached, context, NoiseFloor(cached, 0))
     return sum(it.divergence for it in await compared.drop(window, memories.skip_only(key)))
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """A response's total log-probability with all memories and with none, in nats."""
+
+    node_id: str
+    with_: float
+    without: float
+
+    @property
+    def divergence(self) -> float:
+        """Return the nats by which the memories make it likelier, at least 0."""
+        return max(0.0, self.with_ - self.without)
+
+
+async def memory_effects(context: Context, scorer: Scorer) -> list[Effect]:
+    """Return the effect of all memories together on each response, from two score calls.
+
+    Raises:
+        ScorerError: the scorer failed.
+    """
+    with_ = await response_totals(context, scorer, skip_none)
+    without = await response_totals(context, scorer, skip_all)
+    return [Effect(node_id, total, without[node_id]) for node_id, total in with_.items()]
+
+
+async def response_totals(
+    context: Context, scorer: Scorer, skip: Skip = skip_none
+) -> dict[str, float]:
+    """Return each response's total log-probability, in nats, without what ``skip`` names.
+
+    Raises:
+        ScorerError: the scorer failed.
+    """
+    prompt = context.wire_prompt(whole(context), skip)
+    cached = CachedScorer(scorer, Usage(), ScoreCache(), Retry(ServerSettings()))
+    return dict(await cached.score_uncached(prompt))
+
+
+def mean_divergence(effects: Sequence[Effect]) -> float:
+    """Return the mean over the responses, in nats."""
+    return sum(it.divergence for it in effects) / len(effects)
+
+
+def relative_change(before: Mapping[str, float], after: Mapping[str, float]) -> float:
+    """Return the relative change of log-probabilities, both directions counted as change:
+
+    ``sum |after - before| / sum |before|`` over the responses of ``before``.
+    """
+    changes = sum(abs(after[node_id] - total) for node_id, total in before.items())
+    return changes / sum(map(abs, before.values()))

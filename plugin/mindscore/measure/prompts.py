@@ -1,12 +1,24 @@
-"""Build prompts, cut after the last response that is scored."""
+"""Build prompts, cut after the last response that is scored; fingerprint and budget them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import hashlib
+from array import array
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from mindhooks import Context, WirePrompt
-from mindscore.measure.memories import Skip, responses, skip_none, whole
+import msgspec
+
+from mindhooks import Context, Node, WirePrompt
+from mindscore.measure.memories import (
+    Memory,
+    Skip,
+    responses,
+    responses_after_change,
+    skip_none,
+    skip_only,
+    whole,
+)
 
 
 def prompt_for(context: Context, window: range, skip: Skip, asked: Collection[str]) -> WirePrompt:
@@ -54,3 +66,94 @@ def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
         if a != b:
             return at
     return min(len(one), len(other))
+
+
+def response_hash(continuation_ids: Iterable[int]) -> str:
+    """Return a hash of a response's token ids: with its timestamp it marks it as trained."""
+    return _digest(continuation_ids).hex()
+
+
+def derived_timestamp_ns(context_ids: Iterable[int], continuation_ids: Iterable[int]) -> int:
+    """Return a stand-in for a missing timestamp, 0 to 2**63 - 1, from prompt and body.
+
+    It is the same for the same response behind the same prompt, and differs otherwise.
+    """
+    digest = _digest(context_ids) + _digest(continuation_ids)
+    return int.from_bytes(hashlib.sha256(digest).digest()[:8]) >> 1
+
+
+class RowFingerprints:
+    """Hashes of all that a memory's row of the matrix follows from.
+
+    Those are the messages' ids, bodies, images, keys and order, a message that prints the memory
+    as it is without it, and ``weights``: the adapter, or whatever tells models of one name apart.
+    """
+
+    def __init__(self, context: Context, weights: str = "") -> None:
+        self._sections = (context.system, context.identity, context.conversation)
+        digest = hashlib.sha256(weights.encode("utf-8", "surrogatepass"))
+        for nodes in self._sections:
+            digest.update(len(nodes).to_bytes(8))
+            for node in nodes:
+                images = [(it.mime, hashlib.sha256(it.data).digest()) for it in node.images]
+                facts = (node.id, node.role, node.memory_key, node.body, images)
+                digest.update(msgspec.msgpack.encode(facts))
+                digest.update(_digest(node.token_ids))
+        self._conversation = digest.digest()
+
+    def of(self, key: str) -> str:
+        """Return the hash for the memory ``key``."""
+        digest = hashlib.sha256(self._conversation + key.encode("utf-8", "surrogatepass"))
+        for nodes in self._sections:
+            for node in nodes:
+                if node.render is not None and _prints(node, key):
+                    digest.update(_digest(node.render(frozenset({key}))))
+        return digest.hexdigest()
+
+
+def _prints(node: Node, key: str) -> bool:
+    return any(part.memory_key == key for part in node.parts)
+
+
+def _digest(ids: Iterable[int]) -> bytes:
+    return hashlib.sha256(array("q", ids).tobytes()).digest()
+
+
+class Budget:
+    """Takes memories while the prompts that they need hold no more than ``limit`` tokens.
+
+    The baseline of a window counts once, with its ``repeats``. It is an upper bound: prompts that
+    turn out to be cached cost nothing. With ``limit`` 0 there is none.
+    """
+
+    def __init__(
+        self, context: Context, windows: Mapping[Memory, range], limit: int, repeats: int
+    ) -> None:
+        self._context = context
+        self._windows = windows
+        self._limit = limit
+        self._baselines_per_window = 1 + repeats
+        self._spent = 0
+        self._judged: dict[range, set[str]] = {}
+
+    def takes(self, memory: Memory) -> bool:
+        """Return whether ``memory`` still fits, and count it if so."""
+        context, window, skip = self._context, self._windows[memory], skip_only(memory.key)
+        before = self._judged.get(window, set())
+        asked = responses_after_change(context, window, skip)
+        if self._limit:
+            longer = self._length(window, before | asked) - self._length(window, before)
+            without = len(prompt_for(context, window, skip, asked).tokens)
+            cost = self._baselines_per_window * longer + without
+            if self._spent + cost > self._limit:
+                return False
+            self._spent += cost
+        self._judged[window] = before | asked
+        return True
+
+    def judged(self, window: range) -> set[str]:
+        """Return the responses of ``window`` that judge any memory taken."""
+        return self._judged[window]
+
+    def _length(self, window: range, asked: set[str]) -> int:
+        return len(prompt_for(self._context, window, skip_none, asked).tokens)

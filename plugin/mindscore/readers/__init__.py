@@ -4,7 +4,7 @@ A reader is one file: a class with the two methods of ``Reader``, and an entry p
 ``mindscore.readers`` whose name is the format's.
 """
 
-from mindscore.readers.installed import Reader
+from mindscore.readers.conversations import Reader
 from mindscore.readers.reading import Reading, tool_call
 from mindscore.readers.source import Source, first_text, kind_of
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mindscore._util.errors import TranscriptError
-from mindscore._util.json_lines import decode, numbered_lines, read_content, unreadable
+from mindscore._util.files import decode, numbered_lines, read_content, unreadable
 from mindscore._util.text import printable, shortened
 
 SQLITE = b"SQLite format 3\x00"

@@ -16,11 +16,10 @@ from mindhooks import MindCommand, ResponseDivergence
 from mindscore._util.errors import UsageError
 from mindscore._util.files import write_whole
 from mindscore.config.settings import ServerSettings, Settings, parse_settings
-from mindscore.measure.redundancy import redundant_pairs
+from mindscore.measure.divergence import redundant_pairs
 from mindscore.pages.environment import asset, csp, embed, environment
 from mindscore.report.ranking import STEP, TOKENS_PER_BYTE, Standing, pack, standings
-from mindscore.session.result import Result
-from mindscore.session.session import Session
+from mindscore.session.session import Result, Session
 from mindscore.session.words import as_cuts, spoken_words
 
 PATIENCE_S = 60.0

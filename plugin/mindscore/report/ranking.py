@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from mindhooks import MemoryScore, ResponseDivergence
 from mindscore.measure.divergence import within_noise
-from mindscore.session.result import NOT_SCORED, Result
+from mindscore.session.session import NOT_SCORED, Result
 
 STEP = 0.01
 """Nats of one unit of packed data."""

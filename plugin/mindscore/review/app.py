@@ -10,11 +10,10 @@ from aiohttp import web
 from mindscore.config.settings import Settings
 from mindscore.http.runner import Limits, listen, termination
 from mindscore.pages.environment import asset
-from mindscore.review.auth import SessionAuth
 from mindscore.review.decisions import Deciding
 from mindscore.review.reading import Reading
 from mindscore.review.runs import DEFAULT_PACE, Pace, Running, Runs
-from mindscore.review.web import MOST_BYTES, Views, failures
+from mindscore.review.web import MOST_BYTES, SessionAuth, Views, failures
 
 TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 ASSETS = {

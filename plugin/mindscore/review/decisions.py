@@ -14,7 +14,7 @@ from aiohttp import web
 from mindhooks import FinetuneCandidate, MindhooksError, Scorer
 from mindscore._util.errors import format_error
 from mindscore.config.settings import Settings
-from mindscore.measure.fingerprint import response_hash
+from mindscore.measure.prompts import response_hash
 from mindscore.review.reading import Models
 from mindscore.review.runs import Runs
 from mindscore.review.web import RefusedError, Views, address, read_form, see_other

@@ -28,8 +28,7 @@ from mindhooks import (
 from mindscore._util.errors import format_error
 from mindscore.config.file import merge
 from mindscore.conversation.conversation import Transcript
-from mindscore.review.auth import HEADERS
-from mindscore.review.web import RefusedError, read_form, see_other
+from mindscore.review.web import HEADERS, RefusedError, read_form, see_other
 from mindscore.session.session import Session
 
 Kind = Literal["dispatched", "activity", "score", "candidate", "ended"]

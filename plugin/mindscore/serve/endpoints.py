@@ -21,11 +21,11 @@ from mindhooks import (
 )
 from mindscore.measure.divergence import implausible
 from mindscore.scorers.local.scorer import LocalScorer
-from mindscore.serve.queue import RequestQueue
 from mindscore.serve.requests import (
     CompletionRequest,
     DetokenizeRequest,
     RefusedError,
+    RequestQueue,
     ScoreRequest,
     TokenizeRequest,
     json_response,

@@ -10,8 +10,13 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta, Struct
 
-from mindscore.serve.queue import RequestQueue
-from mindscore.serve.requests import FIRST_PRIORITY, RefusedError, json_response, read_request
+from mindscore.serve.requests import (
+    FIRST_PRIORITY,
+    RefusedError,
+    RequestQueue,
+    json_response,
+    read_request,
+)
 from mindscore.serve.trainer import JobState, Trainer
 from mindscore.training.lora.job import Sample
 

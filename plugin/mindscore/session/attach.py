@@ -22,8 +22,7 @@ from mindscore._util.errors import format_error
 from mindscore.conversation.conversation import Conversation, Transcript
 from mindscore.conversation.message import Message, from_openai
 from mindscore.recognisers import MemoryFinder
-from mindscore.session.result import Result
-from mindscore.session.session import Session
+from mindscore.session.session import Result, Session
 
 Messages = Callable[[], Iterable[Mapping[str, Any] | Message]]
 Memories = Mapping[str, str] | Callable[[], Mapping[str, str]] | None

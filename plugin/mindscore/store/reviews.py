@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Table, delete, insert, select
 
 from mindhooks import FinetuneCandidate
 from mindscore._util.errors import StoreError, UsageError
-from mindscore.measure.fingerprint import response_hash
+from mindscore.measure.prompts import response_hash
 from mindscore.store.database import NamespaceTables
 from mindscore.store.schema import candidates, reviews, trained
 from mindscore.store.store import read_marks

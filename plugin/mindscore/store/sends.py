@@ -11,7 +11,7 @@ from sqlalchemy import Connection, func
 from sqlalchemy.dialects.sqlite import insert
 
 from mindhooks import FinetuneCandidate, TrainingSample
-from mindscore.measure.fingerprint import response_hash
+from mindscore.measure.prompts import response_hash
 from mindscore.store.database import NamespaceTables
 from mindscore.store.schema import sends, trained
 from mindscore.store.store import read_marks

@@ -1,4 +1,4 @@
-"""Hand samples to a sink, each response once."""
+"""Send candidates to a trainer, each response once."""
 
 from __future__ import annotations
 
@@ -7,13 +7,65 @@ import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal
 
-from mindhooks import NotAccepted, TrainingSample, TrainingSink, UnknownSink, load_sink
+from mindhooks import (
+    FinetuneCandidate,
+    NotAccepted,
+    TrainingSample,
+    TrainingSink,
+    UnknownSink,
+    load_sink,
+)
 from mindscore._util.errors import ConfigError, StoreError, TrainError, format_error
 from mindscore.config.settings import Settings, parse_settings
-from mindscore.store import Send, Sends, Store
+from mindscore.store import Reviewed, Send, Sends, Store
 from mindscore.training.texts import Texts
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The samples to train on, and how many candidates are left out.
+
+    ``waiting``: not reviewed yet; ``rejected``: rejected in review.
+    """
+
+    samples: tuple[TrainingSample, ...]
+    waiting: int
+    rejected: int
+
+
+def select(queue: Sequence[Reviewed], settings: Settings, *, unreviewed: bool) -> Selection:
+    """Select the accepted candidates of ``queue``; with ``unreviewed``, the undecided ones too."""
+    decisions = [it.review.decision if it.review else None for it in queue]
+    wanted = ("accepted", None) if unreviewed else ("accepted",)
+    chosen = [it for it, decision in zip(queue, decisions, strict=True) if decision in wanted]
+    waiting = [] if unreviewed else [it for it in queue if it.review is None and not it.sinks]
+    train, namespace = settings.train, settings.store.namespace
+    samples = (sample_of(it, train.context, namespace) for it in chosen)
+    return Selection(tuple(samples), len(waiting), decisions.count("rejected"))
+
+
+def sample_of(
+    reviewed: Reviewed, context: Literal["bare", "full"], namespace: str
+) -> TrainingSample:
+    """Make the sample of a candidate, with the answer that was chosen in review."""
+    found, review = reviewed.candidate, reviewed.review
+    answer = review.answer if review else "response"
+    other = found.alternate_ids if answer == "response" else found.continuation_ids
+    return TrainingSample(
+        context_ids=found.bare_context_ids if context == "bare" else found.context_ids,
+        continuation_ids=reviewed.answer_ids,
+        rejected_ids=None if other == reviewed.answer_ids else other,
+        context=context,
+        candidate=found,
+        model=reviewed.model,
+        namespace=namespace,
+        decision="accepted" if review else None,
+        answer=answer,
+    )
+
 
 logger = logging.getLogger(__name__)
 
@@ -172,3 +224,69 @@ class Outbox:
 def tokens_of(samples: Sequence[TrainingSample]) -> int:
     """Count the tokens of the samples' prompts and answers."""
     return sum(len(it.context_ids) + len(it.continuation_ids) for it in samples)
+
+
+async def send_to_train(
+    candidates: Sequence[FinetuneCandidate],
+    settings: Mapping[str, Any],
+    *,
+    resend_unknown: bool = False,
+) -> str:
+    """Send candidates to ``{base_url}/train``, mark them as trained, and return the job id.
+
+    ``settings`` is the whole parsed TOML, as a registry has it: ``[server]`` has the address and
+    the key, ``[store]`` the marks, ``[train]`` the sink, if it is another one. The prompt is the
+    candidate's ``context_ids``, memories included, unless ``[train] context`` is set. Candidates
+    that the sink has already are left out. The others are marked once it has accepted them; a
+    request is not repeated once its body may have arrived.
+
+    Each hand-off has its own ``Idempotency-Key``. If it is unknown whether the trainer accepted
+    one, as after a time-out, its candidates are left out until ``mindscore store settle`` says what
+    became of it. With ``resend_unknown``, such hand-offs that hold any of ``candidates`` are first
+    repeated under their old keys, for a trainer that honours them. The job id is the last one's.
+
+    Raises:
+        TrainError: there is nothing to send, the trainer did not accept it, or it is unknown
+            whether it did; the text says which. What was accepted before is marked.
+        ConfigError: the settings are wrong.
+        StoreError: the marks cannot be read, or written; then the text has the job id.
+    """
+    if not candidates:
+        raise TrainError("nothing to send: there are no candidates")
+    parsed = parse_settings(settings)
+    context = parsed.train.context if "context" in settings.get("train", {}) else "full"
+    samples = [
+        sample_of(Reviewed(it, parsed.server.model, 0.0, None, ()), context, parsed.store.namespace)
+        for it in candidates
+    ]
+    async with open_outbox(settings) as hand_off:
+        taken: list[Sent | None] = []
+        if resend_unknown:
+            taken += [await hand_off.resend(it) for it in await hand_off.unknown(samples)]
+        taken.append(await hand_off.send(samples))
+        jobs = [sent.job_id for sent in taken if sent is not None]
+        left_out = await hand_off.unknown(samples)
+        if left_out and jobs:
+            logger.warning("left out: %s", _unknown(left_out))
+        if not jobs:
+            division = await hand_off.divide(samples)
+            raise TrainError(f"nothing to send: {_why_nothing(left_out, division)}")
+        return jobs[-1]
+
+
+def _why_nothing(left_out: Sequence[Send], division: Division) -> str:
+    if left_out:
+        return _unknown(left_out)
+    if division.without_other:
+        return f"{division.without_other} of the candidates have no second answer"
+    return "all candidates are trained already"
+
+
+def _unknown(sends: Sequence[Send]) -> str:
+    responses = sum(send.responses for send in sends)
+    since = datetime.fromtimestamp(sends[0].since).astimezone().isoformat(" ", "seconds")
+    return (
+        f"{responses} responses, sent since {since}: whether the trainer accepted them is not "
+        "known; see mindscore store sent, and say what became of them with mindscore store settle, "
+        "or send them again under their old Idempotency-Key with resend_unknown=True"
+    )

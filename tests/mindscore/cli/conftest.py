@@ -22,7 +22,7 @@ from aiohttp import web
 from mindhooks import FinetuneCandidate
 from mindscore.cli import main
 from mindscore.config.settings import StoreSettings
-from mindscore.measure.fingerprint import response_hash
+from mindscore.measure.prompts import response_hash
 from mindscore.store import CandidateName, Review, Reviews, Store
 
 COMMAND = Path(sys.executable).with_name("mindscore")

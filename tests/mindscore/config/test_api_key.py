@@ -13,8 +13,7 @@ from mindhooks import ScorerError, WirePrompt
 from mindscore._util.errors import ConfigError
 from mindscore.config.file import read_api_key
 from mindscore.config.settings import ServerSettings
-from mindscore.http.client import WireClient
-from mindscore.http.secrets import Redactor, is_loopback
+from mindscore.http.client import Redactor, WireClient, is_loopback
 from mindscore.scorers.remote.openai import OpenAIScorer
 from mindscore.scorers.remote.vllm import VLLMScorer
 

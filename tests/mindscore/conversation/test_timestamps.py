@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mindscore.conversation.native import parse_timestamp
-from mindscore.measure.fingerprint import derived_timestamp_ns
+from mindscore.measure.prompts import derived_timestamp_ns
 
 SECOND = 10**9
 LARGEST, SMALLEST = 2**63 - 1, -(2**63)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mindhooks import MindCommand, RangeScore, ScorerError, Trigger, hookimpl
-from mindscore.measure.fingerprint import derived_timestamp_ns
+from mindscore.measure.prompts import derived_timestamp_ns
 
 SCORE, FINETUNE = MindCommand.SCORE, MindCommand.SCORE_FINETUNE
 WHOLE = {"window_fraction": 1.0}

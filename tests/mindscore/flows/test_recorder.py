@@ -17,7 +17,7 @@ from mindhooks import (
     hookimpl,
 )
 from mindscore.flows.recorder import store_failures
-from mindscore.measure.fingerprint import response_hash
+from mindscore.measure.prompts import response_hash
 
 SCORE, FULL, FINETUNE = MindCommand.SCORE, MindCommand.SCORE_FULL, MindCommand.SCORE_FINETUNE
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mindhooks import Context, Image, MindCommand
-from mindscore.measure.fingerprint import RowFingerprints
+from mindscore.measure.prompts import RowFingerprints
 
 FULL = MindCommand.SCORE_FULL
 

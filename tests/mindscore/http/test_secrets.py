@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindscore.http.secrets import HIDDEN, Redactor
+from mindscore.http.client import HIDDEN, Redactor
 
 KEY = 'sk-"/+<&>\\%41= Zq'
 FORMS = {

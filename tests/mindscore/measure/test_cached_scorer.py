@@ -10,15 +10,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindhooks import (
-    Image,
-    MindCommand,
-    RangeScore,
-    Registry,
-    ScorerError,
-    ScoreResult,
-    WirePrompt,
-)
+from mindhooks import Image, MindCommand, RangeScore, Registry, ScorerError, ScoreResult, WirePrompt
 from mindhooks.testing import StubMind
 from mindscore.config.settings import ServerSettings
 from mindscore.measure import cached_scorer as module

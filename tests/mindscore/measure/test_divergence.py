@@ -12,9 +12,8 @@ from mindhooks import RangeScore, ResponseDivergence, ScorerError, WirePrompt
 from mindscore.config.settings import ServerSettings
 from mindscore.measure.cached_scorer import CachedScorer, ScoreCache, Usage
 from mindscore.measure.divergence import check_answers, implausible
-from mindscore.measure.leave_one_out import LeaveOneOut
+from mindscore.measure.leave_one_out import LeaveOneOut, NoiseFloor
 from mindscore.measure.memories import responses_after_change, skip_only, whole
-from mindscore.measure.noise import NoiseFloor
 from mindscore.measure.retry import Retry
 from mindscore.scorers.toy import ToyScorer
 

@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mindhooks import MindCommand, ScorerError
-from mindscore.measure.internalised import (
+from mindscore.measure.leave_one_out import (
     Effect,
     mean_divergence,
     memory_effects,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mindhooks import MindCommand, Outcome, WirePrompt
 from mindscore.config.settings import ServerSettings
 from mindscore.measure.cached_scorer import CachedScorer, ScoreCache, Usage
-from mindscore.measure.noise import NoiseFloor
+from mindscore.measure.leave_one_out import NoiseFloor
 from mindscore.measure.retry import Retry
 from mindscore.scorers.toy import ToyScorer
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from mindhooks import MemoryScore, MindCommand, ResponseDivergence
-from mindscore.measure.redundancy import RedundantPair, redundant_pairs
+from mindscore.measure.divergence import RedundantPair, redundant_pairs
 
 FULL = MindCommand.SCORE_FULL
 PLUGINS = {"settings": {"memory-scoring": {"hold": True}}}

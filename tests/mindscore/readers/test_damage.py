@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from mindscore._util.errors import TranscriptError
 from mindscore._util.text import printable
-from mindscore.readers.conversations import Conversations
-from mindscore.readers.installed import load_readers
+from mindscore.readers.conversations import Conversations, load_readers
 
 from .written import FIXTURES
 

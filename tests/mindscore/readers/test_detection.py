@@ -8,8 +8,7 @@ import pytest
 from mindscore._util.errors import TranscriptError, UsageError
 from mindscore.conversation.native import read_transcript
 from mindscore.readers import Source
-from mindscore.readers.conversations import Conversations, read_memories
-from mindscore.readers.installed import load_readers
+from mindscore.readers.conversations import Conversations, load_readers, read_memories
 
 from .written import FIXTURES, WRITERS, openai
 

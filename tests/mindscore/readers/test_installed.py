@@ -10,8 +10,7 @@ import pytest
 
 from mindscore._util.errors import TranscriptError, UsageError
 from mindscore.readers import Reader, Source
-from mindscore.readers.conversations import Conversations
-from mindscore.readers.installed import load_readers
+from mindscore.readers.conversations import Conversations, load_readers
 
 NATIVE = b'{"role":"user","content":"hello"}\n'
 DIARY = b"diary\nuser: hello\nassistant: hi\n"

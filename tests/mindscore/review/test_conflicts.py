@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from mindscore.measure.fingerprint import response_hash
+from mindscore.measure.prompts import response_hash
 from mindscore.review.decisions import id_of
 from mindscore.store import Store
 

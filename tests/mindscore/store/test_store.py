@@ -13,7 +13,7 @@ import pytest
 from mindhooks import FinetuneCandidate, MemoryScore, ResponseDivergence
 from mindscore._util.errors import ConfigError, StoreError
 from mindscore.config.settings import StoreSettings, parse_settings
-from mindscore.measure.fingerprint import response_hash
+from mindscore.measure.prompts import response_hash
 from mindscore.store import Store, database
 from mindscore.store.database import Database
 from mindscore.store.schema import STORE

@@ -7,7 +7,7 @@ import pytest
 from mindhooks import FinetuneCandidate
 from mindscore.config.settings import StoreSettings
 from mindscore.store import Review, Reviewed
-from mindscore.training.selection import sample_of
+from mindscore.training.outbox import sample_of
 
 CANDIDATE = FinetuneCandidate(
     entry_idx=4,

@@ -3,7 +3,7 @@
 import pytest
 
 from mindscore.config.settings import parse_settings
-from mindscore.training.selection import select
+from mindscore.training.outbox import select
 
 SETTINGS = parse_settings({"store": {"namespace": "n"}})
 

@@ -19,7 +19,7 @@ import mindscore
 from mindhooks import FinetuneCandidate
 from mindscore._util.errors import ConfigError, StoreError, TrainError
 from mindscore.config.settings import StoreSettings
-from mindscore.measure.fingerprint import response_hash
+from mindscore.measure.prompts import response_hash
 from mindscore.store import Sends, Store, database
 
 STORES = Path(__file__).parents[1] / "store"

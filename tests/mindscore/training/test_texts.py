@@ -99,7 +99,7 @@ async def test_the_text_of_a_conversation_gives_the_very_ids_back(smollm2, sampl
     from mindscore.conversation.native import read_transcript
     from mindscore.flows.finetune import make_candidate
     from mindscore.store import Reviewed
-    from mindscore.training.selection import sample_of
+    from mindscore.training.outbox import sample_of
 
     lines = [{"role": "system", "content": "Help.\n"}]
     lines += [{"role": "memory", "key": "k", "content": " Nora drinks tea. "}]

@@ -20,7 +20,7 @@ from mindscore.config.settings import Settings, parse_table
 from mindscore.conversation.message import Message, from_openai, with_ids
 from mindscore.integrations.hermes.queue import TurnQueue, WaitingTurn
 from mindscore.measure.divergence import within_noise
-from mindscore.measure.fingerprint import response_hash
+from mindscore.measure.prompts import response_hash
 from mindscore.recognisers import MemoryFinder
 from mindscore.session.attach import Attached, attach
 from mindscore.store.database import DAY_S, Database, replacing, upsert

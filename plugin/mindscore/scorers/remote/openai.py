@@ -9,9 +9,14 @@ from msgspec import Struct
 
 from mindhooks import Generated, RangeScore, ScorerError, ScorerUnavailable, WirePrompt
 from mindscore.http.answers import Quote
-from mindscore.scorers.remote.base import Answer, Choice, RemoteScorer, Usage, address, only_choice
-from mindscore.scorers.remote.prompt_logprobs import (
+from mindscore.scorers.remote.base import (
+    Answer,
+    Choice,
+    RemoteScorer,
+    Usage,
+    address,
     expect_entries,
+    only_choice,
     range_scores,
     refuse_images,
     scored_part,

@@ -10,8 +10,10 @@ from msgspec import Raw, Struct
 
 from mindhooks import Generated, RangeScore, ScorerError, WirePrompt
 from mindscore.http.answers import Quote
-from mindscore.scorers.remote.base import MISSING, Answer, RemoteScorer
-from mindscore.scorers.remote.prompt_logprobs import (
+from mindscore.scorers.remote.base import (
+    MISSING,
+    Answer,
+    RemoteScorer,
     expect_entries,
     range_scores,
     refuse_images,

@@ -18,9 +18,14 @@ from mindhooks import Generated, RangeScore, ScorerError, WirePrompt, in_thread
 from mindscore._util.aio import Pace
 from mindscore.http.answers import Quote
 from mindscore.http.client import StatusError, UnavailableError, WireClient
-from mindscore.scorers.remote.base import MISSING, Answer, Choice, RemoteScorer, Usage, only_choice
-from mindscore.scorers.remote.prompt_logprobs import (
+from mindscore.scorers.remote.base import (
+    MISSING,
+    Answer,
+    Choice,
+    RemoteScorer,
+    Usage,
     expect_entries,
+    only_choice,
     range_scores,
     refuse_images,
     scored_part,

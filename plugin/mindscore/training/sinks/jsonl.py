@@ -14,7 +14,7 @@ from mindhooks import NotAccepted, TrainingSample, in_thread
 from mindscore._util.files import make_folder, write_files
 from mindscore._util.text import harmless_json
 from mindscore.config.settings import TrainSettings, parse_table
-from mindscore.measure.fingerprint import response_hash
+from mindscore.measure.prompts import response_hash
 from mindscore.training.sinks.formats import FORMATS
 
 

@@ -10,7 +10,7 @@ import pytest
 from mindhooks import NotAccepted, load_sink
 from mindscore._util import files
 from mindscore._util.errors import ConfigError
-from mindscore.measure.fingerprint import response_hash
+from mindscore.measure.prompts import response_hash
 from mindscore.training.sinks.jsonl import provenance_file, write_samples
 
 KEY = "0123456789abcdef0123456789abcdef"

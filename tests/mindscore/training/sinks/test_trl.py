@@ -16,7 +16,7 @@ from mindscore.conversation.native import read_transcript
 from mindscore.flows.finetune import make_candidate
 from mindscore.scorers.tokenizer import FileTokenizer
 from mindscore.store import Reviewed
-from mindscore.training.selection import sample_of
+from mindscore.training.outbox import sample_of
 from mindscore.training.sinks.formats import FORMATS
 from mindscore.training.sinks.jsonl import write_samples
 from mindscore.training.texts import Texts
