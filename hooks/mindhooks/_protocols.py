@@ -13,6 +13,7 @@ from mindhooks._values import FinetuneCandidate, WirePrompt
 
 
 Detokenize = Callable[[Sequence[int]], Awaitable[str]]
+TokenTexts = Callable[[Sequence[int]], Awaitable[Sequence[str]]]
 RenderChat = Callable[[Sequence[Mapping[str, object]], bool], Awaitable[str]]
 
 
@@ -105,6 +106,7 @@ class ScorerCapabilities:
         context_length: tokens that a prompt may have; ``None``: not known.
         detokenize: ``await detokenize(ids)`` returns their text, special tokens included; ``None``:
             it cannot.
+        token_texts: ``await token_texts(ids)`` returns the text of each id; ``None``: it cannot.
         render_chat: ``await render_chat(messages, add_generation_prompt)`` returns the text of
             ``{"role": …, "content": …}`` messages by the model's own chat template; ``None``: it
             cannot.
@@ -117,6 +119,7 @@ class ScorerCapabilities:
     swaps_adapters: bool = False
     context_length: int | None = None
     detokenize: Detokenize | None = None
+    token_texts: TokenTexts | None = None
     render_chat: RenderChat | None = None
 
     @classmethod
@@ -144,6 +147,7 @@ class BaseScorer:
     swaps_adapters: bool = False
     context_length: int | None = None
     detokenize: Detokenize | None = None
+    token_texts: TokenTexts | None = None
     render_chat: RenderChat | None = None
 
     async def score(

@@ -6,7 +6,6 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from mindhooks._errors import MindhooksError, log_plugin_error
@@ -56,12 +55,7 @@ class ThreadedRegistry:
     def __enter__(self) -> ThreadedRegistry:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import sys
 from contextlib import AbstractContextManager
-from types import TracebackType
 from typing import Any
 
 import msgspec
@@ -60,12 +59,7 @@ class Screen(logging.Handler):
         self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         # rich before 14.3 prints an empty line even where it is disabled.
         if not self._progress.disable:
             self._progress.stop()
@@ -105,11 +99,6 @@ class _ProgressLine(Activity):
                 self._task, description=printable(message), completed=done, total=total
             )
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._task is not None:
             self._progress.remove_task(self._task)

@@ -9,7 +9,6 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from weakref import WeakKeyDictionary
 
 from mindhooks import (
     RangeScore,
@@ -90,9 +89,6 @@ class ScoreCache:
         self._token_logprobs[key] = None if logprobs is None else array("d", logprobs)
 
 
-_shared: WeakKeyDictionary[Registry, ScoreCache] = WeakKeyDictionary()
-
-
 def shared_cache(registry: Registry, flow: str, scorer: Scorer) -> ScoreCache:
     """Return the cache that the flows of one host share.
 
@@ -100,7 +96,7 @@ def shared_cache(registry: Registry, flow: str, scorer: Scorer) -> ScoreCache:
     model has, or may have, other weights than before under the same name.
     """
     capabilities = ScorerCapabilities.of(scorer)
-    cache = _shared.get(registry)
+    cache: ScoreCache | None = registry.stash.get(ScoreCache)
     if (
         cache is None
         or flow in cache.flows
@@ -108,7 +104,7 @@ def shared_cache(registry: Registry, flow: str, scorer: Scorer) -> ScoreCache:
         or capabilities.swaps_adapters
         or time.monotonic() - cache.started > SHARED_S
     ):
-        cache = _shared[registry] = ScoreCache(capabilities.adapter)
+        cache = registry.stash[ScoreCache] = ScoreCache(capabilities.adapter)
     cache.flows.add(flow)
     return cache
 

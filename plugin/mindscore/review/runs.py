@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
 from aiohttp import web
@@ -156,12 +155,7 @@ class _LiveActivity(Activity):
         self.message, self.done, self.total = message, done, total
         self._live.changed()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._live.over(self)
 
 
@@ -198,16 +192,11 @@ class Runs:
         await self._opened.__aenter__()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self.live.close()
         if self._watching is not None:
             self._watching.cancel()
-        await self._opened.__aexit__(kind, error, traceback)
+        await self._opened.__aexit__(None, None, None)
 
     @property
     def under_way(self) -> bool:

@@ -73,7 +73,7 @@ class JobState(Struct, kw_only=True):
 
     @property
     def has_ended(self) -> bool:
-        """Whether its status is final."""
+        """True where its status is final."""
         return self.status not in ("queued", "running")
 
     def requeue(self) -> None:

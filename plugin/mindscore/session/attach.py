@@ -9,7 +9,6 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from mindhooks import (
@@ -95,22 +94,17 @@ class Attached:
     def __enter__(self) -> Attached:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property
     def state(self) -> MindState:
-        """What the flows found so far."""
+        """The flows' findings so far."""
         return self._session.state
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What was not understood in the last conversation that was looked at."""
+        """A line for each thing not understood in the conversation that was scored last."""
         return self._session.transcript.remarks
 
     def turn_ended(self) -> None:
@@ -144,7 +138,7 @@ class Attached:
                 self._under_way = self.score().future
 
     def _score_idle(self) -> None:
-        """As ``_score_due``, on a timer's thread, where nobody hears what is raised."""
+        """Score what is due on a timer's thread, and log what is raised: nobody hears it there."""
         try:
             self._score_due()
         except Exception as error:

@@ -1,4 +1,4 @@
-"""What a command would cost: the flow itself, run against a scorer that only counts."""
+"""Plan a command's cost: run the flow itself against a scorer that only counts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SHORT, LONG = 64, 512
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a command would cost.
+    """The cost of a command before it is run.
 
     ``computed_tokens`` and ``seconds`` are estimates: what a server keeps of earlier prompts, and
     how fast it is, is its own. ``None``: not known.
@@ -84,7 +84,7 @@ class CountingScorer(BaseScorer):
         return Generated((), "")
 
     async def tokenize(self, text: str) -> list[int]:
-        """By the scorer in whose place this stands."""
+        """Tokenise with the scorer in whose place this stands."""
         return await self._scorer.tokenize(text)
 
     def _computed(self, prompt: WirePrompt, reuses: bool) -> int:

@@ -48,7 +48,7 @@ NOT_SCORED = {
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a command found.
+    """The findings of a command.
 
     Attributes:
         command: the command that was run.

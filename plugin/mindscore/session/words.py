@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -14,7 +14,6 @@ from mindscore._util.errors import format_error
 
 _logger = logging.getLogger("mindscore")
 
-TokenTexts = Callable[[Sequence[int]], Awaitable[list[str]]]
 
 LONGEST_JOIN = 8
 """Tokens that are tried together where they do not fit alone."""
@@ -68,8 +67,8 @@ async def _pieces(node: Node, end: int, scorer: Scorer) -> list[Word] | None:
     their neighbours, so a text with the ``end`` of turn after every other token is divided there.
     """
     ids = _body(node)
-    token_texts: TokenTexts | None = getattr(scorer, "token_texts", None)
-    detokenize = ScorerCapabilities.of(scorer).detokenize
+    capabilities = ScorerCapabilities.of(scorer)
+    token_texts, detokenize = capabilities.token_texts, capabilities.detokenize
     if token_texts is not None:
         texts = await token_texts(ids)
         whole = node.text + (texts[-1] if ids[-1] == end else "")
