@@ -130,6 +130,8 @@ class Shell:
             text=True,
             cwd=folder,
             process_group=0,
+            # Ignored by whatever is started in the background, as this may be.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def __enter__(self) -> Shell:
