@@ -11,7 +11,7 @@ SOURCES := $(shell find hooks plugin -type f -not -path '*/__pycache__/*') pypro
 # Two at once, each with one thread: as many as there are cores where CI runs.
 SUITE := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test check browser lowest pythons faults hosts bench compare lock clean
+.PHONY: demo test slow check browser lowest pythons faults hosts bench compare lock clean
 
 demo: $(VENV)/installed
 	$(BIN)/mindscore demo
@@ -22,6 +22,10 @@ test: check $(PLUGGIES:%=$(VENV)/pluggy-%)
 	for version in $(PLUGGIES); do \
 	  PYTHONPATH=$(VENV)/pluggy-$$version $(BIN)/python -m pytest -q tests/mindhooks || exit 1; \
 	done
+
+# The demo that trains, and the pages' figures of the real model: minutes, and rarely broken.
+slow: $(VENV)/installed
+	$(BIN)/python -m pytest -m slow
 
 check: $(VENV)/installed
 	$(BIN)/ruff check .

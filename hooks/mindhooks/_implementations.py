@@ -62,7 +62,7 @@ def _shorten(arguments: Mapping[str, object]) -> list[object]:
         case {"candidate": FinetuneCandidate(node_id=node_id)}:
             return [node_id]
         case {"stats": stats, "run": Run(command=command)}:
-            return [command, None if stats is None else type(stats).__name__]
+            return [str(command), None if stats is None else type(stats).__name__]
     return []
 
 

@@ -285,13 +285,9 @@ class Bad:
         if self.chance.random() < 0.5:
             raise self.chance.choice(ERRORS)
 
-    @hookimpl(specname="on_score", wrapper=True)
-    def wraps(self, score: MemoryScore) -> Iterator[None]:
-        if self.chance.random() < 0.3:
-            raise self.chance.choice(ERRORS)
-        yield
-        if self.chance.random() < 0.3:
-            raise self.chance.choice(ERRORS)
+    @hookimpl
+    async def on_run_end(self) -> None:
+        await self._do(1)
 
     async def aclose(self) -> None:
         await self._do(3)
@@ -307,8 +303,9 @@ class Good:
         return registry.task_handle("good").trigger_if_idle(lambda: self._emit(registry))
 
     async def _emit(self, registry: Registry) -> None:
-        for number in range(3):
-            await registry.emit_score(MemoryScore(f"good-{number}", 1.0, "full", ()))
+        async with registry.run("good", uses_scorer=False):
+            for number in range(3):
+                await registry.emit_score(MemoryScore(f"good-{number}", 1.0, "full", ()))
 
 
 def plugins(trials: int) -> Finding:

@@ -176,6 +176,8 @@ def test_what_a_page_shows_of_a_terminal_is_what_is_printed(page, home):
     walk_through(page, home, model=False)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.model
 @pytest.mark.parametrize(
     "page",

@@ -177,13 +177,12 @@ def test_its_own_command_reaches_its_module_plugin(run, transcript: Path) -> Non
     code = f"""
 import asyncio
 from pathlib import Path
-from mindhooks.testing import StubMind
-from mindscore.session.session import Session, TranscriptMind
+from mindscore.session.session import Session
 from mindscore.conversation.native import read_transcript
 
 async def main():
-    mind = TranscriptMind(read_transcript(Path({str(transcript)!r})), StubMind().activity)
-    async with Session(mind, {{"server": {{"scorer": "toy"}}}}) as session:
+    talk = Session(read_transcript(Path({str(transcript)!r})))
+    async with talk.open({{"server": {{"scorer": "toy"}}}}) as session:
         print(session.registry.dispatch("acme-census"))
         await session.registry.wait_idle()
     from acme_mindscore.census import counted

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import email.utils
+import html
 import io
 import ipaddress
 import json
@@ -41,7 +42,7 @@ HIDDEN = "[key]"
 
 
 class Redactor:
-    """Takes the API key out of texts, plain or as JSON, URLs and base64 write it."""
+    """Takes the API key out of texts, plain or as JSON, Python, HTML, URLs and base64 write it."""
 
     def __init__(self, key: str | None) -> None:
         self._forms = _forms(key) if key else []
@@ -65,6 +66,7 @@ def _forms(key: str) -> list[str]:
     """Return what the key may be written as, the longest first."""
     encoded = base64.b64encode(key.encode()).decode().rstrip("=")
     escaped = {json.dumps(key)[1:-1], json.dumps(key).replace("/", r"\/")[1:-1]}
+    escaped |= {repr(key)[1:-1], html.escape(key)}
     in_urls = {quote(key), quote(key, safe=""), quote_plus(key)}
     return sorted({key, encoded, *escaped, *in_urls}, key=len, reverse=True)
 

@@ -18,6 +18,8 @@ def rows(out, title, *names):
     return [tuple(map(float, row.groups())) for row in found]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.model
 def test_what_is_trained_on_is_internalised_and_what_is_unrelated_is_left_alone():
     ran = subprocess.run(

@@ -181,13 +181,14 @@ def test_the_trace_has_a_line_for_each_hook_call_and_no_text(first, command, ins
     ran = command(*where, **install(QUIET, ENTRY))
     assert ran.status == 0
     score = ran.document["scores"][0]["score"]
-    triggered, scored = untimed(ran.err)
+    triggered, scored, ended = untimed(ran.err)
     assert triggered.startswith("mindscore: trace: on_trigger('score') in T: ")
     assert "memory-scoring returned started (T)" in triggered
     assert "finetune-scoring returned None (T)" in triggered
     assert scored.startswith(f"mindscore: trace: on_score('tea', {score}) in T: ")
     assert "score-recorder awaited (T), " in scored
     assert "loud returned None (T)" in scored
+    assert ended.startswith("mindscore: trace: on_run_end('score', 'MemoryStats') in T: ")
     assert "green" not in ran.err
 
 
@@ -195,7 +196,7 @@ def test_the_trace_names_candidates_by_their_node(command, install, talk):
     arguments = ["score", talk, "--json", "--finetune", "--set", "server.scorer=toy"]
     ran = command("--trace-hooks", *arguments, **install(QUIET, ENTRY))
     node = ran.document["candidates"][0]["node_id"]
-    line = untimed(ran.err)[-1]
+    line = untimed(ran.err)[-2]
     assert line.startswith(f"mindscore: trace: on_candidate('{node}') in T: ")
     assert line.endswith("loud queued")
 

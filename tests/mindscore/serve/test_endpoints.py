@@ -1,6 +1,7 @@
 """What the endpoints answer, with the toy."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -45,9 +46,7 @@ async def test_scoring_answers_a_total_by_range(served):
 async def test_scoring_says_what_was_cached(served):
     class Caching(ToyScorer):
         async def score(self, prompts):
-            answers = await super().score(prompts)
-            answers.computed_tokens = 1
-            return answers
+            return replace(await super().score(prompts), computed_tokens=1)
 
     async with served(Caching()) as client:
         # Of three that are needed, the last is only looked up; one was computed.
@@ -63,7 +62,7 @@ async def test_scoring_says_what_was_cached(served):
 async def test_a_scorer_that_does_not_say_what_it_computed_leaves_the_details_out(served):
     class Silent(ToyScorer):
         async def score(self, prompts):
-            return list(await super().score(prompts))
+            return (await super().score(prompts)).ranges
 
     async with served(Silent()) as client:
         answer = await client.post("/v1/score", {"prompt": IDS, "score_ranges": [[1, 3]]})

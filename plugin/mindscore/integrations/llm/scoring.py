@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -69,7 +70,9 @@ def score_logged(
             now = conversation.name
             console.print(Text(_headline(conversation), style="bold"))
             found = attached.score(command).result()
-            show_result(console, found)
+            # The agent's side of a session sees the messages alone.
+            remarks = (*conversation.remarks, *found.remarks)
+            show_result(console, replace(found, remarks=remarks))
             if found.error is not None:
                 errors.append(found.error)
     if not conversations:

@@ -244,7 +244,7 @@ async def test_the_value_of_another_s_token_is_not_taken_over_where_it_was_not_a
 
 async def test_stretches_make_no_difference(ablations, departs, plain, monkeypatch):
     baseline, without = ablations
-    monkeypatch.setattr(local_model, "STRETCH", 7)
+    monkeypatch.setattr(local_model, "CHUNK_TOKENS", 7)
     async with opened() as scorer:
         assert await scored(scorer, baseline, plain) == full(baseline)
         for key in "cab":
@@ -420,7 +420,7 @@ async def test_a_model_that_fails_in_the_middle_of_a_prompt_is_scored_in_full_fr
     ablations, plain, monkeypatch
 ):
     baseline, without = ablations
-    monkeypatch.setattr(local_model, "STRETCH", 20)
+    monkeypatch.setattr(local_model, "CHUNK_TOKENS", 20)
     async with opened() as scorer:
         assert await scored(scorer, baseline, plain) == full(baseline)
         model = scorer._loaded._model
@@ -435,7 +435,7 @@ async def test_a_score_that_is_cancelled_ends_between_stretches_and_the_next_one
 ):
     _, without = ablations
     last = ask(asked=("said 3",))
-    monkeypatch.setattr(local_model, "STRETCH", 8)
+    monkeypatch.setattr(local_model, "CHUNK_TOKENS", 8)
     running, go, calls = threading.Event(), threading.Event(), []
     async with opened() as scorer:
         await scored(scorer, without["c"], plain)

@@ -71,7 +71,7 @@ async def test_totals_agree_with_a_plain_full_prompt_forward(plain) -> None:
 async def test_a_prompt_cut_for_its_rows_scores_the_same(
     plain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local_model, "STRETCH", 7)
+    monkeypatch.setattr(local_model, "CHUNK_TOKENS", 7)
     async with opened() as scorer:
         tokens = await scorer.tokenize(TEXT)
         ranges = ((3, 20), (30, 41), (len(tokens) - 1, len(tokens)))

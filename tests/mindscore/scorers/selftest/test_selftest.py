@@ -236,7 +236,7 @@ class CachedContext(Values):
 
 class SwappedBatch(Values):
     async def score(self, prompts):
-        return (await super().score(prompts))[::-1]
+        return ScoreResult((await super().score(prompts)).ranges[::-1])
 
 
 class Random(Values):
@@ -344,7 +344,7 @@ async def test_what_is_no_log_probability_is_refused(total: float, said: str) ->
 async def test_too_few_answers_are_refused() -> None:
     class Silent(Values):
         async def score(self, prompts):
-            return (await super().score(prompts))[:-1]
+            return ScoreResult((await super().score(prompts)).ranges[:-1])
 
     with pytest.raises(ScorerError, match=r"during the self-test: .*asked for"):
         await self_test(Silent(), TOKENS)
