@@ -70,6 +70,7 @@ def test_the_memory_a_response_depends_on_has_the_largest_divergence_in_its_colu
     assert sum(hits) / len(hits) >= 0.7
 
 
+@pytest.mark.slow
 @pytest.mark.model
 def test_the_demo_prints_what_the_three_flows_found() -> None:
     done = subprocess.run([MINDSCORE, "demo"], capture_output=True, text=True, check=True)
