@@ -191,6 +191,7 @@ def tiny(tmp_path_factory, tokenizer_file) -> str:
 def adapter(tiny, tmp_path) -> Callable[..., Path]:
     """The folder of an adapter of the tiny model, whose second matrices are all ``filled``."""
     import peft
+    import torch
     from transformers import AutoModelForCausalLM
 
     def adapter(filled: float, of: str = tiny) -> Path:
