@@ -67,8 +67,12 @@ class Emitter:
         """Have what the body emits belong to ``run``, and tell the listeners of its end."""
         opened = OpenRun(run, self._owner, innermost_run.get())
         innermost_run.set(opened)
+        failure: BaseException | None = None
         try:
             yield
+        except BaseException as error:
+            failure = error
+            raise
         finally:
             # Not by a token: the block may end in another context than it began in.
             innermost_run.set(opened.parent)
@@ -78,7 +82,12 @@ class Emitter:
             ending = asyncio.create_task(
                 self._end(opened, arguments), context=detach_context(opened.parent)
             )
-            await await_uncancelled(ending)
+            try:
+                await await_uncancelled(ending)
+            except asyncio.CancelledError:
+                # A cancellation that comes now must not hide why the run failed.
+                if failure is None or isinstance(failure, asyncio.CancelledError):
+                    raise
 
     async def _end(self, opened: OpenRun, arguments: Arguments) -> None:
         if opened.deliveries:
@@ -99,6 +108,9 @@ class Emitter:
                         return
             # Anew: a plugin may have been unregistered meanwhile.
             for listener in self._manager.implementations(hook):
+                # A plain listener may have voided the run itself.
+                if is_void():
+                    return
                 if isinstance(listener, PlainImplementation):
                     listener.call(arguments, note)
                 elif isinstance(listener, AsyncImplementation) and not listener.is_awaited:

@@ -243,6 +243,9 @@ def check_implementation(
 def read_commands(plugin: object) -> tuple[str, ...]:
     """Return the commands that a plugin names in ``commands``, without evaluating a property."""
     commands = inspect.getattr_static(plugin, "commands", ())
+    if isinstance(commands, types.MemberDescriptorType):
+        # A slot, which may be empty.
+        commands = getattr(plugin, "commands", ())
     if isinstance(commands, str):
         return (str(commands),)
     if not isinstance(commands, tuple | list):

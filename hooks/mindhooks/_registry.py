@@ -119,7 +119,11 @@ class Registry:
         The environment variable ``MINDSCORE_DISABLE_PLUGINS`` disables further ones: ``a,b``, or
         ``*`` for all but mindscore's own. One that cannot be imported, built or registered is
         skipped with one logged line.
+
+        Raises:
+            MindhooksError: the registry is closed: nobody would close what is made here.
         """
+        self._require_open()
         plugins = _table(self.settings, "plugins")
         tables = _table(plugins, "settings")
         entries = plugin_entry_points()
@@ -199,9 +203,9 @@ class Registry:
             await asyncio.wait(running)
 
     def _running(self) -> set[asyncio.Task[None]]:
-        tasks = {handle.current for handle in self._handles.values()} | set(self._manager.workers)
-        # One that is done may not have been called back yet, and waiting for it turns no loop.
-        return {task for task in tasks if task is not None and not task.done()}
+        # A handle whose task is done may have a queued run that has not been started yet.
+        handles = {handle.current for handle in self._handles.values() if handle.current}
+        return handles | {worker for worker in self._manager.workers if not worker.done()}
 
     # -- runs, and what they find ----------------------------------------------------------------
 

@@ -209,7 +209,11 @@ async def in_thread(fn: Callable[..., T], /, *args: Any) -> T:
     wanted = True
 
     def call() -> Any:
-        return fn(*args) if wanted else None
+        try:
+            return fn(*args) if wanted else None
+        except StopIteration as error:
+            # A future cannot hold it, and would never be done.
+            raise RuntimeError("the function raised StopIteration") from error
 
     # A future, not a task as with to_thread: a SystemExit raised in a task stops the event loop.
     run = contextvars.copy_context().run

@@ -330,3 +330,39 @@ def test_a_registry_may_be_made_before_there_is_a_loop(score):
 
     asyncio.run(main())
     assert heard.scores == [score()]
+
+
+async def test_wait_idle_waits_for_a_run_that_is_queued_behind_one_that_just_ended():
+    async def run(number):
+        started.append(number)
+        last_act.set()
+
+    started, last_act = [], asyncio.Event()
+    async with Registry(StubMind(), {}) as registry:
+        handle = registry.task_handle("h")
+        handle.trigger(lambda: run(1))
+        await last_act.wait()
+        handle.trigger(lambda: run(2))
+        await registry.wait_idle()
+    assert started == [1, 2]
+
+
+async def test_a_closed_registry_makes_no_plugins():
+    registry = Registry(StubMind(), {})
+    await registry.aclose()
+    with pytest.raises(MindhooksError, match="closed"):
+        registry.load_entry_points()
+
+
+async def test_commands_in_a_slot_are_read():
+    @dataclass(slots=True, eq=False)
+    class Slotted:
+        commands: tuple[str, ...] = ("dance",)
+
+        @hookimpl
+        def on_trigger(self, command):
+            return None
+
+    async with Registry(StubMind(), {}) as registry:
+        registry.register(Slotted(), name="slotted")
+        assert registry.plugins()[0].commands == ("dance",)

@@ -645,3 +645,50 @@ async def test_a_closed_registry_is_not_kept_alive(score, stats):
     gc.collect()
     assert registry() is None
     kept.cancel()
+
+
+async def test_a_failure_is_not_lost_when_the_run_is_replaced_while_its_end_is_told(caplog):
+    class Slow:
+        @hookimpl(tryfirst=True)
+        async def on_run_end(self):
+            telling.set()
+            await asyncio.sleep(0.05)
+
+    async def failing():
+        async with registry.run("x"):
+            raise ValueError("boom")
+
+    async def nothing():
+        handle.error = handle.error
+
+    telling = asyncio.Event()
+    async with open_registry() as registry:
+        registry.register(Slow())
+        handle = registry.task_handle("h")
+        handle.trigger(failing)
+        await telling.wait()
+        handle.trigger(nothing)
+        await registry.wait_idle()
+        assert repr(handle.error) == "ValueError('boom')"
+    assert "boom" in caplog.text
+
+
+async def test_a_plain_listener_that_voids_the_run_is_the_last_to_hear_of_it(score):
+    class Voids:
+        @hookimpl(tryfirst=True)
+        def on_score(self):
+            handle.trigger(nothing)
+
+    async def emitting():
+        await registry.emit_score(score)
+
+    async def nothing():
+        pass
+
+    listener = RecordingListener()
+    async with open_registry(listener) as registry:
+        registry.register(Voids())
+        handle = registry.task_handle("h")
+        handle.trigger(emitting)
+        await registry.wait_idle()
+    assert listener.scores == []

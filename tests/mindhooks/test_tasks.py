@@ -562,3 +562,8 @@ async def test_a_call_that_still_waits_for_a_free_thread_when_cancelled_is_not_m
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert second.calls == 0
+
+
+async def test_in_thread_ends_when_the_function_raises_stop_iteration():
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        await asyncio.wait_for(in_thread(next, iter(())), 5)
