@@ -193,8 +193,8 @@ def _is_due(last_scored: float | None, interval_s: float) -> bool:
 async def score_matrix(run: MemoryRun) -> None:
     """Score each memory over the whole conversation: at most one call more than memories.
 
-    With ``hold`` as many again. Last memories first: of what a server keeps, the longest beginning
-    is used as long as it is there.
+    With ``hold``, as many again. The last memory goes first: its prompt shares the longest prefix
+    with the baseline, which the server may still have cached.
     """
     context, window = run.context, whole(run.context)
     if not responses(context, window) or not run.memories:

@@ -35,8 +35,8 @@ MOST_FAILED_RUNS = 100
 class StoreFailures:
     """Scores and candidates of one run that could not be stored, for the run's statistics.
 
-    One counts from the moment it is to be stored until it is: so does one that the store is still
-    busy with when its listener's time is up. ``reason`` is why the first could not be stored.
+    Each counts as failed until it is stored, so one that is still being stored when its listener's
+    time is up is counted too. ``reason`` is why the first could not be stored.
     """
 
     def __init__(self) -> None:

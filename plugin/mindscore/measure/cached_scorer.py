@@ -92,8 +92,8 @@ class ScoreCache:
 def shared_cache(registry: Registry, flow: str, scorer: Scorer) -> ScoreCache:
     """Return the cache that the flows of one host share.
 
-    It begins anew for a flow that runs a second time, which is to measure again, and where the
-    model has, or may have, other weights than before under the same name.
+    A new one is made when a flow runs a second time (it is to measure again), after an hour, and
+    when the model may have other weights under the same name.
     """
     capabilities = ScorerCapabilities.of(scorer)
     cache: ScoreCache | None = registry.stash.get(ScoreCache)

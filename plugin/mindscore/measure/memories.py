@@ -80,10 +80,10 @@ def responses(context: Context, window: range, skip: Skip = skip_none) -> dict[s
 def responses_after_change(
     context: Context, window: range, skip: Skip, than: Skip = skip_none
 ) -> set[str]:
-    """Return the node ids of the responses in ``window`` behind the first difference.
+    """Return the node ids of the responses after the first difference between two prompts.
 
-    Of the two prompts one leaves out what ``skip`` names, the other what ``than`` names; responses
-    are those in both. One before the first token that differs has a divergence of exactly 0.
+    One is ``window`` without what ``skip`` names, the other without what ``than`` names. Only
+    responses that both have count; before the difference, the divergence is exactly 0.
     """
     differ = any(_differs(node, skip, than) for node in _before(context))
     found = set()

@@ -83,10 +83,10 @@ def derived_timestamp_ns(context_ids: Iterable[int], continuation_ids: Iterable[
 
 
 class RowFingerprints:
-    """Hashes of all that a memory's row of the matrix follows from.
+    """Hashes of what determines a memory's row of the matrix.
 
-    Those are the messages' ids, bodies, images, keys and order, a message that prints the memory
-    as it is without it, and ``weights``: the adapter, or whatever tells models of one name apart.
+    It is determined by the messages' ids, bodies, images, keys and order, by the messages without
+    the memory, and by ``weights``: the adapter, or whatever tells models of one name apart.
     """
 
     def __init__(self, context: Context, weights: str = "") -> None:

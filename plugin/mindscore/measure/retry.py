@@ -89,7 +89,9 @@ class Retry:
         self._breaker = Breaker(settings.breaker_failures)
 
     async def __call__(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Return what ``call`` returns, which makes one attempt.
+        """Make a call, again where that may help, and return its result.
+
+        ``call`` makes one attempt.
 
         Raises:
             GivenUpError: no attempt succeeded; the text has the limit and the last error.
@@ -120,8 +122,8 @@ async def with_retries(
     """Return what ``call`` returns, made again where it raises ``ScorerUnavailable``.
 
     There are at most ``server.max_attempts`` attempts within ``server.deadline_s``, with
-    exponential, jittered pauses, or those that ``retry_after`` of the errors asks for. An error
-    that ``may_repeat`` is false for fails the call at once, as any other does.
+    exponential, jittered pauses, or those that ``retry_after`` of the errors asks for. The call
+    fails at once on any other exception, and on an error for which ``may_repeat`` is false.
 
     Raises:
         GivenUpError: no attempt succeeded; the text has the limit and the last error.

@@ -1,4 +1,4 @@
-"""Find memories that somebody names, ``{key: text}``, wherever their text stands."""
+"""Find the memories in a message: ask the installed recognisers, then look for known texts."""
 
 from __future__ import annotations
 
