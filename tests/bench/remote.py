@@ -68,7 +68,7 @@ def large_answers(ids: list[int]) -> Mapping[str, bytes]:
             "usage": usage,
         },
         "/echo/v1/completions": {"choices": [{"index": 0, "logprobs": echo}], "usage": usage},
-        "/radix/generate": [{"text": "", "output_ids": [], "meta_info": meta}],
+        "/radix/generate": {"text": "", "output_ids": [], "meta_info": meta},
     }
     return {path: json.dumps(answer).encode() for path, answer in answers.items()}
 
