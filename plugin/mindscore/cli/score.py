@@ -46,12 +46,11 @@ def run_list(file: Path, format_: str | None, json: bool) -> int:
 
 
 def _fields(number: int, conversation: Conversation, transcript: Transcript) -> dict[str, Any]:
-    messages = (*transcript.system, *transcript.identity, *transcript.conversation)
     return {
         "number": number,
         "name": conversation.name,
         "title": conversation.title or _first_words(transcript),
-        "messages": len(messages),
+        "messages": len(transcript.messages),
         "responses": len(transcript.responses()),
         "memories": transcript.keys(),
         **with_remarks(transcript.remarks),

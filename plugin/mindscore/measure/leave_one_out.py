@@ -98,7 +98,7 @@ class LeaveOneOut:
                 # A prompt may be long: it is not built once more for each memory.
                 return known
             await self._pace.yield_to_loop()
-            prompt = prompt_for(self._context, window, memories.skip_none, asked)
+            prompt = prompt_for(self._context, window, skip_none, asked)
             try:
                 totals = await self._scorer.score(prompt)
             except Exception as error:
@@ -109,9 +109,7 @@ class LeaveOneOut:
             self._token_logprobs[window] = self._scorer.token_logprobs(prompt)
             return totals
 
-    async def drop(
-        self, window: range, skip: memories.Skip, judging: Collection[str] = ()
-    ) -> Divergences:
+    async def drop(self, window: range, skip: Skip, judging: Collection[str] = ()) -> Divergences:
         """Return the effect of all that ``skip`` names on each response in ``window``.
 
         It is the response's total with all memories, less that without those. ``judging`` are
@@ -140,11 +138,11 @@ class LeaveOneOut:
         """
         context = self._context
         await self._pace.yield_to_loop()
-        responses = memories.responses(context, window, memories.skip_all)
+        responses = memories.responses(context, window, skip_all)
         asked = memories.responses_after_change(
-            context, window, memories.skip_all_except(key), memories.skip_all
+            context, window, memories.skip_all_except(key), skip_all
         )
-        bare = prompt_for(context, window, memories.skip_all, {*asked, *judging})
+        bare = prompt_for(context, window, skip_all, {*asked, *judging})
         without = await self._scorer.score(bare)
         await self._pace.yield_to_loop()
         alone = prompt_for(context, window, memories.skip_all_except(key), asked)

@@ -22,9 +22,7 @@ from langchain_core.tracers.context import (  # type: ignore[import-not-found, u
 
 from mindscore._util.errors import format_error
 from mindscore.integrations.langchain.reader import chat_message
-from mindscore.session.attach import IDLE_S, Attached, attach
-
-Memories = Mapping[str, str] | Callable[[], Mapping[str, str]] | None
+from mindscore.session.attach import IDLE_S, Attached, Memories, attach
 
 _log = logging.getLogger("mindscore")
 _listening: ContextVar[Any] = ContextVar("mindscore_listening", default=None)
