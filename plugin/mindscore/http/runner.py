@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from aiohttp import StreamReader, web
@@ -225,6 +226,7 @@ class _Refused(asyncio.Protocol):
         transport.abort()
 
 
+@lru_cache(1024)
 def _client(peer: object) -> str:
     """Return what counts as one client: an IPv4 address, or the network of an IPv6 one."""
     host = peer[0] if isinstance(peer, tuple) else ""
