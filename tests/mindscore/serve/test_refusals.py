@@ -7,7 +7,7 @@ import pytest
 
 from mindhooks import ScorerError
 from mindscore.scorers.toy import ToyScorer
-from mindscore.serve import app
+from mindscore.serve import app, requests
 
 KEY = "sk-very-secret"
 SECRET = "conversation-of-a-person"
@@ -266,11 +266,12 @@ async def test_a_request_that_is_no_http_is_not_logged(served, said):
 
 
 @pytest.mark.parametrize("path", ["/tokenize", "/v1/completions"])
-async def test_a_text_that_is_too_large_is_refused_with_its_size(path, served):
+async def test_a_text_that_is_too_large_is_refused_with_its_size(path, served, monkeypatch):
+    monkeypatch.setattr(requests, "MAX_TEXT_BYTES", 1000)
     async with served() as client:
-        answer = await client.post(path, {"prompt": "€" * 350_000})
+        answer = await client.post(path, {"prompt": "€" * 350})
     assert answer.status == 413
-    assert "1050000 bytes" in answer.error["message"]
+    assert "1050 bytes" in answer.error["message"]
 
 
 async def test_ranges_much_longer_than_the_prompt_together_are_refused(served):
