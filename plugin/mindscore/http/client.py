@@ -374,10 +374,7 @@ def _require_privacy(base_url: str) -> None:
 
 
 async def _read_body(response: aiohttp.ClientResponse, limit: int) -> tuple[bytearray, bool]:
-    """Return the first ``limit`` bytes of a body, and whether there are more.
-
-    Little more than that is read from the connection.
-    """
+    """Return the first ``limit`` bytes of a body, and whether there are more; read few of those."""
     body = bytearray()
     while len(body) <= limit and (chunk := await response.content.read(CHUNK_BYTES)):
         body += chunk
