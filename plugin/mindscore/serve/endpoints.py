@@ -30,6 +30,7 @@ from mindscore.serve.requests import (
     TokenizeRequest,
     json_response,
     read_request,
+    require_short,
 )
 
 
@@ -233,6 +234,7 @@ class Endpoints:
         asked = await read_request(request, ScoreRequest, self._body_timeout_s)
         self._require_model(asked.model)
         asked.check()
+        self._require_fit(asked.prompt)
         if not asked.score_ranges:
             return json_response({"scores": [], "usage": usage(len(asked.prompt), 0, None)})
         names = tuple(str(number) for number in range(len(asked.score_ranges)))
@@ -257,6 +259,10 @@ class Endpoints:
         self._require_model(asked.model)
         asked.check()
         prompts = asked.prompts()
+        require_short(*(it for it in prompts if isinstance(it, str)))
+        for prompt in prompts:
+            if not isinstance(prompt, str):
+                self._require_fit(prompt)
         completion = Completion(self._scorer, asked)
         async with self.scoring.turn(asked.priority or 0):
             choices = [await completion.choice(*it) for it in enumerate(prompts)]
@@ -275,6 +281,7 @@ class Endpoints:
         """Tokenise a text; special tokens that it names become those tokens, and none is added."""
         asked = await read_request(request, TokenizeRequest, self._body_timeout_s)
         self._require_model(asked.model)
+        require_short(asked.prompt)
         async with self._texts.turn():
             tokens = await self._scorer.tokenize(asked.prompt)
         length = self._context_length()
@@ -295,6 +302,13 @@ class Endpoints:
         if name not in (None, "", served):
             raise RefusedError(
                 404, f"The model `{name}` does not exist. This server has: {served}.", param="model"
+            )
+
+    def _require_fit(self, prompt: Sequence[int]) -> None:
+        longest = self._context_length()
+        if longest is not None and len(prompt) > longest:
+            raise RefusedError(
+                400, f"{len(prompt)} tokens, and the model reads {longest}", param="prompt"
             )
 
     def _adapter(self) -> dict[str, Any]:
