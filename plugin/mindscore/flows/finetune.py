@@ -31,7 +31,7 @@ from mindscore.measure.memories import (
     skip_all,
     skip_none,
 )
-from mindscore.measure.prompts import beginning, derived_timestamp_ns
+from mindscore.measure.prompts import derived_timestamp_ns, whole_prompt
 from mindscore.scorers.selftest import ensure_tested
 from mindscore.store import Store
 
@@ -119,7 +119,7 @@ class FinetuneRun(FlowRun):
         with activity:
             activity.update(message, 0, self._considered)
             if responses_after_change(context, window, skip_all):
-                await ensure_tested(self.scorer, self.settings.server, beginning(context))
+                await ensure_tested(self.scorer, self.settings.server, whole_prompt(context))
             found = await self.compared.drop(window, skip_all)
             self._largest = max((response.divergence for response in found), default=0.0)
             candidates = await self._candidates(found)

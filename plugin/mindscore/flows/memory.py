@@ -35,7 +35,7 @@ from mindscore.measure.memories import (
     skip_only,
     whole,
 )
-from mindscore.measure.prompts import Budget, RowFingerprints, beginning
+from mindscore.measure.prompts import Budget, RowFingerprints, whole_prompt
 from mindscore.measure.retry import BreakerError
 from mindscore.scorers.selftest import ensure_tested
 from mindscore.store import Store
@@ -175,7 +175,7 @@ async def score_due(run: MemoryRun) -> None:
             chosen.append(memory)
     run.set_outcome([memory for memory in ready if memory not in chosen], Outcome("left-out"))
     if chosen:
-        await ensure_tested(run.scorer, run.settings.server, beginning(context))
+        await ensure_tested(run.scorer, run.settings.server, whole_prompt(context))
 
     async def measure(memory: Memory) -> Measured:
         window = windows[memory]
@@ -206,7 +206,7 @@ async def score_matrix(run: MemoryRun) -> None:
     kept = await _kept_rows(run, fingerprints)
     judging: set[str] = set()
     if len(kept) < len(run.memories):
-        await ensure_tested(run.scorer, run.settings.server, beginning(context))
+        await ensure_tested(run.scorer, run.settings.server, whole_prompt(context))
         for memory in run.memories:
             await run.pace.yield_to_loop()
             if memory.key not in kept:
