@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 from mindhooks import (
@@ -187,8 +188,11 @@ class FinetuneRun(FlowRun):
 
 
 def finetune_window(length: int, fraction: float) -> range:
-    """Return the last ``floor(length * fraction)`` indexes of a conversation of ``length``."""
-    return range(length - math.floor(length * fraction), length)
+    """Return the last ``floor(length * fraction)`` indexes of a conversation of ``length``.
+
+    The fraction is taken as it is written: 0.29 of 100 are 29, not 28.999….
+    """
+    return range(length - math.floor(length * Fraction(str(fraction))), length)
 
 
 NAME = "finetune-scoring"
