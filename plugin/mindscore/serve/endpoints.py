@@ -226,7 +226,9 @@ class Endpoints:
             "parent": None,
             "max_model_len": self._context_length(),
         }
-        return json_response({"object": "list", "data": [model | self._adapter()]})
+        return json_response(
+            {"object": "list", "data": [model | self._adapter() | await self._weights()]}
+        )
 
     async def score(self, request: web.Request) -> web.Response:
         """Score ranges of a prompt: one total each."""
@@ -239,6 +241,7 @@ class Endpoints:
         prompt = WirePrompt(tuple(asked.prompt), (), tuple(asked.score_ranges), names)
         async with self.scoring.turn(asked.priority or 0):
             result = ScoreResult.of(await self._scorer.score([prompt]))
+            weights = await self._weights()
         [scores] = result.ranges
         require_plausible(self._scorer, scores)
         # What comes after the last range is not needed, and not cached either.
@@ -248,6 +251,7 @@ class Endpoints:
             {
                 "scores": [{"total_logprob": score.total} for score in scores],
                 "usage": usage(len(prompt.tokens), 0, cached),
+                **weights,
             }
         )
 
@@ -296,6 +300,12 @@ class Endpoints:
             raise RefusedError(
                 404, f"The model `{name}` does not exist. This server has: {served}.", param="model"
             )
+
+    async def _weights(self) -> dict[str, str]:
+        """Return the scorer's fingerprint, by which rows of other weights are told apart."""
+        fingerprint = ScorerCapabilities.of(self._scorer).fingerprint
+        found = None if fingerprint is None else await fingerprint()
+        return {} if found is None else {"fingerprint": found}
 
     def _adapter(self) -> dict[str, Any]:
         """Return the end of the active adapter's path, as ``/health`` is open to everyone."""

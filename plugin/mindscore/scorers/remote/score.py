@@ -29,6 +29,7 @@ class _Total(Struct):
 class _Scores(Struct):
     scores: list[_Total]
     usage: Usage | None = None
+    fingerprint: str | None = None
 
 
 class ScoreScorer(RemoteScorer):
@@ -38,6 +39,20 @@ class ScoreScorer(RemoteScorer):
     self_tested = False
     # mindscore serve --train does, under the same name.
     swaps_adapters = True
+
+    _answered: _Scores | None = None
+
+    async def fingerprint(self) -> str | None:
+        """Return a hash of the server's address and its model's fingerprint, as last answered."""
+        if self._answered is None:
+            served = await self._served()
+            said = served.fingerprint if served is not None else None
+        else:
+            said = self._answered.fingerprint
+        return said and f"{self._settings.base_url} {self.model} {said}"
+
+    def _models_path(self) -> str:
+        return "/models"
 
     def _make_client(self, settings: ServerSettings) -> WireClient:
         return WireClient(settings)
@@ -61,6 +76,7 @@ class ScoreScorer(RemoteScorer):
         for number, score in enumerate(answer.scores):
             if wrong := implausible(score.total_logprob):
                 raise ScorerError(f"{where}: scores[{number}].total_logprob: {wrong}")
+        self._answered = answer
         scores = [RangeScore(score.total_logprob) for score in answer.scores]
         return Answer(scores, answer.usage.computed(default_cached=None) if answer.usage else None)
 
