@@ -49,7 +49,7 @@ def unusable_alternate(candidate: FinetuneCandidate) -> str | None:
 
 
 async def edited_ids(
-    text: str, item: Reviewed, scorer: Scorer, server: ServerSettings
+    text: str, item: Reviewed, scorer: Scorer, server: ServerSettings | None = None
 ) -> tuple[int, ...]:
     """Return the ids of ``text`` as the answer to a candidate, with the response's end of turn.
 
@@ -64,7 +64,7 @@ async def edited_ids(
             f"now {scorer.model!r}, which may have other tokens; {INSTEAD}"
         )
     try:
-        tokenize = Retry(server).wrap(scorer.tokenize)
+        tokenize = Retry(server or ServerSettings()).wrap(scorer.tokenize)
         said = await tokenize(item.candidate.response_text)
         ids = await tokenize(text)
     except MindhooksError as error:
