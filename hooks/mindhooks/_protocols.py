@@ -13,6 +13,7 @@ from mindhooks._values import FinetuneCandidate, WirePrompt
 
 
 Detokenize = Callable[[Sequence[int]], Awaitable[str]]
+Fingerprint = Callable[[], Awaitable[str | None]]
 TokenTexts = Callable[[Sequence[int]], Awaitable[Sequence[str]]]
 RenderChat = Callable[[Sequence[Mapping[str, object]], bool], Awaitable[str]]
 
@@ -102,7 +103,10 @@ class ScorerCapabilities:
         self_tested: its server is tested before the first score of a run.
         adapter: path of the LoRA adapter that the model has, or ``None``.
         swaps_adapters: the model may get other weights under the same name at any time, so scores
-            of an earlier run are not reused.
+            of an earlier run are reused only where ``fingerprint`` is the same.
+        fingerprint: ``await fingerprint()`` returns a text that is another one for other weights,
+            adapters or number formats, or ``None`` where the server does not say; ``None``: the
+            model's name tells them apart.
         context_length: tokens that a prompt may have; ``None``: not known.
         detokenize: ``await detokenize(ids)`` returns their text, special tokens included; ``None``:
             it cannot.
@@ -117,6 +121,7 @@ class ScorerCapabilities:
     self_tested: bool = False
     adapter: str | None = None
     swaps_adapters: bool = False
+    fingerprint: Fingerprint | None = None
     context_length: int | None = None
     detokenize: Detokenize | None = None
     token_texts: TokenTexts | None = None
@@ -145,6 +150,7 @@ class BaseScorer:
     self_tested: bool = False
     adapter: str | None = None
     swaps_adapters: bool = False
+    fingerprint: Fingerprint | None = None
     context_length: int | None = None
     detokenize: Detokenize | None = None
     token_texts: TokenTexts | None = None

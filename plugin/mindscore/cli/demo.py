@@ -161,7 +161,7 @@ async def demo_server(folder: Path) -> AsyncIterator[DemoServer]:
     """
     async with aclosing(LocalScorer({})) as scorer:
         # Loads the model: from here on, what is sent to be trained on is checked against it.
-        await scorer.tokenize("")
+        await scorer.score([])
         # Nobody asks for anything meanwhile.
         trainer = Trainer(scorer, folder, RECIPE, threads=os.cpu_count() or 1)
         async with (

@@ -18,6 +18,7 @@ from mindhooks import (
     Registry,
     ResponseDivergence,
     ScorerCapabilities,
+    ScorerError,
     Trigger,
     hookimpl,
 )
@@ -35,7 +36,7 @@ from mindscore.measure.memories import (
     skip_only,
     whole,
 )
-from mindscore.measure.prompts import Budget, RowFingerprints, beginning
+from mindscore.measure.prompts import Budget, RowFingerprints, whole_prompt
 from mindscore.measure.retry import BreakerError
 from mindscore.scorers.selftest import ensure_tested
 from mindscore.store import Store
@@ -175,7 +176,7 @@ async def score_due(run: MemoryRun) -> None:
             chosen.append(memory)
     run.set_outcome([memory for memory in ready if memory not in chosen], Outcome("left-out"))
     if chosen:
-        await ensure_tested(run.scorer, run.settings.server, beginning(context))
+        await ensure_tested(run.scorer, run.settings.server, whole_prompt(context))
 
     async def measure(memory: Memory) -> Measured:
         window = windows[memory]
@@ -200,24 +201,30 @@ async def score_matrix(run: MemoryRun) -> None:
     if not responses(context, window) or not run.memories:
         run.set_outcome(run.memories, Outcome("no-response"))
         return
-    # The same model with an adapter has other weights under the same name.
-    adapter = ScorerCapabilities.of(run.scorer).adapter
-    fingerprints = RowFingerprints(context, "" if adapter is None else str(adapter))
-    kept = await _kept_rows(run, fingerprints)
+    kept, known = dict[str, MemoryScore](), None
+    if run.options.resume and (known := await _weights(run)) is not None:
+        kept = await _kept_rows(run, RowFingerprints(context, known))
     judging: set[str] = set()
     if len(kept) < len(run.memories):
-        await ensure_tested(run.scorer, run.settings.server, beginning(context))
+        await ensure_tested(run.scorer, run.settings.server, whole_prompt(context))
         for memory in run.memories:
             await run.pace.yield_to_loop()
             if memory.key not in kept:
                 judging |= responses_after_change(context, window, skip_only(memory.key))
         await run.compared.baseline(window, judging)
+    # Asked for once the server has answered: some say it in their answers alone.
+    weights = await _weights(run)
+    fingerprints = RowFingerprints(context, weights or "")
+    if kept and weights != known:
+        raise ScorerError(REPLACED)
 
     async def measure(memory: Memory) -> Measured:
         if memory.key in kept:
             row = kept[memory.key]
             return row.divergences, row.hold if run.options.hold else None
         found = await run.compared.drop(window, skip_only(memory.key), judging)
+        if await _weights(run) != weights:
+            raise ScorerError(REPLACED)
         if not run.options.hold:
             return found, None
         try:
@@ -231,14 +238,30 @@ async def score_matrix(run: MemoryRun) -> None:
         "full",
         measure,
         take=lambda memory, row: _show_row(run, memory, row),
-        fingerprint=fingerprints.of,
+        fingerprint=lambda key: None if weights is None else fingerprints.of(key),
     )
 
 
+REPLACED = (
+    "the model's weights were replaced while the matrix was measured: its rows cannot be compared; "
+    "run it again"
+)
+
+
+async def _weights(run: MemoryRun) -> str | None:
+    """Return what tells the scorer's weights from others of one name; ``None``: it is not known."""
+    capabilities = ScorerCapabilities.of(run.scorer)
+    if capabilities.fingerprint is not None:
+        return await run.retry.wrap(capabilities.fingerprint)()
+    if capabilities.swaps_adapters:
+        return None
+    adapter, server = capabilities.adapter, run.settings.server
+    # Answered by the name alone: another address may have another model of that name.
+    return f"{server.scorer} {server.base_url} {'' if adapter is None else adapter}"
+
+
 async def _kept_rows(run: MemoryRun, fingerprints: RowFingerprints) -> dict[str, MemoryScore]:
-    """With ``resume``, the rows that the store has of this very conversation, by memory."""
-    if not run.options.resume:
-        return {}
+    """Return the rows that the store has of this very conversation and model, by memory."""
     rows = await Store(run.settings.store).rows(run.scorer.model)
     kept = {}
     for memory in run.memories:

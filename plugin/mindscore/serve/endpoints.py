@@ -227,7 +227,9 @@ class Endpoints:
             "parent": None,
             "max_model_len": self._context_length(),
         }
-        return json_response({"object": "list", "data": [model | self._adapter()]})
+        return json_response(
+            {"object": "list", "data": [model | self._adapter() | await self._weights()]}
+        )
 
     async def score(self, request: web.Request) -> web.Response:
         """Score ranges of a prompt: one total each."""
@@ -241,6 +243,7 @@ class Endpoints:
         prompt = WirePrompt(tuple(asked.prompt), (), tuple(asked.score_ranges), names)
         async with self.scoring.turn(asked.priority or 0):
             result = ScoreResult.of(await self._scorer.score([prompt]))
+            weights = await self._weights()
         [scores] = result.ranges
         require_plausible(self._scorer, scores)
         # What comes after the last range is not needed, and not cached either.
@@ -250,6 +253,7 @@ class Endpoints:
             {
                 "scores": [{"total_logprob": score.total} for score in scores],
                 "usage": usage(len(prompt.tokens), 0, cached),
+                **weights,
             }
         )
 
@@ -310,6 +314,12 @@ class Endpoints:
             raise RefusedError(
                 400, f"{len(prompt)} tokens, and the model reads {longest}", param="prompt"
             )
+
+    async def _weights(self) -> dict[str, str]:
+        """Return the scorer's fingerprint, by which rows of other weights are told apart."""
+        fingerprint = ScorerCapabilities.of(self._scorer).fingerprint
+        found = None if fingerprint is None else await fingerprint()
+        return {} if found is None else {"fingerprint": found}
 
     def _adapter(self) -> dict[str, Any]:
         """Return the end of the active adapter's path, as ``/health`` is open to everyone."""

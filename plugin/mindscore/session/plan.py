@@ -62,6 +62,9 @@ class CountingScorer(BaseScorer):
         self.model = scorer.model
         self.noisy = capabilities.noisy
         self.render_chat = capabilities.render_chat
+        self.adapter = capabilities.adapter
+        self.swaps_adapters = capabilities.swaps_adapters
+        self.fingerprint = capabilities.fingerprint
         self._scorer = scorer
         self._sorted: list[tuple[int, ...]] = []
         self.first: WirePrompt | None = None

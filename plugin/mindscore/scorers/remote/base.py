@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import math
 import re
 from abc import abstractmethod
@@ -246,6 +247,20 @@ def only_choice(where: str, choices: Sequence[C]) -> C:
     return choices[0]
 
 
+class _ServedModel(Struct):
+    """What a server tells of a model's weights; only mindscore has a fingerprint."""
+
+    id: str
+    root: str | None = None
+    parent: str | None = None
+    revision: str | None = None
+    fingerprint: str | None = None
+
+
+class _ServedModels(Struct):
+    data: list[_ServedModel]
+
+
 class RemoteScorer(BaseScorer):
     """A scorer that asks a server, one prompt a request, ``server.concurrency`` at once."""
 
@@ -260,8 +275,36 @@ class RemoteScorer(BaseScorer):
         self._settings = parse_table(table, ServerSettings, "server")
         self._client = self._make_client(self._settings)
         self.model = self._settings.model
+        self._facts: tuple[_ServedModel | None] | None = None
         file = self._settings.tokenizer
         self._tokenizer = FileTokenizer(Path(file)) if file else None
+
+    async def fingerprint(self) -> str | None:
+        """Return a hash of the server's address and of what it tells of its model.
+
+        ``None``: the server swaps adapters, and does not tell which it has.
+        """
+        if self._facts is None:
+            self._facts = (await self._served(),)
+        [said] = self._facts
+        if self.swaps_adapters and (said is None or said.fingerprint is None):
+            return None
+        facts = (type(self).__name__, self._settings.base_url, self.model, said)
+        return hashlib.sha256(msgspec.json.encode(facts)).hexdigest()
+
+    async def _served(self) -> _ServedModel | None:
+        """Return the server's entry for the model, or ``None`` where it lists none."""
+        try:
+            listed = await self._client.get(self._models_path(), _ServedModels)
+        except ScorerUnavailable:
+            raise
+        except ScorerError:
+            return None
+        named = [it for it in listed.data if it.id == self.model or len(listed.data) == 1]
+        return named[0] if named else None
+
+    def _models_path(self) -> str:
+        return address(self._settings.base_url).api + "/models"
 
     def _make_client(self, settings: ServerSettings) -> WireClient:
         return client_of(settings)

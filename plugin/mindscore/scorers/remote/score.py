@@ -32,6 +32,7 @@ _BETWEEN_TOTALS = re.compile(rb"\}\s*,(?=\s*\{)")
 class _Scores(Struct):
     scores: Raw
     usage: Usage | None = None
+    fingerprint: str | None = None
 
 
 class ScoreScorer(RemoteScorer):
@@ -41,6 +42,20 @@ class ScoreScorer(RemoteScorer):
     self_tested = False
     # mindscore serve --train does, under the same name.
     swaps_adapters = True
+
+    _answered: _Scores | None = None
+
+    async def fingerprint(self) -> str | None:
+        """Return a hash of the server's address and its model's fingerprint, as last answered."""
+        if self._answered is None:
+            served = await self._served()
+            said = served.fingerprint if served is not None else None
+        else:
+            said = self._answered.fingerprint
+        return said and f"{self._settings.base_url} {self.model} {said}"
+
+    def _models_path(self) -> str:
+        return "/models"
 
     def _make_client(self, settings: ServerSettings) -> WireClient:
         return WireClient(settings)
@@ -69,6 +84,7 @@ class ScoreScorer(RemoteScorer):
         for number, score in enumerate(totals):
             if wrong := implausible(score.total_logprob):
                 raise ScorerError(f"{where}: scores[{number}].total_logprob: {wrong}")
+        self._answered = answer
         scores = [RangeScore(score.total_logprob) for score in totals]
         return Answer(scores, answer.usage.computed(default_cached=None) if answer.usage else None)
 
