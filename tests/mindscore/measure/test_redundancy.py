@@ -125,7 +125,7 @@ def test_a_drop_counts_as_nothing_up_to_a_tenth_of_the_hold(sign, share, counts)
 @pytest.mark.parametrize(
     ("largest", "counts"), [(9.0, True), (10.0, True), (10.001, False), (-50.0, True)]
 )
-def test_a_hold_counts_from_half_of_the_response_s_largest_on(largest, counts, drop):
+def test_a_hold_counts_from_half_of_the_response_s_largest_on(largest, counts):
     scores = [measured(key, {"r": 0.0}, {"r": 5.0}) for key in "ab"]
     scores.append(measured("c", {"r": 100.0}, {"r": largest}))
     assert redundant_candidates(scores) == ([pair("a", "b", "r")] if counts else [])
