@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 NOT_SCORED = {
     "not-due": "not due yet: --all scores them anyway",
-    "past-cutoff": "too recent to judge (memory.token_cutoff)",
+    "past-cutoff": "too recent to judge (memory.token_cutoff): --full scores them anyway",
     "no-response": "no response after them",
     "left-out": "left out, too large for --max-tokens",
 }
