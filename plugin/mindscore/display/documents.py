@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 
 from mindhooks import FinetuneCandidate, MindCommand, ResponseDivergence
-from mindscore.measure.divergence import redundant_pairs
 from mindscore.session.plan import Plan
 from mindscore.session.session import Result
 
@@ -97,7 +96,7 @@ def _matrix(result: Result) -> dict[str, Any]:
     if any(score is not None and score.hold is not None for score in scores):
         found["hold"] = _cells(hold, "divergence", responses)
         found["hold_signed"] = _cells(hold, "signed", responses)
-        found["redundant"] = msgspec.to_builtins(redundant_pairs(scores))
+        found["redundant"] = msgspec.to_builtins(result.redundant)
     return found
 
 

@@ -20,7 +20,7 @@ from mindhooks import (
     ResponseDivergence,
 )
 from mindscore._util.text import one_line, printable, shortened
-from mindscore.measure.divergence import redundant_pairs, within_noise
+from mindscore.measure.divergence import within_noise
 from mindscore.session.plan import Plan
 from mindscore.session.session import NOT_SCORED, Result
 
@@ -172,12 +172,14 @@ def _grid(
 
 
 def _redundant(result: Result) -> Iterator[Text]:
-    """Yield a line for each pair of memories that hide each other from leave-one-out."""
+    """Yield a line for each group of memories that hide each other from leave-one-out."""
     numbers = {id_: index for index, id_ in result.transcript.responses()}
-    for pair in redundant_pairs(result.scores.values()):
-        on = ", ".join(f"#{numbers[id_]}" for id_ in pair.node_ids if id_ in numbers)
-        one, other = (shortened(key, LONGEST_KEY) for key in pair.keys)
-        yield Text(printable(f"{one} and {other} hide each other: either is enough for {on}"))
+    for group in result.redundant:
+        on = ", ".join(f"#{numbers[id_]}" for id_ in group.node_ids if id_ in numbers)
+        *others, last = (shortened(key, LONGEST_KEY) for key in group.keys)
+        each = "either" if len(others) == 1 else "any"
+        line = f"{', '.join(others)} and {last} hide each other: {each} is enough for {on}"
+        yield Text(printable(line))
 
 
 def _cell(cell: ResponseDivergence | None) -> Text:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -26,6 +27,7 @@ from mindscore._util.aio import map_ordered
 from mindscore._util.errors import format_error
 from mindscore.config.settings import MemoryScoringOptions, parse_table
 from mindscore.flows.run import FlowRun
+from mindscore.measure.divergence import RedundantGroup, confirmed, redundant_candidates
 from mindscore.measure.memories import (
     Memory,
     find_memories,
@@ -40,6 +42,8 @@ from mindscore.measure.prompts import Budget, RowFingerprints, whole_prompt
 from mindscore.measure.retry import BreakerError
 from mindscore.scorers.selftest import ensure_tested
 from mindscore.store import Store
+
+log = logging.getLogger("mindscore")
 
 Row = tuple[ResponseDivergence, ...]
 Measured = tuple[Row, Row | Exception | None]
@@ -58,6 +62,7 @@ class MemoryRun(FlowRun):
         self.options = options
         self.memories: list[Memory] = []
         self.outcomes: dict[str, Outcome] = {}
+        self.rows: dict[str, MemoryScore] = {}
 
     def begin(self) -> None:
         """Raise the flag that a memory run is going."""
@@ -117,9 +122,10 @@ class MemoryRun(FlowRun):
                     outcome, hold = Outcome("failed", f"alone: {format_error(hold)}"), ()
                 self.set_outcome([memory], outcome)
                 score = max(response.divergence for response in row)
-                await self.registry.emit_score(
-                    MemoryScore(memory.key, score, mode, row, hold, follows_from)
-                )
+                emitted = MemoryScore(memory.key, score, mode, row, hold, follows_from)
+                if hold:
+                    self.rows[memory.key] = emitted
+                await self.registry.emit_score(emitted)
 
     def set_outcome(self, memories: Iterable[Memory], outcome: Outcome) -> None:
         """Give ``memories`` their outcome."""
@@ -240,6 +246,23 @@ async def score_matrix(run: MemoryRun) -> None:
         take=lambda memory, row: _show_row(run, memory, row),
         fingerprint=lambda key: None if weights is None else fingerprints.of(key),
     )
+    if run.rows:
+        await _confirm_redundant(run, window)
+
+
+async def _confirm_redundant(run: MemoryRun, window: range) -> None:
+    """Remove each group that may hide each other together, one prompt a group."""
+    rows = [run.rows[memory.key] for memory in run.memories if memory.key in run.rows]
+    found = []
+    for group in redundant_candidates(rows):
+        try:
+            without = await run.compared.drop(window, set(group.keys).__contains__)
+        # What was measured is not lost with it: the group is not named.
+        except Exception as error:
+            log.warning("memories that may hide each other: %s", format_error(error))
+            break
+        found.append(confirmed(group, without))
+    run.registry.stash[RedundantGroup] = tuple(it for it in found if it is not None)
 
 
 REPLACED = (

@@ -16,7 +16,6 @@ from mindhooks import MindCommand, ResponseDivergence
 from mindscore._util.errors import UsageError
 from mindscore._util.files import write_whole
 from mindscore.config.settings import ServerSettings, Settings, parse_settings
-from mindscore.measure.divergence import redundant_pairs
 from mindscore.pages.environment import asset, csp, embed, environment
 from mindscore.report.ranking import STEP, TOKENS_PER_BYTE, Standing, pack, standings
 from mindscore.session.session import Result, Session
@@ -283,5 +282,5 @@ def _pairs(result: Result, columns: list[Column]) -> list[dict[str, Any]]:
     numbers = {id_: index for index, id_ in columns}
     return [
         {"keys": pair.keys, "on": [numbers[id_] for id_ in pair.node_ids if id_ in numbers]}
-        for pair in redundant_pairs(result.scores.values())
+        for pair in result.redundant
     ]
