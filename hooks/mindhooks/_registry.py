@@ -304,10 +304,10 @@ class Registry:
     async def aclose(self) -> None:
         """Cancel every task, let the listeners' queues drain, close plugins and scorer.
 
-        The ends of the runs that are cancelled, or still open, are told. Tasks and queues together have
-        ``listener_timeout_s`` to end, then plugins and scorer together have it again. Whatever they
-        do, this ends within twice that limit and a second; tasks left behind are logged. Twice is
-        fine. Afterwards ``dispatch`` raises and emissions are dropped.
+        The ends of the runs that are cancelled, or still open, are told. Tasks and queues together
+        have ``listener_timeout_s`` to end, then plugins and scorer together have it again. Whatever
+        they do, this ends within twice that limit and a second; tasks left behind are logged. Twice
+        is fine. Afterwards ``dispatch`` raises and emissions are dropped.
         """
         if self._closing is None:
             self._emitter.accepts_emissions = False
