@@ -137,6 +137,9 @@ class ScorerCapabilities:
         return cls(**{name: getattr(scorer, name) for name in names if hasattr(scorer, name)})
 
 
+_DEFAULTS = ScorerCapabilities()
+
+
 class BaseScorer:
     """A ``Scorer`` to derive from: ``model`` and ``score`` are what it lacks.
 
@@ -145,16 +148,16 @@ class BaseScorer:
     """
 
     model: str
-    noisy: bool = False
-    reuses_prefixes: bool | None = None
-    self_tested: bool = False
-    adapter: str | None = None
-    swaps_adapters: bool = False
-    fingerprint: Fingerprint | None = None
-    context_length: int | None = None
-    detokenize: Detokenize | None = None
-    token_texts: TokenTexts | None = None
-    render_chat: RenderChat | None = None
+    noisy: bool = _DEFAULTS.noisy
+    reuses_prefixes: bool | None = _DEFAULTS.reuses_prefixes
+    self_tested: bool = _DEFAULTS.self_tested
+    adapter: str | None = _DEFAULTS.adapter
+    swaps_adapters: bool = _DEFAULTS.swaps_adapters
+    fingerprint: Fingerprint | None = _DEFAULTS.fingerprint
+    context_length: int | None = _DEFAULTS.context_length
+    detokenize: Detokenize | None = _DEFAULTS.detokenize
+    token_texts: TokenTexts | None = _DEFAULTS.token_texts
+    render_chat: RenderChat | None = _DEFAULTS.render_chat
 
     async def score(
         self, prompts: Sequence[WirePrompt]
