@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from mindscore._util.errors import format_error
+from mindscore._util.errors import ErrorLog
 
 if TYPE_CHECKING:
     from mindscore.integrations.hermes.queue import TurnQueue
@@ -20,28 +18,6 @@ REQUEST_FIELDS = ("model", "provider", "base_url", "api_mode", "platform")
 
 UNFINISHED_SESSIONS = 64
 """Sessions whose request is kept until its turn ends: interrupted turns never do."""
-
-
-class ErrorLog:
-    """A logger that logs each line once."""
-
-    def __init__(self, logger: str) -> None:
-        self._logger = logging.getLogger(logger)
-        self._logged: set[str] = set()
-
-    def warn(self, line: str) -> None:
-        """Log a warning, unless it was logged before."""
-        if line not in self._logged:
-            self._logged.add(line)
-            self._logger.warning("%s", line)
-
-    @contextmanager
-    def catch(self, doing: str) -> Iterator[None]:
-        """Log an exception of the block instead of raising it."""
-        try:
-            yield
-        except Exception as error:
-            self.warn(f"{doing} failed: {format_error(error)}")
 
 
 class Capture:
@@ -66,7 +42,7 @@ class Capture:
 
     def pre_api_request(self, **given: Any) -> None:
         """Keep the request, until a later one of its session."""
-        with self._log.catch("remembering a request"):
+        with self._log.catch("remembering a request failed"):
             self._began()
             session = _text(given.get("session_id"))
             about = {name: _text(given.get(name)) for name in REQUEST_FIELDS}
@@ -81,7 +57,7 @@ class Capture:
 
     def post_llm_call(self, **given: Any) -> None:
         """Queue the turn: it is in the file when this returns."""
-        with self._log.catch("keeping a turn"):
+        with self._log.catch("keeping a turn failed"):
             session = _text(given.get("session_id"))
             request = self._requests.pop(session, None)
             messages = request["messages"] if request else None
@@ -174,16 +150,16 @@ class Worker:
         while True:
             asked, is_due = self._wait(idle_s or 0.0)
             if asked or is_due:
-                with self._log.catch("scoring"):
+                with self._log.catch("scoring failed"):
                     self._score((lambda: True) if asked else self._is_idle)
                 for done in asked:
                     done.set()
                 continue
-            with self._log.catch("preparing the queue"):
+            with self._log.catch("preparing the queue failed"):
                 self._prepare()
             if idle_s is None:
                 idle_s = 0.0
-                with self._log.catch("scoring when idle"):
+                with self._log.catch("scoring when idle failed"):
                     idle_s = self._idle_s()
 
     def _wait(self, idle_s: float) -> tuple[list[threading.Event], bool]:

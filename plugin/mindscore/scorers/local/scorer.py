@@ -110,7 +110,11 @@ class LocalScorer(BaseScorer):
     async def _load(self) -> LocalModel:
         async with self._loading:
             if self._loaded is None:
-                self._loaded = await in_thread(_load, self._settings)
+                try:
+                    self._loaded = await in_thread(_load, self._settings)
+                except ScorerError as error:
+                    error.arrived = False
+                    raise
                 self.context_length = self._loaded.context_length
             return self._loaded
 
