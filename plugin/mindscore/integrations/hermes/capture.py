@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import threading
 import time
 from collections import OrderedDict
@@ -18,6 +20,10 @@ REQUEST_FIELDS = ("model", "provider", "base_url", "api_mode", "platform")
 
 UNFINISHED_SESSIONS = 64
 """Sessions whose request is kept until its turn ends: interrupted turns never do."""
+
+
+EXIT_TIMEOUT_S = 15.0
+"""A process that ends waits so long for the thread that scores."""
 
 
 class Capture:
@@ -114,6 +120,24 @@ class Worker:
         self._is_unprepared = False
         self._asked: list[threading.Event] = []
         self._thread: threading.Thread | None = None
+        self._ending = False
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._begin_anew)
+
+    def _begin_anew(self) -> None:
+        # A forked process has no thread of its parent's, whose lock may be held for good.
+        self._changed = threading.Condition()
+        self._thread, self._asked = None, []
+
+    def end(self) -> None:
+        """End the thread, after what it is at, for at most ``EXIT_TIMEOUT_S``."""
+        thread = self._thread
+        if thread is None:
+            return
+        with self._changed:
+            self._ending = self._works = True
+            self._changed.notify()
+        thread.join(EXIT_TIMEOUT_S)
 
     def agent_works(self) -> None:
         """Note that the agent is not idle."""
@@ -138,7 +162,9 @@ class Worker:
         return done
 
     def _wake(self) -> None:
-        if self._thread is None:
+        if self._thread is None and not self._ending:
+            # Otherwise the process ends under a model that computes.
+            atexit.register(self.end)
             self._thread = threading.Thread(
                 target=self._work, name="mindscore in hermes", daemon=True
             )
@@ -147,11 +173,11 @@ class Worker:
 
     def _work(self) -> None:
         idle_s: float | None = None
-        while True:
+        while not self._ending:
             asked, is_due = self._wait(idle_s or 0.0)
             if asked or is_due:
                 with self._log.catch("scoring failed"):
-                    self._score((lambda: True) if asked else self._is_idle)
+                    self._score(self._goes_on if asked else self._is_idle)
                 for done in asked:
                     done.set()
                 continue
@@ -165,7 +191,7 @@ class Worker:
     def _wait(self, idle_s: float) -> tuple[list[threading.Event], bool]:
         """Wait for something to do; return the events of requests, and if scoring is due anyway."""
         with self._changed:
-            while not (self._asked or self._is_unprepared):
+            while not (self._asked or self._is_unprepared or self._ending):
                 left = None
                 if self._ended is not None and idle_s:
                     left = self._ended + idle_s - time.monotonic()
@@ -177,6 +203,9 @@ class Worker:
             asked, self._asked = self._asked, []
             self._is_unprepared = self._is_unprepared and bool(asked)
             return asked, False
+
+    def _goes_on(self) -> bool:
+        return not self._ending
 
     def _is_idle(self) -> bool:
         return not self._works
