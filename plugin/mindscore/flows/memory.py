@@ -67,26 +67,12 @@ class MemoryRun(FlowRun):
         """Find the memories and score them by the command's rules."""
         await self.read(tokens=self.options.tokens)
         found, only = find_memories(self.context), self.options.only
-        self._clear_gone(found)
         self.memories = [m for m in found if not only or m.key in only]
         line = "scoring: baseline"
         self.activity = self.mind.activity(line)
         with self.activity:
             self.activity.update(line, 0, len(self.memories))
             await FLOWS[MindCommand(self.command)](self)
-
-    def _clear_gone(self, found: Iterable[Memory]) -> None:
-        """Clear memories and responses that the conversation no longer has from the screen."""
-        state, keys = self.mind.state, {memory.key for memory in found}
-        for key in state.memory_scores.keys() - keys:
-            del state.memory_scores[key]
-        rows, ids = state.response_scores, {node.id for node in self.context.conversation}
-        for node_id, row in list(rows.items()):
-            for key in row.keys() - keys:
-                del row[key]
-            if node_id not in ids or not row:
-                del rows[node_id]
-        self.mind.changed()
 
     async def score_each(
         self,

@@ -342,11 +342,24 @@ class Attached:
         conversation = Conversation("", snapshot.messages(), remarks=snapshot.remarks)
         self._session.transcript = conversation.transcript(CONVERSATION, self._finder)
         result = await run(command, tuple(self._session.transcript.keys()))
+        _clear_gone(self.state, self._session.transcript)
         if self.registry.closed:
             raise MindhooksError("the agent's plugins were closed while they were scoring")
         if result.error is not None and result.error != CANCELLED:
             self._problems.warn(f"scoring failed: {result.error}")
         return result
+
+
+def _clear_gone(state: MindState, now: Transcript) -> None:
+    """Clear memories and responses that the conversation no longer has."""
+    keys, ids = set(now.keys()), {message.id for message in now.conversation}
+    for key in state.memory_scores.keys() - keys:
+        del state.memory_scores[key]
+    for node_id, row in list(state.response_scores.items()):
+        for key in row.keys() - keys:
+            del row[key]
+        if node_id not in ids or not row:
+            del state.response_scores[node_id]
 
 
 def attach(
