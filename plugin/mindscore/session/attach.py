@@ -275,8 +275,6 @@ class Attached:
         """End what is under way, as ``ThreadedRegistry.close``."""
         self.registry.close()
 
-    # -- on the registry's thread ----------------------------------------------------------------
-
     async def _note_turn(self, is_due: bool) -> None:
         """Begin to wait for the agent to be idle, and score if that is due."""
         if self._idle is not None:
