@@ -147,7 +147,11 @@ class LocalScorer(BaseScorer):
                 if self._fingerprint is not None and found != self._stamps:
                     self._fingerprint = None
                     raise self._replaced()
-                self._loaded = await in_thread(_load, self._settings, self._tokenizer)
+                try:
+                    self._loaded = await in_thread(_load, self._settings, self._tokenizer)
+                except ScorerError as error:
+                    error.arrived = False
+                    raise
                 self._stamps, self._tokenizer = found, self._loaded.tokenizer
                 self.context_length = self._loaded.context_length
             return self._loaded
