@@ -60,6 +60,7 @@ class Result:
         stats: the statistics of the flow that answered, where it has any.
         error: what failed, or ``None``.
         remarks: what the transcript's source does not record, or what was not understood.
+        min_divergence: effects below it, in nats, count as none.
         words: the words of responses, by node id, where they were asked for.
     """
 
@@ -72,6 +73,7 @@ class Result:
     stats: MemoryStats | FinetuneStats | None
     error: str | None
     remarks: tuple[str, ...] = ()
+    min_divergence: float = 0.01
     words: Mapping[str, tuple[Word, ...]] = field(default_factory=dict)
 
     @property
@@ -254,6 +256,7 @@ class Session:
             stats=stats,
             error=(stats.error if stats is not None else None) or error,
             remarks=self.transcript.remarks,
+            min_divergence=parse_settings(self.registry.settings).memory.min_divergence,
         )
 
 

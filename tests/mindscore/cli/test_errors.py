@@ -13,7 +13,6 @@ from mindscore.cli import main
 # -- usage ----------------------------------------------------------------------------------------
 
 USAGE = {
-    "no command": ([], "--help"),
     "no command of config": (["config"], "--help"),
     "no command of store": (["store"], "--help"),
     "unknown command": (["scroe"], "scroe"),
