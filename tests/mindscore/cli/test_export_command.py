@@ -123,9 +123,7 @@ def test_texts_that_are_other_tokens_are_counted(export, candidates, tokenizer_f
     [begin, end] = asyncio.run(texts(tokenizer_file, "ans", "wer"))
     fields = {"bare_context_ids": begin, "continuation_ids": end, "alternate_ids": None}
     candidates(fields=fields, one="accepted")
-    assert (
-        "1 text would be tokenised differently" in export("--format", "prompt_completion").out
-    )
+    assert "1 text would be tokenised differently" in export("--format", "prompt_completion").out
     assert "tokenised" not in export().out
 
 
