@@ -134,7 +134,7 @@ NOTHING = {
     "no pair": (
         {"fields": {"alternate_ids": None}, "one": "accepted"},
         ["--format", "preference"],
-        "1 without another answer",
+        "1 without a second answer",
     ),
 }
 
