@@ -13,7 +13,7 @@ from mindscore.session.session import Result
 
 # The statistics of a run that wrote none.
 SPENT = {"calls": 0, "prompt_tokens": 0, "computed_tokens": None, "seconds": 0.0}
-UNKNOWN = {
+UNKNOWN: dict[str, dict[str, None]] = {
     MindCommand.SCORE_FINETUNE: dict.fromkeys(
         ("responses_considered", "above_threshold", "threshold", "max_divergence")
     )
@@ -33,6 +33,8 @@ def document(result: Result) -> dict[str, Any]:
         found = _matrix(result)
     else:
         found = {"scores": [_memory(result, key) for key in result.keys]}
+        if result.command != MindCommand.SCORE:
+            found["candidates"] = [_fields(it) for it in result.candidates]
     return {**head, **found, "stats": _stats(result)}
 
 
@@ -111,4 +113,4 @@ def _cells(
 def _stats(result: Result) -> dict[str, Any]:
     stats: dict[str, Any] = msgspec.to_builtins(result.stats) if result.stats else {}
     stats.pop("outcomes", None)
-    return {**UNKNOWN.get(MindCommand(result.command), {}), **SPENT, **stats, "error": result.error}
+    return {**UNKNOWN.get(result.command, {}), **SPENT, **stats, "error": result.error}

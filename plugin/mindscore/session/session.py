@@ -61,6 +61,7 @@ class Result:
         stats: the statistics of the flow that answered, where it has any.
         error: what failed, or ``None``.
         remarks: what the transcript's source does not record, or what was not understood.
+        min_divergence: effects below it, in nats, count as none.
         words: the words of responses, by node id, where they were asked for.
         redundant: the memories that hide each other, where the run looked for them.
     """
@@ -74,6 +75,7 @@ class Result:
     stats: MemoryStats | FinetuneStats | None
     error: str | None
     remarks: tuple[str, ...] = ()
+    min_divergence: float = 0.01
     words: Mapping[str, tuple[Word, ...]] = field(default_factory=dict)
     redundant: tuple[RedundantGroup, ...] = ()
 
@@ -259,6 +261,7 @@ class Session:
             error=(stats.error if stats is not None else None) or error,
             remarks=self.transcript.remarks,
             redundant=self.registry.stash.get(RedundantGroup, ()),
+            min_divergence=parse_settings(self.registry.settings).memory.min_divergence,
         )
 
 

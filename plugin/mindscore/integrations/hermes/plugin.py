@@ -1,7 +1,7 @@
-"""The plugin that Hermes loads: the module that the entry-point group ``hermes_agent.plugins`` has.
+"""The plugin that Hermes loads, through the entry-point group ``hermes_agent.plugins``.
 
-Hermes loads it once it is enabled: ``hermes plugins enable mindscore``. As of 0.19.0; nothing of
-Hermes is imported, and nothing slow, since an agent waits for it.
+Hermes loads it once it is enabled: ``hermes plugins enable mindscore``. It works with 0.19.0. It
+imports nothing of Hermes, and nothing slow, since an agent waits for it.
 """
 
 from __future__ import annotations
