@@ -65,7 +65,7 @@ COLOUR = """([row, column]) => {
   const canvas = document.querySelector("#it canvas");
   const dots = canvas.width / parseFloat(canvas.style.width);
   // As short as these keys are, and as wide as the window is.
-  const at = [60 + 56 * column + 5, 26 + 24 * row + 4].map((it) => it * dots);
+  const at = [60 + 56 * column + 5, 132 + 24 * row + 4].map((it) => it * dots);
   return [...canvas.getContext("2d").getImageData(...at, 1, 1).data.slice(0, 3)];
 }"""
 
