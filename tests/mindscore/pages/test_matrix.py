@@ -123,8 +123,8 @@ def test_a_cell_that_is_chosen_is_heard_of(browser, page):
         it.page.keyboard.press("Enter")
         it.page.keyboard.press("ArrowUp")
         it.page.keyboard.press(" ")
-        # The largest value is where one begins.
-        assert it.script("heard") == [{"row": 1, "column": 1}, {"row": 0, "column": 1}]
+        # One begins at the start.
+        assert it.script("heard") == [{"row": 0, "column": 0}, {"row": 0, "column": 0}]
         it.script("made.focusOn(1, 0)")
         assert "+3.00" in told(it)
 
