@@ -38,7 +38,7 @@ def test_what_differs_is_told_in_whole_words():
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [("a b", ""), ("", "a b"), ("Green tea at six.", "It rains in Oslo, she said")],
+    [("a b", ""), ("", "a b"), ("Green tea at six.", "It rains in Oslo.")],
 )
 def test_texts_with_little_in_common_are_not_compared(before, after):
     assert word_diff(before, after) == []

@@ -30,7 +30,7 @@ def test_a_button_starts_a_run_that_is_watched_to_its_end(
 ):
     with reviewing(tables, transcript()) as page, opened(page.address) as tab:
         tab.evaluate("window.here = true")
-        assert "Nothing has run yet" in tab.inner_text("main")
+        assert "No memory has been scored yet" in tab.inner_text("main")
         _button(tab, name).click()
         tab.locator("[data-state=ended]").wait_for()
         said = " ".join(tab.inner_text(LIVE).split())
