@@ -97,6 +97,22 @@ def within_noise(response: ResponseDivergence) -> bool:
     return response.noise is not None and 0 < abs(response.signed) <= response.noise
 
 
+FEWEST = 5
+"""Values of a response below which its spread says nothing."""
+
+OF_MEDIAN = 3.0
+"""Multiple of the median that an effect must exceed: about two standard deviations."""
+
+
+def column_spread(signed: Iterable[float | None]) -> float:
+    """Return the nats within which most memories change a response, 0.0 where too few are known.
+
+    ``signed``: the memories' effects on one response; those of 0.0 were not measured.
+    """
+    sizes = [abs(it) for it in signed if it]
+    return OF_MEDIAN * median(sizes) if len(sizes) >= FEWEST else 0.0
+
+
 HOLD = 1.0
 """Nats beyond the general lift from which on a memory alone counts as a response's support."""
 

@@ -16,6 +16,7 @@ from mindhooks import MindCommand, ResponseDivergence
 from mindscore._util.errors import UsageError
 from mindscore._util.files import write_whole
 from mindscore.config.settings import ServerSettings, Settings, parse_settings
+from mindscore.measure.divergence import column_spread
 from mindscore.pages.environment import asset, csp, embed, environment
 from mindscore.report.ranking import STEP, TOKENS_PER_BYTE, Standing, pack, standings
 from mindscore.session.session import Result, Session
@@ -109,6 +110,9 @@ MOST_BYTES = 9_000_000
 
 LONGEST_TEXT = 20_000
 """Characters of one memory or response that a page shows."""
+
+MOST_PAIRS = 20
+"""Pairs of memories that a page shows, those with the most responses first."""
 
 Cells = list[dict[str, ResponseDivergence]]
 """For each memory, its cells by node id."""
@@ -243,8 +247,10 @@ def _data(
         "responses": responses,
         "signed": _values(rows, columns, "signed"),
         "noise": _noise(rows, columns),
+        "spread": _spreads(rows, columns),
         "hold": _values(holds, columns, "signed") if any(holds) else None,
         "hold_noise": _noise(holds, columns) if any(holds) else None,
+        "hold_spread": _spreads(holds, columns),
         "least": least,
         "step": STEP,
     }
@@ -271,6 +277,11 @@ def _values(rows: Cells, columns: list[Column], which: str) -> list[list[float |
         return None if found is None else round(found, 4)
 
     return [[value(row.get(id_)) for _, id_ in columns] for row in rows]
+
+
+def _spreads(rows: Cells, columns: list[Column]) -> list[float]:
+    values = zip(*_values(rows, columns, "signed"), strict=True)
+    return [round(column_spread(column), 4) for column in values]
 
 
 def _noise(rows: Cells, columns: list[Column]) -> list[list[float | None]] | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, case, func, insert
 
 from mindscore.store.database import NamespaceTables
 from mindscore.store.schema import candidates, cells, memories, runs, weights
+from mindscore.store.store import StoredMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,19 @@ class Cell:
     scored_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """Numbers of responses that a memory was measured on, helped and harmed, beyond noise."""
+
+    measured: int = 0
+    helped: int = 0
+    harmed: int = 0
+
+
+UNMEASURED_NOISE = 1.0
+"""Nats that count as noise where it was not measured."""
+
+
 class History(NamespaceTables):
     """The history of one namespace. Every method is one transaction; may raise ``StoreError``."""
 
@@ -86,11 +101,55 @@ class History(NamespaceTables):
             found[key, model].append(Point(*point))
         return dict(found)
 
-    async def cells(self, model: str) -> list[Cell]:
-        """List the cells of the matrix that ``model`` measured, by response and key."""
+    async def memories(
+        self, model: str, wanted: str, sort: str, offset: int, limit: int
+    ) -> tuple[list[StoredMemory], int]:
+        """Return some memories of ``model``, by the column ``sort``, and the number of all.
+
+        ``wanted``: a part of the key. Keys ascend; any other column descends.
+        """
+        here = (memories.c.model == model, memories.c.key.contains(wanted, autoescape=True))
+        column = memories.c[sort]
+        order = column if sort == "key" else column.desc()
+        columns = [memories.c[name] for name in StoredMemory.__slots__]
+        query = self._mine(memories, *columns).where(*here).order_by(order, memories.c.key)
+        count = self._mine(memories, func.count()).where(*here)
+
+        def work(connection: Connection) -> tuple[list[StoredMemory], int]:
+            found = connection.execute(query.offset(offset).limit(limit))
+            return [StoredMemory(*row) for row in found], connection.execute(count).scalar_one()
+
+        return await self._database.read(work)
+
+    async def points(self, model: str, keys: Sequence[str], limit: int) -> dict[str, list[Point]]:
+        """Return the last ``limit`` points of each of ``keys``, the oldest first."""
+        table = weights.c
+        query = self._mine(weights, table.scored_at, table.score, table.weight)
+        query = query.where(table.model == model).order_by(table.scored_at.desc()).limit(limit)
+
+        def work(connection: Connection) -> dict[str, list[Point]]:
+            found = {key: connection.execute(query.where(table.key == key)).all() for key in keys}
+            return {key: [Point(*row) for row in reversed(rows)] for key, rows in found.items()}
+
+        return await self._database.read(work)
+
+    async def effects(self, model: str, keys: Sequence[str]) -> dict[str, Effects]:
+        """Return the effects of each of ``keys`` that was measured on any response."""
+        table = cells.c
+        noise = func.coalesce(table.noise, UNMEASURED_NOISE)
+        helped = func.sum(case((table.signed > noise, 1), else_=0))
+        harmed = func.sum(case((table.signed < -noise, 1), else_=0))
+        query = self._mine(cells, table.key, func.count(), helped, harmed)
+        query = query.where(table.key.in_(keys), table.model == model).group_by(table.key)
+        return {key: Effects(*numbers) for key, *numbers in await self._all(query)}
+
+    async def cells(self, model: str, limit: int, key: str | None = None) -> list[Cell]:
+        """List the ``limit`` cells that ``model`` measured last, of ``key`` or of all memories."""
         columns = [cells.c[name] for name in Cell.__slots__]
         query = self._mine(cells, *columns).where(cells.c.model == model)
-        query = query.order_by(cells.c.entry_idx, cells.c.key)
+        if key is not None:
+            query = query.where(cells.c.key == key)
+        query = query.order_by(cells.c.scored_at.desc()).limit(limit)
         return [Cell(*row) for row in await self._all(query)]
 
     async def models(self) -> list[str]:
