@@ -174,7 +174,11 @@ def require_fit(scorer: Scorer, ids: Sequence[int]) -> None:
     """Refuse a prompt that is longer than the model reads."""
     longest = context_length(scorer)
     if longest is not None and len(ids) > longest:
-        raise RefusedError(400, f"{len(ids)} tokens, and the model reads {longest}", param="prompt")
+        raise RefusedError(
+            400,
+            f"the prompt has {len(ids)} tokens, the model reads at most {longest}",
+            param="prompt",
+        )
 
 
 async def text_of(scorer: Scorer, ids: Sequence[int]) -> str:

@@ -311,7 +311,7 @@ async def test_a_prompt_beyond_the_models_context_is_refused_before_it_is_comput
     async with served(held) as client:
         answer = await client.post(path, more)
     assert (answer.status, answer.error["param"]) == (400, "prompt")
-    assert "the model reads 8" in answer.error["message"]
+    assert "the model reads at most 8" in answer.error["message"]
     assert held.began == []
 
 
