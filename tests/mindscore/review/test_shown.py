@@ -8,14 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mindhooks import FinetuneCandidate
+from mindscore.review.cells import MOST_RESPONSES, conversations, matrix
 from mindscore.review.decisions import NEIGHBOURS, CandidateQueue, id_of
 from mindscore.review.reading import (
     HEIGHT,
     MOST,
-    MOST_RESPONSES,
     WIDTH,
-    conversations,
-    matrix,
     sparkline,
 )
 from mindscore.review.web import address, moment, number
@@ -30,7 +28,7 @@ def _item(number_, decision=None, sinks=()):
     )  # fmt: skip
     review = decision and Review(decision, "response", 1.0)
     name = Reviewed(candidate, "toy", 0.0, review, sinks).name
-    return Listed(name, candidate.divergence, str(number_), review, sinks)
+    return Listed(name, candidate.divergence, str(number_), "", review, sinks)
 
 
 def _id(item):

@@ -4,7 +4,8 @@
 //
 // data: {memories: [{key, text}], responses: [{entry_idx, node_id, text}],
 //        signed: [[number | null]], noise: [[number | null]] | null,
-//        spread: [number]: for each response, what nearly any memory does to it}
+//        spread: [number]: for each response, what nearly any memory does to it,
+//        unmeasured: nats that count as noise where neither is known; 0 if not given}
 // words(row, column), where given: a node to show in the place of the response's text, or null.
 //
 // Only what is in sight is drawn. The element tells of a cell that was chosen (clicked, or Enter)
@@ -28,7 +29,8 @@ function mindscoreMatrix(element, data, words) {
 
   // What is smaller cannot be told from chance: it is neither coloured nor called an effect.
   function limitAt(row, column) {
-    return Math.max(data.noise?.[row][column] ?? 0, data.spread?.[column] ?? 0);
+    const noise = data.noise?.[row][column] ?? null, spread = data.spread?.[column] ?? 0;
+    return noise === null && !spread ? data.unmeasured ?? 0 : Math.max(noise ?? 0, spread);
   }
 
   function make(tag, className, text) {
@@ -40,8 +42,7 @@ function mindscoreMatrix(element, data, words) {
 
   function valueAt(row, column) {
     const signed = data.signed[row][column];
-    const noise = data.noise ? data.noise[row][column] : null;
-    const limit = limitAt(row, column);
+    const noise = data.noise?.[row][column] ?? null, limit = limitAt(row, column);
     const within = signed !== null && signed !== 0 && Math.abs(signed) <= limit;
     return { signed, noise, within, limit };
   }
@@ -61,7 +62,7 @@ function mindscoreMatrix(element, data, words) {
   // -- what stands there ------------------------------------------------------------------------
 
   const legend = make("p", "matrix-legend");
-  const ramp = make("span", "matrix-scale"), ticks = make("span", "matrix-ticks");
+  const ramp = make("span", "matrix-scale"), ticks = make("span", "matrix-ticks tiny");
   const most = largest.toFixed(1), half = (largest / 2).toFixed(1);
   for (const tick of [`−${most}`, `−${half}`, "0", `+${half}`, `+${most}`]) {
     ticks.append(make("span", "", tick));
@@ -69,13 +70,14 @@ function mindscoreMatrix(element, data, words) {
   const strip = make("span", "matrix-strip");
   strip.append(make("span", "matrix-ramp"), ticks);
   ramp.append("harmed: less likely", strip, "helped: likelier, in nats");
-  const noisy = make("span");
-  noisy.append(make("span", "matrix-swatch noise"), "cannot be told from noise");
-  const missing = make("span");
-  missing.append(make("span", "matrix-swatch missing"), "not measured");
-  const none = make("span");
-  none.append(make("span", "matrix-swatch none"), "no difference");
-  legend.append(ramp, noisy, none, missing);
+  legend.append(ramp);
+  for (const [kind, words] of [
+    ["noise", "within noise"], ["none", "no difference"], ["missing", "not measured"],
+  ]) {
+    const each = make("span");
+    each.append(make("span", `matrix-swatch ${kind}`), words);
+    legend.append(each);
+  }
 
   const layout = make("div", "matrix-layout"), frame = make("div", "matrix-frame");
   const space = make("div"), canvas = make("canvas"), spoken = make("div", "visually-hidden");
@@ -146,7 +148,7 @@ function mindscoreMatrix(element, data, words) {
   function arrange() {
     readColours();
     const wide = onPaper.matches ? 960 : frame.clientWidth;
-    pen.font = `12px ${colours.sans}`;
+    pen.font = `600 12px ${colours.sans}`;
     const longest = data.memories.reduce(
       (widest, it) => Math.max(widest, pen.measureText(it.key.slice(0, 40)).width), 40
     );
@@ -157,8 +159,10 @@ function mindscoreMatrix(element, data, words) {
     const whole = { width: label + cell * columns, height: HEAD + height * rows };
     space.style.width = `${whole.width}px`;
     space.style.height = `${whole.height}px`;
-    const tallest = Math.max(240, Math.round(window.innerHeight * 0.7));
-    frame.style.height = onPaper.matches ? "auto" : `${Math.min(whole.height + 18, tallest)}px`;
+    const tallest = Math.max(240, Math.round(window.innerHeight * 0.8));
+    // Its borders and, where it has one, its scroll bar.
+    const edges = frame.offsetHeight - frame.clientHeight;
+    frame.style.height = onPaper.matches ? "auto" : `${Math.min(whole.height + edges, tallest)}px`;
     const size = onPaper.matches
       ? whole
       : { width: frame.clientWidth, height: Math.min(frame.clientHeight, whole.height) };
@@ -175,7 +179,8 @@ function mindscoreMatrix(element, data, words) {
   function cutKey(key, room) {
     if (pen.measureText(key).width <= room) return key;
     let kept = Math.min(key.length - 1, 80);
-    const elided = () => `${key.slice(0, Math.ceil(kept / 2))}…${key.slice(key.length - Math.floor(kept / 2))}`;
+    const elided = () =>
+      `${key.slice(0, Math.ceil(kept / 2))}…${key.slice(key.length - Math.floor(kept / 2))}`;
     while (kept > 2 && pen.measureText(elided()).width > room) kept -= 1;
     return elided();
   }
@@ -184,7 +189,14 @@ function mindscoreMatrix(element, data, words) {
     let kept = text.replace(/\s+/g, " ").slice(0, 80);
     if (pen.measureText(kept).width <= room) return kept;
     while (kept && pen.measureText(`${kept}…`).width > room) kept = kept.slice(0, -1);
-    return `${kept}…`;
+    return `${kept.trimEnd()}…`;
+  }
+
+  function only(x, y, width, high) {
+    pen.save();
+    pen.beginPath();
+    pen.rect(x, y, width, high);
+    pen.clip();
   }
 
   function draw() {
@@ -202,10 +214,7 @@ function mindscoreMatrix(element, data, words) {
     pen.fillStyle = colours.surface;
     pen.fillRect(0, 0, width, tall);
 
-    pen.save();
-    pen.beginPath();
-    pen.rect(label, HEAD, width - label, tall - HEAD);
-    pen.clip();
+    only(label, HEAD, width - label, tall - HEAD);
     pen.textAlign = "center";
     pen.textBaseline = "middle";
     pen.font = `11px ${colours.sans}`;
@@ -232,10 +241,7 @@ function mindscoreMatrix(element, data, words) {
     pen.fillStyle = colours.sunken;
     pen.fillRect(0, 0, width, HEAD);
     pen.fillRect(0, 0, label, tall);
-    pen.save();
-    pen.beginPath();
-    pen.rect(0, HEAD, label, tall - HEAD);
-    pen.clip();
+    only(0, HEAD, label, tall - HEAD);
     pen.textAlign = "left";
     pen.textBaseline = "middle";
     for (let row = first.row; row <= last.row; row += 1) {
@@ -245,10 +251,7 @@ function mindscoreMatrix(element, data, words) {
       pen.fillText(cutKey(data.memories[row].key, label - 14), 8, y(row) + height / 2);
     }
     pen.restore();
-    pen.save();
-    pen.beginPath();
-    pen.rect(label, 0, width - label, HEAD);
-    pen.clip();
+    only(label, 0, width - label, HEAD);
     pen.textAlign = "left";
     pen.textBaseline = "middle";
     // Upright, one in each column: none collides with the next.
@@ -281,18 +284,17 @@ function mindscoreMatrix(element, data, words) {
     shownAs = now;
     const memory = data.memories[row], response = data.responses[column];
     const value = valueAt(row, column);
-    const told = !value.within && value.signed ? (value.signed > 0 ? " more" : " less") : "";
+    const told = value.within || !value.signed ? " none" : value.signed > 0 ? " more" : " less";
     const said = make("p", "text");
     said.append((words && words(row, column)) || short(response.text));
-    const heading = (text) => make("h4", "", text);
     const key = make("p");
     key.append(make("span", "key", memory.key));
     const parts = [make("p", `matrix-value${told}`, inWords(value))];
     if (value.noise !== null && !value.within) {
       parts.push(make("p", "muted", `noise ±${value.noise.toFixed(2)} nats`));
     }
-    parts.push(heading("Memory"), key, make("p", "text", short(memory.text)));
-    parts.push(heading(`Response #${response.entry_idx}`), said);
+    parts.push(make("h4", "", "Memory"), key, make("p", "text", short(memory.text)));
+    parts.push(make("h4", "", `Response #${response.entry_idx}`), said);
     details.replaceChildren(...parts);
   }
 
@@ -377,10 +379,7 @@ function mindscoreMatrix(element, data, words) {
   frame.addEventListener("pointermove", (event) => {
     if (event.pointerType === "touch") return;
     const under = cellUnder(event);
-    const same = under && pointed
-      ? under.row === pointed.row && under.column === pointed.column
-      : under === pointed;
-    if (same) return;
+    if (under?.row === pointed?.row && under?.column === pointed?.column) return;
     pointed = under;
     drawSoon();
   });
