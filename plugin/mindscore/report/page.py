@@ -111,7 +111,7 @@ MOST_BYTES = 9_000_000
 LONGEST_TEXT = 20_000
 """Characters of one memory or response that a page shows."""
 
-MOST_OPEN = 20
+MOST_OPEN = 10
 """Candidates that a page shows open; the rest can be unfolded."""
 
 Cells = list[dict[str, ResponseDivergence]]

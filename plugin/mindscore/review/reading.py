@@ -104,7 +104,8 @@ class MemoryRow:
         """What is known of the memory: by the matrix, else by its last score."""
         kinds = [effect.kind for effect in self.effects]
         helped, harmed = kinds.count("more"), kinds.count("less")
-        of = f"of {len(kinds)} {'response' if len(kinds) == 1 else 'responses'}"
+        responses = f"{len(kinds)} {'response' if len(kinds) == 1 else 'responses'}"
+        of, on = f"of {responses}", f"on {responses}"
         if helped and harmed:
             return Verdict("", f"helped {helped}, harmed {harmed}", of)
         if helped or harmed:
@@ -112,15 +113,16 @@ class MemoryRow:
             return Verdict(kind, f"{what} {helped or harmed}", of)
         if not self.memory.count:
             words = "nothing beyond noise" if kinds else "imported"
-            return Verdict("", words, of if kinds else "never scored here")
+            return Verdict("", words, on if kinds else "never scored here")
         is_clear = self.memory.score > UNMEASURED_NOISE
-        words = f"last score {self.memory.score:.2f}{'' if is_clear else ', within noise'}"
+        if kinds and not is_clear:
+            return Verdict("", "nothing beyond noise", on)
+        kind, words = "more" if is_clear else "", f"last score {self.memory.score:.2f}"
         if kinds:
-            note = f"beyond noise on none {of} in the matrix"
-        else:
-            times = "once" if self.memory.count == 1 else f"{self.memory.count} times"
-            note = f"scored {times}; no matrix yet: score --full"
-        return Verdict("more" if is_clear else "", words, note)
+            return Verdict(kind, words, f"nothing beyond noise {on} of the matrix")
+        times = "once" if self.memory.count == 1 else f"{self.memory.count} times"
+        note = f"scored {times}; no matrix yet: score --full"
+        return Verdict(kind, words, note if is_clear else f"within noise; {note}")
 
 
 ORDERS = {
@@ -210,6 +212,7 @@ class Reading:
             "has_texts": self._runs.transcript is not None,
             "width": WIDTH,
             "height": HEIGHT,
+            "margin": MARGIN,
             "here": self._runs,
             "live": self._runs.live,
             "commands": COMMANDS,
@@ -272,6 +275,7 @@ class Reading:
             "unmeasured": UNMEASURED_NOISE,
             "width": WIDTH,
             "height": HEIGHT,
+            "margin": MARGIN,
             "models": models,
             "model": model,
         }

@@ -40,6 +40,10 @@ function mindscoreMatrix(element, data, words) {
     return made;
   }
 
+  function set(it, attributes) {
+    for (const [name, value] of Object.entries(attributes)) it.setAttribute(name, value);
+  }
+
   function valueAt(row, column) {
     const signed = data.signed[row][column];
     const noise = data.noise?.[row][column] ?? null, limit = limitAt(row, column);
@@ -64,16 +68,14 @@ function mindscoreMatrix(element, data, words) {
   const legend = make("p", "matrix-legend");
   const ramp = make("span", "matrix-scale"), ticks = make("span", "matrix-ticks tiny");
   const most = largest.toFixed(1), half = (largest / 2).toFixed(1);
-  for (const tick of [`−${most}`, `−${half}`, "0", `+${half}`, `+${most}`]) {
-    ticks.append(make("span", "", tick));
-  }
+  const values = [`−${most}`, `−${half}`, "0", `+${half}`, `+${most}`];
+  ticks.append(...values.map((it) => make("span", "", it)));
   const strip = make("span", "matrix-strip");
   strip.append(make("span", "matrix-ramp"), ticks);
   ramp.append("harmed: less likely", strip, "helped: likelier, in nats");
   legend.append(ramp);
-  for (const [kind, words] of [
-    ["noise", "within noise"], ["none", "no difference"], ["missing", "not measured"],
-  ]) {
+  const kinds = { noise: "within noise", none: "no difference", missing: "not measured" };
+  for (const [kind, words] of Object.entries(kinds)) {
     const each = make("span");
     each.append(make("span", `matrix-swatch ${kind}`), words);
     legend.append(each);
@@ -82,17 +84,13 @@ function mindscoreMatrix(element, data, words) {
   const layout = make("div", "matrix-layout"), frame = make("div", "matrix-frame");
   const space = make("div"), canvas = make("canvas"), spoken = make("div", "visually-hidden");
   const details = make("div", "matrix-details");
-  frame.tabIndex = 0;
-  frame.setAttribute("role", "grid");
-  frame.setAttribute(
-    "aria-label", "What each memory did to each response, in nats. Arrow keys move."
-  );
-  frame.setAttribute("aria-rowcount", rows);
-  frame.setAttribute("aria-colcount", columns);
-  canvas.setAttribute("aria-hidden", "true");
-  details.tabIndex = 0;
-  details.setAttribute("role", "region");
-  details.setAttribute("aria-label", "The cell under the pointer or in focus");
+  frame.tabIndex = details.tabIndex = 0;
+  set(frame, {
+    role: "grid", "aria-rowcount": rows, "aria-colcount": columns,
+    "aria-label": "What each memory did to each response, in nats. Arrow keys move.",
+  });
+  set(canvas, { "aria-hidden": "true" });
+  set(details, { role: "region", "aria-label": "The cell under the pointer or in focus" });
   space.append(canvas);
   frame.append(space, spoken);
   layout.append(frame, details);
@@ -139,7 +137,7 @@ function mindscoreMatrix(element, data, words) {
 
   function shade(signed) {
     const share = (Math.abs(signed) - least) / (largest - least);
-    const seen = 0.1 + 0.9 * Math.max(0, Math.min(1, share));
+    const seen = 0.2 + 0.8 * Math.max(0, Math.min(1, share));
     return colours.ramp[64 + Math.round(64 * seen * Math.sign(signed))];
   }
 
@@ -175,21 +173,15 @@ function mindscoreMatrix(element, data, words) {
     draw();
   }
 
-  // A key is cut in its middle: what tells long ones apart is often at their end.
-  function cutKey(key, room) {
-    if (pen.measureText(key).width <= room) return key;
-    let kept = Math.min(key.length - 1, 80);
-    const elided = () =>
-      `${key.slice(0, Math.ceil(kept / 2))}…${key.slice(key.length - Math.floor(kept / 2))}`;
-    while (kept > 2 && pen.measureText(elided()).width > room) kept -= 1;
-    return elided();
-  }
-
-  function cut(text, room) {
-    let kept = text.replace(/\s+/g, " ").slice(0, 80);
-    if (pen.measureText(kept).width <= room) return kept;
-    while (kept && pen.measureText(`${kept}…`).width > room) kept = kept.slice(0, -1);
-    return `${kept.trimEnd()}…`;
+  // A key loses its middle: what tells long ones apart is often at their end.
+  function fit(text, room, isKey) {
+    if (pen.measureText(text).width <= room) return text;
+    const cut = (kept) => (isKey
+      ? `${text.slice(0, Math.ceil(kept / 2))}…${text.slice(text.length - Math.floor(kept / 2))}`
+      : `${text.slice(0, kept).trimEnd()}…`);
+    let kept = Math.min(text.length - 1, 80);
+    while (kept > 2 && pen.measureText(cut(kept)).width > room) kept -= 1;
+    return cut(kept);
   }
 
   function only(x, y, width, high) {
@@ -248,7 +240,7 @@ function mindscoreMatrix(element, data, words) {
       const at = row === shown.row && !onPaper.matches;
       pen.font = `${at ? "600 " : ""}12px ${colours.sans}`;
       pen.fillStyle = at ? colours.ink : colours.muted;
-      pen.fillText(cutKey(data.memories[row].key, label - 14), 8, y(row) + height / 2);
+      pen.fillText(fit(data.memories[row].key, label - 14, true), 8, y(row) + height / 2);
     }
     pen.restore();
     only(label, 0, width - label, HEAD);
@@ -263,7 +255,8 @@ function mindscoreMatrix(element, data, words) {
       pen.save();
       pen.translate(x(column) + cell / 2, HEAD - 6);
       pen.rotate(-Math.PI / 2);
-      pen.fillText(cut(`#${response.entry_idx} ${response.text}`, HEAD - 14), 0, 0);
+      const words = response.text.slice(0, 160).replace(/\s+/g, " ");
+      pen.fillText(fit(`#${response.entry_idx} ${words}`, HEAD - 14, false), 0, 0);
       pen.restore();
     }
     pen.restore();
@@ -293,26 +286,25 @@ function mindscoreMatrix(element, data, words) {
     if (value.noise !== null && !value.within) {
       parts.push(make("p", "muted", `noise ±${value.noise.toFixed(2)} nats`));
     }
-    parts.push(make("h4", "", "Memory"), key, make("p", "text", short(memory.text)));
-    parts.push(make("h4", "", `Response #${response.entry_idx}`), said);
-    details.replaceChildren(...parts);
+    details.replaceChildren(
+      ...parts, make("h4", "", "Memory"), key, make("p", "text", short(memory.text)),
+      make("h4", "", `Response #${response.entry_idx}`), said
+    );
   }
 
   function announce() {
     const { row, column } = focused;
     const line = make("div"), head = make("div", "", data.memories[row].key), here = make("div");
-    line.setAttribute("role", "row");
-    line.setAttribute("aria-rowindex", row + 1);
-    head.setAttribute("role", "rowheader");
-    here.setAttribute("role", "gridcell");
-    here.setAttribute("aria-colindex", column + 1);
-    here.id = `${element.id}-cell-${row}-${column}`;
+    const id = `${element.id}-cell-${row}-${column}`;
+    set(line, { role: "row", "aria-rowindex": row + 1 });
+    set(head, { role: "rowheader" });
+    set(here, { role: "gridcell", "aria-colindex": column + 1, id });
     const response = data.responses[column];
     here.textContent = `${data.memories[row].key}, response #${response.entry_idx}: `
       + `${inWords(valueAt(row, column))}. ${response.text.slice(0, 200)}`;
     line.append(head, here);
     spoken.replaceChildren(line);
-    frame.setAttribute("aria-activedescendant", here.id);
+    set(frame, { "aria-activedescendant": id });
   }
 
   function bringIntoSight() {
@@ -326,10 +318,8 @@ function mindscoreMatrix(element, data, words) {
   }
 
   function focusOn(row, column) {
-    focused = {
-      row: Math.max(0, Math.min(rows - 1, row)),
-      column: Math.max(0, Math.min(columns - 1, column)),
-    };
+    const clamp = (at, count) => Math.max(0, Math.min(count - 1, at));
+    focused = { row: clamp(row, rows), column: clamp(column, columns) };
     pointed = null;
     bringIntoSight();
     announce();
