@@ -79,11 +79,15 @@ def _words(points: Sequence[Point]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Words about a memory; ``kind`` is a CSS class, ``note`` says what they rest on."""
+    """Words about a memory; ``kind`` is a CSS class, ``note`` says what they rest on.
+
+    ``command`` is the one that would tell more.
+    """
 
     kind: str
     words: str
     note: str
+    command: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +125,8 @@ class MemoryRow:
         if kinds:
             return Verdict(kind, words, f"nothing beyond noise {on} of the matrix")
         times = "once" if self.memory.count == 1 else f"{self.memory.count} times"
-        note = f"scored {times}; no matrix yet: score --full"
-        return Verdict(kind, words, note if is_clear else f"within noise; {note}")
+        note = f"{'' if is_clear else 'within noise; '}scored {times}; no matrix yet:"
+        return Verdict(kind, words, note, "score --full")
 
 
 ORDERS = {

@@ -58,7 +58,7 @@ def test_noise_counts_in_no_order_headline_or_sum(result):
     assert (second.is_noise, second.most_on) == (True, None)
     told = page(given)
     assert "none made a response at least one nat (2.7 times) likelier" in told
-    assert '<td class="number noise">9.00<br><span class="small">within noise</span></td>' in told
+    assert 'class="number noise">9.00<br><span class="small">within noise</span></td>' in told
 
 
 def test_where_no_noise_was_measured_none_is_spoken_of(result):
