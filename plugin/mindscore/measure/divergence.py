@@ -157,6 +157,20 @@ def column_spread(signed: Iterable[float | None]) -> float:
     return OF_MEDIAN * median(sizes) if len(sizes) >= FEWEST else 0.0
 
 
+UNMEASURED_NOISE = 1.0
+"""Nats that count as noise where neither noise nor spread is known."""
+
+
+def noise_limit(noise: float | None, spread: float) -> float:
+    """Return the nats within which an effect on a response cannot be told from chance.
+
+    ``noise`` is the response's, ``spread`` its ``column_spread``.
+    """
+    if noise is None and not spread:
+        return UNMEASURED_NOISE
+    return max(noise or 0.0, spread)
+
+
 HOLD = 1.0
 """Nats beyond the general lift from which on a memory alone counts as a response's support."""
 

@@ -1,6 +1,6 @@
 """SQLite files: the store of scores, candidates, marks and sends, and the tables of others."""
 
-from mindscore.store.history import Cell, Effects, History, Point, RunRecord
+from mindscore.store.history import Cell, History, Point, RunRecord
 from mindscore.store.reviews import CandidateName, ConflictError, Listed, Review, Reviewed, Reviews
 from mindscore.store.sends import Send, Sends
 from mindscore.store.store import Store, StoredMemory, TrainedMarks
@@ -9,7 +9,6 @@ __all__ = [
     "CandidateName",
     "Cell",
     "ConflictError",
-    "Effects",
     "History",
     "Listed",
     "Point",

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
-from sqlalchemy import Connection, case, func, insert
+from sqlalchemy import Connection, func, insert
 
 from mindscore.store.database import NamespaceTables
 from mindscore.store.schema import candidates, cells, memories, runs, weights
@@ -58,19 +58,6 @@ class Cell:
     scored_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Effects:
-    """Numbers of responses that a memory was measured on, helped and harmed, beyond noise."""
-
-    measured: int = 0
-    helped: int = 0
-    harmed: int = 0
-
-
-UNMEASURED_NOISE = 1.0
-"""Nats that count as noise where it was not measured."""
-
-
 class History(NamespaceTables):
     """The history of one namespace. Every method is one transaction; may raise ``StoreError``."""
 
@@ -100,6 +87,13 @@ class History(NamespaceTables):
         for key, model, *point in await self._all(query):
             found[key, model].append(Point(*point))
         return dict(found)
+
+    async def memory(self, model: str, key: str) -> StoredMemory | None:
+        """Return one memory, or ``None`` if ``model`` never scored it."""
+        columns = [memories.c[name] for name in StoredMemory.__slots__]
+        query = self._mine(memories, *columns)
+        found = await self._all(query.where(memories.c.model == model, memories.c.key == key))
+        return StoredMemory(*found[0]) if found else None
 
     async def memories(
         self, model: str, wanted: str, sort: str, offset: int, limit: int
@@ -133,22 +127,12 @@ class History(NamespaceTables):
 
         return await self._database.read(work)
 
-    async def effects(self, model: str, keys: Sequence[str]) -> dict[str, Effects]:
-        """Return the effects of each of ``keys`` that was measured on any response."""
-        table = cells.c
-        noise = func.coalesce(table.noise, UNMEASURED_NOISE)
-        helped = func.sum(case((table.signed > noise, 1), else_=0))
-        harmed = func.sum(case((table.signed < -noise, 1), else_=0))
-        query = self._mine(cells, table.key, func.count(), helped, harmed)
-        query = query.where(table.key.in_(keys), table.model == model).group_by(table.key)
-        return {key: Effects(*numbers) for key, *numbers in await self._all(query)}
-
-    async def cells(self, model: str, limit: int, key: str | None = None) -> list[Cell]:
-        """List the ``limit`` cells that ``model`` measured last, of ``key`` or of all memories."""
+    async def cells(self, model: str, limit: int, keys: Sequence[str] | None = None) -> list[Cell]:
+        """List the ``limit`` cells that ``model`` measured last, of ``keys`` or of all memories."""
         columns = [cells.c[name] for name in Cell.__slots__]
         query = self._mine(cells, *columns).where(cells.c.model == model)
-        if key is not None:
-            query = query.where(cells.c.key == key)
+        if keys is not None:
+            query = query.where(cells.c.key.in_(keys))
         query = query.order_by(cells.c.scored_at.desc()).limit(limit)
         return [Cell(*row) for row in await self._all(query)]
 

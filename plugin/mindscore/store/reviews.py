@@ -86,6 +86,7 @@ class Listed:
     name: CandidateName
     divergence: float
     response_text: str
+    prior_context: str
     review: Review | None
     sinks: tuple[str, ...]
 
@@ -94,6 +95,7 @@ class _Said(msgspec.Struct):
     """The part of a kept candidate that a list shows."""
 
     response_text: str
+    prior_context: str
 
 
 class _Row(NamedTuple):
@@ -120,8 +122,9 @@ class Reviews(NamespaceTables):
         def work(connection: Connection) -> list[Listed]:
             found = []
             for name, divergence, text, _, review, sinks in self._rows(connection, _of(model)):
-                said = msgspec.json.decode(text, type=_Said).response_text
-                found.append(Listed(name, divergence, said, review, sinks))
+                said = msgspec.json.decode(text, type=_Said)
+                about = (said.response_text, said.prior_context)
+                found.append(Listed(name, divergence, *about, review, sinks))
             return found
 
         return await self._database.read(work)

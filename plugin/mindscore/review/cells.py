@@ -1,0 +1,196 @@
+"""Stored cells of the matrix, arranged for the pages."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mindscore.conversation.conversation import Transcript
+from mindscore.measure.divergence import UNMEASURED_NOISE, column_spread, noise_limit
+from mindscore.review.web import moment_text
+from mindscore.store import Cell
+
+NOT_KEPT = "Its text is not kept: mindscore review TRANSCRIPT shows it."
+NOT_HERE = "It stands nowhere in this conversation."
+
+MOST_RESPONSES = 500
+"""Responses shown where no conversation is named: those scored last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """A cell, and the nats within which it cannot be told from chance."""
+
+    cell: Cell
+    limit: float
+
+    @property
+    def kind(self) -> str:
+        """``"more"``, ``"less"``, or ``"muted"`` within noise: a CSS class."""
+        if abs(self.cell.signed) <= self.limit:
+            return "muted"
+        return "more" if self.cell.signed > 0 else "less"
+
+
+def effects(cells: Iterable[Cell], latest: Iterable[Cell]) -> dict[str, list[Effect]]:
+    """Return the effects in ``cells`` by key, the largest first.
+
+    ``latest`` are cells of all memories, which tell the spread of each response.
+    """
+    columns: dict[str, list[float]] = defaultdict(list)
+    for cell in latest:
+        columns[cell.node_id].append(cell.signed)
+    spreads = {id_: round(column_spread(column), 4) for id_, column in columns.items()}
+    found: dict[str, list[Effect]] = defaultdict(list)
+    for cell in sorted(cells, key=lambda it: -abs(it.signed)):
+        limit = noise_limit(cell.noise, spreads.get(cell.node_id, 0.0))
+        found[cell.key].append(Effect(cell, limit))
+    return dict(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """The data of the heat map.
+
+    ``elsewhere``: number of cells of other conversations; ``older``: number of responses beyond
+    ``MOST_RESPONSES``.
+    """
+
+    data: dict[str, Any]
+    elsewhere: int
+    older: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Numbers of memories and responses."""
+        return len(self.data["memories"]), len(self.data["responses"])
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """The cells of one conversation; ``name`` is for people, ``id`` for addresses."""
+
+    id: str
+    name: str
+    cells: Sequence[Cell]
+
+
+def conversations(cells: Sequence[Cell]) -> list[Talk]:
+    """Return cells by conversation, that measured last first.
+
+    The cells of one row were stored together, so their responses are of one conversation.
+    """
+    parent: dict[str, str] = {}
+
+    def root(node: str) -> str:
+        while parent.setdefault(node, node) != node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
+    first: dict[tuple[str, float], str] = {}
+    for cell in cells:
+        together = first.setdefault((cell.key, cell.scored_at), cell.node_id)
+        parent[root(cell.node_id)] = root(together)
+    found: dict[str, list[Cell]] = {}
+    for cell in cells:
+        found.setdefault(root(cell.node_id), []).append(cell)
+    talks = sorted(found.values(), key=lambda its: -max(it.scored_at for it in its))
+    return [_talk(its) for its in talks]
+
+
+def _talk(cells: Sequence[Cell]) -> Talk:
+    nodes = {cell.node_id for cell in cells}
+    when = moment_text(max(cell.scored_at for cell in cells))
+    words = "1 response" if len(nodes) == 1 else f"{len(nodes)} responses"
+    first = min(cells, key=lambda it: (it.entry_idx, it.node_id))
+    return Talk(first.node_id, f"{words}, measured {when}", cells)
+
+
+def matrix(cells: Sequence[Cell], transcript: Transcript | None) -> Matrix:
+    """Arrange cells by memory, largest effect first, and response, in order.
+
+    With a ``transcript``, the cells of its responses; else those of the ``MOST_RESPONSES`` scored
+    last.
+    """
+    texts = response_texts(transcript)
+    mine = [cell for cell in cells if transcript is None or cell.node_id in texts]
+    # A response may have moved since some cells were measured: the newest has its index.
+    newest: dict[str, Cell] = {}
+    for cell in mine:
+        if cell.node_id not in newest or cell.scored_at > newest[cell.node_id].scored_at:
+            newest[cell.node_id] = cell
+    if transcript is None:
+        latest = sorted(newest.values(), key=lambda it: -it.scored_at)[:MOST_RESPONSES]
+        places = {cell.node_id: cell.entry_idx for cell in latest}
+    else:
+        places = {id_: index for index, id_ in transcript.responses() if id_ in newest}
+    nodes = sorted(places, key=lambda id_: (places[id_], id_))
+    here = [cell for cell in mine if cell.node_id in places]
+    largest: dict[str, float] = {}
+    for cell in here:
+        largest[cell.key] = max(largest.get(cell.key, 0.0), abs(cell.signed))
+    keys = sorted(largest, key=lambda key: (-largest[key], key))
+    found = {(cell.key, cell.node_id): cell for cell in here}
+    rows = [[found.get((key, id_)) for id_ in nodes] for key in keys]
+    noise = [[cell.noise if cell else None for cell in row] for row in rows]
+    memories = memory_texts(transcript)
+    unknown = NOT_KEPT if transcript is None else NOT_HERE
+    data = {
+        "memories": [{"key": key, "text": memories.get(key, unknown)} for key in keys],
+        "responses": [
+            {"entry_idx": places[id_], "node_id": id_, "text": texts.get(id_, unknown)}
+            for id_ in nodes
+        ],
+        "signed": [[cell.signed if cell else None for cell in row] for row in rows],
+        "noise": noise if any(cell.noise is not None for cell in here) else None,
+        "spread": [
+            round(column_spread(cell.signed for cell in column if cell), 4)
+            for column in zip(*rows, strict=True)
+        ],
+        "unmeasured": UNMEASURED_NOISE,
+    }
+    return Matrix(data, len(cells) - len(mine), len(newest) - len(nodes))
+
+
+def response_texts(transcript: Transcript | None) -> dict[str, str]:
+    """Return the text of each response of a transcript, by node id."""
+    if transcript is None:
+        return {}
+    return {id_: transcript.conversation[index].text for index, id_ in transcript.responses()}
+
+
+def memory_texts(transcript: Transcript | None) -> Mapping[str, str]:
+    """Return the text of each memory of a transcript, by key, at its first position."""
+    texts: dict[str, str] = {}
+    if transcript is None:
+        return texts
+    for message in (*transcript.system, *transcript.identity, *transcript.conversation):
+        if message.memory_key is not None:
+            texts.setdefault(message.memory_key, message.text)
+        for part in message.parts:
+            if part.memory_key is not None:
+                texts.setdefault(part.memory_key, part.text.strip())
+    return texts
+
+
+def turns(transcript: Transcript, data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the messages of a conversation, each response with the memories that changed it."""
+    columns = {it["node_id"]: at for at, it in enumerate(data["responses"])}
+    found = []
+    for index, message in enumerate(transcript.conversation):
+        column = columns.get(message.id)
+        effects: list[tuple[float, str]] = []
+        for row, memory in enumerate(data["memories"]):
+            value = None if column is None else data["signed"][row][column]
+            if column is None or value is None:
+                continue
+            noise = data["noise"][row][column] if data["noise"] else None
+            if abs(value) > noise_limit(noise, data["spread"][column]):
+                effects.append((value, memory["key"]))
+        effects.sort(key=lambda it: -abs(it[0]))
+        turn = {"index": index, "role": message.role, "text": message.text}
+        found.append({**turn, "effects": effects[:5], "more": max(0, len(effects) - 5)})
+    return found
