@@ -106,3 +106,11 @@ def test_jinja_is_imported_only_where_it_is_used():
     code = "import sys, mindscore.cli.score; print('jinja2' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_white_space_after_a_difference_is_not_marked():
+    macro = "{% from 'words.html' import side_by_side %}{{ side_by_side('A', one, 'B', two) }}"
+    made = environment("mindscore.report").from_string(macro)
+    page = made.render(one="It is due on 12 March at noon.", two="It is due on 3  March at noon.")
+    assert "on <del>12</del> March at" in page
+    assert "on <ins>3</ins>  March at" in page

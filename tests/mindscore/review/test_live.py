@@ -100,7 +100,7 @@ def test_what_fails_is_told(score_server, gated, tables, transcript, reviewing, 
         assert "no such model <b>" in tab.locator(".notice.bad.text").inner_text()
         tab.reload()
         tab.goto(f"{page.url}/runs")
-        assert "no such model <b>" in tab.locator("td.wrong").inner_text()
+        assert "no such model <b>" in tab.locator("tr .wrong").inner_text()
 
 
 def test_a_command_that_no_plugin_takes_is_told(tables, transcript, reviewing, opened):
