@@ -350,7 +350,7 @@ def _join_computing(limit_s: float) -> None:
     end, latest = time.process_time() + limit_s, time.monotonic() + 6 * limit_s
     while _calls() and time.process_time() < end and time.monotonic() < latest:
         before = time.process_time()
-        _join(_calls(), limit_s / 10)
+        _join(_calls(), limit_s / 3)
         if time.process_time() - before < limit_s / 1000:
             return
 

@@ -266,7 +266,7 @@ COMPUTING = """
 import sys, time
 from mindhooks import ThreadedRegistry, _threaded, in_thread
 from mindhooks.testing import StubMind
-_threaded.EXIT_TIMEOUT_S = 1.0
+_threaded.EXIT_TIMEOUT_S, _threaded.ANSWER_TIMEOUT_S = 1.0, 0.1
 def compute():
     # As on a machine where others have the processor most of the time.
     used = time.process_time()
