@@ -39,7 +39,7 @@ class ThreadedRegistry:
     may be called from any thread. The mind, the plugins and listeners are called on the registry's
     thread: what they share with the host must bear that. The thread starts at once. Used as a
     context manager, or closed by ``close()``; one that is still open when the process ends is
-    closed then, within some 20 seconds whatever plugins do.
+    closed then, within some 20 seconds; calls that compute may take a minute more.
 
     A process that was forked has no thread of it: there every method raises ``MindhooksError``,
     and ``close()`` does nothing.
@@ -342,6 +342,19 @@ def _join(threads: list[_Call], limit_s: float) -> None:
             thread.join(max(0.0, deadline - time.monotonic()))
 
 
+def _join_computing(limit_s: float) -> None:
+    """Wait for calls that compute, for ``limit_s`` of processor time and six times that at most.
+
+    On a busy machine a step of a model takes many times as long; what hangs uses no processor.
+    """
+    end, latest = time.process_time() + limit_s, time.monotonic() + 6 * limit_s
+    while _calls() and time.process_time() < end and time.monotonic() < latest:
+        before = time.process_time()
+        _join(_calls(), limit_s / 3)
+        if time.process_time() - before < limit_s / 1000:
+            return
+
+
 _open: set[ThreadedRegistry] = set()
 
 
@@ -363,6 +376,7 @@ def _close_open() -> None:
     for registry in registries:
         registry._end(max(0.0, deadline - time.monotonic()))
     _join(_calls(), max(0.0, deadline - time.monotonic()))
+    _join_computing(EXIT_TIMEOUT_S)
     if left := len(_calls()):
         calls = "1 call of a plugin has" if left == 1 else f"{left} calls of plugins have"
         log.warning(

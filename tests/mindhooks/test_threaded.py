@@ -262,6 +262,34 @@ def test_a_thread_that_never_ends_does_not_keep_the_host_from_ending(close):
     assert ran.stdout == "the host is done\n"
 
 
+COMPUTING = """
+import sys, time
+from mindhooks import ThreadedRegistry, _threaded, in_thread
+from mindhooks.testing import StubMind
+_threaded.EXIT_TIMEOUT_S, _threaded.ANSWER_TIMEOUT_S = 1.0, 0.1
+def compute():
+    # As on a machine where others have the processor most of the time.
+    used = time.process_time()
+    while time.process_time() - used < 0.5:
+        turn = time.process_time()
+        while time.process_time() - turn < 0.01:
+            pass
+        time.sleep(0.05)
+    sys.stdout.write("computed\\n")
+registry = ThreadedRegistry(StubMind(), {"plugins": {"listener_timeout_s": 0.2}})
+registry.submit(in_thread(compute))
+time.sleep(0.1)
+"""
+
+
+def test_a_process_that_ends_waits_for_what_computes_on_a_busy_machine():
+    ran = subprocess.run(
+        [sys.executable, "-c", COMPUTING], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert ran.stdout == "computed\n"
+    assert "has not ended" not in ran.stderr
+
+
 @pytest.mark.parametrize("limit", [1e7, 1e10, 1e300])
 def test_a_listener_timeout_that_no_clock_can_wait_is_refused(limit):
     with pytest.raises(MindhooksError, match="listener_timeout_s"):
