@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import sys
 from collections.abc import Callable
@@ -25,8 +26,14 @@ def new_console() -> Console:
 
 def write_json(document: Any) -> None:
     """Write one JSON document, in UTF-8 in any locale, without control characters."""
+    try:
+        encoded = msgspec.json.encode(document)
+    except UnicodeEncodeError:
+        # A file's name that is not UTF-8 holds surrogates: as escapes, they name it still.
+        plain = msgspec.to_builtins(document)
+        encoded = json.dumps(plain, separators=(",", ":"), allow_nan=False).encode()
     sys.stdout.flush()
-    sys.stdout.buffer.write(harmless_json(msgspec.json.encode(document)) + b"\n")
+    sys.stdout.buffer.write(harmless_json(encoded) + b"\n")
     sys.stdout.flush()
 
 
