@@ -152,7 +152,7 @@ def run_score(options: ScoreOptions) -> int:
     else:
         show_result(new_console(), result)
     if result.error is not None:
-        screen.complain(result.error)
+        screen.fail(result.error)
     if report is not None:
         report.write(result)
     return DONE if result.error is None else FAILED

@@ -55,6 +55,7 @@ class Screen(logging.Handler):
         super().__init__()
         self._waiting = waiting
         self._waiting_task: TaskID | None = None
+        self._logged: list[str] = []
         self._console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
@@ -107,8 +108,15 @@ class Screen(logging.Handler):
             Text(f"mindscore: {shortened(message, LINE, LINE // 3)}"), soft_wrap=True
         )
 
+    def fail(self, error: str) -> None:
+        """Print why a command failed, unless the log has said so: whose failure, and its reason."""
+        who, _, reason = error.partition(": ")
+        if not any(who in line and line.endswith(reason) for line in self._logged):
+            self.complain(error)
+
     def emit(self, record: logging.LogRecord) -> None:
-        self.complain(record.getMessage())
+        self._logged.append(record.getMessage())
+        self.complain(self._logged[-1])
         if record.exc_info:
             traceback = logging.Formatter().formatException(record.exc_info)
             self._console.print(Text(traceback), soft_wrap=True)

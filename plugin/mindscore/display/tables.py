@@ -80,13 +80,8 @@ def _ranking(
 ) -> Iterator[RenderableType]:
     """Yield a table of the memories by score, a line each, and what its numbers mean."""
     spreads = _spreads(result)
-
-    def is_clear(score: MemoryScore) -> bool:
-        largest = _largest(score)
-        return largest is None or not is_indistinct(largest, spreads)
-
     # Scores within noise, or that most memories have, are not ranked: they come last.
-    ranked = sorted(result.scores.values(), key=lambda it: (not is_clear(it), -it.score))
+    ranked = sorted(result.scores.values(), key=lambda it: (not _is_clear(it, spreads), -it.score))
     if ranked:
         yield Text("Memories by score", style="bold")
         table = Table(box=None)
@@ -107,7 +102,7 @@ def _ranking(
             on = _largest(score)
             if on and within_noise(on):
                 shown, about = Text("within noise", style="dim"), f"noise {on.noise:.2f} nats"
-            elif on and not is_clear(score):
+            elif on and not _is_clear(score, spreads):
                 usual = f"most have up to {spreads[on.node_id]:.2f}"
                 shown, about = Text("like most memories", style="dim"), usual
             else:
@@ -140,28 +135,22 @@ def _summary(result: Result) -> str:
     if result.scores:
         total = max(len(result.keys), len(result.scores))
         of = count_of(total, "memory", "memories")
-        found.append(f"{len(result.scores):,} of {of} scored: {_effects(result)}")
+        spreads = _spreads(result)
+        clear = sum(
+            it.score >= result.min_divergence and _is_clear(it, spreads)
+            for it in result.scores.values()
+        )
+        found.append(
+            f"{len(result.scores):,} of {of} scored, "
+            f"{clear:,} beyond noise and what most memories do"
+        )
     return "; ".join(found)
 
 
-def _effects(result: Result) -> str:
-    """Say how many memories help, harm, or do nothing that stands out on any response."""
-    spreads, counts = _spreads(result), Counter[tuple[bool, bool]]()
-    for score in result.scores.values():
-        signed = [
-            cell.signed
-            for cell in score.divergences
-            if abs(cell.signed) >= result.min_divergence and not is_indistinct(cell, spreads)
-        ]
-        helps, harms = any(it > 0 for it in signed), any(it < 0 for it in signed)
-        counts[helps, harms] += 1
-    kinds = {
-        (True, False): ("helps", "help"),
-        (False, True): ("harms", "harm"),
-        (True, True): ("does both", "do both"),
-        (False, False): ("does nothing that stands out", "do nothing that stands out"),
-    }
-    return ", ".join(count_of(counts[it], *verbs) for it, verbs in kinds.items() if counts[it])
+def _is_clear(score: MemoryScore, spreads: Mapping[str, float]) -> bool:
+    """Return whether a score is beyond noise, and beyond what most memories do there."""
+    largest = _largest(score)
+    return largest is None or not is_indistinct(largest, spreads)
 
 
 def _nats(number: float) -> str:
@@ -354,8 +343,10 @@ def _cost(result: Result) -> str:
     if stats is None:
         return ""
     computed = "" if stats.computed_tokens is None else f", {stats.computed_tokens:,} computed"
+    # Where the scorer failed before its first answer, nobody knows which model it is.
+    model = printable(result.model) if stats.calls or not result.error else "no model"
     return (
-        f"{printable(result.model) or 'no model'}: {count_of(stats.calls, 'call')}, "
+        f"{model}: {count_of(stats.calls, 'call')}, "
         f"{count_of(stats.prompt_tokens, 'token')} sent{computed}, "
         f"{stats.seconds:.1f} s"
     )

@@ -58,7 +58,7 @@ class Result:
 
     Attributes:
         command: the command that was run.
-        model: the name of the model that scored; empty where the flow used none.
+        model: the name of the model that scored.
         transcript: the conversation.
         keys: the memories that were asked for.
         scores: the score of each memory, by key.
@@ -174,7 +174,7 @@ class Session:
         ended = next((it for it in self.ended if it[1].command == command), None)
         stats = ended[0] if ended else None
         if ended:
-            # A plugin's flow may use another model than the configured one, or none.
+            # The one that the run's scores are stored under.
             model = ended[1].model
         if stats is None and self._stats_shown(command) is not old_stats:
             stats = self._stats_shown(command)
