@@ -21,6 +21,7 @@ from mindscore.cli.options import (
     ExportOptions,
     Format,
     Json,
+    MemoriesFile,
     PlanOptions,
     ReviewOptions,
     RunOptions,
@@ -166,14 +167,19 @@ def plan(options: PlanOptions) -> int:
 
 
 @app.command("list")
-def list_(file: TranscriptFile, format_: Format = None, json: Json = False) -> int:
+def list_(
+    file: TranscriptFile,
+    format_: Format = None,
+    memories: MemoriesFile = None,
+    json: Json = False,
+) -> int:
     """List the conversations of a file.
 
     With the memories that are found in each.
     """
     from mindscore.cli.score import run_list
 
-    return run_list(file, format_, json)
+    return run_list(file, format_, memories, json)
 
 
 @app.command()

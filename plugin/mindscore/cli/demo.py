@@ -93,7 +93,7 @@ async def _run_flows(folder: str, console: Console) -> int:
                 result = await session.attempt(command, keys)
                 show_result(console, result)
                 if result.error is not None:
-                    screen.complain(result.error)
+                    screen.fail(result.error)
                     status = FAILED
     return status
 

@@ -24,6 +24,14 @@ Format = Annotated[
     str | None,
     Option("--format", metavar="NAME", help="Format of the file, where it is not detected."),
 ]
+MemoriesFile = Annotated[
+    Path | None,
+    Option(
+        "--memories",
+        metavar="FILE",
+        help="JSON file, {key: text}, of memories printed in the messages.",
+    ),
+]
 ConfigFile = Annotated[
     Path | None,
     Option(
@@ -110,14 +118,7 @@ class ConversationOptions(ConfigOptions):
     """The options of commands that read one conversation of a file."""
 
     format: Format = None
-    memories: Annotated[
-        Path | None,
-        Option(
-            "--memories",
-            metavar="FILE",
-            help="JSON file, {key: text}, of memories printed in the messages.",
-        ),
-    ] = None
+    memories: MemoriesFile = None
     select: Annotated[
         str | None,
         Option(

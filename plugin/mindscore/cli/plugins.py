@@ -188,7 +188,7 @@ def run_command(options: RunOptions) -> int:
         show_result(new_console(), result)
     if result.error is None:
         return DONE
-    screen.complain(result.error)
+    screen.fail(result.error)
     return FAILED
 
 

@@ -21,7 +21,7 @@ from mindscore.conversation.conversation import Conversation, Transcript
 from mindscore.display.documents import document, plan_document, with_remarks
 from mindscore.display.screen import Screen, new_console, own_output, write_json
 from mindscore.display.tables import show_plan, show_result
-from mindscore.readers.conversations import Conversations
+from mindscore.readers.conversations import Conversations, read_memories
 from mindscore.report.page import HtmlReport
 from mindscore.session.plan import make_plan
 from mindscore.session.session import Result, Session
@@ -30,12 +30,18 @@ NAME = 40
 TITLE = 60
 
 
-def run_list(file: Path, format_: str | None, json: bool) -> int:
-    """Print the conversations of ``file``, and return the exit status."""
+def run_list(file: Path, format_: str | None, memories: Path | None, json: bool) -> int:
+    """Print the conversations of ``file``, and return the exit status.
+
+    ``memories`` is a file that names memories printed in the messages.
+    """
     conversations = Conversations(file, format_)
+    texts = None if memories is None else read_memories(memories)
     listed = [
         _fields(number, conversation, transcript)
-        for number, (conversation, transcript) in enumerate(conversations.transcripts(), start=1)
+        for number, (conversation, transcript) in enumerate(
+            conversations.transcripts(texts), start=1
+        )
     ]
     if json:
         head = {"command": "list", "file": str(file), "format": conversations.format}
@@ -146,7 +152,7 @@ def run_score(options: ScoreOptions) -> int:
     else:
         show_result(new_console(), result)
     if result.error is not None:
-        screen.complain(result.error)
+        screen.fail(result.error)
     if report is not None:
         report.write(result)
     return DONE if result.error is None else FAILED
@@ -191,7 +197,7 @@ def so_far(session: Session, command: str, keys: Sequence[str]) -> str:
     """Say what an interrupted command has found, and whether that is stored."""
     found = f"{len(session.scores)} of {len(keys)} memories were scored"
     if command == MindCommand.SCORE_FINETUNE:
-        found = f"found {count_of(len(session.candidates), 'candidate')}"
+        found = f"{count_of(len(session.candidates), 'candidate')} found"
     # What found nothing may not even have a registry.
     error = session.store_error() if session.scores or session.candidates else None
     kept = "that is kept" if error is None else error

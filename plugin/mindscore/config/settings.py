@@ -25,6 +25,8 @@ NonNegative = Annotated[float, Meta(ge=0, le=_FINITE)]
 # The event loop's timers and the clock's nanoseconds overflow at much more.
 MAX_DURATION_S = 1e9
 Duration = Annotated[float, Meta(gt=0, le=MAX_DURATION_S)]
+# As mindhooks, which reads it too.
+MAX_LISTENER_TIMEOUT_S = 1e6
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=0)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
@@ -120,7 +122,7 @@ class PluginSettings(_Table, frozen=True):
     """``[plugins]``: the plugins that are off, and each one's own table."""
 
     disabled: list[str] = field(default_factory=list)
-    listener_timeout_s: Duration = 30.0
+    listener_timeout_s: Annotated[float, Meta(gt=0, le=MAX_LISTENER_TIMEOUT_S)] = 30.0
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

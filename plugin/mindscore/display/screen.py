@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import sys
 from collections.abc import Callable
@@ -25,8 +26,14 @@ def new_console() -> Console:
 
 def write_json(document: Any) -> None:
     """Write one JSON document, in UTF-8 in any locale, without control characters."""
+    try:
+        encoded = msgspec.json.encode(document)
+    except UnicodeEncodeError:
+        # A file's name that is not UTF-8 holds surrogates: as escapes, they name it still.
+        plain = msgspec.to_builtins(document)
+        encoded = json.dumps(plain, separators=(",", ":"), allow_nan=False).encode()
     sys.stdout.flush()
-    sys.stdout.buffer.write(harmless_json(msgspec.json.encode(document)) + b"\n")
+    sys.stdout.buffer.write(harmless_json(encoded) + b"\n")
     sys.stdout.flush()
 
 
@@ -48,6 +55,7 @@ class Screen(logging.Handler):
         super().__init__()
         self._waiting = waiting
         self._waiting_task: TaskID | None = None
+        self._logged: list[str] = []
         self._console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
@@ -100,8 +108,15 @@ class Screen(logging.Handler):
             Text(f"mindscore: {shortened(message, LINE, LINE // 3)}"), soft_wrap=True
         )
 
+    def fail(self, error: str) -> None:
+        """Print why a command failed, unless the log has said so: whose failure, and its reason."""
+        who, _, reason = error.partition(": ")
+        if not any(who in line and line.endswith(reason) for line in self._logged):
+            self.complain(error)
+
     def emit(self, record: logging.LogRecord) -> None:
-        self.complain(record.getMessage())
+        self._logged.append(record.getMessage())
+        self.complain(self._logged[-1])
         if record.exc_info:
             traceback = logging.Formatter().formatException(record.exc_info)
             self._console.print(Text(traceback), soft_wrap=True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
-from statistics import median
 
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
@@ -22,9 +20,9 @@ from mindhooks import (
     ResponseDivergence,
 )
 from mindscore._util.text import count_of, one_line, printable, shortened
-from mindscore.measure.divergence import within_noise
+from mindscore.measure.divergence import column_spreads, is_indistinct, within_noise
 from mindscore.session.plan import Plan
-from mindscore.session.session import NOT_SCORED, Result
+from mindscore.session.session import NO_MEMORIES, NOT_SCORED, Result
 
 BAR = 20
 CELL = 6
@@ -36,14 +34,12 @@ MEANING = "nats: 0.7 doubles the probability, 2.3 is ten times likelier"
 LONGEST_TEXT = 4000
 REMARKS = 10
 LONGEST_REMARK = 400
-FEW = 4
-"""Memories of which the usual effect on a response is known."""
 LISTED = 300
 """Characters after which a line lists no more memories."""
 
 
 def show_result(console: Console, result: Result) -> None:
-    """Print the remarks on the transcript, the findings, and the cost."""
+    """Print the remarks on the transcript, the findings, a summary of them, and the cost."""
     for line in remark_lines(result.remarks):
         console.print(line)
     if result.command == MindCommand.SCORE_FINETUNE:
@@ -54,6 +50,8 @@ def show_result(console: Console, result: Result) -> None:
         parts = _memories(console, result)
     for part in parts:
         console.print(part)
+    if result.scores or result.candidates:
+        console.print(Text(_summary(result)))
     if result.stats:
         console.print(Text(_cost(result), style="dim"))
 
@@ -73,11 +71,23 @@ def score_line(score: MemoryScore) -> Text:
 
 
 def _memories(console: Console, result: Result) -> Iterator[RenderableType]:
-    # Scores within noise are not ranked: they come last.
-    ranked = sorted(result.scores.values(), key=lambda it: (_in_noise(it), -it.score))
+    yield from _ranking(console, result)
+    yield from _skipped(result)
+
+
+def _ranking(
+    console: Console, result: Result, *, numbered: bool = False
+) -> Iterator[RenderableType]:
+    """Yield a table of the memories by score, a line each, and what its numbers mean."""
+    spreads = _spreads(result)
+    # Scores within noise, or that most memories have, are not ranked: they come last.
+    ranked = sorted(result.scores.values(), key=lambda it: (not _is_clear(it, spreads), -it.score))
     if ranked:
         yield Text("Memories by score", style="bold")
         table = Table(box=None)
+        places = len(str(len(ranked))) if numbered else 0
+        if numbered:
+            table.add_column("", justify="right", style="dim", no_wrap=True)
         longest = max(cell_len(shortened(score.key, LONGEST_KEY)) for score in ranked)
         table.add_column("memory", min_width=min(KEY, longest), max_width=KEY, overflow="fold")
         table.add_column("nats", justify="right", min_width=7, no_wrap=True)
@@ -86,29 +96,65 @@ def _memories(console: Console, result: Result) -> Iterator[RenderableType]:
         key_width = max(len("memory"), min(KEY, longest))
         nats = max(7, *(len(f"{score.score:.2f}") for score in ranked))
         # Each column but the last has a blank on either side.
-        room = max(20, console.width - key_width - nats - BAR - 8)
+        room = max(20, console.width - key_width - nats - BAR - 8 - (places + 2) * numbered)
         most = max(score.score for score in ranked)
-        for score in ranked:
+        for place, score in enumerate(ranked, start=1):
             on = _largest(score)
-            if on and _in_noise(score):
+            if on and within_noise(on):
                 shown, about = Text("within noise", style="dim"), f"noise {on.noise:.2f} nats"
+            elif on and not _is_clear(score, spreads):
+                usual = f"most have up to {spreads[on.node_id]:.2f}"
+                shown, about = Text("like most memories", style="dim"), usual
             else:
                 shown = _bar(score.score / (most or 1))
                 about = _response(result, on, room) if on and score.score > 0 else ""
-            table.add_row(shortened(score.key, LONGEST_KEY), f"{score.score:.2f}", shown, about)
+            cells = (shortened(score.key, LONGEST_KEY), f"{score.score:.2f}", shown, about)
+            table.add_row(*((f"{place}",) if numbered else ()), *cells)
         yield table
         yield Text(f"{MEANING}; the score is the largest over responses", style="dim")
-    yield from _skipped(result)
+
+
+def _spreads(result: Result) -> dict[str, float]:
+    return column_spreads(it.divergences for it in result.scores.values())
 
 
 def _largest(score: MemoryScore) -> ResponseDivergence | None:
     return max(score.divergences, key=lambda it: it.divergence, default=None)
 
 
-def _in_noise(score: MemoryScore) -> bool:
-    """Return whether the score is within the noise of the response that it comes from."""
+def _summary(result: Result) -> str:
+    """Return one line on what a command has found."""
+    found, stats = [], result.stats
+    if isinstance(stats, FinetuneStats):
+        found.append(
+            f"{len(result.candidates):,} of {count_of(stats.responses_considered, 'response')} "
+            f"lost {_nats(stats.threshold)} or more without the memories"
+        )
+    elif result.candidates:
+        found.append(count_of(len(result.candidates), "candidate"))
+    if result.scores:
+        total = max(len(result.keys), len(result.scores))
+        of = count_of(total, "memory", "memories")
+        spreads = _spreads(result)
+        clear = sum(
+            it.score >= result.min_divergence and _is_clear(it, spreads)
+            for it in result.scores.values()
+        )
+        found.append(
+            f"{len(result.scores):,} of {of} scored, "
+            f"{clear:,} beyond noise and what most memories do"
+        )
+    return "; ".join(found)
+
+
+def _is_clear(score: MemoryScore, spreads: Mapping[str, float]) -> bool:
+    """Return whether a score is beyond noise, and beyond what most memories do there."""
     largest = _largest(score)
-    return largest is not None and within_noise(largest)
+    return largest is None or not is_indistinct(largest, spreads)
+
+
+def _nats(number: float) -> str:
+    return f"{number:g} {'nat' if number == 1 else 'nats'}"
 
 
 def _skipped(result: Result) -> Iterator[Text]:
@@ -124,8 +170,8 @@ def _skipped(result: Result) -> Iterator[Text]:
         # What the run's own error says is printed once, below.
         told = bool(error) and error in (result.error or "")
         yield Text(printable(line if told or not error else f"{line}: {error}"), style="red")
-    if not result.keys and result.command == MindCommand.SCORE:
-        yield Text("This conversation holds no memories.")
+    if not result.transcript.keys() and result.command in tuple(MindCommand):
+        yield Text(NO_MEMORIES)
 
 
 def skipped_lines(outcomes: Mapping[str, Outcome]) -> Iterator[Text]:
@@ -147,6 +193,9 @@ def _listed(keys: Sequence[str]) -> str:
 
 
 def _matrix(console: Console, result: Result) -> Iterator[RenderableType]:
+    if not result.scores:
+        yield from _skipped(result)
+        return
     drops = {key: score.divergences for key, score in result.scores.items()}
     yield Text("Signed divergence in nats: what each memory (row) did to each response (column)\n")
     yield from _grid(console, result, drops)
@@ -160,10 +209,11 @@ def _matrix(console: Console, result: Result) -> Iterator[RenderableType]:
         ("negative: it harmed", _shade(-0.5)),
         (f"  ·: below {result.min_divergence:g}, within noise or before it  ?: unknown", "dim"),
     )
-    uncoloured = "no colour: no more than twice what most memories do to that response"
-    yield Text(f"{uncoloured}\n{MEANING}", style="dim")
+    uncoloured = "no colour: no more than most memories do to that response (3 times the median)"
+    yield Text(f"{uncoloured}\n", style="dim")
     if holds:
         yield from _redundant(result)
+    yield from _ranking(console, result, numbered=True)
     yield from _skipped(result)
 
 
@@ -179,10 +229,7 @@ def _grid(
     # As many in each block, so that none is left alone in the last.
     blocks = max(1, -(-len(responses) // fitting))
     per_block = max(1, -(-len(responses) // blocks))
-    columns: dict[str, list[float]] = {}
-    for cell in chain.from_iterable(rows.values()):
-        columns.setdefault(cell.node_id, []).append(abs(cell.signed))
-    usual = {id_: _usual(columns.get(id_, ())) for _, id_ in responses}
+    spreads = column_spreads(rows.values())
     for first in range(0, len(responses), per_block):
         block = responses[first : first + per_block]
         table = Table(box=None, padding=(0, 1, 0, 0))
@@ -191,7 +238,7 @@ def _grid(
             table.add_column(f"#{index}", justify="right", min_width=CELL, no_wrap=True)
         for key in result.keys:
             cells = {cell.node_id: cell for cell in rows.get(key, ())}
-            row = (_cell(cells.get(id_), result.min_divergence, usual[id_]) for _, id_ in block)
+            row = (_cell(cells.get(id_), result.min_divergence, spreads) for _, id_ in block)
             table.add_row(shortened(key, KEY), *row)
         yield table
         yield ""
@@ -208,15 +255,7 @@ def _redundant(result: Result) -> Iterator[Text]:
         yield Text(printable(line))
 
 
-def _usual(sizes: Sequence[float]) -> float:
-    """Return what any memory does to a response: twice the median size, 0.0 if few are known.
-
-    An effect no larger says nothing of its own memory: it is not coloured.
-    """
-    return 2 * median(sizes) if len(sizes) >= FEW else 0.0
-
-
-def _cell(cell: ResponseDivergence | None, smallest: float, usual: float) -> Text:
+def _cell(cell: ResponseDivergence | None, smallest: float, spreads: Mapping[str, float]) -> Text:
     if cell is None:
         return Text("?", style="dim")
     signed = cell.signed
@@ -224,7 +263,7 @@ def _cell(cell: ResponseDivergence | None, smallest: float, usual: float) -> Tex
         return Text("·", style="dim")
     return Text(
         f"{signed:.1f}" if abs(signed) >= 0.05 else "0.0",
-        style=_shade(signed) if abs(signed) > usual else "",
+        style="" if is_indistinct(cell, spreads) else _shade(signed),
     )
 
 
@@ -237,15 +276,18 @@ def _shade(signed: float) -> str:
 
 def _finetune(result: Result) -> Iterator[RenderableType]:
     yield Text(f"Candidates for training: {len(result.candidates)}", style="bold")
+    if not result.transcript.keys():
+        yield Text(NO_MEMORIES)
     for candidate in result.candidates:
         yield Padding(_candidate(candidate), (0, 0, 1, 0))
     stats = result.stats
     if isinstance(stats, FinetuneStats) and not result.candidates and not stats.error:
         yield Text(
-            f"Of {count_of(stats.responses_considered, 'response')}, none lost {stats.threshold:g} "
-            f"nats or more without the memories (the largest: {stats.max_divergence:.2f})."
+            f"Of {count_of(stats.responses_considered, 'response')}, none lost "
+            f"{_nats(stats.threshold)} or more without the memories (the largest: "
+            f"{stats.max_divergence:.2f})."
         )
-    if isinstance(stats, FinetuneStats):
+    if isinstance(stats, FinetuneStats) and stats.responses_considered:
         yield Text(
             f"{MEANING}; looked at the last {count_of(stats.responses_considered, 'response')}"
             " (finetune.window_fraction)",
@@ -301,8 +343,10 @@ def _cost(result: Result) -> str:
     if stats is None:
         return ""
     computed = "" if stats.computed_tokens is None else f", {stats.computed_tokens:,} computed"
+    # Where the scorer failed before its first answer, nobody knows which model it is.
+    model = printable(result.model) if stats.calls or not result.error else "no model"
     return (
-        f"{result.model}: {count_of(stats.calls, 'call')}, "
+        f"{model}: {count_of(stats.calls, 'call')}, "
         f"{count_of(stats.prompt_tokens, 'token')} sent{computed}, "
         f"{stats.seconds:.1f} s"
     )

@@ -171,6 +171,20 @@ def noise_limit(noise: float | None, spread: float) -> float:
     return max(noise or 0.0, spread)
 
 
+def column_spreads(rows: Iterable[Sequence[ResponseDivergence]]) -> dict[str, float]:
+    """Return the ``column_spread`` of each response in the memories' rows, by node id."""
+    columns: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        for cell in row:
+            columns[cell.node_id].append(cell.signed)
+    return {id_: column_spread(column) for id_, column in columns.items()}
+
+
+def is_indistinct(cell: ResponseDivergence, spreads: Mapping[str, float]) -> bool:
+    """Return whether an effect is within noise, or no more than most memories have there."""
+    return within_noise(cell) or 0 < abs(cell.signed) <= spreads[cell.node_id]
+
+
 HOLD = 1.0
 """Nats beyond the general lift from which on a memory alone counts as a response's support."""
 

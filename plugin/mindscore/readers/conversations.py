@@ -177,9 +177,15 @@ class Conversations:
         """
         return next(self._transcripts((conversation,), memories))
 
-    def transcripts(self) -> Iterator[tuple[Conversation, Transcript]]:
-        """Yield each conversation with its transcript."""
-        yield from zip(self.found, self._transcripts(self.found, None), strict=True)
+    def transcripts(
+        self, memories: Mapping[str, str] | None = None
+    ) -> Iterator[tuple[Conversation, Transcript]]:
+        """Yield each conversation with its transcript, with the memories that ``memories`` names.
+
+        Raises:
+            UsageError: memories are named for a format that marks its own.
+        """
+        yield from zip(self.found, self._transcripts(self.found, memories), strict=True)
 
     def _transcripts(
         self, conversations: tuple[Conversation, ...], memories: Mapping[str, str] | None

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mindhooks import MemoryScore, ResponseDivergence
-from mindscore.measure.divergence import column_spread, within_noise
+from mindscore.measure.divergence import column_spreads, is_indistinct, within_noise
 from mindscore.session.session import NOT_SCORED, Result
 
 STEP = 0.01
@@ -120,11 +120,7 @@ def standings(result: Result, texts: dict[str, str], least: float) -> list[Stand
 
     At most ``least`` nats, or within noise, counts as no effect.
     """
-    columns: dict[str, list[float]] = {}
-    for score in result.scores.values():
-        for cell in score.divergences:
-            columns.setdefault(cell.node_id, []).append(cell.signed)
-    spreads = {id_: column_spread(column) for id_, column in columns.items()}
+    spreads = column_spreads(it.divergences for it in result.scores.values())
     found = [
         _standing(result, key, texts.get(key, ""), result.scores.get(key), least, spreads)
         for key in result.keys
@@ -136,10 +132,6 @@ def _rank(it: Standing) -> tuple[float, float]:
     if it.highest is None or it.largest is None:
         return (-math.inf, -math.inf)
     return (it.highest, it.largest)
-
-
-def _is_noise(cell: ResponseDivergence, spreads: Mapping[str, float]) -> bool:
-    return within_noise(cell) or 0 < abs(cell.signed) <= spreads[cell.node_id]
 
 
 def _standing(
@@ -155,10 +147,10 @@ def _standing(
     if score is None:
         nothing = (None, False, None, None, None, 0, 0, None)
         return Standing(key, text, outcome.status, why, *nothing)
-    clear = [it for it in score.divergences if not _is_noise(it, spreads)]
+    clear = [it for it in score.divergences if not is_indistinct(it, spreads)]
     signed = [it.signed for it in clear]
     largest = max(score.divergences, key=lambda it: it.divergence, default=None)
-    is_noise = largest is not None and _is_noise(largest, spreads)
+    is_noise = largest is not None and is_indistinct(largest, spreads)
     return Standing(
         key,
         text,

@@ -46,6 +46,11 @@ NOT_SCORED = {
 }
 """Why memories were not scored, by the status of their outcome, and what can be done about it."""
 
+NO_MEMORIES = (
+    "This conversation holds no memories. --memories FILE names those that are printed in its "
+    'messages; in the native format, lines with "role": "memory" are memories.'
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -166,7 +171,11 @@ class Session:
         old_errors, old_stats = self.registry.task_errors(), self._stats_shown(command)
         self.registry.dispatch(command)
         await self.registry.wait_idle()
-        stats = next((it for it, run in self.ended if run.command == command), None)
+        ended = next((it for it in self.ended if it[1].command == command), None)
+        stats = ended[0] if ended else None
+        if ended:
+            # The one that the run's scores are stored under.
+            model = ended[1].model
         if stats is None and self._stats_shown(command) is not old_stats:
             stats = self._stats_shown(command)
         errors = [

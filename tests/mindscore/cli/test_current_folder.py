@@ -27,6 +27,7 @@ TOY = ("--set", "server.scorer=toy")
 ARGUMENTS = {
     ("demo",): ("--help",),
     ("score",): ("talk.jsonl", "--full", *TOY),
+    ("run",): ("score", "talk.jsonl", *TOY),
     ("plan",): ("talk.jsonl", *TOY),
     ("run",): ("score", "talk.jsonl", *TOY),
     ("list",): ("talk.jsonl",),

@@ -111,6 +111,10 @@ CONFIGURATION = {
         "[plugins]\nlistener_timeout_s = 0\n",
         ["plugins.listener_timeout_s"],
     ),
+    "listeners with too much time": (
+        "[plugins]\nlistener_timeout_s = 1000001\n",
+        ["plugins.listener_timeout_s", "<= 1000000"],
+    ),
 }
 
 

@@ -1,6 +1,8 @@
 """``mindscore list``: the conversations of a file."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +62,34 @@ def test_a_native_transcript_is_one_conversation(cli, talk):
         "responses": 2,
         "memories": ["tea", "dog"],
     }
+
+
+def test_memories_that_a_file_names_are_found(cli, several, tmp_path):
+    named = tmp_path / "memories.json"
+    named.write_text(json.dumps({"asks": "What do I drink?"}), encoding="utf-8")
+    found = cli("list", several, "--memories", named, "--json").document["conversations"]
+    assert [it["memories"] for it in found] == [["tea", "asks"], ["asks"]]
+    lines = cli("list", several, "--memories", named).out.splitlines()
+    assert [line.split()[-1] for line in lines[1:3]] == ["2", "1"]
+
+
+def test_memories_are_named_for_no_native_transcript(cli, talk, tmp_path):
+    named = tmp_path / "memories.json"
+    named.write_text('{"tea": "x"}', encoding="utf-8")
+    ran = cli("list", talk, "--memories", named)
+    assert (ran.status, ran.out) == (2, "")
+    assert "--memories" in ran.error
+
+
+def test_a_file_whose_name_is_not_utf_8_is_named(command, talk, tmp_path):
+    file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jsonl"))
+    talk.rename(file)
+    ran = command("list", file, "--json")
+    assert (ran.status, ran.err) == (0, "")
+    assert Path(ran.document["file"]) == file
+    [listed] = ran.document["conversations"]
+    assert (listed["name"], listed["memories"]) == (file.stem, ["tea", "dog"])
+    assert r"caf\udce9" in command("list", file).out
 
 
 def test_names_and_titles_do_nothing_to_a_terminal(cli, several):

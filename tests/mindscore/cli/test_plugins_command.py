@@ -166,6 +166,83 @@ def test_the_environment_disables_further_plugins(command, install):
     assert states["memory-scoring"] == "on"
 
 
+@pytest.mark.parametrize("kind", ["scorers", "sinks", "readers", "recognisers"])
+def test_scorers_sinks_readers_and_recognisers_are_listed_with_whose_they_are(
+    kind, command, install
+):
+    group = f"mind{'hooks' if kind in ('scorers', 'sinks') else 'score'}.{kind}"
+    ran = command("plugins", **install(QUIET, ENTRY, group=group))
+    assert (ran.status, ran.err) == (0, "")
+    # A long list is folded.
+    out = re.sub(r" *\n(?!\w+: )", " ", ran.out)
+    lines = dict(line.split(": ", 1) for line in out.splitlines() if ": " in line)
+    assert {name for name, listed in lines.items() if "loud (acme)" in listed} == {kind}
+    for name, own in {"scorers": "toy", "sinks": "jsonl", "readers": "native"}.items():
+        assert own in lines[name].strip().split(", ")
+    assert "literal" in lines["recognisers"].strip().split(", ")
+
+
+# -- a command of a third party -------------------------------------------------------------------
+
+COUNTING = """
+from mindhooks import FinetuneStats, MemoryScore, MemoryStats, Outcome, hookimpl
+
+class Loud:
+    commands = ("count",)
+
+    def __init__(self, table):
+        self.table = table
+
+    @hookimpl
+    def on_trigger(self, command, mind, registry):
+        if command == "count":
+            task = registry.task_handle("count")
+            return task.trigger_if_idle(lambda: self.count(mind, registry))
+
+    async def count(self, mind, registry):
+        async with registry.run("count", uses_scorer=False) as run:
+            context = await mind.context()
+            print(len(context.conversation), "messages")
+            if self.table.get("fails"):
+                raise ValueError("too loud")
+            await registry.emit_score(MemoryScore("tea", 2.5, "incremental", ()))
+            registry.report(MemoryStats({"tea": Outcome("scored")}, 0, 0, None, 0.0))
+"""
+
+
+@pytest.fixture
+def count(command, install, talk):
+    """Runs the command ``count`` of a third party's plugin on a conversation."""
+    environment = install(COUNTING, ENTRY)
+    toy = ["--set", "server.scorer=toy"]
+    return lambda *options: command("run", "count", talk, *toy, *options, **environment)
+
+
+def test_a_command_of_a_third_party_runs_and_its_scores_are_shown(count):
+    ran = count()
+    assert (ran.status, ran.err) == (0, "")
+    lines = ran.out.splitlines()
+    assert lines[0] == "4 messages"
+    assert ["tea", "2.50"] in [line.split()[:2] for line in lines]
+    assert lines[-2].startswith("1 of 1 memory scored")
+    assert lines[-1].startswith("toy: 0 calls, ")
+
+
+def test_a_command_of_a_third_party_gives_a_document(count):
+    ran = count("--json")
+    assert ran.status == 0
+    assert ran.err == "4 messages\n"
+    assert ran.document["command"] == "count"
+    assert [(it["key"], it["score"]) for it in ran.document["scores"]] == [("tea", 2.5)]
+    assert ran.document["candidates"] == []
+
+
+def test_a_command_of_a_third_party_that_fails_is_told_once(count):
+    ran = count("--set", "plugins.settings.loud.fails=true")
+    assert ran.status == 1
+    assert (ran.out + ran.err).count("ValueError: too loud") == 1
+
+
 # -- the trace ------------------------------------------------------------------------------------
 
 
@@ -390,3 +467,6 @@ def test_a_scorer_that_is_broken_fails_every_memory(source, said, command, insta
     assert ran.error == ran.document["stats"]["error"]
     assert "'acme'" in ran.error
     assert said in ran.error
+    shown = command("score", talk, "--set", "server.scorer=acme", **environment)
+    # Not the one that is configured, which was never asked.
+    assert shown.out.splitlines()[-1].startswith("no model: 0 calls, ")

@@ -146,6 +146,40 @@ def test_a_long_key_can_be_read_off_the_list_of_what_is_kept(score, cli, write):
     assert key in "".join(line.removeprefix(" ").partition(" ")[0] for line in lines)
 
 
+@pytest.mark.parametrize("responses", [1, 2, 9, 10, 11, 19, 23, 31])
+def test_the_blocks_of_a_matrix_are_about_equally_wide(responses, score, write):
+    turns = [
+        {"role": role, "content": "Green tea."}
+        for _ in range(responses)
+        for role in ("user", "assistant")
+    ]
+    talk = write({"role": "memory", "key": "tea", "content": "Green tea."}, *turns)
+    heads = re.findall(r"(?m)^memory .*$", score(talk, "--full").out)
+    widths = [head.count("#") for head in heads]
+    assert sum(widths) == responses
+    assert max(widths) - min(widths) < len(widths)
+    assert len(widths) == 1 or min(widths) > 1
+    # As few blocks as there is room for.
+    assert len(heads[0]) * (len(heads) - 1) < responses * 7 + 80
+
+
+def test_the_further_lines_of_what_was_said_begin_below_its_first_word(score, write):
+    said = " ".join(f"word{number}" for number in range(60))
+    talk = write(
+        {"role": "memory", "key": "tea", "content": said},
+        {"role": "user", "content": "Which words?"},
+        {"role": "assistant", "content": said},
+    )
+    lines = score(talk, "--finetune", "--set", "finetune.threshold=0").out.splitlines()
+    [first] = [
+        at for at, line in enumerate(lines) if line.startswith("  said ") and "word0" in line
+    ]
+    indent = lines[first].index("word0")
+    further = [line for line in lines[first + 1 : first + 4] if "word" in line]
+    assert len(further) >= 2
+    assert {len(line) - len(line.lstrip()) for line in further} == {indent}
+
+
 # -- contents -------------------------------------------------------------------------------------
 
 
@@ -198,9 +232,12 @@ def test_every_reason_to_skip_a_memory_is_said(score, write):
     assert re.search(r"(?m)^1 no response.*: middle$", out)
 
 
-def test_a_conversation_without_memories_is_said_to_hold_none(score, write):
+@pytest.mark.parametrize("options", [[], ["--full"], ["--finetune"]], ids=" ".join)
+def test_a_conversation_without_memories_is_said_to_hold_none(options, score, write):
     talk = write({"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."})
-    assert "no memories" in score(talk).out
+    out = score(talk, *options).out
+    assert out.count("holds no memories") == 1
+    assert "--memories" in out
 
 
 def test_a_row_that_failed_is_marked_as_not_measured(server, cli, numbered):
@@ -226,6 +263,71 @@ def test_candidates_are_printed_with_what_was_said_before_and_what_is_said_witho
     for text in ("Your dog is called Rex.", "And my dog?", "You drink green tea."):
         assert text in out
     assert candidate["alternate_text"].split()[0] in out.partition("without")[2]
+
+
+def test_a_matrix_ends_with_the_ranking_of_its_memories_and_a_summary(score, talk):
+    document = score(talk, "--full", "--json").document
+    best = {
+        key: max(row) for key, row in zip(document["memories"], document["matrix"], strict=True)
+    }
+    lines = score(talk, "--full").out.splitlines()
+    at = lines.index("Memories by score")
+    ranked = [line.split()[:3] for line in lines[at + 2 : at + 4]]
+    expected = sorted(best, key=best.__getitem__, reverse=True)
+    assert ranked == [
+        [f"{place}", key, f"{best[key]:.2f}"] for place, key in enumerate(expected, start=1)
+    ]
+    assert at > max(number for number, line in enumerate(lines) if line.startswith("memory "))
+    assert lines[-2].startswith("2 of 2 memories scored, ")
+    assert lines[-1].startswith("toy: ")
+
+
+@pytest.fixture
+def column(server, write):
+    """Eight memories, of which each does 1.0 to the one response, and the last 40."""
+    memories = [
+        {"role": "memory", "key": f"m{it}", "content": "x", "token_ids": [100 + it, 1]}
+        for it in range(8)
+    ]
+
+    def answer(body):
+        tokens = body["prompt"]
+        missing = [it for it in range(8) if 100 + it not in tokens]
+        total = -1.0 - sum(40.0 if it == 7 else 1.0 for it in missing)
+        return web.json_response({"scores": [{"total_logprob": total}]})
+
+    server.answer = answer
+    asked = {"role": "user", "content": "?", "token_ids": [5, 1]}
+    said = {"role": "assistant", "content": "A.", "token_ids": [6, 9, 1], "body": [1, 3]}
+    return write(*memories, asked, said)
+
+
+def test_what_most_memories_do_to_a_response_is_not_ranked_as_an_effect(column, server, cli):
+    out = cli("score", column, *server.options).out
+    rows = {words[0]: line for line in out.splitlines() if (words := line.split())}
+    assert rows["m7"].count("█") == 20
+    for number in range(7):
+        assert "like most memories" in rows[f"m{number}"]
+        assert "most have up to 3.00" in rows[f"m{number}"]
+    assert "8 of 8 memories scored, 1 beyond noise and what most memories do" in out
+
+
+def test_what_most_memories_do_to_a_response_has_no_colour(column, server, terminal):
+    out = terminal("score", column, "--full", *server.options).out
+    matrix = out[: out.index("Memories by score")]
+    coloured = re.findall(r"\x1b\[[0-9;]+m *(\d+\.\d)", matrix)
+    assert coloured == ["40.0"]
+    assert len(re.findall(r"\b1\.0\b", matrix)) == 7
+
+
+@pytest.mark.parametrize("options", [[], ["--full"], ["--finetune"]], ids=" ".join)
+def test_a_failure_is_printed_once(options, cli, numbered, nobody):
+    server = ["--set", "server.scorer=score", "--set", f"server.base_url={nobody}"]
+    ran = cli("score", numbered, *options, *server, "--set", "server.max_attempts=1")
+    assert ran.status == 1
+    assert (ran.out + ran.err).count("cannot connect") == 1
+    assert "cannot connect" in ran.error
+    assert not re.search(r"(?m)^(memory|Signed)", ran.out)
 
 
 # -- what texts and keys hold ---------------------------------------------------------------------

@@ -1,9 +1,18 @@
 """The real command on a pseudo-terminal of 80 columns: progress, colours, and what is kept out."""
 
+import fcntl
+import os
+import pty
 import re
+import struct
+import subprocess
+import sys
+import termios
 import unicodedata
 
 import pytest
+
+from .conftest import COMMAND, PATIENCE_S, inherited
 
 TOY = ["--set", "server.scorer=toy"]
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -57,6 +66,15 @@ LINES = {
     "candidates": (["--finetune"], "finetune: scoring 1 responses..."),
 }
 lines = pytest.mark.parametrize(("options", "line"), LINES.values(), ids=LINES)
+
+
+def test_a_line_says_that_the_model_is_loaded_until_the_first_one_of_a_flow(held, numbered):
+    ran = held(numbered, text="loading the model")
+    assert ran.status == 0
+    frames = plain(ran.err)
+    assert frames.index("loading the model …") < frames.index("scoring:")
+    assert "loading the model" not in frames[frames.index("scoring:") :]
+    assert "loading the model" not in plain(ran.out)
 
 
 @lines
@@ -136,6 +154,47 @@ def test_ctrl_c_leaves_the_terminal_as_it_was(server, terminal, interrupt, numbe
     assert ran.status == 130
     assert ran.err.count("\x1b[?25l") == ran.err.count("\x1b[?25h") > 0
     assert "mindscore: interrupted" in plain(ran.err).splitlines()[-1]
+
+
+def test_a_typed_ctrl_c_gives_the_prompt_a_line_of_its_own_and_the_modes_back(server, numbered):
+    """As in a shell: input, output and errors are one terminal, which sends the signal itself."""
+    server.holds = lambda body: True
+    ours, childs = pty.openpty()
+    fcntl.ioctl(childs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    before = termios.tcgetattr(childs)
+    # In a session of its own, whose terminal this is.
+    attach = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    execute = "import signal; signal.signal(2, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+    arguments = [COMMAND, "score", numbered, *server.options]
+    process = subprocess.Popen(
+        [sys.executable, "-c", attach + execute, *map(str, arguments)],
+        stdin=childs,
+        stdout=childs,
+        stderr=childs,
+        start_new_session=True,
+        env=inherited({"TERM": "xterm-256color"}),
+    )
+    shown = b""
+    while b"scoring:" not in shown:
+        shown += os.read(ours, 65536)
+    assert server.held.wait(PATIENCE_S)
+    os.write(ours, b"\x03")
+    while b"interrupted" not in shown:
+        shown += os.read(ours, 65536)
+    assert process.wait(PATIENCE_S) == 130
+    os.write(childs, b"PROMPT")
+    while not shown.endswith(b"PROMPT"):
+        shown += os.read(ours, 65536)
+    after = termios.tcgetattr(childs)
+    os.close(ours)
+    os.close(childs)
+    text = shown.decode()
+    assert after == before
+    assert text.rfind("\x1b[?25h") > text.rfind("\x1b[?25l") >= 0
+    *_, last, prompt = re.split(r"\r\n", COLOUR.sub("", text))
+    assert prompt.replace("\x1b[?25h", "") == "PROMPT"
+    last = re.split(r"\x1b\[2K|\r", last)[-1].replace("\x1b[?25h", "")
+    assert last.startswith("mindscore: interrupted: 0 of 2 memories")
 
 
 # -- colours --------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 import pytest
 
+from mindhooks._registry import MAX_LISTENER_TIMEOUT_S
 from mindscore._util.errors import ConfigError
 from mindscore.config.settings import ServerSettings, Settings, parse_settings, parse_table
 
@@ -58,7 +59,9 @@ listener_timeout_s = 30.0
 """)
 FREE_FORM = ("server.options", "train.options", "plugins.settings")
 
-POSITIVE = ["server.timeout_s", "server.deadline_s", "plugins.listener_timeout_s"]
+LONGEST = {"server.timeout_s": 1e9, "server.deadline_s": 1e9}
+LONGEST["plugins.listener_timeout_s"] = MAX_LISTENER_TIMEOUT_S
+POSITIVE = list(LONGEST)
 NOT_NEGATIVE = ["memory.interval_s", "memory.min_divergence", "finetune.threshold"]
 NOT_NEGATIVE += ["store.retention_days"]
 FRACTIONS = ["memory.token_cutoff", "finetune.window_fraction"]
@@ -262,7 +265,7 @@ def test_a_value_out_of_range_is_an_error_that_names_key_and_range(key, value, e
 
 
 BOUNDS = [
-    *((key, value) for key in POSITIVE for value in (1e-9, 1e9)),
+    *((key, value) for key in POSITIVE for value in (1e-9, LONGEST[key])),
     *((key, value) for key in NOT_NEGATIVE for value in (0.0, 1e9)),
     *((key, value) for key in FRACTIONS for value in (0.0, 1.0)),
     *(("memory.ewma_alpha", value) for value in (1e-9, 1.0)),
@@ -331,10 +334,12 @@ def test_another_number_format_is_refused_with_those_there_are():
 
 
 @pytest.mark.parametrize(
-    "key",
-    ["server.timeout_s", "server.deadline_s", "plugins.listener_timeout_s", "memory.interval_s"],
+    ("key", "most"),
+    [*LONGEST.items(), ("memory.interval_s", 1e9)],
 )
-def test_an_absurd_duration_is_an_error_that_names_its_key(key):
+def test_an_absurd_duration_is_an_error_that_names_its_key(key, most):
     table, _, name = key.partition(".")
-    with pytest.raises(ConfigError, match=rf"{key}: expected .*<= 1000000000"):
-        parse_settings({table: {name: 1e300}})
+    parse_settings({table: {name: most}})
+    for absurd in (most * 1.01, 1e300):
+        with pytest.raises(ConfigError, match=rf"{key}: expected .*<= {most:.0f}\b"):
+            parse_settings({table: {name: absurd}})

@@ -399,7 +399,7 @@ TABLES = st.fixed_dictionaries(
             {},
             optional={
                 "disabled": st.lists(TEXT, max_size=3),
-                "listener_timeout_s": FINITE.filter(bool),
+                "listener_timeout_s": st.floats(min_value=0, max_value=1e6, exclude_min=True),
                 # Our own plugins' tables are checked: any other's is its own.
                 "settings": st.dictionaries(TEXT.map("its-{}".format), FREE, max_size=3),
             },
