@@ -8,6 +8,7 @@ from dataclasses import astuple, dataclass
 from sqlalchemy import Connection, insert
 
 from mindscore.store.database import NamespaceTables
+from mindscore.store.records import checked, intact, row_id
 from mindscore.store.schema import candidates, cells, memories, runs, weights
 
 
@@ -86,12 +87,23 @@ class History(NamespaceTables):
             found[key, model].append(Point(*point))
         return dict(found)
 
-    async def cells(self, model: str) -> list[Cell]:
-        """List the cells of the matrix that ``model`` measured, by response and key."""
+    async def cells(self, model: str, conversation: str | None = None) -> list[Cell]:
+        """List the cells of the matrix that ``model`` measured, by response and key.
+
+        With a ``conversation``, only its cells. Of a memory that was rewritten, the latest count.
+        """
         columns = [cells.c[name] for name in Cell.__slots__]
-        query = self._mine(cells, *columns).where(cells.c.model == model)
-        query = query.order_by(cells.c.entry_idx, cells.c.key)
-        return [Cell(*row) for row in await self._all(query)]
+        query = self._mine(cells, row_id(cells), *columns).where(cells.c.model == model)
+        if conversation is not None:
+            query = query.where(cells.c.conversation == conversation)
+        query = query.order_by(cells.c.entry_idx, cells.c.key, cells.c.scored_at)
+        made = checked(Cell)
+
+        def work(connection: Connection) -> list[Cell]:
+            found = intact(cells, connection.execute(query), made)
+            return list({(it.key, it.node_id): it for it in found}.values())
+
+        return await self._database.read(work)
 
     async def models(self) -> list[str]:
         """List the models that anything is kept of, in order."""
