@@ -165,11 +165,12 @@ class Store(NamespaceTables):
         """Return when ``model`` last scored each memory, in seconds since the epoch.
 
         With a ``conversation``, when it did in that one; with ``texts``, ``{key: text hash}``, only
-        of memories whose text was this.
+        of memories whose text was this, or is not known: such a score stands for whatever text the
+        memory has, until it is scored anew.
         """
         found: dict[str, float] = {}
         for it in await self._known_scores(model, conversation):
-            if texts is None or texts.get(it.key) == it.text_hash:
+            if texts is None or it.text_hash in ("", texts.get(it.key)):
                 found[it.key] = it.scored_at
         return found
 
@@ -302,7 +303,7 @@ class Store(NamespaceTables):
         if connection.execute(known).first() is not None:
             return
         unknown = {**name, "text_hash": ""}
-        for table in (memories, weights):
+        for table in (memories, weights, conversation_scores):
             its = update(table).where(*self._is(table, unknown))
             connection.execute(its.values(text_hash=name["text_hash"]))
 
