@@ -102,6 +102,33 @@ def settle(
 
 @app.command()
 @takes_options
+def check(options: ConfigOptions) -> None:
+    """List the damaged records of the store: exit status 1 if there are any."""
+    from mindscore.store import Records
+
+    configuration, _ = _open(options)
+    found = asyncio.run(Records(configuration.settings.store).damaged())
+    sys.stdout.writelines(f"{it.id}  {it.reason}\n" for it in found)
+    if found:
+        raise typer.Exit(1)
+    sys.stdout.write("No record is damaged.\n")
+
+
+@app.command()
+@takes_options
+def drop(
+    options: ConfigOptions, ids: Annotated[list[str], typer.Argument(metavar="ID...")]
+) -> None:
+    """Remove damaged records, by their ids as store check shows them."""
+    from mindscore.store import Records
+
+    configuration, _ = _open(options)
+    gone = asyncio.run(Records(configuration.settings.store).drop(ids))
+    sys.stdout.write(f"removed {gone} damaged record{'s' * (gone != 1)}\n")
+
+
+@app.command()
+@takes_options
 def forget(options: ConfigOptions, key: Annotated[str, typer.Argument(metavar="KEY")]) -> None:
     """Remove a memory's scores and matrix cells, of every model."""
     _, store = _open(options)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -33,6 +34,8 @@ class Transcript:
     conversation: tuple[Message, ...]
     remarks: tuple[str, ...] = ()
     """Facts that its source does not record, and text that was not understood, a line each."""
+    id: str = ""
+    """``Context.id``: the source's own name of the conversation, else one of its beginning."""
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -56,7 +59,29 @@ class Transcript:
         renderer = Renderer(tokenize, template or ChatML())
         nodes = await renderer.nodes(self.messages)
         first, last = len(self.system), len(self.system) + len(self.identity)
-        return Context(tuple(nodes[:first]), tuple(nodes[first:last]), tuple(nodes[last:]))
+        system, identity, conversation = nodes[:first], nodes[first:last], nodes[last:]
+        return Context(tuple(system), tuple(identity), tuple(conversation), self.id)
+
+
+def id_by_beginning(messages: Iterable[Message]) -> str:
+    """Return a name that stays while the conversation grows: a hash of its first exchange.
+
+    It is of what was said up to the first response, and when: not of the system prompt and the
+    memories, which a host may print differently next time. Empty if nobody has spoken.
+    """
+    digest = hashlib.sha256()
+    spoken = False
+    for message in messages:
+        if message.role in (Role.SYSTEM, Role.MEMORY):
+            continue
+        spoken = True
+        text = message.text
+        if message.parts:
+            text = message.text_without(frozenset(message.memory_keys()))
+        digest.update(repr((str(message.role), text, message.timestamp_ns)).encode())
+        if message.role == Role.ASSISTANT:
+            break
+    return f"begins-{digest.hexdigest()[:24]}" if spoken else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +97,8 @@ class Conversation:
     title: str = ""
     memories: Mapping[str, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    id: str = ""
+    """The source's own id of the conversation; empty if it records none."""
 
     def transcript(self, file: Path, finder: MemoryFinder) -> Transcript:
         """Mark the memories that ``finder`` recognises; its refusals are among the remarks."""
@@ -88,4 +115,4 @@ class Conversation:
             spoken = spoken or message.role in (Role.USER, Role.ASSISTANT)
             sections[section_of(message.role, spoken)].append(message)
         system, identity, conversation = map(tuple, sections.values())
-        return Transcript(file, system, identity, conversation, tuple(remarks))
+        return Transcript(file, system, identity, conversation, tuple(remarks), self.id)

@@ -747,20 +747,23 @@ def test_whatever_bytes_are_flipped_only_store_errors_come(store, file, tmp_path
             damaged[chance.randrange(len(damaged))] = chance.randrange(256)
         other = tmp_path / f"damaged-{number}"
         other.write_bytes(damaged)
-        settings = StoreSettings(f"sqlite:///{other}")
-        for act in (
-            lambda: Store(settings).memories(),
-            lambda: Store(settings).last_scored("m", "", {"k": "t"}),
-            lambda: Store(settings).rows("m"),
-            lambda: Store(settings).trained(),
-            lambda: History(settings).cells("m"),
-            lambda: History(settings).weights(),
-            lambda: History(settings).runs(),
-            lambda: History(settings).models(),
-            lambda: Reviews(settings).queue(),
-            lambda: Reviews(settings).listed("m"),
-            lambda: Records(settings).damaged(),
-            lambda: Store(settings).record_score(score("k", 2.0), "m", 0.5, text_hash="t"),
-        ):
+        for act in acts_on(StoreSettings(f"sqlite:///{other}")):
             with suppress(StoreError):
                 asyncio.run(act())
+
+
+def acts_on(settings):
+    return (
+        lambda: Store(settings).memories(),
+        lambda: Store(settings).last_scored("m", "", {"k": "t"}),
+        lambda: Store(settings).rows("m"),
+        lambda: Store(settings).trained(),
+        lambda: History(settings).cells("m"),
+        lambda: History(settings).weights(),
+        lambda: History(settings).runs(),
+        lambda: History(settings).models(),
+        lambda: Reviews(settings).queue(),
+        lambda: Reviews(settings).listed("m"),
+        lambda: Records(settings).damaged(),
+        lambda: Store(settings).record_score(score("k", 2.0), "m", 0.5, text_hash="t"),
+    )
