@@ -32,7 +32,8 @@ def list_(options: ConfigOptions, json: Json = False) -> None:
     configuration, store = _open(options)
     found = asyncio.run(store.memories())
     if json:
-        write_json(found)
+        names = ("key", "model", "score", "weight", "last_scored", "count")
+        write_json([{name: getattr(it, name) for name in names} for it in found])
     else:
         _show(found)
     if unknown := asyncio.run(_sends(configuration).unknown()):

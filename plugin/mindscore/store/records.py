@@ -68,7 +68,8 @@ def checked(kind: Callable[..., T]) -> Callable[..., T]:
     names = kind.__slots__  # type: ignore[attr-defined]
 
     def make(*columns: Any) -> T:
-        return msgspec.convert(dict(zip(names, columns, strict=True)), type=kind)
+        made: T = msgspec.convert(dict(zip(names, columns, strict=True)), type=kind)
+        return made
 
     return make
 
