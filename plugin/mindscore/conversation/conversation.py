@@ -63,6 +63,10 @@ class Transcript:
         return Context(tuple(system), tuple(identity), tuple(conversation), self.id)
 
 
+BEGINS = "begins-"
+"""Before an id that is no source's own."""
+
+
 def id_by_beginning(messages: Iterable[Message]) -> str:
     """Return a name that stays while the conversation grows: a hash of its first exchange.
 
@@ -81,7 +85,7 @@ def id_by_beginning(messages: Iterable[Message]) -> str:
         digest.update(repr((str(message.role), text, message.timestamp_ns)).encode())
         if message.role == Role.ASSISTANT:
             break
-    return f"begins-{digest.hexdigest()[:24]}" if spoken else ""
+    return f"{BEGINS}{digest.hexdigest()[:24]}" if spoken else ""
 
 
 @dataclass(frozen=True, slots=True)
