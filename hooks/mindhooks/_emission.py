@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 from mindhooks._errors import MindhooksError
 from mindhooks._implementations import (
@@ -16,13 +15,13 @@ from mindhooks._implementations import (
 )
 from mindhooks._manager import HookManager
 from mindhooks._tasks import (
-    Deliveries,
     OpenRun,
     await_uncancelled,
     current_scope,
     detach_context,
     find_run,
     innermost_run,
+    leave_run,
 )
 from mindhooks._values import FinetuneStats, MemoryStats, Run
 
@@ -36,6 +35,7 @@ class Emitter:
         self.tells_run_ends = True
         """False once the listeners' queues are drained."""
         self._manager = manager
+        self._open: list[OpenRun] = []
         # Identifies the registry in context variables, without keeping it alive.
         self._owner = object()
 
@@ -46,8 +46,17 @@ class Emitter:
         opened = find_run(self._owner)
         scope = current_scope.get()
         arguments = {**arguments, "run": None if opened is None else opened.run}
-        busy = [it.deliveries for it in (scope, opened) if it is not None]
-        await self._tell(hook, arguments, busy, self._is_void)
+        # Neither the run nor its task ends before everybody is told.
+        told = asyncio.get_running_loop().create_future()
+        under_way = [it.emissions for it in (scope, opened) if it is not None]
+        for emissions in under_way:
+            emissions.add(told)
+        try:
+            await self._tell(hook, arguments, self._is_void)
+        finally:
+            for emissions in under_way:
+                emissions.discard(told)
+            told.set_result(None)
 
     def report(self, stats: MemoryStats | FinetuneStats) -> None:
         """Keep ``stats`` for the end of the run that calls this.
@@ -67,6 +76,7 @@ class Emitter:
         """Have what the body emits belong to ``run``, and tell the listeners of its end."""
         opened = OpenRun(run, self._owner, innermost_run.get())
         innermost_run.set(opened)
+        self._open.append(opened)
         failure: BaseException | None = None
         try:
             yield
@@ -74,14 +84,10 @@ class Emitter:
             failure = error
             raise
         finally:
-            # Not by a token: the block may end in another context than it began in.
-            innermost_run.set(opened.parent)
-            opened.ended = True
+            leave_run(opened)
             # A task, that every listener is told although the run is cancelled meanwhile;
             # detached, as the run may be voided.
-            ending = asyncio.create_task(
-                self._end(opened, arguments), context=detach_context(opened.parent)
-            )
+            ending = asyncio.create_task(self._end(opened, arguments), context=detach_context())
             try:
                 await await_uncancelled(ending)
             except asyncio.CancelledError:
@@ -89,45 +95,50 @@ class Emitter:
                 if failure is None or isinstance(failure, asyncio.CancelledError):
                     raise
 
+    async def end_runs(self, arguments: Arguments) -> None:
+        """End the runs that are still open, the latest first."""
+        while self._open:
+            self._open[-1].ended = True
+            await self._end(self._open[-1], arguments)
+
     async def _end(self, opened: OpenRun, arguments: Arguments) -> None:
-        if opened.deliveries:
-            await asyncio.wait(opened.deliveries)
+        if opened not in self._open:
+            # The registry's close has ended it.
+            return
+        self._open.remove(opened)
+        if opened.emissions:
+            await asyncio.wait(opened.emissions)
         if self.tells_run_ends:
             arguments = {"stats": opened.stats, **arguments, "run": opened.run}
-            await self._tell("on_run_end", arguments, [], lambda: False)
+            await self._tell("on_run_end", arguments, lambda: not self.tells_run_ends)
 
-    async def _tell(
-        self, hook: str, arguments: Arguments, busy: list[Deliveries], is_void: Callable[[], bool]
-    ) -> None:
-        """Tell awaited listeners, then all others; stop where the emission is void meanwhile."""
+    async def _tell(self, hook: str, arguments: Arguments, is_void: Callable[[], bool]) -> None:
+        """Tell awaited listeners, then all others; stop where the emission is void meanwhile.
+
+        Where the caller is cancelled, all are told first.
+        """
+        cancellation: asyncio.CancelledError | None = None
         with trace_call(hook, arguments) as note:
             for listener in self._manager.implementations(hook):
                 if isinstance(listener, AsyncImplementation) and listener.is_awaited:
-                    await _finish(listener.tell(arguments, note), busy)
+                    try:
+                        await await_uncancelled(asyncio.create_task(listener.tell(arguments, note)))
+                    except asyncio.CancelledError as error:
+                        cancellation = error
                     if is_void():
-                        return
+                        break
             # Anew: a plugin may have been unregistered meanwhile.
             for listener in self._manager.implementations(hook):
                 # A plain listener may have voided the run itself.
                 if is_void():
-                    return
+                    break
                 if isinstance(listener, PlainImplementation):
                     listener.call(arguments, note)
                 elif isinstance(listener, AsyncImplementation) and not listener.is_awaited:
                     listener.enqueue(arguments, note)
+        if cancellation is not None:
+            raise cancellation
 
     def _is_void(self) -> bool:
         scope = current_scope.get()
         return not self.accepts_emissions or (scope is not None and scope.voided)
-
-
-async def _finish(call: Coroutine[Any, Any, None], busy: list[Deliveries]) -> None:
-    """Await a call to its end, even when the run that emits is cancelled meanwhile.
-
-    It stands in each set of ``busy`` until then.
-    """
-    delivery = asyncio.create_task(call)
-    for deliveries in busy:
-        deliveries.add(delivery)
-        delivery.add_done_callback(deliveries.discard)
-    await await_uncancelled(delivery)

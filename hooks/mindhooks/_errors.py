@@ -38,7 +38,14 @@ class PluginError(MindhooksError):
 
 
 class ScorerError(MindhooksError):
-    """A scorer could not be built, could not answer, or answered wrongly."""
+    """A scorer could not be built, could not answer, or answered wrongly.
+
+    Attributes:
+        arrived: false where it is certain that the prompt reached no model: the call is not counted
+            then.
+    """
+
+    arrived: bool = True
 
 
 class ScorerUnavailable(ScorerError):  # noqa: N818 - as UnhandledCommand

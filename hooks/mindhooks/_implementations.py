@@ -14,7 +14,7 @@ from typing import Any
 
 from mindhooks._errors import PluginError, PluginSource, log, log_plugin_error, warn_if_slow
 from mindhooks._specs import SPECS, Trigger
-from mindhooks._tasks import detach_context, is_being_cancelled
+from mindhooks._tasks import detach_context, mark_retrieved
 from mindhooks._values import FinetuneCandidate, MemoryScore, Run
 
 Note = Callable[[str], object]
@@ -72,8 +72,8 @@ Arguments = Mapping[str, object]
 class Implementation:
     """One function of one plugin that implements one hook.
 
-    Arguments are matched by name, in one way with every version of pluggy: those with a default and
-    those by keyword only are passed too, where the hook has them.
+    Arguments are matched by the names of its parameters, in one way with every version of pluggy:
+    those with a default and those by keyword only are passed too, where the hook has them.
     """
 
     def __init__(self, function: Callable[..., Any], hook: str, source: PluginSource) -> None:
@@ -109,7 +109,8 @@ class PlainImplementation(Implementation):
         started = time.perf_counter()
         try:
             with warn_if_slow(self):
-                result = self.invoke(arguments)
+                # Detached: the tasks that it starts belong to the plugin, not to a run.
+                result = detach_context().run(self.invoke, arguments)
         except KeyboardInterrupt:
             raise
         # Not only Exception: a plugin's sys.exit must not end its host.
@@ -166,7 +167,9 @@ class AsyncImplementation(Implementation):
         if self.is_removed:
             return
         started = time.perf_counter()
-        call = asyncio.create_task(self._call(arguments))
+        # Detached, as a plain one.
+        call = asyncio.create_task(self._call(arguments), context=detach_context())
+        call.add_done_callback(mark_retrieved)
         limit_s = self._time_limit()
         try:
             await asyncio.wait({call}, timeout=limit_s)
@@ -178,6 +181,8 @@ class AsyncImplementation(Implementation):
             note(f"{self.source.name} awaited {format_elapsed(started)}")
         if not call.done():
             log.error("%s: took longer than %g s and was cancelled", self, limit_s)
+        elif call.cancelled():
+            log_plugin_error(self, asyncio.CancelledError("its own, or of what it awaited"))
 
     def enqueue(self, arguments: Arguments, note: Note) -> None:
         """Have the function told after all that it was told of before, without waiting for it."""
@@ -185,11 +190,12 @@ class AsyncImplementation(Implementation):
             return
         note(f"{self.source.name} queued")
         self._queue.append(arguments)
-        if self._worker is None:
-            # Detached: what the listener does is neither voided with the run that emits nor part
-            # of it, and one worker serves many runs.
+        if self._worker is None or self._worker.done():
+            # Detached: one worker serves many runs.
             self._worker = asyncio.create_task(self._work(), context=detach_context())
             self._workers[self._worker] = self
+            # Not by the worker: one that is cancelled at once never runs.
+            self._worker.add_done_callback(self._workers.pop)
 
     def remove(self) -> None:
         """Forget what is queued; a call that has begun is let end."""
@@ -198,29 +204,21 @@ class AsyncImplementation(Implementation):
 
     def drop_queue(self) -> None:
         """Forget what is queued, cancel the call in progress, and log how much was lost."""
-        if self._worker is not None:
+        if self._worker is not None and not self._worker.done():
             lost = len(self._queue) + 1
             log.error("%s: dropped %d undelivered at close", self, lost)
             self._queue.clear()
             self._worker.cancel()
 
     async def _work(self) -> None:
-        try:
-            while self._queue:
-                await self.tell(self._queue.popleft(), list[str]().append)
-        finally:
-            if self._worker is not None:
-                self._workers.pop(self._worker, None)
-            self._worker = None
+        while self._queue:
+            await self.tell(self._queue.popleft(), list[str]().append)
 
     async def _call(self, arguments: Arguments) -> None:
         try:
             await self.invoke(arguments)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, asyncio.CancelledError):
             raise
-        except asyncio.CancelledError as error:
-            if not is_being_cancelled():
-                log_plugin_error(self, error)
         # Not only Exception: a SystemExit that leaves a task stops the host's event loop.
         except BaseException as error:
             log_plugin_error(self, error)
@@ -229,23 +227,50 @@ class AsyncImplementation(Implementation):
 def match_parameters(
     function: Callable[..., Any], hook: str
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the hook's arguments that ``function`` takes: by position only, and by name.
+    """Return the hook's arguments that ``function`` takes: by position, and by name.
+
+    By position up to the first parameter that the hook does not have, so that a decorator may take
+    ``*args``.
 
     Raises:
-        PluginError: the function needs an argument that the hook does not have.
+        PluginError: the function needs an argument that the hook does not have, or cannot be called
+            so.
     """
     allowed = tuple(inspect.signature(SPECS[hook]).parameters)
     positional: list[str] = []
     named: list[str] = []
-    for parameter in inspect.signature(function).parameters.values():
+    skipped = None
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError) as error:
+        raise PluginError(f"{hook}: its parameters cannot be read: {error}") from error
+    for parameter in parameters:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
-        if parameter.name in allowed:
-            by_position = parameter.kind is parameter.POSITIONAL_ONLY
-            (positional if by_position else named).append(parameter.name)
-        elif parameter.default is parameter.empty:
-            hint = "; register an instance, not its class" if parameter.name == "self" else ""
+        if parameter.name not in allowed:
+            if parameter.default is parameter.empty:
+                hint = "; register an instance, not its class" if parameter.name == "self" else ""
+                raise PluginError(
+                    f"{hook} has no argument {parameter.name!r}; it has {', '.join(allowed)}{hint}"
+                )
+            skipped = parameter.name
+        elif parameter.kind is parameter.KEYWORD_ONLY or (
+            skipped and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+        ):
+            named.append(parameter.name)
+        elif skipped:
             raise PluginError(
-                f"{hook} has no argument {parameter.name!r}; it has {', '.join(allowed)}{hint}"
+                f"{hook}: {parameter.name!r} is positional-only and comes after {skipped!r}, which "
+                "the hook does not have: put it before, or leave out the '/'"
             )
+        else:
+            positional.append(parameter.name)
+    try:
+        called = inspect.signature(function, follow_wrapped=False)
+        called.bind(*positional, **dict.fromkeys(named))
+    except ValueError:
+        # A decorator in C, such as functools.lru_cache, which has no signature of its own.
+        pass
+    except TypeError as error:
+        raise PluginError(f"{hook} cannot be called as its decorators leave it: {error}") from error
     return tuple(positional), tuple(named)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +66,11 @@ class PluginInfo:
         """True where the plugin is registered, neither left out nor failed."""
         return self.enabled and self.error is None
 
+    @property
+    def source(self) -> PluginSource:
+        """The plugin's name and distribution."""
+        return PluginSource(self.name, self.distribution, self.version)
+
 
 class HookManager(pluggy.PluginManager):
     """A plugin manager that checks a plugin whole before it registers any of it.
@@ -107,10 +112,10 @@ class HookManager(pluggy.PluginManager):
         """Register a plugin that comes from ``source``, under its name, as ``register`` does."""
         name = source.name
         if self.is_blocked(name):
+            self._infos = [it for it in self._infos if it.source != source]
             self.note(source, enabled=False)
             return None
-        if self.has_plugin(name):
-            raise PluginError(f"another plugin is already called {name!r}")
+        self.require_free(name)
         if plugin is None:
             raise PluginError("None is no plugin")
         if self.is_registered(plugin):
@@ -118,9 +123,15 @@ class HookManager(pluggy.PluginManager):
             raise PluginError(f"it, or a plugin that is equal to it, is registered as {known!r}")
         for hook, function, options in self._find_marked(plugin):
             check_implementation(hook, function, options)
+        commands = read_commands(plugin)
         # By identity: pluggy before 1.7 leaves some implementations behind when it unregisters.
         before = set(self._registered())
-        super().register(plugin, name)
+        try:
+            super().register(plugin, name)
+        except pluggy.PluginValidationError as error:
+            # pluggy before 1.7 registers the plugin before it validates it.
+            super().unregister(plugin, name)
+            raise PluginError(format_error(error)) from error
         hooks = []
         for hook in SPECS:
             for found in getattr(self.hook, hook).get_hookimpls():
@@ -129,19 +140,37 @@ class HookManager(pluggy.PluginManager):
                     hooks.append(hook)
         if distribution is not None:
             self._distributions.append((plugin, distribution))
-        self.note(source, hooks=tuple(dict.fromkeys(hooks)), commands=read_commands(plugin))
+        # It may have failed, or been left out, before.
+        self._infos = [it for it in self._infos if it.source != source]
+        self.note(source, hooks=tuple(dict.fromkeys(hooks)), commands=commands)
         return name
+
+    def require_free(self, name: str) -> None:
+        """Raise ``PluginError`` where a plugin of that name is registered."""
+        if self.has_plugin(name):
+            raise PluginError(f"another plugin is already called {name!r}")
 
     def unregister(self, plugin: object | None = None, name: str | None = None) -> Any | None:
         """Unregister a plugin: it hears of nothing more, not even of what is queued for it."""
         name = name or self.get_name(plugin)
+        found_as = self._registered_source(name)
         removed = super().unregister(plugin, name)
         for found in [it for it in self._implementations if it.plugin is removed]:
             self._implementations.pop(found).remove()
         if removed is not None:
-            self._infos = [it for it in self._infos if it.name != name or not it.is_registered]
+            self._infos = [it for it in self._infos if it.source != found_as]
         self._distributions = [it for it in self._distributions if it[0] is not removed]
         return removed
+
+    def set_blocked(self, name: str) -> None:
+        """Block a name; a plugin that is registered under it is unregistered and left out."""
+        found_as = self._registered_source(name)
+        super().set_blocked(name)
+        if found_as is not None:
+            self.note(found_as, enabled=False)
+
+    def _registered_source(self, name: str | None) -> PluginSource | None:
+        return next((it.source for it in self._infos if it.name == name and it.is_registered), None)
 
     def implementations(self, hook: str) -> list[Implementation]:
         """Return the implementations of a hook in the order in which pluggy calls them."""
@@ -241,16 +270,23 @@ def check_implementation(
 
 
 def read_commands(plugin: object) -> tuple[str, ...]:
-    """Return the commands that a plugin names in ``commands``, without evaluating a property."""
+    """Return the commands that a plugin names in ``commands``, without evaluating a property.
+
+    Any iterable of strings will do; a set comes in alphabetical order.
+    """
     commands = inspect.getattr_static(plugin, "commands", ())
     if isinstance(commands, types.MemberDescriptorType):
         # A slot, which may be empty.
         commands = getattr(plugin, "commands", ())
     if isinstance(commands, str):
         return (str(commands),)
-    if not isinstance(commands, tuple | list):
+    if not isinstance(commands, Iterable):
         return ()
-    return tuple(str(it) for it in commands if isinstance(it, str))
+    try:
+        named = [str(it) for it in commands if isinstance(it, str)]
+    except Exception as error:
+        raise PluginError(f"its commands cannot be read: {format_error(error)}") from error
+    return tuple(sorted(named) if isinstance(commands, Set) else named)
 
 
 def _can_be_read(plugin: object, name: str, stored: object) -> bool:

@@ -13,6 +13,7 @@ from mindhooks._values import FinetuneCandidate, WirePrompt
 
 
 Detokenize = Callable[[Sequence[int]], Awaitable[str]]
+Fingerprint = Callable[[], Awaitable[str | None]]
 TokenTexts = Callable[[Sequence[int]], Awaitable[Sequence[str]]]
 RenderChat = Callable[[Sequence[Mapping[str, object]], bool], Awaitable[str]]
 
@@ -102,7 +103,10 @@ class ScorerCapabilities:
         self_tested: its server is tested before the first score of a run.
         adapter: path of the LoRA adapter that the model has, or ``None``.
         swaps_adapters: the model may get other weights under the same name at any time, so scores
-            of an earlier run are not reused.
+            of an earlier run are reused only where ``fingerprint`` is the same.
+        fingerprint: ``await fingerprint()`` returns a text that is another one for other weights,
+            adapters or number formats, or ``None`` where the server does not say; ``None``: the
+            model's name tells them apart.
         context_length: tokens that a prompt may have; ``None``: not known.
         detokenize: ``await detokenize(ids)`` returns their text, special tokens included; ``None``:
             it cannot.
@@ -117,6 +121,7 @@ class ScorerCapabilities:
     self_tested: bool = False
     adapter: str | None = None
     swaps_adapters: bool = False
+    fingerprint: Fingerprint | None = None
     context_length: int | None = None
     detokenize: Detokenize | None = None
     token_texts: TokenTexts | None = None
@@ -132,6 +137,9 @@ class ScorerCapabilities:
         return cls(**{name: getattr(scorer, name) for name in names if hasattr(scorer, name)})
 
 
+_DEFAULTS = ScorerCapabilities()
+
+
 class BaseScorer:
     """A ``Scorer`` to derive from: ``model`` and ``score`` are what it lacks.
 
@@ -140,15 +148,16 @@ class BaseScorer:
     """
 
     model: str
-    noisy: bool = False
-    reuses_prefixes: bool | None = None
-    self_tested: bool = False
-    adapter: str | None = None
-    swaps_adapters: bool = False
-    context_length: int | None = None
-    detokenize: Detokenize | None = None
-    token_texts: TokenTexts | None = None
-    render_chat: RenderChat | None = None
+    noisy: bool = _DEFAULTS.noisy
+    reuses_prefixes: bool | None = _DEFAULTS.reuses_prefixes
+    self_tested: bool = _DEFAULTS.self_tested
+    adapter: str | None = _DEFAULTS.adapter
+    swaps_adapters: bool = _DEFAULTS.swaps_adapters
+    fingerprint: Fingerprint | None = _DEFAULTS.fingerprint
+    context_length: int | None = _DEFAULTS.context_length
+    detokenize: Detokenize | None = _DEFAULTS.detokenize
+    token_texts: TokenTexts | None = _DEFAULTS.token_texts
+    render_chat: RenderChat | None = _DEFAULTS.render_chat
 
     async def score(
         self, prompts: Sequence[WirePrompt]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -17,6 +16,7 @@ from mindhooks._emission import Emitter
 from mindhooks._errors import (
     MindhooksError,
     PluginSource,
+    ScorerError,
     UnhandledCommand,
     format_error,
     log,
@@ -37,6 +37,8 @@ from mindhooks._tasks import Close, Closer, TaskHandle, close_one, copy_settings
 from mindhooks._values import FinetuneCandidate, FinetuneStats, MemoryScore, MemoryStats, Mind, Run
 
 DEFAULT_LISTENER_TIMEOUT_S = 30.0
+MAX_LISTENER_TIMEOUT_S = 1_000_000.0
+"""Some 11 days: twice as long is still a time-out that every system can wait for."""
 CANCEL_GRACE_S = 0.5
 """At close, tasks that were cancelled may take so long to end."""
 
@@ -96,8 +98,11 @@ class Registry:
         plugins, server = _table(settings, "plugins"), _table(settings, "server")
         limit = plugins.get("listener_timeout_s", DEFAULT_LISTENER_TIMEOUT_S)
         is_number = isinstance(limit, int | float) and not isinstance(limit, bool)
-        if not is_number or not 0 < limit < math.inf:
-            raise MindhooksError("plugins.listener_timeout_s: expected a number above 0")
+        if not is_number or not 0 < limit <= MAX_LISTENER_TIMEOUT_S:
+            raise MindhooksError(
+                "plugins.listener_timeout_s: expected a number above 0 and at most "
+                f"{MAX_LISTENER_TIMEOUT_S:.0f}"
+            )
         disabled = plugins.get("disabled", [])
         if not isinstance(disabled, list) or not all(isinstance(it, str) for it in disabled):
             raise MindhooksError("plugins.disabled: expected an array of strings")
@@ -133,6 +138,8 @@ class Registry:
                 self._manager.note(source, enabled=False)
                 continue
             try:
+                # Before any code of it runs.
+                self._manager.require_free(source.name)
                 plugin, made_here = load_plugin(entry, tables.get(source.name, {}))
                 if made_here:
                     self._made.append((source, plugin))
@@ -237,7 +244,7 @@ class Registry:
         cancellation: asyncio.CancelledError | None = None
         try:
             if uses_scorer or self._scorer is not None:
-                model = getattr(await self.scorer(), "model", model)
+                model = _read_model(await self.scorer(), model)
         except MindhooksError:
             self._require_open()
         except asyncio.CancelledError as error:
@@ -276,7 +283,7 @@ class Registry:
         The latter is built on first use, and closed by ``aclose``.
 
         Raises:
-            ScorerError: there is none of that name, or it cannot be built.
+            ScorerError: there is none of that name, it cannot be built, or its ``model`` raises.
             MindhooksError: the registry is closed.
         """
         async with self._scorer_lock:
@@ -288,6 +295,8 @@ class Registry:
                     await close_one(SCORER_ACLOSE, scorer)
                 self._require_open()
                 self._scorer = scorer
+            # Scores are kept by it: refused here, rather than kept under another name.
+            _read_model(self._scorer, "")
             return self._scorer
 
     # -- the end ---------------------------------------------------------------------------------
@@ -295,10 +304,10 @@ class Registry:
     async def aclose(self) -> None:
         """Cancel every task, let the listeners' queues drain, close plugins and scorer.
 
-        The ends of the runs that are cancelled are still told. Tasks and queues together have
-        ``listener_timeout_s`` to end, then plugins and scorer together have it again. Whatever they
-        do, this ends within twice that limit and a second; tasks left behind are logged. Twice is
-        fine. Afterwards ``dispatch`` raises and emissions are dropped.
+        The ends of the runs that are cancelled, or still open, are told. Tasks and queues together
+        have ``listener_timeout_s`` to end, then plugins and scorer together have it again. Whatever
+        they do, this ends within twice that limit and a second; tasks left behind are logged. Twice
+        is fine. Afterwards ``dispatch`` raises and emissions are dropped.
         """
         if self._closing is None:
             self._emitter.accepts_emissions = False
@@ -319,8 +328,12 @@ class Registry:
     async def _drain(self) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._listener_timeout_s
-        while (running := self._running()) and loop.time() < deadline:
-            await asyncio.wait(running, timeout=deadline - loop.time())
+        await self._wait_until(deadline)
+        # A host may have opened runs, and a task that does not end may be in one.
+        told: dict[str, object] = {"mind": self.mind, "registry": self}
+        ending = asyncio.create_task(self._emitter.end_runs(told))
+        await asyncio.wait({ending}, timeout=max(deadline - loop.time(), CANCEL_GRACE_S))
+        await self._wait_until(deadline)
         for listener in list(self._manager.workers.values()):
             listener.drop_queue()
         # What was cancelled hears of it before its plugin is closed.
@@ -331,6 +344,12 @@ class Registry:
         for handle in self._handles.values():
             if handle.running:
                 log.error("task %r does not end and was left behind", handle.name)
+
+    async def _wait_until(self, deadline: float) -> None:
+        """Wait until the registry is idle, or the loop's time is ``deadline``."""
+        loop = asyncio.get_running_loop()
+        while (running := self._running()) and loop.time() < deadline:
+            await asyncio.wait(running, timeout=deadline - loop.time())
 
     async def _close_scorer(self) -> None:
         # The lock: somebody may be waiting for the scorer to be built.
@@ -348,6 +367,15 @@ def _table(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if not isinstance(table, Mapping):
         raise MindhooksError(f"{name}: expected a table")
     return table
+
+
+def _read_model(scorer: Scorer, otherwise: object) -> object:
+    try:
+        return str(getattr(scorer, "model", otherwise))
+    except (MindhooksError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise ScorerError(f"the scorer's model cannot be read: {format_error(error)}") from error
 
 
 def _as_command(command: str) -> str:

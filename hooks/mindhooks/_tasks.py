@@ -21,8 +21,8 @@ from mindhooks._values import FinetuneStats, MemoryStats, Run
 T = TypeVar("T")
 Factory = Callable[[], Coroutine[Any, Any, object]]
 Close = Callable[[], Coroutine[Any, Any, None]]
-Deliveries = set[asyncio.Task[None]]
-"""Calls of awaited listeners that have not returned yet."""
+Emissions = set[asyncio.Future[None]]
+"""Emissions that listeners are still being told of."""
 
 
 @dataclass(eq=False, slots=True)
@@ -30,7 +30,7 @@ class EmissionScope:
     """One coroutine run by a ``TaskHandle``: emissions from it are dropped once it is voided."""
 
     voided: bool = False
-    deliveries: Deliveries = field(default_factory=set)
+    emissions: Emissions = field(default_factory=set)
 
 
 @dataclass(eq=False, slots=True)
@@ -46,7 +46,7 @@ class OpenRun:
     parent: OpenRun | None
     stats: MemoryStats | FinetuneStats | None = None
     ended: bool = False
-    deliveries: Deliveries = field(default_factory=set)
+    emissions: Emissions = field(default_factory=set)
 
 
 current_scope: ContextVar[EmissionScope | None] = ContextVar("mindhooks_scope", default=None)
@@ -61,11 +61,23 @@ def find_run(owner: object) -> OpenRun | None:
     return opened
 
 
-def detach_context(within: OpenRun | None = None) -> contextvars.Context:
-    """Copy the context for a task that belongs to ``within`` alone and is voided with no other."""
+def leave_run(opened: OpenRun) -> None:
+    """End ``opened``; the innermost run is then the latest that has not ended.
+
+    Not by a token: runs that overlap may end in any order, and in another context.
+    """
+    opened.ended = True
+    innermost = innermost_run.get()
+    while innermost is not None and innermost.ended:
+        innermost = innermost.parent
+    innermost_run.set(innermost)
+
+
+def detach_context() -> contextvars.Context:
+    """Copy the context for a plugin's code that is part of no run, and voided with none."""
     context = contextvars.copy_context()
     context.run(current_scope.set, None)
-    context.run(innermost_run.set, within)
+    context.run(innermost_run.set, None)
     return context
 
 
@@ -181,18 +193,16 @@ class TaskHandle:
         # Not only Exception: a SystemExit that leaves a task stops the host's event loop.
         except BaseException as error:
             self._failed(error)
-        while scope.deliveries:
-            delivery = next(iter(scope.deliveries))
+        while scope.emissions:
             with suppress(asyncio.CancelledError):
-                await await_uncancelled(delivery)
-            # One that is done may not have been called back yet, and awaiting it turns no loop.
-            scope.deliveries.discard(delivery)
+                await await_uncancelled(next(iter(scope.emissions)))
 
     def _failed(self, error: BaseException) -> None:
         self.error = error
         log_plugin_error(f"task {self.name!r} failed", error)
 
-    def _ended(self, _: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        mark_retrieved(task)
         factory, self._queued = self._queued, None
         self._scope = self.current = None
         if factory is not None:
@@ -222,26 +232,35 @@ async def in_thread(fn: Callable[..., T], /, *args: Any) -> T:
         await asyncio.wait({future})
     except asyncio.CancelledError:
         wanted = False
-        with suppress(BaseException):
+        with suppress(asyncio.CancelledError):
             await await_uncancelled(future)
         raise
     return future.result()
 
 
-async def await_uncancelled(future: asyncio.Future[T]) -> T:
-    """Await ``future`` to its end even when cancelled meanwhile; raise the cancellation then."""
+async def await_uncancelled(future: asyncio.Future[Any]) -> None:
+    """Await the end of ``future`` even when cancelled meanwhile; raise the cancellation then.
+
+    What ``future`` raises is not raised here.
+    """
     cancellation: asyncio.CancelledError | None = None
     while not future.done():
         try:
             await asyncio.wait({future})
         except asyncio.CancelledError as error:
             cancellation = error
+    mark_retrieved(future)
     if cancellation is not None:
-        if not future.cancelled():
-            # Retrieved, or asyncio reports it as lost.
-            future.exception()
         raise cancellation
-    return future.result()
+
+
+def mark_retrieved(future: asyncio.Future[Any]) -> None:
+    """Keep asyncio from reporting the exception of ``future`` as lost.
+
+    A KeyboardInterrupt, for one, was raised out of the loop already.
+    """
+    if not future.cancelled():
+        future.exception()
 
 
 def is_being_cancelled() -> bool:
@@ -268,6 +287,7 @@ class Closer:
             # A fair share of what is left: one that hangs must not cost the others their turn.
             share_s = (deadline - loop.time()) / (len(closings) - number)
             task = asyncio.create_task(close())
+            task.add_done_callback(mark_retrieved)
             await asyncio.wait({task}, timeout=share_s)
             if not task.done():
                 log_plugin_error(name, TimeoutError(f"not done after {share_s:.3g} s"))

@@ -28,7 +28,7 @@ from langchain.agents.middleware import AgentMiddleware  # noqa: E402
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage  # noqa: E402
 from langchain_core.tools import tool  # noqa: E402
 
-from mindscore.integrations.langchain.handler import MindMiddleware  # noqa: E402
+from mindscore.integrations.langchain import MindMiddleware  # noqa: E402
 
 FACT = "The deploy key is blue-42."
 MESSAGES = 1000

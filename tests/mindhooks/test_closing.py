@@ -370,12 +370,27 @@ async def test_what_was_registered_by_hand_or_as_it_is_is_its_owners(distributio
 
 
 async def test_a_plugin_that_was_made_but_refused_is_closed_too(distributions, journal):
-    distributions.install("acme", {"taken": "acme_plugin:Plugin"}, acme_plugin=PLUGIN)
-    async with Registry(StubMind(), named("taken")) as registry:
-        registry.register(RecordingListener(), name="taken")
+    source = (
+        PLUGIN
+        + """
+    from mindhooks import hookimpl
+    Plugin.on_tomorrow = hookimpl(lambda self: None)
+"""
+    )
+    distributions.install("acme", {"wrong": "acme_plugin:Plugin"}, acme_plugin=source)
+    async with Registry(StubMind(), named("wrong")) as registry:
         registry.load_entry_points()
         assert registry.plugins()[-1].error is not None
-    assert journal == ["taken closed"]
+    assert journal == ["wrong closed"]
+
+
+async def test_a_plugin_of_a_taken_name_is_not_even_imported(distributions, complaints):
+    distributions.install("acme", {"taken": "acme_bomb"}, acme_bomb="raise SystemExit(3)")
+    async with Registry(StubMind(), {}) as registry:
+        registry.register(RecordingListener(), name="taken")
+        registry.load_entry_points()
+    [line] = complaints()
+    assert "another plugin is already called 'taken'" in line
 
 
 async def test_a_plugin_without_an_aclose_needs_none(distributions, journal, complaints):

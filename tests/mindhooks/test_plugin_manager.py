@@ -337,7 +337,9 @@ def test_without_such_plugins_an_unhandled_command_lists_none(registry):
     ("commands", "named"),
     [
         (property(lambda self: 1 / 0), ()),
-        ({"a": 1}, ()),
+        ({"a": 1}, ("a",)),
+        ({"b", "a"}, ("a", "b")),
+        (dict.fromkeys("ba").keys(), ("a", "b")),
         ("score", ("score",)),
         (3, ()),
         (("a", 3), ("a",)),

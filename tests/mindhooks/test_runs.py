@@ -465,11 +465,14 @@ async def test_the_end_of_a_run_that_aclose_cancels_is_told_during_aclose(kind, 
         assert events == [stats()]
 
 
-async def test_after_aclose_no_end_is_told(listener):
+async def test_the_end_of_a_run_that_outlives_aclose_is_told_during_it_and_once(listener, stats):
     registry = open_registry(listener)
-    async with registry.run("go"):
+    async with registry.run("outer") as outer, registry.run("inner") as inner:
+        registry.report(stats())
         await registry.aclose()
-    assert listener.run_ends == []
+        ends = [(stats(), inner), (None, outer)]
+        assert listener.run_ends == ends
+    assert listener.run_ends == ends
 
 
 async def test_the_end_is_told_to_all_although_the_run_is_cancelled_meanwhile(listener, settle):

@@ -259,3 +259,70 @@ def test_a_thread_that_never_ends_does_not_keep_the_host_from_ending(close):
         [sys.executable, "-c", source], capture_output=True, text=True, timeout=30, check=True
     )
     assert ran.stdout == "the host is done\n"
+
+
+@pytest.mark.parametrize("limit", [1e7, 1e10, 1e300])
+def test_any_listener_timeout_lets_it_close(limit):
+    registry = ThreadedRegistry(StubMind(), {"plugins": {"listener_timeout_s": limit}})
+    assert registry.wait_idle(limit)
+    registry.close()
+    assert not registry._thread.is_alive()
+
+
+def test_every_future_ends_when_closing_meets_submitting():
+    for _ in range(40):
+        registry = ThreadedRegistry(StubMind(), SHORT)
+        futures, start = [], threading.Barrier(4)
+
+        def ask(registry=registry, futures=futures, start=start):
+            start.wait()
+            with contextlib.suppress(MindhooksError):
+                while True:
+                    futures.append(registry.submit(asyncio.sleep(600)))
+
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        start.wait()
+        registry.close()
+        for thread in threads:
+            thread.join()
+        assert {type(it.exception(10)) for it in futures} <= {MindhooksError}
+
+
+def test_close_leaves_no_thread_of_a_call_that_ends():
+    registry = ThreadedRegistry(StubMind(), SHORT)
+    begun = threading.Event()
+
+    def call():
+        begun.set()
+        time.sleep(0.5)
+
+    registry.submit(asyncio.to_thread(call))
+    begun.wait(10)
+    registry.close()
+    assert not [it for it in threading.enumerate() if it.name == "mindhooks call"]
+
+
+OPEN = """
+import threading, time, weakref
+from mindhooks import ThreadedRegistry
+from mindhooks.testing import StubMind
+import asyncio
+registry = ThreadedRegistry(StubMind(), {"plugins": {"listener_timeout_s": 0.1}})
+begun = threading.Event()
+
+def call():
+    begun.set()
+    time.sleep(1)
+    print("the call has ended", flush=True)
+
+registry.submit(asyncio.to_thread(call))
+begun.wait(10)
+raise SystemExit(7)
+"""
+
+
+def test_a_process_that_ends_waits_for_its_calls_and_keeps_its_status():
+    ran = subprocess.run([sys.executable, "-c", OPEN], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (7, "the call has ended\n", "")

@@ -8,6 +8,10 @@ MindhooksError
 └── TrainError       nothing was trained: not sent, not accepted, or it failed
 """
 
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 from mindhooks import MindhooksError
 from mindscore._util.text import printable
 
@@ -38,3 +42,32 @@ def format_error(error: BaseException) -> str:
         return printable(str(error))
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+LOGGED_LINES = 1_000
+"""Lines that an ``ErrorLog`` remembers."""
+
+
+class ErrorLog:
+    """A logger that logs each line once."""
+
+    def __init__(self, logger: str) -> None:
+        self._logger = logging.getLogger(logger)
+        self._logged: dict[str, None] = {}
+
+    def warn(self, line: str) -> None:
+        """Log a warning, unless it was logged before."""
+        if line not in self._logged:
+            if len(self._logged) >= LOGGED_LINES:
+                self._logged.clear()
+            self._logged[line] = None
+            self._logger.warning("%s", line)
+
+    @contextmanager
+    def catch(self, doing: str, unless: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """Log an exception of the block instead of raising it; not even that if ``unless()``."""
+        try:
+            yield
+        except Exception as error:
+            if not unless():
+                self.warn(f"{doing}: {format_error(error)}")

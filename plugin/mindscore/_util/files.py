@@ -15,6 +15,18 @@ import msgspec
 from mindscore._util.errors import TranscriptError
 
 
+def named_path(text: str) -> Path | None:
+    """Return the absolute path that ``text`` names, or ``None`` where it is not written as one.
+
+    A path is absolute, or begins with ``./``, ``../`` or ``~``: whatever else lies in the current
+    folder, perhaps a stranger's, is never taken for what a setting names.
+    """
+    begins = ("./", "../", f".{os.sep}", f"..{os.sep}", "~")
+    if text in (".", "..") or text.startswith(begins) or Path(text).is_absolute():
+        return Path(os.path.abspath(Path(text).expanduser()))  # noqa: PTH100 - keeps links
+    return None
+
+
 def make_folder(folder: Path) -> Sequence[Path]:
     """Make ``folder`` and its missing parents, private; return those made, outermost first.
 

@@ -24,6 +24,11 @@ def one_line(text: str, width: int) -> str:
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
+def count_of(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number and its noun, such as ``1 call`` and ``1,200 calls``."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def shortened(text: str, width: int, tail: int = 7) -> str:
     """Return beginning and end of ``text``, printable, in at most ``width`` characters."""
     line = printable(text)

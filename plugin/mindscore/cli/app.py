@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from mindscore.cli.options import (
     Json,
     PlanOptions,
     ReviewOptions,
+    RunOptions,
     ScoreOptions,
     ServeOptions,
     TrainOptions,
@@ -34,7 +36,6 @@ ANYWHERE = ("--debug", "--trace-hooks")
 
 app = typer.Typer(
     help="Measure what each memory in an agent's context does to its responses.",
-    add_completion=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -49,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: done; 1: the run failed, wholly or for some memories, or no plugin took the command; 2: wrong
     usage, configuration or input; 130: interrupted.
     """
+    if sys.stdout is None:
+        return _fail("standard output is closed", FAILED)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A bar that the locale cannot write is no reason to fail.
@@ -61,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("mindscore").setLevel(logging.DEBUG if debug else logging.WARNING)
     try:
         status = app([it for it in arguments if it not in ANYWHERE], standalone_mode=False)
+        # Here, where it can be reported, rather than at exit.
+        sys.stdout.flush()
         # Some versions of typer turn the interrupt into its status themselves.
         if status == INTERRUPTED:
             raise KeyboardInterrupt
@@ -69,6 +74,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(interruption), INTERRUPTED)
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", INTERRUPTED)
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        _discard_output()
+        why = error.strerror or format_error(error)
+        where = f"{error.filename}: " if error.filename else "output or files: "
+        return _fail(f"{where}{why}", FAILED)
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -80,6 +92,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error, MindhooksError):
             return _fail(format_error(error), WRONG if wrong else FAILED)
         return _fail(f"unexpected {format_error(error)} (--debug shows where)", FAILED)
+
+
+def _discard_output() -> None:
+    """Have what standard output still holds fail no second time, as Python ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
 
 
 def _fail(message: str, status: int) -> int:
@@ -102,7 +122,7 @@ def _root(
         sys.stdout.write(f"mindscore {mindscore.__version__}\n")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        raise UsageError("which command? See mindscore --help.")
+        sys.stdout.write(f"{context.get_help()}\n")
 
 
 @app.command()
@@ -125,6 +145,15 @@ def score(options: ScoreOptions) -> int:
     from mindscore.cli.score import run_score
 
     return run_score(options)
+
+
+@app.command()
+@takes_options
+def run(options: RunOptions) -> int:
+    """Run a command that an installed plugin brings."""
+    from mindscore.cli.plugins import run_command
+
+    return run_command(options)
 
 
 @app.command()

@@ -86,7 +86,7 @@ async def _run_flows(folder: str, console: Console) -> int:
         "scored by SmolLM2-135M on this machine. The first run converts the weights (20 s)."
     )
     status = DONE
-    with Screen() as screen:
+    with Screen("loading the model …") as screen:
         async with Session(transcript, screen.activity, hear).open(tables) as session:
             for command, title in STEPS.items():
                 console.print(Text(f"\n{title}\n", style="bold"))
@@ -161,7 +161,7 @@ async def demo_server(folder: Path) -> AsyncIterator[DemoServer]:
     """
     async with aclosing(LocalScorer({})) as scorer:
         # Loads the model: from here on, what is sent to be trained on is checked against it.
-        await scorer.tokenize("")
+        await scorer.score([])
         # Nobody asks for anything meanwhile.
         trainer = Trainer(scorer, folder, RECIPE, threads=os.cpu_count() or 1)
         async with (
@@ -193,7 +193,7 @@ async def _run_training(folder: str, console: Console) -> int:
         "without the memories; and the same answers again. All on this machine. The first run "
         "converts the weights (20 s)."
     )
-    with Screen() as screen:
+    with Screen("loading the model …") as screen:
         async with demo_server(Path(folder) / "training") as server:
             tables = {
                 "server": {"scorer": "score", "base_url": server.base_url, "self_test": False},

@@ -18,7 +18,7 @@ INTERRUPTED = 130
 
 T = TypeVar("T")
 
-GRACE_S = 1.5
+GRACE_S = 1.2
 """Seconds that a command may take to end once it is interrupted."""
 
 SERVER_GRACE_S = 5.0
@@ -113,7 +113,7 @@ class _LastMoment:
     def _end(self) -> None:
         if self._told:
             _leave(None, INTERRUPTED)
-        if sys.stderr.isatty():
-            # Progress has hidden the cursor.
-            sys.stderr.write("\x1b[?25h")
+        from mindscore.display.screen import Screen
+
+        Screen.restore_terminal()
         _leave(self.words(), INTERRUPTED)

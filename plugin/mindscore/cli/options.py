@@ -32,6 +32,9 @@ ConfigFile = Annotated[
         help="Read this TOML file instead of $MINDSCORE_CONFIG or the user's own.",
     ),
 ]
+Port = Annotated[
+    int, Option("--port", min=0, max=65535, help="Port to listen on; 0: any free one.")
+]
 TranscriptFile = Annotated[
     Path, Argument(metavar="TRANSCRIPT", help="A file of one or several conversations.")
 ]
@@ -166,7 +169,7 @@ class PlanOptions(ConversationOptions):
             "--max-tokens",
             min=1,
             metavar="N",
-            help="Score the memories that fit into N tokens, the longest unscored first.",
+            help="Send at most N tokens: score what fits, the longest unscored memories first.",
         ),
     ] = None
     json: Json = False
@@ -191,7 +194,18 @@ class PlanOptions(ConversationOptions):
         if self.resume and not self.full:
             raise UsageError("--resume goes with --full: without it, what is scored is not due")
         if self.max_tokens is not None and self.command != "score":
-            raise UsageError("--max-tokens goes with neither --full nor --finetune: see plan")
+            raise UsageError("--max-tokens goes with score alone, without --full and --finetune")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(ConversationOptions):
+    """The options of ``run``."""
+
+    command: Annotated[
+        str, Argument(metavar="COMMAND", help="A command that an installed plugin answers.")
+    ]
+    transcript: TranscriptFile
+    json: Json = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,9 +228,7 @@ class ServeOptions(ConfigOptions):
     host: Annotated[
         str, Option("--host", help="Address to listen on; any but loopback needs a key.")
     ] = "127.0.0.1"
-    port: Annotated[
-        int, Option("--port", min=0, max=65535, help="Port to listen on; 0: any free one.")
-    ] = 8017
+    port: Port = 8017
     queue: Annotated[int, Option("--queue", min=1, help="Requests that may wait.")] = 64
     train: Annotated[
         bool, Option("--train", help="Also train adapters of the model, at /v1/train.")
@@ -231,9 +243,7 @@ class ReviewOptions(ConversationOptions):
         Path | None,
         Argument(metavar="[TRANSCRIPT]", help="A file with a conversation to score on the page."),
     ] = None
-    port: Annotated[
-        int, Option("--port", min=0, max=65535, help="Port to listen on; 0: any free one.")
-    ] = 0
+    port: Port = 0
 
 
 @dataclass(frozen=True, kw_only=True)

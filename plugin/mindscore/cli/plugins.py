@@ -8,7 +8,9 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import distributions
+from contextlib import nullcontext
+from dataclasses import replace
+from importlib.metadata import distributions, entry_points
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +23,7 @@ from mindhooks import MindCommand
 from mindscore._util.errors import UsageError
 from mindscore._util.text import printable, shortened
 from mindscore.cli.interruption import DONE
-from mindscore.cli.options import ConfigOptions, Json, takes_options
+from mindscore.cli.options import ConfigOptions, Json, RunOptions, takes_options
 
 if TYPE_CHECKING:
     from mindhooks import PluginInfo
@@ -158,6 +160,58 @@ def new(
     return DONE
 
 
+def run_command(options: RunOptions) -> int:
+    """Run a command of a plugin's own, print what it emitted, and return the exit status.
+
+    Without ``--json``, the plugin writes to standard output itself.
+    """
+    from mindscore.cli.interruption import FAILED, run_until_interrupted
+    from mindscore.display.documents import document
+    from mindscore.display.screen import Screen, new_console, own_output, write_json
+    from mindscore.display.tables import show_result
+    from mindscore.session.session import Result, Session
+
+    configuration, transcript = options.load(), options.read(options.transcript)
+    screen = Screen("loading the model …")
+    session = Session(transcript, screen.activity)
+
+    async def work() -> Result:
+        async with session.open(configuration.tables):
+            result = await session.attempt(options.command, ())
+            return replace(result, keys=tuple(result.scores))
+
+    with screen, own_output() if options.json else nullcontext():
+        result = run_until_interrupted(work, lambda: "")
+    if options.json:
+        write_json(document(result))
+    else:
+        show_result(new_console(), result)
+    if result.error is None:
+        return DONE
+    screen.complain(result.error)
+    return FAILED
+
+
+EXTENSIONS = {
+    "scorers": "mindhooks.scorers",
+    "sinks": "mindhooks.sinks",
+    "readers": "mindscore.readers",
+    "recognisers": "mindscore.recognisers",
+}
+"""Kinds of extensions that are no plugins of hooks, with their entry-point groups."""
+
+
+def _extensions(group: str) -> str:
+    """Return the names in a group, those of other distributions with the distribution."""
+    own, others = list[str](), list[str]()
+    for entry in entry_points(group=group):
+        who = entry.dist.name if entry.dist is not None else "mindscore"
+        (own if who == "mindscore" else others).append(
+            entry.name if who == "mindscore" else f"{entry.name} ({who})"
+        )
+    return printable(", ".join([*sorted(own), *sorted(others)]))
+
+
 async def _load(tables: Mapping[str, Any]) -> list[PluginInfo]:
     from mindhooks import Registry
     from mindhooks.testing import StubMind
@@ -184,6 +238,8 @@ def _show(found: Sequence[PluginInfo]) -> None:
         )
     console = new_console()
     console.print(table)
+    for kind, group in EXTENSIONS.items():
+        console.print(f"{kind}: {_extensions(group)}")
     for info in found:
         if info.error:
             console.print(printable(f"{info.name}: {info.error}"), soft_wrap=True)

@@ -13,7 +13,7 @@ from rich.text import Text
 from mindhooks import MindCommand, Role
 from mindscore._util.aio import share_one_arena
 from mindscore._util.errors import UsageError
-from mindscore._util.text import one_line, shortened
+from mindscore._util.text import count_of, one_line, shortened
 from mindscore.cli.interruption import DONE, FAILED, run_until_interrupted
 from mindscore.cli.options import PlanOptions, ScoreOptions
 from mindscore.config.file import merge
@@ -131,7 +131,7 @@ def prepare(
 def run_score(options: ScoreOptions) -> int:
     """Run the command, print its findings, and return the exit status."""
     share_one_arena()
-    screen = Screen()
+    screen = Screen("loading the model …")
     prepared = prepare(
         options, screen, self_test=not options.no_self_test, tokens=options.html is not None
     )
@@ -155,7 +155,7 @@ def run_score(options: ScoreOptions) -> int:
 def run_plan(options: PlanOptions) -> int:
     """Print the plan, and return the exit status."""
     share_one_arena()
-    screen = Screen()
+    screen = Screen("loading the model …")
     prepared = prepare(options, screen, self_test=False)
     with screen, own_output():
         plan = run_until_interrupted(
@@ -191,7 +191,7 @@ def so_far(session: Session, command: str, keys: Sequence[str]) -> str:
     """Say what an interrupted command has found, and whether that is stored."""
     found = f"{len(session.scores)} of {len(keys)} memories were scored"
     if command == MindCommand.SCORE_FINETUNE:
-        found = f"{len(session.candidates)} candidates were found"
+        found = f"found {count_of(len(session.candidates), 'candidate')}"
     # What found nothing may not even have a registry.
     error = session.store_error() if session.scores or session.candidates else None
     kept = "that is kept" if error is None else error

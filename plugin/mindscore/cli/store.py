@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mindscore._util.errors import ConfigError, UsageError
-from mindscore._util.text import printable
+from mindscore._util.text import count_of, printable
 from mindscore.cli.options import ConfigOptions, Json, takes_options
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def settle(
         nor = "" if trained else ", and no response is marked as trained by such a job"
         raise UsageError(f"no send {key!r} waits to be settled{nor}; see mindscore store sent")
     became = "marked as trained" if trained else "not trained: they may be sent again"
-    sys.stdout.write(f"{settled} responses {became}\n")
+    sys.stdout.write(f"{count_of(settled, 'response')} {became}\n")
 
 
 @app.command()
@@ -136,7 +136,7 @@ def forget(options: ConfigOptions, key: Annotated[str, typer.Argument(metavar="K
     gone = asyncio.run(store.forget(key))
     if not gone:
         raise UsageError(f"nothing is kept of a memory {key!r}; see mindscore store list")
-    sys.stdout.write(f"removed {gone} rows\n")
+    sys.stdout.write(f"removed {count_of(gone, 'row')}\n")
 
 
 @app.command("import")
@@ -154,10 +154,11 @@ def import_(
     if isinstance(contents, dict):
         model = model or asyncio.run(configured_model(configuration))
         asyncio.run(store.import_scores(contents, model))
-        sys.stdout.write(f"imported {len(contents)} memory scores of model {printable(model)}\n")
+        found = count_of(len(contents), "memory score")
+        sys.stdout.write(f"imported {found} of model {printable(model)}\n")
     else:
         asyncio.run(store.import_trained(contents))
-        sys.stdout.write(f"imported {len(contents)} trained responses\n")
+        sys.stdout.write(f"imported {count_of(len(contents), 'trained response')}\n")
 
 
 @app.command()
@@ -177,15 +178,15 @@ def export(
     if trained:
         stamps = asyncio.run(store.trained_timestamps())
         write_exchange(file, stamps)
-        sys.stdout.write(f"wrote {len(stamps)} trained responses to {printable(str(file))}\n")
+        wrote = count_of(len(stamps), "trained response")
+        sys.stdout.write(f"wrote {wrote} to {printable(str(file))}\n")
         return
     found = asyncio.run(store.memories())
     models = {it.model for it in found}
     chosen = asyncio.run(one_model(models, model, configuration, "scores"))
     write_exchange(file, {it.key: it.score for it in found if it.model == chosen})
-    sys.stdout.write(
-        f"wrote {sum(it.model == chosen for it in found)} scores to {printable(str(file))}\n"
-    )
+    wrote = count_of(sum(it.model == chosen for it in found), "score")
+    sys.stdout.write(f"wrote {wrote} to {printable(str(file))}\n")
 
 
 async def configured_model(configuration: Configuration) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from mindhooks import MindhooksError, TrainingSample
 from mindscore._util.errors import ConfigError, TrainError, UsageError, format_error
-from mindscore._util.text import printable
+from mindscore._util.text import count_of, printable
 from mindscore.cli.interruption import DONE, FAILED, run_until_interrupted
 from mindscore.cli.options import CandidateOptions, ExportOptions, TrainOptions
 from mindscore.cli.store import one_model
@@ -51,7 +51,7 @@ async def _selected(
 
 def counted(responses: int, tokens: int) -> str:
     """Return a number of responses and of tokens, their prompts' included, in words."""
-    return f"{responses:,} responses ({tokens:,} tokens)"
+    return f"{count_of(responses, 'response')} ({count_of(tokens, 'token')})"
 
 
 def unselected(selection: Selection) -> Iterator[str]:
@@ -65,15 +65,15 @@ def unselected(selection: Selection) -> Iterator[str]:
 def without_other(count: int) -> Iterator[str]:
     """Yield a line on candidates without a rejected answer, if there are any."""
     if count:
-        yield f"{count} without another answer that the chosen one is preferred to"
+        yield f"{count} without a second answer, which the format preference needs"
 
 
 def remarks(inexact: int) -> Iterator[str]:
     """Yield a line on texts that are not the measured tokens, if there are any."""
     if inexact:
         yield (
-            f"{inexact} of the texts, tokenised, are other tokens than were measured: "
-            "only the format input_ids is exact there"
+            f"{count_of(inexact, 'text')} would be tokenised differently from what was measured: "
+            "only the format input_ids is exact for them"
         )
 
 
@@ -225,8 +225,8 @@ def _next(run: _Run, sink: str) -> Iterator[str]:
 def _intended(run: _Run, sink: str, prompts: str) -> Iterator[str]:
     where = f"{sink}, {printable(run.destination or '')}"
     if run.to_resend:
-        responses = sum(it.responses for it in run.to_resend)
-        yield f"would send {responses} responses again, under their old keys, to {where}"
+        responses = count_of(sum(it.responses for it in run.to_resend), "response")
+        yield f"would send {responses} again, under their old keys, to {where}"
     samples = run.division.samples
     yield f"would send {counted(len(samples), tokens_of(samples))}, {prompts}, to {where}"
 

@@ -126,9 +126,12 @@ def _read_private(file: Path, source: str) -> str:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return _parse(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeError) as error:
+        # Some editors begin a file with a byte order mark.
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(f"{file}: cannot be read: {_reason(error)}") from None
+    try:
+        return _parse(text)
     except ValueError as error:
         raise ConfigError(f"{file}: not valid TOML: {_short(error)}") from None
 
@@ -164,7 +167,7 @@ def _short(error: Exception) -> str:
     return shortened(str(error), _ERROR_CHARACTERS, tail=_ERROR_CHARACTERS // 3)
 
 
-def _reason(error: OSError | ValueError) -> str:
+def _reason(error: OSError | RuntimeError | ValueError) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 

@@ -22,6 +22,9 @@ SQLITE = "sqlite:///"
 _FINITE = 1e300
 Positive = Annotated[float, Meta(gt=0, le=_FINITE)]
 NonNegative = Annotated[float, Meta(ge=0, le=_FINITE)]
+# The event loop's timers and the clock's nanoseconds overflow at much more.
+MAX_DURATION_S = 1e9
+Duration = Annotated[float, Meta(gt=0, le=MAX_DURATION_S)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=0)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
@@ -43,8 +46,8 @@ class ServerSettings(_Table, frozen=True):
     chat_template: Literal["chatml", "auto"] = "chatml"
     api_key_env: str = "MINDSCORE_API_KEY"
     api_key_file: str = ""
-    timeout_s: Positive = 300.0
-    deadline_s: Positive = 900.0
+    timeout_s: Duration = 300.0
+    deadline_s: Duration = 900.0
     max_attempts: AtLeastOne = 5
     breaker_failures: AtLeastOne = 3
     max_response_mb: AtLeastOne = 256
@@ -60,7 +63,7 @@ class ServerSettings(_Table, frozen=True):
 class MemorySettings(_Table, frozen=True):
     """``[memory]``: when a memory is due, and the responses that it is scored by."""
 
-    interval_s: NonNegative = 3600
+    interval_s: Annotated[float, Meta(ge=0, le=MAX_DURATION_S)] = 3600
     response_window: AtLeastOne = 50
     token_cutoff: Fraction = 0.6
     min_divergence: NonNegative = 0.01
@@ -117,7 +120,7 @@ class PluginSettings(_Table, frozen=True):
     """``[plugins]``: the plugins that are off, and each one's own table."""
 
     disabled: list[str] = field(default_factory=list)
-    listener_timeout_s: Positive = 30.0
+    listener_timeout_s: Duration = 30.0
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -18,7 +18,7 @@ Section = Literal["system", "identity", "conversation"]
 
 
 def section_of(role: Role, spoken: bool) -> Section:
-    """Return the section of a message; ``spoken``: the user or the model spoke up to there."""
+    """Return the section of a message; ``spoken``: the user or the model has spoken by then."""
     if spoken or role not in (Role.SYSTEM, Role.MEMORY):
         return "conversation"
     return "system" if role == Role.SYSTEM else "identity"

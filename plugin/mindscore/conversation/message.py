@@ -100,6 +100,8 @@ def from_openai(message: Mapping[str, Any]) -> Message:
     if not isinstance(given, str) or given not in ROLES:
         raise TranscriptError(f"'role': expected one of {', '.join(ROLES)}, got {given!r}")
     text, images = _content(message.get("content"))
+    if not text and isinstance(refusal := message.get("refusal"), str):
+        text = refusal
     calls = message.get("tool_calls") or ()
     if not isinstance(calls, Sequence) or isinstance(calls, str):
         raise TranscriptError("'tool_calls': expected a list")
@@ -129,6 +131,8 @@ def _content(content: Any) -> tuple[str, tuple[Image, ...]]:
             raise TranscriptError(f"'content': expected parts, got {type(part).__name__}")
         elif part.get("type") in ("text", "input_text", "output_text"):
             texts.append(_text(part.get("text"), "content.text"))
+        elif part.get("type") == "refusal":
+            texts.append(_text(part.get("refusal"), "content.refusal"))
         elif part.get("type") == "image_url":
             images.append(_image(part.get("image_url")))
         else:
@@ -150,6 +154,9 @@ def _image(given: Any) -> Image:
 
 def _tool_call(call: Any) -> ToolCall:
     function = call.get("function", call) if isinstance(call, Mapping) else None
+    if isinstance(call, Mapping) and isinstance(custom := call.get("custom"), Mapping):
+        # A custom tool's input is text of any form.
+        function = {"name": custom.get("name"), "arguments": json.dumps(custom.get("input"))}
     if not isinstance(function, Mapping):
         raise TranscriptError("'tool_calls': expected objects with a function")
     arguments = function.get("arguments", function.get("args", "{}"))

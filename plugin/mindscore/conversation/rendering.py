@@ -45,8 +45,8 @@ CACHED_CHARACTERS = 64
 class Renderer:
     """Renders the messages of one conversation.
 
-    The text that the template adds is tokenised apart from the message's own, as a server sees it:
-    the header is given to it, the response and the end of turn are the model's.
+    Header, content and end of turn are tokenised each by itself, because a server gets the header's
+    ids as part of the prompt, while the model generates those of the response.
     """
 
     def __init__(self, tokenize: Tokenize, template: Template) -> None:

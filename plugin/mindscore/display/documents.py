@@ -8,13 +8,12 @@ from typing import Any
 import msgspec
 
 from mindhooks import FinetuneCandidate, MindCommand, ResponseDivergence
-from mindscore.measure.divergence import redundant_pairs
 from mindscore.session.plan import Plan
 from mindscore.session.session import Result
 
 # The statistics of a run that wrote none.
 SPENT = {"calls": 0, "prompt_tokens": 0, "computed_tokens": None, "seconds": 0.0}
-UNKNOWN = {
+UNKNOWN: dict[str, dict[str, None]] = {
     MindCommand.SCORE_FINETUNE: dict.fromkeys(
         ("responses_considered", "above_threshold", "threshold", "max_divergence")
     )
@@ -34,6 +33,8 @@ def document(result: Result) -> dict[str, Any]:
         found = _matrix(result)
     else:
         found = {"scores": [_memory(result, key) for key in result.keys]}
+        if result.command != MindCommand.SCORE:
+            found["candidates"] = [_fields(it) for it in result.candidates]
     return {**head, **found, "stats": _stats(result)}
 
 
@@ -97,7 +98,7 @@ def _matrix(result: Result) -> dict[str, Any]:
     if any(score is not None and score.hold is not None for score in scores):
         found["hold"] = _cells(hold, "divergence", responses)
         found["hold_signed"] = _cells(hold, "signed", responses)
-        found["redundant"] = msgspec.to_builtins(redundant_pairs(scores))
+        found["redundant"] = msgspec.to_builtins(result.redundant)
     return found
 
 
@@ -112,4 +113,4 @@ def _cells(
 def _stats(result: Result) -> dict[str, Any]:
     stats: dict[str, Any] = msgspec.to_builtins(result.stats) if result.stats else {}
     stats.pop("outcomes", None)
-    return {**UNKNOWN.get(MindCommand(result.command), {}), **SPENT, **stats, "error": result.error}
+    return {**UNKNOWN.get(result.command, {}), **SPENT, **stats, "error": result.error}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 from rich.console import Console
@@ -40,8 +41,13 @@ LOGGERS = ("mindhooks", "mindscore")
 class Screen(logging.Handler):
     """Standard error: activities as a progress bar, and our log as lines."""
 
-    def __init__(self) -> None:
+    _shown: ClassVar[Screen | None] = None
+
+    def __init__(self, waiting: str | None = None) -> None:
+        """Make it; ``waiting`` is the line of progress until the first activity begins."""
         super().__init__()
+        self._waiting = waiting
+        self._waiting_task: TaskID | None = None
         self._console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
@@ -56,19 +62,37 @@ class Screen(logging.Handler):
     def __enter__(self) -> Screen:
         for name in LOGGERS:
             logging.getLogger(name).addHandler(self)
+        if self._waiting is not None:
+            self._waiting_task = self._progress.add_task(self._waiting, total=None)
         self._progress.start()
+        Screen._shown = self
         return self
 
     def __exit__(self, *_: object) -> None:
-        # rich before 14.3 prints an empty line even where it is disabled.
-        if not self._progress.disable:
-            self._progress.stop()
+        Screen._shown = None
+        self._stop()
         for name in LOGGERS:
             logging.getLogger(name).removeHandler(self)
 
+    @classmethod
+    def restore_terminal(cls) -> None:
+        """Remove the progress in sight and show the cursor, before the process is left."""
+        if cls._shown is not None:
+            cls._shown._stop()
+
+    def _stop(self) -> None:
+        # rich before 14.3 prints an empty line even where it is disabled.
+        if not self._progress.disable:
+            self._progress.stop()
+
     def activity(self, message: str) -> Activity:
         """Return an activity that is shown as one line of progress."""
-        return _ProgressLine(self._progress, message)
+        return _ProgressLine(self._progress, message, self._end_waiting)
+
+    def _end_waiting(self) -> None:
+        if self._waiting_task is not None:
+            self._progress.remove_task(self._waiting_task)
+            self._waiting_task = None
 
     def complain(self, message: str) -> None:
         """Print an error in one line."""
@@ -84,12 +108,14 @@ class Screen(logging.Handler):
 
 
 class _ProgressLine(Activity):
-    def __init__(self, progress: Progress, message: str) -> None:
+    def __init__(self, progress: Progress, message: str, begun: Callable[[], None]) -> None:
         self._progress = progress
+        self._begun = begun
         self._message = message
         self._task: TaskID | None = None
 
     def __enter__(self) -> _ProgressLine:
+        self._begun()
         self._task = self._progress.add_task(printable(self._message), total=None)
         return self
 

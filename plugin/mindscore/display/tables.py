@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from statistics import median
 
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
@@ -19,8 +21,8 @@ from mindhooks import (
     Outcome,
     ResponseDivergence,
 )
-from mindscore._util.text import one_line, printable, shortened
-from mindscore.measure.divergence import redundant_pairs, within_noise
+from mindscore._util.text import count_of, one_line, printable, shortened
+from mindscore.measure.divergence import within_noise
 from mindscore.session.plan import Plan
 from mindscore.session.session import NOT_SCORED, Result
 
@@ -28,9 +30,14 @@ BAR = 20
 CELL = 6
 KEY = 28
 LONGEST_KEY = 4 * KEY
+HELPED, HARMED = "#0878c8", "#b85c00"
+"""Blue and orange that are readable on black and on white; colour-blind people see them differ."""
+MEANING = "nats: 0.7 doubles the probability, 2.3 is ten times likelier"
 LONGEST_TEXT = 4000
 REMARKS = 10
 LONGEST_REMARK = 400
+FEW = 4
+"""Memories of which the usual effect on a response is known."""
 LISTED = 300
 """Characters after which a line lists no more memories."""
 
@@ -56,7 +63,8 @@ def remark_lines(remarks: Sequence[str]) -> Iterator[Text]:
     for remark in remarks[:REMARKS]:
         yield Text(shortened(remark, LONGEST_REMARK), style="dim")
     if len(remarks) > REMARKS:
-        yield Text(f"and {len(remarks) - REMARKS:,} more remarks: see --json", style="dim")
+        more = count_of(len(remarks) - REMARKS, "more remark")
+        yield Text(f"and {more}: see --json", style="dim")
 
 
 def score_line(score: MemoryScore) -> Text:
@@ -72,10 +80,13 @@ def _memories(console: Console, result: Result) -> Iterator[RenderableType]:
         table = Table(box=None)
         longest = max(cell_len(shortened(score.key, LONGEST_KEY)) for score in ranked)
         table.add_column("memory", min_width=min(KEY, longest), max_width=KEY, overflow="fold")
-        table.add_column("nats", justify="right", min_width=7)
+        table.add_column("nats", justify="right", min_width=7, no_wrap=True)
         table.add_column("", min_width=BAR)
         table.add_column("most on", no_wrap=True)
-        room = max(20, console.width - KEY - BAR - 16)
+        key_width = max(len("memory"), min(KEY, longest))
+        nats = max(7, *(len(f"{score.score:.2f}") for score in ranked))
+        # Each column but the last has a blank on either side.
+        room = max(20, console.width - key_width - nats - BAR - 8)
         most = max(score.score for score in ranked)
         for score in ranked:
             on = _largest(score)
@@ -86,6 +97,7 @@ def _memories(console: Console, result: Result) -> Iterator[RenderableType]:
                 about = _response(result, on, room) if on and score.score > 0 else ""
             table.add_row(shortened(score.key, LONGEST_KEY), f"{score.score:.2f}", shown, about)
         yield table
+        yield Text(f"{MEANING}; the score is the largest over responses", style="dim")
     yield from _skipped(result)
 
 
@@ -109,8 +121,10 @@ def _skipped(result: Result) -> Iterator[Text]:
             failed.setdefault(outcome.error or "", []).append(key)
     for error, keys in failed.items():
         line = f"{len(keys)} failed: {_listed(keys)}"
-        yield Text(printable(line if error == result.error else f"{line}: {error}"), style="red")
-    if not result.keys:
+        # What the run's own error says is printed once, below.
+        told = bool(error) and error in (result.error or "")
+        yield Text(printable(line if told or not error else f"{line}: {error}"), style="red")
+    if not result.keys and result.command == MindCommand.SCORE:
         yield Text("This conversation holds no memories.")
 
 
@@ -144,8 +158,10 @@ def _matrix(console: Console, result: Result) -> Iterator[RenderableType]:
         ("positive: it helped", _shade(0.5)),
         "  ",
         ("negative: it harmed", _shade(-0.5)),
-        ("  ·: below 0.01, within noise or before it  ?: unknown", "dim"),
+        (f"  ·: below {result.min_divergence:g}, within noise or before it  ?: unknown", "dim"),
     )
+    uncoloured = "no colour: no more than twice what most memories do to that response"
+    yield Text(f"{uncoloured}\n{MEANING}", style="dim")
     if holds:
         yield from _redundant(result)
     yield from _skipped(result)
@@ -156,47 +172,67 @@ def _grid(
 ) -> Iterator[RenderableType]:
     """Yield a table for each block of responses that fits the console's width."""
     responses = result.transcript.responses()
-    per_block = max(1, (console.width - KEY - 2) // (CELL + 1))
+    longest = max((cell_len(shortened(key, KEY)) for key in result.keys), default=0)
+    key_width = max(len("memory"), min(KEY, longest))
+    cell_width = max([CELL, *(len(f"{it.signed:.1f}") for row in rows.values() for it in row)])
+    fitting = max(1, (console.width - key_width - 1) // (cell_width + 1))
+    # As many in each block, so that none is left alone in the last.
+    blocks = max(1, -(-len(responses) // fitting))
+    per_block = max(1, -(-len(responses) // blocks))
+    columns: dict[str, list[float]] = {}
+    for cell in chain.from_iterable(rows.values()):
+        columns.setdefault(cell.node_id, []).append(abs(cell.signed))
+    usual = {id_: _usual(columns.get(id_, ())) for _, id_ in responses}
     for first in range(0, len(responses), per_block):
         block = responses[first : first + per_block]
         table = Table(box=None, padding=(0, 1, 0, 0))
-        longest = max((cell_len(shortened(key, KEY)) for key in result.keys), default=0)
         table.add_column("memory", min_width=min(KEY, longest), max_width=KEY, no_wrap=True)
         for index, _ in block:
             table.add_column(f"#{index}", justify="right", min_width=CELL, no_wrap=True)
         for key in result.keys:
             cells = {cell.node_id: cell for cell in rows.get(key, ())}
-            table.add_row(shortened(key, KEY), *(_cell(cells.get(id_)) for _, id_ in block))
+            row = (_cell(cells.get(id_), result.min_divergence, usual[id_]) for _, id_ in block)
+            table.add_row(shortened(key, KEY), *row)
         yield table
         yield ""
 
 
 def _redundant(result: Result) -> Iterator[Text]:
-    """Yield a line for each pair of memories that hide each other from leave-one-out."""
+    """Yield a line for each group of memories that hide each other from leave-one-out."""
     numbers = {id_: index for index, id_ in result.transcript.responses()}
-    for pair in redundant_pairs(result.scores.values()):
-        on = ", ".join(f"#{numbers[id_]}" for id_ in pair.node_ids if id_ in numbers)
-        one, other = (shortened(key, LONGEST_KEY) for key in pair.keys)
-        yield Text(printable(f"{one} and {other} hide each other: either is enough for {on}"))
+    for group in result.redundant:
+        on = ", ".join(f"#{numbers[id_]}" for id_ in group.node_ids if id_ in numbers)
+        *others, last = (shortened(key, LONGEST_KEY) for key in group.keys)
+        each = "either" if len(others) == 1 else "any"
+        line = f"{', '.join(others)} and {last} hide each other: {each} is enough for {on}"
+        yield Text(printable(line))
 
 
-def _cell(cell: ResponseDivergence | None) -> Text:
+def _usual(sizes: Sequence[float]) -> float:
+    """Return what any memory does to a response: twice the median size, 0.0 if few are known.
+
+    An effect no larger says nothing of its own memory: it is not coloured.
+    """
+    return 2 * median(sizes) if len(sizes) >= FEW else 0.0
+
+
+def _cell(cell: ResponseDivergence | None, smallest: float, usual: float) -> Text:
     if cell is None:
         return Text("?", style="dim")
     signed = cell.signed
-    if abs(signed) < 0.01 or within_noise(cell):
+    if abs(signed) < smallest or within_noise(cell):
         return Text("·", style="dim")
-    return Text(f"{signed:.1f}" if abs(signed) >= 0.05 else "0.0", style=_shade(signed))
+    return Text(
+        f"{signed:.1f}" if abs(signed) >= 0.05 else "0.0",
+        style=_shade(signed) if abs(signed) > usual else "",
+    )
 
 
 def _shade(signed: float) -> str:
     """Return a style: blue for likelier, orange for less likely, which colour-blind people see."""
     size = abs(signed)
-    level = 0 if size < 1 else 1 if size < 5 else 2
-    blue, orange = ("blue", "white on dodger_blue3", "bold white on blue3"), (
-        "dark_orange3", "black on orange1", "bold black on dark_orange"
-    )  # fmt: skip
-    return (blue if signed > 0 else orange)[level]
+    colour = HELPED if signed > 0 else HARMED
+    return colour if size < 1 else f"bold {colour}" if size < 5 else f"bold #ffffff on {colour}"
 
 
 def _finetune(result: Result) -> Iterator[RenderableType]:
@@ -206,8 +242,14 @@ def _finetune(result: Result) -> Iterator[RenderableType]:
     stats = result.stats
     if isinstance(stats, FinetuneStats) and not result.candidates and not stats.error:
         yield Text(
-            f"No response of {stats.responses_considered} lost {stats.threshold:g} nats or more "
-            f"without the memories (the largest: {stats.max_divergence:.2f})."
+            f"Of {count_of(stats.responses_considered, 'response')}, none lost {stats.threshold:g} "
+            f"nats or more without the memories (the largest: {stats.max_divergence:.2f})."
+        )
+    if isinstance(stats, FinetuneStats):
+        yield Text(
+            f"{MEANING}; looked at the last {count_of(stats.responses_considered, 'response')}"
+            " (finetune.window_fraction)",
+            style="dim",
         )
 
 
@@ -215,14 +257,26 @@ def _candidate(candidate: FinetuneCandidate) -> Group:
     in_noise = candidate.noise is not None and candidate.divergence <= candidate.noise
     noise = f"  within noise ({candidate.noise:.2f} nats)" if in_noise else ""
     lines: list[RenderableType] = [
-        Text(f"#{candidate.entry_idx}  {candidate.divergence:.2f} nats{noise}", style="bold blue"),
+        Text(
+            f"#{candidate.entry_idx}  {candidate.divergence:.2f} nats{noise}",
+            style=f"bold {HELPED}",
+        ),
         Padding(Text(_keep_lines(candidate.prior_context), style="dim"), (0, 0, 0, 2)),
-        Padding(Text(f"said     {_keep_lines(candidate.response_text)}"), (0, 0, 0, 2)),
+        _hanging("said", Text(_keep_lines(candidate.response_text))),
     ]
     if candidate.alternate_text is not None:
-        without = f"without  {one_line(candidate.alternate_text, 300)}"
-        lines.append(Padding(Text(without, style="dark_orange3"), (0, 0, 0, 2)))
+        without = Text(one_line(candidate.alternate_text, 300), style=HARMED)
+        lines.append(_hanging("without", without))
     return Group(*lines)
+
+
+def _hanging(label: str, text: Text) -> Padding:
+    """Return a label with a text whose further lines begin where its first one does."""
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(min_width=len("without"))
+    grid.add_column(overflow="fold")
+    grid.add_row(label, text)
+    return Padding(grid, (0, 0, 0, 2))
 
 
 def _keep_lines(text: str) -> str:
@@ -239,7 +293,7 @@ def _response(result: Result, response: ResponseDivergence, width: int) -> str:
 
 
 def _bar(share: float) -> Text:
-    return Text("█" * round(share * BAR), style="blue")
+    return Text("█" * round(share * BAR), style=HELPED)
 
 
 def _cost(result: Result) -> str:
@@ -248,7 +302,8 @@ def _cost(result: Result) -> str:
         return ""
     computed = "" if stats.computed_tokens is None else f", {stats.computed_tokens:,} computed"
     return (
-        f"{result.model}: {stats.calls} calls, {stats.prompt_tokens:,} tokens sent{computed}, "
+        f"{result.model}: {count_of(stats.calls, 'call')}, "
+        f"{count_of(stats.prompt_tokens, 'token')} sent{computed}, "
         f"{stats.seconds:.1f} s"
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 from mindhooks import (
@@ -32,7 +33,7 @@ from mindscore.measure.memories import (
     skip_all,
     skip_none,
 )
-from mindscore.measure.prompts import beginning, derived_timestamp_ns
+from mindscore.measure.prompts import derived_timestamp_ns, whole_prompt
 from mindscore.scorers.selftest import ensure_tested
 from mindscore.store import Store, TrainedMarks
 
@@ -147,7 +148,7 @@ class FinetuneRun(FlowRun):
         with activity:
             activity.update(message, 0, self._considered)
             if responses_after_change(context, window, skip_all):
-                await ensure_tested(self.scorer, self.settings.server, beginning(context))
+                await ensure_tested(self.scorer, self.settings.server, whole_prompt(context))
             found = await self.compared.drop(window, skip_all)
             self._largest = max((response.divergence for response in found), default=0.0)
             candidates = await self._candidates(found)
@@ -222,8 +223,11 @@ def _is_trained(candidate: FinetuneCandidate, trained: TrainedMarks) -> bool:
 
 
 def finetune_window(length: int, fraction: float) -> range:
-    """Return the last ``floor(length * fraction)`` indexes of a conversation of ``length``."""
-    return range(length - math.floor(length * fraction), length)
+    """Return the last ``floor(length * fraction)`` indexes of a conversation of ``length``.
+
+    The fraction is taken as it is written: 0.29 of 100 are 29, not 28.999….
+    """
+    return range(length - math.floor(length * Fraction(str(fraction))), length)
 
 
 NAME = "finetune-scoring"

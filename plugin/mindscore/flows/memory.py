@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -18,6 +19,7 @@ from mindhooks import (
     Registry,
     ResponseDivergence,
     ScorerCapabilities,
+    ScorerError,
     Trigger,
     hookimpl,
 )
@@ -25,6 +27,7 @@ from mindscore._util.aio import map_ordered
 from mindscore._util.errors import format_error
 from mindscore.config.settings import MemoryScoringOptions, parse_table
 from mindscore.flows.run import FlowRun
+from mindscore.measure.divergence import RedundantGroup, confirmed, redundant_candidates
 from mindscore.measure.memories import (
     Memory,
     find_memories,
@@ -36,10 +39,12 @@ from mindscore.measure.memories import (
     text_hashes,
     whole,
 )
-from mindscore.measure.prompts import Budget, RowFingerprints, beginning
+from mindscore.measure.prompts import Budget, RowFingerprints, whole_prompt
 from mindscore.measure.retry import BreakerError
 from mindscore.scorers.selftest import ensure_tested
 from mindscore.store import Store
+
+log = logging.getLogger("mindscore")
 
 Row = tuple[ResponseDivergence, ...]
 Measured = tuple[Row, Row | Exception | None]
@@ -58,6 +63,7 @@ class MemoryRun(FlowRun):
         self.options = options
         self.memories: list[Memory] = []
         self.outcomes: dict[str, Outcome] = {}
+        self.rows: dict[str, MemoryScore] = {}
 
     def begin(self) -> None:
         """Raise the flag that a memory run is going."""
@@ -117,9 +123,10 @@ class MemoryRun(FlowRun):
                     outcome, hold = Outcome("failed", f"alone: {format_error(hold)}"), ()
                 self.set_outcome([memory], outcome)
                 score = max(response.divergence for response in row)
-                await self.registry.emit_score(
-                    MemoryScore(memory.key, score, mode, row, hold, follows_from)
-                )
+                emitted = MemoryScore(memory.key, score, mode, row, hold, follows_from)
+                if hold:
+                    self.rows[memory.key] = emitted
+                await self.registry.emit_score(emitted)
 
     def set_outcome(self, memories: Iterable[Memory], outcome: Outcome) -> None:
         """Give ``memories`` their outcome."""
@@ -178,7 +185,7 @@ async def score_due(run: MemoryRun) -> None:
             chosen.append(memory)
     run.set_outcome([memory for memory in ready if memory not in chosen], Outcome("left-out"))
     if chosen:
-        await ensure_tested(run.scorer, run.settings.server, beginning(context))
+        await ensure_tested(run.scorer, run.settings.server, whole_prompt(context))
 
     async def measure(memory: Memory) -> Measured:
         window = windows[memory]
@@ -206,24 +213,30 @@ async def score_matrix(run: MemoryRun) -> None:
     if not responses(context, window) or not run.memories:
         run.set_outcome(run.memories, Outcome("no-response"))
         return
-    # The same model with an adapter has other weights under the same name.
-    adapter = ScorerCapabilities.of(run.scorer).adapter
-    fingerprints = RowFingerprints(context, "" if adapter is None else str(adapter))
-    kept = await _kept_rows(run, fingerprints)
+    kept, known = dict[str, MemoryScore](), None
+    if run.options.resume and (known := await _weights(run)) is not None:
+        kept = await _kept_rows(run, RowFingerprints(context, known))
     judging: set[str] = set()
     if len(kept) < len(run.memories):
-        await ensure_tested(run.scorer, run.settings.server, beginning(context))
+        await ensure_tested(run.scorer, run.settings.server, whole_prompt(context))
         for memory in run.memories:
             await run.pace.yield_to_loop()
             if memory.key not in kept:
                 judging |= responses_after_change(context, window, skip_only(memory.key))
         await run.compared.baseline(window, judging)
+    # Asked for once the server has answered: some say it in their answers alone.
+    weights = await _weights(run)
+    fingerprints = RowFingerprints(context, weights or "")
+    if kept and weights != known:
+        raise ScorerError(REPLACED)
 
     async def measure(memory: Memory) -> Measured:
         if memory.key in kept:
             row = kept[memory.key]
             return row.divergences, row.hold if run.options.hold else None
         found = await run.compared.drop(window, skip_only(memory.key), judging)
+        if await _weights(run) != weights:
+            raise ScorerError(REPLACED)
         if not run.options.hold:
             return found, None
         try:
@@ -237,14 +250,47 @@ async def score_matrix(run: MemoryRun) -> None:
         "full",
         measure,
         take=lambda memory, row: _show_row(run, memory, row),
-        fingerprint=fingerprints.of,
+        fingerprint=lambda key: None if weights is None else fingerprints.of(key),
     )
+    if run.rows:
+        await _confirm_redundant(run, window)
+
+
+async def _confirm_redundant(run: MemoryRun, window: range) -> None:
+    """Remove each group that may hide each other together, one prompt a group."""
+    rows = [run.rows[memory.key] for memory in run.memories if memory.key in run.rows]
+    found = []
+    for group in redundant_candidates(rows):
+        try:
+            without = await run.compared.drop(window, set(group.keys).__contains__)
+        # What was measured is not lost with it: the group is not named.
+        except Exception as error:
+            log.warning("memories that may hide each other: %s", format_error(error))
+            break
+        found.append(confirmed(group, without))
+    run.registry.stash[RedundantGroup] = tuple(it for it in found if it is not None)
+
+
+REPLACED = (
+    "the model's weights were replaced while the matrix was measured: its rows cannot be compared; "
+    "run it again"
+)
+
+
+async def _weights(run: MemoryRun) -> str | None:
+    """Return what tells the scorer's weights from others of one name; ``None``: it is not known."""
+    capabilities = ScorerCapabilities.of(run.scorer)
+    if capabilities.fingerprint is not None:
+        return await run.retry.wrap(capabilities.fingerprint)()
+    if capabilities.swaps_adapters:
+        return None
+    adapter, server = capabilities.adapter, run.settings.server
+    # Answered by the name alone: another address may have another model of that name.
+    return f"{server.scorer} {server.base_url} {'' if adapter is None else adapter}"
 
 
 async def _kept_rows(run: MemoryRun, fingerprints: RowFingerprints) -> dict[str, MemoryScore]:
-    """With ``resume``, the rows that the store has of this very conversation, by memory."""
-    if not run.options.resume:
-        return {}
+    """Return the rows that the store has of this very conversation and model, by memory."""
     rows = await Store(run.settings.store).rows(run.scorer.model, run.context.id)
     kept = {}
     for memory in run.memories:

@@ -78,6 +78,10 @@ PASSING_STATUSES = frozenset({408, 425, 429})
 
 EXCERPT_LENGTH = 200
 CHUNK_BYTES = 2**16
+"""Bytes that are read at once: to parse more, in the shapes that parse slowest, takes too long."""
+
+SMALL_ANSWER_BYTES = 2**20
+"""Size up to which any answer is read, whatever was asked for."""
 
 
 class UnavailableError(ScorerUnavailable):
@@ -112,6 +116,19 @@ class StatusError(ScorerError):
         self.status = status
 
 
+class _Connector(aiohttp.TCPConnector):
+    """Opens connections from which little is read at once."""
+
+    async def connect(self, *args: Any, **kwargs: Any) -> aiohttp.connector.Connection:
+        """Return a connection for a request."""
+        connection = await super().connect(*args, **kwargs)
+        # asyncio's own is 256 KiB: endless interim responses take 40 ms of parsing then.
+        transport: Any = connection.transport
+        if hasattr(transport, "max_size"):
+            transport.max_size = CHUNK_BYTES
+        return connection
+
+
 class WireClient:
     """Asks one server, in JSON, with one attempt a call.
 
@@ -138,15 +155,18 @@ class WireClient:
         answer: type[T],
         *,
         headers: Mapping[str, str] | None = None,
+        max_bytes: int = SMALL_ANSWER_BYTES,
     ) -> T:
         """Post ``body`` and return the server's answer, decoded as the type ``answer``.
+
+        No answer is read that is larger than ``max_bytes``, or than ``server.max_response_mb``.
 
         Raises:
             UnavailableError: the failure may pass.
             ScorerError: names the address, what went wrong, and what to do about it.
         """
         sent = {"Content-Type": "application/json", **(headers or {})}
-        return await self._ask("POST", path, msgspec.json.encode(body), answer, sent)
+        return await self._ask("POST", path, msgspec.json.encode(body), answer, sent, max_bytes)
 
     async def get(self, path: str, answer: type[T]) -> T:
         """Return what the server has at ``path``, decoded as the type ``answer``.
@@ -155,7 +175,7 @@ class WireClient:
             UnavailableError: the failure may pass.
             ScorerError: names the address, what went wrong, and what to do about it.
         """
-        return await self._ask("GET", path, None, answer, {})
+        return await self._ask("GET", path, None, answer, {}, SMALL_ANSWER_BYTES)
 
     def quote(self, text: str, *, is_cut: bool = False) -> str:
         """Return a server's words in a short line, without the key should it repeat it.
@@ -171,19 +191,25 @@ class WireClient:
         data: bytes | None,
         answer: type[T],
         headers: Mapping[str, str],
+        max_bytes: int,
     ) -> T:
         url = self.base_url + path
         async with self._slots:
-            raw = await self._attempt(method, url, data, headers)
+            raw = await self._attempt(method, url, data, headers, max_bytes)
         if len(raw) >= LARGE_BYTES:
             await self.pace.yield_to_loop()
         return decode(url, raw, answer, self.quote)
 
     async def _attempt(
-        self, method: str, url: str, data: bytes | None, headers: Mapping[str, str]
+        self,
+        method: str,
+        url: str,
+        data: bytes | None,
+        headers: Mapping[str, str],
+        max_bytes: int,
     ) -> bytearray:
         try:
-            return await self._exchange(method, url, data, headers)
+            return await self._exchange(method, url, data, headers, max_bytes)
         except (OSError, aiohttp.ClientError, ValueError) as error:
             failure = self._failure(url, error)
         # Outside, so that it has no context: aiohttp's errors hold the request's headers, and with
@@ -191,7 +217,12 @@ class WireClient:
         raise failure
 
     async def _exchange(
-        self, method: str, url: str, data: bytes | None, headers: Mapping[str, str]
+        self,
+        method: str,
+        url: str,
+        data: bytes | None,
+        headers: Mapping[str, str],
+        max_bytes: int,
     ) -> bytearray:
         async with self._open_session().request(
             method,
@@ -211,14 +242,16 @@ class WireClient:
                     "which was not asked for: have the server, or the proxy before it, send "
                     "answers as they are"
                 )
-            limit = self._settings.max_response_mb * 2**20
+            configured = self._settings.max_response_mb * 2**20
+            limit = min(max_bytes, configured)
             if (response.content_length or 0) <= limit:
                 raw, is_cut = await _read_body(response, limit)
                 if not is_cut:
                     return raw
+            why = "(server.max_response_mb)" if limit == configured else "for so short a request"
             raise ScorerError(
-                f"{url}: the answer is over {self._settings.max_response_mb} MiB "
-                "(server.max_response_mb): does server.scorer fit this server?"
+                f"{url}: the answer is over {limit / 2**20:.3g} MiB {why}: "
+                "does server.scorer fit this server?"
             )
 
     def _failure(self, url: str, error: Exception) -> ScorerError:
@@ -291,6 +324,7 @@ class WireClient:
                 timeout=aiohttp.ClientTimeout(total=self._settings.timeout_s),
                 # It would decompress without a limit.
                 auto_decompress=False,
+                connector=_Connector(),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._session
@@ -340,10 +374,7 @@ def _require_privacy(base_url: str) -> None:
 
 
 async def _read_body(response: aiohttp.ClientResponse, limit: int) -> tuple[bytearray, bool]:
-    """Return the first ``limit`` bytes of a body, and whether there are more.
-
-    Little more than that is read from the connection.
-    """
+    """Return the first ``limit`` bytes of a body, and whether there are more; read few of those."""
     body = bytearray()
     while len(body) <= limit and (chunk := await response.content.read(CHUNK_BYTES)):
         body += chunk

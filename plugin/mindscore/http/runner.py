@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import math
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 
 from mindscore._util.errors import UsageError
 
@@ -29,13 +32,14 @@ SWEEPS = 4
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The number of connections, and the seconds that each may keep the server waiting.
+    """The number of connections, of all and of one address, and the seconds each is waited for.
 
     ``head_s``: for the whole head of a first request. ``idle_s``: for the head of a later one, and
     for the client to take some of a response.
     """
 
     connections: int = 256
+    connections_per_address: int = 128
     head_s: float = 10.0
     idle_s: float = 75.0
 
@@ -83,8 +87,9 @@ async def listen(
 class ConnectionLimiter:
     """The connections of one application: their number, and how long each is waited for.
 
-    When there is no room for another, the one that has kept the server waiting longest is closed,
-    so that slow clients cannot keep others out; a request that is being answered is left alone.
+    When there is no room for another, or one address has too many, the one is closed that has kept
+    the server waiting longest, of the address with the most: so slow clients keep nobody out. A
+    request that is being answered is left alone, once its body is there.
     aiohttp itself limits neither their number, nor how long the head of a first request takes, nor
     how long a response waits for its client.
     """
@@ -143,19 +148,39 @@ class ConnectionLimiter:
             return _Refused()
         handler = self.runner.server()
         self._waits[handler] = _Wait(time.monotonic() + self._limits.head_s)
+        # Only after two turns of the loop it has a transport, and so an address.
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_soon, self._limit_addresses)
         return handler
 
     def _make_room(self) -> bool:
-        late = {it: self._waits[it].late for it in self._open() if it in self._waits}
-        longest = min(late, key=lambda it: late[it], default=None)
-        if self._room == 0 or longest is None or late[longest] == math.inf:
+        return self._room > 0 and any(map(self._close_longest, self._by_address()))
+
+    def _limit_addresses(self) -> None:
+        for handlers in self._by_address():
+            for _ in range(len(handlers) - self._limits.connections_per_address):
+                self._close_longest(handlers)
+
+    def _by_address(self) -> list[list[web.RequestHandler]]:
+        """Return the open connections of each address, those of the one with the most first."""
+        found: dict[str, list[web.RequestHandler]] = defaultdict(list)
+        for handler, transport in self._open().items():
+            found[_client(transport.get_extra_info("peername"))].append(handler)
+        return sorted(found.values(), key=len, reverse=True)
+
+    def _close_longest(self, handlers: Sequence[web.RequestHandler]) -> bool:
+        """Close the one that has kept the server waiting longest; return whether there is one."""
+        still = self._open()
+        waits = {it: self._waits[it] for it in handlers if it in self._waits and it in still}
+        waiting = [it for it, wait in waits.items() if wait.is_for_client]
+        if not waiting:
             return False
-        self._open()[longest].abort()
+        still[min(waiting, key=lambda it: waits[it].since)].abort()
         return True
 
     @web.middleware
     async def _watch(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        self._waits[request.protocol] = _Wait(math.inf)
+        self._waits[request.protocol] = _Wait(math.inf, body=request.content)
         try:
             return await handler(request)
         finally:
@@ -177,10 +202,21 @@ class ConnectionLimiter:
 
 @dataclass(slots=True)
 class _Wait:
-    """The time from which a connection is late, and the bytes that it last had left to take."""
+    """How long a connection is waited for.
+
+    ``late`` is the time from which it is late, ``left`` the bytes that it last had left to take,
+    ``body`` that of the request that is being answered.
+    """
 
     late: float
     left: float = math.inf
+    body: StreamReader | None = None
+    since: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_for_client(self) -> bool:
+        """True where the client is to send something, or to take it."""
+        return self.body is None or not self.body.is_eof()
 
 
 class _Refused(asyncio.Protocol):
@@ -188,6 +224,19 @@ class _Refused(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         transport.abort()
+
+
+@lru_cache(1024)
+def _client(peer: object) -> str:
+    """Return what counts as one client: an IPv4 address, or the network of an IPv6 one."""
+    host = peer[0] if isinstance(peer, tuple) else ""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)
 
 
 def _authority(host: str, port: int) -> str:

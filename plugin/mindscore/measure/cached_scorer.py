@@ -15,6 +15,7 @@ from mindhooks import (
     Registry,
     Scorer,
     ScorerCapabilities,
+    ScorerError,
     ScoreResult,
     WirePrompt,
 )
@@ -30,7 +31,7 @@ Key = tuple[bytes, int]
 
 @dataclass(slots=True)
 class Usage:
-    """The calls and tokens of a run so far; retries are left out.
+    """The calls and tokens of a run so far; retries, and calls that reached no model, are left out.
 
     ``calls`` counts prompts and ``prompt_tokens`` their tokens. ``computed_tokens`` counts those
     that ran through the model: ``None`` once an answer does not say.
@@ -203,18 +204,30 @@ class CachedScorer:
     async def _counted(self, prompt: WirePrompt) -> ScoreResult:
         usage = self.usage
         self._retry.require_closed()
-        usage.calls += 1
-        usage.prompt_tokens += len(prompt.tokens)
         computed: int | None = None
+        arrived: list[bool] = []
+
+        async def attempt() -> ScoreResult:
+            arrived.append(True)
+            try:
+                return ScoreResult.of(await self.scorer.score([prompt]))
+            except ScorerError as error:
+                arrived[-1] = error.arrived
+                raise
+
         try:
-            result = ScoreResult.of(await self._retry(lambda: self.scorer.score([prompt])))
+            result = await self._retry(attempt)
             computed = result.computed_tokens
         finally:
-            # How far a call that failed got is not known.
-            known = computed is not None and usage.computed_tokens is not None
-            usage.computed_tokens = (
-                (usage.computed_tokens or 0) + (computed or 0) if known else None
-            )
+            # Of all attempts, none may have reached the model.
+            if any(arrived):
+                usage.calls += 1
+                usage.prompt_tokens += len(prompt.tokens)
+                # How far a call that failed got is not known.
+                known = computed is not None and usage.computed_tokens is not None
+                usage.computed_tokens = (
+                    (usage.computed_tokens or 0) + (computed or 0) if known else None
+                )
         return result
 
 

@@ -1,4 +1,4 @@
-"""Leave-one-out differences: totals into divergences, and pairs that hide each other."""
+"""Leave-one-out differences: totals into divergences, and memories that hide each other."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from operator import sub
+from statistics import median
 
-from mindhooks import MemoryScore, RangeScore, ResponseDivergence, ScorerError, WirePrompt
+from mindhooks import (
+    MemoryScore,
+    RangeScore,
+    ResponseDivergence,
+    ScorerError,
+    WirePrompt,
+)
 
 ROUNDING = 1e-3
 """Nats by which a log-probability may exceed 0 before it is no rounding error any more."""
@@ -91,50 +97,107 @@ def within_noise(response: ResponseDivergence) -> bool:
     return response.noise is not None and 0 < abs(response.signed) <= response.noise
 
 
+FEWEST = 5
+"""Values of a response below which its spread says nothing."""
+
+OF_MEDIAN = 3.0
+"""Multiple of the median that an effect must exceed: about two standard deviations."""
+
+
+def column_spread(signed: Iterable[float | None]) -> float:
+    """Return the nats within which most memories change a response, 0.0 where too few are known.
+
+    ``signed``: the memories' effects on one response; those of 0.0 were not measured.
+    """
+    sizes = [abs(it) for it in signed if it]
+    return OF_MEDIAN * median(sizes) if len(sizes) >= FEWEST else 0.0
+
+
 HOLD = 1.0
-"""Nats by which a memory alone must make a response likelier to count as its support."""
+"""Nats beyond the general lift from which on a memory alone counts as a response's support."""
 
 OF_LARGEST = 0.5
-"""Share of a response's largest hold that a memory's must reach: any does a little alone."""
+"""Share of a response's largest hold that a memory's must reach."""
 
 OF_HOLD = 0.1
 """Share of its hold below which a memory's drop counts as nothing."""
 
+FEW = 5
+"""Memories from which on most are taken to have nothing to do with a response."""
+
+SPREADS = 3.0
+"""Spreads of the general lift that a hold must exceed it by."""
+
+MOST_GROUPS = 10
+"""Groups of a run that are confirmed, by one prompt each."""
+
 
 @dataclass(frozen=True, slots=True)
-class RedundantPair:
-    """Two memories, and the responses that each supports alone but that need neither."""
+class RedundantGroup:
+    """Memories that hide each other, and the responses for which they do.
 
-    keys: tuple[str, str]
+    Each alone supports those responses, none is missed alone, and all together are missed.
+    """
+
+    keys: tuple[str, ...]
     node_ids: tuple[str, ...]
 
 
-def redundant_pairs(scores: Iterable[MemoryScore | None]) -> list[RedundantPair]:
-    """Return the pairs of memories that hide each other, those with the most responses first.
+def redundant_candidates(scores: Iterable[MemoryScore | None]) -> list[RedundantGroup]:
+    """Return groups of memories that may hide each other, at most ``MOST_GROUPS``.
 
-    Both support a response alone (hold), and it is as likely without either one (drop near zero).
-    That each could do the other's work is then likely, not shown: they were not removed together.
+    Each supports a response alone (hold) by clearly more than unrelated memories do, and the
+    response is as likely without it (drop near zero). Those with the most responses come first.
+    That they do each other's work is shown only when all are removed together: ``confirmed``.
     """
     known = [score for score in scores if score is not None and score.hold is not None]
-    largest: dict[str, float] = defaultdict(float)
-    for score in known:
-        for held in score.hold or ():
-            largest[held.node_id] = max(largest[held.node_id], held.signed)
-    hidden: dict[str, list[str]] = defaultdict(list)
+    holds: dict[str, list[tuple[str, float, ResponseDivergence | None]]] = defaultdict(list)
     for score in known:
         drops = {cell.node_id: cell for cell in score.divergences}
         for held in score.hold or ():
-            drop = drops.get(held.node_id)
-            enough = max(HOLD, OF_LARGEST * largest[held.node_id])
-            if drop is not None and held.signed >= enough and _is_nothing(drop, held):
-                hidden[held.node_id].append(score.key)
-    together: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for node_id, keys in hidden.items():
-        for one, other in combinations(keys, 2):
-            together[one, other].append(node_id)
-    pairs = [RedundantPair(keys, tuple(node_ids)) for keys, node_ids in together.items()]
-    return sorted(pairs, key=lambda pair: -len(pair.node_ids))
+            holds[held.node_id].append((score.key, held.signed, drops.get(held.node_id)))
+    together: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for node_id, found in holds.items():
+        lift, spread = _general_lift([signed for _, signed, _ in found])
+        largest = max(signed for _, signed, _ in found) - lift
+        enough = max(HOLD, SPREADS * spread, OF_LARGEST * largest)
+        hidden = tuple(
+            key
+            for key, signed, drop in found
+            if signed - lift >= enough and drop is not None and _is_nothing(drop, signed - lift)
+        )
+        if len(hidden) > 1:
+            together[hidden].append(node_id)
+    groups = [RedundantGroup(keys, tuple(node_ids)) for keys, node_ids in together.items()]
+    return sorted(groups, key=lambda group: -len(group.node_ids))[:MOST_GROUPS]
 
 
-def _is_nothing(drop: ResponseDivergence, hold: ResponseDivergence) -> bool:
-    return abs(drop.signed) <= max(OF_HOLD * hold.signed, drop.noise or 0.0)
+def confirmed(
+    group: RedundantGroup, without: Iterable[ResponseDivergence]
+) -> RedundantGroup | None:
+    """Return ``group`` with the responses that miss it; ``None`` if none does.
+
+    ``without`` is the effect of removing all its memories together.
+    """
+    missed = {it.node_id for it in without if it.signed >= max(HOLD, it.noise or 0.0)}
+    left = tuple(node_id for node_id in group.node_ids if node_id in missed)
+    return RedundantGroup(group.keys, left) if left else None
+
+
+def _general_lift(holds: Sequence[float]) -> tuple[float, float]:
+    """Return what an unrelated memory does alone to a response, and the spread of that, in nats.
+
+    Nearly any text before a response makes it a little likelier. It is the median of all memories,
+    where there are enough of them, else of those far below the largest.
+    """
+    if len(holds) >= FEW:
+        lift = median(holds)
+        spread = 1.4826 * median(abs(it - lift) for it in holds)
+    else:
+        unrelated = [it for it in holds if it < OF_LARGEST * max(holds)]
+        lift, spread = median(unrelated) if unrelated else 0.0, 0.0
+    return max(0.0, lift), spread
+
+
+def _is_nothing(drop: ResponseDivergence, hold: float) -> bool:
+    return abs(drop.signed) <= max(OF_HOLD * hold, drop.noise or 0.0)

@@ -16,7 +16,6 @@ from mindscore.config.settings import ServerSettings
 from mindscore.measure import memories
 from mindscore.measure.cached_scorer import CachedScorer, ScoreCache, Usage
 from mindscore.measure.divergence import TokenLogprobs, Totals, divergences, token_differences
-from mindscore.measure.memories import Skip, skip_all, skip_none, whole
 from mindscore.measure.prompts import ask_only, prompt_for
 from mindscore.measure.retry import Retry
 
@@ -98,7 +97,7 @@ class LeaveOneOut:
                 # A prompt may be long: it is not built once more for each memory.
                 return known
             await self._pace.yield_to_loop()
-            prompt = prompt_for(self._context, window, skip_none, asked)
+            prompt = prompt_for(self._context, window, memories.skip_none, asked)
             try:
                 totals = await self._scorer.score(prompt)
             except Exception as error:
@@ -109,7 +108,9 @@ class LeaveOneOut:
             self._token_logprobs[window] = self._scorer.token_logprobs(prompt)
             return totals
 
-    async def drop(self, window: range, skip: Skip, judging: Collection[str] = ()) -> Divergences:
+    async def drop(
+        self, window: range, skip: memories.Skip, judging: Collection[str] = ()
+    ) -> Divergences:
         """Return the effect of all that ``skip`` names on each response in ``window``.
 
         It is the response's total with all memories, less that without those. ``judging`` are
@@ -138,11 +139,11 @@ class LeaveOneOut:
         """
         context = self._context
         await self._pace.yield_to_loop()
-        responses = memories.responses(context, window, skip_all)
+        responses = memories.responses(context, window, memories.skip_all)
         asked = memories.responses_after_change(
-            context, window, memories.skip_all_except(key), skip_all
+            context, window, memories.skip_all_except(key), memories.skip_all
         )
-        bare = prompt_for(context, window, skip_all, {*asked, *judging})
+        bare = prompt_for(context, window, memories.skip_all, {*asked, *judging})
         without = await self._scorer.score(bare)
         await self._pace.yield_to_loop()
         alone = prompt_for(context, window, memories.skip_all_except(key), asked)
@@ -190,20 +191,20 @@ async def memory_effects(context: Context, scorer: Scorer) -> list[Effect]:
     Raises:
         ScorerError: the scorer failed.
     """
-    with_ = await response_totals(context, scorer, skip_none)
-    without = await response_totals(context, scorer, skip_all)
+    with_ = await response_totals(context, scorer, memories.skip_none)
+    without = await response_totals(context, scorer, memories.skip_all)
     return [Effect(node_id, total, without[node_id]) for node_id, total in with_.items()]
 
 
 async def response_totals(
-    context: Context, scorer: Scorer, skip: Skip = skip_none
+    context: Context, scorer: Scorer, skip: memories.Skip = memories.skip_none
 ) -> dict[str, float]:
     """Return each response's total log-probability, in nats, without what ``skip`` names.
 
     Raises:
         ScorerError: the scorer failed.
     """
-    prompt = context.wire_prompt(whole(context), skip)
+    prompt = context.wire_prompt(memories.whole(context), skip)
     cached = CachedScorer(scorer, Usage(), ScoreCache(), Retry(ServerSettings()))
     return dict(await cached.score_uncached(prompt))
 

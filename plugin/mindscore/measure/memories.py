@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import accumulate
 
 from mindhooks import Context, Node, Role
@@ -158,5 +159,6 @@ def past_cutoff(context: Context, memories: Iterable[Memory], cutoff: float) -> 
     cumulative = list(accumulate(len(node.token_ids) for node in context.conversation))
     if not cumulative:
         return set()
-    limit = cutoff * cumulative[-1]
+    # As it is written: 0.7 of 10 are 7, not 6.999….
+    limit = Fraction(str(cutoff)) * cumulative[-1]
     return {memory.key for memory in memories if cumulative[memory.position] > limit}

@@ -34,7 +34,7 @@ def prompt_for(context: Context, window: range, skip: Skip, asked: Collection[st
     return narrowed if not ends or context.conversation[last].images else _cut(narrowed)
 
 
-def beginning(context: Context) -> tuple[int, ...]:
+def whole_prompt(context: Context) -> tuple[int, ...]:
     """Return the token ids of the whole conversation, with all memories."""
     return context.wire_prompt(whole(context), skip_none).tokens
 

@@ -62,8 +62,8 @@ class Breaker:
             if self._failures < self._limit:
                 raise
             self._opened = BreakerError(
-                f"stopped: of the last {self._limit} calls each failed after all its attempts "
-                f"(server.breaker_failures): {error}"
+                f"stopped: {self._limit} calls in a row have failed (server.breaker_failures); "
+                f"the last: {error}"
             )
             raise self._opened from error
         except ScorerError:

@@ -60,15 +60,22 @@ class Piece:
     text: str
 
 
+NEAR = 0.5
+"""Share of words in common from which on two texts are compared word by word."""
+
+
 def word_diff(before: str, after: str) -> list[Piece]:
-    """Return the differences between two texts, by words.
+    """Return the differences between two texts, by words; ``[]`` if little is the same.
 
     ``"same"`` and ``"removed"`` pieces make up ``before``, in order; ``"same"`` and ``"added"``
     ones make up ``after``.
     """
     old, new = _WORD.findall(before), _WORD.findall(after)
     pieces: list[Piece] = []
-    for _, i, j, k, n in SequenceMatcher(None, old, new).get_opcodes():
+    matcher = SequenceMatcher(None, old, new)
+    if matcher.ratio() < NEAR:
+        return []
+    for _, i, j, k, n in matcher.get_opcodes():
         if old[i:j] == new[k:n]:
             pieces.append(Piece("same", "".join(old[i:j])))
             continue

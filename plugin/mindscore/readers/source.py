@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import sqlite3
+import stat
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import quote
 
 from mindscore._util.errors import TranscriptError
 from mindscore._util.files import decode, numbered_lines, read_content, unreadable
 from mindscore._util.text import printable, shortened
 
 SQLITE = b"SQLite format 3\x00"
+BESIDE = ("-journal", "-wal", "-shm")
+"""What SQLite opens beside a database, without asking what it is."""
+
+MAX_READING_S = 120.0
+"""Longest time that a database is read: a view in it may be without end."""
+
+_STEPS = 100_000
+"""Steps of SQLite's machine between two looks at the clock: some milliseconds."""
+
 ERROR_CHARACTERS = 300
 """Longest reason in an error, without the file and the place."""
 
@@ -44,6 +57,29 @@ class Source:
                 return file.read(len(SQLITE)) == SQLITE
         except OSError as error:
             raise unreadable(self.file, error) from None
+
+    @contextmanager
+    def database(self) -> Iterator[sqlite3.Connection]:
+        """Open the SQLite database read-only; it belongs to another program.
+
+        Raises:
+            TranscriptError: it cannot be read, here or within the ``with`` block.
+        """
+        end = time.monotonic() + MAX_READING_S
+        try:
+            with closing(_connected(self.file)) as connection:
+                connection.row_factory = sqlite3.Row
+                # It also lets Python see Ctrl-C while SQLite works.
+                connection.set_progress_handler(lambda: time.monotonic() > end, _STEPS)
+                yield connection
+        # Names of columns are decoded by Python, and texts by SQLite.
+        except (sqlite3.Error, UnicodeError, OverflowError) as error:
+            if isinstance(error, sqlite3.OperationalError) and str(error) == "interrupted":
+                if time.monotonic() <= end:
+                    # SQLite swallows what is raised within its handler.
+                    raise KeyboardInterrupt from None
+                self.refuse("the database", f"is not read within {MAX_READING_S:.0f} s")
+            self.refuse("the database", f"cannot be read: {error}")
 
     @cached_property
     def first(self) -> Any:
@@ -146,6 +182,29 @@ class Source:
             self.refuse(where, "is nested too deeply")
         except ValueError as error:
             self.refuse(where, shortened(str(error), ERROR_CHARACTERS, tail=100))
+
+
+def _connected(file: Path) -> sqlite3.Connection:
+    beside = [file.with_name(f"{file.name}{ending}") for ending in BESIDE]
+    for it in beside:
+        # A pipe would be waited for, and Ctrl-C would not end it.
+        if it.exists() and not stat.S_ISREG(it.stat().st_mode):
+            raise sqlite3.OperationalError(f"{it.name} beside it is no regular file")
+    address = f"file:{quote(str(file.absolute()))}?mode=ro"
+    connection = sqlite3.connect(address, uri=True)
+    try:
+        connection.execute("SELECT 1 FROM sqlite_master")
+    except sqlite3.OperationalError:
+        connection.close()
+        # SQLite makes files beside one that is written with a log: not in a read-only folder,
+        # where nobody else writes either.
+        if file.with_name(f"{file.name}-wal").exists():
+            raise
+        return sqlite3.connect(f"{address}&immutable=1", uri=True)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def kind_of(value: Any) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -78,6 +80,9 @@ class Recogniser:
 EXCERPT_CHARACTERS = 60
 """Longest piece of a message that a remark quotes."""
 
+MAX_REMARKS = 20
+"""Remarks on one message; how many more there are is said in one line."""
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -130,6 +135,7 @@ class MemoryFinder:
         """Return the memories in a message's text; none in a response."""
         if role == "assistant" or not text:
             return Found((), ())
+        # In order of their places: a message may hold tens of thousands.
         taken: list[Block] = []
         remarks: list[str] = []
         for implementation in reversed(self._manager.hook.find_memories.get_hookimpls()):
@@ -140,8 +146,11 @@ class MemoryFinder:
                 if fault := _fault(found, text, taken):
                     remarks.append(f"recogniser {name}: {fault}")
                 elif isinstance(found, Block):
-                    taken.append(found)
-        return Found(tuple(sorted(taken, key=lambda it: it.start)), tuple(remarks))
+                    insort(taken, found, key=_start)
+        if len(remarks) > MAX_REMARKS:
+            more = len(remarks) - MAX_REMARKS
+            remarks[MAX_REMARKS:] = [f"recognisers: {more} more such places stay plain text"]
+        return Found(tuple(taken), tuple(remarks))
 
     def _ask(
         self, implementation: pluggy.HookImpl, role: str, text: str, taken: Sequence[Block]
@@ -161,8 +170,18 @@ class MemoryFinder:
             return [error]
 
 
-def _overlapping(block: Block, taken: Sequence[Block]) -> list[Block]:
-    return [it for it in taken if block.start < it.end and it.start < block.end]
+def _start(block: Block) -> int:
+    return block.start
+
+
+def _overlapping(block: Block, taken: Sequence[Block]) -> Sequence[Block]:
+    """Return the blocks that share a character with ``block``; ``taken`` do not overlap."""
+    first = bisect_right(taken, block.start, key=_end)
+    return taken[first : max(first, bisect_left(taken, block.end, key=_start))]
+
+
+def _end(block: Block) -> int:
+    return block.end
 
 
 def _is_known(block: Block, taken: Sequence[Block]) -> bool:
@@ -181,7 +200,9 @@ def _fault(found: Any, text: str, taken: Sequence[Block]) -> str | None:
     if not isinstance(found, Block | Unread):
         return f"found something that is no block: {one_line(repr(found), EXCERPT_CHARACTERS)}"
     try:
-        excerpt = one_line(text[found.start : found.end], EXCERPT_CHARACTERS)
+        # A span may be as long as the message, and there may be thousands of them.
+        end = min(found.end, found.start + 4 * EXCERPT_CHARACTERS)
+        excerpt = one_line(text[found.start : end], EXCERPT_CHARACTERS)
         why = found.why if isinstance(found, Unread) else _block_fault(found, text, taken)
     except Exception as error:
         return f"a block cannot be rendered ({format_error(error)}), and stays plain text"
@@ -204,6 +225,7 @@ def _block_fault(block: Block, text: str, taken: Sequence[Block]) -> str | None:
 
 
 BULLETS = ("", "- ", "* ", "• ")
+_BULLET = max(map(len, BULLETS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +241,10 @@ class _Place:
 class Literal:
     """Finds known texts as they are, without the white space around them.
 
-    If texts overlap, the longer one counts. Lines that hold nothing else but a list's bullet go
-    with their memory.
+    A text is found where words begin and end, not within one: "cat" is not in "concatenate". One
+    without a letter or a digit, such as an empty bullet, is in too many places to be told from
+    other text, and is not looked for. If texts overlap, the longer one counts. Lines that hold
+    nothing else but a list's bullet go with their memory.
     """
 
     @hookimpl(trylast=True)
@@ -248,25 +272,57 @@ def _places(text: str, known: Mapping[str, str]) -> tuple[list[_Place], list[Unr
     taken = bytearray(len(text))
     for key, given in sorted(known.items(), key=lambda it: (-len(it[1].strip()), it[0])):
         memory = given.strip()
-        at = first = text.find(memory) if memory else -1
+        if not any(map(str.isalnum, memory)):
+            if memory and (at := text.find(memory)) >= 0:
+                why = f"{key!r} holds no letter or digit, so that its places cannot be told"
+                hidden.append(Unread(at, at + len(memory), why))
+            continue
+        first = None
         places = []
-        while at >= 0:
+        for at in _occurrences(text, memory):
             end = at + len(memory)
+            first = at if first is None else first
             if taken.find(1, at, end) < 0:
                 places.append(_Place(key, at, end, _line(text, at, end)))
                 taken[at:end] = bytes([1]) * len(memory)
-            at = text.find(memory, end)
-        if first >= 0 and not places:
+        if first is not None and not places:
             why = f"{key!r} is found only where it overlaps another memory"
             hidden.append(Unread(first, first + len(memory), why))
         found += places
     return sorted(found, key=lambda it: it.start), hidden
 
 
+_WITHOUT_SPACES = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
+    "\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]"
+)
+"""Thai, Lao, Burmese, Khmer, Japanese, Chinese; and Korean, whose particles follow the word."""
+
+
+def _occurrences(text: str, memory: str) -> Iterator[int]:
+    """Yield the places of ``memory`` at the bounds of words, none of which overlap."""
+    at = text.find(memory)
+    while at >= 0:
+        end = at + len(memory)
+        if _is_within_word(text, at) or _is_within_word(text, end):
+            end = at + 1
+        else:
+            yield at
+        at = text.find(memory, end)
+
+
+def _is_within_word(text: str, at: int) -> bool:
+    around = text[at - 1 : at + 1] if at else ""
+    return len(around) == 2 and around.isalnum() and not _WITHOUT_SPACES.search(around)
+
+
 def _line(text: str, start: int, end: int) -> int | None:
-    line = text.rfind("\n", 0, start) + 1
-    ends = end == len(text) or text[end] == "\n"
-    return line if ends and text[line:start] in BULLETS else None
+    """Return where the line of ``start`` begins if a memory to ``end`` is all that it holds."""
+    if end < len(text) and text[end] != "\n":
+        return None
+    # No farther back than a bullet is long: lines may be as long as the message.
+    line = text.rfind("\n", max(0, start - 1 - _BULLET), start) + 1
+    return line if text[line:start] in BULLETS else None
 
 
 def _block(text: str, places: list[_Place]) -> Block:

@@ -16,7 +16,7 @@ from mindhooks import MindCommand, ResponseDivergence
 from mindscore._util.errors import UsageError
 from mindscore._util.files import write_whole
 from mindscore.config.settings import ServerSettings, Settings, parse_settings
-from mindscore.measure.divergence import redundant_pairs
+from mindscore.measure.divergence import column_spread
 from mindscore.pages.environment import asset, csp, embed, environment
 from mindscore.report.ranking import STEP, TOKENS_PER_BYTE, Standing, pack, standings
 from mindscore.session.session import Result, Session
@@ -110,6 +110,9 @@ MOST_BYTES = 9_000_000
 
 LONGEST_TEXT = 20_000
 """Characters of one memory or response that a page shows."""
+
+MOST_PAIRS = 20
+"""Pairs of memories that a page shows, those with the most responses first."""
 
 Cells = list[dict[str, ResponseDivergence]]
 """For each memory, its cells by node id."""
@@ -244,8 +247,10 @@ def _data(
         "responses": responses,
         "signed": _values(rows, columns, "signed"),
         "noise": _noise(rows, columns),
+        "spread": _spreads(rows, columns),
         "hold": _values(holds, columns, "signed") if any(holds) else None,
         "hold_noise": _noise(holds, columns) if any(holds) else None,
+        "hold_spread": _spreads(holds, columns),
         "least": least,
         "step": STEP,
     }
@@ -274,6 +279,11 @@ def _values(rows: Cells, columns: list[Column], which: str) -> list[list[float |
     return [[value(row.get(id_)) for _, id_ in columns] for row in rows]
 
 
+def _spreads(rows: Cells, columns: list[Column]) -> list[float]:
+    values = zip(*_values(rows, columns, "signed"), strict=True)
+    return [round(column_spread(column), 4) for column in values]
+
+
 def _noise(rows: Cells, columns: list[Column]) -> list[list[float | None]] | None:
     noise = _values(rows, columns, "noise")
     return noise if any(it is not None for row in noise for it in row) else None
@@ -283,5 +293,5 @@ def _pairs(result: Result, columns: list[Column]) -> list[dict[str, Any]]:
     numbers = {id_: index for index, id_ in columns}
     return [
         {"keys": pair.keys, "on": [numbers[id_] for id_ in pair.node_ids if id_ in numbers]}
-        for pair in redundant_pairs(result.scores.values())
+        for pair in result.redundant
     ]

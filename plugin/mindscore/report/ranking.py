@@ -6,11 +6,11 @@ import math
 import sys
 from array import array
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mindhooks import MemoryScore, ResponseDivergence
-from mindscore.measure.divergence import within_noise
+from mindscore.measure.divergence import column_spread, within_noise
 from mindscore.session.session import NOT_SCORED, Result
 
 STEP = 0.01
@@ -85,6 +85,8 @@ def pack(
 class Standing:
     """A memory's effect, in nats; ``None`` where it was not scored.
 
+    Noise includes what nearly any memory does to a response (``column_spread``).
+
     ``largest`` is its score, ``is_noise`` whether that is within noise; if not, ``most_on`` is the
     index of the response that it comes from. The rest ignores cells within noise: ``highest`` and
     ``lowest`` are the effects on the responses that it helped and harmed most, ``total`` is the sum
@@ -118,8 +120,13 @@ def standings(result: Result, texts: dict[str, str], least: float) -> list[Stand
 
     At most ``least`` nats, or within noise, counts as no effect.
     """
+    columns: dict[str, list[float]] = {}
+    for score in result.scores.values():
+        for cell in score.divergences:
+            columns.setdefault(cell.node_id, []).append(cell.signed)
+    spreads = {id_: column_spread(column) for id_, column in columns.items()}
     found = [
-        _standing(result, key, texts.get(key, ""), result.scores.get(key), least)
+        _standing(result, key, texts.get(key, ""), result.scores.get(key), least, spreads)
         for key in result.keys
     ]
     return sorted(found, key=_rank, reverse=True)
@@ -131,18 +138,27 @@ def _rank(it: Standing) -> tuple[float, float]:
     return (it.highest, it.largest)
 
 
+def _is_noise(cell: ResponseDivergence, spreads: Mapping[str, float]) -> bool:
+    return within_noise(cell) or 0 < abs(cell.signed) <= spreads[cell.node_id]
+
+
 def _standing(
-    result: Result, key: str, text: str, score: MemoryScore | None, least: float
+    result: Result,
+    key: str,
+    text: str,
+    score: MemoryScore | None,
+    least: float,
+    spreads: Mapping[str, float],
 ) -> Standing:
     outcome = result.outcome(key)
     why = outcome.error or NOT_SCORED.get(outcome.status, "")
     if score is None:
         nothing = (None, False, None, None, None, 0, 0, None)
         return Standing(key, text, outcome.status, why, *nothing)
-    clear = [it for it in score.divergences if not within_noise(it)]
+    clear = [it for it in score.divergences if not _is_noise(it, spreads)]
     signed = [it.signed for it in clear]
     largest = max(score.divergences, key=lambda it: it.divergence, default=None)
-    is_noise = largest is not None and within_noise(largest)
+    is_noise = largest is not None and _is_noise(largest, spreads)
     return Standing(
         key,
         text,

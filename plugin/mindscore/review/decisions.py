@@ -13,8 +13,9 @@ from aiohttp import web
 
 from mindhooks import FinetuneCandidate, MindhooksError, Scorer
 from mindscore._util.errors import format_error
-from mindscore.config.settings import Settings
+from mindscore.config.settings import ServerSettings, Settings
 from mindscore.measure.prompts import response_hash
+from mindscore.measure.retry import Retry
 from mindscore.review.reading import Models
 from mindscore.review.runs import Runs
 from mindscore.review.web import RefusedError, Views, address, read_form, see_other
@@ -40,14 +41,16 @@ def unusable_alternate(candidate: FinetuneCandidate) -> str | None:
     if candidate.alternate_ids[-1:] != candidate.continuation_ids[-1:]:
         return (
             "it does not end as the response does: it was cut off at "
-            "finetune.max_alternate_tokens, or ended otherwise"
+            "finetune.max_alternate_tokens or the model's context, or ended otherwise"
         )
     if len(candidate.alternate_ids) == 1:
         return "it is empty"
     return None
 
 
-async def edited_ids(text: str, item: Reviewed, scorer: Scorer) -> tuple[int, ...]:
+async def edited_ids(
+    text: str, item: Reviewed, scorer: Scorer, server: ServerSettings | None = None
+) -> tuple[int, ...]:
     """Return the ids of ``text`` as the answer to a candidate, with the response's end of turn.
 
     Raises:
@@ -61,8 +64,9 @@ async def edited_ids(text: str, item: Reviewed, scorer: Scorer) -> tuple[int, ..
             f"now {scorer.model!r}, which may have other tokens; {INSTEAD}"
         )
     try:
-        said = await scorer.tokenize(item.candidate.response_text)
-        ids = await scorer.tokenize(text)
+        tokenize = Retry(server or ServerSettings()).wrap(scorer.tokenize)
+        said = await tokenize(item.candidate.response_text)
+        ids = await tokenize(text)
     except MindhooksError as error:
         raise AnswerError(f"it cannot be tokenised: {format_error(error)}; {INSTEAD}") from error
     ending = _ending(item.candidate.continuation_ids, said)
@@ -175,6 +179,7 @@ class Deciding:
         self._reviews = Reviews(settings.store)
         self._models = Models(History(settings.store))
         self._runs = runs
+        self._server = settings.server
         self._views = views
         self._under_way: set[asyncio.Task[web.Response]] = set()
 
@@ -267,7 +272,7 @@ class Deciding:
         if answer == "alternate":
             return Review("accepted", answer, now, ids=_seen_alternate(form, item))
         text = _typed(form) or ""
-        ids = await edited_ids(text, item, await self._runs.scorer())
+        ids = await edited_ids(text, item, await self._runs.scorer(), self._server)
         return Review("accepted", "edited", now, text, ids)
 
     async def _answer(

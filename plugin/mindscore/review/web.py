@@ -128,7 +128,7 @@ def _refuse(why: str) -> web.Response:
     return web.Response(status=403, text=f"mindscore: {why}\n")
 
 
-PAGES = {"/": "Runs", "/memories": "Memories", "/matrix": "Matrix", "/candidates": "Candidates"}
+PAGES = {"/": "Memories", "/matrix": "Matrix", "/candidates": "Candidates", "/runs": "Runs"}
 
 
 class Views:
@@ -174,7 +174,12 @@ def moment(seconds: float | None) -> Markup:
         return Markup("never")
     when = datetime.fromtimestamp(seconds).astimezone()
     element = Markup('<time datetime="{}">{}</time>')
-    return element.format(when.isoformat(timespec="seconds"), when.strftime("%Y-%m-%d %H:%M"))
+    return element.format(when.isoformat(timespec="seconds"), moment_text(seconds))
+
+
+def moment_text(seconds: float) -> str:
+    """Return a time since the epoch in local time."""
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def number(value: float | None, digits: int = 0) -> str:

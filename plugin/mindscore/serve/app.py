@@ -141,7 +141,7 @@ async def _serve(
 ) -> None:
     async with aclosing(scorer):
         # Loads the model, so that one that cannot be loaded is known before anybody asks.
-        await scorer.tokenize("")
+        await scorer.score([])
         async with listen(app, host, port) as listening:
             ready(f"{listening.address}/v1")
             await asyncio.Event().wait()

@@ -30,6 +30,7 @@ from mindscore.serve.requests import (
     TokenizeRequest,
     json_response,
     read_request,
+    require_short,
 )
 
 
@@ -226,19 +227,23 @@ class Endpoints:
             "parent": None,
             "max_model_len": self._context_length(),
         }
-        return json_response({"object": "list", "data": [model | self._adapter()]})
+        return json_response(
+            {"object": "list", "data": [model | self._adapter() | await self._weights()]}
+        )
 
     async def score(self, request: web.Request) -> web.Response:
         """Score ranges of a prompt: one total each."""
         asked = await read_request(request, ScoreRequest, self._body_timeout_s)
         self._require_model(asked.model)
         asked.check()
+        self._require_fit(asked.prompt)
         if not asked.score_ranges:
             return json_response({"scores": [], "usage": usage(len(asked.prompt), 0, None)})
         names = tuple(str(number) for number in range(len(asked.score_ranges)))
         prompt = WirePrompt(tuple(asked.prompt), (), tuple(asked.score_ranges), names)
         async with self.scoring.turn(asked.priority or 0):
             result = ScoreResult.of(await self._scorer.score([prompt]))
+            weights = await self._weights()
         [scores] = result.ranges
         require_plausible(self._scorer, scores)
         # What comes after the last range is not needed, and not cached either.
@@ -248,6 +253,7 @@ class Endpoints:
             {
                 "scores": [{"total_logprob": score.total} for score in scores],
                 "usage": usage(len(prompt.tokens), 0, cached),
+                **weights,
             }
         )
 
@@ -257,6 +263,10 @@ class Endpoints:
         self._require_model(asked.model)
         asked.check()
         prompts = asked.prompts()
+        require_short(*(it for it in prompts if isinstance(it, str)))
+        for prompt in prompts:
+            if not isinstance(prompt, str):
+                self._require_fit(prompt)
         completion = Completion(self._scorer, asked)
         async with self.scoring.turn(asked.priority or 0):
             choices = [await completion.choice(*it) for it in enumerate(prompts)]
@@ -275,6 +285,7 @@ class Endpoints:
         """Tokenise a text; special tokens that it names become those tokens, and none is added."""
         asked = await read_request(request, TokenizeRequest, self._body_timeout_s)
         self._require_model(asked.model)
+        require_short(asked.prompt)
         async with self._texts.turn():
             tokens = await self._scorer.tokenize(asked.prompt)
         length = self._context_length()
@@ -296,6 +307,19 @@ class Endpoints:
             raise RefusedError(
                 404, f"The model `{name}` does not exist. This server has: {served}.", param="model"
             )
+
+    def _require_fit(self, prompt: Sequence[int]) -> None:
+        longest = self._context_length()
+        if longest is not None and len(prompt) > longest:
+            raise RefusedError(
+                400, f"{len(prompt)} tokens, and the model reads {longest}", param="prompt"
+            )
+
+    async def _weights(self) -> dict[str, str]:
+        """Return the scorer's fingerprint, by which rows of other weights are told apart."""
+        fingerprint = ScorerCapabilities.of(self._scorer).fingerprint
+        found = None if fingerprint is None else await fingerprint()
+        return {} if found is None else {"fingerprint": found}
 
     def _adapter(self) -> dict[str, Any]:
         """Return the end of the active adapter's path, as ``/health`` is open to everyone."""

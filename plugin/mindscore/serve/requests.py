@@ -181,6 +181,12 @@ MAX_TOKENS = 65_536
 FIRST_PRIORITY = -(2**31)
 """The priority that comes before every other."""
 
+MAX_TEXT_BYTES = 2**20
+"""Size of the texts of a request, in UTF-8: tokenising one takes a second and 200 MB for each."""
+
+MAX_RANGE_SHARE = 8
+"""How many times as long as the prompt all its ranges together may be."""
+
 DEFAULT_TOKENS = 16
 MAX_PROMPTS = 1024
 
@@ -200,7 +206,11 @@ class ScoreRequest(Struct):
     multi_modal_data: Any = None
 
     def check(self) -> None:
-        """Refuse images, and ranges that are empty, out of bounds or begin at the first token."""
+        """Refuse images, and ranges that are too many, empty, out of bounds or at the first token.
+
+        Raises:
+            RefusedError: names the field.
+        """
         _refuse_images(self.multi_modal_data)
         length = len(self.prompt)
         for number, (start, end) in enumerate(self.score_ranges):
@@ -211,6 +221,14 @@ class ScoreRequest(Struct):
                     "after the first",
                     param=f"score_ranges[{number}]",
                 )
+        asked = sum(end - start for start, end in self.score_ranges)
+        if asked > MAX_RANGE_SHARE * length:
+            raise RefusedError(
+                400,
+                f"the ranges are {asked} tokens long together, over {MAX_RANGE_SHARE} times the "
+                f"prompt's {length}: ask for each range once, or send several requests",
+                param="score_ranges",
+            )
 
 
 class CompletionRequest(Struct):
@@ -277,6 +295,21 @@ class CompletionRequest(Struct):
 def _refuse_images(data: object) -> None:
     if data:
         raise RefusedError(400, "this server takes no images", param="multi_modal_data")
+
+
+def require_short(*texts: str) -> None:
+    """Refuse texts that are too large to tokenise.
+
+    Raises:
+        RefusedError: they are.
+    """
+    size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+    if size > MAX_TEXT_BYTES:
+        raise RefusedError(
+            413,
+            f"the text is {size} bytes, over {MAX_TEXT_BYTES}: send it in parts",
+            param="prompt",
+        )
 
 
 class TokenizeRequest(Struct):

@@ -180,6 +180,7 @@ class Trainer:
         if self._running is not None and self._running[0] is state:
             self._running[1].cancel()
             await asyncio.wait({self._running[1]})
+        self._remove_oldest()
 
     async def _submit(self, samples: Sequence[Sample], key: str | None) -> JobState:
         digest = hashlib.sha256(msgspec.json.encode(samples)).hexdigest()

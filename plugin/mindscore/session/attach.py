@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import itertools
+import os
 import threading
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mindhooks import (
-    MindCommand,
-    MindhooksError,
-    MindState,
-    ThreadedRegistry,
-)
-from mindscore._util.errors import format_error
+from mindhooks import MindCommand, MindhooksError, MindState, ThreadedRegistry
+from mindscore._util.errors import ErrorLog, TranscriptError
+from mindscore.config.settings import parse_settings
 from mindscore.conversation.conversation import Conversation, Transcript
 from mindscore.conversation.message import Message, from_openai
+from mindscore.flows.recorder import CANCELLED
 from mindscore.recognisers import MemoryFinder
 from mindscore.session.session import Result, Session
 
 Messages = Callable[[], Iterable[Mapping[str, Any] | Message]]
 Memories = Mapping[str, str] | Callable[[], Mapping[str, str]] | None
-
-log = logging.getLogger("mindscore")
 
 CONVERSATION = Path("conversation")
 """Stands for the file in messages about an agent's conversation."""
@@ -36,12 +31,15 @@ NO_CONVERSATION = Transcript(CONVERSATION, (), (), ())
 IDLE_S = 60.0
 """An agent that said nothing for so long has time for what is due."""
 
+FORKED = "it was attached in another process, from which this one was forked: attach after the fork"
+
 
 class Scoring:
     """A command under way: ``await`` it, or ask for its ``result()`` from a thread."""
 
     def __init__(self, future: Future[Result]) -> None:
         self.future = future
+        self._process = os.getpid()
 
     def __await__(self) -> Generator[Any, None, Result]:
         return asyncio.wrap_future(self.future).__await__()
@@ -51,9 +49,141 @@ class Scoring:
 
         Raises:
             TimeoutError: it has not ended after ``timeout_s``; it goes on.
-            MindhooksError: nobody took the command.
+            MindhooksError: nobody took the command, the agent's plugins were closed meanwhile, or
+                this process was forked from the one that scores.
         """
+        if self._process != os.getpid():
+            raise MindhooksError(FORKED)
+        if timeout_s is not None:
+            timeout_s = min(timeout_s, threading.TIMEOUT_MAX)
         return self.future.result(timeout_s)
+
+
+class _Given:
+    """One message as the host had it at the end of a turn, whatever becomes of it later."""
+
+    FIELDS = ("role", "content", "tool_calls", "id", "refusal")
+    __slots__ = ("_message", "given", "source")
+
+    def __init__(self, source: object, given: Any) -> None:
+        self.source = source
+        self.given = given if isinstance(given, Message) else _copied(given)
+        self._message: Message | None = None
+
+    @classmethod
+    def fields(cls, source: Any) -> Any:
+        """Return the part of a host's message that is scored, not copied."""
+        if isinstance(source, Message):
+            return source
+        if not isinstance(source, Mapping):
+            dump = getattr(source, "model_dump", None)
+            if not callable(dump):
+                raise TranscriptError(f"expected a chat message, got {type(source).__name__}")
+            source = dump()
+        return {name: source[name] for name in cls.FIELDS if name in source}
+
+    def message(self) -> Message:
+        """Return the message, read on first use.
+
+        Raises:
+            TranscriptError: it is not valid, or has parts that cannot be scored.
+        """
+        if self._message is None:
+            given = self.given
+            self._message = given if isinstance(given, Message) else from_openai(given)
+        return self._message
+
+
+def _copied(value: Any) -> Any:
+    """Copy containers; the text in them, which may be an image's, is shared."""
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+class _Snapshot:
+    """A conversation and its memories as they were; ``remarks`` name memories left out."""
+
+    def __init__(
+        self, given: tuple[_Given, ...], memories: dict[str, str], remarks: tuple[str, ...]
+    ) -> None:
+        self._given = given
+        self.memories = memories
+        self.remarks = remarks
+
+    def messages(self) -> tuple[Message, ...]:
+        """Return the messages; those that an earlier snapshot had were read then.
+
+        Raises:
+            TranscriptError: one is not valid, or has parts that cannot be scored.
+        """
+        return tuple([it.message() for it in self._given])
+
+
+class _Host:
+    """Asks the agent for its conversation, on the thread that says that a turn has ended.
+
+    It has no lock: the agent may hold one of its own, here and where it ends a turn.
+    """
+
+    def __init__(self, messages: Messages, memories: Memories) -> None:
+        self._messages = messages
+        self._memories = memories
+        self._known: dict[int, _Given] = {}
+        self._thread = threading.local()
+
+    @property
+    def asking(self) -> bool:
+        """Whether this thread is within the agent's own function."""
+        return getattr(self._thread, "asking", False)
+
+    def snapshot(self) -> _Snapshot:
+        """Return the conversation as it is now; only what is new is copied.
+
+        Raises:
+            MindhooksError: it is not what ``attach`` expects, or asks for itself.
+        """
+        if self.asking:
+            raise MindhooksError("messages() and memories() cannot ask for their own scores")
+        self._thread.asking = True
+        try:
+            messages = self._messages()
+            if not isinstance(messages, Iterable) or isinstance(messages, str | bytes | Mapping):
+                got = type(messages).__name__
+                raise MindhooksError(f"messages(): expected chat messages, got {got}")
+            # Not only equal by name: the host may have changed a message that it gave before.
+            known = self._known
+            given = []
+            for source in messages:
+                fields, before = _Given.fields(source), known.get(id(source))
+                is_known = before is not None and (before.given is fields or before.given == fields)
+                given.append(before if before and is_known else _Given(source, fields))
+            memories = self._memories() if callable(self._memories) else self._memories
+        finally:
+            self._thread.asking = False
+        # The source is kept with it: its id is nobody else's meanwhile.
+        self._known = {id(it.source): it for it in given}
+        return _Snapshot(tuple(given), *_texts(memories))
+
+
+def _texts(memories: Any) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return the memories by their keys as text, and a line for each that has no text."""
+    if memories is None:
+        return {}, ()
+    if not isinstance(memories, Mapping):
+        got = type(memories).__name__
+        raise MindhooksError(f"memories: expected {{key: text}}, got {got}")
+    texts, remarks = dict[str, str](), []
+    for key, text in memories.items():
+        name = str(key)
+        if not isinstance(text, str):
+            got = type(text).__name__
+            remarks.append(f"memory {name!r} is left out: expected text, got {got}")
+        elif texts.get(name, text) != text:
+            remarks.append(f"memory {key!r} is left out: another one's key is {name!r}, too")
+        else:
+            texts[name] = text
+    return texts, tuple(remarks)
 
 
 class Attached:
@@ -71,14 +201,17 @@ class Attached:
         every_turns: int,
         idle_s: float,
     ) -> None:
-        self._messages = messages
-        self._memories = memories
+        self._host = _Host(messages, memories)
         self._every_turns = every_turns
         self._idle_s = idle_s
-        self._turns = 0
-        self._beginning = threading.Lock()
-        self._under_way: Future[Result] | None = None
-        self._idle: threading.Timer | None = None
+        self._turns = itertools.count(1)
+        self._problems = ErrorLog("mindscore")
+        self._newest: _Snapshot | None = None
+        self._under_way: Future[None] | None = None
+        # Used on the registry's thread only.
+        self._scored: _Snapshot | None = None
+        self._waiting: asyncio.Task[None] | None = None
+        self._idle: asyncio.Task[None] | None = None
         # On first use: a lock of the thread's loop, and all the recognisers that are installed.
         self._turn: asyncio.Lock | None = None
         self._finder: MemoryFinder | None = None
@@ -108,71 +241,123 @@ class Attached:
         return self._session.transcript.remarks
 
     def turn_ended(self) -> None:
-        """Say that the agent has answered.
+        """Say that the agent has answered; what goes wrong is logged, and the agent goes on.
 
         What is due is scored after every so many turns, and when the agent has been idle; never
-        two runs at once.
+        two runs at once. A turn that ends while one is under way is scored after it, with those
+        that end until then.
         """
-        self._turns += 1
-        self._cancel_idle()
-        if self._every_turns and self._turns % self._every_turns == 0:
-            self._score_due()
-        elif self._idle_s:
-            self._idle = threading.Timer(self._idle_s, self._score_idle)
-            self._idle.daemon = True
-            self._idle.start()
+        with self._problems.catch("this turn is not scored"):
+            is_due = bool(self._every_turns) and next(self._turns) % self._every_turns == 0
+            # Within the agent's own function: what it returns has this turn in it.
+            if self._host.asking or not (is_due or self._idle_s):
+                return
+            if self.registry.closed:
+                # It says why.
+                self.registry.dispatch(MindCommand.SCORE)
+            self._newest = self._host.snapshot()
+            self._under_way = self.registry.submit(self._note_turn(is_due))
 
     def score(self, command: str = MindCommand.SCORE) -> Scoring:
-        """Score the conversation as it is now, after whatever is still being scored."""
-        snapshot = self._snapshot()
-        return Scoring(self.registry.submit(self._run(command, snapshot)))
+        """Score the conversation as it is now, after whatever is still being scored.
+
+        Raises:
+            TranscriptError: a message is not valid, or has parts that cannot be scored.
+            MindhooksError: it is closed, or this process was forked from the one that attached.
+        """
+        if self.registry.closed:
+            self.registry.dispatch(command)
+        snapshot = self._host.snapshot()
+        snapshot.messages()
+        return Scoring(self.registry.submit(self._score(command, snapshot)))
 
     def close(self) -> None:
         """End what is under way, as ``ThreadedRegistry.close``."""
-        self._cancel_idle()
         self.registry.close()
 
-    def _score_due(self) -> None:
-        with self._beginning:
-            if self._under_way is None or self._under_way.done():
-                self._under_way = self.score().future
-
-    def _score_idle(self) -> None:
-        """Score what is due on a timer's thread, and log what is raised: nobody hears it there."""
-        try:
-            self._score_due()
-        except Exception as error:
-            log.error("scoring when idle: %s", format_error(error))
-
-    def _cancel_idle(self) -> None:
+    async def _note_turn(self, is_due: bool) -> None:
+        """Begin to wait for the agent to be idle, and score if that is due."""
         if self._idle is not None:
             self._idle.cancel()
-            self._idle = None
+        if self._idle_s:
+            self._idle = asyncio.create_task(self._score_when_idle())
+        if is_due:
+            # Not awaited: whoever cancels this cancels no run of others.
+            await asyncio.wait({self._score_newest()})
 
-    def _snapshot(self) -> _Snapshot:
-        # On the host's thread, where nothing changes meanwhile.
-        given = [it if isinstance(it, Message) else from_openai(it) for it in self._messages()]
-        memories = self._memories() if callable(self._memories) else self._memories
-        return _Snapshot(tuple(given), dict(memories or {}))
+    async def _score_when_idle(self) -> None:
+        """Score the newest turn unless it was, and later what has become due meanwhile."""
+        await asyncio.sleep(self._idle_s)
+        while True:
+            try:
+                interval_s = parse_settings(self.registry.settings).memory.interval_s
+            # The run says it.
+            except MindhooksError:
+                interval_s = 0
+            # With an interval of 0 everything is due at any time, and nothing ever becomes so.
+            if interval_s or self._scored is not self._newest:
+                await asyncio.wait({self._score_newest()})
+            if not interval_s:
+                return
+            await asyncio.sleep(max(self._idle_s, interval_s))
 
-    async def _run(self, command: str, snapshot: _Snapshot) -> Result:
-        """Run one command over one snapshot, after the command before it."""
+    def _score_newest(self) -> asyncio.Task[None]:
+        """Score the newest turn in a task; one that waits for its turn already will do so."""
+        if self._waiting is None:
+            self._waiting = asyncio.create_task(self._score_due())
+        return self._waiting
+
+    async def _score_due(self) -> None:
+        with self._problems.catch("scoring failed", unless=lambda: self.registry.closed):
+            async with self._lock():
+                self._waiting = None
+                snapshot = self._scored = self._newest
+                if snapshot is not None:
+                    await self._run(self._session.attempt, MindCommand.SCORE, snapshot)
+
+    async def _score(self, command: str, snapshot: _Snapshot) -> Result:
+        async with self._lock():
+            return await self._run(self._session.run, command, snapshot)
+
+    def _lock(self) -> asyncio.Lock:
         if self._turn is None:
             self._turn = asyncio.Lock()
+        return self._turn
+
+    async def _run(
+        self,
+        run: Callable[[str, tuple[str, ...]], Awaitable[Result]],
+        command: str,
+        snapshot: _Snapshot,
+    ) -> Result:
+        """Run one command over one snapshot, after the command before it."""
         if self._finder is None:
             self._finder = MemoryFinder()
-        async with self._turn:
-            await self.registry.registry.wait_idle()
-            self._finder.known = snapshot.memories
-            conversation = Conversation("", snapshot.messages)
-            self._session.transcript = conversation.transcript(CONVERSATION, self._finder)
-            return await self._session.run(command, tuple(self._session.transcript.keys()))
+        await self.registry.registry.wait_idle()
+        self._finder.known = snapshot.memories
+        for remark in snapshot.remarks:
+            self._problems.warn(remark)
+        conversation = Conversation("", snapshot.messages(), remarks=snapshot.remarks)
+        self._session.transcript = conversation.transcript(CONVERSATION, self._finder)
+        result = await run(command, tuple(self._session.transcript.keys()))
+        _clear_gone(self.state, self._session.transcript)
+        if self.registry.closed:
+            raise MindhooksError("the agent's plugins were closed while they were scoring")
+        if result.error is not None and result.error != CANCELLED:
+            self._problems.warn(f"scoring failed: {result.error}")
+        return result
 
 
-@dataclass(frozen=True, slots=True)
-class _Snapshot:
-    messages: tuple[Message, ...]
-    memories: dict[str, str]
+def _clear_gone(state: MindState, now: Transcript) -> None:
+    """Clear memories and responses that the conversation no longer has."""
+    keys, ids = set(now.keys()), {message.id for message in now.conversation}
+    for key in state.memory_scores.keys() - keys:
+        del state.memory_scores[key]
+    for node_id, row in list(state.response_scores.items()):
+        for key in row.keys() - keys:
+            del row[key]
+        if node_id not in ids or not row:
+            del state.response_scores[node_id]
 
 
 def attach(
@@ -191,11 +376,22 @@ def attach(
     else the user's own configuration is read. Due memories are scored after ``every_turns`` turns
     (0: never by itself), and once the agent has been idle for ``idle_s`` seconds (0: never).
 
+    Failures of what is scored by itself are logged through the logger ``mindscore``, each once.
+
     Raises:
         ConfigError: the configuration is wrong.
         MindhooksError: ``every_turns`` or ``idle_s`` is negative.
+        TypeError: an argument is of another type.
     """
-    if every_turns < 0 or idle_s < 0:
+    if not callable(messages):
+        raise TypeError("messages: expected a function that returns the conversation")
+    if not (memories is None or callable(memories) or isinstance(memories, Mapping)):
+        raise TypeError("memories: expected {key: text}, or a function that returns it")
+    if not (settings is None or isinstance(settings, Mapping)):
+        raise TypeError("settings: expected a mapping, the parsed TOML")
+    if not isinstance(every_turns, int) or not isinstance(idle_s, int | float):
+        raise TypeError("every_turns and idle_s: expected an integer and a number")
+    if not (every_turns >= 0 and idle_s >= 0):
         raise MindhooksError("every_turns and idle_s: expected 0 or more")
     if settings is None:
         from mindscore.config.file import load_configuration

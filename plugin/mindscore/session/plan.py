@@ -13,6 +13,8 @@ from mindhooks import (
     BaseScorer,
     Generated,
     MemoryStats,
+    MindCommand,
+    MindhooksError,
     Outcome,
     RangeScore,
     Registry,
@@ -62,6 +64,9 @@ class CountingScorer(BaseScorer):
         self.model = scorer.model
         self.noisy = capabilities.noisy
         self.render_chat = capabilities.render_chat
+        self.adapter = capabilities.adapter
+        self.swaps_adapters = capabilities.swaps_adapters
+        self.fingerprint = capabilities.fingerprint
         self._scorer = scorer
         self._sorted: list[tuple[int, ...]] = []
         self.first: WirePrompt | None = None
@@ -106,10 +111,21 @@ async def make_plan(session: Session, tables: Mapping[str, Any], command: str) -
 
     Two short prompts are scored, to know how fast the model is.
 
+    The time of a run that generates alternates is not known: nobody knows how long they get.
+
     Raises:
+        MindhooksError: the flow that is planned is disabled: what answers in its place is unknown.
         ScorerError: the scorer cannot be built.
     """
     settings = parse_settings(tables)
+    is_finetune = command == MindCommand.SCORE_FINETUNE
+    flow = "finetune-scoring" if is_finetune else "memory-scoring"
+    if flow in settings.plugins.disabled:
+        raise MindhooksError(
+            f"{flow} is disabled (plugins.disabled): only its own cost can be planned, not that of "
+            "a plugin in its place"
+        )
+    generates = is_finetune and settings.finetune.generate_alternates
     own = settings.plugins.settings
     scorer = await load_scorer(tables.get("server", {}))
     async with aclosing(scorer):
@@ -122,7 +138,7 @@ async def make_plan(session: Session, tables: Mapping[str, Any], command: str) -
             stats = (await session.run(command)).stats
         assert stats is not None  # noqa: S101 - our flows report them, however they end
         seconds = 0.0 if stats.calls == 0 else None
-        if stats.error is None and counting.first:
+        if stats.error is None and counting.first and not generates:
             latency, per_token = await _time(scorer, counting.first)
             work = stats.prompt_tokens if stats.computed_tokens is None else stats.computed_tokens
             seconds = latency * -(-stats.calls // settings.server.concurrency) + per_token * work

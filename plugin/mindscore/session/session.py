@@ -31,6 +31,7 @@ from mindscore.conversation.conversation import Transcript
 from mindscore.conversation.rendering import CachedTokenizer
 from mindscore.conversation.template import template_of
 from mindscore.flows.recorder import store_failures
+from mindscore.measure.divergence import RedundantGroup
 from mindscore.measure.retry import with_retries
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 NOT_SCORED = {
     "not-due": "not due yet: --all scores them anyway",
-    "past-cutoff": "too recent to judge (memory.token_cutoff)",
+    "past-cutoff": "too recent to judge (memory.token_cutoff): --full scores them anyway",
     "no-response": "no response after them",
     "left-out": "left out, too large for --max-tokens",
 }
@@ -60,7 +61,9 @@ class Result:
         stats: the statistics of the flow that answered, where it has any.
         error: what failed, or ``None``.
         remarks: what the transcript's source does not record, or what was not understood.
+        min_divergence: effects below it, in nats, count as none.
         words: the words of responses, by node id, where they were asked for.
+        redundant: the memories that hide each other, where the run looked for them.
     """
 
     command: str
@@ -72,7 +75,9 @@ class Result:
     stats: MemoryStats | FinetuneStats | None
     error: str | None
     remarks: tuple[str, ...] = ()
+    min_divergence: float = 0.01
     words: Mapping[str, tuple[Word, ...]] = field(default_factory=dict)
+    redundant: tuple[RedundantGroup, ...] = ()
 
     @property
     def outcomes(self) -> Mapping[str, Outcome]:
@@ -186,6 +191,7 @@ class Session:
     def forget(self) -> None:
         """Forget what earlier commands found."""
         self.scores, self.candidates, self.ended = {}, [], []
+        self.registry.stash.pop(RedundantGroup, None)
 
     def store_error(self) -> str | None:
         """Return why not all that the run in flight found is stored, or ``None``."""
@@ -254,6 +260,8 @@ class Session:
             stats=stats,
             error=(stats.error if stats is not None else None) or error,
             remarks=self.transcript.remarks,
+            redundant=self.registry.stash.get(RedundantGroup, ()),
+            min_divergence=parse_settings(self.registry.settings).memory.min_divergence,
         )
 
 

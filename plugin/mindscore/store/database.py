@@ -257,6 +257,9 @@ class NamespaceTables:
     def _mine(self, table: Table, *columns: Any) -> Select[Any]:
         return select(*columns).where(table.c.namespace == self._namespace)
 
+    def _ours(self, **values: Any) -> dict[str, Any]:
+        return {"namespace": self._namespace, **values}
+
     async def _all(self, query: Select[Any]) -> Sequence[Any]:
         return await self._database.read(lambda connection: connection.execute(query).all())
 

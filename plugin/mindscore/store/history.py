@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, case, func, insert, select
 
 from mindscore.store.database import NamespaceTables
 from mindscore.store.records import checked, intact, row_id
@@ -45,7 +46,8 @@ class Point:
 class Cell:
     """One cell of the matrix: the divergence of a response without a memory, in nats.
 
-    ``noise`` is as in ``ResponseDivergence``.
+    ``noise`` is as in ``ResponseDivergence``. ``conversation`` is ``Context.id``; empty: not known,
+    as of a cell that an older version measured.
     """
 
     key: str
@@ -55,6 +57,20 @@ class Cell:
     signed: float
     noise: float | None
     scored_at: float
+    conversation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """Numbers of responses that a memory was measured on, helped and harmed, beyond noise."""
+
+    measured: int = 0
+    helped: int = 0
+    harmed: int = 0
+
+
+UNMEASURED_NOISE = 1.0
+"""Nats that count as noise where it was not measured."""
 
 
 class History(NamespaceTables):
@@ -87,21 +103,61 @@ class History(NamespaceTables):
             found[key, model].append(Point(*point))
         return dict(found)
 
-    async def cells(self, model: str, conversation: str | None = None) -> list[Cell]:
-        """List the cells of the matrix that ``model`` measured, by response and key.
+    async def points(self, model: str, keys: Sequence[str], limit: int) -> dict[str, list[Point]]:
+        """Return the last ``limit`` points of each of ``keys``, the oldest first."""
+        columns = [weights.c[name] for name in Point.__slots__]
+        query = self._mine(weights, row_id(weights), *columns).where(weights.c.model == model)
+        query = query.order_by(weights.c.scored_at.desc()).limit(limit)
+        made = checked(Point)
 
-        With a ``conversation``, only its cells. Of a memory that was rewritten, the latest count.
+        def work(connection: Connection) -> dict[str, list[Point]]:
+            found = {}
+            for key in keys:
+                its = connection.execute(query.where(weights.c.key == key))
+                found[key] = list(intact(weights, its, made))[::-1]
+            return found
+
+        return await self._database.read(work)
+
+    async def effects(self, model: str, keys: Sequence[str]) -> dict[str, Effects]:
+        """Return the effects of each of ``keys`` that was measured on any response.
+
+        A response that was measured with several texts of a memory counts once, with the latest.
+        """
+        table = cells.c
+        same = (table.key, table.conversation, table.node_id)
+        rank = func.row_number().over(partition_by=same, order_by=table.scored_at.desc())
+        query = self._mine(cells, table.key, table.signed, table.noise, rank.label("rank"))
+        latest = query.where(table.key.in_(keys), table.model == model).subquery()
+        noise = func.coalesce(latest.c.noise, UNMEASURED_NOISE)
+        helped = func.sum(case((latest.c.signed > noise, 1), else_=0))
+        harmed = func.sum(case((latest.c.signed < -noise, 1), else_=0))
+        # Another type is damage: text is larger than any number.
+        is_intact = func.typeof(latest.c.signed).in_(("real", "integer"))
+        counted = (
+            select(latest.c.key, func.count(), helped, harmed)
+            .where(latest.c.rank == 1, is_intact)
+            .group_by(latest.c.key)
+        )
+        return {key: Effects(*numbers) for key, *numbers in await self._all(counted)}
+
+    async def cells(self, model: str, limit: int, key: str | None = None) -> list[Cell]:
+        """List the ``limit`` cells that ``model`` measured last, of ``key`` or of all memories.
+
+        Of a response that was measured with several texts of a memory, the latest counts.
         """
         columns = [cells.c[name] for name in Cell.__slots__]
         query = self._mine(cells, row_id(cells), *columns).where(cells.c.model == model)
-        if conversation is not None:
-            query = query.where(cells.c.conversation == conversation)
-        query = query.order_by(cells.c.entry_idx, cells.c.key, cells.c.scored_at)
+        if key is not None:
+            query = query.where(cells.c.key == key)
+        query = query.order_by(cells.c.scored_at.desc()).limit(limit)
         made = checked(Cell)
 
         def work(connection: Connection) -> list[Cell]:
-            found = intact(cells, connection.execute(query), made)
-            return list({(it.key, it.node_id): it for it in found}.values())
+            latest: dict[tuple[str, str, str], Cell] = {}
+            for it in intact(cells, connection.execute(query), made):
+                latest.setdefault((it.key, it.conversation, it.node_id), it)
+            return list(latest.values())
 
         return await self._database.read(work)
 

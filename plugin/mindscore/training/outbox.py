@@ -259,17 +259,17 @@ async def send_to_train(
         sample_of(Reviewed(it, parsed.server.model, 0.0, None, ()), context, parsed.store.namespace)
         for it in candidates
     ]
-    async with open_outbox(settings) as hand_off:
+    async with open_outbox(settings) as outbox:
         taken: list[Sent | None] = []
         if resend_unknown:
-            taken += [await hand_off.resend(it) for it in await hand_off.unknown(samples)]
-        taken.append(await hand_off.send(samples))
+            taken += [await outbox.resend(it) for it in await outbox.unknown(samples)]
+        taken.append(await outbox.send(samples))
         jobs = [sent.job_id for sent in taken if sent is not None]
-        left_out = await hand_off.unknown(samples)
+        left_out = await outbox.unknown(samples)
         if left_out and jobs:
             logger.warning("left out: %s", _unknown(left_out))
         if not jobs:
-            division = await hand_off.divide(samples)
+            division = await outbox.divide(samples)
             raise TrainError(f"nothing to send: {_why_nothing(left_out, division)}")
         return jobs[-1]
 

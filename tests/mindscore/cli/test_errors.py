@@ -3,6 +3,7 @@
 import importlib.metadata
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -13,7 +14,6 @@ from mindscore.cli import main
 # -- usage ----------------------------------------------------------------------------------------
 
 USAGE = {
-    "no command": ([], "--help"),
     "no command of config": (["config"], "--help"),
     "no command of store": (["store"], "--help"),
     "unknown command": (["scroe"], "scroe"),
@@ -508,6 +508,26 @@ def test_the_version_is_printed_and_is_that_of_the_distribution(cli):
 @pytest.mark.parametrize("command", [[], ["score"], ["store", "forget"]], ids=" ".join)
 def test_the_short_option_of_help_is_as_good_as_the_long(command, cli):
     assert cli(*command, "-h").out == cli(*command, "--help").out
+
+
+def test_the_command_alone_prints_its_help(cli):
+    assert cli() == cli("--help")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has it")
+def test_output_that_cannot_be_written_is_one_line():
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "mindscore", "config", "show"]
+        ran = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ran.returncode == 1
+    assert len(ran.stderr.splitlines()) == 1
+    assert "No space left" in ran.stderr
+
+
+def test_a_byte_order_mark_before_the_configuration_is_no_error(cli, tmp_path):
+    file = tmp_path / "bom.toml"
+    file.write_bytes(b"\xef\xbb\xbf[memory]\ninterval_s = 7\n")
+    assert "interval_s = 7" in cli("config", "show", "--config", file).out
 
 
 def test_the_package_can_be_run():

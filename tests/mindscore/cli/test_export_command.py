@@ -113,7 +113,7 @@ def test_what_has_no_other_answer_is_no_preference_and_is_counted(
     candidates(fields={"alternate_ids": None}, two="accepted", three="accepted")
     ran = export("--format", "preference")
     assert ran.status == 0
-    assert "left out: 2 without another answer that the chosen one is preferred to" in ran.out
+    assert "left out: 2 without a second answer, which the format preference needs" in ran.out
     assert len(lines()) == 1
 
 
@@ -123,9 +123,7 @@ def test_texts_that_are_other_tokens_are_counted(export, candidates, tokenizer_f
     [begin, end] = asyncio.run(texts(tokenizer_file, "ans", "wer"))
     fields = {"bare_context_ids": begin, "continuation_ids": end, "alternate_ids": None}
     candidates(fields=fields, one="accepted")
-    assert (
-        "1 of the texts, tokenised, are other tokens" in export("--format", "prompt_completion").out
-    )
+    assert "1 text would be tokenised differently" in export("--format", "prompt_completion").out
     assert "tokenised" not in export().out
 
 
@@ -136,7 +134,7 @@ NOTHING = {
     "no pair": (
         {"fields": {"alternate_ids": None}, "one": "accepted"},
         ["--format", "preference"],
-        "1 without another answer",
+        "1 without a second answer",
     ),
 }
 

@@ -96,6 +96,21 @@ def test_a_plan_whose_server_is_not_there_fails_with_one_line(cli, numbered, nob
     assert "cannot connect" in ran.err
 
 
+@pytest.mark.parametrize(
+    ("options", "flow"), [(("--finetune",), "finetune-scoring"), (("--full",), "memory-scoring")]
+)
+def test_a_flow_that_is_disabled_is_not_planned(plan, talk, options, flow):
+    ran = plan(talk, *options, "--set", f"plugins.disabled=['{flow}']")
+    assert (ran.status, ran.out) == (1, "")
+    assert f"{flow} is disabled (plugins.disabled)" in ran.error
+
+
+def test_the_time_of_a_run_that_generates_is_not_known(plan, talk):
+    generates = ("--finetune", "--set", "finetune.generate_alternates=true")
+    assert plan(talk, *generates, "--json").document["seconds"] is None
+    assert "not known" in plan(talk, *generates).out
+
+
 def test_a_budget_takes_the_memories_that_fit_and_says_which_it_left_out(plan, score, talk):
     whole = plan(talk, "--json").document["prompt_tokens"]
     limit = ("--max-tokens", str(whole - 1))

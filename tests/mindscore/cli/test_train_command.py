@@ -143,7 +143,7 @@ def test_a_dry_run_makes_no_files(to_files, candidates, tmp_path):
     candidates(one="accepted")
     ran = to_files("--dry-run", "--set", "train.context=full")
     assert ran.out == (
-        f"would send 1 responses (5 tokens), with memories, to jsonl, {tmp_path}/out (input_ids)\n"
+        f"would send 1 response (5 tokens), with memories, to jsonl, {tmp_path}/out (input_ids)\n"
     )
     assert not (tmp_path / "out").exists()
 
@@ -183,7 +183,7 @@ def test_what_a_file_sink_took_is_named(to_files, candidates, tmp_path):
     candidates(one="accepted")
     ran = to_files()
     [file] = (tmp_path / "out").glob("*.jsonl")
-    assert ran.out.startswith(f"jsonl took 1 responses (4 tokens): {file}\n")
+    assert ran.out.startswith(f"jsonl took 1 response (4 tokens): {file}\n")
     assert json.loads(file.read_text())["labels"] == [-100, -100, 10, 5]
     assert to_files("--json").document["left_out"]["had"] == 1
 
@@ -203,7 +203,7 @@ def test_a_refusal_is_an_error_and_everything_can_be_sent_again(
     if options:
         assert ran.document["error"] == ran.error
         assert ran.document["sent"] is None
-    assert train().out.startswith("http took 1 responses")
+    assert train().out.startswith("http took 1 response")
 
 
 def test_what_may_have_been_accepted_is_left_out_until_it_is_asked_for(
@@ -219,7 +219,7 @@ def test_what_may_have_been_accepted_is_left_out_until_it_is_asked_for(
     candidates(three="accepted")
     score_server.script({"job_id": "new"})
     lines = train().out.splitlines()
-    assert lines[0] == "http took 1 responses (4 tokens): new"
+    assert lines[0] == "http took 1 response (4 tokens): new"
     assert lines[1].startswith("left out: 2 that http may have: mindscore store sent, or --resend")
     assert "would send 2 responses again" in train("--dry-run", "--resend-unknown").out
     score_server.script({"job_id": "again"})
@@ -278,7 +278,7 @@ def test_of_several_models_one_has_to_be_chosen(train, score_server, candidates)
     assert "--model" in ran.error
     score_server.always({"job_id": "j1"})
     assert train("--model", "other").out.startswith("http took 2 responses")
-    assert train("--model", "m").out.startswith("http took 1 responses")
+    assert train("--model", "m").out.startswith("http took 1 response")
 
 
 def test_of_several_models_the_configured_one_is_meant(to_files, candidates):

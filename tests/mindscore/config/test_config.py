@@ -328,3 +328,13 @@ def test_noise_repeats_that_are_neither_are_refused(value, said):
 
 def test_another_number_format_is_refused_with_those_there_are():
     assert "'float32' or 'bfloat16'" in refusal(tables("server.dtype", "float16"))
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["server.timeout_s", "server.deadline_s", "plugins.listener_timeout_s", "memory.interval_s"],
+)
+def test_an_absurd_duration_is_an_error_that_names_its_key(key):
+    table, _, name = key.partition(".")
+    with pytest.raises(ConfigError, match=rf"{key}: expected .*<= 1000000000"):
+        parse_settings({table: {name: 1e300}})

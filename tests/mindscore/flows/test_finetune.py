@@ -687,3 +687,12 @@ def test_any_run_is_the_naive_one(
     assert stats.max_divergence == pytest.approx(max(divergences, default=0.0), abs=1e-9)
     assert stats.calls == (2 if plain.after_removal(window, plain.everything()) else 0)
     assert stats.error is None
+
+
+@given(st.integers(0, 3000), st.integers(0, 1000))
+def test_the_window_is_the_fraction_as_it_is_written(length, per_mille):
+    from mindscore.flows.finetune import finetune_window
+
+    window = finetune_window(length, float(f"{per_mille / 1000:.3f}"))
+    assert len(window) == length * per_mille // 1000
+    assert window.stop == length

@@ -178,3 +178,47 @@ def test_rows_of_a_model_with_an_adapter_differ_from_those_without(say):
 def test_rows_of_different_memories_differ(one, other):
     fingerprints = RowFingerprints(Context((), (), ()))
     assert (fingerprints.of(one) == fingerprints.of(other)) == (one == other)
+
+
+# -- which weights a row is of ---------------------------------------------------------------------
+
+
+class Told:
+    """A server's fingerprint, as it is asked for."""
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+
+    async def __call__(self):
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+async def calls_resumed(three, again, probe, told, **server):
+    async with again(three, "probe", plugins=RESUME, **server) as it:
+        probe.fingerprint = told
+        await it.run(FULL)
+        stats = it.state.memory_last_run
+        return stats.calls, stats.error
+
+
+async def test_rows_of_other_weights_are_measured_again(three, again, probe):
+    first = await calls_resumed(three, again, probe, Told("one"))
+    assert await calls_resumed(three, again, probe, Told("one")) == (0, None)
+    assert await calls_resumed(three, again, probe, Told("two")) == first == (4, None)
+
+
+async def test_where_adapters_are_swapped_untold_nothing_is_resumed(three, again, probe):
+    probe.swaps_adapters = True
+    for told in (None, Told(None), Told(None)):
+        assert await calls_resumed(three, again, probe, told) == (4, None)
+
+
+async def test_a_matrix_whose_weights_are_replaced_meanwhile_fails(three, again, probe):
+    _, error = await calls_resumed(three, again, probe, Told("one", "one", "two"))
+    assert "the model's weights were replaced" in error
+    # What is measured of either is not mixed.
+    async with again(three, "probe", plugins=RESUME) as it:
+        probe.fingerprint = Told("one")
+        await it.run(FULL)
+        assert it.state.memory_last_run.error is None
+        assert it.state.memory_last_run.calls == 4

@@ -119,6 +119,8 @@ def folder(tmp_path, tokenizer_file):
 async def ids(folder):
     scorer = LocalScorer({"model": str(folder)})
     try:
+        # The weights are loaded by a score only.
+        await scorer.score([])
         return await scorer.tokenize("yes")
     finally:
         await scorer.aclose()

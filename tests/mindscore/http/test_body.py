@@ -1,5 +1,6 @@
 """Bodies of answers: how much of one is read, in what form, and what the host is kept from."""
 
+import asyncio
 import gzip
 import tracemalloc
 from contextlib import aclosing, suppress
@@ -104,3 +105,40 @@ async def test_an_answer_without_end_takes_little_memory(status, post, score_ser
 
     # Of 500 MiB; what the server itself holds is in this process too.
     assert peak < 12 * MIB
+
+
+@pytest.mark.parametrize("length", [MIB + 1, 20 * MIB])
+async def test_an_answer_larger_than_what_was_asked_for_is_not_read(length, score_server):
+    score_server.always(score_server.reply(padded(length)))
+    settings = ServerSettings(base_url=score_server.url, timeout_s=20)
+
+    async with aclosing(WireClient(settings)) as it:
+        with pytest.raises(ScorerError, match="over 1 MiB for so short a request"):
+            await it.post("/ask", {}, Answer)
+        assert await it.post("/ask", {}, Answer, max_bytes=length) == Answer(1)
+
+
+async def test_a_connection_is_not_used_again_after_a_cancellation_within_an_answer(score_server):
+    begun = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    async def unfinished(request):
+        response = web.StreamResponse(headers={"Content-Length": "100"})
+        await response.prepare(request)
+        await response.write(b'{"x":')
+        loop.call_soon_threadsafe(begun.set)
+        await asyncio.sleep(60)
+        return response
+
+    score_server.script(unfinished, {"x": 1})
+    settings = ServerSettings(base_url=score_server.url, timeout_s=20)
+    async with aclosing(WireClient(settings)) as it:
+        asking = asyncio.create_task(it.post("/ask", {}, Answer))
+        await begun.wait()
+        asking.cancel()
+        await asyncio.wait({asking})
+        assert asking.cancelled()
+        assert await it.post("/ask", {}, Answer) == Answer(1)
+
+    first, second = score_server.requests
+    assert first.peer != second.peer

@@ -250,7 +250,7 @@ async def test_a_large_answer_arrives_whole(client, score_server):
         values: list[float]
 
     async with client() as it:
-        assert (await it.post("/ask", {}, Values)).values == values
+        assert (await it.post("/ask", {}, Values, max_bytes=2**25)).values == values
 
 
 # Gets.
@@ -310,7 +310,7 @@ async def test_a_failure_without_an_answer_has_no_status(client, nobody):
     assert not caught.value.arrived
 
 
-@pytest.mark.parametrize("length", [3, 300_000])
+@pytest.mark.parametrize("length", [3, 30_000])
 async def test_an_answer_may_be_a_list(length, client, score_server):
     score_server.script([{"x": index} for index in range(length)])
 

@@ -90,7 +90,8 @@ async def test_a_run_stops_after_that_many_calls_with_the_cause(most, many, host
     async with host(many, server=server, memory={"token_cutoff": 1.0}) as it:
         await it.run(SCORE)
         stats = it.state.memory_last_run
-    assert stats.calls == most
+    # None of them reached a server.
+    assert stats.calls == stats.prompt_tokens == 0
     assert set(it.outcomes.values()) == {"failed"}
     assert len(it.outcomes) == MEMORIES
     assert "cannot connect" in stats.error
@@ -102,7 +103,7 @@ async def test_a_run_stops_after_that_many_calls_with_the_cause(most, many, host
 async def test_a_matrix_stops_at_its_baseline(many, host, down):
     async with host(many, server=down) as it:
         await it.run(FULL)
-        assert it.state.memory_last_run.calls == 1
+        assert it.state.memory_last_run.calls == 0
         assert "cannot connect" in it.state.memory_last_run.error
 
 

@@ -138,3 +138,17 @@ def test_the_memories_past_any_cutoff_are_the_naive_ones(talks, naive, data, cut
         for key, position in naive(talk).positions().items()
         if talk.conversation and naive(talk).is_past_cutoff(position, cutoff)
     }
+
+
+@given(st.integers(0, 100), st.integers(1, 400), st.integers(1, 400))
+def test_a_cutoff_is_taken_as_it_is_written(percent, before, after):
+    from fractions import Fraction
+
+    from mindhooks import Context, Node
+
+    def node(name, length, key=None):
+        return Node(name, "user", "", (1,) * length, (0, 0), memory_key=key)
+
+    context = Context((), (), (node("m", before, "k"), node("u", after)))
+    late = past_cutoff(context, [Memory("k", 0)], float(f"{percent / 100:.2f}"))
+    assert bool(late) == (Fraction(before, before + after) > Fraction(percent, 100))

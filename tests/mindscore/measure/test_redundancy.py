@@ -1,11 +1,19 @@
 """Memories that hide each other."""
 
+import asyncio
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mindhooks import MemoryScore, MindCommand, ResponseDivergence
-from mindscore.measure.divergence import RedundantPair, redundant_pairs
+from mindscore.measure.divergence import (
+    MOST_GROUPS,
+    RedundantGroup,
+    confirmed,
+    redundant_candidates,
+)
 
 FULL = MindCommand.SCORE_FULL
 PLUGINS = {"settings": {"memory-scoring": {"hold": True}}}
@@ -26,7 +34,7 @@ def measured(key, drop, hold, noise=None):
 
 
 def pair(one, other, *node_ids):
-    return RedundantPair((one, other), node_ids)
+    return RedundantGroup((one, other), node_ids)
 
 
 # -- through the flow -----------------------------------------------------------------------------
@@ -47,7 +55,7 @@ async def test_two_copies_of_a_memory_are_a_pair_and_a_unique_one_is_in_none(say
     assert min(scores[key].hold[0].signed for key in ("one", "two")) > 10
     assert max(scores[key].divergences[0].signed for key in ("one", "two")) < 1
     ordered = [scores[key] for key in ("one", "own", "two")]
-    assert redundant_pairs(ordered) == [pair("one", "two", "c1")]
+    assert redundant_candidates(ordered) == [pair("one", "two", "c1")]
     assert scores["own"].divergences[1].signed > 10
 
 
@@ -58,16 +66,37 @@ async def test_without_a_copy_there_is_no_pair(say, host):
     async with host(talk, plugins=PLUGINS) as it:
         await it.run(FULL)
     assert min(score.hold[0].signed for score in it.heard.scores) > 10
-    assert redundant_pairs(it.heard.scores) == []
+    assert redundant_candidates(it.heard.scores) == []
 
 
-async def test_three_copies_are_three_pairs(say, host):
+async def test_three_copies_are_one_group(say, host):
     memories = [say.memory(key, 1) for key in "abc"]
     talk = say.talk(say.user(9), say.reply(1), identity=memories)
     async with host(talk, plugins=PLUGINS) as it:
         await it.run(FULL)
-    ordered = sorted(it.heard.scores, key=lambda score: score.key)
-    assert redundant_pairs(ordered) == [pair(*keys, "c1") for keys in ("ab", "ac", "bc")]
+        assert it.registry.stash[RedundantGroup] == (RedundantGroup(("a", "b", "c"), ("c1",)),)
+        assert it.state.memory_last_run.calls <= 2 * (3 + 1) + 1
+
+
+@given(data=st.data())
+def test_a_group_that_is_named_is_missed_once_it_is_removed_whole(host, talks, naive, data):
+    talk = data.draw(talks)
+    plain = naive(talk)
+
+    async def go():
+        async with host(talk, plugins=PLUGINS) as it:
+            await it.run(FULL)
+            return it
+
+    it = asyncio.run(go())
+    for group in it.registry.stash.get(RedundantGroup, ()):
+        row = {id_: signed for _, id_, signed in plain.row(range(plain.length), set(group.keys))}
+        for key in group.keys:
+            alone = {id_: signed for _, id_, signed in plain.row(range(plain.length), {key})}
+            assert all(abs(alone[id_]) < row[id_] for id_ in group.node_ids)
+        assert all(row[id_] >= 1.0 for id_ in group.node_ids)
+    most = 2 * (len(it.heard.scores) + 1) + MOST_GROUPS
+    assert it.state.memory_last_run.calls <= most
 
 
 # -- what counts ----------------------------------------------------------------------------------
@@ -76,7 +105,7 @@ async def test_three_copies_are_three_pairs(say, host):
 def two(drop, hold, noise=None):
     """The pairs of two memories of which each does the same to one response."""
     rows = {"r": drop}, {"r": hold}
-    return redundant_pairs([measured("a", *rows, noise), measured("b", *rows, noise)])
+    return redundant_candidates([measured("a", *rows, noise), measured("b", *rows, noise)])
 
 
 @pytest.mark.parametrize(
@@ -96,38 +125,35 @@ def test_a_drop_counts_as_nothing_up_to_a_tenth_of_the_hold(sign, share, counts)
 @pytest.mark.parametrize(
     ("largest", "counts"), [(9.0, True), (10.0, True), (10.001, False), (-50.0, True)]
 )
-@pytest.mark.parametrize("drop", [0.0, 100.0])
-def test_a_hold_counts_from_half_of_the_response_s_largest_on(largest, counts, drop):
+def test_a_hold_counts_from_half_of_the_response_s_largest_on(largest, counts):
     scores = [measured(key, {"r": 0.0}, {"r": 5.0}) for key in "ab"]
-    # Whether the one with the largest is hidden itself makes no difference to the others.
-    scores.append(measured("c", {"r": drop}, {"r": largest}))
-    found = [it for it in redundant_pairs(scores) if "c" not in it.keys]
-    assert found == ([pair("a", "b", "r")] if counts else [])
+    scores.append(measured("c", {"r": 100.0}, {"r": largest}))
+    assert redundant_candidates(scores) == ([pair("a", "b", "r")] if counts else [])
 
 
 def test_the_largest_hold_is_each_response_s_own():
     nothing = {"r": 0.0, "s": 0.0}
     scores = [measured(key, nothing, {"r": 5.0, "s": 5.0}) for key in "ab"]
     scores.append(measured("c", nothing, {"r": 50.0, "s": 0.0}))
-    assert redundant_pairs(scores) == [pair("a", "b", "s")]
+    assert redundant_candidates(scores) == [pair("a", "b", "s")]
 
 
 def test_the_largest_hold_of_a_memory_whose_drop_is_not_known_counts_too():
     scores = [measured(key, {"r": 0.0}, {"r": 5.0}) for key in "ab"]
     scores.append(measured("c", {}, {"r": 50.0}))
-    assert redundant_pairs(scores) == []
+    assert redundant_candidates(scores) == []
 
 
 def test_both_have_to_be_hidden():
     hidden, missed = measured("a", {"r": 0.0}, {"r": 5.0}), measured("b", {"r": 4.0}, {"r": 5.0})
     useless = measured("c", {"r": 0.0}, {"r": 0.5})
-    assert redundant_pairs([hidden, missed, useless]) == []
+    assert redundant_candidates([hidden, missed, useless]) == []
 
 
 def test_hidden_by_different_responses_is_no_pair():
     one = measured("a", {"r": 0.0, "s": 0.0}, {"r": 5.0, "s": 0.0})
     other = measured("b", {"r": 0.0, "s": 0.0}, {"r": 0.0, "s": 5.0})
-    assert redundant_pairs([one, other]) == []
+    assert redundant_candidates([one, other]) == []
 
 
 @pytest.mark.parametrize(
@@ -154,44 +180,63 @@ def test_a_drop_within_the_noise_counts_as_nothing(drop, hold, noise, counts):
 def test_memories_that_were_not_measured_are_in_no_pair():
     whole = measured("a", {"r": 0.0}, {"r": 5.0})
     no_hold = measured("b", {"r": 0.0}, None)
-    assert redundant_pairs([]) == []
-    assert redundant_pairs([whole]) == []
-    assert redundant_pairs([whole, None, no_hold]) == []
-    assert redundant_pairs([None, whole, no_hold, measured("c", {"r": 0.0}, {"r": 5.0})]) == [
+    assert redundant_candidates([]) == []
+    assert redundant_candidates([whole]) == []
+    assert redundant_candidates([whole, None, no_hold]) == []
+    assert redundant_candidates([None, whole, no_hold, measured("c", {"r": 0.0}, {"r": 5.0})]) == [
         pair("a", "c", "r")
     ]
 
 
 def test_a_hold_without_a_drop_is_no_pair():
     one = measured("a", {"s": 0.0}, {"r": 5.0, "s": 0.0})
-    assert redundant_pairs([one, measured("b", {"r": 0.0}, {"r": 5.0})]) == []
+    assert redundant_candidates([one, measured("b", {"r": 0.0}, {"r": 5.0})]) == []
 
 
 # -- order ----------------------------------------------------------------------------------------
 
 
-def test_pairs_come_with_the_most_responses_first_then_as_the_memories_come():
-    hidden = {
-        "a": ["r1"],
-        "b": ["r1", "r2", "r3"],
-        "c": ["r2", "r3"],
-        "d": ["r1"],
-    }
+def test_groups_come_with_the_most_responses_first():
+    hidden = {"a": ["r1"], "b": ["r1", "r2", "r3"], "c": ["r2", "r3"], "d": ["r1"]}
     nothing = dict.fromkeys(["r1", "r2", "r3"], 0.0)
     scores = [
         measured(key, nothing, {**nothing, **dict.fromkeys(ids, 5.0)})
         for key, ids in hidden.items()
     ]
-    assert redundant_pairs(scores) == [
+    assert redundant_candidates(scores) == [
         pair("b", "c", "r2", "r3"),
-        pair("a", "b", "r1"),
-        pair("a", "d", "r1"),
-        pair("b", "d", "r1"),
+        RedundantGroup(("a", "b", "d"), ("r1",)),
     ]
+
+
+def test_what_any_memory_does_alone_is_no_support():
+    # Alone, each makes the answer four nats likelier, give or take: none has to do with it.
+    lifts = {"a": 4.2, "b": 3.9, "c": 4.0, "d": 4.3, "e": 3.8, "f": 6.0, "g": 5.8}
+    scores = [measured(key, {"r": 0.0}, {"r": hold}) for key, hold in lifts.items()]
+    assert redundant_candidates(scores[:5]) == []
+    # Those that stand out of it do.
+    assert redundant_candidates(scores) == [pair("f", "g", "r")]
+
+
+def test_only_as_many_groups_are_asked_about_as_the_plan_says():
+    ids = [f"r{number}" for number in range(30)]
+    scores = [
+        measured(f"{id_}-{copy}", dict.fromkeys(ids, 0.0), {**dict.fromkeys(ids, 0.0), id_: 9.0})
+        for id_ in ids
+        for copy in (1, 2)
+    ]
+    assert len(redundant_candidates(scores)) == MOST_GROUPS
+
+
+def test_a_group_that_is_not_missed_together_is_none():
+    group = pair("a", "b", "r", "s")
+    assert confirmed(group, cells({"r": 0.9, "s": -3.0})) is None
+    assert confirmed(group, cells({"r": 0.9, "s": 5.0})) == pair("a", "b", "s")
+    assert confirmed(group, cells({"r": 5.0}, noise=6.0)) is None
 
 
 def test_responses_are_in_the_order_of_the_conversation():
     nothing = dict.fromkeys(["z", "y", "x"], 0.0)
     held = dict.fromkeys(["z", "y", "x"], 5.0)
     scores = [measured(key, nothing, held) for key in "ab"]
-    assert redundant_pairs(scores) == [pair("a", "b", "z", "y", "x")]
+    assert redundant_candidates(scores) == [pair("a", "b", "z", "y", "x")]

@@ -65,7 +65,7 @@ COLOUR = """([row, column]) => {
   const canvas = document.querySelector("#it canvas");
   const dots = canvas.width / parseFloat(canvas.style.width);
   // As short as these keys are, and as wide as the window is.
-  const at = [60 + 56 * column + 5, 26 + 24 * row + 4].map((it) => it * dots);
+  const at = [60 + 56 * column + 5, 132 + 24 * row + 4].map((it) => it * dots);
   return [...canvas.getContext("2d").getImageData(...at, 1, 1).data.slice(0, 3)];
 }"""
 
@@ -123,8 +123,8 @@ def test_a_cell_that_is_chosen_is_heard_of(browser, page):
         it.page.keyboard.press("Enter")
         it.page.keyboard.press("ArrowUp")
         it.page.keyboard.press(" ")
-        # The largest value is where one begins.
-        assert it.script("heard") == [{"row": 1, "column": 1}, {"row": 0, "column": 1}]
+        # One begins at the start.
+        assert it.script("heard") == [{"row": 0, "column": 0}, {"row": 0, "column": 0}]
         it.script("made.focusOn(1, 0)")
         assert "+3.00" in told(it)
 

@@ -1,5 +1,7 @@
 """Memories that somebody names, found as they stand."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -101,3 +103,35 @@ def test_an_empty_memory_is_nowhere(nothing):
 
 def test_a_response_holds_no_memories():
     assert MemoryFinder({"t": "tea"}).find("assistant", "tea").blocks == ()
+
+
+@pytest.mark.parametrize("text", ["concatenate the catalogue", "bobcat", "cat2", "Bücat"])
+def test_a_text_is_not_found_within_a_word(text):
+    assert find(text, pet="cat").blocks == ()
+
+
+def test_a_text_is_found_beside_punctuation_and_within_a_word_too_only_where_it_stands_alone():
+    text = "concatenate: (cat), cat's, cat"
+    spans = [(it.start, it.end) for it in find(text, pet="cat").blocks]
+    assert [text[start:end] for start, end in spans] == ["cat"] * 3
+    assert spans[0] == (14, 17)
+
+
+@pytest.mark.parametrize(("memory", "text"), [("猫", "我的猫很好"), ("แมว", "ฉันมีแมวหนึ่งตัว")])
+def test_a_text_is_found_where_words_are_not_separated(memory, text):
+    (block,) = find(text, pet=memory).blocks
+    assert text[block.start : block.end] == memory
+
+
+def test_a_text_without_letters_is_not_looked_for_and_that_is_said():
+    found = find("-" * 40_000, empty="-")
+    assert found.blocks == ()
+    (remark,) = found.remarks
+    assert "'empty' holds no letter or digit" in remark
+
+
+def test_a_short_text_in_very_many_places_is_found_in_all_of_them_at_once():
+    begun = time.monotonic()
+    assert len(find("en, " * 60_000, language="en").blocks) == 60_000
+    # Quadratic, it takes a minute and a half.
+    assert time.monotonic() - begun < 20

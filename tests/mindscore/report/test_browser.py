@@ -110,7 +110,7 @@ def test_a_cell_tells_its_memory_and_response_on_hover_and_on_a_tap(browser, rep
         box = canvas.bounding_box()
         details = it.page.locator("#matrix .matrix-details")
         before = details.text_content()
-        it.page.mouse.move(box["x"] + box["width"] - 30, box["y"] + 40)
+        it.page.mouse.move(box["x"] + box["width"] - 30, box["y"] + 150)
         it.page.wait_for_function(
             "(before) => document.querySelector('#matrix .matrix-details').textContent !== before",
             arg=before,
@@ -118,7 +118,7 @@ def test_a_cell_tells_its_memory_and_response_on_hover_and_on_a_tap(browser, rep
         told = details.text_content()
         assert "Memory" in told
         assert "Response #" in told
-        it.page.touchscreen.tap(box["x"] + box["width"] - 30, box["y"] + 90)
+        it.page.touchscreen.tap(box["x"] + box["width"] - 30, box["y"] + 210)
         it.page.wait_for_function(
             "(before) => document.querySelector('#matrix .matrix-details').textContent !== before",
             arg=told,

@@ -60,7 +60,7 @@ INTERACTIONS = {
     "hover a cell": GRID
     + """
       const box = grid.getBoundingClientRect();
-      const at = { clientX: box.left + 400 + 40 * round, clientY: box.top + 60 + 24 * round };
+      const at = { clientX: box.left + 400 + 40 * round, clientY: box.top + 160 + 24 * round };
       grid.dispatchEvent(new PointerEvent("pointermove", { pointerType: "mouse", ...at }));""",
     "arrow key": GRID + 'grid.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowDown" }));',
     "page down": GRID + 'grid.dispatchEvent(new KeyboardEvent("keydown", { key: "PageDown" }));',

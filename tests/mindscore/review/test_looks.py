@@ -6,7 +6,8 @@ from mindscore.store import Review, Reviews, Store
 
 PAGES = (
     "",
-    "memories",
+    "runs",
+    "memory?key=tea",
     "matrix",
     "candidates",
     "candidates?show=accepted",
@@ -35,7 +36,7 @@ def test_every_page_is_readable_for_all(
 
         for path in PAGES:
             tab.goto(f"{page.url}/{path}")
-            look(path.replace("?show=", "-") or "runs")
+            look(path.replace("?show=", "-").replace("?key=", "-") or "memories")
         tab.goto(f"{page.url}/candidates")
         tab.keyboard.press("e")
         look("candidates-edit")

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from mindhooks import FinetuneCandidate
 from mindscore.review.decisions import NEIGHBOURS, CandidateQueue, id_of
-from mindscore.review.reading import HEIGHT, MOST, MOST_RESPONSES, WIDTH, matrix, sparkline
+from mindscore.review.reading import (
+    HEIGHT,
+    MOST,
+    MOST_RESPONSES,
+    WIDTH,
+    conversations,
+    matrix,
+    sparkline,
+)
 from mindscore.review.web import address, moment, number
 from mindscore.store import Cell, Listed, Point, Review, Reviewed
 
@@ -63,7 +71,7 @@ def test_of_many_those_around_the_current_are_listed(at, listed):
     assert queue.listed == range(*listed)
 
 
-@given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e6)), min_size=1, max_size=200))
+@given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e6)), min_size=2, max_size=200))
 def test_a_sparkline_stays_in_its_picture(values):
     line = sparkline([Point(float(at), *it) for at, it in enumerate(values)])
     points = [tuple(map(float, it.split(","))) for it in line.weights.split()]
@@ -80,7 +88,7 @@ def test_a_sparkline_is_told_in_words():
     assert sparkline(points).words == (
         "2 times scored: weight 4.00 at first, 3.10 now; the last score 1.00 nats"
     )
-    assert sparkline(points[:1]).words == "scored once: 4.00 nats"
+    assert sparkline(points[:1]) is None
     assert sparkline([]) is None
 
 
@@ -139,6 +147,23 @@ def test_with_a_transcript_the_matrix_is_that_conversations(transcript):
     texts = {it["key"]: it["text"] for it in found.data["memories"]}
     assert texts["tea"].startswith("Nora drinks rooibos")
     assert texts["gone"] == "It stands nowhere in this conversation."
+
+
+def test_cells_of_rows_that_share_a_response_are_of_one_conversation():
+    cells = [_cell("a", "n1", 1, 0.5, scored_at=1.0), _cell("a", "n3", 3, 0.5, scored_at=1.0),
+             _cell("b", "n3", 3, 0.5, scored_at=2.0), _cell("a", "m1", 1, 0.5, scored_at=9.0),
+             _cell("b", "m1", 1, 0.5, scored_at=8.0)]  # fmt: skip
+    found = conversations(cells)
+    assert [it.id for it in found] == ["m1", "n1"]
+    assert [{cell.node_id for cell in it.cells} for it in found] == [{"m1"}, {"n1", "n3"}]
+    assert [it.name.split(",")[0] for it in found] == ["1 response", "2 responses"]
+
+
+def test_what_nearly_any_memory_does_is_the_spread_of_a_response():
+    cells = [_cell(str(at), "n", 1, -1.0 + at / 100) for at in range(9)]
+    [spread] = matrix([*cells, _cell("real", "n", 1, 39.6)], None).data["spread"]
+    assert 1.4 < spread < 39.6
+    assert matrix(cells[:4], None).data["spread"] == [0.0]
 
 
 def test_addresses_hold_any_text():

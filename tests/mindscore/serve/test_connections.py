@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import time
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import aiohttp
 import pytest
@@ -13,6 +13,10 @@ from mindscore.scorers.toy import ToyScorer
 from mindscore.serve.app import make_app
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+UNFINISHED = (
+    b"POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n"
+    b"Content-Type: application/json\r\n\r\n{"
+)
 SOON, PATIENCE_S = 0.2, 20
 
 
@@ -212,3 +216,23 @@ async def test_an_answer_that_nobody_takes_does_not_keep_the_end():
     # It is cut short: what the client has not taken by now is not kept for it.
     assert not (await ended(reader)).endswith(b"]}")
     writer.close()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        HEALTH,
+        UNFINISHED,
+    ],
+)
+async def test_one_address_keeps_no_other_request_out(sent):
+    async with serving(connections=9, connections_per_address=3) as it, AsyncExitStack() as held:
+        for number in range(4):
+            _, writer = await held.enter_async_context(it.connection())
+            writer.write(sent)
+            await it.until(connections=min(number + 1, 3))
+        async with it.connection() as (reader, wanted):
+            wanted.write(HEALTH)
+            assert b"200 OK" in await reader.readline()
+        await it.until(connections=2)

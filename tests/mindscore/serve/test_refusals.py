@@ -7,7 +7,7 @@ import pytest
 
 from mindhooks import ScorerError
 from mindscore.scorers.toy import ToyScorer
-from mindscore.serve import app
+from mindscore.serve import app, requests
 
 KEY = "sk-very-secret"
 SECRET = "conversation-of-a-person"
@@ -263,3 +263,20 @@ async def test_a_request_that_is_no_http_is_not_logged(served, said):
         writer.close()
         await writer.wait_closed()
     assert KEY not in said()
+
+
+@pytest.mark.parametrize("path", ["/tokenize", "/v1/completions"])
+async def test_a_text_that_is_too_large_is_refused_with_its_size(path, served, monkeypatch):
+    monkeypatch.setattr(requests, "MAX_TEXT_BYTES", 1000)
+    async with served() as client:
+        answer = await client.post(path, {"prompt": "€" * 350})
+    assert answer.status == 413
+    assert "1050 bytes" in answer.error["message"]
+
+
+async def test_ranges_much_longer_than_the_prompt_together_are_refused(served):
+    body = {"prompt": [5] * 100, "score_ranges": [[1, 100]] * 9}
+    async with served() as client:
+        answer = await client.post("/v1/score", body)
+    assert (answer.status, answer.error["param"]) == (400, "score_ranges")
+    assert "891 tokens" in answer.error["message"]

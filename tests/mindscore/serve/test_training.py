@@ -52,7 +52,7 @@ def training(served, tiny_model, folder):
     async def training(recipe=ENDLESS, model=tiny_model, adapter="", **options):
         scorer = LocalScorer({"model": model, "adapter": adapter})
         # As the command does: a model that cannot be loaded is known at the start.
-        await scorer.tokenize("")
+        await scorer.score([])
         async with served(scorer, trainer=Trainer(scorer, folder, recipe), **options) as client:
             yield client
         await scorer.aclose()

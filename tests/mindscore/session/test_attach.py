@@ -1,13 +1,15 @@
 """``mindscore.attach``: a Mind for any agent that has its conversation as chat messages."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
 import mindscore
-from mindhooks import MindhooksError, UnhandledCommand
+from mindhooks import MindhooksError, UnhandledCommand, hookimpl
 
 TEA = "Nora drinks rooibos in the evening."
 DOG = "Her dog is called Max."
@@ -99,23 +101,356 @@ def test_an_agent_that_is_idle_is_scored(attach):
     assert mind.state.memory_last_run is not None
 
 
-def test_turns_that_come_quickly_start_no_second_run(attach, agent):
+def test_turns_that_come_quickly_are_scored_together_and_never_by_two_runs_at_once(
+    attach, agent, monkeypatch
+):
+    gate, runs, at_once = threading.Event(), [], []
+    from mindscore.session.session import Session
+
+    attempt = Session.attempt
+
+    async def counted(self, command, keys):
+        at_once.append(command)
+        runs.append((len(at_once), len(self.transcript.responses())))
+        if not gate.is_set():
+            await asyncio.to_thread(gate.wait, PATIENCE_S)
+        found = await attempt(self, command, keys)
+        at_once.pop()
+        return found
+
+    monkeypatch.setattr(Session, "attempt", counted)
     mind = attach(every_turns=1)
-    for _ in range(20):
-        mind.turn_ended()
-    assert mind.registry.wait_idle(PATIENCE_S)
-    assert agent.asked <= 3
-
-
-def test_an_agent_that_fails_when_it_is_idle_is_logged(attach, agent, caplog):
-    mind = attach(every_turns=100, idle_s=0.02)
     mind.turn_ended()
+    until(lambda: runs)
+    for _ in range(19):
+        agent.turn()
+        mind.turn_ended()
+    gate.set()
+    mind._under_way.result(PATIENCE_S)
+    until(lambda: len(runs) == 2)
+    # The last turn is scored too, though it ended while a run was under way.
+    assert runs == [(1, 1), (1, 20)]
+
+
+def until(happened):
+    limit = time.monotonic() + PATIENCE_S
+    while not happened():
+        assert time.monotonic() < limit, "it did not happen"
+        time.sleep(0.005)
+
+
+def scored(mind, *keys):
+    return lambda: mind.state.memory_scores.keys() == set(keys)
+
+
+def test_an_agent_that_fails_is_logged_once_and_goes_on(attach, agent, caplog):
+    mind = attach(every_turns=1)
     agent.messages.append({"role": "narrator"})
-    until = time.monotonic() + PATIENCE_S
-    while not caplog.records and time.monotonic() < until:
-        time.sleep(0.01)
+    for _ in range(3):
+        mind.turn_ended()
+        mind._under_way.result(PATIENCE_S)
     [record] = caplog.records
-    assert record.getMessage().startswith("scoring when idle: 'role': expected one of")
+    assert record.getMessage().startswith("scoring failed: 'role': expected one of")
+    agent.messages.pop()
+    mind.turn_ended()
+    until(scored(mind, "tea", "dog"))
+
+
+def test_a_turn_that_ended_meanwhile_is_scored_once_the_agent_is_idle(attach, agent):
+    mind = attach(every_turns=2, idle_s=0.05)
+    mind.turn_ended()
+    mind.turn_ended()
+    agent.messages[0]["content"] += "\n- Fresh."
+    mind = attach({"new": "Fresh."}, every_turns=2, idle_s=0.05)
+    mind.turn_ended()
+    until(scored(mind, "new"))
+
+
+def test_what_becomes_due_in_an_idle_agent_is_scored(attach, tmp_path):
+    mind = attach(
+        every_turns=1,
+        idle_s=0.05,
+        settings={"memory": {"token_cutoff": 1.0, "interval_s": 0.1}},
+    )
+    heard = []
+    mind.registry.register(Heard(heard), name="heard")
+    mind.turn_ended()
+    until(lambda: heard.count("tea") >= 3)
+
+
+class Heard:
+    def __init__(self, keys):
+        self.keys = keys
+
+    @hookimpl
+    def on_score(self, score):
+        self.keys.append(score.key)
+
+
+def test_the_agent_is_asked_on_its_own_thread_only(attach, agent):
+    mind = attach(every_turns=2, idle_s=0.02)
+    mind.turn_ended()
+    until(scored(mind, "tea", "dog"))
+    assert agent.taken_on == {threading.current_thread()}
+
+
+def test_an_agent_may_hold_a_lock_of_its_own_and_end_a_turn_within_messages(attach, agent):
+    lock, ask = threading.Lock(), agent.conversation
+    mind = attach(every_turns=1, idle_s=0.001)
+
+    def conversation():
+        mind.turn_ended()
+        with lock:
+            return list(ask())
+
+    mind._host._messages = conversation
+    done = []
+
+    def work():
+        for _ in range(30):
+            with lock:
+                agent.turn()
+            mind.turn_ended()
+        done.append(True)
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    assert done == [True, True]
+
+
+def test_messages_cannot_ask_for_their_own_scores(attach, agent):
+    mind = attach()
+    mind._host._messages = lambda: mind.score()
+    with pytest.raises(MindhooksError, match="cannot ask for their own"):
+        mind.score()
+
+
+class Dumped:
+    """A message as the client libraries have them."""
+
+    def __init__(self, **fields):
+        self.fields = fields
+
+    def model_dump(self):
+        return self.fields
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]},
+        {"role": "assistant", "content": None, "refusal": "No."},
+        Dumped(role="assistant", content="No.", refusal=None),
+        {
+            "role": "assistant",
+            "content": "No.",
+            "tool_calls": [{"type": "custom", "custom": {"name": "sql", "input": "SELECT 1"}}],
+        },
+    ],
+)
+def test_ordinary_content_is_scored(message, attach, agent):
+    agent.messages.append(message)
+    found = attach().score("score-full").result(PATIENCE_S)
+    assert found.transcript.conversation[-1].text == "No."
+    assert found.error is None
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}],
+        [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x"}}]}],
+        [object()],
+        None,
+        {"role": "user"},
+        "text",
+    ],
+)
+def test_what_cannot_be_scored_is_logged_in_one_line_and_raises_nothing(
+    broken, attach, agent, caplog
+):
+    mind = attach(every_turns=1)
+    agent.messages = broken
+    mind.turn_ended()
+    if mind._under_way is not None:
+        mind._under_way.result(PATIENCE_S)
+    assert len(caplog.records) == 1
+
+
+def test_failing_functions_of_the_agent_and_turns_after_close_are_logged(attach, caplog):
+    mind = attach(lambda: 1 / 0, every_turns=1)
+    mind.turn_ended()
+    mind.close()
+    mind.turn_ended()
+    mind.turn_ended()
+    first, second = [record.getMessage() for record in caplog.records]
+    assert "ZeroDivisionError" in first
+    assert second == "this turn is not scored: the registry is closed"
+    with pytest.raises(MindhooksError, match="closed"):
+        mind.score()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"server": {"scorer": "nope"}}, "no scorer is called 'nope'"),
+        ({"memory": {"interval": 1}}, "memory.interval: unknown key"),
+        (
+            {"plugins": {"disabled": ["memory-scoring"]}, "server": {"scorer": "toy"}},
+            "no plugin took the command 'score'",
+        ),
+        (
+            {
+                "server": {
+                    "scorer": "score",
+                    "base_url": "http://127.0.0.1:9/v1",
+                    "tokenizer": "",
+                    "max_attempts": 1,
+                }
+            },
+            "127.0.0.1:9",
+        ),
+    ],
+)
+def test_runs_that_fail_for_the_same_reason_are_one_warning(settings, said, attach, caplog):
+    mind = attach(every_turns=1, settings=settings)
+    for _ in range(3):
+        mind.turn_ended()
+        mind._under_way.result(PATIENCE_S)
+    [record] = [it for it in caplog.records if it.levelname == "WARNING"]
+    assert said in record.getMessage()
+
+
+def test_a_model_that_cannot_be_loaded_was_sent_nothing(attach, monkeypatch):
+    from mindhooks import ScorerError
+    from mindscore.scorers.toy import ToyScorer
+
+    async def score(self, prompts):
+        error = ScorerError("torch is not there")
+        error.arrived = False
+        raise error
+
+    monkeypatch.setattr(ToyScorer, "score", score)
+    stats = attach().score().result(PATIENCE_S).stats
+    assert "torch is not there" in stats.error
+    assert (stats.calls, stats.prompt_tokens, stats.computed_tokens) == (0, 0, 0)
+
+
+def test_keys_that_are_numbers_are_text_and_a_memory_without_text_hides_no_other(
+    attach, agent, caplog
+):
+    mind = attach({1: TEA, 2: DOG, "x": None}, every_turns=1)
+    found = mind.score().result(PATIENCE_S)
+    assert found.scores.keys() == {"1", "2"}
+    # By the same key the second time.
+    again = mind.score().result(PATIENCE_S)
+    assert {it.status for it in again.outcomes.values()} == {"not-due"}
+    [record] = caplog.records
+    assert "memory 'x' is left out" in record.getMessage()
+    assert record.getMessage() in found.remarks
+
+
+def test_only_new_messages_are_copied_and_read(attach, agent, monkeypatch):
+    from mindscore.session import attach as module
+
+    read, copied = [], []
+    from_openai, copy = module.from_openai, module._Given.__init__
+    monkeypatch.setattr(module, "from_openai", lambda it: read.append(it) or from_openai(it))
+    monkeypatch.setattr(
+        module._Given, "__init__", lambda self, *it: copied.append(it) or copy(self, *it)
+    )
+    mind = attach(every_turns=1)
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    agent.messages.append({"role": "user", "content": [{"type": "text", "text": "See"}, image]})
+    for number in range(3):
+        agent.turn(f"And {number}?")
+        mind.turn_ended()
+        mind._under_way.result(PATIENCE_S)
+    assert len(read) == len(copied) == len(agent.messages)
+    # A window that slides is no reason to read it again, a message that has changed is.
+    read.clear()
+    del agent.messages[1]
+    agent.messages[2]["content"][0]["text"] = "Look"
+    mind.turn_ended()
+    mind._under_way.result(PATIENCE_S)
+    assert [it["content"][0]["text"] for it in read] == ["Look"]
+
+
+def test_the_state_has_only_what_the_conversation_has(attach, agent):
+    memories = {"tea": TEA, "dog": DOG}
+    mind = attach(lambda: memories)
+    for number in range(4):
+        agent.turn(f"And {number}?", f"Rooibos in the evening, {number}, with Max.")
+        del agent.messages[1:-2]
+        mind.score().result(PATIENCE_S)
+        mind.score("score-full").result(PATIENCE_S)
+    assert mind.state.memory_scores.keys() == {"tea", "dog"}
+    assert len(mind.state.response_scores) == 1
+    del memories["dog"]
+    mind.score("score-full").result(PATIENCE_S)
+    assert mind.state.memory_scores.keys() == {"tea"}
+    assert all(row.keys() == {"tea"} for row in mind.state.response_scores.values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        (([],), {}),
+        ((list, 7), {}),
+        ((list,), {"settings": "x"}),
+        ((list,), {"every_turns": 1.5}),
+        ((list,), {"idle_s": "soon"}),
+    ],
+)
+def test_an_argument_of_another_type_is_refused_at_once(arguments, options):
+    with pytest.raises(TypeError, match="expected"):
+        mindscore.attach(*arguments, **{"settings": {"server": {"scorer": "toy"}}, **options})
+
+
+def test_what_is_under_way_at_close_ends_with_an_error(attach, agent):
+    mind = attach()
+    scorings = [mind.score("score-full") for _ in range(50)]
+    mind.close()
+    ended = [it.future.exception(PATIENCE_S) for it in scorings]
+    assert all(it is None or isinstance(it, MindhooksError) for it in ended)
+    assert isinstance(ended[-1], MindhooksError)
+
+
+FORKED = """
+import os, sys, mindscore
+messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+settings = {"server": {"scorer": "toy"}, "store": {"url": f"sqlite:///{sys.argv[1]}"}}
+mind = mindscore.attach(lambda: messages, settings=settings)
+scoring = mind.score()
+scoring.result(30)
+if os.fork() == 0:
+    mind.turn_ended()
+    mind.turn_ended()
+    for call in (mind.score, scoring.result):
+        try:
+            call()
+        except Exception as e:
+            print(type(e).__name__, "fork" in str(e), flush=True)
+    mind.close()
+    sys.exit(3)
+print(os.waitstatus_to_exitcode(os.wait()[1]), mind.score().result(30).error)
+mind.close()
+"""
+
+
+def test_a_process_that_was_forked_is_told_so_and_ends(tmp_path):
+    ran = subprocess.run(
+        [sys.executable, "-c", FORKED, str(tmp_path / "s.db")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert ran.stdout.splitlines() == ["MindhooksError True"] * 2 + ["3 None"]
+    assert ran.stderr.count("this turn is not scored") == 1
 
 
 def test_what_the_agent_says_meanwhile_does_not_change_what_is_scored(attach, agent):

@@ -79,7 +79,7 @@ async def test_namespaces_do_not_see_each_other(tmp_path):
     await Store(mine).record_row(row, "m")
     assert await History(other).runs() == []
     assert await History(other).weights() == {}
-    assert await History(other).cells("m") == []
+    assert await History(other).cells("m", 100) == []
     assert await History(other).models() == []
 
 
@@ -87,7 +87,7 @@ async def test_cells_are_those_of_one_model(settings):
     for model, signed in (("m", -1.0), ("n", 2.0)):
         cells = (ResponseDivergence(3, "c3", max(0.0, signed), signed, 0.5),)
         await Store(settings).record_row(MemoryScore("tea", 0.0, "full", cells), model)
-    [cell] = await History(settings).cells("m")
+    [cell] = await History(settings).cells("m", 100)
     assert cell == Cell("tea", "c3", 3, 0.0, -1.0, 0.5, cell.scored_at)
     assert await History(settings).models() == ["m", "n"]
 

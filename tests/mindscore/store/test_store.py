@@ -678,7 +678,7 @@ async def test_memories_are_listed_by_page_and_found_by_key(store):
         await store().record_score(score(f"k{number}", float(number)), "m", 0.5)
     found = await store().memories("m", limit=2, offset=1)
     assert [it.key for it in found] == ["k3", "k2"]
-    assert await store().count_memories() == 5
+    assert await store().count_memories("m") == 5
     assert [it.key for it in await store().memories(search="K1", order="key")] == ["k1"]
     assert await store().count_memories("other") == 0
 
@@ -758,7 +758,7 @@ def acts_on(settings):
         lambda: Store(settings).last_scored("m", "", {"k": "t"}),
         lambda: Store(settings).rows("m"),
         lambda: Store(settings).trained(),
-        lambda: History(settings).cells("m"),
+        lambda: History(settings).cells("m", 100),
         lambda: History(settings).weights(),
         lambda: History(settings).runs(),
         lambda: History(settings).models(),

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
+import atexit
+import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from mindscore._util.errors import format_error
+from mindscore._util.errors import ErrorLog
 
 if TYPE_CHECKING:
     from mindscore.integrations.hermes.queue import TurnQueue
@@ -22,26 +22,8 @@ UNFINISHED_SESSIONS = 64
 """Sessions whose request is kept until its turn ends: interrupted turns never do."""
 
 
-class ErrorLog:
-    """A logger that logs each line once."""
-
-    def __init__(self, logger: str) -> None:
-        self._logger = logging.getLogger(logger)
-        self._logged: set[str] = set()
-
-    def warn(self, line: str) -> None:
-        """Log a warning, unless it was logged before."""
-        if line not in self._logged:
-            self._logged.add(line)
-            self._logger.warning("%s", line)
-
-    @contextmanager
-    def catch(self, doing: str) -> Iterator[None]:
-        """Log an exception of the block instead of raising it."""
-        try:
-            yield
-        except Exception as error:
-            self.warn(f"{doing} failed: {format_error(error)}")
+EXIT_TIMEOUT_S = 15.0
+"""A process that ends waits so long for the thread that scores."""
 
 
 class Capture:
@@ -66,7 +48,7 @@ class Capture:
 
     def pre_api_request(self, **given: Any) -> None:
         """Keep the request, until a later one of its session."""
-        with self._log.catch("remembering a request"):
+        with self._log.catch("remembering a request failed"):
             self._began()
             session = _text(given.get("session_id"))
             about = {name: _text(given.get(name)) for name in REQUEST_FIELDS}
@@ -81,7 +63,7 @@ class Capture:
 
     def post_llm_call(self, **given: Any) -> None:
         """Queue the turn: it is in the file when this returns."""
-        with self._log.catch("keeping a turn"):
+        with self._log.catch("keeping a turn failed"):
             session = _text(given.get("session_id"))
             request = self._requests.pop(session, None)
             messages = request["messages"] if request else None
@@ -138,6 +120,24 @@ class Worker:
         self._is_unprepared = False
         self._asked: list[threading.Event] = []
         self._thread: threading.Thread | None = None
+        self._ending = False
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._begin_anew)
+
+    def _begin_anew(self) -> None:
+        # A forked process has no thread of its parent's, whose lock may be held for good.
+        self._changed = threading.Condition()
+        self._thread, self._asked = None, []
+
+    def end(self) -> None:
+        """End the thread, after what it is at, for at most ``EXIT_TIMEOUT_S``."""
+        thread = self._thread
+        if thread is None:
+            return
+        with self._changed:
+            self._ending = self._works = True
+            self._changed.notify()
+        thread.join(EXIT_TIMEOUT_S)
 
     def agent_works(self) -> None:
         """Note that the agent is not idle."""
@@ -162,7 +162,9 @@ class Worker:
         return done
 
     def _wake(self) -> None:
-        if self._thread is None:
+        if self._thread is None and not self._ending:
+            # Otherwise the process ends under a model that computes.
+            atexit.register(self.end)
             self._thread = threading.Thread(
                 target=self._work, name="mindscore in hermes", daemon=True
             )
@@ -171,25 +173,25 @@ class Worker:
 
     def _work(self) -> None:
         idle_s: float | None = None
-        while True:
+        while not self._ending:
             asked, is_due = self._wait(idle_s or 0.0)
             if asked or is_due:
-                with self._log.catch("scoring"):
-                    self._score((lambda: True) if asked else self._is_idle)
+                with self._log.catch("scoring failed"):
+                    self._score(self._goes_on if asked else self._is_idle)
                 for done in asked:
                     done.set()
                 continue
-            with self._log.catch("preparing the queue"):
+            with self._log.catch("preparing the queue failed"):
                 self._prepare()
             if idle_s is None:
                 idle_s = 0.0
-                with self._log.catch("scoring when idle"):
+                with self._log.catch("scoring when idle failed"):
                     idle_s = self._idle_s()
 
     def _wait(self, idle_s: float) -> tuple[list[threading.Event], bool]:
         """Wait for something to do; return the events of requests, and if scoring is due anyway."""
         with self._changed:
-            while not (self._asked or self._is_unprepared):
+            while not (self._asked or self._is_unprepared or self._ending):
                 left = None
                 if self._ended is not None and idle_s:
                     left = self._ended + idle_s - time.monotonic()
@@ -201,6 +203,9 @@ class Worker:
             asked, self._asked = self._asked, []
             self._is_unprepared = self._is_unprepared and bool(asked)
             return asked, False
+
+    def _goes_on(self) -> bool:
+        return not self._ending
 
     def _is_idle(self) -> bool:
         return not self._works

@@ -1,7 +1,7 @@
-"""The plugin that Hermes loads: the module that the entry-point group ``hermes_agent.plugins`` has.
+"""The plugin that Hermes loads, through the entry-point group ``hermes_agent.plugins``.
 
-Hermes loads it once it is enabled: ``hermes plugins enable mindscore``. As of 0.19.0; nothing of
-Hermes is imported, and nothing slow, since an agent waits for it.
+Hermes loads it once it is enabled: ``hermes plugins enable mindscore``. It works with 0.19.0. It
+imports nothing of Hermes, and nothing slow, since an agent waits for it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mindscore._util.errors import StoreError, format_error
+from mindscore._util.errors import ErrorLog, StoreError, format_error
 from mindscore._util.text import one_line, printable
-from mindscore.integrations.hermes.capture import Capture, ErrorLog, Worker
+from mindscore.integrations.hermes.capture import Capture, Worker
 
 if TYPE_CHECKING:
     from mindscore.integrations.hermes.queue import TurnQueue, Waiting
@@ -292,10 +292,10 @@ def register(ctx: Any) -> None:
     ctx.register_hook("post_llm_call", capture.post_llm_call)
     commands.registered.append("hooks pre_api_request and post_llm_call")
     help_ = "what each memory does to the agent's replies"
-    with log.catch("registering /mind"):
+    with log.catch("registering /mind failed"):
         ctx.register_command("mind", commands.chat, description=help_, args_hint="[action]")
         commands.registered.append("/mind")
-    with log.catch("registering hermes mind"):
+    with log.catch("registering hermes mind failed"):
         ctx.register_cli_command("mind", help_, commands.set_up, commands.run, description=help_)
         commands.registered.append("hermes mind")
 

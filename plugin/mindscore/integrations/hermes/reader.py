@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from mindscore.conversation.conversation import Conversation
 from mindscore.readers.reading import NO_SYSTEM, Reading
@@ -31,7 +28,7 @@ class HermesReader:
         if not source.is_sqlite:
             first = source.sample
             return isinstance(first, dict) and {"system_prompt", "messages"} <= first.keys()
-        with _opened(source) as connection:
+        with source.database() as connection:
             return "system_prompt" in _columns(connection, "sessions") and {
                 "session_id",
                 "role",
@@ -57,7 +54,7 @@ class HermesReader:
 
 
 def _database(source: Source) -> list[Conversation]:
-    with _opened(source) as connection:
+    with source.database() as connection:
         held: dict[Any, list[tuple[str, Any]]] = {}
         for row in connection.execute("SELECT * FROM messages ORDER BY id"):
             held.setdefault(row["session_id"], []).append((f"message {row['id']}", dict(row)))
@@ -122,36 +119,6 @@ def _timestamp(seconds: Any) -> str | None:
     if seconds is None or isinstance(seconds, str):
         return seconds
     raise ValueError("'timestamp': expected seconds")
-
-
-@contextmanager
-def _opened(source: Source) -> Iterator[sqlite3.Connection]:
-    """Open the database read-only: it is Hermes' own, not of our database layer.
-
-    Raises:
-        TranscriptError: it cannot be read.
-    """
-    try:
-        with closing(_connected(source.file)) as connection:
-            connection.row_factory = sqlite3.Row
-            yield connection
-    except sqlite3.Error as error:
-        source.refuse("the database", f"cannot be read: {error}")
-
-
-def _connected(file: Path) -> sqlite3.Connection:
-    address = f"file:{quote(str(file.absolute()))}?mode=ro"
-    connection = sqlite3.connect(address, uri=True)
-    try:
-        connection.execute("SELECT 1 FROM sqlite_master")
-    except sqlite3.OperationalError:
-        connection.close()
-        # SQLite makes files beside one that is written with a log: not in a read-only folder,
-        # where nobody else writes either.
-        if file.with_name(f"{file.name}-wal").exists():
-            raise
-        return sqlite3.connect(f"{address}&immutable=1", uri=True)
-    return connection
 
 
 def _columns(connection: sqlite3.Connection, table: str) -> set[str]:

@@ -8,9 +8,9 @@ prompt, the blocks among them.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
 
 from mindscore._util.errors import TranscriptError
 from mindscore.recognisers.finder import Block, Entry, Unread, hashed, hookimpl
@@ -33,7 +33,7 @@ _KINDS = {title: kind for kind, title in TITLES.items()}
 
 _OPEN = "<memory-context>\n"
 _CLOSE = "\n</memory-context>"
-_NOTE = re.compile(r"\[System note: The following is recalled memory context, [^\]]*\]\n\n")
+_NOTE = re.compile(r"\[System note: The following is recalled memory context, [^\]]{0,500}\]\n\n")
 _LIST = re.compile(r"(?:#+ [^\n]+\n\n?)?- [^\n]*(?:\n- [^\n]*)*")
 
 
@@ -72,54 +72,57 @@ class _File:
         if not left:
             return ""
         content = DELIMITER.join(left)
-        share = min(100, int((len(content) / self.limit) * 100)) if self.limit > 0 else 0
-        header = f"{TITLES[self.kind]} [{share}% — {len(content):,}/{self.limit:,} chars]"
-        return f"{RULE}\n{header}\n{RULE}\n{content}"
+        return _header(self.kind, len(content), self.limit) + content
 
 
 def _blocks(text: str) -> Iterator[Block | Unread]:
-    looked_at = list(_found(text))
-    found = [it for it in looked_at if isinstance(it, _File)]
-    yield from (it for it in looked_at if isinstance(it, Unread))
-    # Blocks that stand side by side share what joins them.
-    groups = groupby(enumerate(found), key=lambda it: _first_of_row(found, it[0]))
-    for _, group in groups:
-        row = [file for _, file in group]
-        yield _block(row, text, _doubt(row, found, text))
+    rows: list[list[_File]] = []
+    kinds: Counter[str] = Counter()
+    for found in _found(text):
+        if isinstance(found, Unread):
+            yield found
+            continue
+        kinds[found.kind] += 1
+        # Blocks that stand side by side share what joins them.
+        if rows and rows[-1][-1].end + len(JOINER) == found.start:
+            rows[-1].append(found)
+        else:
+            rows.append([found])
+    for row in rows:
+        yield _block(row, text, _doubt(row, kinds, text))
 
 
 def _found(text: str) -> Iterator[_File | Unread]:
+    """Yield the blocks whose headers are true; each character is looked at once."""
     at = 0
     while header := _HEADER.search(text, at):
         at = header.end()
-        content = text[at : at + _number(header[3])]
-        kind, end = _KINDS[header[1]], at + len(content)
-        texts = tuple(content.split(DELIMITER))
-        file = _File(kind, texts, _number(header[4]), header.start(), end)
+        length, limit = _number(header[3]), _number(header[4])
+        kind, end = _KINDS[header[1]], at + length
         # What follows is another part of the prompt, or nothing; an entry may quote a header.
         if (end == len(text) or text.startswith(JOINER, end)) and (
-            file.without(frozenset()) == text[header.start() : end]
+            header[0] == _header(kind, length, limit)
         ):
-            yield file
+            texts = tuple(text[at:end].split(DELIMITER))
+            yield _File(kind, texts, limit, header.start(), end)
             at = end
         else:
-            yield Unread(header.start(), end, "the block is not as its header says")
+            why = "the block is not as its header says"
+            yield Unread(header.start(), min(end, len(text)), why)
 
 
-def _first_of_row(found: list[_File], at: int) -> int:
-    """Return the index of the first block in the row of adjacent ones that ``at`` is in."""
-    while at and found[at - 1].end + len(JOINER) == found[at].start:
-        at -= 1
-    return at
+def _header(kind: str, length: int, limit: int) -> str:
+    """Return the header that Hermes prints of ``length`` characters, rules included."""
+    share = min(100, int((length / limit) * 100)) if limit > 0 else 0
+    return f"{RULE}\n{TITLES[kind]} [{share}% — {length:,}/{limit:,} chars]\n{RULE}\n"
 
 
-def _doubt(row: list[_File], found: list[_File], text: str) -> str | None:
+def _doubt(row: list[_File], kinds: Counter[str], text: str) -> str | None:
     """Return why the entries cannot be told for sure; ``None`` if they can."""
-    kinds = [file.kind for file in found]
     for file in row:
         if _AMBIGUOUS in text[file.start : file.end]:
             return "an entry begins or ends with §, so that there are two ways to read the block"
-        if kinds.count(file.kind) > 1:
+        if kinds[file.kind] > 1:
             return "the prompt has more than one such block, of which some other file quotes one"
     return None
 
@@ -149,11 +152,13 @@ def _number(printed: str) -> int:
 
 def _fences(text: str) -> Iterator[Block]:
     """Yield what a memory provider recalled: appended to the message, its entries nameless."""
-    at = text.find(_OPEN)
+    at, close = text.find(_OPEN), 0
     while at >= 0:
         first = at + len(_OPEN)
-        close = text.find(_CLOSE, first)
-        note = _NOTE.match(text, first, close) if close >= 0 else None
+        # The same end may do for thousands of beginnings, or there may be none.
+        if close < first and (close := text.find(_CLOSE, first)) < 0:
+            return
+        note = _NOTE.match(text, first, close)
         end = close + len(_CLOSE)
         # A message may quote a fence.
         if note is not None and (end == len(text) or text.startswith(JOINER, end)):

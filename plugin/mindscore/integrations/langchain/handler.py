@@ -21,6 +21,7 @@ from langchain_core.tracers.context import (  # type: ignore[import-not-found, u
 )
 
 from mindscore._util.errors import format_error
+from mindscore.conversation.message import Message
 from mindscore.integrations.langchain.reader import chat_message
 from mindscore.session.attach import IDLE_S, Attached, Memories, attach
 
@@ -51,11 +52,11 @@ class MindMiddleware(AgentMiddleware):  # type: ignore[misc, unused-ignore]
     ) -> None:
         super().__init__()
         self._memories = memories
-        self._messages: Sequence[Any] = ()
-        self._files: Mapping[str, str] = {}
-        self._turn = threading.Lock()
+        # One value, so that no lock is held while the host's functions are called.
+        self._latest: tuple[Sequence[Any], Mapping[str, str]] = ((), {})
+        self._asked = threading.local()
         self.mind: Attached = attach(
-            lambda: map(chat_message, self._messages),
+            self._conversation,
             self._known,
             settings=settings,
             every_turns=every_turns,
@@ -90,9 +91,14 @@ class MindMiddleware(AgentMiddleware):  # type: ignore[misc, unused-ignore]
         self._hand_over(request, heard, response)
         return response
 
+    def _conversation(self) -> list[Message]:
+        # The files are those of the same turn, whatever ends in other threads meanwhile.
+        messages, self._asked.files = self._latest
+        return [chat_message(it) for it in messages]
+
     def _known(self) -> Mapping[str, str]:
         given = self._memories() if callable(self._memories) else self._memories
-        return {**self._files, **(given or {})}
+        return {**self._asked.files, **(given or {})}
 
     def _hand_over(self, request: ModelRequest, heard: _Listener, response: Any) -> None:
         try:
@@ -101,11 +107,10 @@ class MindMiddleware(AgentMiddleware):  # type: ignore[misc, unused-ignore]
             if sent is None:
                 system = request.system_message
                 sent = [*([system] if system is not None else ()), *request.messages]
-            with self._turn:
-                self._messages = (*sent, *result)
-                self._files = dict(request.state.get("memory_contents") or {})
-                if not getattr(result[-1], "tool_calls", None):
-                    self.mind.turn_ended()
+            files = dict(request.state.get("memory_contents") or {})
+            self._latest = (*sent, *result), files
+            if not getattr(result[-1], "tool_calls", None):
+                self.mind.turn_ended()
         except Exception as error:
             _log.warning("this turn is not scored: %s", format_error(error))
 

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn
-from urllib.parse import quote
 
 import msgspec
 
@@ -20,6 +19,7 @@ from mindscore._util.errors import TranscriptError
 from mindscore._util.text import printable
 from mindscore.conversation.message import Message
 from mindscore.conversation.native import parse_timestamp
+from mindscore.readers.source import Source
 from mindscore.recognisers import Block, Entry
 
 Kind = Literal["prompt", "system"]
@@ -92,33 +92,25 @@ class LlmDatabase:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        try:
-            self._connection = sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)
-        except sqlite3.Error as error:
-            self.refuse(file.name, error)
-        self._connection.row_factory = sqlite3.Row
         self._fragments: dict[int, Fragment] = {}
-        try:
+        self._opened = ExitStack()
+
+    def __enter__(self) -> LlmDatabase:
+        with ExitStack() as opened:
+            self._connection = opened.enter_context(Source(self.file).database())
             self.tables = frozenset(
                 row["name"] for row in self.rows("select name from sqlite_master")
             )
-        except BaseException:
-            self._connection.close()
-            raise
-
-    def __enter__(self) -> LlmDatabase:
+            self._opened = opened.pop_all()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._connection.close()
+    def __exit__(self, *raised: Any) -> None:
+        self._opened.__exit__(*raised)
 
     def rows(self, query: str, *values: Any) -> list[sqlite3.Row]:
         """Return the rows that a query finds."""
-        try:
-            with closing(self._connection.execute(query, values)) as cursor:
-                return cursor.fetchall()
-        except (sqlite3.Error, OverflowError) as error:
-            self.refuse("its tables", error)
+        with closing(self._connection.execute(query, values)) as cursor:
+            return cursor.fetchall()
 
     def fragments(self, table: str, owner: str, name: str, kind: Kind) -> list[Fragment]:
         """List the fragments of a kind that ``table`` gives the record ``name``, in their order."""

@@ -196,7 +196,7 @@ class Thread:
         rows = list(chain(self._database, tip))
         there = {row["hash"] for row in rows}
         if any(turn["tip_message_hash"] not in there for turn in self._turns):
-            self._remark("turns that the conversation's last one does not follow are left out")
+            self._remark("turns on other branches than the conversation's last one are left out")
         for at, row in enumerate(rows):
             following = rows[at + 1]["hash"] if at + 1 < len(rows) else None
             turn = times.get(row["hash"])

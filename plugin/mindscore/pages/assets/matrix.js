@@ -3,20 +3,33 @@
 // The heat map: what each memory (row) did to each response (column), in nats.
 //
 // data: {memories: [{key, text}], responses: [{entry_idx, node_id, text}],
-//        signed: [[number | null]], noise: [[number | null]] | null}
+//        signed: [[number | null]], noise: [[number | null]] | null,
+//        spread: [number]: for each response, what nearly any memory does to it}
 // words(row, column), where given: a node to show in the place of the response's text, or null.
 //
 // Only what is in sight is drawn. The element tells of a cell that was chosen (clicked, or Enter)
 // by the event "mindscore:cell", its detail being {row, column}.
 function mindscoreMatrix(element, data, words) {
-  const HEAD = 26, ROW = 24, NARROWEST = 20, WIDEST = 56, WITH_NUMBER = 40, LONGEST = 3000;
+  const HEAD = 132, ROW = 24, NARROWEST = 20, WIDEST = 56, WITH_NUMBER = 40, LONGEST = 3000;
   const rows = data.memories.length, columns = data.responses.length;
   const nats = new Intl.NumberFormat("en", {
     signDisplay: "exceptZero", minimumFractionDigits: 2, maximumFractionDigits: 2,
   });
-  const largest = Math.max(1, ...data.signed.map(
+  const least = Math.max(0.1, middle(data.signed.flatMap((row, at) =>
+    row.flatMap((it, column) => (it === null ? [] : [limitAt(at, column)])))));
+  const largest = Math.max(1, 2 * least, ...data.signed.map(
     (row) => row.reduce((most, it) => Math.max(most, Math.abs(it ?? 0)), 0)
   ));
+
+  function middle(numbers) {
+    const sorted = numbers.sort((one, other) => one - other);
+    return sorted.length ? sorted[Math.floor(sorted.length / 2)] : 0;
+  }
+
+  // What is smaller cannot be told from chance: it is neither coloured nor called an effect.
+  function limitAt(row, column) {
+    return Math.max(data.noise?.[row][column] ?? 0, data.spread?.[column] ?? 0);
+  }
 
   function make(tag, className, text) {
     const made = document.createElement(tag);
@@ -28,27 +41,17 @@ function mindscoreMatrix(element, data, words) {
   function valueAt(row, column) {
     const signed = data.signed[row][column];
     const noise = data.noise ? data.noise[row][column] : null;
-    const within = signed !== null && noise !== null && signed !== 0 && Math.abs(signed) <= noise;
-    return { signed, noise, within };
+    const limit = limitAt(row, column);
+    const within = signed !== null && signed !== 0 && Math.abs(signed) <= limit;
+    return { signed, noise, within, limit };
   }
 
-  function inWords({ signed, noise, within }) {
+  function inWords({ signed, within, limit }) {
     if (signed === null) return "not measured";
-    if (within) return `within noise: ${nats.format(signed)} of ±${noise.toFixed(2)} nats`;
+    if (within) return `within noise: ${nats.format(signed)} of ±${limit.toFixed(2)} nats`;
     if (signed === 0) return "no difference";
     const likelier = signed > 0 ? "likelier" : "less likely";
     return `${nats.format(signed)} nats: ${likelier} with the memory`;
-  }
-
-  function mostOf(values) {
-    let most = -1, found = { row: 0, column: 0 };
-    values.forEach((row, at) => row.forEach((it, column) => {
-      if (Math.abs(it ?? 0) > most) {
-        most = Math.abs(it ?? 0);
-        found = { row: at, column };
-      }
-    }));
-    return found;
   }
 
   function short(text) {
@@ -58,18 +61,21 @@ function mindscoreMatrix(element, data, words) {
   // -- what stands there ------------------------------------------------------------------------
 
   const legend = make("p", "matrix-legend");
-  const ramp = make("span");
-  ramp.append(
-    `−${largest.toFixed(1)} less likely`, make("span", "matrix-ramp"),
-    `likelier +${largest.toFixed(1)} nats`
-  );
+  const ramp = make("span", "matrix-scale"), ticks = make("span", "matrix-ticks");
+  const most = largest.toFixed(1), half = (largest / 2).toFixed(1);
+  for (const tick of [`−${most}`, `−${half}`, "0", `+${half}`, `+${most}`]) {
+    ticks.append(make("span", "", tick));
+  }
+  const strip = make("span", "matrix-strip");
+  strip.append(make("span", "matrix-ramp"), ticks);
+  ramp.append("harmed: less likely", strip, "helped: likelier, in nats");
   const noisy = make("span");
-  noisy.append(make("span", "matrix-swatch noise"), "within noise");
+  noisy.append(make("span", "matrix-swatch noise"), "cannot be told from noise");
   const missing = make("span");
   missing.append(make("span", "matrix-swatch missing"), "not measured");
-  legend.append(ramp, missing);
-  if (data.noise) legend.append(noisy);
-  legend.append(make("span", "", "The scale is logarithmic."));
+  const none = make("span");
+  none.append(make("span", "matrix-swatch none"), "no difference");
+  legend.append(ramp, noisy, none, missing);
 
   const layout = make("div", "matrix-layout"), frame = make("div", "matrix-frame");
   const space = make("div"), canvas = make("canvas"), spoken = make("div", "visually-hidden");
@@ -92,7 +98,7 @@ function mindscoreMatrix(element, data, words) {
 
   const pen = canvas.getContext("2d");
   const onPaper = matchMedia("print"), inTheDark = matchMedia("(prefers-color-scheme: dark)");
-  let focused = mostOf(data.signed), pointed = null, shownAs = "";
+  let focused = { row: 0, column: 0 }, pointed = null, shownAs = "";
   let label = 0, cell = NARROWEST, height = ROW, colours = null, waiting = false;
 
   // -- colours ----------------------------------------------------------------------------------
@@ -130,8 +136,9 @@ function mindscoreMatrix(element, data, words) {
   }
 
   function shade(signed) {
-    const share = Math.log1p(Math.abs(signed)) / Math.log1p(largest);
-    return colours.ramp[64 + Math.round(64 * Math.min(1, share) * Math.sign(signed))];
+    const share = (Math.abs(signed) - least) / (largest - least);
+    const seen = 0.1 + 0.9 * Math.max(0, Math.min(1, share));
+    return colours.ramp[64 + Math.round(64 * seen * Math.sign(signed))];
   }
 
   // -- drawing ----------------------------------------------------------------------------------
@@ -141,7 +148,7 @@ function mindscoreMatrix(element, data, words) {
     const wide = onPaper.matches ? 960 : frame.clientWidth;
     pen.font = `12px ${colours.sans}`;
     const longest = data.memories.reduce(
-      (most, it) => Math.max(most, pen.measureText(it.key.slice(0, 40)).width), 40
+      (widest, it) => Math.max(widest, pen.measureText(it.key.slice(0, 40)).width), 40
     );
     label = Math.ceil(Math.min(longest + 20, wide * 0.38, 240));
     const fitting = (wide - label) / Math.max(1, columns);
@@ -162,6 +169,15 @@ function mindscoreMatrix(element, data, words) {
     canvas.style.height = `${size.height}px`;
     pen.setTransform(dots, 0, 0, dots, 0, 0);
     draw();
+  }
+
+  // A key is cut in its middle: what tells long ones apart is often at their end.
+  function cutKey(key, room) {
+    if (pen.measureText(key).width <= room) return key;
+    let kept = Math.min(key.length - 1, 80);
+    const elided = () => `${key.slice(0, Math.ceil(kept / 2))}…${key.slice(key.length - Math.floor(kept / 2))}`;
+    while (kept > 2 && pen.measureText(elided()).width > room) kept -= 1;
+    return elided();
   }
 
   function cut(text, room) {
@@ -226,27 +242,26 @@ function mindscoreMatrix(element, data, words) {
       const at = row === shown.row && !onPaper.matches;
       pen.font = `${at ? "600 " : ""}12px ${colours.sans}`;
       pen.fillStyle = at ? colours.ink : colours.muted;
-      pen.fillText(cut(data.memories[row].key, label - 14), 8, y(row) + height / 2);
+      pen.fillText(cutKey(data.memories[row].key, label - 14), 8, y(row) + height / 2);
     }
     pen.restore();
     pen.save();
     pen.beginPath();
     pen.rect(label, 0, width - label, HEAD);
     pen.clip();
-    pen.textAlign = "center";
+    pen.textAlign = "left";
     pen.textBaseline = "middle";
-    pen.font = `11px ${colours.sans}`;
-    const widest = columns ? pen.measureText(`#${data.responses[columns - 1].entry_idx} `).width : 0;
-    const every = Math.max(1, Math.ceil(widest / cell));
+    // Upright, one in each column: none collides with the next.
     for (let column = first.column; column <= last.column; column += 1) {
-      const apart = Math.abs(column - shown.column);
-      const at = apart === 0 && !onPaper.matches;
-      if (!at && (column % every || (apart < every && !onPaper.matches))) continue;
+      const at = column === shown.column && !onPaper.matches;
+      const response = data.responses[column];
       pen.fillStyle = at ? colours.ink : colours.muted;
       pen.font = `${at ? "600 " : ""}11px ${colours.sans}`;
-      const text = `#${data.responses[column].entry_idx}`, half = pen.measureText(text).width / 2;
-      // That of the last column is not cut off.
-      pen.fillText(text, Math.min(x(column) + cell / 2, width - half - 2), HEAD / 2);
+      pen.save();
+      pen.translate(x(column) + cell / 2, HEAD - 6);
+      pen.rotate(-Math.PI / 2);
+      pen.fillText(cut(`#${response.entry_idx} ${response.text}`, HEAD - 14), 0, 0);
+      pen.restore();
     }
     pen.restore();
     tell(shown);
@@ -326,6 +341,8 @@ function mindscoreMatrix(element, data, words) {
   function cellUnder(event) {
     const box = canvas.getBoundingClientRect();
     const x = event.clientX - box.left - label, y = event.clientY - box.top - HEAD;
+    const named = x < 0 ? data.memories[Math.floor((y + frame.scrollTop) / height)] : null;
+    canvas.title = y >= 0 && named ? named.key : "";
     if (x < 0 || y < 0) return null;
     const row = Math.floor((y + frame.scrollTop) / height);
     const column = Math.floor((x + frame.scrollLeft) / cell);
@@ -382,7 +399,6 @@ function mindscoreMatrix(element, data, words) {
   onPaper.addEventListener("change", arrange);
   inTheDark.addEventListener("change", arrange);
   arrange();
-  bringIntoSight();
   announce();
   return {
     focusOn,

@@ -128,8 +128,8 @@
   const rowOf = (tr) => Number(tr.dataset.row);
 
   function within(row, column) {
-    const noise = data.noise ? data.noise[row][column] : null;
-    return noise !== null && Math.abs(data.signed[row][column]) <= noise;
+    const limit = Math.max(data.noise?.[row][column] ?? 0, data.spread[column]);
+    return Math.abs(data.signed[row][column]) <= limit;
   }
 
   function responseOf(row, column) {
@@ -276,14 +276,14 @@
 
   // -- the matrices -----------------------------------------------------------------------------
 
-  for (const [id, signed, noise, words] of [
-    ["matrix", data.signed, data.noise, spoken],
-    ["hold", data.hold, data.hold_noise, null],
+  for (const [id, signed, noise, spread, words] of [
+    ["matrix", data.signed, data.noise, data.spread, spoken],
+    ["hold", data.hold, data.hold_noise, data.hold_spread, null],
   ]) {
     const place = element(id);
     if (!place) continue;
     const { memories, responses } = data;
-    mindscoreMatrix(place, { memories, responses, signed, noise }, words);
+    mindscoreMatrix(place, { memories, responses, signed, noise, spread }, words);
     place.addEventListener("mindscore:cell", ({ detail }) => {
       if (memories[detail.row].largest !== null) choose(detail.row, false);
     });

@@ -159,7 +159,7 @@ if (live) {
       const parts = results.map((it) => make("p", "notice good text", it));
       parts.push(...errors.map((it) => make("p", "notice bad text", it)));
       const next = make("p", "small"), link = make("a", "", "Show it in the list");
-      link.href = "/";
+      link.href = "/runs";
       next.append(link);
       if (candidates.children.length) {
         const review = make("a", "", "Review the candidates");

@@ -6,7 +6,8 @@ import inspect
 import logging
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -18,7 +19,7 @@ from mindhooks import Generated, RangeScore, ScorerError, WirePrompt
 from mindscore._util.text import one_line
 from mindscore.scorers.local import kv_cache as attention
 from mindscore.scorers.local.kv_cache import CachedSequence, PrefixCaches
-from mindscore.scorers.local.weights import with_adapter
+from mindscore.scorers.local.weights import unloadable, with_adapter
 
 CHUNK_TOKENS = 1024
 """Tokens that run through the model at once (prefill chunk).
@@ -27,6 +28,9 @@ It can be stopped between chunks, and logits are held for no more rows: 0.6 GB w
 150,000."""
 
 LOGSUMEXP_ROWS = 256
+
+MAX_CACHE_FAILURES = 2
+"""Prompts in a row that fail with KV caches, and succeed without, before they are given up."""
 
 _TRIED = "The quick brown fox jumps over the lazy dog, and the lazy dog does not mind at all."
 _TOLERANCE = 0.05
@@ -41,36 +45,70 @@ class StoppedError(Exception):
     """The caller no longer wants the answer."""
 
 
+@contextmanager
+def _loading(name: str) -> Iterator[None]:
+    """Turn whatever a broken folder raises into an error that names the setting."""
+    try:
+        yield
+    except ImportError:
+        raise
+    except Exception as error:
+        raise unloadable(name, one_line(str(error) or type(error).__name__, 300)) from error
+
+
+class LocalTokenizer:
+    """The tokenizer of the model called ``name``, loaded from its folder ``location``."""
+
+    def __init__(self, name: str, location: str) -> None:
+        self.name = name
+        self.location = location
+        with _loading(name):
+            # Explicit: otherwise transformers may ask on the terminal.
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of ``text``; special tokens in it are recognised, none is added."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False, verbose=False)
+        return ids
+
+    def render_chat(
+        self, messages: Sequence[Mapping[str, object]], add_generation_prompt: bool
+    ) -> str:
+        """Return the text of ``messages`` by the tokenizer's own chat template."""
+        if self.tokenizer.chat_template is None:
+            raise ScorerError(f"model {self.name!r} has no chat template of its own")
+        text: str = self.tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+        return text
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ``ids``, special tokens included."""
+        text: str = self.tokenizer.decode(list(ids))
+        return text
+
+
 class LocalModel:
-    """Model and tokenizer, loaded from a folder or a Hugging Face id.
+    """The model whose ``tokenizer`` this is, loaded from the same folder.
 
     ``dtype`` is the name of the weights' number format, ``cache_bytes`` what KV caches of earlier
     prompts may take. ``adapter`` is the folder of a LoRA adapter, or empty.
     """
 
     def __init__(
-        self, name: str, location: str, dtype: str, cache_bytes: int, adapter: str = ""
+        self, tokenizer: LocalTokenizer, dtype: str, cache_bytes: int, adapter: str = ""
     ) -> None:
-        self._name = name
+        self.tokenizer = tokenizer
+        self._name = tokenizer.name
         transformers.utils.logging.disable_progress_bar()
-        try:
-            # Explicit: otherwise transformers may ask on the terminal.
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
+        with _loading(self._name):
             # Safetensors only: other weight files are pickles, which can run code.
             self._model: Any = AutoModelForCausalLM.from_pretrained(
-                location,
+                tokenizer.location,
                 dtype=getattr(torch, dtype),
                 use_safetensors=True,
                 trust_remote_code=False,
             )
-        except ImportError:
-            raise
-        # A broken folder may raise anything.
-        except Exception as error:
-            raise ScorerError(
-                f"server.model: {name!r} cannot be loaded as a folder or a Hugging Face id: "
-                f"{one_line(str(error) or type(error).__name__, 300)}"
-            ) from error
         if adapter:
             self._model = with_adapter(self._model, adapter)
         self._model.eval()
@@ -80,6 +118,7 @@ class LocalModel:
         self.vocabulary: int = embeddings.num_embeddings
         self._keeps_rows = "logits_to_keep" in inspect.signature(self._model.forward).parameters
         self._cache_bytes = cache_bytes
+        self._cache_failures = 0
         self._rounds = dtype != "float32"
         self._caching = self._choose_attention()
 
@@ -89,7 +128,7 @@ class LocalModel:
 
         Right are the logits without a cache: some models keep none, or none that can be forked.
         """
-        tokens = self.encode(_TRIED)
+        tokens = self.tokenizer.encode(_TRIED)
         half = len(tokens) // 2
         plain = self._model(input_ids=torch.tensor([tokens]), use_cache=False).logits[:, half:]
         usual = self._model.config._attn_implementation
@@ -114,27 +153,6 @@ class LocalModel:
         _logger.info("%s: every prompt is computed in full: its cache cannot be used", self._name)
         return False
 
-    def encode(self, text: str) -> list[int]:
-        """Return the ids of ``text``; special tokens in it are recognised, none is added."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False, verbose=False)
-        return ids
-
-    def render_chat(
-        self, messages: Sequence[Mapping[str, object]], add_generation_prompt: bool
-    ) -> str:
-        """Return the text of ``messages`` by the tokenizer's own chat template."""
-        if self._tokenizer.chat_template is None:
-            raise ScorerError(f"model {self._name!r} has no chat template of its own")
-        text: str = self._tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
-        )
-        return text
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ``ids``, special tokens included."""
-        text: str = self._tokenizer.decode(list(ids))
-        return text
-
     @torch.inference_mode()
     def score(self, prompt: WirePrompt, stopped: Stopped) -> tuple[list[RangeScore], int]:
         """Return the scores of the prompt's ranges, and the number of tokens computed for them.
@@ -145,14 +163,23 @@ class LocalModel:
         if not prompt.ranges:
             return [], 0
         self._require_fit(prompt, max(end for _, end in prompt.ranges))
+        wanted = bytearray(len(prompt.tokens))
+        spans = dict.fromkeys(prompt.ranges)
+        for start, end in spans:
+            wanted[start:end] = b"\1" * (end - start)
         # The logits of row i are those of token i + 1.
-        rows = sorted({i - 1 for start, end in prompt.ranges for i in range(start, end)})
+        rows = [index - 1 for index, is_wanted in enumerate(wanted) if is_wanted]
         logprobs, computed = self._logprobs(prompt.tokens, rows, stopped)
-        answers = []
-        for start, end in prompt.ranges:
+        scores: dict[tuple[int, int], RangeScore] = {}
+        room = len(rows)
+        for start, end in spans:
+            if stopped():
+                raise StoppedError
             values = tuple(logprobs[index - 1] for index in range(start, end))
-            answers.append(RangeScore(math.fsum(values), values))
-        return answers, computed
+            room -= len(values)
+            # Of ranges that overlap in more than the prompt's tokens, the totals alone are kept.
+            scores[start, end] = RangeScore(math.fsum(values), values if room >= 0 else None)
+        return [scores[span] for span in prompt.ranges], computed
 
     @torch.inference_mode()
     def generate(
@@ -160,10 +187,14 @@ class LocalModel:
     ) -> Generated:
         """Continue greedily to a token of ``stop``, the model's own end, or until ``stopped()``.
 
+        It also ends where the model's context does, with a logged warning.
+
         Raises:
             StoppedError: ``stopped()`` before the first token.
         """
-        self._require_fit(prompt, len(prompt.tokens) + max_tokens)
+        self._require_fit(prompt, len(prompt.tokens) + 1)
+        asked, room = max_tokens, (self.context_length or math.inf) - len(prompt.tokens)
+        max_tokens = int(min(asked, room))
         before_last = prompt.tokens[:-1]
         cache = self._prefilled(before_last, len(prompt.tokens) + max_tokens, stopped)
         ids = torch.tensor([prompt.tokens])
@@ -179,25 +210,32 @@ class LocalModel:
             stopping_criteria=[lambda so_far, _: torch.full((len(so_far),), stopped())],
         )
         spoken: list[int] = output[0, ids.shape[1] :].tolist()
-        text = self._tokenizer.decode([token for token in spoken if token not in ends])
+        if len(spoken) == max_tokens < asked and spoken[-1] not in ends:
+            _logger.warning(
+                "%s: a text was cut off after %d of %d tokens: the model reads at most %d",
+                *(self._name, max_tokens, asked, self.context_length),
+            )
+        text = self.tokenizer.decode([token for token in spoken if token not in ends])
         return Generated(tuple(spoken), text)
 
     def _logprobs(
         self, tokens: Sequence[int], rows: Sequence[int], stopped: Stopped
     ) -> tuple[Mapping[int, float], int]:
         """Return the log-probability of the token after each row, and the tokens computed."""
-        end = rows[-1] + 1
+        end, failure = rows[-1] + 1, None
         if self._caching:
             try:
                 found, computed = self._advance(tokens[: end + 1], end, rows, end, stopped)
+                self._cache_failures = 0
                 return found.logprobs, computed
             except Exception as error:
-                self._go_on_without_caches(error)
+                failure = self._set_aside(error)
         logprobs, computed = dict[int, float](), 0
         for first in range(0, len(rows), CHUNK_TOKENS):
             wanted = rows[first : first + CHUNK_TOKENS]
             logprobs.update(self._forward(None, tokens, 0, wanted[-1] + 1, wanted, stopped))
             computed += wanted[-1] + 1
+        self._blame_caches(failure)
         return logprobs, computed
 
     def _prefilled(self, tokens: Sequence[int], length: int, stopped: Stopped) -> Any:
@@ -207,16 +245,28 @@ class LocalModel:
                 found, _ = self._advance(tokens, len(tokens), (), length, stopped)
                 return self._caches.to_continue(found.cache)
             except Exception as error:
-                self._go_on_without_caches(error)
+                self._set_aside(error)
         return None
 
-    def _go_on_without_caches(self, error: Exception) -> None:
-        # Whatever a model raises at a cache that it did not make itself: without, it runs as usual.
+    def _set_aside(self, error: Exception) -> Exception:
+        """Free the caches after ``error``, which a model may raise at a cache that is not its own.
+
+        Raises:
+            StoppedError: that is what ``error`` is.
+        """
         if isinstance(error, StoppedError):
             raise error
-        _logger.info("%s: no KV caches from here on: %r", self._name, error)
-        self._caching = False
+        _logger.info("%s: a prompt is computed without KV caches: %r", self._name, error)
         self._caches.clear()
+        return error
+
+    def _blame_caches(self, failure: Exception | None) -> None:
+        """Do without caches if prompts fail with them, time after time, and succeed without."""
+        if failure is not None:
+            self._cache_failures += 1
+        if self._cache_failures >= MAX_CACHE_FAILURES and self._caching:
+            _logger.info("%s: no KV caches from here on: %r", self._name, failure)
+            self._caching = False
 
     def _advance(
         self, tokens: Sequence[int], end: int, rows: Sequence[int], length: int, stopped: Stopped
@@ -279,11 +329,13 @@ class LocalModel:
                 f"{self._name}: the prompt needs {length} tokens, the model reads at most "
                 f"{self.context_length}: score with a model of a longer context"
             )
-        if prompt.tokens and max(prompt.tokens) >= self.vocabulary:
-            raise ScorerError(
-                f"{self._name}: token id {max(prompt.tokens)} is outside the model's vocabulary of "
-                f"{self.vocabulary}: were token_ids made with another tokenizer?"
-            )
+        extremes = (min(prompt.tokens), max(prompt.tokens)) if prompt.tokens else ()
+        for token in extremes:
+            if not 0 <= token < self.vocabulary:
+                raise ScorerError(
+                    f"{self._name}: token id {token} is outside the model's vocabulary of "
+                    f"{self.vocabulary}: were token_ids made with another tokenizer?"
+                )
 
 
 def _as_ids(end: int | Sequence[int] | None) -> Sequence[int]:

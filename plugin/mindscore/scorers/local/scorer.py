@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import importlib.metadata
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,9 +15,16 @@ import msgspec
 
 from mindhooks import BaseScorer, Generated, ScorerError, ScoreResult, WirePrompt, in_thread
 from mindscore.config.settings import ServerSettings, parse_table
+from mindscore.scorers.local.weights import (
+    Stamp,
+    adapter_folder,
+    content_hash,
+    locate,
+    stamps,
+)
 
 if TYPE_CHECKING:
-    from mindscore.scorers.local.model import LocalModel
+    from mindscore.scorers.local.model import LocalModel, LocalTokenizer
 
 
 T = TypeVar("T")
@@ -34,13 +44,16 @@ class LocalScorer(BaseScorer):
         self.reuses_prefixes = self._settings.cache_mb > 0
         self.adapter = self._settings.adapter or None
         self._loaded: LocalModel | None = None
+        self._tokenizer: LocalTokenizer | None = None
+        self._stamps: tuple[Stamp, ...] | None = None
+        self._fingerprint: str | None = None
         self._loading = asyncio.Lock()
         self._turn = asyncio.Lock()
 
     @property
     def adapter_folder(self) -> Path | None:
         """Return the folder of the adapter that the model has, or will be loaded with."""
-        return Path(self.adapter) if self.adapter else None
+        return adapter_folder(self.adapter) if self.adapter else None
 
     @property
     def vocabulary(self) -> int | None:
@@ -72,11 +85,11 @@ class LocalScorer(BaseScorer):
 
     async def tokenize(self, text: str) -> list[int]:
         """Return the ids of ``text`` by the model's own tokenizer."""
-        return await in_thread((await self._load()).encode, text)
+        return await in_thread((await self._load_tokenizer()).encode, text)
 
     async def detokenize(self, ids: Sequence[int]) -> str:
         """Return the text of ``ids``, special tokens included."""
-        return await in_thread((await self._load()).decode, ids)
+        return await in_thread((await self._load_tokenizer()).decode, ids)
 
     async def render_chat(
         self, messages: Sequence[Mapping[str, object]], add_generation_prompt: bool
@@ -86,7 +99,25 @@ class LocalScorer(BaseScorer):
         Raises:
             ScorerError: the model has no template.
         """
-        return await in_thread((await self._load()).render_chat, messages, add_generation_prompt)
+        tokenizer = await self._load_tokenizer()
+        return await in_thread(tokenizer.render_chat, messages, add_generation_prompt)
+
+    async def fingerprint(self) -> str:
+        """Return a hash of the model's and the adapter's files, and of how they are computed with.
+
+        The model need not be loaded for it.
+
+        Raises:
+            ScorerError: a file cannot be read, or has been replaced since the model was loaded.
+        """
+        async with self._loading:
+            if self._fingerprint is not None:
+                return self._fingerprint
+            found, read = await in_thread(_fingerprint, self._settings)
+            if self._loaded is not None and read != self._stamps:
+                raise self._replaced()
+            self._fingerprint, self._stamps = found, read
+            return found
 
     async def adopt(self, adapter: Path | None) -> None:
         """Load the model with ``adapter``, a folder in PEFT's format, or without any.
@@ -99,7 +130,9 @@ class LocalScorer(BaseScorer):
         """
         settings = msgspec.structs.replace(self._settings, adapter=str(adapter or ""))
         async with self._turn, self._loading:
-            self._loaded = await in_thread(_load, settings)
+            self._stamps = await in_thread(_stamps, settings)
+            self._fingerprint = None
+            self._loaded = await in_thread(_load, settings, self._tokenizer)
             self._settings, self.adapter = settings, settings.adapter or None
 
     async def aclose(self) -> None:
@@ -110,9 +143,31 @@ class LocalScorer(BaseScorer):
     async def _load(self) -> LocalModel:
         async with self._loading:
             if self._loaded is None:
-                self._loaded = await in_thread(_load, self._settings)
+                found = await in_thread(_stamps, self._settings)
+                if self._fingerprint is not None and found != self._stamps:
+                    self._fingerprint = None
+                    raise self._replaced()
+                try:
+                    self._loaded = await in_thread(_load, self._settings, self._tokenizer)
+                except ScorerError as error:
+                    error.arrived = False
+                    raise
+                self._stamps, self._tokenizer = found, self._loaded.tokenizer
                 self.context_length = self._loaded.context_length
             return self._loaded
+
+    async def _load_tokenizer(self) -> LocalTokenizer:
+        """Return the tokenizer, without loading the weights for it."""
+        async with self._loading:
+            if self._tokenizer is None:
+                self._tokenizer = await in_thread(_load_tokenizer, self._settings)
+            return self._tokenizer
+
+    def _replaced(self) -> ScorerError:
+        return ScorerError(
+            f"server.model: the files of {self.model!r}, or of its adapter, were replaced while "
+            "the model was in use: start again"
+        )
 
 
 async def _stoppable(work: Callable[..., T], *arguments: Any) -> T:
@@ -128,15 +183,46 @@ async def _stoppable(work: Callable[..., T], *arguments: Any) -> T:
         working.exception()
 
 
-def _load(settings: ServerSettings) -> LocalModel:
+@contextmanager
+def _explaining() -> Iterator[None]:
+    """Say which packages to install, and which of a model's files cannot be read."""
     try:
-        from mindscore.scorers.local.model import LocalModel
-        from mindscore.scorers.local.weights import locate
-
-        name, cache_bytes = settings.model, settings.cache_mb * 2**20
-        return LocalModel(name, locate(name), settings.dtype, cache_bytes, settings.adapter)
+        yield
     except ImportError as error:
         raise ScorerError(
             f"the local scorer needs torch and transformers ({error}); "
             "install them with: pip install 'mindscore[local]'"
         ) from error
+    except OSError as error:
+        raise ScorerError(f"server.model: a file cannot be read: {error}") from error
+
+
+def _load(settings: ServerSettings, tokenizer: LocalTokenizer | None) -> LocalModel:
+    with _explaining():
+        from mindscore.scorers.local.model import LocalModel
+
+        tokenizer = tokenizer or _load_tokenizer(settings)
+        cache_bytes = settings.cache_mb * 2**20
+        adapter = str(adapter_folder(settings.adapter)) if settings.adapter else ""
+        return LocalModel(tokenizer, settings.dtype, cache_bytes, adapter)
+
+
+def _load_tokenizer(settings: ServerSettings) -> LocalTokenizer:
+    with _explaining():
+        from mindscore.scorers.local.model import LocalTokenizer
+
+        return LocalTokenizer(settings.model, locate(settings.model))
+
+
+def _stamps(settings: ServerSettings) -> tuple[Stamp, ...]:
+    with _explaining():
+        adapters = [adapter_folder(settings.adapter)] if settings.adapter else []
+        return stamps([Path(locate(settings.model)), *(it for it in adapters if it.is_dir())])
+
+
+def _fingerprint(settings: ServerSettings) -> tuple[str, tuple[Stamp, ...]]:
+    with _explaining():
+        found = _stamps(settings)
+        versions = [importlib.metadata.version(name) for name in ("torch", "transformers")]
+        facts = ("local", content_hash(found), bool(settings.adapter), settings.dtype, versions)
+        return hashlib.sha256(msgspec.json.encode(facts)).hexdigest(), found

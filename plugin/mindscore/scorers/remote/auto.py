@@ -84,6 +84,10 @@ class AutoScorer(BaseScorer):
         """Return ids by ``server.tokenizer`` where it is set, else by the server."""
         return await (await self._scorer()).tokenize(text)
 
+    async def fingerprint(self) -> str | None:
+        """Return that of the scorer that was found."""
+        return await (await self._scorer()).fingerprint()
+
     async def detokenize(self, ids: Sequence[int]) -> str:
         """Return the text of ``ids``, special tokens included."""
         return await (await self._scorer()).detokenize(ids)

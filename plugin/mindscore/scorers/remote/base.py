@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import math
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
-from mindhooks import BaseScorer, Generated, RangeScore, ScorerError, ScoreResult, WirePrompt
+from mindhooks import (
+    BaseScorer,
+    Generated,
+    RangeScore,
+    ScorerError,
+    ScoreResult,
+    ScorerUnavailable,
+    WirePrompt,
+)
 from mindscore.config.settings import ServerSettings, parse_table
-from mindscore.http.answers import decode_in_pieces
-from mindscore.http.client import WireClient, checked_address
+from mindscore.http.answers import MISSING, decode_in_pieces
+from mindscore.http.client import SMALL_ANSWER_BYTES, WireClient, checked_address
 from mindscore.measure.divergence import ROUNDING, implausible
 from mindscore.scorers.tokenizer import FileTokenizer
 
@@ -104,9 +113,6 @@ def _fault(value: float | None) -> str | None:
 
 T = TypeVar("T")
 
-MISSING = Raw(b"null")
-"""Stands for a field that the server leaves out or sets to null."""
-
 
 class Answer(NamedTuple):
     """A server's answer for one prompt; ``computed`` is ``None`` where it does not say."""
@@ -138,8 +144,22 @@ class Usage(Struct):
         return max(0, self.prompt_tokens - cached)
 
 
+TokenId = Annotated[int, Meta(ge=0, lt=2**31)]
+
+BYTES_BY_TOKEN = 256
+"""Size of a server's answer for each token of a prompt at most, its texts and ids included."""
+
+BYTES_BY_NEW_TOKEN = 1024
+"""The same for each token that is generated."""
+
+BYTES_BY_TEXT = 16
+"""Size of a server's token ids for each byte of a text at most."""
+
+BETWEEN_IDS = re.compile(rb"\d\s*,(?=\s*-?\d)")
+
+
 class _Tokens(Struct):
-    tokens: list[int]
+    tokens: Raw = MISSING
 
 
 class _Text(Struct):
@@ -151,7 +171,7 @@ class _Text(Struct):
 
 class _Continuation(Struct):
     text: str
-    token_ids: tuple[int, ...] | None = None
+    token_ids: tuple[TokenId, ...] | None = None
 
 
 class _Completion(Struct):
@@ -198,6 +218,21 @@ def client_of(settings: ServerSettings) -> WireClient:
     return WireClient(msgspec.structs.replace(settings, base_url=root))
 
 
+def room_for(prompt: WirePrompt) -> int:
+    """Return the bytes that an answer for ``prompt`` may take."""
+    return SMALL_ANSWER_BYTES + BYTES_BY_TOKEN * (len(prompt.tokens) + len(prompt.ranges))
+
+
+def require_ids(field: str, ids: Sequence[int] | None, text: str) -> None:
+    """Require ids for a text that was generated, unless the server gives none at all.
+
+    Raises:
+        ScorerError: names the field.
+    """
+    if ids is not None and text and not ids:
+        raise ScorerError(f"{field}: is empty, and the text is not; update the server")
+
+
 def only_choice(where: str, choices: Sequence[C]) -> C:
     """Return the one choice of an answer to one prompt.
 
@@ -210,6 +245,20 @@ def only_choice(where: str, choices: Sequence[C]) -> C:
             "does server.scorer fit this server?"
         )
     return choices[0]
+
+
+class _ServedModel(Struct):
+    """What a server tells of a model's weights; only mindscore has a fingerprint."""
+
+    id: str
+    root: str | None = None
+    parent: str | None = None
+    revision: str | None = None
+    fingerprint: str | None = None
+
+
+class _ServedModels(Struct):
+    data: list[_ServedModel]
 
 
 class RemoteScorer(BaseScorer):
@@ -226,8 +275,36 @@ class RemoteScorer(BaseScorer):
         self._settings = parse_table(table, ServerSettings, "server")
         self._client = self._make_client(self._settings)
         self.model = self._settings.model
+        self._facts: tuple[_ServedModel | None] | None = None
         file = self._settings.tokenizer
         self._tokenizer = FileTokenizer(Path(file)) if file else None
+
+    async def fingerprint(self) -> str | None:
+        """Return a hash of the server's address and of what it tells of its model.
+
+        ``None``: the server swaps adapters, and does not tell which it has.
+        """
+        if self._facts is None:
+            self._facts = (await self._served(),)
+        [said] = self._facts
+        if self.swaps_adapters and (said is None or said.fingerprint is None):
+            return None
+        facts = (type(self).__name__, self._settings.base_url, self.model, said)
+        return hashlib.sha256(msgspec.json.encode(facts)).hexdigest()
+
+    async def _served(self) -> _ServedModel | None:
+        """Return the server's entry for the model, or ``None`` where it lists none."""
+        try:
+            listed = await self._client.get(self._models_path(), _ServedModels)
+        except ScorerUnavailable:
+            raise
+        except ScorerError:
+            return None
+        named = [it for it in listed.data if it.id == self.model or len(listed.data) == 1]
+        return named[0] if named else None
+
+    def _models_path(self) -> str:
+        return address(self._settings.base_url).api + "/models"
 
     def _make_client(self, settings: ServerSettings) -> WireClient:
         return client_of(settings)
@@ -251,12 +328,34 @@ class RemoteScorer(BaseScorer):
         """Return the server's answer for ``prompt``, which has ranges."""
 
     async def tokenize(self, text: str) -> list[int]:
-        """Return ids by ``server.tokenizer`` where it is set, else by the server."""
+        """Return ids by ``server.tokenizer`` where it is set, else by the server.
+
+        Raises:
+            ScorerError: neither can; the text says what to do.
+        """
         if self._tokenizer is not None:
             return await self._tokenizer.tokenize(text)
+        try:
+            return await self._tokenize(text)
+        except ScorerUnavailable:
+            raise
+        except ScorerError as error:
+            raise ScorerError(
+                f"{error}; a server need not tokenise: set server.tokenizer to the model's "
+                "tokenizer.json, or give token_ids in the transcript"
+            ) from error
+
+    async def _tokenize(self, text: str) -> list[int]:
         named = dict.fromkeys(self._text_fields, text)
         body = {"model": self.model, **named, "add_special_tokens": False}
-        return (await self._client.post("/tokenize", body, _Tokens)).tokens
+        length = len(text.encode("utf-8", "surrogatepass"))
+        room = SMALL_ANSWER_BYTES + BYTES_BY_TEXT * length
+        answer = await self._client.post("/tokenize", body, _Tokens, max_bytes=room)
+        where = f"{self._client.base_url}/tokenize"
+        ids = await self._decoded(where, "tokens", answer.tokens, list[TokenId], BETWEEN_IDS, room)
+        if ids is None:
+            raise ScorerError(f"{where}: tokens: is missing; does server.scorer fit this server?")
+        return ids
 
     async def detokenize(self, ids: Sequence[int]) -> str:
         """Return the text of ``ids``, special tokens included.
@@ -267,7 +366,8 @@ class RemoteScorer(BaseScorer):
         if self._tokenizer is not None:
             return await self._tokenizer.detokenize(ids)
         body = {"model": self.model, "tokens": ids, "skip_special_tokens": False}
-        answer = await self._client.post("/detokenize", body, _Text)
+        room = SMALL_ANSWER_BYTES + BYTES_BY_TOKEN * len(ids)
+        answer = await self._client.post("/detokenize", body, _Text, max_bytes=room)
         text = answer.text if answer.prompt is None else answer.prompt
         if text is None:
             raise ScorerError(
@@ -298,16 +398,25 @@ class RemoteScorer(BaseScorer):
             "return_token_ids": True,
             **more,
         }
-        answer = await self._client.post(path, body, _Completion)
+        room = room_for(prompt) + BYTES_BY_NEW_TOKEN * max_tokens
+        answer = await self._client.post(path, body, _Completion, max_bytes=room)
         if not answer.choices:
             raise ScorerError(
                 f"{self._client.base_url}{path}: choices: is empty; does the server generate?"
             )
         choice = answer.choices[0]
+        field = f"{self._client.base_url}{path}: choices[0].token_ids"
+        require_ids(field, choice.token_ids, choice.text)
         return Generated(choice.token_ids, choice.text)
 
     async def _decoded(
-        self, where: str, field: str, raw: Raw, kind: type[list[T]], between: re.Pattern[bytes]
+        self,
+        where: str,
+        field: str,
+        raw: Raw,
+        kind: type[list[T]],
+        between: re.Pattern[bytes],
+        expected: int,
     ) -> list[T] | None:
         """Return the long array ``raw``, the answer's ``field``; ``None`` for none."""
         if raw == MISSING:
@@ -316,7 +425,7 @@ class RemoteScorer(BaseScorer):
         client = self._client
         # In msgspec's paths ``$`` is the answer; of an array that is decoded alone, the array.
         return await decode_in_pieces(
-            where, raw, kind, between, client.quote, f"$.{field}", client.pace
+            where, raw, kind, between, client.quote, f"$.{field}", client.pace, expected
         )
 
     async def aclose(self) -> None:

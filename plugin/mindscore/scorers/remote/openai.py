@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from mindhooks import Generated, RangeScore, ScorerError, ScorerUnavailable, WirePrompt
+from mindhooks import Generated, RangeScore, ScorerError, WirePrompt
 from mindscore.http.answers import Quote
 from mindscore.scorers.remote.base import (
     Answer,
@@ -19,6 +19,7 @@ from mindscore.scorers.remote.base import (
     only_choice,
     range_scores,
     refuse_images,
+    room_for,
     scored_part,
     wrong_id,
 )
@@ -75,7 +76,7 @@ class OpenAIScorer(RemoteScorer):
             "echo": True,
             "logprobs": 1,
         }
-        answer = await self._client.post(self._path, body, _Completion)
+        answer = await self._client.post(self._path, body, _Completion, max_bytes=room_for(prompt))
         where = f"{self._client.base_url}{self._path}"
         choice, usage, sent = only_choice(where, answer.choices), answer.usage, len(prompt.tokens)
         read = usage.prompt_tokens if usage else None
@@ -94,20 +95,6 @@ class OpenAIScorer(RemoteScorer):
         """Continue greedily by ``/completions``."""
         refuse_images(prompt)
         return await self._complete(self._path, prompt, max_tokens, stop, {})
-
-    async def tokenize(self, text: str) -> list[int]:
-        """Return ids by ``server.tokenizer`` where it is set, else by the server."""
-        try:
-            return await super().tokenize(text)
-        except ScorerUnavailable:
-            raise
-        except ScorerError as error:
-            if self._tokenizer is not None:
-                raise
-            raise ScorerError(
-                f"{error}; an OpenAI-style server need not tokenise: set server.tokenizer to the "
-                "model's tokenizer.json, or give token_ids in the transcript"
-            ) from error
 
 
 def _scores(field: str, prompt: WirePrompt, choice: _Choice, quote: Quote) -> list[RangeScore]:

@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from mindhooks import (
     Generated,
     Image,
     RangeScore,
     ScorerError,
-    ScorerUnavailable,
     WirePrompt,
 )
 from mindscore.config.settings import ServerSettings
 from mindscore.http.client import WireClient
 from mindscore.measure.divergence import implausible
-from mindscore.scorers.remote.base import Answer, RemoteScorer, Usage
+from mindscore.scorers.remote.base import Answer, RemoteScorer, Usage, room_for
 
 
 class _Total(Struct):
     total_logprob: float
 
 
+_BETWEEN_TOTALS = re.compile(rb"\}\s*,(?=\s*\{)")
+
+
 class _Scores(Struct):
-    scores: list[_Total]
+    scores: Raw
     usage: Usage | None = None
+    fingerprint: str | None = None
 
 
 class ScoreScorer(RemoteScorer):
@@ -38,6 +42,20 @@ class ScoreScorer(RemoteScorer):
     self_tested = False
     # mindscore serve --train does, under the same name.
     swaps_adapters = True
+
+    _answered: _Scores | None = None
+
+    async def fingerprint(self) -> str | None:
+        """Return a hash of the server's address and its model's fingerprint, as last answered."""
+        if self._answered is None:
+            served = await self._served()
+            said = served.fingerprint if served is not None else None
+        else:
+            said = self._answered.fingerprint
+        return said and f"{self._settings.base_url} {self.model} {said}"
+
+    def _models_path(self) -> str:
+        return "/models"
 
     def _make_client(self, settings: ServerSettings) -> WireClient:
         return WireClient(settings)
@@ -51,17 +69,23 @@ class ScoreScorer(RemoteScorer):
             "priority": self._settings.priority,
             **_images(prompt.images),
         }
-        answer = await self._client.post("/score", body, _Scores)
+        answer = await self._client.post("/score", body, _Scores, max_bytes=room_for(prompt))
         where = f"{self._client.base_url}/score"
-        if len(answer.scores) != len(prompt.ranges):
+        totals = await self._decoded(
+            where, "scores", answer.scores, list[_Total], _BETWEEN_TOTALS, len(prompt.ranges)
+        )
+        if totals is None:
+            raise ScorerError(f"{where}: scores: is null; does server.scorer fit this server?")
+        if len(totals) != len(prompt.ranges):
             raise ScorerError(
-                f"{where}: scores: asked for {len(prompt.ranges)}, got {len(answer.scores)}; "
+                f"{where}: scores: asked for {len(prompt.ranges)}, got {len(totals)}; "
                 "the server does not score every range: update it, or use another scorer"
             )
-        for number, score in enumerate(answer.scores):
+        for number, score in enumerate(totals):
             if wrong := implausible(score.total_logprob):
                 raise ScorerError(f"{where}: scores[{number}].total_logprob: {wrong}")
-        scores = [RangeScore(score.total_logprob) for score in answer.scores]
+        self._answered = answer
+        scores = [RangeScore(score.total_logprob) for score in totals]
         return Answer(scores, answer.usage.computed(default_cached=None) if answer.usage else None)
 
     async def generate(
@@ -70,24 +94,6 @@ class ScoreScorer(RemoteScorer):
         """Continue greedily by ``/completions``; ids are there where the server returns them."""
         more = {"priority": self._settings.priority, **_images(prompt.images)}
         return await self._complete("/completions", prompt, max_tokens, stop, more)
-
-    async def tokenize(self, text: str) -> list[int]:
-        """Return ids by ``server.tokenizer``, else by the server, though the protocol has no such.
-
-        Raises:
-            ScorerError: neither can; the text says what to do.
-        """
-        try:
-            return await super().tokenize(text)
-        except ScorerUnavailable:
-            raise
-        except ScorerError as error:
-            if self._tokenizer is not None:
-                raise
-            raise ScorerError(
-                f"the server cannot tokenise ({error}): set server.tokenizer to the model's "
-                "tokenizer.json, or give token_ids in the transcript"
-            ) from error
 
 
 def _images(images: Sequence[Image]) -> dict[str, Any]:

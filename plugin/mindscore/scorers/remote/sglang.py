@@ -9,14 +9,17 @@ from typing import Any
 from msgspec import Raw, Struct
 
 from mindhooks import Generated, RangeScore, ScorerError, WirePrompt
-from mindscore.http.answers import Quote
+from mindscore.http.answers import MISSING, Quote
 from mindscore.scorers.remote.base import (
-    MISSING,
+    BYTES_BY_NEW_TOKEN,
     Answer,
     RemoteScorer,
+    TokenId,
     expect_entries,
     range_scores,
     refuse_images,
+    require_ids,
+    room_for,
     scored_part,
     wrong_id,
 )
@@ -42,7 +45,7 @@ class _Scored(Struct):
 
 class _Said(Struct):
     text: str
-    output_ids: tuple[int, ...] | None = None
+    output_ids: tuple[TokenId, ...] | None = None
 
 
 class SGLangScorer(RemoteScorer):
@@ -65,10 +68,15 @@ class SGLangScorer(RemoteScorer):
             "logprob_start_len": start,
             "priority": self._priority,
         }
-        meta = (await self._client.post(PATH, body, _Scored)).meta_info
+        meta = (await self._client.post(PATH, body, _Scored, max_bytes=room_for(prompt))).meta_info
         where, field = f"{self._client.base_url}{PATH}", "meta_info.input_token_logprobs"
         entries = await self._decoded(
-            where, field, meta.input_token_logprobs, Entries, _BETWEEN_ENTRIES
+            where,
+            field,
+            meta.input_token_logprobs,
+            Entries,
+            _BETWEEN_ENTRIES,
+            len(prompt.tokens) - start,
         )
         await self._client.pace.yield_to_loop()
         scores = _scores(f"{where}: {field}", prompt, start, entries, self._client.quote)
@@ -95,7 +103,9 @@ class SGLangScorer(RemoteScorer):
             },
             "priority": self._priority,
         }
-        said = await self._client.post(PATH, body, _Said)
+        room = room_for(prompt) + BYTES_BY_NEW_TOKEN * max_tokens
+        said = await self._client.post(PATH, body, _Said, max_bytes=room)
+        require_ids(f"{self._client.base_url}{PATH}: output_ids", said.output_ids, said.text)
         return Generated(said.output_ids, said.text)
 
 

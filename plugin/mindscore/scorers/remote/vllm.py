@@ -16,10 +16,9 @@ from msgspec import Raw, Struct
 
 from mindhooks import Generated, RangeScore, ScorerError, WirePrompt, in_thread
 from mindscore._util.aio import Pace
-from mindscore.http.answers import Quote
+from mindscore.http.answers import MISSING, Quote
 from mindscore.http.client import StatusError, UnavailableError, WireClient
 from mindscore.scorers.remote.base import (
-    MISSING,
     Answer,
     Choice,
     RemoteScorer,
@@ -28,6 +27,7 @@ from mindscore.scorers.remote.base import (
     only_choice,
     range_scores,
     refuse_images,
+    room_for,
     scored_part,
     wrong_id,
 )
@@ -83,7 +83,7 @@ class RowsEndpoint:
                 "prompt_logprob_token_ids": _asked_for(prompt, first),
             },
         }
-        answer = await self._client.post(PATH, body, _Rows)
+        answer = await self._client.post(PATH, body, _Rows, max_bytes=room_for(prompt))
         field = f"{self._client.base_url}{PATH}: prompt_token_id_logprobs"
         if answer.prompt_token_id_logprobs is None:
             raise NoRowsError(f"{field}: is null")
@@ -229,10 +229,12 @@ class VLLMScorer(RemoteScorer):
             # As in the settings, a larger priority is served later.
             "priority": self._settings.priority,
         }
-        answer = await self._client.post(COMPLETIONS, body, _Completion)
+        answer = await self._client.post(COMPLETIONS, body, _Completion, max_bytes=room_for(prompt))
         where, field = f"{self._client.base_url}{COMPLETIONS}", "choices[0].prompt_logprobs"
         choice = only_choice(where, answer.choices)
-        rows = await self._decoded(where, field, choice.prompt_logprobs, Rows, _BETWEEN_ROWS)
+        rows = await self._decoded(
+            where, field, choice.prompt_logprobs, Rows, _BETWEEN_ROWS, len(prompt.tokens)
+        )
         client = self._client
         await client.pace.yield_to_loop()
         scores = await _scores(f"{where}: {field}", prompt, rows, client.quote, client.pace)

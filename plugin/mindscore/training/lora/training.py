@@ -133,7 +133,8 @@ class Training:
     def save(self, folder: Path) -> None:
         """Write the adapter to ``folder``, in PEFT's format, whole or not at all."""
         with whole_folder(folder) as unfinished:
-            self._model.save_pretrained(unfinished)
+            # Otherwise PEFT looks for the base model's files, in the current folder first.
+            self._model.save_pretrained(unfinished, save_embedding_layers=False)
 
     def _losses(self, sequence: Packed, kept: KLReference | None) -> tuple[Any, Any]:
         """Return the mean loss of the tokens to learn, and the total that a step lessens."""

@@ -347,3 +347,21 @@ def test_a_lock_that_cannot_be_made_is_named(agent, capsys) -> None:
         agent.cli("score")
     assert "mindscore: the lock " in capsys.readouterr().err
     assert agent.queue().waiting().turns == 1
+
+
+def test_the_thread_that_scores_ends_with_the_process_and_begins_anew_in_a_fork():
+    from mindscore._util.errors import ErrorLog
+    from mindscore.integrations.hermes.capture import Worker
+
+    asked = []
+    worker = Worker(
+        lambda goes_on: asked.append(goes_on()), lambda: 0.0, lambda: None, ErrorLog("")
+    )
+    assert worker.ask().wait(10)
+    first = worker._thread
+    worker._begin_anew()
+    assert worker.ask().wait(10)
+    assert worker._thread is not first
+    worker.end()
+    assert not worker._thread.is_alive()
+    assert asked == [True, True]

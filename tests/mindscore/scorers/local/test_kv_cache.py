@@ -408,7 +408,7 @@ async def test_a_model_that_makes_nothing_of_a_cache_is_scored_in_full(
 ):
     baseline, without = ablations
     async with opened() as scorer:
-        await scorer.tokenize("load")
+        await scorer.score([])
         model = scorer._loaded._model
         monkeypatch.setattr(model, "forward", wrong(model.forward, n))
         for prompt in (baseline, *without.values(), baseline):

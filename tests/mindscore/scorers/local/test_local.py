@@ -15,7 +15,7 @@ from mindscore.scorers.local import model as local_model
 from mindscore.scorers.local.scorer import LocalScorer
 from mindscore.scorers.local.weights import locate
 
-from ...tiny_model import write_tiny_model
+from ...tiny_model import CONTEXT_LENGTH, write_tiny_model
 
 TEXT = (
     "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
@@ -344,3 +344,140 @@ def failure(*preparations: str) -> str:
     ]
     command = [sys.executable, "-c", "\n".join(lines)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+# -- what is looked up, what it costs, what a bad prompt leaves behind -----------------------------
+
+
+@pytest.mark.parametrize("setting", ["model", "adapter"])
+async def test_a_folder_here_never_stands_in_for_a_name(
+    setting, tiny, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    folder = tmp_path / "org" / "name"
+    folder.parent.mkdir()
+    folder.symlink_to(tiny)
+    monkeypatch.chdir(tmp_path)
+    async with opened({"model": tiny, setting: "org/name"}) as scorer:
+        with pytest.raises(ScorerError, match=r"say '\./org/name'"):
+            await scorer.score([ASKED])
+
+
+async def test_what_is_written_as_a_path_is_a_folder(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(tiny).parent)
+    async with opened({"model": f"./{Path(tiny).name}"}) as scorer:
+        assert (await scorer.score([ASKED])).computed_tokens
+
+
+async def test_tokenising_and_the_fingerprint_load_no_weights(
+    tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads = []
+
+    class Counted(local_model.LocalModel):
+        def __init__(self, *given: object) -> None:
+            loads.append(given)
+            super().__init__(*given)
+
+    monkeypatch.setattr(local_model, "LocalModel", Counted)
+    async with opened({"model": tiny}) as scorer:
+        ids = await scorer.tokenize("the answer")
+        assert await scorer.detokenize(ids) == "the answer"
+        assert await scorer.fingerprint()
+        assert loads == []
+        await scorer.score([ASKED])
+        await scorer.score([ASKED])
+    assert len(loads) == 1
+
+
+async def test_the_fingerprint_is_of_weights_adapter_and_dtype(tiny, adapter, tmp_path) -> None:
+    import shutil
+
+    async def told(**table: str) -> str:
+        async with opened(table) as scorer:
+            return await scorer.fingerprint()
+
+    copy, folder = tmp_path / "copy", adapter(0.05)
+    shutil.copytree(tiny, copy)
+    found = [
+        await told(model=tiny),
+        await told(model=tiny, dtype="bfloat16"),
+        await told(model=tiny, adapter=str(folder)),
+        await told(model=tiny, adapter=str(adapter(0.06))),
+    ]
+    assert len(set(found)) == 4
+    # Where the files lie does not matter, what is in them does.
+    assert await told(model=str(copy)) == found[0]
+    weights = copy / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    assert await told(model=str(copy)) != found[0]
+
+
+async def test_files_replaced_while_a_model_is_in_use_are_said(tiny, tmp_path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny, copy)
+    async with opened({"model": str(copy)}) as scorer:
+        await scorer.score([ASKED])
+        (copy / "model.safetensors").touch()
+        with pytest.raises(ScorerError, match="replaced"):
+            await scorer.fingerprint()
+
+
+@pytest.mark.parametrize("token", [-1, -(2**63), 400, 2**63 - 1])
+async def test_an_absurd_token_id_is_named_and_caches_stay(token, tiny) -> None:
+    async with opened({"model": tiny}) as scorer:
+        await scorer.score([ASKED])
+        bad = prompt([3, token, 5, 6], (2, 4))
+        for _ in range(3):
+            with pytest.raises(ScorerError, match=f"token id {token} is outside"):
+                await scorer.score([bad])
+            with pytest.raises(ScorerError, match=f"token id {token} is outside"):
+                await scorer.generate(bad, max_tokens=1, stop=())
+        assert (await scorer.score([ASKED])).computed_tokens == 0
+
+
+async def test_one_failure_with_a_cache_gives_caches_not_up(tiny, monkeypatch) -> None:
+    async with opened({"model": tiny}) as scorer:
+        expected = (await scorer.score([ASKED])).ranges
+        advance, failures = scorer._loaded._advance, [RuntimeError("out of memory")]
+
+        def once(*given: object) -> object:
+            if failures:
+                raise failures.pop()
+            return advance(*given)
+
+        monkeypatch.setattr(scorer._loaded, "_advance", once)
+        for _ in range(2):
+            [[found]] = (await scorer.score([ASKED])).ranges
+            assert found.total == pytest.approx(expected[0][0].total, abs=1e-4)
+        assert (await scorer.score([ASKED])).computed_tokens == 0
+
+
+async def test_ranges_that_overlap_share_what_they_can(tiny) -> None:
+    tokens = list(range(3, 203))
+    equal, nested = [(1, 200)] * 500, [(start, 200) for start in range(2, 200)]
+    async with opened({"model": tiny}) as scorer:
+        [scores] = (await scorer.score([prompt(tokens, *equal, *nested)])).ranges
+    assert all(score is scores[0] for score in scores[:500])
+    distinct = {id(score.values): score.values for score in scores if score.values is not None}
+    assert sum(map(len, distinct.values())) <= len(tokens)
+    for (start, end), score in zip(nested, scores[500:], strict=True):
+        assert score.total == pytest.approx(sum(scores[0].values[start - 1 : end - 1]))
+
+
+async def test_generation_goes_as_far_as_the_context_does_and_says_so(tiny, caplog) -> None:
+    full = CONTEXT_LENGTH
+    async with opened({"model": tiny}) as scorer:
+        fits = await scorer.generate(prompt([3] * (full - 4)), max_tokens=4, stop=())
+        assert not caplog.records
+        cut = await scorer.generate(prompt([3] * (full - 4)), max_tokens=300, stop=())
+        assert (len(cut.token_ids), cut.token_ids) == (4, fits.token_ids)
+        assert "cut off after 4 of 300 tokens" in caplog.text
+        with pytest.raises(ScorerError, match="reads at most 256"):
+            await scorer.generate(prompt([3] * full), max_tokens=1, stop=())

@@ -598,3 +598,29 @@ async def test_a_server_that_says_what_it_had_cached_says_what_it_computed(score
 
     assert both.computed_tokens == 2
     assert silent.computed_tokens is None
+
+
+@pytest.mark.parametrize("id_", [2**31, 2**63, 10**30, -1])
+async def test_an_id_of_an_alternate_that_is_none_is_an_error_that_names_it(
+    id_, refused, score_server
+):
+    score_server.always({"choices": [{"text": "tea", "token_ids": [5, id_]}]})
+
+    assert "choices[0].token_ids[1]" in await refused("/completions", continuation)
+
+
+async def test_an_alternate_whose_ids_are_empty_is_an_error_that_names_them(refused, score_server):
+    score_server.always({"choices": [{"text": "tea", "token_ids": []}]})
+
+    assert "choices[0].token_ids: is empty" in await refused("/completions", continuation)
+
+
+async def test_more_scores_than_ranges_are_not_all_read(refused, score_server):
+    score = b'{"total_logprob":-1},'
+    many = b'{"scores":[%b{"total_logprob":-1}]}' % (score * (2**21 // len(score)))
+    score_server.always(score_server.reply(many))
+    prompt = WirePrompt(tuple(range(10_000)), (), ((1, 3),), ("a",))
+
+    assert "scores: expected 1 entries, got more" in await refused(
+        ask=lambda it: it.score([prompt])
+    )

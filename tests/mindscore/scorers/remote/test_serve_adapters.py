@@ -124,7 +124,7 @@ async def test_a_prompt_that_does_not_fit_is_the_clients_to_mend() -> None:
 )
 async def test_a_client_that_goes_frees_the_model(path: str, endless: Any, caplog: Any) -> None:
     async with served() as (local, url), aiohttp.ClientSession() as session:
-        await local.tokenize("")
+        await local.score([])
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(1.0), session.post(f"{url}/{path}", json=endless):
                 pass
