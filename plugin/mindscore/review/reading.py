@@ -9,163 +9,19 @@ from typing import Any
 from aiohttp import web
 
 from mindhooks import in_thread
-from mindscore._util.text import shortened
 from mindscore.config.settings import Settings
-from mindscore.conversation.conversation import BEGINS, Transcript
-from mindscore.measure.divergence import column_spread
+from mindscore.conversation.conversation import Transcript
+from mindscore.review.matrix import conversations, matrix, memory_texts, response_texts
 from mindscore.review.runs import COMMANDS, Runs
-from mindscore.review.web import RefusedError, Views, moment_text
-from mindscore.store import Cell, Effects, History, Point, Store, StoredMemory
+from mindscore.review.web import RefusedError, Views
+from mindscore.store import Effects, History, Point, Store, StoredMemory
 from mindscore.store.history import UNMEASURED_NOISE
-
-NOT_KEPT = "Its text is not kept: mindscore review TRANSCRIPT shows it."
-NOT_HERE = "It stands nowhere in this conversation."
-
 
 MOST_CELLS = 50_000
 """Cells, the newest, that a page looks at."""
 
 MOST_MEMORIES = 100
 """Memories on one page."""
-
-MOST_OF_ID = 40
-"""Characters shown of a conversation's id."""
-
-MOST_RESPONSES = 500
-"""Responses shown where no conversation is named: those scored last."""
-
-
-@dataclass(frozen=True, slots=True)
-class Matrix:
-    """The data of the heat map.
-
-    ``elsewhere``: number of cells of other conversations; ``older``: number of responses beyond
-    ``MOST_RESPONSES``.
-    """
-
-    data: dict[str, Any]
-    elsewhere: int
-    older: int
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Numbers of memories and responses."""
-        return len(self.data["memories"]), len(self.data["responses"])
-
-
-@dataclass(frozen=True, slots=True)
-class Talk:
-    """The cells of one conversation; ``name`` is for people, ``id`` for addresses."""
-
-    id: str
-    name: str
-    cells: Sequence[Cell]
-
-
-def conversations(cells: Sequence[Cell]) -> list[Talk]:
-    """Return cells by conversation, that measured last first.
-
-    Where it is not known, as of cells that an older version measured, those of one row are of one:
-    they were stored together.
-    """
-    parent: dict[str, str] = {}
-
-    def root(node: str) -> str:
-        while parent.setdefault(node, node) != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    unknown = [cell for cell in cells if not cell.conversation]
-    first: dict[tuple[str, float], str] = {}
-    for cell in unknown:
-        together = first.setdefault((cell.key, cell.scored_at), cell.node_id)
-        parent[root(cell.node_id)] = root(together)
-    found: dict[tuple[str, str], list[Cell]] = {}
-    for cell in cells:
-        name = (cell.conversation, "" if cell.conversation else root(cell.node_id))
-        found.setdefault(name, []).append(cell)
-    talks = sorted(found.values(), key=lambda its: -max(it.scored_at for it in its))
-    return [_talk(its) for its in talks]
-
-
-def _talk(cells: Sequence[Cell]) -> Talk:
-    nodes = {cell.node_id for cell in cells}
-    when = moment_text(max(cell.scored_at for cell in cells))
-    words = "1 response" if len(nodes) == 1 else f"{len(nodes)} responses"
-    first = min(cells, key=lambda it: (it.entry_idx, it.node_id))
-    id_ = first.conversation
-    name = f"{shortened(id_, MOST_OF_ID)}: " if id_ and not id_.startswith(BEGINS) else ""
-    return Talk(id_ or first.node_id, f"{name}{words}, measured {when}", cells)
-
-
-def matrix(cells: Sequence[Cell], transcript: Transcript | None) -> Matrix:
-    """Arrange cells by memory, largest effect first, and response, in order.
-
-    With a ``transcript``, the cells of its responses; else those of the ``MOST_RESPONSES`` scored
-    last.
-    """
-    texts = response_texts(transcript)
-    own = None if transcript is None else ("", transcript.id)
-    mine = [it for it in cells if own is None or (it.node_id in texts and it.conversation in own)]
-    # A response may have moved since some cells were measured: the newest has its index.
-    newest: dict[str, Cell] = {}
-    for cell in mine:
-        if cell.node_id not in newest or cell.scored_at > newest[cell.node_id].scored_at:
-            newest[cell.node_id] = cell
-    if transcript is None:
-        latest = sorted(newest.values(), key=lambda it: -it.scored_at)[:MOST_RESPONSES]
-        places = {cell.node_id: cell.entry_idx for cell in latest}
-    else:
-        places = {id_: index for index, id_ in transcript.responses() if id_ in newest}
-    nodes = sorted(places, key=lambda id_: (places[id_], id_))
-    here = [cell for cell in mine if cell.node_id in places]
-    largest: dict[str, float] = {}
-    for cell in here:
-        largest[cell.key] = max(largest.get(cell.key, 0.0), abs(cell.signed))
-    keys = sorted(largest, key=lambda key: (-largest[key], key))
-    here.sort(key=lambda it: it.scored_at)
-    found = {(cell.key, cell.node_id): cell for cell in here}
-    rows = [[found.get((key, id_)) for id_ in nodes] for key in keys]
-    noise = [[cell.noise if cell else None for cell in row] for row in rows]
-    memories = memory_texts(transcript)
-    unknown = NOT_KEPT if transcript is None else NOT_HERE
-    data = {
-        "memories": [{"key": key, "text": memories.get(key, unknown)} for key in keys],
-        "responses": [
-            {"entry_idx": places[id_], "node_id": id_, "text": texts.get(id_, unknown)}
-            for id_ in nodes
-        ],
-        "signed": [[cell.signed if cell else None for cell in row] for row in rows],
-        "noise": noise if any(cell.noise is not None for cell in here) else None,
-        "spread": [
-            round(column_spread(cell.signed for cell in column if cell), 4)
-            for column in zip(*rows, strict=True)
-        ],
-    }
-    return Matrix(data, len(cells) - len(mine), len(newest) - len(nodes))
-
-
-def response_texts(transcript: Transcript | None) -> dict[str, str]:
-    """Return the text of each response of a transcript, by node id."""
-    if transcript is None:
-        return {}
-    return {id_: transcript.conversation[index].text for index, id_ in transcript.responses()}
-
-
-def memory_texts(transcript: Transcript | None) -> Mapping[str, str]:
-    """Return the text of each memory of a transcript, by key, at its first position."""
-    texts: dict[str, str] = {}
-    if transcript is None:
-        return texts
-    for message in (*transcript.system, *transcript.identity, *transcript.conversation):
-        if message.memory_key is not None:
-            texts.setdefault(message.memory_key, message.text)
-        for part in message.parts:
-            if part.memory_key is not None:
-                texts.setdefault(part.memory_key, part.text)
-    return texts
-
 
 WIDTH, HEIGHT, MARGIN = 120.0, 28.0, 3.0
 MOST = 60

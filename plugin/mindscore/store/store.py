@@ -98,8 +98,9 @@ class TrainedMarks:
 class Store(Scores):
     """The scores, candidates and trained marks of one namespace.
 
-    Every method is one transaction and may raise ``StoreError``. A missing file reads as an empty store; the first write makes it. Cells, rows, weights and
-    candidates older than ``retention_days`` are removed when one of their kind is written.
+    Every method is one transaction and may raise ``StoreError``. A missing file reads as an empty
+    store; the first write makes it. Cells, rows, weights and candidates older than
+    ``retention_days`` are removed when one of their kind is written.
     """
 
     async def record_candidate(
