@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -61,6 +61,16 @@ class Transcript:
         first, last = len(self.system), len(self.system) + len(self.identity)
         system, identity, conversation = nodes[:first], nodes[first:last], nodes[last:]
         return Context(tuple(system), tuple(identity), tuple(conversation), self.id)
+
+    def going_on_from(self, before: Transcript) -> Transcript:
+        """Return this with an id: that of ``before`` if it has the last response of that.
+
+        A host may have left out the beginning since then, by which a conversation is named else.
+        """
+        said = {it.text for it in self.conversation if it.role == Role.ASSISTANT}
+        last = next((it for it in before.conversation[::-1] if it.role == Role.ASSISTANT), None)
+        goes_on = last is not None and last.text in said
+        return replace(self, id=before.id if goes_on else id_by_beginning(self.messages))
 
 
 BEGINS = "begins-"

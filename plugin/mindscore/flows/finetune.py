@@ -160,14 +160,25 @@ class FinetuneRun(FlowRun):
 
     async def _candidates(self, found: Sequence[ResponseDivergence]) -> list[FinetuneCandidate]:
         settings, context = self.settings.finetune, self.context
-        trained = await Store(self.settings.store).trained()
+        store = Store(self.settings.store)
+        trained = await store.trained()
         candidates = []
         for response in sorted(found, key=lambda it: (-it.divergence, it.entry_idx)):
             has_text = context.conversation[response.entry_idx].text.strip()
             if response.divergence >= settings.threshold and has_text:
                 await self.pace.yield_to_loop()
                 candidates.append(make_candidate(context, response, settings.prior_messages))
+        nameless = [it for it in candidates if self._timestamp_ns(it) is None]
+        if nameless:
+            stamps = await store.earlier_stamps(nameless, self.scorer.model)
+            candidates = [
+                replace(it, timestamp_ns=stamps[it.entry_idx]) if it.entry_idx in stamps else it
+                for it in candidates
+            ]
         return [it for it in candidates if not _is_trained(it, trained)]
+
+    def _timestamp_ns(self, candidate: FinetuneCandidate) -> int | None:
+        return self.context.conversation[candidate.entry_idx].timestamp_ns
 
     async def _emit(self, candidate: FinetuneCandidate) -> None:
         self._emitted += 1

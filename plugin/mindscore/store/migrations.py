@@ -204,6 +204,8 @@ STEPS: tuple[tuple[str, ...], ...] = (
         'ALTER TABLE rows_by_conversation RENAME TO "rows"',
         'CREATE INDEX rows_by_age ON "rows" (namespace, scored_at)',
         "ALTER TABLE candidates ADD COLUMN conversation VARCHAR DEFAULT '' NOT NULL",
+        "ALTER TABLE candidates ADD COLUMN earlier INTEGER DEFAULT 0 NOT NULL",
+        "UPDATE candidates SET earlier = 1",
         """
         CREATE TABLE weights_by_run (
             namespace VARCHAR NOT NULL,

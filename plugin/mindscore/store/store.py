@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -139,16 +139,46 @@ class Store(Scores):
                         alternate_text=its.alternate_text,
                         alternate_ids=its.alternate_ids,
                     )
-            row = self._ours(
-                **name,
-                divergence=candidate.divergence,
-                candidate=msgspec.json.encode(found).decode(),
-                found_at=now,
-                conversation=conversation,
-            )
-            upsert(connection, candidates, [row], replacing(candidates))
+            fresh = {
+                "divergence": candidate.divergence,
+                "candidate": msgspec.json.encode(found).decode(),
+                "found_at": now,
+                "conversation": conversation,
+            }
+            row = self._ours(**name, **fresh)
+            upsert(connection, candidates, [row], lambda new: {it: new[it] for it in fresh})
 
         await self._database.write(work)
+
+    async def earlier_stamps(
+        self, found: Sequence[FinetuneCandidate], model: str
+    ) -> dict[int, int]:
+        """Return the timestamps that earlier versions derived for candidates, by ``entry_idx``.
+
+        Those hashed the whole prompt, so that one response got several. A candidate of such a
+        version is the same response if it has the same ids and place, behind the same messages. Of
+        several, one that was trained on or decided on counts, else the latest.
+        """
+        hashes = [response_hash(it.continuation_ids) for it in found]
+        table = candidates.c
+        theirs = (table.model == model, table.earlier == 1, table.continuation_hash.in_(hashes))
+        query = self._mine(candidates, row_id(candidates), table.candidate).where(*theirs)
+        query = query.order_by(table.found_at)
+        names = (reviews.c.timestamp_ns, reviews.c.continuation_hash)
+        decided = self._mine(reviews, *names).where(reviews.c.model == model)
+
+        def work(connection: Connection) -> dict[int, int]:
+            marks = read_marks(connection, trained.c.namespace == self._namespace)
+            reviewed = {tuple(name) for name in connection.execute(decided)}
+            ranked: dict[tuple[Any, ...], tuple[bool, int]] = {}
+            for it in intact(candidates, connection.execute(query), decode_candidate):
+                name = (it.timestamp_ns, response_hash(it.continuation_ids))
+                counts = bool(marks.sinks(*name)) or name in reviewed
+                if counts or not ranked.get(_place(it), (False, 0))[0]:
+                    ranked[_place(it)] = (counts, it.timestamp_ns)
+            return {it.entry_idx: ranked[_place(it)][1] for it in found if _place(it) in ranked}
+
+        return await self._database.read(work)
 
     async def trained(self) -> TrainedMarks:
         """Return the marks of everything that sinks have accepted."""
@@ -202,6 +232,10 @@ class Store(Scores):
         )
         mine = table.c.namespace == self._namespace
         return and_(mine, ~exists().where(*same))
+
+
+def _place(candidate: FinetuneCandidate) -> tuple[int, str, tuple[int, ...]]:
+    return candidate.entry_idx, candidate.prior_context, tuple(candidate.continuation_ids)
 
 
 def read_marks(connection: Connection, *where: ColumnElement[bool]) -> TrainedMarks:

@@ -584,3 +584,49 @@ def test_scores_are_imported_for_the_model_that_scores_and_exported_from_it(cli,
     assert cli("store", "import", str(given), "--model", "other").status == 0
     assert cli("store", "export", str(taken), *toy).status == 0
     assert taken.read_text() == '{"tea":2.5}\n'
+
+
+# -- check, drop ----------------------------------------------------------------------------------
+
+
+def test_check_says_that_nothing_is_damaged(cli, score, talk):
+    score(talk)
+    ran = cli("store", "check")
+    assert (ran.status, ran.out, ran.err) == (0, "No record is damaged.\n", "")
+
+
+@pytest.fixture
+def damaged(tmp_path, score, talk):
+    """Damages the kept record of a memory; returns its id."""
+    score(talk)
+    with closing(sqlite3.connect(tmp_path / "data/mindscore/store.sqlite3")) as connection:
+        [number] = connection.execute("SELECT max(rowid) FROM memories").fetchone()
+        connection.execute("UPDATE memories SET score = 'x' WHERE rowid = ?", (number,))
+        connection.commit()
+    return f"memories:{number}"
+
+
+def test_check_names_what_is_damaged_and_drop_removes_it(cli, damaged):
+    ran = cli("store", "check")
+    assert ran.status == 1
+    assert [line.split()[0] for line in ran.out.splitlines()] == [damaged]
+    assert "score: expected float" in ran.out
+    ran = cli("store", "drop", damaged)
+    assert (ran.status, ran.out, ran.err) == (0, "removed 1 damaged record\n", "")
+    assert cli("store", "check").status == 0
+
+
+def test_a_damaged_record_is_left_out_of_the_list_and_named(cli, damaged, caplog):
+    ran = cli("store", "list", "--json")
+    assert ran.status == 0
+    assert f"{damaged} is damaged" in caplog.text
+    assert [it["key"] for it in ran.document] == ["tea"]
+
+
+@pytest.mark.parametrize("id_", ["memories:1", "memories:999", "nothing:1", "memories", ""])
+def test_drop_removes_what_is_damaged_and_nothing_else(cli, damaged, id_):
+    ran = cli("store", "drop", damaged, id_)
+    assert ran.status == 1
+    assert ran.err.startswith("mindscore: ")
+    assert "store check" in ran.err
+    assert damaged in cli("store", "check").out

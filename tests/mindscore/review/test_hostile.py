@@ -105,7 +105,7 @@ def test_hostile_texts_are_shown_and_run_nowhere(tables, transcript, reviewing, 
             "/candidates?show=trained": [f"{ALL}1", PAYLOADS[1] + ALL],
         }.items():
             look(path)
-            tab.get_by_label("Model").select_option(MODEL)
+            tab.locator("select[name=model]").select_option(MODEL)
             tab.get_by_role("button", name="Show").click()
             tab.wait_for_url("**model=**")
             look(texts=texts)
