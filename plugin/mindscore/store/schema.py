@@ -95,7 +95,7 @@ candidates = Table(
     Column("found_at", Float, nullable=False),
     Column("conversation", String, nullable=False, server_default=""),
     # 1: its timestamp, if it had none, was derived by version 3, which hashed the whole prompt.
-    Column("earlier", Integer, nullable=False, server_default="0"),
+    Column("earlier", Integer, nullable=False, server_default=text("0")),
     Index("candidates_by_age", "namespace", "found_at"),
 )
 

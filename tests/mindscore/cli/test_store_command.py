@@ -74,6 +74,22 @@ def test_list_shows_each_memory_with_its_weight_last_score_and_count(cli, score,
         assert row["score"] == row["weight"] == found[row["key"]]
 
 
+def test_two_models_are_listed_one_after_the_other_each_by_weight(cli, exchange, kept):
+    cli("store", "import", exchange({"a": 1.0, "b": 9.0}), "--model", "z")
+    cli("store", "import", exchange({"a": 5.0, "b": 2.0}), "--model", "m")
+    expected = [("a", "m"), ("b", "m"), ("b", "z"), ("a", "z")]
+    assert [(row["key"], row["model"]) for row in kept()] == expected
+    lines = cli("store", "list").out.splitlines()[1:]
+    assert [tuple(line.split()[:2]) for line in lines] == [*expected[:2], (), *expected[2:]]
+
+
+def test_a_hundred_thousand_memories_are_listed_in_seconds(cli, exchange):
+    cli("store", "import", exchange({f"k{at}": at / 7 for at in range(100_000)}), "--model", "m")
+    began = time.monotonic()
+    assert cli("store", "list").out.count("\n") == 100_001
+    assert time.monotonic() - began < 60
+
+
 def test_the_weight_is_a_moving_mean_of_the_scores(score, exchange, cli, talk, kept):
     cli("store", "import", exchange({"tea": 1.0}), "--model", "toy")
     found = {it["key"]: it["score"] for it in score(talk, "--json").document["scores"]}

@@ -63,6 +63,8 @@ def as_of_version_4(tables):
     for table in ("cells", "rows", "weights", "candidates"):
         for row in tables.get(table, ()):
             row["conversation"] = ""
+    for row in tables["candidates"]:
+        row["earlier"] = 1
     for number, row in enumerate(tables.get("weights", ()), start=1):
         row["run"] = f"before-runs-{number}"
 
