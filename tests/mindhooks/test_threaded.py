@@ -20,6 +20,7 @@ from mindhooks import (
     UnhandledCommand,
     hookimpl,
 )
+from mindhooks._registry import MAX_LISTENER_TIMEOUT_S
 from mindhooks.testing import StubMind
 
 SHORT = {"plugins": {"listener_timeout_s": 0.1}}
@@ -262,6 +263,12 @@ def test_a_thread_that_never_ends_does_not_keep_the_host_from_ending(close):
 
 
 @pytest.mark.parametrize("limit", [1e7, 1e10, 1e300])
+def test_a_listener_timeout_that_no_clock_can_wait_is_refused(limit):
+    with pytest.raises(MindhooksError, match="listener_timeout_s"):
+        ThreadedRegistry(StubMind(), {"plugins": {"listener_timeout_s": limit}})
+
+
+@pytest.mark.parametrize("limit", [0.001, MAX_LISTENER_TIMEOUT_S])
 def test_any_listener_timeout_lets_it_close(limit):
     registry = ThreadedRegistry(StubMind(), {"plugins": {"listener_timeout_s": limit}})
     assert registry.wait_idle(limit)

@@ -23,6 +23,7 @@ from mindhooks import (
     hookimpl,
 )
 from mindscore._util.errors import format_error
+from mindscore._util.text import count_of
 from mindscore.config.settings import FinetuneScoringOptions, parse_table
 from mindscore.conversation.conversation import BEGINS
 from mindscore.flows.run import FlowRun
@@ -193,7 +194,7 @@ class FinetuneRun(FlowRun):
             activity.update(line, number, len(candidates))
             await self.pace.yield_to_loop()
             try:
-                spoken = await self.retry.wrap(self.scorer.generate)(
+                spoken = await self.cached.generate(
                     bare_prompt(self.context, candidate),
                     max_tokens=self.settings.finetune.max_alternate_tokens,
                     stop=stop,
@@ -209,8 +210,8 @@ class FinetuneRun(FlowRun):
     def make_stats(self, error: str | None) -> FinetuneStats:
         """Return the run's statistics."""
         if self._failed_alternates and error is None:
-            failed = len(self._failed_alternates)
-            error = f"{failed} alternates could not be generated: {self._failed_alternates[0]}"
+            failed = count_of(len(self._failed_alternates), "alternate")
+            error = f"{failed} could not be generated: {self._failed_alternates[0]}"
         stats = FinetuneStats(
             responses_considered=self._considered,
             above_threshold=self._emitted,

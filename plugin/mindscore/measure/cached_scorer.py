@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from mindhooks import (
+    Generated,
     RangeScore,
     Registry,
     Scorer,
@@ -19,9 +20,15 @@ from mindhooks import (
     ScoreResult,
     WirePrompt,
 )
-from mindscore.measure.divergence import ROUNDING, TokenLogprobs, Totals, check_answers
+from mindscore.measure.divergence import (
+    ROUNDING,
+    TokenLogprobs,
+    Totals,
+    check_answers,
+    check_generated,
+)
 from mindscore.measure.prompts import ask_only
-from mindscore.measure.retry import Retry
+from mindscore.measure.retry import Retry, awaited
 
 SHARED_S = 3600
 """Seconds for which flows share a cache: a server may get another model while an agent lives."""
@@ -163,6 +170,19 @@ class CachedScorer:
         """
         return {id_: score.total for id_, score in (await self._scores(prompt)).items()}
 
+    async def generate(
+        self, prompt: WirePrompt, *, max_tokens: int, stop: Sequence[int]
+    ) -> Generated:
+        """Return what the scorer continues ``prompt`` with; it is not counted.
+
+        Raises:
+            ScorerError: the scorer failed, or its answer is no text with the ids of its tokens.
+            BreakerError: too many calls in a row have failed.
+        """
+        generate = self._retry.wrap(self.scorer.generate)
+        generated = await generate(prompt, max_tokens=max_tokens, stop=stop)
+        return check_generated(f"{type(self.scorer).__name__}, {self.scorer.model}", generated)
+
     def token_logprobs(self, prompt: WirePrompt) -> TokenLogprobs:
         """Return each token's log-probability, by node id, of what ``score`` returned for it.
 
@@ -210,7 +230,7 @@ class CachedScorer:
         async def attempt() -> ScoreResult:
             arrived.append(True)
             try:
-                return ScoreResult.of(await self.scorer.score([prompt]))
+                return ScoreResult.of(await awaited(self.scorer.score, [prompt]))
             except ScorerError as error:
                 arrived[-1] = error.arrived
                 raise

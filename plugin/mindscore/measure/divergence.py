@@ -10,6 +10,7 @@ from operator import sub
 from statistics import median
 
 from mindhooks import (
+    Generated,
     MemoryScore,
     RangeScore,
     ResponseDivergence,
@@ -19,6 +20,9 @@ from mindhooks import (
 
 ROUNDING = 1e-3
 """Nats by which a log-probability may exceed 0 before it is no rounding error any more."""
+
+TOKEN_ID_LIMIT = 2**31
+"""No tokenizer has so large an id."""
 
 Totals = Mapping[str, float]
 """Total log-probability by node id."""
@@ -37,7 +41,14 @@ def check_answers(
     Raises:
         ScorerError: an answer does not fit; the text says what to do.
     """
-    asked, got = [len(p.ranges) for p in prompts], [len(answer) for answer in answers]
+    asked = [len(p.ranges) for p in prompts]
+    try:
+        got = [len(answer) for answer in answers]
+    except TypeError:
+        raise ScorerError(
+            f"{name}: expected a ScoreResult, or a list of scores by prompt, got a "
+            f"{type(answers).__name__}: its answers cannot be used"
+        ) from None
     if asked != got:
         raise ScorerError(
             f"{name}: asked for {asked} scores by prompt, got {got}: its answers cannot be used"
@@ -46,6 +57,39 @@ def check_answers(
         for node_id, score in zip(prompt.node_ids, answer, strict=True):
             if wrong := implausible(score.total):
                 raise ScorerError(f"{name}: total log-probability of response {node_id}: {wrong}")
+
+
+def check_generated(name: str, generated: Generated) -> Generated:
+    """Require a text and, where there are ids, those of its tokens; return both.
+
+    ``name`` is the scorer's, for the error.
+
+    Raises:
+        ScorerError: the answer is of another kind, or holds what is no token id.
+    """
+    if not isinstance(generated, Generated) or not isinstance(generated.text, str):
+        raise ScorerError(
+            f"{name}: generate: expected a Generated with a text, got a {type(generated).__name__}"
+        )
+    ids = generated.token_ids
+    if ids is None:
+        return generated
+    if not isinstance(ids, Sequence) or isinstance(ids, str | bytes):
+        raise ScorerError(
+            f"{name}: generate: token_ids: expected a tuple or None, got a {type(ids).__name__}"
+        )
+    for index, id_ in enumerate(ids):
+        is_int = isinstance(id_, int) and not isinstance(id_, bool)
+        if not is_int or not 0 <= id_ < TOKEN_ID_LIMIT:
+            raise ScorerError(
+                f"{name}: generate: token_ids[{index}]: {str(id_)[:40]} is no token id: expected "
+                f"an int from 0 to {TOKEN_ID_LIMIT - 1}"
+            )
+    if generated.text and not ids:
+        raise ScorerError(
+            f"{name}: generate: token_ids is empty, and the text is not: return all ids, or None"
+        )
+    return Generated(tuple(ids), generated.text)
 
 
 def implausible(logprob: float) -> str | None:
@@ -111,6 +155,20 @@ def column_spread(signed: Iterable[float | None]) -> float:
     """
     sizes = [abs(it) for it in signed if it]
     return OF_MEDIAN * median(sizes) if len(sizes) >= FEWEST else 0.0
+
+
+UNMEASURED_NOISE = 1.0
+"""Nats that count as noise where neither noise nor spread is known."""
+
+
+def noise_limit(noise: float | None, spread: float) -> float:
+    """Return the nats within which an effect on a response cannot be told from chance.
+
+    ``noise`` is the response's, ``spread`` its ``column_spread``.
+    """
+    if noise is None and not spread:
+        return UNMEASURED_NOISE
+    return max(noise or 0.0, spread)
 
 
 HOLD = 1.0

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 from tenacity.wait import wait_random_exponential
@@ -79,7 +80,7 @@ class Breaker:
 
 
 class Retry:
-    """Makes a run's calls of a scorer, whoever's it is: ``await retry(lambda: scorer.score(…))``.
+    """Makes a run's calls of a scorer, whoever's it is: ``await retry.wrap(scorer.score)(…)``.
 
     It repeats them as ``with_retries`` does, and has a ``Breaker`` for them all.
     """
@@ -105,13 +106,33 @@ class Retry:
         """Return ``function``, such as ``scorer.tokenize``, with its calls made through this."""
 
         async def repeated(*args: P.args, **kwargs: P.kwargs) -> T:
-            return await self(lambda: function(*args, **kwargs))
+            return await self(lambda: awaited(function, *args, **kwargs))
 
         return repeated
 
     def require_closed(self) -> None:
         """Raise ``BreakerError`` if too many calls in a row have failed."""
         self._breaker.require_closed()
+
+
+async def awaited(function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Await a scorer's method, and return its result.
+
+    Raises:
+        ScorerError: it is a plain function, or returns a coroutine of its own; the text names it.
+        Exception: whatever else it raises.
+    """
+    result: Any = function(*args, **kwargs)
+    wrong = "is a plain function, and is awaited: define it with async def"
+    if inspect.isawaitable(result):
+        result = await result
+        if not inspect.isawaitable(result):
+            return result  # type: ignore[no-any-return]
+        wrong = "returns a coroutine: it must await that itself"
+    if inspect.iscoroutine(result):
+        result.close()
+    name = getattr(function, "__qualname__", type(function).__name__)
+    raise ScorerError(f"the scorer's {name} {wrong}")
 
 
 async def with_retries(

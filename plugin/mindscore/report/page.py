@@ -111,8 +111,8 @@ MOST_BYTES = 9_000_000
 LONGEST_TEXT = 20_000
 """Characters of one memory or response that a page shows."""
 
-MOST_PAIRS = 20
-"""Pairs of memories that a page shows, those with the most responses first."""
+MOST_OPEN = 10
+"""Candidates that a page shows open; the rest can be unfolded."""
 
 Cells = list[dict[str, ResponseDivergence]]
 """For each memory, its cells by node id."""
@@ -148,6 +148,7 @@ def render(result: Result, settings: Settings, without_words: str | None = None)
             standings=ranked,
             pairs=_pairs(result, columns) if is_full else [],
             finetune=settings.finetune,
+            most_open=MOST_OPEN,
             least=least,
             data={
                 **_data(result, ranked, rows, columns, least),

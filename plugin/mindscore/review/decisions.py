@@ -111,6 +111,27 @@ def id_of(name: CandidateName) -> str:
     return f"{name.timestamp_ns}-{name.continuation_hash}"
 
 
+def distinct(items: Sequence[Listed]) -> list[Listed]:
+    """Return candidates without those that are the same response, found again.
+
+    A host that does not say when a response was given may make it new each time. Of those the one
+    that was trained on is returned, else the one that was decided on, else the first.
+    """
+    kept: dict[tuple[str, str, str], Listed] = {}
+
+    def said(item: Listed) -> tuple[str, str, str]:
+        return item.name.continuation_hash, item.response_text, item.prior_context
+
+    def settled(item: Listed) -> int:
+        return 2 if item.sinks else item.review is not None
+
+    for item in items:
+        other = kept.setdefault(said(item), item)
+        if settled(item) > settled(other):
+            kept[said(item)] = item
+    return [item for item in items if kept[said(item)] is item]
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A candidate with its id in addresses and its state."""
@@ -120,14 +141,21 @@ class Entry:
     item: Listed
 
 
+def _entry(item: Listed) -> Entry:
+    return Entry(id_of(item.name), state_of(item), item)
+
+
 class CandidateQueue:
-    """The candidates of one model, largest divergence first; a page shows those of one state.
+    """The candidates of one model, each once, the largest divergence first.
+
+    A page shows those of one state.
 
     ``at`` is the id of the requested candidate; the page shows the first one if it is not listed.
     """
 
     def __init__(self, items: Sequence[Listed], show: State, at: str) -> None:
-        self.entries = [Entry(id_of(item.name), state_of(item), item) for item in items]
+        self._items = items
+        self.entries = [_entry(item) for item in distinct(items)]
         self.counts = Counter(entry.state for entry in self.entries)
         self.show = show
         self.shown = [entry for entry in self.entries if entry.state == show]
@@ -137,7 +165,7 @@ class CandidateQueue:
 
     def showing(self, show: State) -> CandidateQueue:
         """Return the same candidates, with those of another state shown."""
-        return CandidateQueue([entry.item for entry in self.entries], show, self._at)
+        return CandidateQueue(self._items, show, self._at)
 
     @property
     def current(self) -> Entry | None:
@@ -151,7 +179,7 @@ class CandidateQueue:
 
     def find(self, id_: str) -> Entry | None:
         """Return a candidate in any state, or ``None`` if it is not stored any more."""
-        return next((entry for entry in self.entries if entry.id == id_), None)
+        return next((_entry(item) for item in self._items if id_of(item.name) == id_), None)
 
     def next_waiting(self) -> Entry | None:
         """Return the next candidate to decide on; after the last, the first."""

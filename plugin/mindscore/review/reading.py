@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from aiohttp import web
 
-from mindhooks import in_thread
+from mindhooks import MindCommand, in_thread
 from mindscore.config.settings import Settings
-from mindscore.conversation.conversation import Transcript
-from mindscore.review.matrix import conversations, matrix, memory_texts, response_texts
+from mindscore.measure.divergence import UNMEASURED_NOISE
+from mindscore.review.cells import (
+    Effect,
+    conversations,
+    effects,
+    matrix,
+    memory_texts,
+    response_texts,
+    turns,
+)
 from mindscore.review.runs import COMMANDS, Runs
 from mindscore.review.web import RefusedError, Views
-from mindscore.store import Effects, History, Point, Store, StoredMemory
-from mindscore.store.history import UNMEASURED_NOISE
+from mindscore.store import Cell, History, Point, Store, StoredMemory
 
 MOST_CELLS = 50_000
 """Cells, the newest, that a page looks at."""
@@ -72,6 +78,19 @@ def _words(points: Sequence[Point]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Verdict:
+    """Words about a memory; ``kind`` is a CSS class, ``note`` says what they rest on.
+
+    ``command`` is the one that would tell more.
+    """
+
+    kind: str
+    words: str
+    note: str
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryRow:
     """A row of the page; ``text`` is ``None`` where no transcript has the memory.
 
@@ -81,26 +100,34 @@ class MemoryRow:
     memory: StoredMemory
     text: str | None
     line: Sparkline | None
-    effects: Effects
+    effects: Sequence[Effect]
     share: float
 
     @property
-    def verdict(self) -> tuple[str, str]:
-        """The CSS class and the words of what is known of the memory."""
-        found = self.effects
-        if found.helped and found.harmed:
-            return "", f"helped {found.helped}, harmed {found.harmed}"
-        if found.helped:
-            return "more", f"helped {found.helped} of {found.measured}"
-        if found.harmed:
-            return "less", f"harmed {found.harmed} of {found.measured}"
-        if found.measured or self.memory.count >= ENOUGH:
-            return "", "nothing seen beyond noise"
-        return "", "not enough evidence"
+    def verdict(self) -> Verdict:
+        """What is known of the memory: by the matrix, else by its last score."""
+        kinds = [effect.kind for effect in self.effects]
+        helped, harmed = kinds.count("more"), kinds.count("less")
+        responses = f"{len(kinds)} {'response' if len(kinds) == 1 else 'responses'}"
+        of, on = f"of {responses}", f"on {responses}"
+        if helped and harmed:
+            return Verdict("", f"helped {helped}, harmed {harmed}", of)
+        if helped or harmed:
+            kind, what = ("more", "helped") if helped else ("less", "harmed")
+            return Verdict(kind, f"{what} {helped or harmed}", of)
+        if not self.memory.count:
+            words = "nothing beyond noise" if kinds else "imported"
+            return Verdict("", words, on if kinds else "never scored here")
+        is_clear = self.memory.score > UNMEASURED_NOISE
+        if kinds and not is_clear:
+            return Verdict("", "nothing beyond noise", on)
+        kind, words = "more" if is_clear else "", f"last score {self.memory.score:.2f}"
+        if kinds:
+            return Verdict(kind, words, f"nothing beyond noise {on} of the matrix")
+        times = "once" if self.memory.count == 1 else f"{self.memory.count} times"
+        note = f"{'' if is_clear else 'within noise; '}scored {times}; no matrix yet:"
+        return Verdict(kind, words, note, "score --full")
 
-
-ENOUGH = 3
-"""Scores of a memory that are evidence without a matrix."""
 
 ORDERS = {
     "weight": ("Weight", "weight"),
@@ -110,6 +137,14 @@ ORDERS = {
     "key": ("Memory", "key"),
 }
 """Orders of memories: heading and column."""
+
+
+LEADS = {
+    MindCommand.SCORE: "/",
+    MindCommand.SCORE_FULL: "/matrix",
+    MindCommand.SCORE_FINETUNE: "/candidates",
+}
+"""Pages that show what a command found."""
 
 
 class Models:
@@ -151,7 +186,7 @@ class Reading:
         ]
 
     async def _show_runs(self, _: web.Request) -> web.Response:
-        values = {"runs": await self._history.runs()}
+        values = {"runs": await self._history.runs(), "leads": LEADS}
         return await self._views.show("runs.html", "/runs", values)
 
     async def _show_memories(self, request: web.Request) -> web.Response:
@@ -165,8 +200,12 @@ class Reading:
             model, search=wanted, order=ORDERS[sort][1], limit=MOST_MEMORIES, offset=offset
         )
         total = await self._store.count_memories(model, search=wanted)
+        rows, is_cut = await self._rows(model, found)
         values = {
-            "rows": await self._rows(model, found),
+            "rows": rows,
+            "is_cut": is_cut,
+            "most_cells": MOST_CELLS,
+            "unmeasured": UNMEASURED_NOISE,
             "total": total,
             "first": offset + 1,
             "page": max(1, at),
@@ -179,6 +218,7 @@ class Reading:
             "has_texts": self._runs.transcript is not None,
             "width": WIDTH,
             "height": HEIGHT,
+            "margin": MARGIN,
             "here": self._runs,
             "live": self._runs.live,
             "commands": COMMANDS,
@@ -186,39 +226,62 @@ class Reading:
         }
         return await self._views.show("memories.html", "/", values)
 
-    async def _rows(self, model: str, found: Sequence[StoredMemory]) -> list[MemoryRow]:
+    async def _latest(
+        self, model: str, keys: Sequence[str] | None = None
+    ) -> tuple[list[Cell], bool]:
+        """Return the ``MOST_CELLS`` cells measured last, and whether there are more."""
+        found = await self._history.cells(model, MOST_CELLS + 1, keys)
+        return found[:MOST_CELLS], len(found) > MOST_CELLS
+
+    async def _rows(
+        self, model: str, found: Sequence[StoredMemory]
+    ) -> tuple[list[MemoryRow], bool]:
+        """Return the rows of the page, and whether there are more cells than are looked at."""
         keys = [it.key for it in found]
         points = await self._history.points(model, keys, MOST)
-        effects = await self._history.effects(model, keys)
+        latest, is_cut = await self._latest(model)
+        mine, _ = await self._latest(model, keys) if is_cut else (latest, False)
+        seen = await in_thread(effects, mine, latest)
         texts = memory_texts(self._runs.transcript)
         most = max((it.weight for it in found), default=0.0) or 1.0
-        return [
+        rows = [
             MemoryRow(
                 it,
                 texts.get(it.key),
                 sparkline(points[it.key]),
-                effects.get(it.key, Effects()),
+                seen.get(it.key, []),
                 max(0.0, it.weight / most),
             )
             for it in found
         ]
+        return rows, is_cut
 
     async def _show_memory(self, request: web.Request) -> web.Response:
         models, model = await Models(self._history).of(request)
         key = request.query.get("key", "")
-        cells = await self._history.cells(model, MOST_CELLS, key)
-        if not cells and key not in memory_texts(self._runs.transcript):
-            points = await self._history.points(model, [key], 1)
-            if not points[key]:
-                raise RefusedError(404, "Nothing is kept of this memory.")
-        cells = sorted(cells, key=lambda it: -abs(it.signed))[:MOST_MEMORIES]
+        cells, is_cut = await self._latest(model, [key])
+        latest, _ = await self._latest(model)
+        memory = await self._store.memory(model, key)
+        text = memory_texts(self._runs.transcript).get(key)
+        if not cells and memory is None and text is None:
+            raise RefusedError(404, "Nothing is kept of this memory.")
+        seen = (await in_thread(effects, cells, latest)).get(key, [])
+        rows, _ = await self._rows(model, [memory] if memory else [])
         values = {
             "key": key,
-            "text": memory_texts(self._runs.transcript).get(key),
-            "cells": cells,
+            "text": text,
+            "row": rows[0] if rows else None,
+            "clear": [it for it in seen if it.kind != "muted"][:MOST_MEMORIES],
+            "noisy": [it for it in seen if it.kind == "muted"][:MOST_MEMORIES],
+            "measured": len(seen),
             "texts": response_texts(self._runs.transcript),
-            "most": max((abs(it.signed) for it in cells), default=0.0) or 1.0,
+            "most": max((abs(it.cell.signed) for it in seen), default=0.0) or 1.0,
+            "is_cut": is_cut,
+            "most_cells": MOST_CELLS,
             "unmeasured": UNMEASURED_NOISE,
+            "width": WIDTH,
+            "height": HEIGHT,
+            "margin": MARGIN,
             "models": models,
             "model": model,
         }
@@ -226,7 +289,7 @@ class Reading:
 
     async def _show_matrix(self, request: web.Request) -> web.Response:
         models, model = await Models(self._history).of(request)
-        cells = await self._history.cells(model, MOST_CELLS)
+        cells, is_cut = await self._latest(model)
         transcript, asked = self._runs.transcript, request.query.get("conversation", "")
         talks = [] if transcript else await in_thread(conversations, cells)
         talk = next((it for it in talks if it.id == asked), talks[0] if talks else None)
@@ -237,28 +300,9 @@ class Reading:
             "model": model,
             "talks": talks[:MOST_MEMORIES],
             "talk": talk,
-            "is_cut": len(cells) == MOST_CELLS,
+            "is_cut": is_cut,
+            "unmeasured": UNMEASURED_NOISE,
             "turns": turns(transcript, found.data) if transcript else [],
             "most_cells": MOST_CELLS,
         }
         return await self._views.show("matrix.html", "/matrix", values)
-
-
-def turns(transcript: Transcript, data: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the messages of a conversation, each response with the memories that changed it."""
-    columns = {it["node_id"]: at for at, it in enumerate(data["responses"])}
-    found = []
-    for index, message in enumerate(transcript.conversation):
-        column = columns.get(message.id)
-        effects: list[tuple[float, str]] = []
-        for row, memory in enumerate(data["memories"]):
-            value = None if column is None else data["signed"][row][column]
-            if column is None or value is None:
-                continue
-            noise = data["noise"][row][column] if data["noise"] else None
-            if abs(value) > max(noise or 0.0, data["spread"][column], 0.01):
-                effects.append((value, memory["key"]))
-        effects.sort(key=lambda it: -abs(it[0]))
-        turn = {"index": index, "role": message.role, "text": message.text}
-        found.append({**turn, "effects": effects[:5], "more": max(0, len(effects) - 5)})
-    return found

@@ -7,9 +7,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mindhooks import ScorerError, in_thread
+from mindscore._util.errors import ConfigError
+from mindscore._util.files import named_path
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+
+def tokenizer_of(setting: str) -> FileTokenizer | None:
+    """Return the tokenizer in the file that ``server.tokenizer`` names, ``None`` for an empty one.
+
+    Raises:
+        ConfigError: it is not written as a path, see ``named_path``.
+    """
+    if not setting:
+        return None
+    file = named_path(setting)
+    if file is None:
+        raise ConfigError(
+            f"server.tokenizer: {setting!r} is not written as a path: begin it with /, ~/ or, for "
+            "a file in the current folder, ./"
+        )
+    return FileTokenizer(file)
 
 
 class FileTokenizer:

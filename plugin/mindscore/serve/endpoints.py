@@ -56,6 +56,7 @@ class Completion:
         ids = tuple(await self._scorer.tokenize(prompt) if isinstance(prompt, str) else prompt)
         if not ids:
             raise RefusedError(400, "the prompt has no tokens", param="prompt")
+        require_fit(self._scorer, ids)
         self._prompt_tokens += len(ids)
         # Before anything is generated: what follows finds the prompt in the KV cache.
         wants_echoed = bool(asked.echo and asked.logprobs is not None)
@@ -163,6 +164,23 @@ def require_plausible(scorer: Scorer, scores: Sequence[RangeScore]) -> None:
             raise RefusedError(500, f"{scorer.model}: {wrong}")
 
 
+def context_length(scorer: Scorer) -> int | None:
+    """Return the number of tokens that the model reads, or ``None`` where there is no bound."""
+    length = ScorerCapabilities.of(scorer).context_length
+    return None if length is None or math.isinf(length) else int(length)
+
+
+def require_fit(scorer: Scorer, ids: Sequence[int]) -> None:
+    """Refuse a prompt that is longer than the model reads."""
+    longest = context_length(scorer)
+    if longest is not None and len(ids) > longest:
+        raise RefusedError(
+            400,
+            f"the prompt has {len(ids)} tokens, the model reads at most {longest}",
+            param="prompt",
+        )
+
+
 async def text_of(scorer: Scorer, ids: Sequence[int]) -> str:
     """Return the text of ``ids``, or their numbers if the scorer cannot detokenise."""
     detokenize = ScorerCapabilities.of(scorer).detokenize
@@ -225,7 +243,7 @@ class Endpoints:
             "owned_by": "mindscore",
             "root": self._scorer.model,
             "parent": None,
-            "max_model_len": self._context_length(),
+            "max_model_len": context_length(self._scorer),
         }
         return json_response(
             {"object": "list", "data": [model | self._adapter() | await self._weights()]}
@@ -236,7 +254,7 @@ class Endpoints:
         asked = await read_request(request, ScoreRequest, self._body_timeout_s)
         self._require_model(asked.model)
         asked.check()
-        self._require_fit(asked.prompt)
+        require_fit(self._scorer, asked.prompt)
         if not asked.score_ranges:
             return json_response({"scores": [], "usage": usage(len(asked.prompt), 0, None)})
         names = tuple(str(number) for number in range(len(asked.score_ranges)))
@@ -266,7 +284,7 @@ class Endpoints:
         require_short(*(it for it in prompts if isinstance(it, str)))
         for prompt in prompts:
             if not isinstance(prompt, str):
-                self._require_fit(prompt)
+                require_fit(self._scorer, prompt)
         completion = Completion(self._scorer, asked)
         async with self.scoring.turn(asked.priority or 0):
             choices = [await completion.choice(*it) for it in enumerate(prompts)]
@@ -288,13 +306,14 @@ class Endpoints:
         require_short(asked.prompt)
         async with self._texts.turn():
             tokens = await self._scorer.tokenize(asked.prompt)
-        length = self._context_length()
+        length = context_length(self._scorer)
         return json_response({"count": len(tokens), "max_model_len": length, "tokens": tokens})
 
     async def detokenize(self, request: web.Request) -> web.Response:
         """Return the text of token ids."""
         asked = await read_request(request, DetokenizeRequest, self._body_timeout_s)
         self._require_model(asked.model)
+        asked.check()
         if ScorerCapabilities.of(self._scorer).detokenize is None:
             raise RefusedError(501, f"{self._scorer.model} cannot turn token ids into text")
         async with self._texts.turn():
@@ -306,13 +325,6 @@ class Endpoints:
         if name not in (None, "", served):
             raise RefusedError(
                 404, f"The model `{name}` does not exist. This server has: {served}.", param="model"
-            )
-
-    def _require_fit(self, prompt: Sequence[int]) -> None:
-        longest = self._context_length()
-        if longest is not None and len(prompt) > longest:
-            raise RefusedError(
-                400, f"{len(prompt)} tokens, and the model reads {longest}", param="prompt"
             )
 
     async def _weights(self) -> dict[str, str]:
@@ -327,7 +339,3 @@ class Endpoints:
             return {}
         folder = self._scorer.adapter_folder
         return {"adapter": folder and "/".join(folder.parts[-2:])}
-
-    def _context_length(self) -> int | None:
-        length = ScorerCapabilities.of(self._scorer).context_length
-        return None if length is None or math.isinf(length) else int(length)

@@ -184,6 +184,9 @@ FIRST_PRIORITY = -(2**31)
 MAX_TEXT_BYTES = 2**20
 """Size of the texts of a request, in UTF-8: tokenising one takes a second and 200 MB for each."""
 
+MAX_DECODED_TOKENS = 2**20
+"""Tokens of a request for their text: decoding so many takes a second at most."""
+
 MAX_RANGE_SHARE = 8
 """How many times as long as the prompt all its ranges together may be."""
 
@@ -324,6 +327,15 @@ class DetokenizeRequest(Struct):
 
     tokens: list[TokenId]
     model: str | None = None
+
+    def check(self) -> None:
+        """Refuse more tokens than are decoded at once."""
+        if len(self.tokens) > MAX_DECODED_TOKENS:
+            raise RefusedError(
+                413,
+                f"{len(self.tokens)} tokens, over {MAX_DECODED_TOKENS}: send them in parts",
+                param="tokens",
+            )
 
 
 async def read_request(request: web.Request, kind: type[T], limit_s: float) -> T:

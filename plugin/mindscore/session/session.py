@@ -32,7 +32,7 @@ from mindscore.conversation.rendering import CachedTokenizer
 from mindscore.conversation.template import template_of
 from mindscore.flows.recorder import store_failures
 from mindscore.measure.divergence import RedundantGroup
-from mindscore.measure.retry import with_retries
+from mindscore.measure.retry import awaited, with_retries
 
 if TYPE_CHECKING:
     from mindscore.session.words import Word
@@ -205,7 +205,7 @@ class Session:
             if self._tokenizer is None:
                 server = parse_settings(self.registry.settings).server
                 self._tokenizer = CachedTokenizer(
-                    lambda text: with_retries(lambda: scorer.tokenize(text), server)
+                    lambda text: with_retries(lambda: awaited(scorer.tokenize, text), server)
                 )
             template = template_of(scorer, self.registry.settings)
             context = await transcript.context(self._tokenizer, template)

@@ -1,6 +1,6 @@
 """SQLite files: the store of scores, candidates, marks and sends, and the tables of others."""
 
-from mindscore.store.history import Cell, Effects, History, Point, RunRecord
+from mindscore.store.history import Cell, History, Point, RunRecord
 from mindscore.store.records import Damage, Records
 from mindscore.store.reviews import CandidateName, ConflictError, Listed, Review, Reviewed, Reviews
 from mindscore.store.scores import KnownScore, StoredMemory
@@ -12,7 +12,6 @@ __all__ = [
     "Cell",
     "ConflictError",
     "Damage",
-    "Effects",
     "History",
     "KnownScore",
     "Listed",

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
-from sqlalchemy import Connection, case, func, insert, select
+from sqlalchemy import Connection, insert
 
 from mindscore.store.database import NamespaceTables
 from mindscore.store.records import checked, intact, row_id
@@ -60,19 +60,6 @@ class Cell:
     conversation: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Effects:
-    """Numbers of responses that a memory was measured on, helped and harmed, beyond noise."""
-
-    measured: int = 0
-    helped: int = 0
-    harmed: int = 0
-
-
-UNMEASURED_NOISE = 1.0
-"""Nats that count as noise where it was not measured."""
-
-
 class History(NamespaceTables):
     """The history of one namespace. Every method is one transaction; may raise ``StoreError``."""
 
@@ -119,37 +106,15 @@ class History(NamespaceTables):
 
         return await self._database.read(work)
 
-    async def effects(self, model: str, keys: Sequence[str]) -> dict[str, Effects]:
-        """Return the effects of each of ``keys`` that was measured on any response.
-
-        A response that was measured with several texts of a memory counts once, with the latest.
-        """
-        table = cells.c
-        same = (table.key, table.conversation, table.node_id)
-        rank = func.row_number().over(partition_by=same, order_by=table.scored_at.desc())
-        query = self._mine(cells, table.key, table.signed, table.noise, rank.label("rank"))
-        latest = query.where(table.key.in_(keys), table.model == model).subquery()
-        noise = func.coalesce(latest.c.noise, UNMEASURED_NOISE)
-        helped = func.sum(case((latest.c.signed > noise, 1), else_=0))
-        harmed = func.sum(case((latest.c.signed < -noise, 1), else_=0))
-        # Another type is damage: text is larger than any number.
-        is_intact = func.typeof(latest.c.signed).in_(("real", "integer"))
-        counted = (
-            select(latest.c.key, func.count(), helped, harmed)
-            .where(latest.c.rank == 1, is_intact)
-            .group_by(latest.c.key)
-        )
-        return {key: Effects(*numbers) for key, *numbers in await self._all(counted)}
-
-    async def cells(self, model: str, limit: int, key: str | None = None) -> list[Cell]:
-        """List the ``limit`` cells that ``model`` measured last, of ``key`` or of all memories.
+    async def cells(self, model: str, limit: int, keys: Sequence[str] | None = None) -> list[Cell]:
+        """List the ``limit`` cells that ``model`` measured last, of ``keys`` or of all memories.
 
         Of a response that was measured with several texts of a memory, the latest counts.
         """
         columns = [cells.c[name] for name in Cell.__slots__]
         query = self._mine(cells, row_id(cells), *columns).where(cells.c.model == model)
-        if key is not None:
-            query = query.where(cells.c.key == key)
+        if keys is not None:
+            query = query.where(cells.c.key.in_(keys))
         query = query.order_by(cells.c.scored_at.desc()).limit(limit)
         made = checked(Cell)
 

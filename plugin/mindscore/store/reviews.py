@@ -90,6 +90,7 @@ class Listed:
     name: CandidateName
     divergence: float
     response_text: str
+    prior_context: str
     review: Review | None
     sinks: tuple[str, ...]
 
@@ -98,6 +99,7 @@ class _Said(msgspec.Struct):
     """The part of a kept candidate that a list shows."""
 
     response_text: str
+    prior_context: str
 
 
 class _Row(NamedTuple):
@@ -242,8 +244,9 @@ def _whole(row: _Row) -> Reviewed:
 
 
 def _listed(row: _Row) -> Listed:
-    said = msgspec.json.decode(row.candidate, type=_Said).response_text
-    return Listed(row.name, row.divergence, said, row.review, row.sinks)
+    said = msgspec.json.decode(row.candidate, type=_Said)
+    about = (said.response_text, said.prior_context)
+    return Listed(row.name, row.divergence, *about, row.review, row.sinks)
 
 
 def _with_answer(review: Review, candidate: FinetuneCandidate) -> Review:

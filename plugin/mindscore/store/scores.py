@@ -132,6 +132,11 @@ class Scores(NamespaceTables):
             lambda connection: list(intact(memories, connection.execute(query), make))
         )
 
+    async def memory(self, model: str, key: str) -> StoredMemory | None:
+        """Return one memory, or ``None`` if ``model`` never scored it."""
+        found = await self.memories(model, search=key)
+        return next((it for it in found if it.key == key), None)
+
     async def count_memories(self, model: str, *, search: str = "") -> int:
         """Count the memories of ``model``: what ``memories`` lists without a limit."""
         table = memories.c

@@ -201,7 +201,15 @@ class Store(Scores):
         await self._mark([(stamp, response_hash(ids)) for stamp, ids in sent], sink, job_id)
 
     async def unmark_trained(self, job_id: str) -> int:
-        """Remove the marks of the responses that were accepted as ``job_id``; return how many."""
+        """Remove the marks of the responses that were accepted as ``job_id``; return how many.
+
+        A job that is a file may be named without its folder, if no other file is called so.
+        """
+        jobs = {row[0] for row in await self._all(self._mine(trained, trained.c.job_id).distinct())}
+        if job_id not in jobs:
+            files = [Path(it) for it in jobs if it and Path(it).is_absolute()]
+            named = [str(it) for it in files if it.name == job_id]
+            job_id = named[0] if len(named) == 1 else job_id
         return await self._delete(trained, trained.c.job_id == job_id)
 
     async def import_trained(self, timestamps: Iterable[int]) -> None:

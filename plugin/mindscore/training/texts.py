@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from mindhooks import Registry, ScorerCapabilities, TrainingSample
@@ -12,7 +11,7 @@ from mindhooks.testing import StubMind
 from mindscore._util.errors import ConfigError
 from mindscore.config.settings import parse_settings
 from mindscore.measure.retry import Retry
-from mindscore.scorers.tokenizer import FileTokenizer
+from mindscore.scorers.tokenizer import tokenizer_of
 
 
 class _Tokenizer(NamedTuple):
@@ -61,8 +60,7 @@ class Texts:
 
     async def _find(self) -> _Tokenizer:
         server = parse_settings(self._tables).server
-        if server.tokenizer:
-            file = FileTokenizer(Path(server.tokenizer))
+        if file := tokenizer_of(server.tokenizer):
             return _Tokenizer(file.detokenize, file.tokenize)
         self._registry = Registry(StubMind(), self._tables)
         scorer = await self._registry.scorer()

@@ -28,6 +28,7 @@ ARGUMENTS = {
     ("demo",): ("--help",),
     ("score",): ("talk.jsonl", "--full", *TOY),
     ("plan",): ("talk.jsonl", *TOY),
+    ("run",): ("score", "talk.jsonl", *TOY),
     ("list",): ("talk.jsonl",),
     ("serve",): ("--port", "0", *TOY),
     ("review",): ("--port", "0", *TOY),

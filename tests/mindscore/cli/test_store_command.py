@@ -496,6 +496,17 @@ def test_what_a_failed_job_did_not_learn_may_be_sent_again(cli, tmp_path):
     assert asyncio.run(Sends(settings).free(again, "http")) == again[:2]
 
 
+def test_a_file_that_was_written_is_settled_by_its_name_alone(cli, tmp_path):
+    store = Store(StoreSettings(f"sqlite:///{tmp_path}/data/mindscore/store.sqlite3"))
+    for number, job in enumerate(["/a/one.jsonl", "/a/two.jsonl", "/b/two.jsonl", "x/three"]):
+        asyncio.run(store.mark_trained([(number, (3,))], job, "jsonl"))
+    assert cli("store", "settle", "one.jsonl", "--not-trained").out.startswith("1 response not")
+    # Two files are called so, and a trainer's job is no file.
+    for name in ("two.jsonl", "three"):
+        assert cli("store", "settle", name, "--not-trained").status == 2
+    assert asyncio.run(store.trained_timestamps()) == [1, 2, 3]
+
+
 @pytest.mark.parametrize("options", [["--trained"], ["--not-trained"]])
 def test_a_send_that_is_not_there_cannot_be_settled(options, cli, unknown):
     unknown(first=1)

@@ -206,6 +206,18 @@ def test_a_refusal_is_an_error_and_everything_can_be_sent_again(
     assert train().out.startswith("http took 1 response")
 
 
+@pytest.mark.parametrize("status", [400, 403, 404, 405, 413, 422, 429, 501])
+def test_a_server_that_does_not_train_leaves_nothing_unknown(
+    status, train, cli, score_server, candidates
+):
+    candidates(one="accepted")
+    score_server.script(status)
+    ran = train()
+    assert (ran.status, ran.out) == (1, "")
+    assert ran.error.startswith("nothing was marked as trained: ")
+    assert cli("store", "sent", "--json").document == []
+
+
 def test_what_may_have_been_accepted_is_left_out_until_it_is_asked_for(
     train, cli, score_server, candidates
 ):

@@ -10,7 +10,16 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindhooks import Image, MindCommand, RangeScore, Registry, ScorerError, ScoreResult, WirePrompt
+from mindhooks import (
+    Generated,
+    Image,
+    MindCommand,
+    RangeScore,
+    Registry,
+    ScorerError,
+    ScoreResult,
+    WirePrompt,
+)
 from mindhooks.testing import StubMind
 from mindscore.config.settings import ServerSettings
 from mindscore.measure import cached_scorer as module
@@ -122,6 +131,116 @@ async def test_a_measurement_is_made_whatever_is_known():
     await cached.score(FIRST)
     await cached.score_uncached(FIRST)
     assert scorer.asked == [FIRST, FIRST]
+
+
+class Speaking(ToyScorer):
+    """Generates what it is given, whatever that is."""
+
+    def __init__(self, said):
+        super().__init__()
+        self.said = said
+
+    async def generate(self, prompt, *, max_tokens, stop):
+        return self.said
+
+
+def speak(scorer):
+    return cached_of(scorer).generate(WirePrompt((1, 2), (), (), ()), max_tokens=4, stop=())
+
+
+@pytest.mark.parametrize("ids", [(0, 2**31 - 1), [5], (), None])
+@pytest.mark.parametrize("text", ["", "tea"])
+async def test_ids_of_a_tokenizer_are_taken_from_any_scorer(ids, text):
+    if text and ids == ():
+        return
+    expected = Generated(None if ids is None else tuple(ids), text)
+    assert await speak(Speaking(Generated(ids, text))) == expected
+
+
+@pytest.mark.parametrize(
+    ("said", "wrong"),
+    [
+        (Generated((1, -1), "tea"), r"token_ids\[1\]: -1"),
+        (Generated((2**31,), "tea"), r"token_ids\[0\]: 2147483648"),
+        (Generated((10**30,), "tea"), r"token_ids\[0\]: 1000"),
+        (Generated((1.5,), "tea"), r"token_ids\[0\]: 1\.5"),
+        (Generated((True,), "tea"), r"token_ids\[0\]: True"),
+        (Generated(("5",), "tea"), r"token_ids\[0\]: 5"),
+        (Generated("55", "tea"), "token_ids: expected a tuple"),
+        (Generated((), "tea"), "token_ids is empty"),
+        (Generated((5,), None), "with a text"),
+        ((5,), "got a tuple"),
+        (None, "got a NoneType"),
+    ],
+)
+async def test_what_no_tokenizer_makes_is_an_error_that_names_the_scorer(said, wrong):
+    with pytest.raises(ScorerError, match=rf"^Speaking, toy: generate: .*{wrong}"):
+        await speak(Speaking(said))
+
+
+async def test_an_alternate_of_impossible_ids_is_not_handed_out(say, host, probe, monkeypatch):
+    async def generate(*_, **__):
+        return Generated((2**63,), "tea")
+
+    monkeypatch.setattr(probe, "generate", generate)
+    talk = say.talk(say.user(9), say.reply(5, 5), identity=[say.memory("k", 5)])
+    finetune = {"generate_alternates": True, "window_fraction": 1.0, "threshold": 0}
+    async with host(talk, "probe", finetune=finetune) as it:
+        await it.run(MindCommand.SCORE_FINETUNE)
+        [candidate] = it.heard.candidates
+        error = it.state.finetune_last_run.error
+    assert (candidate.alternate_text, candidate.alternate_ids) == (None, None)
+    assert error.startswith("1 alternate could not be generated: ")
+    assert "generate: token_ids[0]: 9223372036854775808" in error
+
+
+@pytest.mark.parametrize("answers", [None, 5, ScoreResult([1.0])])
+async def test_scores_of_another_shape_are_an_error_that_says_what_is_expected(answers):
+    class Shapeless(ToyScorer):
+        async def score(self, prompts):
+            return answers
+
+    with pytest.raises(ScorerError, match="toy: expected a ScoreResult"):
+        await cached_of(Shapeless()).score(FIRST)
+
+
+class Plain(ToyScorer):
+    """Has plain functions where coroutines are due."""
+
+    def score(self, prompts):
+        return [[RangeScore(-1.0) for _ in prompt.ranges] for prompt in prompts]
+
+    def generate(self, prompt, *, max_tokens, stop):
+        return Generated((1,), "tea")
+
+
+class Unawaited(ToyScorer):
+    """Returns the coroutine of another scorer."""
+
+    async def score(self, prompts):
+        return ToyScorer().score(prompts)
+
+    async def generate(self, prompt, *, max_tokens, stop):
+        return ToyScorer().generate(prompt, max_tokens=max_tokens, stop=stop)
+
+
+@pytest.mark.parametrize(
+    ("scorer", "hint"), [(Plain(), "async def"), (Unawaited(), "await that itself")]
+)
+async def test_a_mistake_with_async_is_named_as_such(scorer, hint):
+    name = type(scorer).__name__
+    with pytest.raises(ScorerError, match=rf"{name}\.score .*{hint}"):
+        await cached_of(scorer).score(FIRST)
+    with pytest.raises(ScorerError, match=rf"{name}\.generate .*{hint}"):
+        await speak(scorer)
+
+
+async def test_a_plain_function_that_returns_a_coroutine_is_as_good():
+    class Delegating(ToyScorer):
+        def score(self, prompts):
+            return ToyScorer().score(prompts)
+
+    assert (await cached_of(Delegating()).score(FIRST)).keys() == {"first", "second"}
 
 
 async def test_the_same_prompt_asked_for_by_two_at_once_is_sent_once():

@@ -246,3 +246,12 @@ async def test_generated_is_what_the_scorer_said():
 
 async def _generate(text, *, max_tokens):
     return Generated((max_tokens,), text)
+
+
+async def test_a_wrapped_plain_function_is_named():
+    class Acme:
+        def tokenize(self, text):
+            return [1]
+
+    with pytest.raises(ScorerError, match=r"Acme\.tokenize is a plain function.*async def"):
+        await Retry(ServerSettings()).wrap(Acme().tokenize)("text")

@@ -28,7 +28,7 @@ KINDS = {
 def page(tmp_path):
     """Writes the page: ``page(signed=[[…]], noise=None)``."""
 
-    def write(signed, noise=None):
+    def write(signed, noise=None, **more):
         columns = len(signed[0]) if signed else 0
         data = {
             "memories": [{"key": f"k{at}", "text": f"memory {at}"} for at in range(len(signed))],
@@ -38,6 +38,7 @@ def page(tmp_path):
             ],
             "signed": signed,
             "noise": noise,
+            **more,
         }
         theme, style, script = (asset(it) for it in ("theme.css", "matrix.css", "matrix.js"))
         file = tmp_path / "matrix.html"
@@ -93,6 +94,18 @@ def test_each_kind_of_value_is_told_in_words(browser, page):
         assert "memory 0" in told(it)
         assert "response 4" in told(it)
         assert it.wrong == []
+
+
+def test_where_noise_is_not_known_a_given_limit_counts(browser, page):
+    values = [[0.5, 1.5, 0.5, 0.5, -0.5]]
+    noise, spread = [[None, None, 0.1, None, 0.0]], [0.0, 0.0, 0.0, 0.2, 0.0]
+    with opened(browser, page(values, noise, spread=spread, unmeasured=1.0)) as it:
+        it.page.locator("#it [role=grid]").focus()
+        found = []
+        for _ in values[0]:
+            found.append(told(it).partition(" nats")[0])
+            it.page.keyboard.press("ArrowRight")
+        assert found == ["within noise: +0.50 of ±1.00", "+1.50", "+0.50", "+0.50", "-0.50"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

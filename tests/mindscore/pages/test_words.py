@@ -11,13 +11,32 @@ from mindscore.pages.environment import Piece, word_diff
 TEXTS = st.text(alphabet="ab .,\n\u00e9\u4e2d\U0001f600", max_size=60)
 
 
-@given(before=TEXTS, after=TEXTS)
-def test_the_pieces_make_up_both_texts(before, after):
+WORDS = ("tea ", "dog, ", "\u00e9clair\n", "\u4e2d ", ". ", "\U0001f600 ")
+
+
+@st.composite
+def near(draw):
+    """Two texts that begin alike, and go on no longer than that with words of their own."""
+    shared = draw(st.lists(st.sampled_from(WORDS), min_size=1, max_size=12))
+    # "dog, " is two words, the others one.
+    own = st.lists(st.sampled_from([it for it in WORDS if "," not in it]), max_size=len(shared))
+    return "".join([*shared, *draw(own)]), "".join([*shared, *draw(own)])
+
+
+@given(near())
+def test_the_pieces_make_up_both_texts(texts):
+    before, after = texts
     pieces = word_diff(before, after)
-    if pieces:
-        assert "".join(it.text for it in pieces if it.kind != "added") == before
-        assert "".join(it.text for it in pieces if it.kind != "removed") == after
+    assert "".join(it.text for it in pieces if it.kind != "added") == before
+    assert "".join(it.text for it in pieces if it.kind != "removed") == after
     assert all(it.text for it in pieces)
+
+
+@given(before=TEXTS, after=TEXTS)
+def test_texts_are_compared_whole_or_not_at_all(before, after):
+    pieces = word_diff(before, after)
+    assert "".join(it.text for it in pieces if it.kind != "added") in (before, "")
+    assert "".join(it.text for it in pieces if it.kind != "removed") in (after, "")
 
 
 @given(text=TEXTS)

@@ -11,7 +11,7 @@ from mindscore.session.words import Word
 
 from ..opening import opened
 
-MEMORIES, RESPONSES, WORDS = 200, 500, 30
+MEMORIES, RESPONSES, WORDS = 200, 500, 60
 MOST_BYTES, MOST_MS = 10_000_000, 100
 TIMES = 9
 
@@ -30,8 +30,11 @@ def large(made_up, write_report):
     kinds = [tuple(numbers.gauss(0, 1) for _ in range(WORDS * 4 // 3)) for _ in range(997)]
     assert sum(word.tokens for word in next(iter(words.values()))) == len(kinds[0])
 
+    # Most memories do nothing to a response, as in life: only what stands out is an effect.
+    nothing = (0.0001,) * len(kinds[0])
+
     def cell(index, id_):
-        tokens = numbers.choice(kinds)
+        tokens = numbers.choice(kinds) if numbers.random() < 0.45 else nothing
         return ResponseDivergence(index, id_, max(0.0, sum(tokens)), sum(tokens), 0.01, tokens)
 
     scores = {}
@@ -85,7 +88,7 @@ def test_the_file_is_not_too_large_and_says_what_it_leaves_out(browser, screensh
         while it.page.locator("#chosen button:not([hidden])").count():
             it.page.click("#chosen button")
         assert "would be too large" in it.page.text_content("#chosen")
-        assert len(it.texts("#chosen .response")) > RESPONSES / 2
+        assert len(it.texts("#chosen .response")) > RESPONSES / 3
         assert it.wrong == []
 
 

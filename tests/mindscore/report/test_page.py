@@ -6,7 +6,8 @@ import pytest
 
 from mindhooks import FinetuneStats, MemoryScore, MemoryStats, Outcome, ResponseDivergence
 from mindscore.config.settings import parse_settings
-from mindscore.report.page import facts, memory_texts, render
+from mindscore.measure.divergence import RedundantGroup
+from mindscore.report.page import MOST_OPEN, facts, memory_texts, render
 from mindscore.report.ranking import standings
 
 
@@ -57,7 +58,7 @@ def test_noise_counts_in_no_order_headline_or_sum(result):
     assert (second.is_noise, second.most_on) == (True, None)
     told = page(given)
     assert "none made a response at least one nat (2.7 times) likelier" in told
-    assert '<td class="number noise">9.00<br><span class="small">within noise</span></td>' in told
+    assert 'class="number noise">9.00<br><span class="small">within noise</span></td>' in told
 
 
 def test_where_no_noise_was_measured_none_is_spoken_of(result):
@@ -152,3 +153,25 @@ def test_a_secret_in_an_address_is_not_told(result, secret):
 def test_responses_of_another_flow_may_have_any_index(result):
     odd = MemoryScore(result.keys[0], 1.0, "full", (ResponseDivergence(999, "nobody's", 1.0, 1.0),))
     assert "nobody" in page(replace(result, scores={result.keys[0]: odd}))
+
+
+def test_of_many_candidates_the_first_are_open_and_the_rest_unfolds(made_up):
+    few = page(made_up("score-finetune", responses=MOST_OPEN))
+    many = page(made_up("score-finetune", responses=MOST_OPEN + 3))
+    assert "more, of +2.00 nats and less" not in few
+    shown, _, rest = many.partition("<summary>3 more, of +2.00 nats and less</summary>")
+    assert shown.count("<article") == MOST_OPEN
+    assert rest.count("<article") == 3
+
+
+def test_memories_that_hide_each_other_are_one_line_a_group(result):
+    nodes = tuple(node for _, node in result.transcript.responses())
+    groups = (
+        RedundantGroup(("a", "b", "c"), nodes),
+        RedundantGroup(("d", "e"), nodes[:1]),
+    )
+    found = page(replace(result, redundant=groups))
+    listed = found.partition('<ul class="pairs">')[2].partition("</ul>")[0]
+    assert listed.count("<li>") == 2
+    assert "any is enough for #1, #3" in " ".join(listed.split())
+    assert "either is enough for #1</li>" in listed

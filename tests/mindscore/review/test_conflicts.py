@@ -29,6 +29,15 @@ def client(filled, reviewing):
         yield Client(page).let_in()
 
 
+def test_a_trainer_is_named_only_while_something_is_accepted(client):
+    for _ in client.page.queue():
+        waiting = client.decision(id=client.field("id"), choice="rejected")
+        assert client.ask("POST", "/decide", waiting).status == 303
+    page = client.ask("GET", "/candidates").text
+    assert "All candidates are decided" in page
+    assert "mindscore train" not in page
+
+
 def _together(client, path, *forms):
     with ThreadPoolExecutor(len(forms)) as pool:
         return sorted(pool.map(lambda form: client.ask("POST", path, form).status, forms))

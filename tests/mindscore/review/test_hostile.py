@@ -111,7 +111,7 @@ def test_hostile_texts_are_shown_and_run_nowhere(tables, transcript, reviewing, 
             look(texts=texts)
         # Each candidate, and the message after each decision.
         tab.goto(f"{page.url}/candidates")
-        tab.get_by_label("Model").select_option(MODEL)
+        tab.locator("select[name=model]").select_option(MODEL)
         tab.get_by_role("button", name="Show").click()
         for at in range(3, len(PAYLOADS)):
             tab.locator("h2#candidate", has_text=f"Response #{at} ").wait_for()

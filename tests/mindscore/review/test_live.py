@@ -131,7 +131,9 @@ def test_without_javascript_a_run_is_started_and_looked_at_again(
 def test_without_a_transcript_there_are_no_buttons(filled, reviewing, opened):
     with reviewing(filled) as page, opened(page.address) as tab:
         assert "mindscore review TRANSCRIPT" in tab.inner_text("main")
-        assert tab.locator("[data-run]").count() == 0
+        assert tab.locator("[data-run], form[method=post], [action='/run']").count() == 0
+        names = tab.get_by_role("button").all_inner_texts()
+        assert names == ["Find"]
 
 
 def test_a_tab_that_nobody_looks_at_follows_again_when_it_is_seen(

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mindhooks import FinetuneCandidate
+from mindscore.measure.divergence import noise_limit
+from mindscore.review.cells import MOST_RESPONSES, conversations, effects, matrix
 from mindscore.review.decisions import NEIGHBOURS, CandidateQueue, id_of
-from mindscore.review.matrix import MOST_RESPONSES, conversations, matrix
 from mindscore.review.reading import (
     HEIGHT,
     MOST,
@@ -28,7 +29,7 @@ def _item(number_, decision=None, sinks=()):
     )  # fmt: skip
     review = decision and Review(decision, "response", 1.0)
     name = Reviewed(candidate, "toy", 0.0, review, sinks).name
-    return Listed(name, candidate.divergence, str(number_), review, sinks)
+    return Listed(name, candidate.divergence, str(number_), "", review, sinks)
 
 
 def _id(item):
@@ -46,6 +47,37 @@ def test_a_queue_sorts_candidates_by_what_became_of_them():
     assert queue.neighbour(-1) is None
     assert queue.neighbour(2) is None
     assert queue.find("nothing") is None
+
+
+def _again(item, stamp, decision=None, sinks=(), prior=""):
+    """The same response, found again under another timestamp."""
+    review = decision and Review(decision, "response", 1.0)
+    name = replace(item.name, timestamp_ns=stamp)
+    return replace(item, name=name, review=review, sinks=sinks, prior_context=prior)
+
+
+@pytest.mark.parametrize(
+    ("more", "state"),
+    [
+        ([], "waiting"),
+        ([("rejected", ())], "rejected"),
+        ([("accepted", ()), (None, ("http",)), ("rejected", ())], "trained"),
+    ],
+)
+def test_a_response_that_is_found_again_is_one_candidate(more, state):
+    first = _item(1)
+    items = [first, _again(first, 7), *(_again(first, 8 + at, *it) for at, it in enumerate(more))]
+    queue = CandidateQueue(items, state, "")
+    assert [it.state for it in queue.entries] == [state]
+    assert queue.counts.total() == 1
+    # A form of a page that showed another of them is still understood.
+    assert {queue.find(_id(it)).item for it in items} == set(items)
+
+
+def test_equal_responses_to_different_questions_are_different_candidates():
+    first = _item(1)
+    items = [first, _again(first, 7, prior="user: And tonight?"), _item(2)]
+    assert [it.item for it in CandidateQueue(items, "waiting", "").shown] == items
 
 
 @pytest.mark.parametrize(
@@ -173,6 +205,27 @@ def test_what_nearly_any_memory_does_is_the_spread_of_a_response():
     [spread] = matrix([*cells, _cell("real", "n", 1, 39.6)], None).data["spread"]
     assert 1.4 < spread < 39.6
     assert matrix(cells[:4], None).data["spread"] == [0.0]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abcdefgh"), st.sampled_from("mn"), st.floats(-50, 50),
+                  st.none() | st.floats(0, 5)),
+        max_size=16, unique_by=lambda it: it[:2],
+    )
+)  # fmt: skip
+def test_the_matrix_and_the_verdicts_have_one_threshold(values):
+    cells = [_cell(key, node, 1, signed, noise) for key, node, signed, noise in values]
+    data = matrix(cells, None).data
+    columns = {it["node_id"]: at for at, it in enumerate(data["responses"])}
+    rows = {it["key"]: at for at, it in enumerate(data["memories"])}
+    found = effects(cells, cells)
+    assert sum(map(len, found.values())) == len(cells)
+    for key, seen in found.items():
+        for effect in seen:
+            row, column = rows[key], columns[effect.cell.node_id]
+            noise = data["noise"][row][column] if data["noise"] else None
+            assert effect.limit == noise_limit(noise, data["spread"][column])
 
 
 def test_addresses_hold_any_text():

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from mindhooks import ScorerError
-from mindscore.scorers.tokenizer import FileTokenizer
+from mindscore._util.errors import ConfigError
+from mindscore.scorers.remote.score import ScoreScorer
+from mindscore.scorers.tokenizer import FileTokenizer, tokenizer_of
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 
@@ -156,3 +158,25 @@ async def test_a_file_that_could_not_be_read_is_read_when_it_is_there(tokenizer_
     file.write_bytes(tokenizer_file.read_bytes())
 
     assert [await tokenizer.tokenize("yes")] == await asyncio.to_thread(ids, tokenizer_file, "yes")
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "models/tokenizer.json"])
+def test_a_name_is_never_looked_up_in_the_current_folder(
+    name, tokenizer_file, tmp_path, monkeypatch
+):
+    (tmp_path / "models").mkdir()
+    (tmp_path / name).write_bytes(tokenizer_file.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"server\.tokenizer: .* not written as a path.*\./"):
+        tokenizer_of(name)
+    with pytest.raises(ConfigError, match=r"server\.tokenizer"):
+        ScoreScorer({"base_url": "http://127.0.0.1:1", "tokenizer": name})
+
+
+async def test_a_path_from_the_current_folder_is_taken(tokenizer_file, tmp_path, monkeypatch):
+    (tmp_path / "tokenizer.json").write_bytes(tokenizer_file.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    found = tokenizer_of("./tokenizer.json")
+    assert found is not None
+    assert await found.tokenize("yes") == await FileTokenizer(tokenizer_file).tokenize("yes")
+    assert tokenizer_of("") is None

@@ -280,3 +280,44 @@ async def test_ranges_much_longer_than_the_prompt_together_are_refused(served):
         answer = await client.post("/v1/score", body)
     assert (answer.status, answer.error["param"]) == (400, "score_ranges")
     assert "891 tokens" in answer.error["message"]
+
+
+async def test_more_ids_than_are_decoded_at_once_are_refused_with_their_number(served, monkeypatch):
+    class Texts(ToyScorer):
+        async def detokenize(self, ids):
+            return "x" * len(ids)
+
+    monkeypatch.setattr(requests, "MAX_DECODED_TOKENS", 3)
+    async with served(Texts()) as client:
+        answer = await client.post("/detokenize", {"tokens": [5] * 4})
+        assert (await client.post("/detokenize", {"tokens": [5] * 3})).status == 200
+    assert (answer.status, answer.error["param"]) == (413, "tokens")
+    assert "4 tokens" in answer.error["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "more"),
+    [
+        ("/v1/score", {"prompt": [5] * 9, "score_ranges": [[1, 2]]}),
+        ("/v1/completions", {"prompt": [5] * 9}),
+        ("/v1/completions", {"prompt": [[5], [5] * 9]}),
+        ("/v1/completions", {"prompt": "one two three four five six seven eight nine ten"}),
+    ],
+)
+async def test_a_prompt_beyond_the_models_context_is_refused_before_it_is_computed(
+    path, more, served, held
+):
+    held.context_length = 8
+    async with served(held) as client:
+        answer = await client.post(path, more)
+    assert (answer.status, answer.error["param"]) == (400, "prompt")
+    assert "the model reads at most 8" in answer.error["message"]
+    assert held.began == []
+
+
+async def test_a_prompt_of_just_the_models_context_is_scored(served):
+    scorer = ToyScorer()
+    scorer.context_length = 8
+    async with served(scorer) as client:
+        body = {"prompt": [5] * 8, "score_ranges": [[1, 8]]}
+        assert (await client.post("/v1/score", body)).status == 200

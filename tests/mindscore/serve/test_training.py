@@ -325,6 +325,20 @@ async def test_old_jobs_are_removed_when_another_has_ended(training, folder, mon
         assert not (folder / first).exists()
 
 
+async def test_jobs_that_are_cancelled_while_one_trains_are_removed(training, folder, monkeypatch):
+    monkeypatch.setattr(trainer_module, "MAX_ENDED_JOBS", 2)
+    async with training() as client:
+        running = (await client.post("/v1/train", asked())).body["job_id"]
+        await until(client, running, lambda it: it.epoch > 0)
+        cancelled = []
+        for _ in range(6):
+            cancelled.append((await client.post("/v1/train", asked())).body["job_id"])
+            await client.ask("DELETE", f"/v1/train/{cancelled[-1]}")
+        kept = [running, *cancelled[-2:]]
+        assert [it["job_id"] for it in await jobs(client)] == kept
+        assert {it.name for it in folder.iterdir() if it.is_dir()} == set(kept)
+
+
 async def jobs(client):
     return (await client.get("/v1/train")).body["jobs"]
 

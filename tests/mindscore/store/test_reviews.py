@@ -80,7 +80,12 @@ async def test_a_list_names_what_the_queue_holds(store, reviews):
     listed = await reviews.listed("m")
     for whole, brief in zip(queue, listed, strict=True):
         assert brief == Listed(
-            whole.name, whole.candidate.divergence, "said", whole.review, whole.sinks
+            whole.name,
+            whole.candidate.divergence,
+            "said",
+            SAID.prior_context,
+            whole.review,
+            whole.sinks,
         )
         assert await reviews.one(whole.name) == whole
     assert await reviews.one(CandidateName("m", 9, "none")) is None

@@ -145,3 +145,12 @@ def test_no_model_is_loaded_for_what_needs_no_text():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("\n", "")
+
+
+async def test_texts_of_samples_are_never_made_by_a_stranger_of_that_name(
+    tokenizer_file, tmp_path, monkeypatch, sample
+):
+    (tmp_path / "tokenizer.json").write_bytes(tokenizer_file.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"server\.tokenizer"):
+        await Texts({"server": {"tokenizer": "tokenizer.json"}}).added([sample()])

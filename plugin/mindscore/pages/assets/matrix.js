@@ -4,7 +4,8 @@
 //
 // data: {memories: [{key, text}], responses: [{entry_idx, node_id, text}],
 //        signed: [[number | null]], noise: [[number | null]] | null,
-//        spread: [number]: for each response, what nearly any memory does to it}
+//        spread: [number]: for each response, what nearly any memory does to it,
+//        unmeasured: nats that count as noise where neither is known; 0 if not given}
 // words(row, column), where given: a node to show in the place of the response's text, or null.
 //
 // Only what is in sight is drawn. The element tells of a cell that was chosen (clicked, or Enter)
@@ -28,7 +29,8 @@ function mindscoreMatrix(element, data, words) {
 
   // What is smaller cannot be told from chance: it is neither coloured nor called an effect.
   function limitAt(row, column) {
-    return Math.max(data.noise?.[row][column] ?? 0, data.spread?.[column] ?? 0);
+    const noise = data.noise?.[row][column] ?? null, spread = data.spread?.[column] ?? 0;
+    return noise === null && !spread ? data.unmeasured ?? 0 : Math.max(noise ?? 0, spread);
   }
 
   function make(tag, className, text) {
@@ -38,10 +40,13 @@ function mindscoreMatrix(element, data, words) {
     return made;
   }
 
+  function set(it, attributes) {
+    for (const [name, value] of Object.entries(attributes)) it.setAttribute(name, value);
+  }
+
   function valueAt(row, column) {
     const signed = data.signed[row][column];
-    const noise = data.noise ? data.noise[row][column] : null;
-    const limit = limitAt(row, column);
+    const noise = data.noise?.[row][column] ?? null, limit = limitAt(row, column);
     const within = signed !== null && signed !== 0 && Math.abs(signed) <= limit;
     return { signed, noise, within, limit };
   }
@@ -61,36 +66,31 @@ function mindscoreMatrix(element, data, words) {
   // -- what stands there ------------------------------------------------------------------------
 
   const legend = make("p", "matrix-legend");
-  const ramp = make("span", "matrix-scale"), ticks = make("span", "matrix-ticks");
+  const ramp = make("span", "matrix-scale"), ticks = make("span", "matrix-ticks tiny");
   const most = largest.toFixed(1), half = (largest / 2).toFixed(1);
-  for (const tick of [`−${most}`, `−${half}`, "0", `+${half}`, `+${most}`]) {
-    ticks.append(make("span", "", tick));
-  }
+  const values = [`−${most}`, `−${half}`, "0", `+${half}`, `+${most}`];
+  ticks.append(...values.map((it) => make("span", "", it)));
   const strip = make("span", "matrix-strip");
   strip.append(make("span", "matrix-ramp"), ticks);
   ramp.append("harmed: less likely", strip, "helped: likelier, in nats");
-  const noisy = make("span");
-  noisy.append(make("span", "matrix-swatch noise"), "cannot be told from noise");
-  const missing = make("span");
-  missing.append(make("span", "matrix-swatch missing"), "not measured");
-  const none = make("span");
-  none.append(make("span", "matrix-swatch none"), "no difference");
-  legend.append(ramp, noisy, none, missing);
+  legend.append(ramp);
+  const kinds = { noise: "within noise", none: "no difference", missing: "not measured" };
+  for (const [kind, words] of Object.entries(kinds)) {
+    const each = make("span");
+    each.append(make("span", `matrix-swatch ${kind}`), words);
+    legend.append(each);
+  }
 
   const layout = make("div", "matrix-layout"), frame = make("div", "matrix-frame");
   const space = make("div"), canvas = make("canvas"), spoken = make("div", "visually-hidden");
   const details = make("div", "matrix-details");
-  frame.tabIndex = 0;
-  frame.setAttribute("role", "grid");
-  frame.setAttribute(
-    "aria-label", "What each memory did to each response, in nats. Arrow keys move."
-  );
-  frame.setAttribute("aria-rowcount", rows);
-  frame.setAttribute("aria-colcount", columns);
-  canvas.setAttribute("aria-hidden", "true");
-  details.tabIndex = 0;
-  details.setAttribute("role", "region");
-  details.setAttribute("aria-label", "The cell under the pointer or in focus");
+  frame.tabIndex = details.tabIndex = 0;
+  set(frame, {
+    role: "grid", "aria-rowcount": rows, "aria-colcount": columns,
+    "aria-label": "What each memory did to each response, in nats. Arrow keys move.",
+  });
+  set(canvas, { "aria-hidden": "true" });
+  set(details, { role: "region", "aria-label": "The cell under the pointer or in focus" });
   space.append(canvas);
   frame.append(space, spoken);
   layout.append(frame, details);
@@ -137,7 +137,7 @@ function mindscoreMatrix(element, data, words) {
 
   function shade(signed) {
     const share = (Math.abs(signed) - least) / (largest - least);
-    const seen = 0.1 + 0.9 * Math.max(0, Math.min(1, share));
+    const seen = 0.2 + 0.8 * Math.max(0, Math.min(1, share));
     return colours.ramp[64 + Math.round(64 * seen * Math.sign(signed))];
   }
 
@@ -146,7 +146,7 @@ function mindscoreMatrix(element, data, words) {
   function arrange() {
     readColours();
     const wide = onPaper.matches ? 960 : frame.clientWidth;
-    pen.font = `12px ${colours.sans}`;
+    pen.font = `600 12px ${colours.sans}`;
     const longest = data.memories.reduce(
       (widest, it) => Math.max(widest, pen.measureText(it.key.slice(0, 40)).width), 40
     );
@@ -157,8 +157,10 @@ function mindscoreMatrix(element, data, words) {
     const whole = { width: label + cell * columns, height: HEAD + height * rows };
     space.style.width = `${whole.width}px`;
     space.style.height = `${whole.height}px`;
-    const tallest = Math.max(240, Math.round(window.innerHeight * 0.7));
-    frame.style.height = onPaper.matches ? "auto" : `${Math.min(whole.height + 18, tallest)}px`;
+    const tallest = Math.max(240, Math.round(window.innerHeight * 0.8));
+    // Its borders and, where it has one, its scroll bar.
+    const edges = frame.offsetHeight - frame.clientHeight;
+    frame.style.height = onPaper.matches ? "auto" : `${Math.min(whole.height + edges, tallest)}px`;
     const size = onPaper.matches
       ? whole
       : { width: frame.clientWidth, height: Math.min(frame.clientHeight, whole.height) };
@@ -171,20 +173,22 @@ function mindscoreMatrix(element, data, words) {
     draw();
   }
 
-  // A key is cut in its middle: what tells long ones apart is often at their end.
-  function cutKey(key, room) {
-    if (pen.measureText(key).width <= room) return key;
-    let kept = Math.min(key.length - 1, 80);
-    const elided = () => `${key.slice(0, Math.ceil(kept / 2))}…${key.slice(key.length - Math.floor(kept / 2))}`;
-    while (kept > 2 && pen.measureText(elided()).width > room) kept -= 1;
-    return elided();
+  // A key loses its middle: what tells long ones apart is often at their end.
+  function fit(text, room, isKey) {
+    if (pen.measureText(text).width <= room) return text;
+    const cut = (kept) => (isKey
+      ? `${text.slice(0, Math.ceil(kept / 2))}…${text.slice(text.length - Math.floor(kept / 2))}`
+      : `${text.slice(0, kept).trimEnd()}…`);
+    let kept = Math.min(text.length - 1, 80);
+    while (kept > 2 && pen.measureText(cut(kept)).width > room) kept -= 1;
+    return cut(kept);
   }
 
-  function cut(text, room) {
-    let kept = text.replace(/\s+/g, " ").slice(0, 80);
-    if (pen.measureText(kept).width <= room) return kept;
-    while (kept && pen.measureText(`${kept}…`).width > room) kept = kept.slice(0, -1);
-    return `${kept}…`;
+  function only(x, y, width, high) {
+    pen.save();
+    pen.beginPath();
+    pen.rect(x, y, width, high);
+    pen.clip();
   }
 
   function draw() {
@@ -202,10 +206,7 @@ function mindscoreMatrix(element, data, words) {
     pen.fillStyle = colours.surface;
     pen.fillRect(0, 0, width, tall);
 
-    pen.save();
-    pen.beginPath();
-    pen.rect(label, HEAD, width - label, tall - HEAD);
-    pen.clip();
+    only(label, HEAD, width - label, tall - HEAD);
     pen.textAlign = "center";
     pen.textBaseline = "middle";
     pen.font = `11px ${colours.sans}`;
@@ -232,23 +233,17 @@ function mindscoreMatrix(element, data, words) {
     pen.fillStyle = colours.sunken;
     pen.fillRect(0, 0, width, HEAD);
     pen.fillRect(0, 0, label, tall);
-    pen.save();
-    pen.beginPath();
-    pen.rect(0, HEAD, label, tall - HEAD);
-    pen.clip();
+    only(0, HEAD, label, tall - HEAD);
     pen.textAlign = "left";
     pen.textBaseline = "middle";
     for (let row = first.row; row <= last.row; row += 1) {
       const at = row === shown.row && !onPaper.matches;
       pen.font = `${at ? "600 " : ""}12px ${colours.sans}`;
       pen.fillStyle = at ? colours.ink : colours.muted;
-      pen.fillText(cutKey(data.memories[row].key, label - 14), 8, y(row) + height / 2);
+      pen.fillText(fit(data.memories[row].key, label - 14, true), 8, y(row) + height / 2);
     }
     pen.restore();
-    pen.save();
-    pen.beginPath();
-    pen.rect(label, 0, width - label, HEAD);
-    pen.clip();
+    only(label, 0, width - label, HEAD);
     pen.textAlign = "left";
     pen.textBaseline = "middle";
     // Upright, one in each column: none collides with the next.
@@ -260,7 +255,8 @@ function mindscoreMatrix(element, data, words) {
       pen.save();
       pen.translate(x(column) + cell / 2, HEAD - 6);
       pen.rotate(-Math.PI / 2);
-      pen.fillText(cut(`#${response.entry_idx} ${response.text}`, HEAD - 14), 0, 0);
+      const words = response.text.slice(0, 160).replace(/\s+/g, " ");
+      pen.fillText(fit(`#${response.entry_idx} ${words}`, HEAD - 14, false), 0, 0);
       pen.restore();
     }
     pen.restore();
@@ -281,36 +277,34 @@ function mindscoreMatrix(element, data, words) {
     shownAs = now;
     const memory = data.memories[row], response = data.responses[column];
     const value = valueAt(row, column);
-    const told = !value.within && value.signed ? (value.signed > 0 ? " more" : " less") : "";
+    const told = value.within || !value.signed ? " none" : value.signed > 0 ? " more" : " less";
     const said = make("p", "text");
     said.append((words && words(row, column)) || short(response.text));
-    const heading = (text) => make("h4", "", text);
     const key = make("p");
     key.append(make("span", "key", memory.key));
     const parts = [make("p", `matrix-value${told}`, inWords(value))];
     if (value.noise !== null && !value.within) {
       parts.push(make("p", "muted", `noise ±${value.noise.toFixed(2)} nats`));
     }
-    parts.push(heading("Memory"), key, make("p", "text", short(memory.text)));
-    parts.push(heading(`Response #${response.entry_idx}`), said);
-    details.replaceChildren(...parts);
+    details.replaceChildren(
+      ...parts, make("h4", "", "Memory"), key, make("p", "text", short(memory.text)),
+      make("h4", "", `Response #${response.entry_idx}`), said
+    );
   }
 
   function announce() {
     const { row, column } = focused;
     const line = make("div"), head = make("div", "", data.memories[row].key), here = make("div");
-    line.setAttribute("role", "row");
-    line.setAttribute("aria-rowindex", row + 1);
-    head.setAttribute("role", "rowheader");
-    here.setAttribute("role", "gridcell");
-    here.setAttribute("aria-colindex", column + 1);
-    here.id = `${element.id}-cell-${row}-${column}`;
+    const id = `${element.id}-cell-${row}-${column}`;
+    set(line, { role: "row", "aria-rowindex": row + 1 });
+    set(head, { role: "rowheader" });
+    set(here, { role: "gridcell", "aria-colindex": column + 1, id });
     const response = data.responses[column];
     here.textContent = `${data.memories[row].key}, response #${response.entry_idx}: `
       + `${inWords(valueAt(row, column))}. ${response.text.slice(0, 200)}`;
     line.append(head, here);
     spoken.replaceChildren(line);
-    frame.setAttribute("aria-activedescendant", here.id);
+    set(frame, { "aria-activedescendant": id });
   }
 
   function bringIntoSight() {
@@ -324,10 +318,8 @@ function mindscoreMatrix(element, data, words) {
   }
 
   function focusOn(row, column) {
-    focused = {
-      row: Math.max(0, Math.min(rows - 1, row)),
-      column: Math.max(0, Math.min(columns - 1, column)),
-    };
+    const clamp = (at, count) => Math.max(0, Math.min(count - 1, at));
+    focused = { row: clamp(row, rows), column: clamp(column, columns) };
     pointed = null;
     bringIntoSight();
     announce();
@@ -377,10 +369,7 @@ function mindscoreMatrix(element, data, words) {
   frame.addEventListener("pointermove", (event) => {
     if (event.pointerType === "touch") return;
     const under = cellUnder(event);
-    const same = under && pointed
-      ? under.row === pointed.row && under.column === pointed.column
-      : under === pointed;
-    if (same) return;
+    if (under?.row === pointed?.row && under?.column === pointed?.column) return;
     pointed = under;
     drawSoon();
   });

@@ -9,7 +9,6 @@ import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
@@ -29,7 +28,7 @@ from mindscore.config.settings import ServerSettings, parse_table
 from mindscore.http.answers import MISSING, decode_in_pieces
 from mindscore.http.client import SMALL_ANSWER_BYTES, WireClient, checked_address
 from mindscore.measure.divergence import ROUNDING, implausible
-from mindscore.scorers.tokenizer import FileTokenizer
+from mindscore.scorers.tokenizer import tokenizer_of
 
 CLAMPED = -9999.0
 """The value that servers write for minus infinity."""
@@ -276,8 +275,7 @@ class RemoteScorer(BaseScorer):
         self._client = self._make_client(self._settings)
         self.model = self._settings.model
         self._facts: tuple[_ServedModel | None] | None = None
-        file = self._settings.tokenizer
-        self._tokenizer = FileTokenizer(Path(file)) if file else None
+        self._tokenizer = tokenizer_of(self._settings.tokenizer)
 
     async def fingerprint(self) -> str | None:
         """Return a hash of the server's address and of what it tells of its model.

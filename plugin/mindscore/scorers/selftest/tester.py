@@ -107,7 +107,7 @@ def _pieces(end: int) -> Iterator[Span]:
 
 async def _score(scorer: Scorer, prompts: Sequence[WirePrompt], retry: Retry) -> list[Totals]:
     try:
-        answers = ScoreResult.of(await retry(lambda: scorer.score(prompts))).ranges
+        answers = ScoreResult.of(await retry.wrap(scorer.score)(prompts)).ranges
         check_answers(scorer.model, prompts, answers)
     except ScorerError as error:
         raise ScorerError(

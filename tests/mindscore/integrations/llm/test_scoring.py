@@ -93,7 +93,7 @@ def test_the_command_line_comes_last(logs, capsys):
 @pytest.mark.usefixtures("settings")
 def test_a_conversation_that_fails_does_not_stop_the_others(logs, capsys):
     refused = "server.base_url=http://127.0.0.1:1/v1"
-    options = ("server.scorer=score", refused, "server.max_attempts=1", "server.tokenizer=none")
+    options = ("server.scorer=score", refused, "server.max_attempts=1", "server.tokenizer=/none")
     error = score_logged(chosen(logs, 3, None), False, options)
     assert "(and 2 more conversations failed)" in error
     assert len(error.splitlines()) == 1

@@ -306,7 +306,7 @@ async def test_an_adapter_that_is_pickled_is_refused(tiny, adapter) -> None:
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
     async with opened({"model": tiny, "adapter": str(folder)}) as scorer:
         with pytest.raises(ScorerError, match=r"it has no adapter_model\.safetensors"):
-            await scorer.tokenize("x")
+            await scorer.score([])
 
 
 async def test_without_peft_the_error_has_the_command_that_installs_it(
@@ -316,7 +316,7 @@ async def test_without_peft_the_error_has_the_command_that_installs_it(
     monkeypatch.setitem(sys.modules, "peft", None)
     async with opened({"model": tiny, "adapter": str(folder)}) as scorer:
         with pytest.raises(ScorerError, match=r"pip install 'mindscore\[train\]'"):
-            await scorer.tokenize("x")
+            await scorer.score([])
 
 
 def test_without_torch_the_error_has_the_command_that_installs_it() -> None:

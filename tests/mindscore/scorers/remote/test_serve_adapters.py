@@ -153,6 +153,7 @@ async def test_what_prompts_share_is_computed_once() -> None:
 async def test_a_prompt_is_scored_and_continued_in_one_pass() -> None:
     async with served() as (local, url), aiohttp.ClientSession() as session:
         tokens = await local.tokenize(TEXT)
+        await local.score([])
         forwards = count_forwards(local)
         body = {"prompt": tokens, "max_tokens": 1, "echo": True, "logprobs": 1}
         async with session.post(f"{url}/completions", json=body) as answer:

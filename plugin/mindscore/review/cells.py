@@ -1,25 +1,54 @@
-"""The data of the matrix's page: cells by conversation, arranged by memory and response."""
+"""Stored cells of the matrix, arranged for the pages."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mindscore._util.text import shortened
 from mindscore.conversation.conversation import BEGINS, Transcript
-from mindscore.measure.divergence import column_spread
+from mindscore.measure.divergence import UNMEASURED_NOISE, column_spread, noise_limit
 from mindscore.review.web import moment_text
 from mindscore.store import Cell
 
 NOT_KEPT = "Its text is not kept: mindscore review TRANSCRIPT shows it."
 NOT_HERE = "It stands nowhere in this conversation."
 
-MOST_OF_ID = 40
-"""Characters shown of a conversation's id."""
-
 MOST_RESPONSES = 500
 """Responses shown where no conversation is named: those scored last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """A cell, and the nats within which it cannot be told from chance."""
+
+    cell: Cell
+    limit: float
+
+    @property
+    def kind(self) -> str:
+        """``"more"``, ``"less"``, or ``"muted"`` within noise: a CSS class."""
+        if abs(self.cell.signed) <= self.limit:
+            return "muted"
+        return "more" if self.cell.signed > 0 else "less"
+
+
+def effects(cells: Iterable[Cell], latest: Iterable[Cell]) -> dict[str, list[Effect]]:
+    """Return the effects in ``cells`` by key, the largest first.
+
+    ``latest`` are cells of all memories, which tell the spread of each response.
+    """
+    columns: dict[str, list[float]] = defaultdict(list)
+    for cell in latest:
+        columns[cell.node_id].append(cell.signed)
+    spreads = {id_: round(column_spread(column), 4) for id_, column in columns.items()}
+    found: dict[str, list[Effect]] = defaultdict(list)
+    for cell in sorted(cells, key=lambda it: -abs(it.signed)):
+        limit = noise_limit(cell.noise, spreads.get(cell.node_id, 0.0))
+        found[cell.key].append(Effect(cell, limit))
+    return dict(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +76,10 @@ class Talk:
     id: str
     name: str
     cells: Sequence[Cell]
+
+
+MOST_OF_ID = 40
+"""Characters shown of a conversation's id."""
 
 
 def conversations(cells: Sequence[Cell]) -> list[Talk]:
@@ -129,6 +162,7 @@ def matrix(cells: Sequence[Cell], transcript: Transcript | None) -> Matrix:
             round(column_spread(cell.signed for cell in column if cell), 4)
             for column in zip(*rows, strict=True)
         ],
+        "unmeasured": UNMEASURED_NOISE,
     }
     return Matrix(data, len(cells) - len(mine), len(newest) - len(nodes))
 
@@ -150,5 +184,25 @@ def memory_texts(transcript: Transcript | None) -> Mapping[str, str]:
             texts.setdefault(message.memory_key, message.text)
         for part in message.parts:
             if part.memory_key is not None:
-                texts.setdefault(part.memory_key, part.text)
+                texts.setdefault(part.memory_key, part.text.strip())
     return texts
+
+
+def turns(transcript: Transcript, data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the messages of a conversation, each response with the memories that changed it."""
+    columns = {it["node_id"]: at for at, it in enumerate(data["responses"])}
+    found = []
+    for index, message in enumerate(transcript.conversation):
+        column = columns.get(message.id)
+        effects: list[tuple[float, str]] = []
+        for row, memory in enumerate(data["memories"]):
+            value = None if column is None else data["signed"][row][column]
+            if column is None or value is None:
+                continue
+            noise = data["noise"][row][column] if data["noise"] else None
+            if abs(value) > noise_limit(noise, data["spread"][column]):
+                effects.append((value, memory["key"]))
+        effects.sort(key=lambda it: -abs(it[0]))
+        turn = {"index": index, "role": message.role, "text": message.text}
+        found.append({**turn, "effects": effects[:5], "more": max(0, len(effects) - 5)})
+    return found
