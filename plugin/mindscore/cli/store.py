@@ -26,13 +26,14 @@ Model = Annotated[str | None, typer.Option("--model", help="Model of the scores.
 @app.command("list")
 @takes_options
 def list_(options: ConfigOptions, json: Json = False) -> None:
-    """List the memories of the namespace, the heaviest first."""
+    """List the memories of the namespace, model by model, the heaviest first."""
     from mindscore.display.screen import write_json
 
     configuration, store = _open(options)
-    found = asyncio.run(store.memories())
+    found = sorted(asyncio.run(store.memories()), key=lambda it: it.model)
     if json:
-        write_json(found)
+        names = ("key", "model", "score", "weight", "last_scored", "count")
+        write_json([{name: getattr(it, name) for name in names} for it in found])
     else:
         _show(found)
     if unknown := asyncio.run(_sends(configuration).unknown()):
@@ -98,6 +99,33 @@ def settle(
         raise UsageError(f"no send {key!r} waits to be settled{nor}; see mindscore store sent")
     became = "marked as trained" if trained else "not trained: they may be sent again"
     sys.stdout.write(f"{count_of(settled, 'response')} {became}\n")
+
+
+@app.command()
+@takes_options
+def check(options: ConfigOptions) -> None:
+    """List the damaged records of the store: exit status 1 if there are any."""
+    from mindscore.store import Records
+
+    configuration, _ = _open(options)
+    found = asyncio.run(Records(configuration.settings.store).damaged())
+    sys.stdout.writelines(f"{it.id}  {it.reason}\n" for it in found)
+    if found:
+        raise typer.Exit(1)
+    sys.stdout.write("No record is damaged.\n")
+
+
+@app.command()
+@takes_options
+def drop(
+    options: ConfigOptions, ids: Annotated[list[str], typer.Argument(metavar="ID...")]
+) -> None:
+    """Remove damaged records, by their ids as store check shows them."""
+    from mindscore.store import Records
+
+    configuration, _ = _open(options)
+    gone = asyncio.run(Records(configuration.settings.store).drop(ids))
+    sys.stdout.write(f"removed {gone} damaged record{'s' * (gone != 1)}\n")
 
 
 @app.command()
@@ -212,28 +240,45 @@ def _sends(configuration: Configuration) -> Sends:
 
 
 def _show(found: list[StoredMemory]) -> None:
-    from rich.table import Table
+    """Print a line for each memory, model by model: what two models say is not to be compared."""
+    if not found:
+        sys.stdout.write("Nothing is kept yet in this namespace.\n")
+        return
+    from rich.cells import cell_len, set_cell_size
 
-    from mindscore.display.screen import new_console
+    titles = ("memory", "model", "weight", "last", "times", "last scored")
+    lines = [titles, *map(_columns, found)]
+    # Not rich's table: it takes minutes for a hundred thousand memories.
+    widths = [min(max(map(cell_len, column)), LONGEST) for column in zip(*lines, strict=True)]
+    model = None
+    for line in lines:
+        if line is not titles and line[1] != model:
+            sys.stdout.write("\n" if model is not None else "")
+            model = line[1]
+        cells = [
+            set_cell_size(cell, max(width, cell_len(cell))) if at in TEXTS else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        sys.stdout.write(f" {'  '.join(cells).rstrip()}\n")
 
-    table = Table(box=None)
-    for title in ("memory", "model"):
-        table.add_column(title, overflow="fold")
-    for title in ("weight", "last", "times"):
-        table.add_column(title, justify="right")
-    table.add_column("last scored")
-    for memory in found:
-        stamp = memory.last_scored
-        table.add_row(
-            printable(memory.key),
-            printable(memory.model),
-            f"{memory.weight:.2f}",
-            f"{memory.score:.2f}",
-            str(memory.count),
-            "imported" if stamp is None else _local_time(stamp),
-        )
-    console = new_console()
-    console.print(table if found else "Nothing is kept yet in this namespace.")
+
+LONGEST = 60
+"""Characters of a column; a longer name takes more in its own line."""
+
+TEXTS = (0, 1, 5)
+"""Columns that begin at the left."""
+
+
+def _columns(memory: StoredMemory) -> tuple[str, ...]:
+    stamp = memory.last_scored
+    return (
+        printable(memory.key),
+        printable(memory.model),
+        f"{memory.weight:.2f}",
+        f"{memory.score:.2f}",
+        str(memory.count),
+        "imported" if stamp is None else _local_time(stamp),
+    )
 
 
 def _show_sent(found: list[Send]) -> None:

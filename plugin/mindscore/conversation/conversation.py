@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -33,6 +34,8 @@ class Transcript:
     conversation: tuple[Message, ...]
     remarks: tuple[str, ...] = ()
     """Facts that its source does not record, and text that was not understood, a line each."""
+    id: str = ""
+    """``Context.id``: the source's own name of the conversation, else one of its beginning."""
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -56,7 +59,43 @@ class Transcript:
         renderer = Renderer(tokenize, template or ChatML())
         nodes = await renderer.nodes(self.messages)
         first, last = len(self.system), len(self.system) + len(self.identity)
-        return Context(tuple(nodes[:first]), tuple(nodes[first:last]), tuple(nodes[last:]))
+        system, identity, conversation = nodes[:first], nodes[first:last], nodes[last:]
+        return Context(tuple(system), tuple(identity), tuple(conversation), self.id)
+
+    def going_on_from(self, before: Transcript) -> Transcript:
+        """Return this with an id: that of ``before`` if it has the last response of that.
+
+        A host may have left out the beginning since then, by which a conversation is named else.
+        """
+        said = {it.text for it in self.conversation if it.role == Role.ASSISTANT}
+        last = next((it for it in before.conversation[::-1] if it.role == Role.ASSISTANT), None)
+        goes_on = last is not None and last.text in said
+        return replace(self, id=before.id if goes_on else id_by_beginning(self.messages))
+
+
+BEGINS = "begins-"
+"""Before an id that is no source's own."""
+
+
+def id_by_beginning(messages: Iterable[Message]) -> str:
+    """Return a name that stays while the conversation grows: a hash of its first exchange.
+
+    It is of what was said up to the first response, and when: not of the system prompt and the
+    memories, which a host may print differently next time. Empty if nobody has spoken.
+    """
+    digest = hashlib.sha256()
+    spoken = False
+    for message in messages:
+        if message.role in (Role.SYSTEM, Role.MEMORY):
+            continue
+        spoken = True
+        text = message.text
+        if message.parts:
+            text = message.text_without(frozenset(message.memory_keys()))
+        digest.update(repr((str(message.role), text, message.timestamp_ns)).encode())
+        if message.role == Role.ASSISTANT:
+            break
+    return f"{BEGINS}{digest.hexdigest()[:24]}" if spoken else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +111,8 @@ class Conversation:
     title: str = ""
     memories: Mapping[str, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    id: str = ""
+    """The source's own id of the conversation; empty if it records none."""
 
     def transcript(self, file: Path, finder: MemoryFinder) -> Transcript:
         """Mark the memories that ``finder`` recognises; its refusals are among the remarks."""
@@ -88,4 +129,4 @@ class Conversation:
             spoken = spoken or message.role in (Role.USER, Role.ASSISTANT)
             sections[section_of(message.role, spoken)].append(message)
         system, identity, conversation = map(tuple, sections.values())
-        return Transcript(file, system, identity, conversation, tuple(remarks))
+        return Transcript(file, system, identity, conversation, tuple(remarks), self.id)

@@ -15,7 +15,7 @@ from mindhooks import Image, Part, Role
 from mindscore._util.errors import TranscriptError
 from mindscore._util.files import decode, numbered_lines, read_content
 from mindscore._util.text import shortened
-from mindscore.conversation.conversation import Section, Transcript, section_of
+from mindscore.conversation.conversation import Section, Transcript, id_by_beginning, section_of
 from mindscore.conversation.message import Message
 
 # Python itself keeps six digits of a fraction, and silently drops the rest.
@@ -104,7 +104,8 @@ def read_transcript(file: Path, content: bytes | None = None) -> Transcript:
     if not lines_by_id:
         raise TranscriptError(f"{file}: holds no messages")
     system, identity, conversation = map(tuple, sections.values())
-    return Transcript(file, system, identity, conversation)
+    id_ = id_by_beginning((*system, *identity, *conversation))
+    return Transcript(file, system, identity, conversation, id=id_)
 
 
 def _refuse(file: Path, number: int, error: ValueError) -> NoReturn:

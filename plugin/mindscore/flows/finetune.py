@@ -25,6 +25,7 @@ from mindhooks import (
 from mindscore._util.errors import format_error
 from mindscore._util.text import count_of
 from mindscore.config.settings import FinetuneScoringOptions, parse_table
+from mindscore.conversation.conversation import BEGINS
 from mindscore.flows.run import FlowRun
 from mindscore.measure.memories import (
     assistant_indexes,
@@ -35,7 +36,7 @@ from mindscore.measure.memories import (
 )
 from mindscore.measure.prompts import derived_timestamp_ns, whole_prompt
 from mindscore.scorers.selftest import ensure_tested
-from mindscore.store import Store
+from mindscore.store import Store, TrainedMarks
 
 SPOKEN = (Role.USER, Role.ASSISTANT)
 
@@ -52,7 +53,7 @@ def make_candidate(
     context_ids = _before_last(context.wire_prompt(upto, skip_none))
     timestamp_ns = node.timestamp_ns
     if timestamp_ns is None:
-        timestamp_ns = derived_timestamp_ns(context_ids, continuation_ids)
+        timestamp_ns = derived_timestamp_ns(_place(context, index), continuation_ids)
     return FinetuneCandidate(
         entry_idx=index,
         node_id=response.node_id,
@@ -67,6 +68,33 @@ def make_candidate(
         timestamp_ns=timestamp_ns,
         noise=response.noise,
     )
+
+
+def _place(context: Context, index: int) -> tuple[int, ...]:
+    """Return what stays of a response's place when a host prints dates or memories differently.
+
+    That is the user message before it without its memories, its number among equal responses to
+    equal messages, and the conversation's own id, where its source records one.
+    """
+    said = context.conversation[index]
+    body, asked = said.token_ids[slice(*said.body)], _asked(context, index)
+    number = sum(
+        it.role == Role.ASSISTANT
+        and it.token_ids[slice(*it.body)] == body
+        and _asked(context, at) == asked
+        for at, it in enumerate(context.conversation[:index])
+    )
+    own = "" if context.id.startswith(BEGINS) else context.id
+    return (*asked, -1, number, *own.encode("utf-8", "surrogatepass"))
+
+
+def _asked(context: Context, index: int) -> tuple[int, ...]:
+    """Return the ids of the last user message before ``index``, without its memories."""
+    for node in reversed(context.conversation[:index]):
+        if node.role == Role.USER:
+            keys = frozenset(node.memory_keys())
+            return tuple(node.render(keys)) if keys and node.render else node.token_ids
+    return ()
 
 
 def bare_prompt(context: Context, candidate: FinetuneCandidate) -> WirePrompt:
@@ -133,14 +161,25 @@ class FinetuneRun(FlowRun):
 
     async def _candidates(self, found: Sequence[ResponseDivergence]) -> list[FinetuneCandidate]:
         settings, context = self.settings.finetune, self.context
-        trained = await Store(self.settings.store).trained()
+        store = Store(self.settings.store)
+        trained = await store.trained()
         candidates = []
         for response in sorted(found, key=lambda it: (-it.divergence, it.entry_idx)):
             has_text = context.conversation[response.entry_idx].text.strip()
             if response.divergence >= settings.threshold and has_text:
                 await self.pace.yield_to_loop()
                 candidates.append(make_candidate(context, response, settings.prior_messages))
-        return [c for c in candidates if not trained.covers(c.timestamp_ns, c.continuation_ids)]
+        nameless = [it for it in candidates if self._timestamp_ns(it) is None]
+        if nameless:
+            stamps = await store.earlier_stamps(nameless, self.scorer.model)
+            candidates = [
+                replace(it, timestamp_ns=stamps[it.entry_idx]) if it.entry_idx in stamps else it
+                for it in candidates
+            ]
+        return [it for it in candidates if not _is_trained(it, trained)]
+
+    def _timestamp_ns(self, candidate: FinetuneCandidate) -> int | None:
+        return self.context.conversation[candidate.entry_idx].timestamp_ns
 
     async def _emit(self, candidate: FinetuneCandidate) -> None:
         self._emitted += 1
@@ -186,6 +225,13 @@ class FinetuneRun(FlowRun):
         )
         self.mind.state.finetune_last_run = stats
         return stats
+
+
+def _is_trained(candidate: FinetuneCandidate, trained: TrainedMarks) -> bool:
+    ids = candidate.continuation_ids
+    # Earlier versions derived a missing timestamp from the whole prompt.
+    stamps = (candidate.timestamp_ns, derived_timestamp_ns(candidate.context_ids, ids))
+    return any(trained.covers(stamp, ids) for stamp in stamps)
 
 
 def finetune_window(length: int, fraction: float) -> range:

@@ -36,6 +36,7 @@ from mindscore.measure.memories import (
     responses,
     responses_after_change,
     skip_only,
+    text_hashes,
     whole,
 )
 from mindscore.measure.prompts import Budget, RowFingerprints, whole_prompt
@@ -156,7 +157,9 @@ class MemoryRun(FlowRun):
 async def score_due(run: MemoryRun) -> None:
     """Score every memory that is due and has been in the conversation for long enough."""
     settings, context = run.settings.memory, run.context
-    last = await Store(run.settings.store).last_scored(run.scorer.model)
+    last = await Store(run.settings.store).last_scored(
+        run.scorer.model, context.id, text_hashes(context)
+    )
     due = [m for m in run.memories if _is_due(last.get(m.key), settings.interval_s)]
     late = past_cutoff(context, due, settings.token_cutoff)
     windows, ready = {}, []
@@ -193,8 +196,11 @@ async def score_due(run: MemoryRun) -> None:
 
 
 def _is_due(last_scored: float | None, interval_s: float) -> bool:
-    # An interval of 0 means always, even where the clock was set back since.
-    return last_scored is None or interval_s == 0 or time.time() - last_scored >= interval_s
+    if last_scored is None:
+        return True
+    # Scored in the time to come: by a clock that has been set back since, so nobody knows when.
+    elapsed_s = time.time() - last_scored
+    return elapsed_s < 0 or elapsed_s >= interval_s
 
 
 async def score_matrix(run: MemoryRun) -> None:
@@ -285,7 +291,7 @@ async def _weights(run: MemoryRun) -> str | None:
 
 async def _kept_rows(run: MemoryRun, fingerprints: RowFingerprints) -> dict[str, MemoryScore]:
     """Return the rows that the store has of this very conversation and model, by memory."""
-    rows = await Store(run.settings.store).rows(run.scorer.model)
+    rows = await Store(run.settings.store).rows(run.scorer.model, run.context.id)
     kept = {}
     for memory in run.memories:
         await run.pace.yield_to_loop()

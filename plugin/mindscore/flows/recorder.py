@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
 from mindhooks import (
+    Context,
     FinetuneCandidate,
     FinetuneStats,
     MemoryScore,
@@ -21,6 +23,7 @@ from mindhooks import (
 )
 from mindscore._util.errors import format_error
 from mindscore.config.settings import Settings, parse_settings
+from mindscore.measure.memories import text_hashes
 from mindscore.store import History, RunRecord, Store
 
 log = logging.getLogger(__name__)
@@ -35,14 +38,34 @@ MOST_FAILED_RUNS = 100
 class StoreFailures:
     """Scores and candidates of one run that could not be stored, for the run's statistics.
 
-    Each counts as failed until it is stored, so one that is still being stored when its listener's
-    time is up is counted too. ``reason`` is why the first could not be stored.
+    Each counts as failed until it is stored. One that is still being stored when its listener's
+    time is up may be stored yet: ``wait`` for it. ``reason`` is why the first could not be stored.
     """
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.reason: str | None = None
         self._latest: str | None = None
+        self._pending: set[asyncio.Task[None]] = set()
+
+    async def store(self, noun: Literal["score", "candidate"], work: Awaitable[None]) -> None:
+        """Await ``work``, which stores one ``noun``; it goes on where this is cancelled."""
+
+        async def attempt() -> None:
+            with self.storing(noun):
+                await work
+
+        task = asyncio.create_task(attempt(), name=f"storing a {noun}")
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
+        # Retrieved here, so that nobody is told of it twice where this has been cancelled.
+        task.add_done_callback(lambda it: it.cancelled() or it.exception())
+        await asyncio.shield(task)
+
+    async def wait(self) -> None:
+        """Wait for what is still being stored: as long as a transaction waits for others."""
+        if self._pending:
+            await asyncio.wait(self._pending)
 
     @property
     def error(self) -> str | None:
@@ -102,13 +125,9 @@ class ScoreRecorder:
         if score.mode == "incremental":
             mind.state.memory_scores[score.key] = score.score
             mind.changed()
-        with store_failures(registry, run).storing("score"):
-            settings, model = await _settings_and_model(registry, run)
-            store = Store(settings.store)
-            if score.mode == "full":
-                await store.record_row(score, model)
-            else:
-                await store.record_score(score, model, settings.memory.ewma_alpha)
+        context = await _snapshot(mind, registry, run)
+        work = _record_score(score, context, registry, run)
+        await store_failures(registry, run).store("score", work)
 
     @hookimpl(tryfirst=True)
     async def on_candidate(
@@ -116,9 +135,9 @@ class ScoreRecorder:
     ) -> None:
         mind.state.finetune_candidates.append(candidate)
         mind.changed()
-        with store_failures(registry, run).storing("candidate"):
-            settings, model = await _settings_and_model(registry, run)
-            await Store(settings.store).record_candidate(candidate, model)
+        context = await _snapshot(mind, registry, run)
+        work = _record_candidate(candidate, context, registry, run)
+        await store_failures(registry, run).store("candidate", work)
 
     @hookimpl(tryfirst=True)
     async def on_run_end(self, stats: MemoryStats | FinetuneStats | None, run: Run) -> None:
@@ -130,6 +149,46 @@ class ScoreRecorder:
         # The run itself has not failed; it says what else could not be stored.
         except MindhooksError as error:
             log.debug("the run is not kept: %s", format_error(error))
+
+
+def snapshots(registry: Registry) -> dict[str, Context]:
+    """Return the conversation that each run under way has read, by the run's id."""
+    found: dict[str, Context] = registry.stash.setdefault(snapshots, {})
+    return found
+
+
+async def _snapshot(mind: Mind, registry: Registry, run: Run | None) -> Context:
+    """Return what ``run`` measures; of another's flow, what its host says now.
+
+    A host that fails has no say in what is stored: the conversation is not known then.
+    """
+    if run is not None and run.id in snapshots(registry):
+        return snapshots(registry)[run.id]
+    try:
+        return await mind.context()
+    except Exception as error:
+        log.debug("the conversation is not known: %s", format_error(error))
+        return Context((), (), ())
+
+
+async def _record_score(
+    score: MemoryScore, context: Context, registry: Registry, run: Run | None
+) -> None:
+    settings, model = await _settings_and_model(registry, run)
+    store, text_hash = Store(settings.store), text_hashes(context).get(score.key, "")
+    of = {"conversation": context.id, "text_hash": text_hash}
+    if score.mode == "full":
+        await store.record_row(score, model, **of)
+    else:
+        alpha, id_ = settings.memory.ewma_alpha, None if run is None else run.id
+        await store.record_score(score, model, alpha, **of, run=id_)
+
+
+async def _record_candidate(
+    candidate: FinetuneCandidate, context: Context, registry: Registry, run: Run | None
+) -> None:
+    settings, model = await _settings_and_model(registry, run)
+    await Store(settings.store).record_candidate(candidate, model, conversation=context.id)
 
 
 async def _settings_and_model(registry: Registry, run: Run | None) -> tuple[Settings, str]:

@@ -19,7 +19,7 @@ from mindhooks import (
 from mindscore._util.aio import Pace
 from mindscore._util.errors import format_error
 from mindscore.config.settings import Settings, parse_settings
-from mindscore.flows.recorder import CANCELLED, StoreFailures, store_failures
+from mindscore.flows.recorder import CANCELLED, StoreFailures, snapshots, store_failures
 from mindscore.measure.cached_scorer import CachedScorer, Usage, shared_cache
 from mindscore.measure.leave_one_out import LeaveOneOut, NoiseFloor
 from mindscore.measure.retry import Retry
@@ -53,9 +53,16 @@ class FlowRun:
         """Perform the run and report its statistics, however it ends."""
         async with self.registry.run(self.command) as self.run:
             self.failures = store_failures(self.registry, self.run)
-            with report_on_exit(self._report):
-                self.begin()
-                await self.perform()
+            try:
+                with report_on_exit(self._report):
+                    try:
+                        self.begin()
+                        await self.perform()
+                    finally:
+                        # Before the report: what is still being stored may yet be.
+                        await self.failures.wait()
+            finally:
+                snapshots(self.registry).pop(self.run.id, None)
 
     def begin(self) -> None:
         """Show in the mind's state that the run has begun."""
@@ -78,6 +85,7 @@ class FlowRun:
         self.settings = parse_settings(self.run.settings)
         self.scorer = await self.registry.scorer()
         self.context = await self.mind.context()
+        snapshots(self.registry)[self.run.id] = self.context
         cache = shared_cache(self.registry, self.command, self.scorer)
         self.retry = Retry(self.settings.server)
         self.cached = CachedScorer(self.scorer, self.usage, cache, self.retry, tokens=tokens)

@@ -219,10 +219,9 @@ class _Builder:
         remarks = [NOT_RECORDED, *([] if self._start_told else [NO_START])]
         if chain[0].parent is not None:
             remarks.append(f"what was before line {chain[0].line} is not in the file")
+        id_ = first_text(chain[-1].fields.get("sessionId"))
         return self._reading.conversation(
-            first_text(chain[-1].fields.get("sessionId"), self._source.file.stem),
-            remarks,
-            title=self._session.title,
+            id_ or self._source.file.stem, remarks, title=self._session.title, id_=id_
         )
 
     def _turns(self, chain: list[Event]) -> list[tuple[Event, list[dict[str, Any]]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -52,6 +53,24 @@ def find_memories(context: Context) -> list[Memory]:
         for key in node.memory_keys():
             positions.setdefault(key, index)
     return [Memory(key, position) for key, position in positions.items()]
+
+
+def text_hashes(context: Context) -> dict[str, str]:
+    """Return a hash of each memory's text, by key.
+
+    Where a key stands with several texts, as before and after a rewriting, it is of all of them.
+    White space does not count.
+    """
+    texts: dict[str, dict[str, None]] = {}
+    for node in (*_before(context), *context.conversation):
+        said = [(part.memory_key, part.text) for part in node.parts]
+        for key, text in ((node.memory_key, node.text), *said):
+            if key is not None:
+                texts.setdefault(key, {})[" ".join(text.split())] = None
+    return {
+        key: hashlib.sha256("\0".join(found).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        for key, found in texts.items()
+    }
 
 
 def _before(context: Context) -> tuple[Node, ...]:

@@ -47,8 +47,8 @@ class _Trajectory:
         self._remark(record.get("subagent_trajectories"))
         agent = record.get("agent")
         tools = agent.get("tool_definitions") if isinstance(agent, dict) else None
-        name = first_text(record.get("trajectory_id"), record.get("session_id"), number)
-        return self._reading.conversation(name, tools_recorded=bool(tools))
+        id_ = first_text(record.get("trajectory_id"), record.get("session_id"))
+        return self._reading.conversation(id_ or number, tools_recorded=bool(tools), id_=id_)
 
     def _step(self, where: str, step: dict[str, Any]) -> None:
         with self._reading.placed(where):

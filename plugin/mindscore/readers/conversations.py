@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 from mindscore._util.errors import TranscriptError, UsageError, format_error
 from mindscore._util.extensions import OWN, load_extensions
 from mindscore._util.text import shortened
-from mindscore.conversation.conversation import Conversation, Transcript
+from mindscore.conversation.conversation import Conversation, Transcript, id_by_beginning
 from mindscore.readers.source import Source, kind_of
 from mindscore.recognisers import MemoryFinder
 
@@ -198,6 +198,8 @@ class Conversations:
         for conversation in conversations:
             finder.known = {**conversation.memories, **(memories or {})}
             transcript = conversation.transcript(self.file, finder)
+            if not transcript.id:
+                transcript = replace(transcript, id=id_by_beginning(transcript.messages))
             yield _with_remark(transcript, finder.known)
 
 

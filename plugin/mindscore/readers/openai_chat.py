@@ -44,6 +44,7 @@ class OpenAIChatReader:
                 first_text(record.get("id"), str(number)),
                 memories=_memories(source, where, record.get("memories")),
                 tools_recorded=bool(record.get("tools")),
+                id_=first_text(record.get("id")),
             )
 
 

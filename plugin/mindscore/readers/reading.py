@@ -90,11 +90,13 @@ class Reading:
         title: str = "",
         memories: Mapping[str, str] | None = None,
         tools_recorded: bool = False,
+        id_: str = "",
     ) -> Conversation:
         """Return all of it, with ``remarks``, those gathered, and one on what was left out.
 
         Without ``remarks``, the usual ones say if the system prompt or the definitions of tools
-        (``tools_recorded``) are not in the file.
+        (``tools_recorded``) are not in the file. ``id_`` is the conversation's id, if the file
+        records one.
         """
         all_remarks = [
             *(self._usual(tools_recorded) if remarks is None else remarks),
@@ -108,7 +110,8 @@ class Reading:
             omitted.append(f"{len(self._left_out) - NAMED_KINDS:,} more kinds")
         if omitted:
             all_remarks.append(f"left out: {', '.join(omitted)}")
-        return Conversation(name, tuple(self.messages), title, memories or {}, tuple(all_remarks))
+        messages = tuple(self.messages)
+        return Conversation(name, messages, title, memories or {}, tuple(all_remarks), id_)
 
     def _usual(self, tools_recorded: bool) -> list[str]:
         remarks = []

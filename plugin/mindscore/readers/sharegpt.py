@@ -41,9 +41,9 @@ class ShareGPTReader:
                     reading.add(place, _message(turn))
             # Tools, if there are any, are described in the system prompt.
             has_system = any(message.role == "system" for message in reading.messages)
-            yield reading.conversation(
-                first_text(record.get("id"), str(number)), () if has_system else (NO_SYSTEM,)
-            )
+            id_ = first_text(record.get("id"))
+            remarks = () if has_system else (NO_SYSTEM,)
+            yield reading.conversation(id_ or str(number), remarks, id_=id_)
 
 
 def _message(turn: dict[str, Any]) -> dict[str, Any]:

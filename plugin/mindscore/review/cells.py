@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mindscore.conversation.conversation import Transcript
+from mindscore._util.text import shortened
+from mindscore.conversation.conversation import BEGINS, Transcript
 from mindscore.measure.divergence import UNMEASURED_NOISE, column_spread, noise_limit
 from mindscore.review.web import moment_text
 from mindscore.store import Cell
@@ -77,10 +78,15 @@ class Talk:
     cells: Sequence[Cell]
 
 
+MOST_OF_ID = 40
+"""Characters shown of a conversation's id."""
+
+
 def conversations(cells: Sequence[Cell]) -> list[Talk]:
     """Return cells by conversation, that measured last first.
 
-    The cells of one row were stored together, so their responses are of one conversation.
+    Where it is not known, as of cells that an older version measured, those of one row are of one:
+    they were stored together.
     """
     parent: dict[str, str] = {}
 
@@ -90,13 +96,15 @@ def conversations(cells: Sequence[Cell]) -> list[Talk]:
             node = parent[node]
         return node
 
+    unknown = [cell for cell in cells if not cell.conversation]
     first: dict[tuple[str, float], str] = {}
-    for cell in cells:
+    for cell in unknown:
         together = first.setdefault((cell.key, cell.scored_at), cell.node_id)
         parent[root(cell.node_id)] = root(together)
-    found: dict[str, list[Cell]] = {}
+    found: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
-        found.setdefault(root(cell.node_id), []).append(cell)
+        name = (cell.conversation, "" if cell.conversation else root(cell.node_id))
+        found.setdefault(name, []).append(cell)
     talks = sorted(found.values(), key=lambda its: -max(it.scored_at for it in its))
     return [_talk(its) for its in talks]
 
@@ -106,7 +114,9 @@ def _talk(cells: Sequence[Cell]) -> Talk:
     when = moment_text(max(cell.scored_at for cell in cells))
     words = "1 response" if len(nodes) == 1 else f"{len(nodes)} responses"
     first = min(cells, key=lambda it: (it.entry_idx, it.node_id))
-    return Talk(first.node_id, f"{words}, measured {when}", cells)
+    id_ = first.conversation
+    name = f"{shortened(id_, MOST_OF_ID)}: " if id_ and not id_.startswith(BEGINS) else ""
+    return Talk(id_ or first.node_id, f"{name}{words}, measured {when}", cells)
 
 
 def matrix(cells: Sequence[Cell], transcript: Transcript | None) -> Matrix:
@@ -116,7 +126,8 @@ def matrix(cells: Sequence[Cell], transcript: Transcript | None) -> Matrix:
     last.
     """
     texts = response_texts(transcript)
-    mine = [cell for cell in cells if transcript is None or cell.node_id in texts]
+    own = None if transcript is None else ("", transcript.id)
+    mine = [it for it in cells if own is None or (it.node_id in texts and it.conversation in own)]
     # A response may have moved since some cells were measured: the newest has its index.
     newest: dict[str, Cell] = {}
     for cell in mine:
@@ -133,6 +144,7 @@ def matrix(cells: Sequence[Cell], transcript: Transcript | None) -> Matrix:
     for cell in here:
         largest[cell.key] = max(largest.get(cell.key, 0.0), abs(cell.signed))
     keys = sorted(largest, key=lambda key: (-largest[key], key))
+    here.sort(key=lambda it: it.scored_at)
     found = {(cell.key, cell.node_id): cell for cell in here}
     rows = [[found.get((key, id_)) for id_ in nodes] for key in keys]
     noise = [[cell.noise if cell else None for cell in row] for row in rows]

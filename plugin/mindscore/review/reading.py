@@ -21,7 +21,7 @@ from mindscore.review.cells import (
 )
 from mindscore.review.runs import COMMANDS, Runs
 from mindscore.review.web import RefusedError, Views
-from mindscore.store import Cell, History, Point, StoredMemory
+from mindscore.store import Cell, History, Point, Store, StoredMemory
 
 MOST_CELLS = 50_000
 """Cells, the newest, that a page looks at."""
@@ -171,6 +171,7 @@ class Reading:
     def __init__(self, settings: Settings, runs: Runs, views: Views) -> None:
         self._alternates = settings.finetune.generate_alternates
         self._history = History(settings.store)
+        self._store = Store(settings.store)
         self._runs = runs
         self._views = views
 
@@ -195,9 +196,10 @@ class Reading:
         number = request.query.get("page", "")
         at = int(number) if number.isascii() and number.isdigit() and len(number) < 7 else 1
         offset = MOST_MEMORIES * (max(1, at) - 1)
-        found, total = await self._history.memories(
-            model, wanted, ORDERS[sort][1], offset, MOST_MEMORIES
+        found = await self._store.memories(
+            model, search=wanted, order=ORDERS[sort][1], limit=MOST_MEMORIES, offset=offset
         )
+        total = await self._store.count_memories(model, search=wanted)
         rows, is_cut = await self._rows(model, found)
         values = {
             "rows": rows,
@@ -259,7 +261,7 @@ class Reading:
         key = request.query.get("key", "")
         cells, is_cut = await self._latest(model, [key])
         latest, _ = await self._latest(model)
-        memory = await self._history.memory(model, key)
+        memory = await self._store.memory(model, key)
         text = memory_texts(self._runs.transcript).get(key)
         if not cells and memory is None and text is None:
             raise RefusedError(404, "Nothing is kept of this memory.")

@@ -331,14 +331,14 @@ class Attached:
         snapshot: _Snapshot,
     ) -> Result:
         """Run one command over one snapshot, after the command before it."""
-        if self._finder is None:
-            self._finder = MemoryFinder()
+        self._finder = self._finder or MemoryFinder()
         await self.registry.registry.wait_idle()
         self._finder.known = snapshot.memories
         for remark in snapshot.remarks:
             self._problems.warn(remark)
         conversation = Conversation("", snapshot.messages(), remarks=snapshot.remarks)
-        self._session.transcript = conversation.transcript(CONVERSATION, self._finder)
+        now = conversation.transcript(CONVERSATION, self._finder)
+        self._session.transcript = now.going_on_from(self._session.transcript)
         result = await run(command, tuple(self._session.transcript.keys()))
         _clear_gone(self.state, self._session.transcript)
         if self.registry.closed:

@@ -11,14 +11,25 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Column, Connection, Engine, Select, Table, create_engine, delete, select
+import msgspec
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    Select,
+    Table,
+    create_engine,
+    delete,
+    func,
+    select,
+)
 from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool, QueuePool
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from mindhooks import in_thread
-from mindscore._util.errors import StoreError
+from mindscore._util.errors import ConfigError, StoreError, format_error
 from mindscore._util.files import make_file
 from mindscore.config.settings import SQLITE, StoreSettings
 from mindscore.store.schema import STORE, Schema
@@ -26,6 +37,12 @@ from mindscore.store.schema import STORE, Schema
 T = TypeVar("T")
 
 DAY_S = 24 * 3600.0
+
+JUMP_S = 7 * DAY_S
+"""Time without a write after which the clock is taken to be wrong, until it is not."""
+
+DAYS_TRUSTED = 3
+"""Days with writes after such a time that show that the clock is right."""
 
 BUSY_TIMEOUT_S = 25.0
 """Time that a transaction waits for others: less than a listener may take, so it can say why."""
@@ -70,7 +87,13 @@ def replacing(table: Table) -> Changes:
 
 
 def file_of(url: str) -> Path:
-    """Return the file of the store at ``url``; the user's own if that is empty."""
+    """Return the file of the store at ``url``; the user's own if that is empty.
+
+    Raises:
+        ConfigError: no file can have that name.
+    """
+    if "\0" in url:
+        raise ConfigError("store.url: a file's name holds no NUL character")
     if url:
         return Path(url.removeprefix(SQLITE)).absolute()
     import platformdirs
@@ -145,6 +168,13 @@ class Database:
             raise StoreError(f"{place}: {error.strerror or error}") from error
         except (OverflowError, UnicodeEncodeError) as error:
             raise StoreError(f"{place} cannot hold a value: {error}") from error
+        # Path.resolve, of a link that leads to itself.
+        except RuntimeError as error:
+            raise StoreError(f"{place}: {error}") from error
+        # A damaged page may hold anything in the place of anything.
+        except (SQLAlchemyError, msgspec.MsgspecError, ValueError, TypeError) as error:
+            damage = _REASONS[sqlite3.SQLITE_CORRUPT]
+            raise StoreError(f"{place}: {damage} ({format_error(error)})") from error
 
     def _write(self, work: Callable[[Connection], T]) -> T:
         # Resolved: a link to where nothing is yet is as good as a name.
@@ -227,6 +257,9 @@ class NamespaceTables:
     def _mine(self, table: Table, *columns: Any) -> Select[Any]:
         return select(*columns).where(table.c.namespace == self._namespace)
 
+    def _ours(self, **values: Any) -> dict[str, Any]:
+        return {"namespace": self._namespace, **values}
+
     async def _all(self, query: Select[Any]) -> Sequence[Any]:
         return await self._database.read(lambda connection: connection.execute(query).all())
 
@@ -238,13 +271,32 @@ class NamespaceTables:
     def _prune(
         self, connection: Connection, *times: Column[float], now: float | None = None
     ) -> None:
-        """Remove, from the table of each column, what is older than is to be kept."""
+        """Remove, from the table of each column, what is older than is to be kept.
+
+        A clock that jumps ahead removes nothing: see ``_believed_now``.
+        """
         if not self._retention_s:
             return
-        oldest = (time.time() if now is None else now) - self._retention_s
         for when in times:
+            believed = self._believed_now(connection, when, time.time() if now is None else now)
             mine = when.table.c.namespace == self._namespace
+            oldest = believed - self._retention_s
             connection.execute(delete(when.table).where(mine, when < oldest))
+
+    def _believed_now(self, connection: Connection, when: Column[float], now: float) -> float:
+        """Return ``now``, or the last write before a jump that few days of writing confirm."""
+        mine, later, believed = when.table.c.namespace == self._namespace, now, now
+        before = when <= now
+        for _ in range(DAYS_TRUSTED):
+            query = select(func.max(when)).where(mine, before)
+            earlier = connection.execute(query).scalar()
+            if not isinstance(earlier, float):
+                break
+            if later - earlier > JUMP_S:
+                believed = earlier
+            later = earlier
+            before = when < earlier - earlier % DAY_S
+        return believed
 
 
 def migrate(
@@ -266,13 +318,23 @@ def migrate(
 def _connect(file: Path) -> sqlite3.Connection:
     # In mode rw nothing is made that is not there, and what is read-only can be read. Transactions
     # are begun here, and waiting is done here; Python's driver begins them late.
-    return sqlite3.connect(
+    connection = sqlite3.connect(
         f"{file.as_uri()}?mode=rw",
         timeout=0,
         isolation_level=None,
         uri=True,
         check_same_thread=False,
     )
+    connection.text_factory = _decoded
+    return connection
+
+
+def _decoded(text: bytes) -> str | bytes:
+    """Return ``text``; as bytes, which no column may hold, where its row is damaged."""
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return text
 
 
 # One for each file: an engine remembers how its statements are written out.

@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
-from sqlalchemy import Connection, func, insert
+from sqlalchemy import Connection, insert
 
 from mindscore.store.database import NamespaceTables
+from mindscore.store.records import checked, intact, row_id
 from mindscore.store.schema import candidates, cells, memories, runs, weights
-from mindscore.store.store import StoredMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,8 @@ class Point:
 class Cell:
     """One cell of the matrix: the divergence of a response without a memory, in nats.
 
-    ``noise`` is as in ``ResponseDivergence``.
+    ``noise`` is as in ``ResponseDivergence``. ``conversation`` is ``Context.id``; empty: not known,
+    as of a cell that an older version measured.
     """
 
     key: str
@@ -56,6 +57,7 @@ class Cell:
     signed: float
     noise: float | None
     scored_at: float
+    conversation: str = ""
 
 
 class History(NamespaceTables):
@@ -88,53 +90,41 @@ class History(NamespaceTables):
             found[key, model].append(Point(*point))
         return dict(found)
 
-    async def memory(self, model: str, key: str) -> StoredMemory | None:
-        """Return one memory, or ``None`` if ``model`` never scored it."""
-        columns = [memories.c[name] for name in StoredMemory.__slots__]
-        query = self._mine(memories, *columns)
-        found = await self._all(query.where(memories.c.model == model, memories.c.key == key))
-        return StoredMemory(*found[0]) if found else None
-
-    async def memories(
-        self, model: str, wanted: str, sort: str, offset: int, limit: int
-    ) -> tuple[list[StoredMemory], int]:
-        """Return some memories of ``model``, by the column ``sort``, and the number of all.
-
-        ``wanted``: a part of the key. Keys ascend; any other column descends.
-        """
-        here = (memories.c.model == model, memories.c.key.contains(wanted, autoescape=True))
-        column = memories.c[sort]
-        order = column if sort == "key" else column.desc()
-        columns = [memories.c[name] for name in StoredMemory.__slots__]
-        query = self._mine(memories, *columns).where(*here).order_by(order, memories.c.key)
-        count = self._mine(memories, func.count()).where(*here)
-
-        def work(connection: Connection) -> tuple[list[StoredMemory], int]:
-            found = connection.execute(query.offset(offset).limit(limit))
-            return [StoredMemory(*row) for row in found], connection.execute(count).scalar_one()
-
-        return await self._database.read(work)
-
     async def points(self, model: str, keys: Sequence[str], limit: int) -> dict[str, list[Point]]:
         """Return the last ``limit`` points of each of ``keys``, the oldest first."""
-        table = weights.c
-        query = self._mine(weights, table.scored_at, table.score, table.weight)
-        query = query.where(table.model == model).order_by(table.scored_at.desc()).limit(limit)
+        columns = [weights.c[name] for name in Point.__slots__]
+        query = self._mine(weights, row_id(weights), *columns).where(weights.c.model == model)
+        query = query.order_by(weights.c.scored_at.desc()).limit(limit)
+        made = checked(Point)
 
         def work(connection: Connection) -> dict[str, list[Point]]:
-            found = {key: connection.execute(query.where(table.key == key)).all() for key in keys}
-            return {key: [Point(*row) for row in reversed(rows)] for key, rows in found.items()}
+            found = {}
+            for key in keys:
+                its = connection.execute(query.where(weights.c.key == key))
+                found[key] = list(intact(weights, its, made))[::-1]
+            return found
 
         return await self._database.read(work)
 
     async def cells(self, model: str, limit: int, keys: Sequence[str] | None = None) -> list[Cell]:
-        """List the ``limit`` cells that ``model`` measured last, of ``keys`` or of all memories."""
+        """List the ``limit`` cells that ``model`` measured last, of ``keys`` or of all memories.
+
+        Of a response that was measured with several texts of a memory, the latest counts.
+        """
         columns = [cells.c[name] for name in Cell.__slots__]
-        query = self._mine(cells, *columns).where(cells.c.model == model)
+        query = self._mine(cells, row_id(cells), *columns).where(cells.c.model == model)
         if keys is not None:
             query = query.where(cells.c.key.in_(keys))
         query = query.order_by(cells.c.scored_at.desc()).limit(limit)
-        return [Cell(*row) for row in await self._all(query)]
+        made = checked(Cell)
+
+        def work(connection: Connection) -> list[Cell]:
+            latest: dict[tuple[str, str, str], Cell] = {}
+            for it in intact(cells, connection.execute(query), made):
+                latest.setdefault((it.key, it.conversation, it.node_id), it)
+            return list(latest.values())
+
+        return await self._database.read(work)
 
     async def models(self) -> list[str]:
         """List the models that anything is kept of, in order."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Table, delete, insert, select
@@ -13,8 +14,11 @@ from mindhooks import FinetuneCandidate
 from mindscore._util.errors import StoreError, UsageError
 from mindscore.measure.prompts import response_hash
 from mindscore.store.database import NamespaceTables
+from mindscore.store.records import decode_candidate, intact, row_id
 from mindscore.store.schema import candidates, reviews, trained
 from mindscore.store.store import read_marks
+
+T = TypeVar("T")
 
 
 class ConflictError(StoreError):
@@ -113,21 +117,15 @@ class Reviews(NamespaceTables):
     async def queue(self, model: str | None = None) -> list[Reviewed]:
         """List the candidates of ``model``, or of all, the largest divergence first."""
         return await self._database.read(
-            lambda connection: [_whole(row) for row in self._rows(connection, _of(model))]
+            lambda connection: list(self._rows(connection, _of(model), _whole))
         )
 
     async def listed(self, model: str) -> list[Listed]:
         """List the candidates of ``model`` in short, in the order of ``queue``."""
 
-        def work(connection: Connection) -> list[Listed]:
-            found = []
-            for name, divergence, text, _, review, sinks in self._rows(connection, _of(model)):
-                said = msgspec.json.decode(text, type=_Said)
-                about = (said.response_text, said.prior_context)
-                found.append(Listed(name, divergence, *about, review, sinks))
-            return found
-
-        return await self._database.read(work)
+        return await self._database.read(
+            lambda connection: list(self._rows(connection, _of(model), _listed))
+        )
 
     async def one(self, name: CandidateName) -> Reviewed | None:
         """Return a candidate whole; ``None`` if it is not kept."""
@@ -192,31 +190,48 @@ class Reviews(NamespaceTables):
         await self._database.write(work)
 
     def _one(self, connection: Connection, name: CandidateName) -> Reviewed | None:
-        row = next(self._rows(connection, _columns(name)), None)
-        return None if row is None else _whole(row)
+        return next(self._rows(connection, _columns(name), _whole), None)
 
-    def _rows(self, connection: Connection, wanted: Mapping[str, Any]) -> Iterator[_Row]:
-        """Yield the candidates whose columns equal ``wanted``, with their reviews and marks."""
+    def _rows(
+        self, connection: Connection, wanted: Mapping[str, Any], make: Callable[[_Row], T]
+    ) -> Iterator[T]:
+        """Yield ``make`` of the candidates whose columns equal ``wanted``, reviews and marks too.
+
+        A damaged candidate is left out, and so is one whose review is: it is not known whether it
+        may be trained on.
+        """
         columns = [reviews.c[it] for it in CandidateName.__slots__]
-        query = select(*columns, reviews.c.review).where(*self._where(reviews, wanted))
-        decided = {
-            CandidateName(*name): text
-            for *name, text in connection.execute(query.order_by(reviews.c.id))
-        }
+        query = select(row_id(reviews), *columns, reviews.c.review)
+        query = query.where(*self._where(reviews, wanted))
+        decided: dict[CandidateName, Review | None] = {}
+
+        def take(*columns: Any) -> None:
+            *name, text = columns
+            decided[CandidateName(*name)] = None
+            decided[CandidateName(*name)] = msgspec.json.decode(text, type=Review)
+
+        deque(intact(reviews, connection.execute(query.order_by(reviews.c.id)), take), 0)
         # Marks know no models, and imported ones no hashes.
         stamp = {key: value for key, value in wanted.items() if key == "timestamp_ns"}
         marks = read_marks(connection, *self._where(trained, stamp))
         table = candidates.c
         columns = [table[it] for it in CandidateName.__slots__]
-        kept = select(*columns, table.divergence, table.candidate, table.found_at)
+        kept = select(
+            row_id(candidates), *columns, table.divergence, table.candidate, table.found_at
+        )
         kept = kept.where(*self._where(candidates, wanted))
         kept = kept.order_by(table.divergence.desc(), table.timestamp_ns, table.model)
-        for *name_, divergence, candidate, found_at in connection.execute(kept):
-            name = CandidateName(*name_)
-            text = decided.get(name)
-            review = None if text is None else msgspec.json.decode(text, type=Review)
-            sinks = tuple(sorted(marks.sinks(name.timestamp_ns, name.continuation_hash)))
-            yield _Row(name, divergence, candidate, found_at, review, sinks)
+
+        def made(model: str, stamp: int, hash_: str, *rest: Any) -> T | None:
+            name = msgspec.convert((model, stamp, hash_), type=tuple[str, int, str])
+            review = decided.get(CandidateName(*name))
+            if review is None and CandidateName(*name) in decided:
+                return None
+            sinks = tuple(sorted(marks.sinks(stamp, hash_)))
+            divergence, candidate, found_at = msgspec.convert(rest, type=tuple[float, str, float])
+            return make(_Row(CandidateName(*name), divergence, candidate, found_at, review, sinks))
+
+        yield from intact(candidates, connection.execute(kept), made)
 
     def _where(self, table: Table, wanted: Mapping[str, Any]) -> Sequence[ColumnElement[bool]]:
         every = {"namespace": self._namespace, **wanted}
@@ -224,8 +239,14 @@ class Reviews(NamespaceTables):
 
 
 def _whole(row: _Row) -> Reviewed:
-    candidate = msgspec.json.decode(row.candidate, type=FinetuneCandidate)
+    candidate = decode_candidate(row.candidate)
     return Reviewed(candidate, row.name.model, row.found_at, row.review, row.sinks)
+
+
+def _listed(row: _Row) -> Listed:
+    said = msgspec.json.decode(row.candidate, type=_Said)
+    about = (said.response_text, said.prior_context)
+    return Listed(row.name, row.divergence, *about, row.review, row.sinks)
 
 
 def _with_answer(review: Review, candidate: FinetuneCandidate) -> Review:

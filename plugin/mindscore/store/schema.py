@@ -17,14 +17,19 @@ from sqlalchemy import (
     text,
 )
 
+from mindscore.store.migrations import STEPS
+
 metadata = MetaData()
 """The tables of a store of scores, as its newest version has them."""
 
+# ``text_hash``: of a memory's text; empty: not known, as of an imported score or one kept by a
+# version that did not tell texts apart. ``conversation``: ``Context.id``, which may be empty.
 memories = Table(
     "memories",
     metadata,
     Column("namespace", String, primary_key=True),
     Column("key", String, primary_key=True),
+    Column("text_hash", String, primary_key=True),
     Column("model", String, primary_key=True),
     Column("score", Float, nullable=False),
     Column("weight", Float, nullable=False),
@@ -33,12 +38,28 @@ memories = Table(
     Column("count", Integer, nullable=False),
 )
 
+# The last incremental score of each memory in each conversation.
+conversation_scores = Table(
+    "conversation_scores",
+    metadata,
+    Column("namespace", String, primary_key=True),
+    Column("model", String, primary_key=True),
+    Column("conversation", String, primary_key=True),
+    Column("key", String, primary_key=True),
+    Column("text_hash", String, primary_key=True),
+    Column("score", Float, nullable=False),
+    Column("scored_at", Float, nullable=False),
+    Column("count", Integer, nullable=False),
+)
+
 cells = Table(
     "cells",
     metadata,
     Column("namespace", String, primary_key=True),
-    Column("key", String, primary_key=True),
     Column("model", String, primary_key=True),
+    Column("conversation", String, primary_key=True),
+    Column("key", String, primary_key=True),
+    Column("text_hash", String, primary_key=True),
     Column("node_id", String, primary_key=True),
     Column("entry_idx", Integer, nullable=False),
     Column("divergence", Float, nullable=False),
@@ -53,8 +74,9 @@ rows = Table(
     "rows",
     metadata,
     Column("namespace", String, primary_key=True),
-    Column("key", String, primary_key=True),
     Column("model", String, primary_key=True),
+    Column("conversation", String, primary_key=True),
+    Column("key", String, primary_key=True),
     Column("fingerprint", String, nullable=False),
     Column("row", String, nullable=False),
     Column("scored_at", Float, nullable=False),
@@ -71,6 +93,9 @@ candidates = Table(
     Column("divergence", Float, nullable=False),
     Column("candidate", String, nullable=False),
     Column("found_at", Float, nullable=False),
+    Column("conversation", String, nullable=False, server_default=""),
+    # 1: its timestamp, if it had none, was derived by version 3, which hashed the whole prompt.
+    Column("earlier", Integer, nullable=False, server_default=text("0")),
     Index("candidates_by_age", "namespace", "found_at"),
 )
 
@@ -108,7 +133,11 @@ weights = Table(
     Column("namespace", String, primary_key=True),
     Column("key", String, primary_key=True),
     Column("model", String, primary_key=True),
-    Column("scored_at", Float, primary_key=True),
+    Column("text_hash", String, primary_key=True),
+    Column("conversation", String, primary_key=True),
+    # The id of the run: a score that is told twice counts once.
+    Column("run", String, primary_key=True),
+    Column("scored_at", Float, nullable=False),
     Column("score", Float, nullable=False),
     Column("weight", Float, nullable=False),
     Index("weights_by_age", "namespace", "scored_at"),
@@ -146,128 +175,6 @@ reviews = Table(
     Index("reviews_by_candidate", "namespace", "model", "timestamp_ns", "continuation_hash"),
 )
 
-_STEPS: tuple[tuple[str, ...], ...] = (
-    (
-        """
-        CREATE TABLE "rows" (
-            namespace VARCHAR NOT NULL,
-            "key" VARCHAR NOT NULL,
-            model VARCHAR NOT NULL,
-            fingerprint VARCHAR NOT NULL,
-            "row" VARCHAR NOT NULL,
-            scored_at FLOAT NOT NULL,
-            PRIMARY KEY (namespace, "key", model)
-        )
-        """,
-        """
-        CREATE TABLE sends (
-            namespace VARCHAR NOT NULL,
-            timestamp_ns INTEGER NOT NULL,
-            continuation_hash VARCHAR NOT NULL,
-            idempotency_key VARCHAR NOT NULL,
-            position INTEGER NOT NULL,
-            sample VARCHAR NOT NULL,
-            sent_at FLOAT NOT NULL,
-            PRIMARY KEY (namespace, timestamp_ns, continuation_hash)
-        )
-        """,
-        "CREATE INDEX cells_by_age ON cells (namespace, scored_at)",
-        'CREATE INDEX rows_by_age ON "rows" (namespace, scored_at)',
-        "CREATE INDEX candidates_by_age ON candidates (namespace, found_at)",
-    ),
-    (
-        """
-        CREATE TABLE weights (
-            namespace VARCHAR NOT NULL,
-            "key" VARCHAR NOT NULL,
-            model VARCHAR NOT NULL,
-            scored_at FLOAT NOT NULL,
-            score FLOAT NOT NULL,
-            weight FLOAT NOT NULL,
-            PRIMARY KEY (namespace, "key", model, scored_at)
-        )
-        """,
-        """
-        CREATE TABLE runs (
-            id INTEGER NOT NULL,
-            namespace VARCHAR NOT NULL,
-            command VARCHAR NOT NULL,
-            model VARCHAR NOT NULL,
-            started_at FLOAT NOT NULL,
-            seconds FLOAT NOT NULL,
-            calls INTEGER NOT NULL,
-            prompt_tokens INTEGER NOT NULL,
-            computed_tokens INTEGER,
-            found INTEGER NOT NULL,
-            considered INTEGER NOT NULL,
-            error VARCHAR,
-            PRIMARY KEY (id)
-        )
-        """,
-        """
-        CREATE TABLE reviews (
-            id INTEGER NOT NULL,
-            namespace VARCHAR NOT NULL,
-            model VARCHAR NOT NULL,
-            timestamp_ns INTEGER NOT NULL,
-            continuation_hash VARCHAR NOT NULL,
-            review VARCHAR NOT NULL,
-            decided_at FLOAT NOT NULL,
-            PRIMARY KEY (id)
-        )
-        """,
-        "ALTER TABLE cells ADD COLUMN noise FLOAT",
-        "CREATE INDEX weights_by_age ON weights (namespace, scored_at)",
-        "CREATE INDEX runs_by_age ON runs (namespace, started_at)",
-        """
-        CREATE INDEX reviews_by_candidate
-        ON reviews (namespace, model, timestamp_ns, continuation_hash)
-        """,
-        # What there was of these went to the one trainer that there was.
-        """
-        CREATE TABLE trained_by (
-            namespace VARCHAR NOT NULL,
-            timestamp_ns INTEGER NOT NULL,
-            continuation_hash VARCHAR NOT NULL,
-            sink VARCHAR NOT NULL,
-            job_id VARCHAR,
-            trained_at FLOAT NOT NULL,
-            PRIMARY KEY (namespace, timestamp_ns, continuation_hash, sink)
-        )
-        """,
-        """
-        INSERT INTO trained_by
-        SELECT namespace, timestamp_ns, continuation_hash,
-               CASE continuation_hash WHEN '' THEN '' ELSE 'http' END, job_id, trained_at
-        FROM trained
-        """,
-        "DROP TABLE trained",
-        "ALTER TABLE trained_by RENAME TO trained",
-        """
-        CREATE TABLE sends_to (
-            namespace VARCHAR NOT NULL,
-            timestamp_ns INTEGER NOT NULL,
-            continuation_hash VARCHAR NOT NULL,
-            sink VARCHAR NOT NULL,
-            idempotency_key VARCHAR NOT NULL,
-            position INTEGER NOT NULL,
-            sample VARCHAR NOT NULL,
-            sent_at FLOAT NOT NULL,
-            PRIMARY KEY (namespace, timestamp_ns, continuation_hash, sink)
-        )
-        """,
-        """
-        INSERT INTO sends_to
-        SELECT namespace, timestamp_ns, continuation_hash, 'http', idempotency_key, position,
-               sample, sent_at
-        FROM sends
-        """,
-        "DROP TABLE sends",
-        "ALTER TABLE sends_to RENAME TO sends",
-    ),
-)
-"""The statements from version 1 to 2, from 2 to 3, and so on; never changed: old files exist."""
-
 
 @dataclass(frozen=True, slots=True)
 class Schema:
@@ -294,7 +201,7 @@ class Schema:
 
 
 STORE = Schema(
-    "the store", metadata, frozenset({"memories", "cells", "candidates", "trained"}), 1, _STEPS
+    "the store", metadata, frozenset({"memories", "cells", "candidates", "trained"}), 1, STEPS
 )
 
 queue_metadata = MetaData()

@@ -13,6 +13,7 @@ from sqlalchemy.dialects.sqlite import insert
 from mindhooks import FinetuneCandidate, TrainingSample
 from mindscore.measure.prompts import response_hash
 from mindscore.store.database import NamespaceTables
+from mindscore.store.records import intact, row_id
 from mindscore.store.schema import sends, trained
 from mindscore.store.store import read_marks
 
@@ -53,12 +54,14 @@ class Sends(NamespaceTables):
     async def samples(self, key: str) -> list[TrainingSample]:
         """Return what was sent under ``key``, in its order; nothing if its outcome is known."""
         query = (
-            self._mine(sends, sends.c.sample, sends.c.timestamp_ns)
+            self._mine(sends, row_id(sends), sends.c.sample, sends.c.timestamp_ns)
             .where(sends.c.idempotency_key == key)
             .order_by(sends.c.position)
         )
-        found = await self._all(query)
-        return [_decoded(sample, stamp, self._namespace) for sample, stamp in found]
+        query = query.add_columns(sends.c.namespace)
+        return await self._database.read(
+            lambda connection: list(intact(sends, connection.execute(query), decode_sample))
+        )
 
     async def covering(self, samples: Sequence[TrainingSample], sink: str) -> list[Send]:
         """List the sends to ``sink`` that hold any of ``samples``, the oldest first."""
@@ -136,7 +139,12 @@ class _IdsAlone(msgspec.Struct):
     continuation_ids: tuple[int, ...]
 
 
-def _decoded(text: str, timestamp_ns: int, namespace: str) -> TrainingSample:
+def decode_sample(text: str, timestamp_ns: int, namespace: str) -> TrainingSample:
+    """Return a sample as it was kept, by whichever version.
+
+    Raises:
+        msgspec.MsgspecError: it is damaged.
+    """
     try:
         return msgspec.json.decode(text, type=TrainingSample)
     except msgspec.ValidationError:

@@ -1,4 +1,4 @@
-"""Scores, the matrix, candidates and trained marks of a namespace."""
+"""Candidates and trained marks of a namespace, beside its scores."""
 
 from __future__ import annotations
 
@@ -14,22 +14,15 @@ import msgspec
 from msgspec import Meta
 from sqlalchemy import ColumnElement, Connection, Table, and_, bindparam, delete, exists, select
 
-from mindhooks import FinetuneCandidate, MemoryScore
-from mindscore._util.errors import UsageError
+from mindhooks import FinetuneCandidate
+from mindscore._util.errors import StoreError, UsageError
 from mindscore._util.files import write_files
 from mindscore._util.text import harmless_json
 from mindscore.measure.prompts import response_hash
-from mindscore.store.database import NamespaceTables, replacing, upsert
-from mindscore.store.schema import (
-    candidates,
-    cells,
-    memories,
-    reviews,
-    rows,
-    sends,
-    trained,
-    weights,
-)
+from mindscore.store.database import replacing, upsert
+from mindscore.store.records import check_candidate, decode_candidate, intact, row_id
+from mindscore.store.schema import candidates, reviews, sends, trained
+from mindscore.store.scores import Scores
 
 Timestamp = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Exchange = dict[str, float] | list[Timestamp]
@@ -80,21 +73,6 @@ def _require_unique(file: Path, raw: bytes, contents: dict[str, float]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredMemory:
-    """A memory's last score, and the exponentially weighted mean of its scores, in nats.
-
-    ``last_scored`` is in seconds since the epoch, ``None`` for one imported and not measured yet.
-    """
-
-    key: str
-    model: str
-    score: float
-    weight: float
-    last_scored: float | None
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
 class TrainedMarks:
     """The sinks that have accepted each response, by its timestamp and the hash of its ids."""
 
@@ -117,101 +95,28 @@ class TrainedMarks:
         return imported | self.marks.get((timestamp_ns, continuation_hash), nobody)
 
 
-class Store(NamespaceTables):
-    """The scores of one namespace. Every method is one transaction and may raise ``StoreError``.
+class Store(Scores):
+    """The scores, candidates and trained marks of one namespace.
 
-    A missing file reads as an empty store; the first write makes it. Cells, rows, weights and
-    candidates older than ``retention_days`` are removed when one of their kind is written.
+    Every method is one transaction and may raise ``StoreError``. A missing file reads as an empty
+    store; the first write makes it. Cells, rows, weights and candidates older than
+    ``retention_days`` are removed when one of their kind is written.
     """
 
-    async def last_scored(self, model: str) -> dict[str, float]:
-        """Return when ``model`` last scored each memory, in seconds since the epoch."""
-        query = self._mine(memories, memories.c.key, memories.c.last_scored).where(
-            memories.c.model == model, memories.c.last_scored.is_not(None)
-        )
-        return dict(await self._all(query))
-
-    async def memories(self) -> list[StoredMemory]:
-        """List every memory of the namespace, the heaviest first."""
-        columns = [memories.c[name] for name in StoredMemory.__slots__]
-        order = (memories.c.weight.desc(), memories.c.key, memories.c.model)
-        found = await self._all(self._mine(memories, *columns).order_by(*order))
-        return [StoredMemory(*row) for row in found]
-
-    async def record_score(self, score: MemoryScore, model: str, alpha: float) -> None:
-        """Keep an incremental score, and update the memory's weight, time and count."""
-        now = time.time()
-        fresh = {"score": score.score, "last_scored": now}
-        row = {**self._ours(key=score.key, model=model), **fresh, "weight": score.score, "count": 1}
-        weight = alpha * score.score + (1 - alpha) * memories.c.weight
-
-        def changes(_: Any) -> dict[str, Any]:
-            return {**fresh, "weight": weight, "count": memories.c.count + 1}
-
-        same = (memories.c[name] == row[name] for name in ("namespace", "key", "model"))
-        led_to = select(memories.c.weight).where(*same)
-
-        def work(connection: Connection) -> None:
-            self._prune(connection, weights.c.scored_at)
-            upsert(connection, memories, [row], changes)
-            point = {
-                **self._ours(key=score.key, model=model, scored_at=now, score=score.score),
-                "weight": connection.execute(led_to).scalar_one(),
-            }
-            upsert(connection, weights, [point], replacing(weights))
-
-        await self._database.write(work)
-
-    async def record_row(self, score: MemoryScore, model: str) -> None:
-        """Keep a row of the full matrix, signed values included.
-
-        A row with a fingerprint is kept whole, too, except the values of single tokens.
-        """
-        now = time.time()
-
-        def work(connection: Connection) -> None:
-            self._prune(connection, cells.c.scored_at, rows.c.scored_at)
-            found = [
-                self._ours(
-                    key=score.key,
-                    model=model,
-                    node_id=response.node_id,
-                    entry_idx=response.entry_idx,
-                    divergence=response.divergence,
-                    signed=response.signed,
-                    noise=response.noise,
-                    scored_at=now,
-                )
-                for response in score.divergences
-            ]
-            upsert(connection, cells, found, replacing(cells))
-            if score.fingerprint is not None:
-                whole = self._ours(
-                    key=score.key,
-                    model=model,
-                    fingerprint=score.fingerprint,
-                    row=msgspec.json.encode(_without_tokens(score)).decode(),
-                    scored_at=now,
-                )
-                upsert(connection, rows, [whole], replacing(rows))
-
-        await self._database.write(work)
-
-    async def rows(self, model: str) -> dict[str, MemoryScore]:
-        """Return the rows of the full matrix that are kept whole, by memory."""
-        query = self._mine(rows, rows.c.key, rows.c.row).where(rows.c.model == model)
-
-        def work(connection: Connection) -> dict[str, MemoryScore]:
-            found = {key: _whole(row) for key, row in connection.execute(query)}
-            return {key: row for key, row in found.items() if row is not None}
-
-        return await self._database.read(work)
-
-    async def record_candidate(self, candidate: FinetuneCandidate, model: str) -> None:
+    async def record_candidate(
+        self, candidate: FinetuneCandidate, model: str, *, conversation: str = ""
+    ) -> None:
         """Keep a candidate; one found again replaces the older one.
 
         If it comes without an alternate, it keeps the older one's.
+
+        Raises:
+            StoreError: one of its token ids can be no model's, or the store cannot be written.
         """
+        try:
+            check_candidate(candidate)
+        except ValueError as error:
+            raise StoreError(f"the candidate cannot be kept: {error}") from None
         now = time.time()
         name = {
             "model": model,
@@ -226,24 +131,54 @@ class Store(NamespaceTables):
             found = candidate
             if candidate.alternate_text is None:
                 of = [candidates.c[column] == value for column, value in name.items()]
-                query = self._mine(candidates, candidates.c.candidate).where(*of)
-                kept = connection.execute(query).scalar_one_or_none()
-                if kept is not None:
-                    its = msgspec.json.decode(kept, type=FinetuneCandidate)
+                query = self._mine(candidates, row_id(candidates), candidates.c.candidate)
+                kept = connection.execute(query.where(*of))
+                for its in intact(candidates, kept, decode_candidate):
                     found = replace(
                         candidate,
                         alternate_text=its.alternate_text,
                         alternate_ids=its.alternate_ids,
                     )
-            row = self._ours(
-                **name,
-                divergence=candidate.divergence,
-                candidate=msgspec.json.encode(found).decode(),
-                found_at=now,
-            )
-            upsert(connection, candidates, [row], replacing(candidates))
+            fresh = {
+                "divergence": candidate.divergence,
+                "candidate": msgspec.json.encode(found).decode(),
+                "found_at": now,
+                "conversation": conversation,
+            }
+            row = self._ours(**name, **fresh)
+            upsert(connection, candidates, [row], lambda new: {it: new[it] for it in fresh})
 
         await self._database.write(work)
+
+    async def earlier_stamps(
+        self, found: Sequence[FinetuneCandidate], model: str
+    ) -> dict[int, int]:
+        """Return the timestamps that earlier versions derived for candidates, by ``entry_idx``.
+
+        Those hashed the whole prompt, so that one response got several. A candidate of such a
+        version is the same response if it has the same ids and place, behind the same messages. Of
+        several, one that was trained on or decided on counts, else the latest.
+        """
+        hashes = [response_hash(it.continuation_ids) for it in found]
+        table = candidates.c
+        theirs = (table.model == model, table.earlier == 1, table.continuation_hash.in_(hashes))
+        query = self._mine(candidates, row_id(candidates), table.candidate).where(*theirs)
+        query = query.order_by(table.found_at)
+        names = (reviews.c.timestamp_ns, reviews.c.continuation_hash)
+        decided = self._mine(reviews, *names).where(reviews.c.model == model)
+
+        def work(connection: Connection) -> dict[int, int]:
+            marks = read_marks(connection, trained.c.namespace == self._namespace)
+            reviewed = {tuple(name) for name in connection.execute(decided)}
+            ranked: dict[tuple[Any, ...], tuple[bool, int]] = {}
+            for it in intact(candidates, connection.execute(query), decode_candidate):
+                name = (it.timestamp_ns, response_hash(it.continuation_ids))
+                counts = bool(marks.sinks(*name)) or name in reviewed
+                if counts or not ranked.get(_place(it), (False, 0))[0]:
+                    ranked[_place(it)] = (counts, it.timestamp_ns)
+            return {it.entry_idx: ranked[_place(it)][1] for it in found if _place(it) in ranked}
+
+        return await self._database.read(work)
 
     async def trained(self) -> TrainedMarks:
         """Return the marks of everything that sinks have accepted."""
@@ -281,34 +216,6 @@ class Store(NamespaceTables):
         """Mark all responses with these timestamps as trained."""
         await self._mark([(stamp, "") for stamp in timestamps], "", None)
 
-    async def import_scores(self, scores: Mapping[str, float], model: str) -> None:
-        """Take over scores as last score and weight; the memories count as never measured."""
-        imported = [
-            self._ours(key=key, model=model, score=score, weight=score, last_scored=None, count=0)
-            for key, score in scores.items()
-        ]
-
-        def changes(new: Any) -> dict[str, Any]:
-            return {"score": new["score"], "weight": new["weight"]}
-
-        await self._database.write(
-            lambda connection: upsert(connection, memories, imported, changes)
-        )
-
-    async def forget(self, key: str) -> int:
-        """Remove all of a memory, for every model; return how many scores, cells and rows."""
-
-        def work(connection: Connection) -> int:
-            gone = [
-                connection.execute(
-                    delete(table).where(table.c.namespace == self._namespace, table.c.key == key)
-                ).rowcount
-                for table in (memories, cells, rows, weights)
-            ]
-            return sum(gone[:-1])
-
-        return await self._database.write(work)
-
     async def _mark(self, marks: Sequence[tuple[int, str]], sink: str, job_id: str | None) -> None:
         names = [
             self._ours(timestamp_ns=stamp, continuation_hash=hash_, sink=sink)
@@ -334,8 +241,9 @@ class Store(NamespaceTables):
         mine = table.c.namespace == self._namespace
         return and_(mine, ~exists().where(*same))
 
-    def _ours(self, **values: Any) -> dict[str, Any]:
-        return {"namespace": self._namespace, **values}
+
+def _place(candidate: FinetuneCandidate) -> tuple[int, str, tuple[int, ...]]:
+    return candidate.entry_idx, candidate.prior_context, tuple(candidate.continuation_ids)
 
 
 def read_marks(connection: Connection, *where: ColumnElement[bool]) -> TrainedMarks:
@@ -345,20 +253,3 @@ def read_marks(connection: Connection, *where: ColumnElement[bool]) -> TrainedMa
     for stamp, hash_, sink in connection.execute(select(*columns).where(*where)):
         found[stamp, hash_].add(sink)
     return TrainedMarks({name: frozenset(sinks) for name, sinks in found.items()})
-
-
-def _without_tokens(score: MemoryScore) -> MemoryScore:
-    hold = score.hold
-    return replace(
-        score,
-        divergences=tuple(replace(it, tokens=None) for it in score.divergences),
-        hold=None if hold is None else tuple(replace(it, tokens=None) for it in hold),
-    )
-
-
-def _whole(row: str) -> MemoryScore | None:
-    try:
-        return msgspec.json.decode(row, type=MemoryScore)
-    except msgspec.ValidationError:
-        # JSON has no infinity: an unchecked scorer's row is measured again.
-        return None

@@ -74,6 +74,22 @@ def test_list_shows_each_memory_with_its_weight_last_score_and_count(cli, score,
         assert row["score"] == row["weight"] == found[row["key"]]
 
 
+def test_two_models_are_listed_one_after_the_other_each_by_weight(cli, exchange, kept):
+    cli("store", "import", exchange({"a": 1.0, "b": 9.0}), "--model", "z")
+    cli("store", "import", exchange({"a": 5.0, "b": 2.0}), "--model", "m")
+    expected = [("a", "m"), ("b", "m"), ("b", "z"), ("a", "z")]
+    assert [(row["key"], row["model"]) for row in kept()] == expected
+    lines = cli("store", "list").out.splitlines()[1:]
+    assert [tuple(line.split()[:2]) for line in lines] == [*expected[:2], (), *expected[2:]]
+
+
+def test_a_hundred_thousand_memories_are_listed_in_seconds(cli, exchange):
+    cli("store", "import", exchange({f"k{at}": at / 7 for at in range(100_000)}), "--model", "m")
+    began = time.monotonic()
+    assert cli("store", "list").out.count("\n") == 100_001
+    assert time.monotonic() - began < 60
+
+
 def test_the_weight_is_a_moving_mean_of_the_scores(score, exchange, cli, talk, kept):
     cli("store", "import", exchange({"tea": 1.0}), "--model", "toy")
     found = {it["key"]: it["score"] for it in score(talk, "--json").document["scores"]}
@@ -595,3 +611,49 @@ def test_scores_are_imported_for_the_model_that_scores_and_exported_from_it(cli,
     assert cli("store", "import", str(given), "--model", "other").status == 0
     assert cli("store", "export", str(taken), *toy).status == 0
     assert taken.read_text() == '{"tea":2.5}\n'
+
+
+# -- check, drop ----------------------------------------------------------------------------------
+
+
+def test_check_says_that_nothing_is_damaged(cli, score, talk):
+    score(talk)
+    ran = cli("store", "check")
+    assert (ran.status, ran.out, ran.err) == (0, "No record is damaged.\n", "")
+
+
+@pytest.fixture
+def damaged(tmp_path, score, talk):
+    """Damages the kept record of a memory; returns its id."""
+    score(talk)
+    with closing(sqlite3.connect(tmp_path / "data/mindscore/store.sqlite3")) as connection:
+        [number] = connection.execute("SELECT max(rowid) FROM memories").fetchone()
+        connection.execute("UPDATE memories SET score = 'x' WHERE rowid = ?", (number,))
+        connection.commit()
+    return f"memories:{number}"
+
+
+def test_check_names_what_is_damaged_and_drop_removes_it(cli, damaged):
+    ran = cli("store", "check")
+    assert ran.status == 1
+    assert [line.split()[0] for line in ran.out.splitlines()] == [damaged]
+    assert "score: expected float" in ran.out
+    ran = cli("store", "drop", damaged)
+    assert (ran.status, ran.out, ran.err) == (0, "removed 1 damaged record\n", "")
+    assert cli("store", "check").status == 0
+
+
+def test_a_damaged_record_is_left_out_of_the_list_and_named(cli, damaged, caplog):
+    ran = cli("store", "list", "--json")
+    assert ran.status == 0
+    assert f"{damaged} is damaged" in caplog.text
+    assert [it["key"] for it in ran.document] == ["tea"]
+
+
+@pytest.mark.parametrize("id_", ["memories:1", "memories:999", "nothing:1", "memories", ""])
+def test_drop_removes_what_is_damaged_and_nothing_else(cli, damaged, id_):
+    ran = cli("store", "drop", damaged, id_)
+    assert ran.status == 1
+    assert ran.err.startswith("mindscore: ")
+    assert "store check" in ran.err
+    assert damaged in cli("store", "check").out

@@ -2,13 +2,18 @@
 
 import asyncio
 import math
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mindhooks import MindCommand, RangeScore, ScorerError, Trigger, hookimpl
+from mindscore.config.settings import StoreSettings
 from mindscore.measure.prompts import derived_timestamp_ns
+from mindscore.store import CandidateName, Review, Reviews
 
 SCORE, FINETUNE = MindCommand.SCORE, MindCommand.SCORE_FINETUNE
 WHOLE = {"window_fraction": 1.0}
@@ -370,6 +375,89 @@ async def test_derived_timestamps_of_responses_that_say_the_same_differ(divergin
     first, second = it.heard.candidates
     assert first.continuation_ids == second.continuation_ids
     assert first.timestamp_ns != second.timestamp_ns
+
+
+@pytest.fixture
+def dated(say):
+    """One response behind a system prompt with the date, and without timestamps."""
+
+    def dated(day):
+        return say.talk(
+            say.user(9, text="what is one?"),
+            say.reply(1, 1, 1, text="one"),
+            system=[say.plain("system", 20, day)],
+            identity=[say.memory("k", 1, 2)],
+        )
+
+    return dated
+
+
+async def test_a_response_keeps_its_name_when_the_system_prompt_has_another_date(dated, host):
+    async with host(dated(1), finetune=WHOLE) as it:
+        await it.run(FINETUNE)
+    async with host(dated(2), file=it.file, finetune=WHOLE) as later:
+        await later.run(FINETUNE)
+        [first], [second] = it.heard.candidates, later.heard.candidates
+        assert first.context_ids != second.context_ids
+        assert first.timestamp_ns == second.timestamp_ns
+        assert len(later.rows("candidates")) == 1
+        await later.store.mark_trained([(first.timestamp_ns, first.continuation_ids)], "job")
+    async with host(dated(3), file=it.file, finetune=WHOLE) as last:
+        await last.run(FINETUNE)
+    assert last.heard.candidates == []
+
+
+async def _keep_earlier(it, found, **changes):
+    """Keep a candidate as version 3 of the store did; return its timestamp."""
+    stamp = derived_timestamp_ns(found.context_ids, found.continuation_ids)
+    await it.store.record_candidate(replace(found, timestamp_ns=stamp, **changes), "toy")
+    with closing(sqlite3.connect(it.file)) as connection:
+        connection.execute("UPDATE candidates SET earlier = 1")
+        connection.commit()
+    return stamp
+
+
+async def test_a_response_keeps_the_name_that_an_earlier_version_gave_it(dated, host, tmp_path):
+    async with host(dated(1), finetune=WHOLE) as it:
+        await it.run(FINETUNE)
+    [found] = it.heard.candidates
+    async with host(dated(2), file=tmp_path / "earlier", finetune=WHOLE) as later:
+        stamp = await _keep_earlier(later, found)
+        await later.run(FINETUNE)
+        assert [candidate.timestamp_ns for candidate in later.heard.candidates] == [stamp]
+        assert len(later.rows("candidates")) == 1
+        await later.store.mark_trained([(stamp, found.continuation_ids)], "job")
+    for day in (2, 3):
+        async with host(dated(day), file=later.file, finetune=WHOLE) as last:
+            await last.run(FINETUNE)
+        assert last.heard.candidates == []
+
+
+async def test_of_several_earlier_names_the_one_that_was_decided_on_counts(dated, host, tmp_path):
+    stamps = []
+    async with host(dated(9), file=tmp_path / "earlier", finetune=WHOLE) as later:
+        for day in (1, 2, 3):
+            async with host(dated(day), finetune=WHOLE) as it:
+                await it.run(FINETUNE)
+            stamps.append(await _keep_earlier(later, it.heard.candidates[-1]))
+        names = {
+            row["timestamp_ns"]: CandidateName("toy", row["timestamp_ns"], row["continuation_hash"])
+            for row in later.rows("candidates")
+        }
+        reviews = Reviews(StoreSettings(f"sqlite:///{later.file}"))
+        await reviews.decide(names[stamps[1]], Review("rejected", "response", 1.0))
+        await later.run(FINETUNE)
+    assert [candidate.timestamp_ns for candidate in later.heard.candidates] == [stamps[1]]
+
+
+async def test_an_earlier_name_of_another_place_is_not_taken(dated, host, tmp_path):
+    async with host(dated(1), finetune=WHOLE) as it:
+        await it.run(FINETUNE)
+    [found] = it.heard.candidates
+    async with host(dated(2), file=tmp_path / "earlier", finetune=WHOLE) as later:
+        await _keep_earlier(later, found, prior_context="[user]\nanother question")
+        await later.run(FINETUNE)
+    assert [candidate.timestamp_ns for candidate in later.heard.candidates] == [found.timestamp_ns]
 
 
 # -- alternates -----------------------------------------------------------------------------------

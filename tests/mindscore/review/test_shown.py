@@ -122,8 +122,8 @@ def test_a_sparkline_is_told_in_words():
     assert sparkline([]) is None
 
 
-def _cell(key, node, index, signed, noise=None, scored_at=0.0):
-    return Cell(key, node, index, max(0.0, signed), signed, noise, scored_at)
+def _cell(key, node, index, signed, noise=None, scored_at=0.0, conversation=""):
+    return Cell(key, node, index, max(0.0, signed), signed, noise, scored_at, conversation)
 
 
 def test_the_matrix_has_a_row_for_each_memory_and_a_hole_for_what_is_not_measured():
@@ -187,6 +187,17 @@ def test_cells_of_rows_that_share_a_response_are_of_one_conversation():
     assert [it.id for it in found] == ["m1", "n1"]
     assert [{cell.node_id for cell in it.cells} for it in found] == [{"m1"}, {"n1", "n3"}]
     assert [it.name.split(",")[0] for it in found] == ["1 response", "2 responses"]
+
+
+def test_cells_whose_conversation_is_known_are_by_conversation():
+    cells = [_cell("a", "n1", 1, 0.5, scored_at=1.0, conversation="one"),
+             _cell("a", "n1", 1, 0.7, scored_at=1.0, conversation="begins-two"),
+             _cell("b", "n3", 3, 0.5, scored_at=2.0, conversation="one")]  # fmt: skip
+    found = conversations(cells)
+    assert [it.id for it in found] == ["one", "begins-two"]
+    assert [len(it.cells) for it in found] == [2, 1]
+    assert found[0].name.startswith("one: 2 responses")
+    assert found[1].name.startswith("1 response")
 
 
 def test_what_nearly_any_memory_does_is_the_spread_of_a_response():

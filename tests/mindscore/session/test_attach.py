@@ -502,6 +502,25 @@ def test_node_ids_stay_as_the_conversation_goes_on_and_its_system_prompt_changes
     assert first[0].node_id == second[0].node_id != second[1].node_id
 
 
+def test_what_was_scored_is_due_in_another_conversation_not_in_the_same(attach, agent):
+    mind = attach()
+
+    def is_due():
+        mind.score().result(PATIENCE_S)
+        return mind.state.memory_last_run.outcomes["tea"].status == "scored"
+
+    assert is_due()
+    for number in range(4):
+        agent.turn(f"And at {number}?", f"The same at {number}.")
+        # As an agent that sends its latest messages alone.
+        del agent.messages[1:-4]
+        assert not is_due()
+    del agent.messages[1:]
+    agent.turn("Good morning.", "Good morning, Nora.")
+    assert is_due()
+    assert not is_due()
+
+
 def test_a_command_that_nobody_takes_is_an_error_of_its_result(attach):
     with pytest.raises(UnhandledCommand):
         attach().score("tidy").result(PATIENCE_S)

@@ -50,7 +50,23 @@ def as_now(version, tables):
             row["sink"] = "http" if row["continuation_hash"] else ""
         for row in tables.get("sends", ()):
             row["sink"] = "http"
+    if version < 4:
+        as_of_version_4(tables)
     return tables
+
+
+def as_of_version_4(tables):
+    """Set what was not told apart before: the memory's text, the conversation, the run."""
+    for table in ("memories", "cells", "weights"):
+        for row in tables.get(table, ()):
+            row["text_hash"] = ""
+    for table in ("cells", "rows", "weights", "candidates"):
+        for row in tables.get(table, ()):
+            row["conversation"] = ""
+    for row in tables["candidates"]:
+        row["earlier"] = 1
+    for number, row in enumerate(tables.get("weights", ()), start=1):
+        row["run"] = f"before-runs-{number}"
 
 
 def shape(connection):
@@ -145,8 +161,23 @@ async def test_a_migration_that_fails_leaves_the_old_store(version, tmp_path):
     lay_out(file, version)
     with closing(sqlite3.connect(file)) as connection:
         # In the way of the last step.
-        connection.execute("CREATE INDEX reviews_by_candidate ON candidates (found_at)")
+        connection.execute("CREATE TABLE weights_by_run (run)")
     before = file.read_bytes()
-    with pytest.raises(StoreError, match=r"store.*reviews_by_candidate"):
+    with pytest.raises(StoreError, match=r"store.*weights_by_run"):
         await Store(StoreSettings(f"sqlite:///{file}")).memories()
     assert file.read_bytes() == before
+
+
+async def test_a_score_of_before_is_taken_for_the_text_that_is_scored_next(tmp_path, clock):
+    file = tmp_path / "store"
+    lay_out(file, 3)
+    store = Store(StoreSettings(f"sqlite:///{file}", retention_days=0))
+    [before] = [it for it in await store.memories() if it.key == "tea"]
+    assert before.text_hash == ""
+    assert await store.last_scored("toy", "talk", {"tea": "t1"}) == {}
+    score = MemoryScore("tea", 8.0, "incremental", ())
+    await store.record_score(score, "toy", 0.5, conversation="talk", text_hash="t1", run="r")
+    [after] = [it for it in await store.memories() if it.key == "tea"]
+    assert (after.text_hash, after.weight) == ("t1", 0.5 * 8.0 + 0.5 * before.weight)
+    assert after.count == before.count + 1
+    assert await store.last_scored("toy", "talk", {"tea": "t1"}) == {"tea": clock.now}

@@ -3,9 +3,10 @@
 import asyncio
 import math
 import os
+import random
 import sqlite3
 import stat
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from mindhooks import FinetuneCandidate, MemoryScore, ResponseDivergence
 from mindscore._util.errors import ConfigError, StoreError
 from mindscore.config.settings import StoreSettings, parse_settings
 from mindscore.measure.prompts import response_hash
-from mindscore.store import Store, database
+from mindscore.store import History, Records, Reviews, Store, database
 from mindscore.store.database import Database
 from mindscore.store.schema import STORE
 
@@ -639,3 +640,130 @@ async def test_what_each_token_adds_is_not_kept(store):
     kept = (await store().rows("m"))["tea"]
     assert [it.tokens for it in (*kept.divergences, *kept.hold)] == [None, None]
     assert [it.signed for it in (*kept.divergences, *kept.hold)] == [1.0, 1.0]
+
+
+# -- conversations, texts, and clocks --------------------------------------------------------------
+
+
+async def test_a_weight_is_of_one_text_and_a_time_of_one_conversation(store, clock):
+    async def record(value, conversation, text_hash, run):
+        of = {"conversation": conversation, "text_hash": text_hash, "run": run}
+        await store().record_score(score("k", value), "m", 0.5, **of)
+
+    await record(4.0, "one", "t1", "r1")
+    assert await store().last_scored("m", "one", {"k": "t1"}) == {"k": clock.now}
+    assert await store().last_scored("m", "two", {"k": "t1"}) == {}
+    assert await store().last_scored("m", "one", {"k": "t2"}) == {}
+    clock.now += 1
+    await record(8.0, "two", "t1", "r2")
+    [memory] = await store().memories()
+    assert (memory.weight, memory.count, memory.text_hash) == (6.0, 2, "t1")
+    clock.now += 1
+    await record(1.0, "one", "t2", "r3")
+    [memory] = await store().memories()
+    assert (memory.weight, memory.count, memory.text_hash) == (1.0, 1, "t2")
+    latest = await store().latest_scores("m", "two")
+    assert [(it.score, it.text_hash) for it in latest.values()] == [(8.0, "t1")]
+
+
+async def test_a_score_that_its_run_tells_twice_counts_once(store):
+    for _ in range(2):
+        await store().record_score(score("k", 4.0), "m", 0.5, text_hash="t", run="r")
+    [memory] = await store().memories()
+    assert memory.count == 1
+
+
+async def test_memories_are_listed_by_page_and_found_by_key(store):
+    for number in range(5):
+        await store().record_score(score(f"k{number}", float(number)), "m", 0.5)
+    found = await store().memories("m", limit=2, offset=1)
+    assert [it.key for it in found] == ["k3", "k2"]
+    assert await store().count_memories("m") == 5
+    assert [it.key for it in await store().memories(search="K1", order="key")] == ["k1"]
+    assert await store().count_memories("other") == 0
+
+
+async def test_a_clock_that_is_a_year_ahead_removes_nothing(store, clock):
+    for stamp in range(3):
+        await store(days=90).record_candidate(candidate(timestamp_ns=stamp), "m")
+    clock.now += 365 * 86_400
+    for stamp in range(3, 6):
+        await store(days=90).record_candidate(candidate(timestamp_ns=stamp), "m")
+    clock.now -= 365 * 86_400
+    await store(days=90).record_candidate(candidate(timestamp_ns=6), "m")
+    settings = store()._database
+    rows = await settings.read(lambda it: it.exec_driver_sql("SELECT * FROM candidates").all())
+    assert len(rows) == 7
+
+
+async def test_days_of_writing_show_that_a_clock_is_right(store, file, clock):
+    await store(days=90).record_candidate(candidate(timestamp_ns=1), "m")
+    clock.now += 365 * 86_400
+    for stamp in range(2, 7):
+        await store(days=90).record_candidate(candidate(timestamp_ns=stamp), "m")
+        clock.now += 86_400
+    assert (1,) not in read(file, "SELECT timestamp_ns FROM candidates")
+
+
+# -- damage ---------------------------------------------------------------------------------------
+
+
+async def test_a_damaged_record_is_named_and_left_out_and_can_be_removed(store, file, caplog):
+    url = f"sqlite:///{file}"
+    for stamp in (1, 2):
+        await store().record_candidate(candidate(timestamp_ns=stamp), "m")
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute(
+            "UPDATE candidates SET candidate = '#' || candidate WHERE timestamp_ns = 1"
+        )
+        connection.commit()
+    assert [it.name.timestamp_ns for it in await Reviews(StoreSettings(url)).queue()] == [2]
+    assert "candidates:1 is damaged" in caplog.text
+    records = Records(StoreSettings(url))
+    assert [it.id for it in await records.damaged()] == ["candidates:1"]
+    with pytest.raises(StoreError, match="candidates:2 is no damaged record"):
+        await records.drop(["candidates:1", "candidates:2"])
+    assert await records.drop(["candidates:1"]) == 1
+    assert await records.damaged() == []
+
+
+@pytest.mark.parametrize("ids", [(2**31,), (-1,), (10**30,), ()])
+async def test_a_candidate_of_ids_that_no_model_has_is_not_kept(store, file, ids):
+    with pytest.raises(StoreError, match="cannot be kept"):
+        await store().record_candidate(candidate(continuation_ids=ids), "m")
+
+
+def test_whatever_bytes_are_flipped_only_store_errors_come(store, file, tmp_path):
+    async def fill():
+        await store().record_score(score("k", 1.0), "m", 0.5, text_hash="t")
+        await store().record_row(row("k", "n", fingerprint="f"), "m")
+        await store().record_candidate(candidate(), "m")
+
+    asyncio.run(fill())
+    whole, chance = file.read_bytes(), random.Random(18)
+    for number in range(60):
+        damaged = bytearray(whole)
+        for _ in range(chance.choice((1, 3, 30))):
+            damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+        other = tmp_path / f"damaged-{number}"
+        other.write_bytes(damaged)
+        for act in acts_on(StoreSettings(f"sqlite:///{other}")):
+            with suppress(StoreError):
+                asyncio.run(act())
+
+
+def acts_on(settings):
+    return (
+        lambda: Store(settings).memories(),
+        lambda: Store(settings).last_scored("m", "", {"k": "t"}),
+        lambda: Store(settings).rows("m"),
+        lambda: Store(settings).trained(),
+        lambda: History(settings).cells("m", 100),
+        lambda: History(settings).weights(),
+        lambda: History(settings).runs(),
+        lambda: History(settings).models(),
+        lambda: Reviews(settings).queue(),
+        lambda: Reviews(settings).listed("m"),
+        lambda: Records(settings).damaged(),
+        lambda: Store(settings).record_score(score("k", 2.0), "m", 0.5, text_hash="t"),
+    )

@@ -91,7 +91,10 @@ def _conversation(
         reading.add(place, fields, timestamp=timestamp)
     told = (TOOLS_UNRECORDED,) if system else (NO_SYSTEM, TOOLS_UNRECORDED)
     return reading.conversation(
-        str(session.get("id", "")), told, title=title if isinstance(title, str) else ""
+        str(session.get("id", "")),
+        told,
+        title=title if isinstance(title, str) else "",
+        id_=str(session.get("id", "")),
     )
 
 

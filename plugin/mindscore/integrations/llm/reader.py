@@ -72,7 +72,7 @@ def _one(database: LlmDatabase, name: str) -> Conversation | None:
     messages = tuple(new.messages(old.messages) or old.messages)
     remarks = (*new.remarks, *old.remarks)
     title = old.title or new.title
-    return Conversation(name, messages, title, remarks=remarks) if messages else None
+    return Conversation(name, messages, title, remarks=remarks, id=name) if messages else None
 
 
 def _names(database: LlmDatabase, fragments_only: bool) -> Iterator[str]:

@@ -1,0 +1,175 @@
+"""Records as they are read: one that is damaged is named and left out, the others are not."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+from sqlalchemy import Column, Connection, Table, literal_column, select, text
+
+from mindhooks import FinetuneCandidate, MemoryScore
+from mindscore._util.errors import StoreError
+from mindscore._util.text import one_line
+from mindscore.config.settings import StoreSettings
+from mindscore.measure.prompts import response_hash
+from mindscore.store.database import Database, file_of
+from mindscore.store.schema import candidates, metadata, reviews, rows, sends
+
+T = TypeVar("T")
+
+LARGEST_ID = 2**31 - 1
+"""The largest token id that any model has."""
+
+_DAMAGE = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
+
+log = logging.getLogger("mindscore")
+_named: set[tuple[str, int]] = set()
+"""Damaged records that this process has named already."""
+
+
+def row_id(table: Table) -> Column[int]:
+    """Return the number of a record within its table, by which it can be removed."""
+    return literal_column(f'"{table.name}".rowid')  # type: ignore[return-value]
+
+
+def intact(table: Table, found: Iterable[Any], make: Callable[..., T | None]) -> Iterator[T]:
+    """Yield ``make(*columns)`` of each row, whose first column is its ``row_id``.
+
+    A row of which ``make`` raises is damaged: it is named in the log, once, and left out. So is one
+    that ``make`` answers with ``None``, without a word.
+    """
+    for number, *columns in found:
+        try:
+            record = make(*columns)
+        except _DAMAGE as error:
+            _name(table, number, error)
+        else:
+            if record is not None:
+                yield record
+
+
+def _name(table: Table, number: int, error: Exception) -> None:
+    if (table.name, number) not in _named:
+        _named.add((table.name, number))
+        why = one_line(str(error), 200)
+        log.warning(
+            "the store's record %s:%s is damaged and left out: %s; see mindscore store check",
+            table.name,
+            number,
+            why,
+        )
+
+
+def checked(kind: Callable[..., T]) -> Callable[..., T]:
+    """Return a function that makes a ``kind`` of a row's columns, and raises if a type is wrong."""
+    names = kind.__slots__  # type: ignore[attr-defined]
+
+    def make(*columns: Any) -> T:
+        made: T = msgspec.convert(dict(zip(names, columns, strict=True)), type=kind)
+        return made
+
+    return make
+
+
+def decode_candidate(encoded: str, continuation_hash: str | None = None) -> FinetuneCandidate:
+    """Return a candidate as it was kept.
+
+    Raises:
+        ValueError: it is damaged, or is not the response of ``continuation_hash``.
+        msgspec.MsgspecError: it is no candidate.
+    """
+    found = msgspec.json.decode(encoded, type=FinetuneCandidate)
+    check_candidate(found)
+    if continuation_hash not in (None, response_hash(found.continuation_ids)):
+        raise ValueError("its token ids are not those that it was kept with")
+    return found
+
+
+def check_candidate(candidate: FinetuneCandidate) -> None:
+    """Raise ``ValueError`` if any of a candidate's token ids can be no model's."""
+    for name in ("context_ids", "bare_context_ids", "continuation_ids", "alternate_ids"):
+        ids = getattr(candidate, name)
+        if ids and not 0 <= min(ids) <= max(ids) <= LARGEST_ID:
+            raise ValueError(f"{name}: a token id is not between 0 and {LARGEST_ID}")
+    if not candidate.continuation_ids:
+        raise ValueError("continuation_ids: there are none")
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A record that cannot be read: its id, ``TABLE:NUMBER``, and what is wrong with it."""
+
+    id: str
+    reason: str
+
+
+class Records:
+    """All records of the store, of every namespace; methods may raise ``StoreError``."""
+
+    def __init__(self, settings: StoreSettings) -> None:
+        self._database = Database(file_of(settings.url))
+
+    async def damaged(self) -> list[Damage]:
+        """List the damaged records, table by table; an index that disagrees is named as such."""
+        return await self._database.read(_all_damage)
+
+    async def drop(self, ids: Iterable[str]) -> int:
+        """Remove damaged records by their ids; return how many.
+
+        Raises:
+            StoreError: one is not there, or not damaged; then none is removed.
+        """
+        wanted = list(dict.fromkeys(ids))
+
+        def work(connection: Connection) -> int:
+            found = {it.id for it in _all_damage(connection)}
+            for id_ in wanted:
+                if id_ not in found:
+                    raise StoreError(f"{id_} is no damaged record: see mindscore store check")
+            # An index that lacks a damaged row, or holds it twice, would keep it from being found.
+            connection.exec_driver_sql("REINDEX")
+            for id_ in wanted:
+                name, _, number = id_.partition(":")
+                table = metadata.tables[name]
+                connection.execute(table.delete().where(row_id(table) == int(number)))
+            return len(wanted)
+
+        return await self._database.write(work)
+
+
+def _all_damage(connection: Connection) -> list[Damage]:
+    found = []
+    for table in metadata.sorted_tables:
+        query = select(row_id(table), *(text(f'"{it.name}"') for it in table.columns))
+        for number, *values in connection.execute(query.select_from(table)):
+            try:
+                _check(table, dict(zip(table.columns.keys(), values, strict=True)))
+            except _DAMAGE as error:
+                found.append(Damage(f"{table.name}:{number}", one_line(str(error), 200)))
+    return found
+
+
+def _check(table: Table, row: dict[str, Any]) -> None:
+    for column in table.columns:
+        value = row[column.name]
+        if value is None and column.nullable:
+            continue
+        if not isinstance(value, (column.type.python_type, int)) or isinstance(value, bool):
+            raise ValueError(f"{column.name}: expected {column.type.python_type.__name__}")
+        if column.type.python_type is str and not isinstance(value, str):
+            raise ValueError(f"{column.name}: expected str")
+    if table is candidates:
+        decode_candidate(row["candidate"], row["continuation_hash"])
+    elif table is rows:
+        msgspec.json.decode(row["row"], type=MemoryScore)
+    elif table is reviews:
+        from mindscore.store.reviews import Review
+
+        msgspec.json.decode(row["review"], type=Review)
+    elif table is sends:
+        from mindscore.store.sends import decode_sample
+
+        decode_sample(row["sample"], row["timestamp_ns"], row["namespace"])
