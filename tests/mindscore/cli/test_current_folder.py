@@ -29,7 +29,6 @@ ARGUMENTS = {
     ("score",): ("talk.jsonl", "--full", *TOY),
     ("run",): ("score", "talk.jsonl", *TOY),
     ("plan",): ("talk.jsonl", *TOY),
-    ("run",): ("score", "talk.jsonl", *TOY),
     ("list",): ("talk.jsonl",),
     ("serve",): ("--port", "0", *TOY),
     ("review",): ("--port", "0", *TOY),
