@@ -84,7 +84,7 @@ class ThreadedRegistry:
 
     @property
     def closed(self) -> bool:
-        """Whether calls are refused: it is closed, or this process was forked from its own."""
+        """True if calls are refused: it is closed, or this process was forked from its own."""
         return self._refuses or self._process != os.getpid()
 
     @property

@@ -202,7 +202,7 @@ class ConnectionLimiter:
 
 @dataclass(slots=True)
 class _Wait:
-    """How long a connection is waited for.
+    """The time for which a connection is waited for.
 
     ``late`` is the time from which it is late, ``left`` the bytes that it last had left to take,
     ``body`` that of the request that is being answered.

@@ -105,7 +105,7 @@ class MemoryRow:
 
     @property
     def verdict(self) -> Verdict:
-        """What is known of the memory: by the matrix, else by its last score."""
+        """The findings on the memory: by the matrix, else by its last score."""
         kinds = [effect.kind for effect in self.effects]
         helped, harmed = kinds.count("more"), kinds.count("less")
         responses = f"{len(kinds)} {'response' if len(kinds) == 1 else 'responses'}"

@@ -134,7 +134,7 @@ class _Host:
 
     @property
     def asking(self) -> bool:
-        """Whether this thread is within the agent's own function."""
+        """True if this thread is within the agent's own function."""
         return getattr(self._thread, "asking", False)
 
     def snapshot(self) -> _Snapshot:

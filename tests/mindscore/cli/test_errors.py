@@ -18,7 +18,7 @@ USAGE = {
     "no command of store": (["store"], "--help"),
     "unknown command": (["scroe"], "scroe"),
     "unknown command of config": (["config", "edit"], "edit"),
-    "unknown command of store": (["store", "drop"], "drop"),
+    "unknown command of store": (["store", "burn"], "burn"),
     "unknown option": (["score", "TALK", "--fast"], "--fast"),
     "unknown short option": (["score", "TALK", "-x"], "-x"),
     "option without its value": (["score", "TALK", "--memory"], "--memory"),

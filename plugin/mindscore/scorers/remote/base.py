@@ -247,7 +247,7 @@ def only_choice(where: str, choices: Sequence[C]) -> C:
 
 
 class _ServedModel(Struct):
-    """What a server tells of a model's weights; only mindscore has a fingerprint."""
+    """The facts that a server tells of its weights; only mindscore has a fingerprint."""
 
     id: str
     root: str | None = None
