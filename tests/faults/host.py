@@ -491,7 +491,9 @@ def _is_kept(said: str, store: Path) -> str | None:
     kept = 0
     if store.exists():
         with contextlib.closing(sqlite3.connect(store)) as connection:
-            counts = "SELECT (SELECT count(*) FROM memories) + (SELECT count(*) FROM rows)"
+            counts = (
+                "SELECT (SELECT count(*) FROM memories) + (SELECT count(DISTINCT key) FROM cells)"
+            )
             kept = connection.execute(counts).fetchone()[0]
     return None if kept >= claimed else f"claimed {claimed}, kept {kept}"
 

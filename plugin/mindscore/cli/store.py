@@ -244,26 +244,39 @@ def _show(found: list[StoredMemory]) -> None:
     if not found:
         sys.stdout.write("Nothing is kept yet in this namespace.\n")
         return
-    from rich.cells import cell_len, set_cell_size
+    from itertools import zip_longest
+
+    from rich.cells import cell_len, chop_cells, set_cell_size
+
+    from mindscore.display.screen import new_console
 
     titles = ("memory", "model", "weight", "last", "times", "last scored")
     lines = [titles, *map(_columns, found)]
     # Not rich's table: it takes minutes for a hundred thousand memories.
-    widths = [min(max(map(cell_len, column)), LONGEST) for column in zip(*lines, strict=True)]
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    free = new_console().width - 2 * len(titles) - sum(widths[2:])
+    room = max(2 * NARROWEST, free)
+    # A time goes on below itself, too.
+    widths[5] = max(NARROWEST, widths[5] - (room - free))
+    widths[1] = min(widths[1], max(NARROWEST, room - widths[0], room // 2))
+    widths[0] = min(widths[0], room - widths[1])
     model = None
     for line in lines:
         if line is not titles and line[1] != model:
             sys.stdout.write("\n" if model is not None else "")
             model = line[1]
-        cells = [
-            set_cell_size(cell, max(width, cell_len(cell))) if at in TEXTS else cell.rjust(width)
-            for at, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        sys.stdout.write(f" {'  '.join(cells).rstrip()}\n")
+        # A long name goes on below itself.
+        folded = [chop_cells(it, width) for it, width in zip(line, widths, strict=True)]
+        for part in zip_longest(*folded, fillvalue=""):
+            cells = [
+                set_cell_size(cell, width) if at in TEXTS else cell.rjust(width)
+                for at, (cell, width) in enumerate(zip(part, widths, strict=True))
+            ]
+            sys.stdout.write(f" {'  '.join(cells).rstrip()}\n")
 
 
-LONGEST = 60
-"""Characters of a column; a longer name takes more in its own line."""
+NARROWEST = 8
+"""Columns of a screen that a name has at least."""
 
 TEXTS = (0, 1, 5)
 """Columns that begin at the left."""

@@ -109,9 +109,8 @@ class Screen(logging.Handler):
         )
 
     def fail(self, error: str) -> None:
-        """Print why a command failed, unless the log has said so: whose failure, and its reason."""
-        who, _, reason = error.partition(": ")
-        if not any(who in line and line.endswith(reason) for line in self._logged):
+        """Print why a command failed, unless the log has said it in the same words."""
+        if not any(error in line for line in self._logged):
             self.complain(error)
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -42,6 +42,8 @@ ARGUMENTS = {
     ("plugins", "new"): ("acme",),
     ("store", "list"): (),
     ("store", "sent"): (),
+    ("store", "check"): (),
+    ("store", "drop"): ("scores:1",),
     ("store", "settle"): ("job", "--trained"),
     ("store", "forget"): ("k",),
     ("store", "import"): ("scores.jsonl",),
