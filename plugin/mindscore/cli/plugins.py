@@ -21,6 +21,7 @@ import typer
 
 from mindhooks import MindCommand
 from mindscore._util.errors import UsageError
+from mindscore._util.extensions import OWN
 from mindscore._util.text import printable, shortened
 from mindscore.cli.interruption import DONE
 from mindscore.cli.options import ConfigOptions, Json, RunOptions, takes_options
@@ -205,9 +206,9 @@ def _extensions(group: str) -> str:
     """Return the names in a group, those of other distributions with the distribution."""
     own, others = list[str](), list[str]()
     for entry in entry_points(group=group):
-        who = entry.dist.name if entry.dist is not None else "mindscore"
-        (own if who == "mindscore" else others).append(
-            entry.name if who == "mindscore" else f"{entry.name} ({who})"
+        who = entry.dist.name if entry.dist is not None else OWN
+        (own if who == OWN else others).append(
+            entry.name if who == OWN else f"{entry.name} ({who})"
         )
     return printable(", ".join([*sorted(own), *sorted(others)]))
 

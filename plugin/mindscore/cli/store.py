@@ -125,7 +125,7 @@ def drop(
 
     configuration, _ = _open(options)
     gone = asyncio.run(Records(configuration.settings.store).drop(ids))
-    sys.stdout.write(f"removed {gone} damaged record{'s' * (gone != 1)}\n")
+    sys.stdout.write(f"removed {count_of(gone, 'damaged record')}\n")
 
 
 @app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -115,10 +116,15 @@ class Screen(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._logged.append(record.getMessage())
-        self.complain(self._logged[-1])
+        # A task's failure is in the run's error, which is printed at the end.
+        if not _TASK_FAILED.match(self._logged[-1]):
+            self.complain(self._logged[-1])
         if record.exc_info:
             traceback = logging.Formatter().formatException(record.exc_info)
             self._console.print(Text(traceback), soft_wrap=True)
+
+
+_TASK_FAILED = re.compile(r"task '.*' failed: ")
 
 
 class _ProgressLine(Activity):

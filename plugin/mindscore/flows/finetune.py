@@ -230,8 +230,9 @@ class FinetuneRun(FlowRun):
 def _is_trained(candidate: FinetuneCandidate, trained: TrainedMarks) -> bool:
     ids = candidate.continuation_ids
     # Earlier versions derived a missing timestamp from the whole prompt.
-    stamps = (candidate.timestamp_ns, derived_timestamp_ns(candidate.context_ids, ids))
-    return any(trained.covers(stamp, ids) for stamp in stamps)
+    return trained.covers(candidate.timestamp_ns, ids) or trained.covers(
+        derived_timestamp_ns(candidate.context_ids, ids), ids
+    )
 
 
 def finetune_window(length: int, fraction: float) -> range:

@@ -53,16 +53,14 @@ class FlowRun:
         """Perform the run and report its statistics, however it ends."""
         async with self.registry.run(self.command) as self.run:
             self.failures = store_failures(self.registry, self.run)
-            try:
-                with report_on_exit(self._report):
-                    try:
-                        self.begin()
-                        await self.perform()
-                    finally:
-                        # Before the report: what is still being stored may yet be.
-                        await self.failures.wait()
-            finally:
-                snapshots(self.registry).pop(self.run.id, None)
+            with report_on_exit(self._report):
+                try:
+                    self.begin()
+                    await self.perform()
+                finally:
+                    snapshots(self.registry).pop(self.run.id, None)
+                    # Before the report: what is still being stored may yet be.
+                    await self.failures.wait()
 
     def begin(self) -> None:
         """Show in the mind's state that the run has begun."""

@@ -11,7 +11,7 @@ import ipaddress
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from datetime import UTC
 from typing import Any, TypeVar
 from urllib.parse import quote, quote_plus, urlsplit
@@ -195,21 +195,14 @@ class WireClient:
     ) -> T:
         url = self.base_url + path
         async with self._slots:
-            raw = await self._attempt(method, url, data, headers, max_bytes)
+            raw = await self._attempt(url, self._exchange(method, url, data, headers, max_bytes))
         if len(raw) >= LARGE_BYTES:
             await self.pace.yield_to_loop()
         return decode(url, raw, answer, self.quote)
 
-    async def _attempt(
-        self,
-        method: str,
-        url: str,
-        data: bytes | None,
-        headers: Mapping[str, str],
-        max_bytes: int,
-    ) -> bytearray:
+    async def _attempt(self, url: str, exchange: Awaitable[bytearray]) -> bytearray:
         try:
-            return await self._exchange(method, url, data, headers, max_bytes)
+            return await exchange
         except (OSError, aiohttp.ClientError, ValueError) as error:
             failure = self._failure(url, error)
         # Outside, so that it has no context: aiohttp's errors hold the request's headers, and with

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import sub
 from statistics import median
+from typing import Protocol
 
 from mindhooks import (
     Generated,
@@ -171,7 +172,19 @@ def noise_limit(noise: float | None, spread: float) -> float:
     return max(noise or 0.0, spread)
 
 
-def column_spreads(rows: Iterable[Sequence[ResponseDivergence]]) -> dict[str, float]:
+class Effect(Protocol):
+    """The effect of a memory on one response, measured now or kept in the store."""
+
+    @property
+    def node_id(self) -> str:
+        """The response."""
+
+    @property
+    def signed(self) -> float:
+        """Nats, positive where the memory helped."""
+
+
+def column_spreads(rows: Iterable[Iterable[Effect]]) -> dict[str, float]:
     """Return the ``column_spread`` of each response in the memories' rows, by node id."""
     columns: dict[str, list[float]] = defaultdict(list)
     for row in rows:

@@ -7,9 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mindscore._util.text import shortened
+from mindscore._util.text import count_of, shortened
 from mindscore.conversation.conversation import BEGINS, Transcript
-from mindscore.measure.divergence import UNMEASURED_NOISE, column_spread, noise_limit
+from mindscore.measure.divergence import (
+    UNMEASURED_NOISE,
+    column_spread,
+    column_spreads,
+    noise_limit,
+)
 from mindscore.review.web import moment_text
 from mindscore.store import Cell
 
@@ -40,13 +45,10 @@ def effects(cells: Iterable[Cell], latest: Iterable[Cell]) -> dict[str, list[Eff
 
     ``latest`` are cells of all memories, which tell the spread of each response.
     """
-    columns: dict[str, list[float]] = defaultdict(list)
-    for cell in latest:
-        columns[cell.node_id].append(cell.signed)
-    spreads = {id_: round(column_spread(column), 4) for id_, column in columns.items()}
+    spreads = column_spreads([latest])
     found: dict[str, list[Effect]] = defaultdict(list)
     for cell in sorted(cells, key=lambda it: -abs(it.signed)):
-        limit = noise_limit(cell.noise, spreads.get(cell.node_id, 0.0))
+        limit = noise_limit(cell.noise, round(spreads.get(cell.node_id, 0.0), 4))
         found[cell.key].append(Effect(cell, limit))
     return dict(found)
 
@@ -112,7 +114,7 @@ def conversations(cells: Sequence[Cell]) -> list[Talk]:
 def _talk(cells: Sequence[Cell]) -> Talk:
     nodes = {cell.node_id for cell in cells}
     when = moment_text(max(cell.scored_at for cell in cells))
-    words = "1 response" if len(nodes) == 1 else f"{len(nodes)} responses"
+    words = count_of(len(nodes), "response")
     first = min(cells, key=lambda it: (it.entry_idx, it.node_id))
     id_ = first.conversation
     name = f"{shortened(id_, MOST_OF_ID)}: " if id_ and not id_.startswith(BEGINS) else ""

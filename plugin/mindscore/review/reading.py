@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from aiohttp import web
 
 from mindhooks import MindCommand, in_thread
+from mindscore._util.text import count_of
 from mindscore.config.settings import Settings
 from mindscore.measure.divergence import UNMEASURED_NOISE
 from mindscore.review.cells import (
@@ -108,7 +109,7 @@ class MemoryRow:
         """The findings on the memory: by the matrix, else by its last score."""
         kinds = [effect.kind for effect in self.effects]
         helped, harmed = kinds.count("more"), kinds.count("less")
-        responses = f"{len(kinds)} {'response' if len(kinds) == 1 else 'responses'}"
+        responses = count_of(len(kinds), "response")
         of, on = f"of {responses}", f"on {responses}"
         if helped and harmed:
             return Verdict("", f"helped {helped}, harmed {harmed}", of)
@@ -200,7 +201,10 @@ class Reading:
             model, search=wanted, order=ORDERS[sort][1], limit=MOST_MEMORIES, offset=offset
         )
         total = await self._store.count_memories(model, search=wanted)
-        rows, is_cut = await self._rows(model, found)
+        keys = [it.key for it in found]
+        latest, is_cut = await self._latest(model)
+        mine, _ = await self._latest(model, keys) if is_cut else (latest, False)
+        rows = await self._rows(model, found, await in_thread(effects, mine, latest))
         values = {
             "rows": rows,
             "is_cut": is_cut,
@@ -234,17 +238,13 @@ class Reading:
         return found[:MOST_CELLS], len(found) > MOST_CELLS
 
     async def _rows(
-        self, model: str, found: Sequence[StoredMemory]
-    ) -> tuple[list[MemoryRow], bool]:
-        """Return the rows of the page, and whether there are more cells than are looked at."""
-        keys = [it.key for it in found]
-        points = await self._history.points(model, keys, MOST)
-        latest, is_cut = await self._latest(model)
-        mine, _ = await self._latest(model, keys) if is_cut else (latest, False)
-        seen = await in_thread(effects, mine, latest)
+        self, model: str, found: Sequence[StoredMemory], seen: Mapping[str, list[Effect]]
+    ) -> list[MemoryRow]:
+        """Return a row for each memory; ``seen`` are the effects by key."""
+        points = await self._history.points(model, [it.key for it in found], MOST)
         texts = memory_texts(self._runs.transcript)
         most = max((it.weight for it in found), default=0.0) or 1.0
-        rows = [
+        return [
             MemoryRow(
                 it,
                 texts.get(it.key),
@@ -254,7 +254,6 @@ class Reading:
             )
             for it in found
         ]
-        return rows, is_cut
 
     async def _show_memory(self, request: web.Request) -> web.Response:
         models, model = await Models(self._history).of(request)
@@ -265,8 +264,9 @@ class Reading:
         text = memory_texts(self._runs.transcript).get(key)
         if not cells and memory is None and text is None:
             raise RefusedError(404, "Nothing is kept of this memory.")
-        seen = (await in_thread(effects, cells, latest)).get(key, [])
-        rows, _ = await self._rows(model, [memory] if memory else [])
+        by_key = await in_thread(effects, cells, latest)
+        seen = by_key.get(key, [])
+        rows = await self._rows(model, [memory] if memory else [], by_key)
         values = {
             "key": key,
             "text": text,

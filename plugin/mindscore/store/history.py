@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
@@ -79,16 +78,6 @@ class History(NamespaceTables):
         columns = [runs.c[name] for name in RunRecord.__slots__]
         query = self._mine(runs, *columns).order_by(runs.c.started_at.desc(), runs.c.id.desc())
         return [RunRecord(*row) for row in await self._all(query.limit(limit))]
-
-    async def weights(self) -> dict[tuple[str, str], list[Point]]:
-        """Return every memory's points, by key and model, the oldest first."""
-        table = weights.c
-        columns = (table.key, table.model, table.scored_at, table.score, table.weight)
-        query = self._mine(weights, *columns).order_by(table.scored_at)
-        found: dict[tuple[str, str], list[Point]] = defaultdict(list)
-        for key, model, *point in await self._all(query):
-            found[key, model].append(Point(*point))
-        return dict(found)
 
     async def points(self, model: str, keys: Sequence[str], limit: int) -> dict[str, list[Point]]:
         """Return the last ``limit`` points of each of ``keys``, the oldest first."""

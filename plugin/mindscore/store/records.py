@@ -14,14 +14,12 @@ from mindhooks import FinetuneCandidate, MemoryScore
 from mindscore._util.errors import StoreError
 from mindscore._util.text import one_line
 from mindscore.config.settings import StoreSettings
+from mindscore.measure.divergence import TOKEN_ID_LIMIT
 from mindscore.measure.prompts import response_hash
 from mindscore.store.database import Database, file_of
 from mindscore.store.schema import candidates, metadata, reviews, rows, sends
 
 T = TypeVar("T")
-
-LARGEST_ID = 2**31 - 1
-"""The largest token id that any model has."""
 
 _DAMAGE = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
 
@@ -92,8 +90,8 @@ def check_candidate(candidate: FinetuneCandidate) -> None:
     """Raise ``ValueError`` if any of a candidate's token ids can be no model's."""
     for name in ("context_ids", "bare_context_ids", "continuation_ids", "alternate_ids"):
         ids = getattr(candidate, name)
-        if ids and not 0 <= min(ids) <= max(ids) <= LARGEST_ID:
-            raise ValueError(f"{name}: a token id is not between 0 and {LARGEST_ID}")
+        if ids and not 0 <= min(ids) <= max(ids) < TOKEN_ID_LIMIT:
+            raise ValueError(f"{name}: a token id is not between 0 and {TOKEN_ID_LIMIT - 1}")
     if not candidate.continuation_ids:
         raise ValueError("continuation_ids: there are none")
 

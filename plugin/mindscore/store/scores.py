@@ -134,8 +134,13 @@ class Scores(NamespaceTables):
 
     async def memory(self, model: str, key: str) -> StoredMemory | None:
         """Return one memory, or ``None`` if ``model`` never scored it."""
-        found = await self.memories(model, search=key)
-        return next((it for it in found if it.key == key), None)
+        current = self._current(model).where(memories.c.key == key).subquery()
+        columns = [current.c[name] for name in StoredMemory.__slots__]
+        query = select(current.c.number, *columns).where(current.c.rank == 1)
+        make = checked(StoredMemory)
+        return await self._database.read(
+            lambda connection: next(intact(memories, connection.execute(query), make), None)
+        )
 
     async def count_memories(self, model: str, *, search: str = "") -> int:
         """Count the memories of ``model``: what ``memories`` lists without a limit."""
@@ -144,7 +149,7 @@ class Scores(NamespaceTables):
         [[count]] = await self._all(query.where(table.key.contains(search, autoescape=True)))
         return int(count)
 
-    def _current(self, model: str | None, search: str) -> Select[Any]:
+    def _current(self, model: str | None, search: str = "") -> Select[Any]:
         """Return the memories with the rank of their text: 1 for the one scored last."""
         table = memories.c
         newest = (_believable(table.last_scored).desc(), row_id(memories).desc())
@@ -288,7 +293,7 @@ class Scores(NamespaceTables):
 
     async def import_scores(self, scores: Mapping[str, float], model: str) -> None:
         """Take over scores as last score and weight; the memories count as never measured."""
-        current = self._current(model, "").subquery()
+        current = self._current(model).subquery()
         known = select(current.c.key, current.c.text_hash).where(current.c.rank == 1)
 
         def changes(new: Any) -> dict[str, Any]:

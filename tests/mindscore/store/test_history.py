@@ -31,10 +31,11 @@ async def test_every_score_is_a_point_with_the_weight_that_it_led_to(settings):
     for score in (4.0, 0.0, 2.0):
         await store.record_score(MemoryScore("tea", score, "incremental", ()), "m", 0.5)
     await store.record_score(MemoryScore("tea", 9.0, "incremental", ()), "other", 0.5)
-    found = await History(settings).weights()
-    assert [(it.score, it.weight) for it in found["tea", "m"]] == [(4, 4), (0, 2), (2, 2)]
-    assert [(it.score, it.weight) for it in found["tea", "other"]] == [(9, 9)]
-    times = [it.scored_at for it in found["tea", "m"]]
+    found = await History(settings).points("m", ["tea"], 9)
+    others = await History(settings).points("other", ["tea"], 9)
+    assert [(it.score, it.weight) for it in found["tea"]] == [(4, 4), (0, 2), (2, 2)]
+    assert [(it.score, it.weight) for it in others["tea"]] == [(9, 9)]
+    times = [it.scored_at for it in found["tea"]]
     assert times == sorted(times)
     assert before <= times[0] <= times[-1] <= time.time()
 
@@ -44,7 +45,8 @@ async def test_what_is_forgotten_has_no_points_any_more(settings):
     for key in ("tea", "dog"):
         await store.record_score(MemoryScore(key, 1.0, "incremental", ()), "m", 0.5)
     assert await store.forget("tea") == 1
-    assert list(await History(settings).weights()) == [("dog", "m")]
+    points = await History(settings).points("m", ["tea", "dog"], 9)
+    assert [key for key, its in points.items() if its] == ["dog"]
 
 
 async def test_runs_come_newest_first_and_no_more_than_asked(settings):
@@ -65,7 +67,7 @@ async def test_runs_and_points_go_when_they_are_older_than_is_kept(tmp_path, mon
     await History(settings).record_run(run(now))
     await Store(settings).record_score(MemoryScore("tea", 3.0, "incremental", ()), "m", 0.5)
     assert [it.started_at for it in await History(settings).runs()] == [now]
-    [points] = (await History(settings).weights()).values()
+    [points] = (await History(settings).points("m", ["tea"], 9)).values()
     # The weight has a longer memory than the points.
     assert [(it.score, it.weight) for it in points] == [(3.0, 2.0)]
 
@@ -78,7 +80,7 @@ async def test_namespaces_do_not_see_each_other(tmp_path):
     row = MemoryScore("tea", 1.0, "full", (ResponseDivergence(3, "n", 0.0, -1.0),))
     await Store(mine).record_row(row, "m")
     assert await History(other).runs() == []
-    assert await History(other).weights() == {}
+    assert await History(other).points("m", ["tea"], 9) == {"tea": []}
     assert await History(other).cells("m", 100) == []
     assert await History(other).models() == []
 

@@ -759,7 +759,7 @@ def acts_on(settings):
         lambda: Store(settings).rows("m"),
         lambda: Store(settings).trained(),
         lambda: History(settings).cells("m", 100),
-        lambda: History(settings).weights(),
+        lambda: History(settings).points("m", ["k"], 9),
         lambda: History(settings).runs(),
         lambda: History(settings).models(),
         lambda: Reviews(settings).queue(),

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mindscore._util.errors import ErrorLog, StoreError, format_error
-from mindscore._util.text import one_line, printable
+from mindscore._util.text import count_of, one_line, printable
 from mindscore.integrations.hermes.capture import Capture, Worker
 
 if TYPE_CHECKING:
@@ -186,14 +186,13 @@ def status_text(
     """Say what is registered, what waits, and which scorer is used."""
     server, about = settings.settings.server, waiting.about
     lines = [f"mindscore is registered with Hermes: {', '.join(registered)}."]
-    line = f"Waiting: {_count(waiting.turns, 'turn')} of {_count(waiting.sessions, 'session')}"
+    line = f"Waiting: {count_of(waiting.turns, 'turn')} of {count_of(waiting.sessions, 'session')}"
     if waiting.oldest is not None:
         line += f", the oldest from {datetime.fromtimestamp(waiting.oldest):%Y-%m-%d %H:%M}"
     lines.append(f"{line}.")
     if waiting.dropped:
-        lines.append(
-            f"Dropped unscored, because too many waited: {_count(waiting.dropped, 'turn')} so far."
-        )
+        dropped = count_of(waiting.dropped, "turn")
+        lines.append(f"Dropped unscored, because too many waited: {dropped} so far.")
     where = f" at {server.base_url}" if server.base_url else ""
     idle_s = settings.options.idle_s
     when = f"when idle for {idle_s:g} s" if idle_s else "never by itself"
@@ -205,7 +204,7 @@ def status_text(
             f"Hermes itself talks to {about['model']} at {about.get('base_url') or '?'} "
             f"({about.get('provider') or '?'}): to score with it, name it in the configuration."
         )
-    lines.append(f"Measured so far: {_count(measured, 'memory', 'memories')}.")
+    lines.append(f"Measured so far: {count_of(measured, 'memory', 'memories')}.")
     return _plain(lines)
 
 
@@ -215,7 +214,7 @@ def pass_text(done: Pass, waiting: Waiting) -> str:
     if done.turns:
         by = f" with {done.model}" if done.model else ""
         lines.append(
-            f"Scored {_count(done.turns, 'turn')} of {_count(done.sessions, 'session')}{by}."
+            f"Scored {count_of(done.turns, 'turn')} of {count_of(done.sessions, 'session')}{by}."
         )
     elif done.error is None:
         lines.append("Nothing waits to be scored.")
@@ -225,11 +224,13 @@ def pass_text(done: Pass, waiting: Waiting) -> str:
         lines.append(f"{most:8.2f} nats  {key}  {one_line(done.memories.get(key, ''), TEXT_WIDTH)}")
     if done.candidates:
         lines.append(
-            f"{_count(len(done.candidates), 'candidate')} for training: hermes mind candidates."
+            f"{count_of(len(done.candidates), 'candidate')} for training: hermes mind candidates."
         )
     lines += [f"Remark: {remark}." for remark in done.remarks]
     if done.error is not None:
-        lines.append(f"Not finished ({_count(waiting.turns, 'turn')} still waiting): {done.error}")
+        lines.append(
+            f"Not finished ({count_of(waiting.turns, 'turn')} still waiting): {done.error}"
+        )
     return _plain(lines)
 
 
@@ -249,14 +250,14 @@ def memories_text(
     lines += [f"  {it.largest:8.2f} nats  {_memory(it)}" for it in current]
     if unused:
         lines.append(
-            f"Never used, below {min_divergence:g} nats on {_count(enough, 'response')} or more; "
+            f"Never used, below {min_divergence:g} nats on {count_of(enough, 'response')} or more; "
             "consider dropping:"
         )
         lines += [f"  {_memory(it)}" for it in unused]
     else:
         lines.append(
             f"None to drop: an entry counts as never used below {min_divergence:g} nats on "
-            f"{_count(enough, 'response')} or more."
+            f"{count_of(enough, 'response')} or more."
         )
     lines.append("Nothing was changed: drop entries yourself, or ask Hermes to.")
     return _plain(lines)
@@ -269,12 +270,8 @@ def candidates_text(candidates: Iterable[FoundCandidate]) -> str:
 
 
 def _memory(memory: MeasuredMemory) -> str:
-    on = _count(memory.responses, "response")
+    on = count_of(memory.responses, "response")
     return f"{KINDS[memory.kind]:9}  {on:>13}  {one_line(memory.text, TEXT_WIDTH)}"
-
-
-def _count(number: int, one: str, more: str = "") -> str:
-    return f"{number:,} {one if number == 1 else more or one + 's'}"
 
 
 def _plain(lines: Iterable[str]) -> str:

@@ -9,12 +9,10 @@ from msgspec import Struct
 
 from mindhooks import Generated, RangeScore, ScorerError, WirePrompt
 from mindscore.http.answers import Quote
-from mindscore.scorers.remote.base import (
+from mindscore.scorers.remote.answers import (
     Answer,
     Choice,
-    RemoteScorer,
     Usage,
-    address,
     expect_entries,
     only_choice,
     range_scores,
@@ -23,6 +21,7 @@ from mindscore.scorers.remote.base import (
     scored_part,
     wrong_id,
 )
+from mindscore.scorers.remote.base import RemoteScorer, address
 
 TOKEN_ID = "token_id:"  # noqa: S105 - the prefix that vLLM uses
 """Prefix of an id where a server is told to write ids in place of tokens' texts."""

@@ -19,7 +19,12 @@ from mindhooks import (
 from mindscore.config.settings import ServerSettings
 from mindscore.http.client import WireClient
 from mindscore.measure.divergence import implausible
-from mindscore.scorers.remote.base import Answer, RemoteScorer, Usage, room_for
+from mindscore.scorers.remote.answers import (
+    Answer,
+    Usage,
+    room_for,
+)
+from mindscore.scorers.remote.base import RemoteScorer
 
 
 class _Total(Struct):

@@ -10,10 +10,9 @@ from msgspec import Raw, Struct
 
 from mindhooks import Generated, RangeScore, ScorerError, WirePrompt
 from mindscore.http.answers import MISSING, Quote
-from mindscore.scorers.remote.base import (
+from mindscore.scorers.remote.answers import (
     BYTES_BY_NEW_TOKEN,
     Answer,
-    RemoteScorer,
     TokenId,
     expect_entries,
     range_scores,
@@ -23,6 +22,7 @@ from mindscore.scorers.remote.base import (
     scored_part,
     wrong_id,
 )
+from mindscore.scorers.remote.base import RemoteScorer
 
 PATH = "/generate"
 CLIPPED = 0

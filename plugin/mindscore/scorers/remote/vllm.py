@@ -18,10 +18,9 @@ from mindhooks import Generated, RangeScore, ScorerError, WirePrompt, in_thread
 from mindscore._util.aio import Pace
 from mindscore.http.answers import MISSING, Quote
 from mindscore.http.client import StatusError, UnavailableError, WireClient
-from mindscore.scorers.remote.base import (
+from mindscore.scorers.remote.answers import (
     Answer,
     Choice,
-    RemoteScorer,
     Usage,
     expect_entries,
     only_choice,
@@ -31,6 +30,7 @@ from mindscore.scorers.remote.base import (
     scored_part,
     wrong_id,
 )
+from mindscore.scorers.remote.base import RemoteScorer
 
 log = logging.getLogger("mindscore")
 
