@@ -17,6 +17,7 @@ from aiohttp import web
 from msgspec import Meta, Struct
 
 from mindhooks import ScorerError
+from mindscore.config.settings import TokenId
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
@@ -193,7 +194,6 @@ MAX_RANGE_SHARE = 8
 DEFAULT_TOKENS = 16
 MAX_PROMPTS = 1024
 
-TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Priority = Annotated[int, Meta(ge=FIRST_PRIORITY, le=2**31 - 1)]
 LogprobCount = Annotated[int, Meta(ge=0, le=1)]
 """Alternatives of each token: only its own logprob is known."""

@@ -13,8 +13,7 @@ from sqlalchemy import Column, Connection, Table, literal_column, select, text
 from mindhooks import FinetuneCandidate, MemoryScore
 from mindscore._util.errors import StoreError
 from mindscore._util.text import one_line
-from mindscore.config.settings import StoreSettings
-from mindscore.measure.divergence import TOKEN_ID_LIMIT
+from mindscore.config.settings import TOKEN_ID_LIMIT, StoreSettings
 from mindscore.measure.prompts import response_hash
 from mindscore.store.database import Database, file_of
 from mindscore.store.schema import candidates, metadata, reviews, rows, sends
