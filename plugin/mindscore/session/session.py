@@ -32,6 +32,7 @@ from mindscore.conversation.rendering import CachedTokenizer
 from mindscore.conversation.template import template_of
 from mindscore.flows.recorder import store_failures
 from mindscore.measure.divergence import RedundantGroup
+from mindscore.measure.leave_one_out import LeaveOneOut
 from mindscore.measure.retry import awaited, with_retries
 
 if TYPE_CHECKING:
@@ -200,7 +201,15 @@ class Session:
     def forget(self) -> None:
         """Forget what earlier commands found."""
         self.scores, self.candidates, self.ended = {}, [], []
-        self.registry.stash.pop(RedundantGroup, None)
+        for kind in (RedundantGroup, LeaveOneOut):
+            self.registry.stash.pop(kind, None)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the transcript's source does not record or was not understood, and not measured."""
+        compared: LeaveOneOut | None = self.registry.stash.get(LeaveOneOut)
+        unread = None if compared is None else compared.unread
+        return (*self.transcript.remarks, *([] if unread is None else [unread.remark]))
 
     def store_error(self) -> str | None:
         """Return why not all that the run in flight found is stored, or ``None``."""
@@ -268,7 +277,7 @@ class Session:
             candidates=tuple(self.candidates),
             stats=stats,
             error=(stats.error if stats is not None else None) or error,
-            remarks=self.transcript.remarks,
+            remarks=self.remarks,
             redundant=self.registry.stash.get(RedundantGroup, ()),
             min_divergence=parse_settings(self.registry.settings).memory.min_divergence,
         )
