@@ -102,6 +102,8 @@ class StoreSettings(_Table, frozen=True):
             raise ValueError(
                 f'url: expected "" or "sqlite:///FILE" (absolute: four slashes), got {self.url!r}'
             )
+        if "\0" in self.url:
+            raise ValueError(f"url: a file's name holds no NUL character, got {self.url!r}")
 
 
 class TrainSettings(_Table, frozen=True):
