@@ -18,7 +18,7 @@ INTERRUPTED = 130
 
 T = TypeVar("T")
 
-GRACE_S = 1.2
+GRACE_S = 1.0
 """Seconds that a command may take to end once it is interrupted."""
 
 SERVER_GRACE_S = 5.0

@@ -58,6 +58,10 @@ def _named(given: Path | None) -> Path | None:
     return Path(named) if named else None
 
 
+MAX_FILE_BYTES = 2**20
+"""Size of a configuration file."""
+
+
 def load_configuration(given: Path | None, assignments: Iterable[str] = ()) -> Configuration:
     """Read the configuration file, if any, and apply ``--set`` assignments (``key=value``).
 
@@ -126,8 +130,12 @@ def _read_private(file: Path, source: str) -> str:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
+        with file.open("rb") as opened:
+            raw = opened.read(MAX_FILE_BYTES + 1)
+        if len(raw) > MAX_FILE_BYTES:
+            raise ValueError(f"it is over {MAX_FILE_BYTES >> 20} MiB, which no configuration is")
         # Some editors begin a file with a byte order mark.
-        text = file.read_text(encoding="utf-8-sig")
+        text = raw.decode("utf-8-sig")
     except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(f"{file}: cannot be read: {_reason(error)}") from None
     try:

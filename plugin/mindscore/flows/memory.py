@@ -213,9 +213,10 @@ async def score_matrix(run: MemoryRun) -> None:
     if not responses(context, window) or not run.memories:
         run.set_outcome(run.memories, Outcome("no-response"))
         return
-    kept, known = dict[str, MemoryScore](), None
+    kept, known, fingerprints = dict[str, MemoryScore](), None, None
     if run.options.resume and (known := await _weights(run)) is not None:
-        kept = await _kept_rows(run, RowFingerprints(context, known))
+        fingerprints = RowFingerprints(context, known)
+        kept = await _kept_rows(run, fingerprints)
     judging: set[str] = set()
     if len(kept) < len(run.memories):
         await ensure_tested(run.scorer, run.settings.server, whole_prompt(context))
@@ -226,13 +227,15 @@ async def score_matrix(run: MemoryRun) -> None:
         await run.compared.baseline(window, judging)
     # Asked for once the server has answered: some say it in their answers alone.
     weights = await _weights(run)
-    fingerprints = RowFingerprints(context, weights or "")
     if kept and weights != known:
         raise ScorerError(REPLACED)
+    if fingerprints is None or weights != known:
+        fingerprints = RowFingerprints(context, weights or "")
 
     async def measure(memory: Memory) -> Measured:
         if memory.key in kept:
             row = kept[memory.key]
+            run.compared.resume(window, skip_only(memory.key), row.divergences)
             return row.divergences, row.hold if run.options.hold else None
         found = await run.compared.drop(window, skip_only(memory.key), judging)
         if await _weights(run) != weights:
@@ -250,7 +253,7 @@ async def score_matrix(run: MemoryRun) -> None:
         "full",
         measure,
         take=lambda memory, row: _show_row(run, memory, row),
-        fingerprint=lambda key: None if weights is None else fingerprints.of(key),
+        fingerprint=(lambda _: None) if weights is None else fingerprints.of,
     )
     if run.rows:
         await _confirm_redundant(run, window)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from mindhooks import Role
 from mindscore._util.errors import TranscriptError, UsageError, format_error
 from mindscore._util.extensions import OWN, load_extensions
 from mindscore._util.text import shortened
@@ -199,8 +203,50 @@ class Conversations:
             finder.known = {**conversation.memories, **(memories or {})}
             transcript = conversation.transcript(self.file, finder)
             if not transcript.id:
-                transcript = replace(transcript, id=id_by_beginning(transcript.messages))
+                begun = id_by_beginning(transcript.messages)
+                number = self._numbers.get(id(conversation), 0)
+                transcript = replace(transcript, id=f"{begun}-{number + 1}" if number else begun)
             yield _with_remark(transcript, finder.known)
+
+    @cached_property
+    def _numbers(self) -> dict[int, int]:
+        """Number those without an id of their own that begin alike and go on differently.
+
+        Records of one conversation as it grew have the same number: the responses of one begin
+        those of the other.
+        """
+        numbers = dict[int, int]()
+        counts = Counter[str]()
+        tips, known = dict[bytes, int](), dict[bytes, int]()
+        for it in self.found:
+            begun = "" if it.id else id_by_beginning(it.messages)
+            prefixes = list(_prefixes(begun, it))
+            if not prefixes:
+                continue
+            whole = prefixes[-1]
+            tip = next((prefix for prefix in prefixes[::-1] if prefix in tips), None)
+            if tip is not None:
+                # It goes on from a shorter record.
+                number = tips.pop(tip)
+                tips[whole] = number
+            elif whole in known:
+                number = known[whole]
+            else:
+                number = tips[whole] = counts[begun]
+                counts[begun] += 1
+            for prefix in prefixes:
+                known.setdefault(prefix, number)
+            numbers[id(it)] = number
+        return numbers
+
+
+def _prefixes(begun: str, conversation: Conversation) -> Iterator[bytes]:
+    """Yield a hash of the responses up to each, where the conversation ``begun`` has no id."""
+    digest = hashlib.sha256(begun.encode())
+    for message in conversation.messages if begun else ():
+        if message.role == Role.ASSISTANT:
+            digest.update(hashlib.sha256(message.text.encode("utf-8", "surrogatepass")).digest())
+            yield digest.digest()
 
 
 def _with_remark(transcript: Transcript, known: Mapping[str, str]) -> Transcript:

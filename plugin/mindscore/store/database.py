@@ -29,7 +29,7 @@ from sqlalchemy.pool import NullPool, QueuePool
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from mindhooks import in_thread
-from mindscore._util.errors import ConfigError, StoreError, format_error
+from mindscore._util.errors import StoreError, format_error
 from mindscore._util.files import make_file
 from mindscore.config.settings import SQLITE, StoreSettings
 from mindscore.store.schema import STORE, Schema
@@ -87,13 +87,7 @@ def replacing(table: Table) -> Changes:
 
 
 def file_of(url: str) -> Path:
-    """Return the file of the store at ``url``; the user's own if that is empty.
-
-    Raises:
-        ConfigError: no file can have that name.
-    """
-    if "\0" in url:
-        raise ConfigError("store.url: a file's name holds no NUL character")
+    """Return the file of the store at ``url``; the user's own if that is empty."""
     if url:
         return Path(url.removeprefix(SQLITE)).absolute()
     import platformdirs
@@ -165,16 +159,20 @@ class Database:
         except DBAPIError as error:
             raise StoreError(f"{place}: {self._explain(error)}") from error
         except OSError as error:
-            raise StoreError(f"{place}: {error.strerror or error}") from error
+            raise StoreError(f"{place}: {error.strerror or error}{self._key_hint}") from error
         except (OverflowError, UnicodeEncodeError) as error:
             raise StoreError(f"{place} cannot hold a value: {error}") from error
         # Path.resolve, of a link that leads to itself.
         except RuntimeError as error:
-            raise StoreError(f"{place}: {error}") from error
+            raise StoreError(f"{place}: {error}{self._key_hint}") from error
         # A damaged page may hold anything in the place of anything.
         except (SQLAlchemyError, msgspec.MsgspecError, ValueError, TypeError) as error:
             damage = _REASONS[sqlite3.SQLITE_CORRUPT]
             raise StoreError(f"{place}: {damage} ({format_error(error)})") from error
+
+    @property
+    def _key_hint(self) -> str:
+        return "" if self._schema.beside_agent else "; store.url names the file"
 
     def _write(self, work: Callable[[Connection], T]) -> T:
         # Resolved: a link to where nothing is yet is as good as a name.
@@ -243,7 +241,9 @@ class Database:
     def _explain(self, error: DBAPIError) -> str:
         code = _code(error)
         reason = str(error.orig) if code is None else _REASONS.get(code, str(error.orig))
-        return reason.format(self._patience_s) if code == sqlite3.SQLITE_BUSY else reason
+        if code == sqlite3.SQLITE_BUSY:
+            return reason.format(self._patience_s)
+        return reason + self._key_hint if code == sqlite3.SQLITE_CANTOPEN else reason
 
 
 class NamespaceTables:

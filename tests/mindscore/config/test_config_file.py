@@ -587,3 +587,21 @@ def test_the_key_is_in_no_dump(key_file):
 
     assert Path(settings.api_key_file).read_text() == SECRET
     assert SECRET not in dump(Settings(server=settings))
+
+
+def test_a_file_without_end_is_an_error_that_names_it():
+    with pytest.raises(ConfigError, match=r"/dev/zero: cannot be read: it is over 1 MiB"):
+        load_configuration(Path("/dev/zero"))
+
+
+def test_a_store_whose_name_holds_nul_is_an_error_that_names_file_and_key(config):
+    file = config("c.toml", '[store]\nurl = "sqlite:////tmp/a\\u0000b"\n')
+    with pytest.raises(ConfigError, match=r"store\.url: a file's name holds no NUL") as caught:
+        load_configuration(file)
+    assert str(file) in str(caught.value)
+    assert "\0" not in str(caught.value)
+
+
+def test_a_store_whose_name_is_not_utf8_is_an_error_that_names_the_key():
+    with pytest.raises(ConfigError, match=r"--set store\.url: the value is not UTF-8"):
+        load_configuration(None, ["store.url=sqlite:////tmp/\udcff"])

@@ -385,6 +385,27 @@ async def test_a_store_that_is_still_busy_when_its_time_is_up_has_not_kept_the_s
             other.execute("ROLLBACK")
 
 
+async def test_scores_that_a_locked_store_keeps_after_their_listeners_time_are_kept_once(
+    two, host, caplog
+):
+    memory = {"token_cutoff": 1.0, "interval_s": 3600}
+    async with host(two, memory=memory, plugins={"listener_timeout_s": 1}) as it:
+        await it.store.import_trained([1])
+        with closing(
+            sqlite3.connect(it.file, isolation_level=None, check_same_thread=False)
+        ) as other:
+            other.execute("BEGIN IMMEDIATE")
+            unlocking = asyncio.get_running_loop().call_later(3, other.execute, "ROLLBACK")
+            it.registry.dispatch(MindCommand.SCORE)
+            await it.registry.wait_idle()
+            assert unlocking.when() < asyncio.get_running_loop().time()
+        assert it.state.memory_last_run.error is None
+        assert {each.key: each.count for each in await it.store.memories()} == {"a": 1, "b": 1}
+        await it.run(MindCommand.SCORE)
+        assert it.outcomes == {"a": "not-due", "b": "not-due"}
+        assert {each.key: each.count for each in await it.store.memories()} == {"a": 1, "b": 1}
+
+
 async def test_a_score_with_a_value_that_the_store_cannot_hold_is_counted(empty, host, caplog):
     async with host(empty) as it:
         await it.registry.emit_score(score("k", math.nan))

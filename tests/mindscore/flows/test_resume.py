@@ -222,3 +222,19 @@ async def test_a_matrix_whose_weights_are_replaced_meanwhile_fails(three, again,
         await it.run(FULL)
         assert it.state.memory_last_run.error is None
         assert it.state.memory_last_run.calls == 4
+
+
+async def test_the_conversation_is_hashed_once(three, again, probe, monkeypatch):
+    made = []
+    init = RowFingerprints.__init__
+
+    def counted(self, context, weights=""):
+        made.append(weights)
+        init(self, context, weights)
+
+    monkeypatch.setattr(RowFingerprints, "__init__", counted)
+    for tables in ({}, {"plugins": RESUME}):
+        async with again(three, "probe", **tables) as it:
+            await it.run(FULL)
+            assert it.state.memory_last_run.error is None
+    assert len(made) == 2

@@ -50,3 +50,38 @@ def test_errors_name_line_turn_and_field(refused):
     assert refused(good + line(None)) == "line 2, turn 1: expected an object, got null"
     assert refused(good + b"[3]").startswith("line 2, item 1: expected an object")
     assert refused(good + line()).startswith("line 2: 'conversations': expected an array")
+
+
+def said(*answers):
+    """A line of a conversation that begins as every other."""
+    turns = [
+        {"from": sender, "value": text}
+        for answer in ("Hello.", *answers)
+        for sender, text in (("human", "And now?"), ("gpt", answer))
+    ]
+    return line(*turns)
+
+
+def ids(read, *lines):
+    return [transcript.id for _, transcript in read(b"".join(lines)).transcripts()]
+
+
+def test_conversations_that_begin_alike_and_go_on_differently_are_several(read):
+    first, second, third = ids(read, said("tea"), said("milk"), said("tea", "milk"))
+    assert (first, second) == (third, f"{third}-2")
+    assert first == ids(read, said("tea", "milk", "water"))[0]
+
+
+def test_records_of_one_conversation_as_it_grew_are_one(read):
+    grown = [said(), said("tea"), said("tea", "milk")]
+    assert len(set(ids(read, *grown))) == 1
+    assert len(set(ids(read, *grown[::-1]))) == 1
+    # What was there keeps its id when others follow.
+    assert ids(read, *grown, said("milk"))[:3] == ids(read, *grown)
+    assert len(set(ids(read, *grown, said("milk")))) == 2
+
+
+def test_a_conversation_has_the_same_id_chosen_alone(read):
+    conversations = read(said("tea") + said("milk"))
+    alone = [conversations.transcript(it).id for it in conversations.found]
+    assert alone == [it.id for _, it in conversations.transcripts()]

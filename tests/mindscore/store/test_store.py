@@ -493,6 +493,30 @@ async def test_a_damaged_database_is_a_store_error(store, file):
         await store().memories()
 
 
+@pytest.mark.parametrize("call", [Store.memories, lambda it: it.import_trained([1])])
+async def test_a_store_whose_name_is_a_link_to_itself_names_the_file_and_the_key(call, tmp_path):
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    with pytest.raises(StoreError) as caught:
+        await call(Store(StoreSettings(f"sqlite:///{loop}")))
+    assert str(loop) in str(caught.value)
+    assert "store.url" in str(caught.value)
+
+
+@pytest.mark.parametrize("call", [Store.memories, lambda it: it.import_trained([1])])
+async def test_a_folder_in_the_place_of_a_store_names_the_file_and_the_key(call, tmp_path):
+    with pytest.raises(StoreError, match=rf"{tmp_path}: .*store\.url"):
+        await call(Store(StoreSettings(f"sqlite:///{tmp_path}")))
+
+
+async def test_a_store_may_have_a_name_that_is_not_utf8(tmp_path):
+    file = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.sqlite3")
+    store = Store(StoreSettings(f"sqlite:///{file}"))
+    await store.record_score(score("k", 1.0), "m", 0.5)
+    assert [it.key for it in await store.memories()] == ["k"]
+    assert Path(file).exists()
+
+
 async def test_a_store_below_a_file_is_a_store_error(tmp_path):
     (tmp_path / "file").touch()
     store = Store(StoreSettings(f"sqlite:///{tmp_path}/file/store.sqlite3"))

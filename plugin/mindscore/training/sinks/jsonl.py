@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from mindhooks import NotAccepted, TrainingSample, in_thread
+from mindscore._util.errors import ConfigError
 from mindscore._util.files import make_folder, write_files
 from mindscore._util.text import harmless_json
 from mindscore.config.settings import TrainSettings, parse_table
@@ -77,7 +78,10 @@ class JsonlSink:
         del server
         settings = parse_table(train, TrainSettings, "train")
         self._format = settings.format
-        self._folder = Path(settings.folder).expanduser() if settings.folder else _users_own()
+        try:
+            self._folder = Path(settings.folder).expanduser() if settings.folder else _users_own()
+        except RuntimeError as error:
+            raise ConfigError(f"train.folder: {settings.folder!r}: {error}") from None
         self.wants_text = FORMATS[self._format].wants_text
         self.wants_rejected = FORMATS[self._format].wants_rejected
         self.destination = f"{self._folder} ({self._format})"

@@ -161,3 +161,8 @@ def test_a_file_that_is_replaced_is_replaced_whole(tmp_path, sample):
     write_samples(file, [sample()], "input_ids")
     assert len(file.read_bytes().splitlines()) == 1
     assert names(tmp_path) == ["out.jsonl", "out.provenance.json"]
+
+
+async def test_a_folder_of_a_user_that_is_not_there_names_the_key():
+    with pytest.raises(ConfigError, match=r"train\.folder: '~nobody-here/x'"):
+        await load_sink("jsonl", {"folder": "~nobody-here/x"}, {})
