@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from rich.cells import cell_len
@@ -21,7 +20,6 @@ from mindhooks import (
 )
 from mindscore._util.text import count_of, one_line, printable, shortened
 from mindscore.measure.divergence import column_spreads, is_indistinct, within_noise
-from mindscore.session.plan import Plan
 from mindscore.session.session import NO_MEMORIES, NOT_SCORED, Result
 
 BAR = 20
@@ -350,37 +348,3 @@ def _cost(result: Result) -> str:
         f"{count_of(stats.prompt_tokens, 'token')} sent{computed}, "
         f"{stats.seconds:.1f} s"
     )
-
-
-def show_plan(console: Console, plan: Plan, remarks: Sequence[str]) -> None:
-    """Print the remarks on the transcript and what a command would cost."""
-    for line in remark_lines(remarks):
-        console.print(line)
-    computed, seconds = plan.computed_tokens, plan.seconds
-    table = Table(box=None, show_header=False)
-    table.add_column(style="bold")
-    table.add_column(justify="right")
-    if plan.command != MindCommand.SCORE_FINETUNE:
-        found = Counter(it.status for it in plan.outcomes.values())
-        table.add_row("memories to score", f"{found['scored']:,}")
-    table.add_row("calls", f"{plan.calls:,}")
-    table.add_row("tokens sent", f"{plan.prompt_tokens:,}")
-    table.add_row(
-        "tokens computed", "the server does not say" if computed is None else f"{computed:,}"
-    )
-    table.add_row("time, about", "not known" if seconds is None else _duration(seconds))
-    console.print(Text(f"{plan.command} with {plan.model} would take", style="bold"))
-    console.print(table)
-    if plan.command == MindCommand.SCORE_FINETUNE:
-        console.print(Text("and what generating alternates takes, where that is set", style="dim"))
-    for line in skipped_lines(plan.outcomes):
-        console.print(line)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
