@@ -210,8 +210,9 @@ def _show_plan(plan: Plan, remarks: Sequence[str]) -> None:
             "confirming": (times.confirming, "at most"),
             "generating": (times.generating, f"at most, {alternates} of full length"),
         }
-        for name, (seconds, about) in parts.items():
-            if seconds or seconds is None:
+        taken = {name: it for name, it in parts.items() if it[0] != 0}
+        for name, (seconds, about) in taken.items():
+            if len(taken) > 1:
                 known = "not known" if seconds is None else _duration(seconds)
                 table.add_row(name, known, about if seconds else "run with --measure")
         total = times.total

@@ -189,7 +189,9 @@ async def make_plan(
         outcomes = stats.outcomes if isinstance(stats, MemoryStats) else {}
         scored = sum(it.status == "scored" for it in outcomes.values())
         if counting.first and command == MindCommand.SCORE_FULL and options.get("hold"):
-            confirming = min(MOST_GROUPS, counting.most_ranges) if scored > 1 else 0
+            # One for each response at most, and for each set of two memories or more.
+            groups = 2 ** min(scored, MOST_GROUPS) - min(scored, MOST_GROUPS) - 1
+            confirming = min(MOST_GROUPS, counting.most_ranges, groups)
         if generates and isinstance(stats, FinetuneStats):
             alternates = max(counting.most_ranges, stats.above_threshold)
         plan = Plan(

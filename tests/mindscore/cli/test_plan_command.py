@@ -1,5 +1,6 @@
 """``mindscore plan``: what scoring costs, before it is paid; and the budget of ``score``."""
 
+import asyncio
 import sqlite3
 import subprocess
 import sys
@@ -127,14 +128,15 @@ def remembered(seconds, *, tokens=1000, generated=(0, 0.0), loading=None):
 
 
 @pytest.fixture
-def store(tmp_path):
-    """The store of the commands, as a history."""
-    return History(StoreSettings(f"sqlite:///{tmp_path / 'own.sqlite3'}"))
+def remember(tmp_path):
+    """Keeps a speed where ``planned`` looks for it."""
+    history = History(StoreSettings(f"sqlite:///{tmp_path / 'own.sqlite3'}"))
+    return lambda speed: asyncio.run(history.record_speed(speed))
 
 
 @pytest.fixture
-def planned(plan, talk, store, tmp_path):
-    """Returns the plan for some options, of a store where ``store`` keeps its records."""
+def planned(plan, talk, tmp_path):
+    """Returns the plan for some options, of the store that ``remember`` writes to."""
     url = f"store.url=sqlite:///{tmp_path / 'own.sqlite3'}"
     return lambda *options: plan(talk, "--json", "--set", url, *options).document
 
@@ -154,10 +156,14 @@ def test_a_run_remembers_the_speed_that_the_next_plan_uses(plan, score, talk):
 
 
 def test_a_run_that_failed_leaves_no_speed(cli, numbered, server):
-    server.fails = True
-    options = ("--set", "server.scorer=score", "--set", f"server.base_url={server.url}")
-    assert cli("score", numbered, *options, "--set", "server.max_attempts=1").status == 1
-    assert cli("plan", numbered, *options, "--json").document["speed"] is None
+    honest, server.answer = server.answer, None
+    assert cli("score", numbered, *server.options).status == 1
+    assert cli("plan", numbered, *server.options, "--json").document["speed"] is None
+    server.answer = honest
+    assert cli("score", numbered, *server.options).status == 0
+    planned = cli("plan", numbered, *server.options, "--full", "--json").document
+    assert (planned["speed"], planned["computed_tokens"]) == ("remembered", None)
+    assert planned["seconds"] > 0
 
 
 def test_measuring_times_one_short_prompt_and_remembers_it(plan, talk, monkeypatch):
@@ -176,8 +182,8 @@ def test_measuring_times_one_short_prompt_and_remembers_it(plan, talk, monkeypat
     assert plan(talk, "--full", "--json").document["speed"] == "remembered"
 
 
-async def test_loading_scoring_and_generating_are_apart(planned, store):
-    await store.record_speed(remembered(2.0, generated=(100, 50.0), loading=7.0))
+def test_loading_scoring_and_generating_are_apart(planned, remember):
+    remember(remembered(2.0, generated=(100, 50.0), loading=7.0))
     scoring = planned()
     assert times(scoring) == [7.0, scoring["computed_tokens"] * 0.002, 0.0, 0.0]
     assert scoring["seconds"] == sum(times(scoring))
@@ -188,16 +194,16 @@ async def test_loading_scoring_and_generating_are_apart(planned, store):
     assert most["seconds"] == sum(times(most))
 
 
-async def test_alternates_of_unknown_speed_leave_the_whole_time_unknown(plan, planned, store):
-    await store.record_speed(remembered(2.0))
+def test_alternates_of_unknown_speed_leave_the_whole_time_unknown(planned, remember):
+    remember(remembered(2.0))
     generates = ("--finetune", "--set", "finetune.generate_alternates=true")
     found = planned(*generates)
     assert found["scoring_seconds"] > 0
     assert (found["generating_seconds"], found["seconds"]) == (None, None)
 
 
-async def test_prompts_that_confirm_groups_are_counted_as_the_most_there_may_be(planned, store):
-    await store.record_speed(remembered(1.0))
+def test_prompts_that_confirm_groups_are_counted_as_the_most_there_may_be(planned, remember):
+    remember(remembered(1.0))
     assert planned("--full")["confirming_calls"] == 0
     found = planned("--full", "--hold")
     assert found["confirming_calls"] == min(MOST_GROUPS, 1)
@@ -206,9 +212,9 @@ async def test_prompts_that_confirm_groups_are_counted_as_the_most_there_may_be(
     assert planned("--full", "--hold", "--memory", "dog")["confirming_calls"] == 0
 
 
-async def test_nothing_to_do_takes_no_time_at_any_speed(planned, score, talk, store, tmp_path):
+def test_nothing_to_do_takes_no_time_at_any_speed(planned, score, talk, remember, tmp_path):
     score(talk, "--set", f"store.url=sqlite:///{tmp_path / 'own.sqlite3'}")
-    await store.record_speed(remembered(2.0, loading=7.0))
+    remember(remembered(2.0, loading=7.0))
     idle = planned("--measure")
     assert (idle["calls"], idle["seconds"], idle["speed"]) == (0, 0.0, None)
 
