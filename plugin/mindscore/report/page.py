@@ -16,7 +16,12 @@ from mindhooks import MindCommand, ResponseDivergence
 from mindscore._util.errors import UsageError
 from mindscore._util.files import write_whole
 from mindscore.config.settings import ServerSettings, Settings, parse_settings
-from mindscore.measure.divergence import column_spread
+from mindscore.measure.divergence import (
+    UNMEASURED_NOISE,
+    column_spread,
+    column_spreads,
+    noise_limit,
+)
 from mindscore.pages.environment import asset, csp, embed, environment
 from mindscore.report.ranking import STEP, TOKENS_PER_BYTE, Standing, pack, standings
 from mindscore.session.session import Result, Session
@@ -148,6 +153,8 @@ def render(result: Result, settings: Settings, without_words: str | None = None)
             standings=ranked,
             pairs=_pairs(result, columns) if is_full else [],
             finetune=settings.finetune,
+            noise_limit=noise_limit,
+            unmeasured=UNMEASURED_NOISE,
             most_open=MOST_OPEN,
             least=least,
             data={
@@ -252,11 +259,13 @@ def _data(
         "hold": _values(holds, columns, "signed") if any(holds) else None,
         "hold_noise": _noise(holds, columns) if any(holds) else None,
         "hold_spread": _spreads(holds, columns),
+        "unmeasured": UNMEASURED_NOISE,
         "least": least,
         "step": STEP,
     }
     room = MOST_BYTES - len(embed("data", data).encode("utf-8", "replace"))
-    tokens = pack(by_row, lengths, least, int(max(0, room) * TOKENS_PER_BYTE))
+    spreads = column_spreads(row.values() for row in rows)
+    tokens = pack(by_row, lengths, least, spreads, int(max(0, room) * TOKENS_PER_BYTE))
     return {**data, "tokens": asdict(tokens) if tokens else None}
 
 

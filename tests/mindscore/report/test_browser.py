@@ -194,16 +194,16 @@ def test_the_words_that_a_chosen_memory_made_likelier_are_marked(browser, report
         assert it.wrong == []
 
 
-def test_without_noise_none_is_spoken_of(browser, made_up, write_report):
+def test_noise_that_is_assumed_is_said_to_be(browser, made_up, write_report):
     result = made_up(memories=1, text="tea")
     [(key, score)] = result.scores.items()
-    for noise, told in ((None, "above 0.01 nats."), (0.5, "that can be told from noise.")):
+    for noise, told in ((None, "noise (assumed, not measured)."), (0.5, "noise.")):
         row = tuple(
             replace(it, signed=0.001, divergence=0.001, noise=noise) for it in score.divergences
         )
         given = replace(result, scores={key: replace(score, divergences=row, hold=None)})
         with opened(browser, write_report(given)) as it:
-            assert f"It made no difference {told}" in it.page.inner_text("#chosen-body")
+            assert f"It made no difference beyond {told}" in it.page.inner_text("#chosen-body")
             assert it.wrong == []
 
 
