@@ -22,7 +22,7 @@ from mindscore.measure.divergence import (
     column_spreads,
     noise_limit,
 )
-from mindscore.pages.environment import asset, csp, embed, environment
+from mindscore.pages.environment import asset, csp, embed, environment, turns
 from mindscore.report.ranking import STEP, TOKENS_PER_BYTE, Standing, pack, standings
 from mindscore.session.session import Result, Session
 from mindscore.session.words import as_cuts, spoken_words
@@ -138,6 +138,7 @@ def render(result: Result, settings: Settings, without_words: str | None = None)
     columns = _columns(rows)
     is_full = result.command == MindCommand.SCORE_FULL
     styles = [asset("theme.css"), asset("matrix.css"), asset("report.css", "mindscore.report")]
+    data = _data(result, ranked, rows, columns, least)
     scripts = [asset("matrix.js"), asset("report.js", "mindscore.report")]
     return (
         environment("mindscore.report")
@@ -157,10 +158,8 @@ def render(result: Result, settings: Settings, without_words: str | None = None)
             unmeasured=UNMEASURED_NOISE,
             most_open=MOST_OPEN,
             least=least,
-            data={
-                **_data(result, ranked, rows, columns, least),
-                "without_words": without_words,
-            },
+            data={**data, "without_words": without_words},
+            turns=turns(result.transcript, data) if is_full else [],
         )
     )
 

@@ -104,8 +104,25 @@ function mindscoreMatrix(element, data, words) {
 
   const pen = canvas.getContext("2d");
   const onPaper = matchMedia("print"), inTheDark = matchMedia("(prefers-color-scheme: dark)");
-  let focused = { row: 0, column: 0 }, pointed = null, shownAs = "";
+  const first = firstClear();
+  let focused = first, pointed = null, shownAs = "";
   let label = 0, cell = NARROWEST, height = ROW, colours = null, waiting = false;
+
+  // The first cell beyond noise, in the order of reading; where there is none, the largest.
+  function firstClear() {
+    let largestAt = { row: 0, column: 0 }, size = 0;
+    for (let row = 0; row < rows; row += 1) {
+      for (let column = 0; column < columns; column += 1) {
+        const { signed, within } = valueAt(row, column);
+        if (signed && !within) return { row, column };
+        if (Math.abs(signed ?? 0) > size) {
+          size = Math.abs(signed);
+          largestAt = { row, column };
+        }
+      }
+    }
+    return largestAt;
+  }
 
   // -- colours ----------------------------------------------------------------------------------
 
@@ -394,8 +411,11 @@ function mindscoreMatrix(element, data, words) {
   onPaper.addEventListener("change", arrange);
   inTheDark.addEventListener("change", arrange);
   arrange();
+  bringIntoSight();
   announce();
+  draw();
   return {
+    first,
     focusOn,
     redraw() {
       shownAs = "";

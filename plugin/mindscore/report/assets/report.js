@@ -273,6 +273,17 @@
     if (element("chosen")) choose(0, false);
   }
 
+  // Within its own box: the page stays where it is.
+  function showTurn(column) {
+    const box = element("turns");
+    for (const turn of box.querySelectorAll("[aria-current]")) turn.removeAttribute("aria-current");
+    const turn = box.querySelector(`[data-column="${column}"]`);
+    if (!turn) return;
+    turn.setAttribute("aria-current", "true");
+    const below = turn.getBoundingClientRect().top - box.getBoundingClientRect().top;
+    box.scrollTop += below - 24;
+  }
+
   // -- the matrices -----------------------------------------------------------------------------
 
   for (const [id, signed, noise, spread, words] of [
@@ -282,8 +293,11 @@
     const place = element(id);
     if (!place) continue;
     const { memories, responses, unmeasured } = data;
-    mindscoreMatrix(place, { memories, responses, signed, noise, spread, unmeasured }, words);
+    const its = { memories, responses, signed, noise, spread, unmeasured };
+    const { first } = mindscoreMatrix(place, its, words);
+    if (id === "matrix" && first) showTurn(first.column);
     place.addEventListener("mindscore:cell", ({ detail }) => {
+      showTurn(detail.column);
       if (memories[detail.row].largest !== null) choose(detail.row, false);
     });
   }
