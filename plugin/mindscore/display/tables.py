@@ -121,7 +121,7 @@ def _indistinct(cell: ResponseDivergence, spreads: Mapping[str, float]) -> tuple
     """Return why an effect cannot be told from chance, and by which limit."""
     spread = spreads[cell.node_id]
     if is_assumed(cell.noise, spread):
-        return "within noise", f"assumed: {_nats(UNMEASURED_NOISE)}, not measured"
+        return "within noise", f"{_nats(UNMEASURED_NOISE)}, assumed"
     if within_noise(cell):
         return "within noise", f"noise {cell.noise:.2f} nats"
     return "like most memories", f"most have up to {spread:.2f}"
