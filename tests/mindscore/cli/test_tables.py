@@ -234,7 +234,7 @@ def test_every_reason_to_skip_a_memory_is_said(score, write):
 
 def test_noise_that_is_not_measured_is_assumed_and_said_to_be(server, terminal, numbered):
     def small(body):
-        missing = [it for it in (101, 102) if it not in body["prompt"]]
+        missing = [it for it in (101, 102) if it not in body["prompt"][:4]]
         ends = [end for _, end in body["score_ranges"]]
         return web.json_response(
             {"scores": [{"total_logprob": -1 - 0.9 * len(missing)}] * len(ends)}
