@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from mindhooks import FinetuneCandidate, MindCommand, ResponseDivergence
+from mindscore._util.text import iso_utc
 from mindscore.session.plan import Plan
 from mindscore.session.session import Result
 
@@ -63,13 +64,15 @@ def plan_document(plan: Plan, remarks: Sequence[str]) -> dict[str, Any]:
 
 
 def _memory(result: Result, key: str) -> dict[str, Any]:
-    outcome, score = result.outcome(key), result.scores.get(key)
+    outcome, score, known = result.outcome(key), result.scores.get(key), result.known.get(key)
+    before = known and {"last_score": known.score, "last_scored": iso_utc(known.scored_at)}
     return {
         "key": key,
         "status": outcome.status,
         "score": score.score if score else None,
         "error": outcome.error,
         "divergences": [_fields(it) for it in score.divergences] if score else [],
+        **(before or {}),
     }
 
 

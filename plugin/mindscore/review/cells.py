@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mindscore._util.text import count_of, shortened
+from mindscore._util.text import count_of, moment_text, shortened
 from mindscore.conversation.conversation import BEGINS, Transcript
 from mindscore.measure.divergence import (
     UNMEASURED_NOISE,
@@ -15,7 +15,6 @@ from mindscore.measure.divergence import (
     column_spreads,
     noise_limit,
 )
-from mindscore.review.web import moment_text
 from mindscore.store import Cell
 
 NOT_KEPT = "Its text is not kept: mindscore review TRANSCRIPT shows it."

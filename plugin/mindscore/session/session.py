@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mindhooks import (
@@ -32,7 +32,9 @@ from mindscore.conversation.rendering import CachedTokenizer
 from mindscore.conversation.template import template_of
 from mindscore.flows.recorder import store_failures
 from mindscore.measure.divergence import RedundantGroup
+from mindscore.measure.memories import text_hashes
 from mindscore.measure.retry import awaited, with_retries
+from mindscore.store import KnownScore, Store
 
 if TYPE_CHECKING:
     from mindscore.session.words import Word
@@ -69,6 +71,8 @@ class Result:
         min_divergence: effects below it, in nats, count as none.
         words: the words of responses, by node id, where they were asked for.
         redundant: the memories that hide each other, where the run looked for them.
+        known: of memories that were not scored now, the last score that the store has, by key: by
+            the same model, of the same text, in the same conversation.
     """
 
     command: str
@@ -83,6 +87,7 @@ class Result:
     min_divergence: float = 0.01
     words: Mapping[str, tuple[Word, ...]] = field(default_factory=dict)
     redundant: tuple[RedundantGroup, ...] = ()
+    known: Mapping[str, KnownScore] = field(default_factory=dict)
 
     @property
     def outcomes(self) -> Mapping[str, Outcome]:
@@ -183,7 +188,21 @@ class Session:
             for name, error in self.registry.task_errors().items()
             if old_errors.get(name) is not error
         ]
-        return self._result(command, model, keys, stats, errors[0] if errors else None)
+        result = self._result(command, model, keys, stats, errors[0] if errors else None)
+        if command == MindCommand.SCORE and not result.scores.keys() >= set(keys):
+            return replace(result, known=await self._known(result))
+        return result
+
+    async def _known(self, result: Result) -> Mapping[str, KnownScore]:
+        """Return the scores that the store has of the memories that ``result`` has none of."""
+        talk = result.transcript
+        try:
+            store, texts = Store(parse_settings(self.registry.settings).store), text_hashes(talk)
+            found = await store.latest_scores(result.model, talk.id, texts)
+        # The run has said why; what it found is not lost with it.
+        except MindhooksError:
+            return {}
+        return {key: found[key] for key in result.keys if key in found and key not in result.scores}
 
     async def attempt(self, command: str, keys: tuple[str, ...]) -> Result:
         """Run ``command`` as ``run`` does; a command that nobody takes is a result with an error.
