@@ -102,6 +102,26 @@ class Result:
             return Outcome("scored")
         return Outcome("failed", self.error) if self.error else Outcome("not-due")
 
+    def to_pandas(self) -> Any:
+        """Return a DataFrame: a row for each memory and response, or for each candidate.
+
+        Of memories: ``key``, ``entry_idx``, ``node_id``, ``divergence``, ``signed``, ``noise``,
+        ``hold``, in nats; of candidates: ``entry_idx``, ``node_id``, ``divergence``, ``noise``,
+        ``response_text``, ``alternate_text``, ``prior_context``. NaN: not measured. Scores that are
+        known from earlier runs are not among them.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        from mindscore.session.notebook import frame
+
+        return frame(self)
+
+    def _repr_html_(self) -> str:
+        from mindscore.session.notebook import as_html
+
+        return as_html(self)
+
 
 Stats = MemoryStats | FinetuneStats
 
@@ -124,7 +144,8 @@ class Session:
 
     The session is registered as a plugin too: ``scores`` and ``candidates`` are those of the
     command that was run last, and ``hear`` is called with each as it comes. Assign ``transcript``
-    when the conversation has gone on; it is tokenised by the registry's scorer on first use.
+    when the conversation has gone on; it is tokenised by the registry's scorer on first use, unless
+    its ``context`` is given.
     """
 
     registry: Registry
@@ -134,6 +155,7 @@ class Session:
         transcript: Transcript,
         show: Callable[[str], Activity] = lambda _: SilentActivity(),
         hear: Callable[[MemoryScore | FinetuneCandidate], None] = lambda _: None,
+        context: Context | None = None,
     ) -> None:
         self.state = MindState()
         self.transcript = transcript
@@ -143,7 +165,7 @@ class Session:
         """The runs that ended since the last command was dispatched."""
         self._show = show
         self._hear = hear
-        self._context: tuple[Transcript, Context] | None = None
+        self._context = None if context is None else (transcript, context)
         self._tokenizer: CachedTokenizer | None = None
         self._run: Run | None = None
 
