@@ -289,7 +289,7 @@ def _shade(signed: float) -> str:
 
 def _finetune(result: Result) -> Iterator[RenderableType]:
     yield Text(f"Candidates for training: {len(result.candidates)}", style="bold")
-    if not result.transcript.keys():
+    if not (result.transcript.keys() or result.candidates):
         yield Text(NO_MEMORIES)
     for candidate in result.candidates:
         yield Padding(_candidate(candidate), (0, 0, 1, 0))

@@ -15,6 +15,7 @@ import mindscore
 from mindhooks import MindCommand, ResponseDivergence
 from mindscore._util.errors import UsageError
 from mindscore._util.files import write_whole
+from mindscore._util.text import moment_text
 from mindscore.config.settings import ServerSettings, Settings, parse_settings
 from mindscore.measure.divergence import column_spread
 from mindscore.pages.environment import asset, csp, embed, environment
@@ -148,6 +149,8 @@ def render(result: Result, settings: Settings, without_words: str | None = None)
             standings=ranked,
             pairs=_pairs(result, columns) if is_full else [],
             finetune=settings.finetune,
+            measured=_measured(result),
+            verdicts=[it.verdict for it in result.reviewed] or [""] * len(result.candidates),
             most_open=MOST_OPEN,
             least=least,
             data={
@@ -164,8 +167,9 @@ def facts(result: Result, settings: Settings) -> list[tuple[str, str]]:
         ("Command", result.command),
         ("Transcript", result.transcript.file.name),
         ("Model", result.model),
-        ("Server", _server(settings.server)),
     ]
+    if result.measured is None:
+        found.append(("Server", _server(settings.server)))
     if stats := result.stats:
         computed = stats.computed_tokens
         found += [
@@ -180,6 +184,12 @@ def facts(result: Result, settings: Settings) -> list[tuple[str, str]]:
         ("mindscore", mindscore.__version__),
     ]
     return found
+
+
+def _measured(result: Result) -> str:
+    """Return when what is read from the store was measured; empty: it was measured now."""
+    times = dict.fromkeys(moment_text(it) for it in result.measured or ())
+    return " to ".join(times)
 
 
 def _server(server: ServerSettings) -> str:

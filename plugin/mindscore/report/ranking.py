@@ -92,7 +92,7 @@ class Standing:
     index of the response that it comes from. The rest ignores cells within noise: ``highest`` and
     ``lowest`` are the effects on the responses that it helped and harmed most, ``total`` is the sum
     of its divergences, ``likelier`` and ``less_likely`` count the responses that it affected.
-    ``before`` is the score of an earlier run, where this one has none, ``before_at`` its time.
+    ``before`` is the incremental score of an earlier run, ``before_at`` its time.
     """
 
     key: str
@@ -148,10 +148,10 @@ def _standing(
 ) -> Standing:
     outcome = result.outcome(key)
     why = outcome.error or NOT_SCORED.get(outcome.status, "")
+    known = result.known.get(key)
+    before = (known.score, moment_text(known.scored_at)) if known else (None, "")
     if score is None:
         nothing = (None, False, None, None, None, 0, 0, None)
-        known = result.known.get(key)
-        before = (known.score, moment_text(known.scored_at)) if known else (None, "")
         return Standing(key, text, outcome.status, why, *nothing, *before)
     clear = [it for it in score.divergences if not is_indistinct(it, spreads)]
     signed = [it.signed for it in clear]
@@ -172,4 +172,6 @@ def _standing(
         most_on=largest.entry_idx
         if largest and not is_noise and largest.divergence > least
         else None,
+        before=before[0],
+        before_at=before[1],
     )

@@ -34,7 +34,7 @@ from mindscore.flows.recorder import store_failures
 from mindscore.measure.divergence import RedundantGroup
 from mindscore.measure.memories import text_hashes
 from mindscore.measure.retry import awaited, with_retries
-from mindscore.store import KnownScore, Store
+from mindscore.store import KnownScore, Reviewed, Store
 
 if TYPE_CHECKING:
     from mindscore.session.words import Word
@@ -73,6 +73,9 @@ class Result:
         redundant: the memories that hide each other, where the run looked for them.
         known: of memories that were not scored now, the last score that the store has, by key: by
             the same model, of the same text, in the same conversation.
+        measured: of what is read from the store, the times of its oldest and its newest value, in
+            seconds since the epoch; ``None``: it was measured now.
+        reviewed: of what is read from the store, the candidates with their decisions.
     """
 
     command: str
@@ -88,6 +91,8 @@ class Result:
     words: Mapping[str, tuple[Word, ...]] = field(default_factory=dict)
     redundant: tuple[RedundantGroup, ...] = ()
     known: Mapping[str, KnownScore] = field(default_factory=dict)
+    measured: tuple[float, float] | None = None
+    reviewed: tuple[Reviewed, ...] = ()
 
     @property
     def outcomes(self) -> Mapping[str, Outcome]:
