@@ -189,22 +189,28 @@ def run_show(options: ShowOptions) -> int:
     """Print what the store has of a conversation, or its conversations; return the exit status."""
     configuration, name = options.load(), options.conversation
     settings, tables = configuration.settings, configuration.tables
-    is_file = bool(name) and Path(name or "").exists()
+    is_file = bool(name) and _exists(Path(name or ""))
     given = {"--format": options.format, "--memories": options.memories, "--select": options.select}
     for option, value in given.items():
         if value is not None and not is_file:
             raise UsageError(f"{option} goes with a TRANSCRIPT")
     if name is None and options.html is not None:
         raise UsageError("--html goes with a TRANSCRIPT or a CONVERSATION-ID")
-    kept = asyncio.run(History(settings.store).conversations())
-    kept = [it for it in kept if options.model in (None, it.model)]
+    with Screen():
+        kept = asyncio.run(History(settings.store).conversations())
+    if options.model is not None:
+        kept = [it for it in kept if it.model == options.model]
+        if not kept:
+            raise UsageError(
+                f"nothing is kept by model {options.model!r}: mindscore show lists what is kept"
+            )
     if name is None:
         _show_kept(kept, json=options.json)
         return DONE
     transcript = options.read(Path(name)) if is_file else None
     id_ = transcript.id if transcript else name
     models = [it.model for it in kept if it.id == id_]
-    if not models and (kept or not is_file or options.model or options.html):
+    if not models and (kept or not is_file or options.html):
         by = f" by model {options.model!r}" if options.model else ""
         if is_file:
             raise UsageError(
@@ -220,7 +226,8 @@ def run_show(options: ShowOptions) -> int:
         report = HtmlReport(options.html, tables)
         read = {"transcript": Path(name) if is_file else None, "configuration": configuration.file}
         report.check({**read, "file of memories": options.memories})
-    found = [asyncio.run(stored_results(settings, it, id_, transcript)) for it in models]
+    with Screen():
+        found = [asyncio.run(stored_results(settings, it, id_, transcript)) for it in models]
     found = [results for results in found if results]
     if report is not None:
         report.write(_one_page(found))
@@ -233,6 +240,14 @@ def run_show(options: ShowOptions) -> int:
     else:
         _show_stored(found)
     return DONE
+
+
+def _exists(file: Path) -> bool:
+    try:
+        return file.exists()
+    # An id may be longer than any file's name.
+    except OSError:
+        return False
 
 
 def _one_page(found: Sequence[Sequence[Result]]) -> Result:
