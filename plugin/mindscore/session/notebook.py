@@ -347,10 +347,12 @@ def _left_out(number: int, shown: int, noun: str, plural: str | None = None) -> 
         yield _line(f"and {count_of(number - shown, f'more {noun}', plural and f'more {plural}')}")
 
 
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    top = "".join(_cell(it, "th", CELL + DIM) for it in head)
+def _table(head: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
+    numbers = [it == "nats" or it.startswith("#") for it in head]
+    styles = [(NUMBER if is_number else CELL) + DIM for is_number in numbers]
+    top = "".join(_cell(it, "th", style) for it, style in zip(head, styles, strict=True))
     body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
-    return f'<table style="border-collapse:collapse"><tr>{top}</tr>{body}</table>'
+    return f'<table style="border-collapse:collapse;color:inherit"><tr>{top}</tr>{body}</table>'
 
 
 def _cell(text: str, tag: str = "td", style: str = CELL) -> str:
