@@ -273,7 +273,8 @@ def _show_stored(found: Sequence[Sequence[Result]]) -> None:
             console.print(Text(f"\n{it.command} by {printable(it.model)}, {when}", style="bold"))
             show_result(console, replace(it, remarks=()))
             for reviewed in it.reviewed:
-                console.print(Text(f"#{reviewed.candidate.entry_idx} {reviewed.verdict}"))
+                verdict = printable(reviewed.verdict)
+                console.print(Text(f"#{reviewed.candidate.entry_idx} {verdict}"))
 
 
 def _show_kept(kept: Sequence[KnownConversation], *, json: bool) -> None:
