@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mindscore.measure.leave_one_out import score_memory
     from mindscore.session.attach import attach
+    from mindscore.session.notebook import score
     from mindscore.training.outbox import send_to_train
 
-__all__ = ["attach", "score_memory", "send_to_train"]
+__all__ = ["attach", "score", "score_memory", "send_to_train"]
 
 _HOMES = {
     "attach": "mindscore.session.attach",
+    "score": "mindscore.session.notebook",
     "score_memory": "mindscore.measure.leave_one_out",
     "send_to_train": "mindscore.training.outbox",
 }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 import unicodedata
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 # Control and format characters (bidi marks among them), surrogates, private use, line separators.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
@@ -27,6 +29,37 @@ def one_line(text: str, width: int) -> str:
 def count_of(number: int, noun: str, plural: str | None = None) -> str:
     """Return a number and its noun, such as ``1 call`` and ``1,200 calls``."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def moment_text(seconds: float) -> str:
+    """Return a time since the epoch in local time, to the minute."""
+    try:
+        return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M")
+    except _NO_MOMENT:
+        return "at an unknown time"
+
+
+def moment_ago(seconds: float) -> str:
+    """Return a time since the epoch in local time, and how long ago it was, in one unit."""
+    passed, ago = time.time() - seconds, ", just now"
+    if iso_utc(seconds) is None or passed < 0:
+        return moment_text(seconds)
+    for length, unit in ((60, "minute"), (3600, "hour"), (24 * 3600, "day")):
+        if passed >= length:
+            ago = f", {count_of(int(passed // length), unit)} ago"
+    return f"{moment_text(seconds)}{ago}"
+
+
+def iso_utc(seconds: float) -> str | None:
+    """Return a time since the epoch as ISO 8601, in UTC; ``None`` for one that no clock shows."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat()
+    except _NO_MOMENT:
+        return None
+
+
+_NO_MOMENT = (OverflowError, ValueError, OSError)
+"""Raised for a number of seconds that is no time."""
 
 
 def shortened(text: str, width: int, tail: int = 7) -> str:

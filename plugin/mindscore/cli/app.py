@@ -33,6 +33,7 @@ from mindscore.cli.options import (
     RunOptions,
     ScoreOptions,
     ServeOptions,
+    ShowOptions,
     TrainOptions,
     TranscriptFile,
     takes_options,
@@ -184,6 +185,18 @@ def plan(options: MeasureOptions) -> int:
     from mindscore.cli.score import run_plan
 
     return run_plan(options)
+
+
+@app.command()
+@takes_options
+def show(options: ShowOptions) -> int:
+    """Show what is stored of a conversation.
+
+    No model is loaded and nothing is measured. Without an argument, list the conversations.
+    """
+    from mindscore.cli.show import run_show
+
+    return run_show(options)
 
 
 @app.command("list")

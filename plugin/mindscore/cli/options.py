@@ -257,6 +257,27 @@ class ReviewOptions(ConversationOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ShowOptions(ConversationOptions):
+    """The options of ``show``."""
+
+    conversation: Annotated[
+        str | None,
+        Argument(
+            metavar="[TRANSCRIPT|CONVERSATION-ID]",
+            help="A file with the conversation, or its id as show lists it.",
+        ),
+    ] = None
+    model: Annotated[
+        str | None, Option("--model", metavar="NAME", help="Only what this model has found.")
+    ] = None
+    html: Annotated[
+        Path | None,
+        Option("--html", metavar="FILE", help="Also write what is kept to one HTML file."),
+    ] = None
+    json: Json = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class CandidateOptions(ConfigOptions):
     """The options of commands that select candidates to train on."""
 

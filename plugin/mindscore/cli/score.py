@@ -1,4 +1,4 @@
-"""``mindscore score``, ``plan`` and ``list``: one command over one transcript."""
+"""``mindscore score``, ``plan``, ``list`` and ``show``: one command over one transcript."""
 
 from __future__ import annotations
 

@@ -8,8 +8,10 @@ from typing import Any
 import msgspec
 
 from mindhooks import FinetuneCandidate, MindCommand, ResponseDivergence
+from mindscore._util.text import iso_utc
 from mindscore.session.plan import Plan
 from mindscore.session.session import Result
+from mindscore.store import KnownScore, Reviewed
 
 # The statistics of a run that wrote none.
 SPENT = {"calls": 0, "prompt_tokens": 0, "computed_tokens": None, "seconds": 0.0}
@@ -29,12 +31,19 @@ def document(result: Result) -> dict[str, Any]:
     }
     if result.command == MindCommand.SCORE_FINETUNE:
         found: dict[str, Any] = {"candidates": [_fields(it) for it in result.candidates]}
+        for fields, reviewed in zip(found["candidates"], result.reviewed, strict=False):
+            fields |= _decision(reviewed)
     elif result.command == MindCommand.SCORE_FULL:
         found = _matrix(result)
+    elif result.measured is not None:
+        known = result.known.values()
+        found = {"scores": [{"key": it.key, **_last(it), "count": it.count} for it in known]}
     else:
         found = {"scores": [_memory(result, key) for key in result.keys]}
         if result.command != MindCommand.SCORE:
             found["candidates"] = [_fields(it) for it in result.candidates]
+    if result.measured is not None:
+        return {**head, **found, "measured": [iso_utc(it) for it in result.measured]}
     return {**head, **found, "stats": _stats(result)}
 
 
@@ -72,13 +81,30 @@ def plan_document(plan: Plan, remarks: Sequence[str]) -> dict[str, Any]:
 
 
 def _memory(result: Result, key: str) -> dict[str, Any]:
-    outcome, score = result.outcome(key), result.scores.get(key)
+    outcome, score, known = result.outcome(key), result.scores.get(key), result.known.get(key)
     return {
         "key": key,
         "status": outcome.status,
         "score": score.score if score else None,
         "error": outcome.error,
         "divergences": [_fields(it) for it in score.divergences] if score else [],
+        **(_last(known) if known else {}),
+    }
+
+
+def _last(known: KnownScore) -> dict[str, Any]:
+    return {"last_score": known.score, "last_scored": iso_utc(known.scored_at)}
+
+
+def _decision(reviewed: Reviewed) -> dict[str, Any]:
+    """Return when a stored candidate was found, what was decided on it, and who took it."""
+    review = reviewed.review
+    return {
+        "found": iso_utc(reviewed.found_at),
+        "decision": review and review.decision,
+        "answer": review and review.answer,
+        "decided": iso_utc(review.decided_at) if review else None,
+        "trained_by": list(reviewed.sinks),
     }
 
 

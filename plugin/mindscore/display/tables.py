@@ -18,7 +18,7 @@ from mindhooks import (
     Outcome,
     ResponseDivergence,
 )
-from mindscore._util.text import count_of, one_line, printable, shortened
+from mindscore._util.text import count_of, moment_ago, one_line, printable, shortened
 from mindscore.measure.divergence import (
     UNMEASURED_NOISE,
     column_spreads,
@@ -77,7 +77,20 @@ def score_line(score: MemoryScore) -> Text:
 
 def _memories(console: Console, result: Result) -> Iterator[RenderableType]:
     yield from _ranking(console, result)
+    yield from _known(result)
     yield from _skipped(result)
+
+
+def _known(result: Result) -> Iterator[Table]:
+    """Yield a table of what the store has from earlier runs, each score with its time."""
+    table = Table(box=None)
+    table.add_column("scored before", max_width=KEY, overflow="fold")
+    table.add_column("nats", justify="right", no_wrap=True)
+    table.add_column("measured")
+    for it in sorted(result.known.values(), key=lambda it: -it.score):
+        table.add_row(shortened(it.key, LONGEST_KEY), f"{it.score:.2f}", moment_ago(it.scored_at))
+    if result.known:
+        yield table
 
 
 def _ranking(
@@ -298,7 +311,7 @@ def _shade(signed: float) -> str:
 
 def _finetune(result: Result) -> Iterator[RenderableType]:
     yield Text(f"Candidates for training: {len(result.candidates)}", style="bold")
-    if not result.transcript.keys():
+    if not (result.transcript.keys() or result.candidates):
         yield Text(NO_MEMORIES)
     for candidate in result.candidates:
         yield Padding(_candidate(candidate), (0, 0, 1, 0))

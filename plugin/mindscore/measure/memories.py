@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
+from typing import Protocol
 
-from mindhooks import Context, Node, Role
+from mindhooks import Context, Node, Part, Role
 
 Skip = Callable[[str], bool]
 
@@ -55,14 +56,36 @@ def find_memories(context: Context) -> list[Memory]:
     return [Memory(key, position) for key, position in positions.items()]
 
 
-def text_hashes(context: Context) -> dict[str, str]:
+class Said(Protocol):
+    """A message, tokenised or not."""
+
+    @property
+    def memory_key(self) -> str | None: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def parts(self) -> tuple[Part, ...]: ...
+
+
+class Sections(Protocol):
+    """A conversation, tokenised or not: a ``Context`` or a transcript."""
+
+    @property
+    def system(self) -> Sequence[Said]: ...
+    @property
+    def identity(self) -> Sequence[Said]: ...
+    @property
+    def conversation(self) -> Sequence[Said]: ...
+
+
+def text_hashes(context: Sections) -> dict[str, str]:
     """Return a hash of each memory's text, by key.
 
     Where a key stands with several texts, as before and after a rewriting, it is of all of them.
     White space does not count.
     """
     texts: dict[str, dict[str, None]] = {}
-    for node in (*_before(context), *context.conversation):
+    for node in (*context.system, *context.identity, *context.conversation):
         said = [(part.memory_key, part.text) for part in node.parts]
         for key, text in ((node.memory_key, node.text), *said):
             if key is not None:

@@ -139,9 +139,9 @@ class Conversations:
         TranscriptError: the file is not valid; the text names the place and the reason.
     """
 
-    def __init__(self, file: Path, format_: str | None = None) -> None:
-        source = Source(file)
-        self.file = file
+    def __init__(self, file: Path | Source, format_: str | None = None) -> None:
+        source = file if isinstance(file, Source) else Source(file)
+        self.file = source.file
         self.format, reader = choose_reader(source, format_)
         self.found = read_conversations(source, self.format, reader)
 

@@ -33,23 +33,24 @@ ERROR_CHARACTERS = 300
 
 @dataclass(frozen=True)
 class Source:
-    """A file, read once, on first use.
+    """A file, read once, on first use; or ``given``, what stands in its place.
 
     Raises:
         TranscriptError: in any use, if the file cannot be read.
     """
 
     file: Path
+    given: bytes | None = None
 
     @cached_property
     def content(self) -> bytes:
         """All of it, without a byte order mark."""
-        return read_content(self.file)
+        return read_content(self.file) if self.given is None else self.given
 
     @property
     def is_sqlite(self) -> bool:
         """True of a SQLite database; false of a file that is not there."""
-        if not self.file.is_file():
+        if self.given is not None or not self.file.is_file():
             return False
         try:
             # Not all of it, which may be large.

@@ -15,6 +15,7 @@ import mindscore
 from mindhooks import MindCommand, ResponseDivergence
 from mindscore._util.errors import UsageError
 from mindscore._util.files import write_whole
+from mindscore._util.text import moment_text
 from mindscore.config.settings import ServerSettings, Settings, parse_settings
 from mindscore.measure.divergence import (
     UNMEASURED_NOISE,
@@ -156,6 +157,8 @@ def render(result: Result, settings: Settings, without_words: str | None = None)
             finetune=settings.finetune,
             noise_limit=noise_limit,
             unmeasured=UNMEASURED_NOISE,
+            measured=_measured(result),
+            verdicts=[it.verdict for it in result.reviewed] or [""] * len(result.candidates),
             most_open=MOST_OPEN,
             least=least,
             data={**data, "without_words": without_words},
@@ -170,8 +173,9 @@ def facts(result: Result, settings: Settings) -> list[tuple[str, str]]:
         ("Command", result.command),
         ("Transcript", result.transcript.file.name),
         ("Model", result.model),
-        ("Server", _server(settings.server)),
     ]
+    if result.measured is None:
+        found.append(("Server", _server(settings.server)))
     if stats := result.stats:
         computed = stats.computed_tokens
         found += [
@@ -186,6 +190,12 @@ def facts(result: Result, settings: Settings) -> list[tuple[str, str]]:
         ("mindscore", mindscore.__version__),
     ]
     return found
+
+
+def _measured(result: Result) -> str:
+    """Return when what is read from the store was measured; empty: it was measured now."""
+    times = dict.fromkeys(moment_text(it) for it in result.measured or ())
+    return " to ".join(times)
 
 
 def _server(server: ServerSettings) -> str:

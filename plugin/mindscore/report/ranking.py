@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mindhooks import MemoryScore, ResponseDivergence
+from mindscore._util.text import moment_text
 from mindscore.measure.divergence import column_spreads, is_assumed, is_indistinct
 from mindscore.session.session import NOT_SCORED, Result
 
@@ -96,6 +97,7 @@ class Standing:
     index of the response that it comes from. The rest ignores cells within noise: ``highest`` and
     ``lowest`` are the effects on the responses that it helped and harmed most, ``total`` is the sum
     of its divergences, ``likelier`` and ``less_likely`` count the responses that it affected.
+    ``before`` is the incremental score of an earlier run, ``before_at`` its time.
     """
 
     key: str
@@ -111,6 +113,8 @@ class Standing:
     likelier: int
     less_likely: int
     most_on: int | None
+    before: float | None = None
+    before_at: str = ""
 
     @property
     def effect(self) -> str:
@@ -136,7 +140,7 @@ def standings(result: Result, texts: dict[str, str], least: float) -> list[Stand
 
 def _rank(it: Standing) -> tuple[float, float]:
     if it.highest is None or it.largest is None:
-        return (-math.inf, -math.inf)
+        return (-math.inf, -math.inf if it.before is None else it.before)
     return (it.highest, it.largest)
 
 
@@ -150,9 +154,11 @@ def _standing(
 ) -> Standing:
     outcome = result.outcome(key)
     why = outcome.error or NOT_SCORED.get(outcome.status, "")
+    known = result.known.get(key)
+    before = (known.score, moment_text(known.scored_at)) if known else (None, "")
     if score is None:
         nothing = (None, False, False, None, None, None, 0, 0, None)
-        return Standing(key, text, outcome.status, why, *nothing)
+        return Standing(key, text, outcome.status, why, *nothing, *before)
     clear = [it for it in score.divergences if not is_indistinct(it, spreads)]
     signed = [it.signed for it in clear]
     largest = max(score.divergences, key=lambda it: it.divergence, default=None)
@@ -175,4 +181,6 @@ def _standing(
         most_on=largest.entry_idx
         if largest and not is_noise and largest.divergence > least
         else None,
+        before=before[0],
+        before_at=before[1],
     )

@@ -1,22 +1,27 @@
-"""Stored cells of the matrix, arranged for the pages."""
+"""What is stored of conversations, arranged for the pages and for ``mindscore show``."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from mindscore._util.text import count_of, shortened
+from mindhooks import MemoryScore, MindCommand, ResponseDivergence, Role
+from mindscore._util.text import count_of, moment_text, shortened
+from mindscore.config.settings import Settings
 from mindscore.conversation.conversation import BEGINS, Transcript
+from mindscore.conversation.message import Message
 from mindscore.measure.divergence import (
     UNMEASURED_NOISE,
     column_spread,
     column_spreads,
     noise_limit,
 )
-from mindscore.review.web import moment_text
-from mindscore.store import Cell
+from mindscore.measure.memories import text_hashes
+from mindscore.session.session import Result
+from mindscore.store import Cell, History, Reviews, Store
 
 NOT_KEPT = "Its text is not kept: mindscore review TRANSCRIPT shows it."
 NOT_HERE = "It stands nowhere in this conversation."
@@ -188,3 +193,121 @@ def memory_texts(transcript: Transcript | None) -> Mapping[str, str]:
             if part.memory_key is not None:
                 texts.setdefault(part.memory_key, part.text.strip())
     return texts
+
+
+TEXTS_NOT_KEPT = (
+    "the texts of memories and responses are not kept: mindscore show TRANSCRIPT has them from the "
+    "file"
+)
+MOST_INDEX = 100_000
+"""Positions in a conversation that is known by its cells alone."""
+
+
+async def stored_results(
+    settings: Settings, model: str, conversation: str, transcript: Transcript | None
+) -> list[Result]:
+    """Return what the store has of a conversation by one model: a result for each command.
+
+    The matrix comes first, then the incremental scores, then the candidates; what there is nothing
+    of is left out. With a ``transcript``, only values of its responses and of its memories as they
+    are written there; without, of each memory those of the text that was measured last. Where the
+    ``conversation`` is not known (empty), there is a matrix for each.
+    """
+    store = settings.store
+    texts = None if transcript is None else text_hashes(transcript)
+    known = await Store(store).latest_scores(model, conversation, texts)
+    cells = await History(store).cells(model, None, conversation=conversation, texts=texts)
+    reviewed = await Reviews(store).queue(model, conversation)
+    if transcript is not None:
+        places = {id_: index for index, id_ in transcript.responses()}
+        cells = [replace(it, entry_idx=places[it.node_id]) for it in cells if it.node_id in places]
+        reviewed = [it for it in reviewed if it.candidate.node_id in places]
+    matrices = [_rows(talk.cells) for talk in conversations(cells)]
+    blank = transcript or _stand_in(conversation, [*known], [])
+    remarks = blank.remarks if transcript else (TEXTS_NOT_KEPT,)
+
+    def result(command: str, measured: Iterable[float], **found: Any) -> Result:
+        times = list(measured)
+        given: dict[str, Any] = {"transcript": blank, "scores": {}, "candidates": (), **found}
+        return Result(
+            command=command,
+            model=model,
+            stats=None,
+            error=None,
+            remarks=remarks,
+            min_divergence=settings.memory.min_divergence,
+            measured=(min(times), max(times)),
+            **given,
+        )
+
+    results = []
+    for rows in matrices:
+        talk = transcript or _stand_in(conversation, [*rows], rows.values())
+        keys = [key for key in talk.keys() if key in rows]  # noqa: SIM118 - no mapping
+        scores = {key: _score(key, rows[key]) for key in keys}
+        times = (it.scored_at for row in rows.values() for it in row)
+        results.append(
+            result(
+                MindCommand.SCORE_FULL, times, transcript=talk, scores=scores, keys=tuple(scores)
+            )
+        )
+    if known:
+        times = (it.scored_at for it in known.values())
+        results.append(result(MindCommand.SCORE, times, known=known, keys=tuple(sorted(known))))
+    if reviewed:
+        candidates = tuple(it.candidate for it in reviewed)
+        times = (it.found_at for it in reviewed)
+        found = {"candidates": candidates, "reviewed": tuple(reviewed), "keys": ()}
+        results.append(result(MindCommand.SCORE_FINETUNE, times, **found))
+    return results
+
+
+def _rows(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
+    """Return cells by key: of the text that was measured last, and one for each place.
+
+    A response that another one stands in the place of, since the conversation was changed, has
+    none.
+    """
+    newest = sorted(cells, key=lambda it: -it.scored_at)
+    places: dict[int, str] = {}
+    texts: dict[str, str] = {}
+    rows: dict[str, list[Cell]] = {}
+    for it in newest:
+        if not 0 <= it.entry_idx < MOST_INDEX:
+            continue
+        node_id = places.setdefault(it.entry_idx, it.node_id)
+        text_hash = texts.setdefault(it.key, it.text_hash)
+        if (it.node_id, it.text_hash) == (node_id, text_hash):
+            rows.setdefault(it.key, []).append(it)
+    return {key: sorted(row, key=lambda it: it.entry_idx) for key, row in sorted(rows.items())}
+
+
+def _score(key: str, row: Sequence[Cell]) -> MemoryScore:
+    effects = tuple(
+        ResponseDivergence(it.entry_idx, it.node_id, it.divergence, it.signed, it.noise)
+        for it in row
+    )
+    return MemoryScore(key, max(it.divergence for it in row), "full", effects)
+
+
+def _stand_in(id_: str, keys: Iterable[str], rows: Iterable[Iterable[Cell]]) -> Transcript:
+    """Return a transcript of what the store knows of one: keys and places, without texts."""
+    places = {it.entry_idx: it.node_id for row in rows for it in row}
+    spoken = [Message(Role.USER, "")] * (max(places, default=-1) + 1)
+    for index, node_id in places.items():
+        spoken[index] = Message(Role.ASSISTANT, "", id=node_id)
+    memories = tuple(Message(Role.MEMORY, "", memory_key=key) for key in sorted(keys))
+    return Transcript(Path(shortened(id_, MOST_OF_ID)), (), memories, tuple(spoken), id=id_)
+
+
+def one_page(results: Sequence[Result]) -> Result:
+    """Return the results of one model as one, for a report; the first one's command is its own."""
+    times = [moment for it in results for moment in it.measured or ()]
+    return replace(
+        results[0],
+        keys=tuple(dict.fromkeys(key for it in results for key in it.keys)),
+        known={key: it for result in results for key, it in result.known.items()},
+        candidates=tuple(it for result in results for it in result.candidates),
+        reviewed=tuple(it for result in results for it in result.reviewed),
+        measured=(min(times), max(times)),
+    )

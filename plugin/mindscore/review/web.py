@@ -18,6 +18,7 @@ from aiohttp import web
 
 from mindhooks import MindhooksError, in_thread
 from mindscore._util.errors import StoreError, format_error
+from mindscore._util.text import moment_text
 from mindscore.config.settings import StoreSettings
 from mindscore.pages.environment import environment
 from mindscore.store import Damage, Records
@@ -183,11 +184,6 @@ def moment(seconds: float | None) -> Markup:
     when = datetime.fromtimestamp(seconds).astimezone()
     element = Markup('<time datetime="{}">{}</time>')
     return element.format(when.isoformat(timespec="seconds"), moment_text(seconds))
-
-
-def moment_text(seconds: float) -> str:
-    """Return a time since the epoch in local time."""
-    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def number(value: float | None, digits: int = 0) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mindhooks import (
@@ -33,8 +33,9 @@ from mindscore.conversation.template import template_of
 from mindscore.flows.recorder import store_failures
 from mindscore.measure.divergence import RedundantGroup
 from mindscore.measure.leave_one_out import LeaveOneOut
+from mindscore.measure.memories import text_hashes
 from mindscore.measure.retry import awaited, with_retries
-from mindscore.store import Records, damage_remark
+from mindscore.store import KnownScore, Records, Reviewed, Store, damage_remark
 
 if TYPE_CHECKING:
     from mindscore.session.words import Word
@@ -71,6 +72,11 @@ class Result:
         min_divergence: effects below it, in nats, count as none.
         words: the words of responses, by node id, where they were asked for.
         redundant: the memories that hide each other, where the run looked for them.
+        known: of memories that were not scored now, the last score that the store has, by key: by
+            the same model, of the same text, in the same conversation.
+        measured: of what is read from the store, the times of its oldest and its newest value, in
+            seconds since the epoch; ``None``: it was measured now.
+        reviewed: of what is read from the store, the candidates with their decisions.
     """
 
     command: str
@@ -85,6 +91,9 @@ class Result:
     min_divergence: float = 0.01
     words: Mapping[str, tuple[Word, ...]] = field(default_factory=dict)
     redundant: tuple[RedundantGroup, ...] = ()
+    known: Mapping[str, KnownScore] = field(default_factory=dict)
+    measured: tuple[float, float] | None = None
+    reviewed: tuple[Reviewed, ...] = ()
 
     @property
     def outcomes(self) -> Mapping[str, Outcome]:
@@ -98,6 +107,26 @@ class Result:
         if key in self.scores:
             return Outcome("scored")
         return Outcome("failed", self.error) if self.error else Outcome("not-due")
+
+    def to_pandas(self) -> Any:
+        """Return a DataFrame: a row for each memory and response, or for each candidate.
+
+        Of memories: ``key``, ``entry_idx``, ``node_id``, ``divergence``, ``signed``, ``noise``,
+        ``hold``, in nats; of candidates: ``entry_idx``, ``node_id``, ``divergence``, ``noise``,
+        ``response_text``, ``alternate_text``, ``prior_context``. NaN: not measured. Scores that are
+        known from earlier runs are not among them.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        from mindscore.session.notebook import frame
+
+        return frame(self)
+
+    def _repr_html_(self) -> str:
+        from mindscore.session.notebook import as_html
+
+        return as_html(self)
 
 
 Stats = MemoryStats | FinetuneStats
@@ -121,7 +150,8 @@ class Session:
 
     The session is registered as a plugin too: ``scores`` and ``candidates`` are those of the
     command that was run last, and ``hear`` is called with each as it comes. Assign ``transcript``
-    when the conversation has gone on; it is tokenised by the registry's scorer on first use.
+    when the conversation has gone on; it is tokenised by the registry's scorer on first use, unless
+    its ``context`` is given.
     """
 
     registry: Registry
@@ -131,6 +161,7 @@ class Session:
         transcript: Transcript,
         show: Callable[[str], Activity] = lambda _: SilentActivity(),
         hear: Callable[[MemoryScore | FinetuneCandidate], None] = lambda _: None,
+        context: Context | None = None,
     ) -> None:
         self.state = MindState()
         self.transcript = transcript
@@ -140,7 +171,7 @@ class Session:
         """The runs that ended since the last command was dispatched."""
         self._show = show
         self._hear = hear
-        self._context: tuple[Transcript, Context] | None = None
+        self._context = None if context is None else (transcript, context)
         self._tokenizer: CachedTokenizer | None = None
         self._run: Run | None = None
         self._damage: tuple[str, ...] = ()
@@ -187,7 +218,21 @@ class Session:
             for name, error in self.registry.task_errors().items()
             if old_errors.get(name) is not error
         ]
-        return self._result(command, model, keys, stats, errors[0] if errors else None)
+        result = self._result(command, model, keys, stats, errors[0] if errors else None)
+        if command == MindCommand.SCORE and not result.scores.keys() >= set(keys):
+            return replace(result, known=await self._known(result))
+        return result
+
+    async def _known(self, result: Result) -> Mapping[str, KnownScore]:
+        """Return the scores that the store has of the memories that ``result`` has none of."""
+        talk = result.transcript
+        try:
+            store, texts = Store(parse_settings(self.registry.settings).store), text_hashes(talk)
+            found = await store.latest_scores(result.model, talk.id, texts)
+        # The run has said why; what it found is not lost with it.
+        except MindhooksError:
+            return {}
+        return {key: found[key] for key in result.keys if key in found and key not in result.scores}
 
     async def attempt(self, command: str, keys: tuple[str, ...]) -> Result:
         """Run ``command`` as ``run`` does; a command that nobody takes is a result with an error.

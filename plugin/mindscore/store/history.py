@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, func, insert, select
 
 from mindscore.store.database import NamespaceTables, replacing, upsert
 from mindscore.store.records import checked, intact, row_id
-from mindscore.store.schema import candidates, cells, memories, runs, speeds, weights
+from mindscore.store.schema import (
+    candidates,
+    cells,
+    conversation_scores,
+    memories,
+    runs,
+    speeds,
+    weights,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +54,8 @@ class Cell:
     """One cell of the matrix: the divergence of a response without a memory, in nats.
 
     ``noise`` is as in ``ResponseDivergence``. ``conversation`` is ``Context.id``; empty: not known,
-    as of a cell that an older version measured.
+    as of a cell that an older version measured. ``text_hash`` is of the memory's text; empty: not
+    known.
     """
 
     key: str
@@ -57,6 +66,23 @@ class Cell:
     noise: float | None
     scored_at: float
     conversation: str = ""
+    text_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownConversation:
+    """What is kept of one conversation by one model.
+
+    ``id`` is ``Context.id``; empty: not known. ``scores`` counts memories with an incremental
+    score; ``last`` is when the newest of all was found, in seconds since the epoch.
+    """
+
+    id: str
+    model: str
+    scores: int
+    cells: int
+    candidates: int
+    last: float
 
 
 EARLIER = 0.5
@@ -179,22 +205,70 @@ class History(NamespaceTables):
 
         return await self._database.read(work)
 
-    async def cells(self, model: str, limit: int, keys: Sequence[str] | None = None) -> list[Cell]:
+    async def conversations(self) -> list[KnownConversation]:
+        """List the conversations that anything is kept of, by model; the newest one first."""
+        sources = (
+            (conversation_scores, conversation_scores.c.key, conversation_scores.c.scored_at),
+            (cells, cells.c.node_id, cells.c.scored_at),
+            (candidates, candidates.c.timestamp_ns, candidates.c.found_at),
+        )
+
+        def work(connection: Connection) -> list[KnownConversation]:
+            counts: dict[tuple[str, str], list[int]] = {}
+            last: dict[tuple[str, str], float] = {}
+            for at, (table, column, when) in enumerate(sources):
+                name = (table.c.conversation, table.c.model)
+                counted = func.count(column.distinct() if at == 0 else column)
+                query = self._mine(table, *name, counted, func.max(when)).group_by(*name)
+                for id_, model, count, newest in connection.execute(query):
+                    # A damaged row may hold anything; store check names it.
+                    if (
+                        isinstance(id_, str)
+                        and isinstance(model, str)
+                        and isinstance(newest, float)
+                    ):
+                        counts.setdefault((id_, model), [0, 0, 0])[at] = count
+                        last[id_, model] = max(newest, last.get((id_, model), newest))
+            by_id: dict[str, float] = {}
+            for (id_, _), newest in last.items():
+                by_id[id_] = max(newest, by_id.get(id_, newest))
+            ordered = sorted(counts, key=lambda name: (-by_id[name[0]], *name))
+            return [
+                KnownConversation(id_, model, scores, measured, found, last[id_, model])
+                for id_, model in ordered
+                for scores, measured, found in [counts[id_, model]]
+            ]
+
+        return await self._database.read(work)
+
+    async def cells(
+        self,
+        model: str,
+        limit: int | None,
+        keys: Sequence[str] | None = None,
+        *,
+        conversation: str | None = None,
+        texts: Mapping[str, str] | None = None,
+    ) -> list[Cell]:
         """List the ``limit`` cells that ``model`` measured last, of ``keys`` or of all memories.
 
-        Of a response that was measured with several texts of a memory, the latest counts.
+        Only those in ``conversation``, and of ``texts``, ``{key: text hash}``, where they are
+        given. Of a response that was measured with several texts of a memory, the latest counts.
         """
         columns = [cells.c[name] for name in Cell.__slots__]
         query = self._mine(cells, row_id(cells), *columns).where(cells.c.model == model)
         if keys is not None:
             query = query.where(cells.c.key.in_(keys))
+        if conversation is not None:
+            query = query.where(cells.c.conversation == conversation)
         query = query.order_by(cells.c.scored_at.desc()).limit(limit)
         made = checked(Cell)
 
         def work(connection: Connection) -> list[Cell]:
             latest: dict[tuple[str, str, str], Cell] = {}
             for it in intact(cells, connection.execute(query), made):
-                latest.setdefault((it.key, it.conversation, it.node_id), it)
+                if texts is None or it.text_hash == texts.get(it.key):
+                    latest.setdefault((it.key, it.conversation, it.node_id), it)
             return list(latest.values())
 
         return await self._database.read(work)

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Table, delete, insert, select
 
 from mindhooks import FinetuneCandidate
 from mindscore._util.errors import StoreError, UsageError
+from mindscore._util.text import moment_ago
 from mindscore.measure.prompts import response_hash
 from mindscore.store.database import NamespaceTables
 from mindscore.store.records import decode_candidate, intact, row_id
@@ -75,6 +76,17 @@ class Reviewed:
         return CandidateName(self.model, found.timestamp_ns, hash_)
 
     @property
+    def verdict(self) -> str:
+        """The decision, its time and the sinks in words, or that there is none."""
+        words = "not decided"
+        if self.review is not None:
+            answer = "" if self.review.answer == "response" else f" ({self.review.answer})"
+            when = moment_ago(self.review.decided_at)
+            words = f"{self.review.decision}{answer} {when}"
+        sinks = ", ".join(it or "imported as trained" for it in self.sinks)
+        return f"{words}; trained: {sinks}" if sinks else words
+
+    @property
     def answer_ids(self) -> tuple[int, ...]:
         """The token ids of the answer to train on: the response's unless another was chosen."""
         chosen = self.review
@@ -114,10 +126,15 @@ class _Row(NamedTuple):
 class Reviews(NamespaceTables):
     """The reviews of one namespace. Every method is one transaction; may raise ``StoreError``."""
 
-    async def queue(self, model: str | None = None) -> list[Reviewed]:
-        """List the candidates of ``model``, or of all, the largest divergence first."""
+    async def queue(
+        self, model: str | None = None, conversation: str | None = None
+    ) -> list[Reviewed]:
+        """List the candidates of ``model``, or of all, the largest divergence first.
+
+        Only those of ``conversation``, where it is given.
+        """
         return await self._database.read(
-            lambda connection: list(self._rows(connection, _of(model), _whole))
+            lambda connection: list(self._rows(connection, _of(model), _whole, conversation))
         )
 
     async def listed(self, model: str) -> list[Listed]:
@@ -193,7 +210,11 @@ class Reviews(NamespaceTables):
         return next(self._rows(connection, _columns(name), _whole), None)
 
     def _rows(
-        self, connection: Connection, wanted: Mapping[str, Any], make: Callable[[_Row], T]
+        self,
+        connection: Connection,
+        wanted: Mapping[str, Any],
+        make: Callable[[_Row], T],
+        conversation: str | None = None,
     ) -> Iterator[T]:
         """Yield ``make`` of the candidates whose columns equal ``wanted``, reviews and marks too.
 
@@ -220,6 +241,8 @@ class Reviews(NamespaceTables):
             row_id(candidates), *columns, table.divergence, table.candidate, table.found_at
         )
         kept = kept.where(*self._where(candidates, wanted))
+        if conversation is not None:
+            kept = kept.where(table.conversation == conversation)
         kept = kept.order_by(table.divergence.desc(), table.timestamp_ns, table.model)
 
         def made(model: str, stamp: int, hash_: str, *rest: Any) -> T | None:

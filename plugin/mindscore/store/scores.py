@@ -81,13 +81,21 @@ class Scores(NamespaceTables):
         return found
 
     async def latest_scores(
-        self, model: str | None = None, conversation: str | None = None
+        self,
+        model: str | None = None,
+        conversation: str | None = None,
+        texts: Mapping[str, str] | None = None,
     ) -> dict[str, KnownScore]:
         """Return the latest known score of each memory, by key.
 
-        Only those of ``model``, and in ``conversation``, where they are given.
+        Only those of ``model``, in ``conversation``, and of ``texts``, ``{key: text hash}``, where
+        they are given. A score whose text is not known is none of these texts'.
         """
-        return {it.key: it for it in await self._known_scores(model, conversation)}
+        return {
+            it.key: it
+            for it in await self._known_scores(model, conversation)
+            if texts is None or it.text_hash == texts.get(it.key)
+        }
 
     async def _known_scores(self, model: str | None, conversation: str | None) -> list[KnownScore]:
         """List scores by conversation, the oldest first."""

@@ -3,13 +3,24 @@
 import json
 import tomllib
 import unicodedata
+from datetime import datetime
 
 import msgspec
+import pytest
 import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindscore._util.text import harmless_json, harmless_toml, one_line, printable, shortened
+from mindscore._util.text import (
+    harmless_json,
+    harmless_toml,
+    iso_utc,
+    moment_ago,
+    moment_text,
+    one_line,
+    printable,
+    shortened,
+)
 
 HIDDEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
 ALL = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x110000)]))
@@ -57,3 +68,26 @@ def test_lines_are_as_short_as_asked(text, width):
 
 def test_a_long_text_shows_its_beginning_and_its_end():
     assert shortened("a" * 2**20 + "the end", 20) == "aaaaaaaaaaaa…the end"
+
+
+@pytest.mark.parametrize(
+    ("passed", "ago"),
+    [
+        (5, ", just now"),
+        (60, ", 1 minute ago"),
+        (59 * 60 + 59, ", 59 minutes ago"),
+        (7200, ", 2 hours ago"),
+        (3 * 86400, ", 3 days ago"),
+        (-60, ""),
+    ],
+)
+def test_a_moment_is_a_local_time_and_how_long_ago_it_was(monkeypatch, passed, ago):
+    then = datetime(2026, 3, 4, 5, 6).astimezone().timestamp()
+    monkeypatch.setattr("time.time", lambda: then + passed)
+    assert moment_ago(then) == f"2026-03-04 05:06{ago}"
+
+
+@pytest.mark.parametrize("seconds", [1e300, float("nan"), float("-inf")])
+def test_a_number_that_is_no_moment_is_said_to_be_none(seconds):
+    assert moment_ago(seconds) == moment_text(seconds) == "at an unknown time"
+    assert iso_utc(seconds) is None

@@ -30,6 +30,7 @@ ARGUMENTS = {
     ("run",): ("score", "talk.jsonl", *TOY),
     ("plan",): ("talk.jsonl", *TOY),
     ("list",): ("talk.jsonl",),
+    ("show",): ("talk.jsonl", *TOY),
     ("serve",): ("--port", "0", *TOY),
     ("review",): ("--port", "0", *TOY),
     ("export",): ("out.jsonl",),

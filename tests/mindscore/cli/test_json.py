@@ -79,10 +79,12 @@ def test_a_scoring_holds_exactly_this(repeats, noise, server, cli, numbered):
 
 def test_a_memory_that_was_not_scored_has_no_score_and_no_divergences(score, talk):
     score(talk)
-    assert score(talk, "--json").document["scores"] == [
-        {"key": key, "status": "not-due", "score": None, "error": None, "divergences": []}
-        for key in ("tea", "dog")
-    ]
+    found = score(talk, "--json").document["scores"]
+    nothing = {"status": "not-due", "score": None, "error": None, "divergences": []}
+    assert [it.pop("key") for it in found] == ["tea", "dog"]
+    for entry in found:
+        assert {it: entry[it] for it in nothing} == nothing
+        assert entry.keys() - nothing == {"last_score", "last_scored"}
 
 
 def test_memories_printed_inside_messages_are_candidates_like_any_other(score, write):

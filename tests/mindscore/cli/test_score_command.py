@@ -1,5 +1,10 @@
 """``mindscore score``: its three commands, its options, what it keeps and how it exits."""
 
+import re
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from aiohttp import web
 
@@ -273,3 +278,84 @@ def test_the_real_command_separates_what_was_found_from_what_went_wrong(burning,
     assert ran.status == 1
     assert statuses(ran) == {"a": "scored", "b": "failed"}
     assert "the GPU is on fire" in ran.error
+
+
+# -- what is known from earlier runs --------------------------------------------------------------
+
+
+def test_a_run_in_which_nothing_is_due_shows_what_is_known_and_since_when(score, talk):
+    first = {it["key"]: it["score"] for it in score(talk, "--json").document["scores"]}
+    shown = score(talk).out
+    assert "scored before" in shown
+    for key, value in first.items():
+        assert re.search(rf"{key} +{value:.2f} +\d{{4}}-\d\d-\d\d \d\d:\d\d, just now", shown)
+    assert "2 not due yet: --all scores them anyway" in shown
+    assert "Memories by score" not in shown
+
+
+def test_the_json_keeps_a_null_for_what_is_not_due_and_says_what_is_known(score, talk):
+    started = datetime.now(UTC)
+    first = {it["key"]: it["score"] for it in score(talk, "--json").document["scores"]}
+    for entry in score(talk, "--json").document["scores"]:
+        assert (entry["score"], entry["status"], entry["divergences"]) == (None, "not-due", [])
+        assert entry["last_score"] == first[entry["key"]]
+        scored = datetime.fromisoformat(entry["last_scored"])
+        assert started <= scored <= datetime.now(UTC)
+        assert scored.utcoffset() == timedelta(0)
+
+
+def test_a_score_of_this_run_stands_alone(score, talk):
+    score(talk)
+    ran = score(talk, "--all", "--json")
+    assert not any("last_score" in it for it in ran.document["scores"])
+    assert "scored before" not in score(talk, "--all").out
+
+
+def test_what_an_earlier_text_of_a_memory_did_is_not_shown_for_the_new_one(score, write):
+    def talk(text):
+        return write(
+            {"role": "memory", "key": "tea", "content": text},
+            {"role": "user", "content": "What do I drink?"},
+            {"role": "assistant", "content": "You drink green tea."},
+        )
+
+    old = score(talk("You drink green tea."), "--json").document["scores"][0]["score"]
+    score(talk("Something else."), "--json")
+    [entry] = score(talk("You drink green tea."), "--json").document["scores"]
+    assert (entry["status"], entry["last_score"]) == ("not-due", old)
+
+
+def test_what_another_model_or_conversation_found_is_not_shown(score, write, tmp_path):
+    memory = {"role": "memory", "key": "tea", "content": "You drink green tea."}
+    answer = {"role": "assistant", "content": "You drink green tea."}
+    one, other = (
+        write(memory, {"role": "user", "content": question}, answer, name=f"{question}.jsonl")
+        for question in ("What", "Which")
+    )
+    score(one)
+    store = tmp_path / "data" / "mindscore" / "store.sqlite3"
+    with closing(sqlite3.connect(store)) as connection, connection:
+        connection.execute("UPDATE conversation_scores SET model = 'another'")
+    failing = ("--set", "store.url=sqlite:////dev/null/store.sqlite3")
+    assert "last_score" not in score(one, "--json", *failing).document["scores"][0]
+    [entry] = score(other, "--json", "--max-tokens", "1").document["scores"]
+    assert (entry["status"], "last_score" in entry) == ("left-out", False)
+    [entry] = score(one, "--json", "--max-tokens", "1").document["scores"]
+    assert (entry["status"], "last_score" in entry) == ("left-out", False)
+
+
+def test_a_memory_that_is_left_out_shows_what_is_known(score, talk):
+    score(talk)
+    ran = score(talk, "--json", "--all", "--max-tokens", "1")
+    assert statuses(ran) == {"tea": "left-out", "dog": "left-out"}
+    assert all(it["last_score"] > 0 for it in ran.document["scores"])
+
+
+def test_the_report_shows_what_is_known_with_its_time(score, talk, tmp_path):
+    score(talk)
+    file = tmp_path / "report.html"
+    score(talk, "--html", file)
+    page = file.read_text()
+    assert len(re.findall(r"scored before: \d+\.\d\d nats,\s+measured \d{4}-\d\d-\d\d", page)) == 2
+    assert "what earlier runs found" in page
+    assert page.count("not due yet: --all scores them anyway") >= 2

@@ -10,7 +10,7 @@ from mindhooks.testing import StubMind
 from mindscore._util.errors import StoreError
 from mindscore.config.settings import StoreSettings
 from mindscore.flows.memory import MemoryScoring
-from mindscore.store import Cell, History, RunRecord, Store
+from mindscore.store import Cell, History, KnownConversation, RunRecord, Store
 
 DAY_S = 24 * 3600
 
@@ -168,3 +168,32 @@ async def test_a_run_whose_store_is_broken_still_ends(tmp_path, two):
     assert "could not be kept" in mind.state.memory_last_run.error
     with pytest.raises(StoreError):
         await History(StoreSettings(f"sqlite:///{file}")).runs()
+
+
+async def test_conversations_are_listed_by_model_the_newest_first(settings, monkeypatch):
+    store, cell = Store(settings), ResponseDivergence(1, "n", 2.0, 2.0)
+    assert await History(settings).conversations() == []
+    kept = [("old", "m", "tea"), ("new", "m", "tea"), ("new", "other", "tea"), ("new", "m", "dog")]
+    for now, (conversation, model, key) in enumerate(kept):
+        monkeypatch.setattr("time.time", lambda now=now: 1000.0 + now)
+        row = MemoryScore(key, 2.0, "full", (cell,))
+        await store.record_row(row, model, conversation=conversation)
+        score = MemoryScore(key, 2.0, "incremental", ())
+        for text in ("one", "two"):
+            await store.record_score(score, model, 0.5, conversation=conversation, text_hash=text)
+    assert await History(settings).conversations() == [
+        KnownConversation("new", "m", 2, 2, 0, 1003.0),
+        KnownConversation("new", "other", 1, 1, 0, 1002.0),
+        KnownConversation("old", "m", 1, 1, 0, 1000.0),
+    ]
+
+
+async def test_cells_can_be_of_one_conversation_and_of_texts(settings):
+    store, history = Store(settings), History(settings)
+    for size, (conversation, text) in enumerate([("one", "a"), ("one", "b"), ("two", "a")]):
+        row = MemoryScore("tea", 1.0, "full", (ResponseDivergence(1, "n", size, size),))
+        await store.record_row(row, "m", conversation=conversation, text_hash=text)
+    assert [it.signed for it in await history.cells("m", 9, conversation="one")] == [1.0]
+    for text, sizes in {"a": [0.0], "b": [1.0], "c": []}.items():
+        its = await history.cells("m", None, conversation="one", texts={"tea": text})
+        assert [(it.signed, it.text_hash) for it in its] == [(size, text) for size in sizes]

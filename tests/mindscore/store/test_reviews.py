@@ -210,3 +210,25 @@ async def test_a_review_goes_with_its_candidate(settings, reviews, monkeypatch):
 async def test_a_store_that_is_not_there_has_an_empty_queue(reviews, tmp_path):
     assert await reviews.queue() == []
     assert list(tmp_path.glob("*.sqlite3")) == []
+
+
+async def test_a_queue_can_be_of_one_conversation(store, reviews):
+    for stamp, conversation in enumerate(("one", "two")):
+        found = replace(SAID, timestamp_ns=stamp)
+        await store.record_candidate(found, "m", conversation=conversation)
+    for stamp, conversation in enumerate(("one", "two")):
+        [kept] = await reviews.queue("m", conversation)
+        assert kept.candidate.timestamp_ns == stamp
+    assert await reviews.queue("m", "three") == []
+
+
+async def test_a_verdict_says_what_was_decided_when_and_who_took_it(store, reviews):
+    await store.record_candidate(SAID, "m")
+    [kept] = await reviews.queue()
+    assert kept.verdict == "not decided"
+    edited = replace(kept, review=replace(EDITED, decided_at=time.time() - 3 * 3600))
+    assert edited.verdict.startswith("accepted (edited) 20")
+    assert edited.verdict.endswith(", 3 hours ago")
+    assert replace(kept, sinks=("", "jsonl")).verdict == (
+        "not decided; trained: imported as trained, jsonl"
+    )

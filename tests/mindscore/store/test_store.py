@@ -688,6 +688,9 @@ async def test_a_weight_is_of_one_text_and_a_time_of_one_conversation(store, clo
     assert (memory.weight, memory.count, memory.text_hash) == (1.0, 1, "t2")
     latest = await store().latest_scores("m", "two")
     assert [(it.score, it.text_hash) for it in latest.values()] == [(8.0, "t1")]
+    for text, scores in {"t1": [8.0], "t2": [], "": []}.items():
+        of = await store().latest_scores("m", "two", {"k": text})
+        assert [it.score for it in of.values()] == scores
 
 
 async def test_a_score_that_its_run_tells_twice_counts_once(store):

@@ -145,7 +145,7 @@
   function unmarked(row, clear) {
     if (!data.memories[row].told) {
       return "The words are not marked: the server gives no log-probabilities of single tokens, "
-        + "or the row was taken over by --resume, which keeps the totals only.";
+        + "or the row is from the store, which keeps the totals only.";
     }
     const without = clear.filter(({ column }) => !offsets.has(row * columns + column)).length;
     if (!without) return "";
