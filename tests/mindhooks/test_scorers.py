@@ -345,7 +345,7 @@ async def test_a_scorer_whose_model_raises_is_a_scorer_error_and_the_run_has_an_
 async def test_a_model_that_raises_a_mindhooks_error_says_it_in_its_own_words():
     scorer = Nameless(ScorerUnavailable("asleep"))
     async with Registry(StubMind(), {}, scorer=scorer) as registry:
-        with pytest.raises(ScorerUnavailable, match="^asleep$"):
+        with pytest.raises(ScorerUnavailable, match=r"^asleep$"):
             await registry.scorer()
 
 
