@@ -324,7 +324,7 @@ class Nameless(BaseScorer):
         self._error = error
 
     @property
-    def model(self):
+    def model(self):  # type: ignore[override]
         raise self._error
 
 

@@ -172,7 +172,7 @@ def noise_limit(noise: float | None, spread: float) -> float:
     return max(noise or 0.0, spread)
 
 
-class Effect(Protocol):
+class SignedEffect(Protocol):
     """The effect of a memory on one response, measured now or kept in the store."""
 
     @property
@@ -184,7 +184,7 @@ class Effect(Protocol):
         """Nats, positive where the memory helped."""
 
 
-def column_spreads(rows: Iterable[Iterable[Effect]]) -> dict[str, float]:
+def column_spreads(rows: Iterable[Iterable[SignedEffect]]) -> dict[str, float]:
     """Return the ``column_spread`` of each response in the memories' rows, by node id."""
     columns: dict[str, list[float]] = defaultdict(list)
     for row in rows:

@@ -26,7 +26,7 @@ MOST_RESPONSES = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Effect:
+class KeptEffect:
     """A cell, and the nats within which it cannot be told from chance."""
 
     cell: Cell
@@ -40,16 +40,16 @@ class Effect:
         return "more" if self.cell.signed > 0 else "less"
 
 
-def effects(cells: Iterable[Cell], latest: Iterable[Cell]) -> dict[str, list[Effect]]:
+def effects(cells: Iterable[Cell], latest: Iterable[Cell]) -> dict[str, list[KeptEffect]]:
     """Return the effects in ``cells`` by key, the largest first.
 
     ``latest`` are cells of all memories, which tell the spread of each response.
     """
     spreads = column_spreads([latest])
-    found: dict[str, list[Effect]] = defaultdict(list)
+    found: dict[str, list[KeptEffect]] = defaultdict(list)
     for cell in sorted(cells, key=lambda it: -abs(it.signed)):
         limit = noise_limit(cell.noise, round(spreads.get(cell.node_id, 0.0), 4))
-        found[cell.key].append(Effect(cell, limit))
+        found[cell.key].append(KeptEffect(cell, limit))
     return dict(found)
 
 

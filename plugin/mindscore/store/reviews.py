@@ -95,7 +95,7 @@ class Listed:
     sinks: tuple[str, ...]
 
 
-class _Said(msgspec.Struct):
+class _ShownText(msgspec.Struct):
     """The part of a kept candidate that a list shows."""
 
     response_text: str
@@ -244,7 +244,7 @@ def _whole(row: _Row) -> Reviewed:
 
 
 def _listed(row: _Row) -> Listed:
-    said = msgspec.json.decode(row.candidate, type=_Said)
+    said = msgspec.json.decode(row.candidate, type=_ShownText)
     about = (said.response_text, said.prior_context)
     return Listed(row.name, row.divergence, *about, row.review, row.sinks)
 

@@ -12,7 +12,7 @@ from mindscore.http.answers import Quote
 from mindscore.scorers.remote.answers import (
     Answer,
     Choice,
-    Usage,
+    TokenUsage,
     expect_entries,
     only_choice,
     range_scores,
@@ -45,7 +45,7 @@ class _Choice(Choice):
 
 class _Completion(Struct):
     choices: list[_Choice]
-    usage: Usage | None = None
+    usage: TokenUsage | None = None
 
 
 class OpenAIScorer(RemoteScorer):
