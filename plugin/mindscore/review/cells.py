@@ -129,10 +129,10 @@ def matrix(cells: Sequence[Cell], transcript: Transcript | None) -> Matrix:
     """
     texts = response_texts(transcript)
     own = None if transcript is None else ("", transcript.id)
-    mine = [it for it in cells if own is None or (it.node_id in texts and it.conversation in own)]
+    shown = [it for it in cells if own is None or (it.node_id in texts and it.conversation in own)]
     # A response may have moved since some cells were measured: the newest has its index.
     newest: dict[str, Cell] = {}
-    for cell in mine:
+    for cell in shown:
         if cell.node_id not in newest or cell.scored_at > newest[cell.node_id].scored_at:
             newest[cell.node_id] = cell
     if transcript is None:
@@ -141,7 +141,7 @@ def matrix(cells: Sequence[Cell], transcript: Transcript | None) -> Matrix:
     else:
         places = {id_: index for index, id_ in transcript.responses() if id_ in newest}
     nodes = sorted(places, key=lambda id_: (places[id_], id_))
-    here = [cell for cell in mine if cell.node_id in places]
+    here = [cell for cell in shown if cell.node_id in places]
     largest: dict[str, float] = {}
     for cell in here:
         largest[cell.key] = max(largest.get(cell.key, 0.0), abs(cell.signed))
@@ -166,7 +166,7 @@ def matrix(cells: Sequence[Cell], transcript: Transcript | None) -> Matrix:
         ],
         "unmeasured": UNMEASURED_NOISE,
     }
-    return Matrix(data, len(cells) - len(mine), len(newest) - len(nodes))
+    return Matrix(data, len(cells) - len(shown), len(newest) - len(nodes))
 
 
 def response_texts(transcript: Transcript | None) -> dict[str, str]:

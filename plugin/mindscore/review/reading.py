@@ -203,8 +203,8 @@ class ReadingPages:
         total = await self._store.count_memories(model, search=wanted)
         keys = [it.key for it in found]
         latest, is_cut = await self._latest(model)
-        mine, _ = await self._latest(model, keys) if is_cut else (latest, False)
-        rows = await self._rows(model, found, await in_thread(effects, mine, latest))
+        of_keys, _ = await self._latest(model, keys) if is_cut else (latest, False)
+        rows = await self._rows(model, found, await in_thread(effects, of_keys, latest))
         values = {
             "rows": rows,
             "is_cut": is_cut,

@@ -76,13 +76,13 @@ class History(NamespaceTables):
     async def runs(self, limit: int = 100) -> list[RunRecord]:
         """List the last runs, the newest first."""
         columns = [runs.c[name] for name in RunRecord.__slots__]
-        query = self._mine(runs, *columns).order_by(runs.c.started_at.desc(), runs.c.id.desc())
+        query = self._select(runs, *columns).order_by(runs.c.started_at.desc(), runs.c.id.desc())
         return [RunRecord(*row) for row in await self._all(query.limit(limit))]
 
     async def points(self, model: str, keys: Sequence[str], limit: int) -> dict[str, list[Point]]:
         """Return the last ``limit`` points of each of ``keys``, the oldest first."""
         columns = [weights.c[name] for name in Point.__slots__]
-        query = self._mine(weights, row_id(weights), *columns).where(weights.c.model == model)
+        query = self._select(weights, row_id(weights), *columns).where(weights.c.model == model)
         query = query.order_by(weights.c.scored_at.desc()).limit(limit)
         made = checked(Point)
 
@@ -101,7 +101,7 @@ class History(NamespaceTables):
         Of a response that was measured with several texts of a memory, the latest counts.
         """
         columns = [cells.c[name] for name in Cell.__slots__]
-        query = self._mine(cells, row_id(cells), *columns).where(cells.c.model == model)
+        query = self._select(cells, row_id(cells), *columns).where(cells.c.model == model)
         if keys is not None:
             query = query.where(cells.c.key.in_(keys))
         query = query.order_by(cells.c.scored_at.desc()).limit(limit)
@@ -121,7 +121,7 @@ class History(NamespaceTables):
         def work(connection: Connection) -> list[str]:
             found: set[str] = set()
             for table in (memories, cells, candidates, runs):
-                query = self._mine(table, table.c.model).distinct()
+                query = self._select(table, table.c.model).distinct()
                 found.update(connection.execute(query).scalars())
             return sorted(found)
 

@@ -183,8 +183,8 @@ class Reviews(NamespaceTables):
                     "this decision was undone meanwhile, or its candidate is not kept any more: "
                     "look again"
                 )
-            mine = self._where(reviews, _columns(name))
-            last = select(reviews.c.id).where(*mine).order_by(reviews.c.id.desc()).limit(1)
+            of_name = self._where(reviews, _columns(name))
+            last = select(reviews.c.id).where(*of_name).order_by(reviews.c.id.desc()).limit(1)
             connection.execute(delete(reviews).where(reviews.c.id == last.scalar_subquery()))
 
         await self._database.write(work)
