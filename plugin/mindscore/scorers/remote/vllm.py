@@ -214,9 +214,9 @@ class VLLMScorer(RemoteScorer):
         body = {
             "model": self.model,
             "prompt": prompt.tokens,
+            "prompt_logprobs": 0,
             "max_tokens": 1,
             "temperature": 0,
-            "prompt_logprobs": 0,
             # As in the settings, a larger priority is served later.
             "priority": self._settings.priority,
         }
