@@ -191,8 +191,7 @@ class AsyncImplementation(Implementation):
         note(f"{self.source.name} queued")
         self._queue.append(arguments)
         if self._worker is None or self._worker.done():
-            # Detached: one worker serves many runs.
-            self._worker = asyncio.create_task(self._work(), context=detach_context())
+            self._worker = asyncio.create_task(self._work())
             self._workers[self._worker] = self
             # Not by the worker: one that is cancelled at once never runs.
             self._worker.add_done_callback(self._workers.pop)

@@ -112,7 +112,6 @@ class HookManager(pluggy.PluginManager):
         """Register a plugin that comes from ``source``, under its name, as ``register`` does."""
         name = source.name
         if self.is_blocked(name):
-            self._infos = [it for it in self._infos if it.source != source]
             self.note(source, enabled=False)
             return None
         self.require_free(name)
@@ -140,8 +139,6 @@ class HookManager(pluggy.PluginManager):
                     hooks.append(hook)
         if distribution is not None:
             self._distributions.append((plugin, distribution))
-        # It may have failed, or been left out, before.
-        self._infos = [it for it in self._infos if it.source != source]
         self.note(source, hooks=tuple(dict.fromkeys(hooks)), commands=commands)
         return name
 
@@ -190,7 +187,8 @@ class HookManager(pluggy.PluginManager):
         enabled: bool = True,
         error: str | None = None,
     ) -> None:
-        """Add a plugin to ``infos``."""
+        """Add a plugin to ``infos``, in place of its row from when it was not registered."""
+        self._infos = [it for it in self._infos if it.source != source or it.is_registered]
         origin = (source.name, source.distribution, source.version)
         self._infos.append(PluginInfo(*origin, hooks, commands, enabled, error))
 

@@ -33,7 +33,14 @@ from mindhooks._loading import (
 from mindhooks._manager import HookManager, PluginInfo
 from mindhooks._protocols import Scorer
 from mindhooks._specs import MindCommand, Trigger
-from mindhooks._tasks import Close, Closer, TaskHandle, close_one, copy_settings
+from mindhooks._tasks import (
+    Close,
+    Closer,
+    TaskHandle,
+    close_one,
+    copy_settings,
+    mark_retrieved,
+)
 from mindhooks._values import FinetuneCandidate, FinetuneStats, MemoryScore, MemoryStats, Mind, Run
 
 DEFAULT_LISTENER_TIMEOUT_S = 30.0
@@ -332,6 +339,7 @@ class Registry:
         # A host may have opened runs, and a task that does not end may be in one.
         told: dict[str, object] = {"mind": self.mind, "registry": self}
         ending = asyncio.create_task(self._emitter.end_runs(told))
+        ending.add_done_callback(mark_retrieved)
         await asyncio.wait({ending}, timeout=max(deadline - loop.time(), CANCEL_GRACE_S))
         await self._wait_until(deadline)
         for listener in list(self._manager.workers.values()):

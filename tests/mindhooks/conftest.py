@@ -4,6 +4,7 @@ import asyncio
 import gc
 import importlib
 import logging
+import subprocess
 import sys
 import textwrap
 from importlib.metadata import entry_points
@@ -114,6 +115,24 @@ def complaints(caplog):
         return found
 
     return lines
+
+
+@pytest.fixture
+def run_program():
+    """Return the output of a fresh interpreter, which may write nothing to standard error."""
+
+    def run(program):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    return run
 
 
 class _Reports(logging.Handler):

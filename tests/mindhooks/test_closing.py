@@ -496,8 +496,6 @@ def test_a_keyboard_interrupt_passes_from_the_aclose_of_a_plugin(distributions, 
     distributions.install("acme", {"mine": "acme_plugin:Plugin"}, acme_plugin=source)
 
     async def main():
-        # asyncio itself reports the task that the interrupt came out of.
-        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
         async with Registry(StubMind(), {}) as registry:
             registry.load_entry_points()
 

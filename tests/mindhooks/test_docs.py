@@ -4,8 +4,6 @@ import dataclasses
 import inspect
 import logging
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -22,19 +20,6 @@ HEADINGS = ("Called", "Order", "Time", "Ignored")
 
 def blocks(page, kind):
     return re.findall(rf"^```{kind}\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
-
-
-def run(program):
-    """Return the output of a fresh interpreter."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
 
 
 def test_there_is_a_page_for_each_hook_and_for_nothing_else():
@@ -65,24 +50,26 @@ def test_a_page_says_when_in_which_order_and_for_how_long(hook):
 
 
 @pytest.mark.parametrize("hook", SPECS)
-def test_a_pages_example_implements_its_hook_and_prints_what_the_page_says(hook):
+def test_a_pages_example_implements_its_hook_and_prints_what_the_page_says(hook, run_program):
     [program] = blocks(PAGES[hook], "python")
     [said] = blocks(PAGES[hook], "text")
     assert f"def {hook}(" in program
-    assert run(program) == said
+    assert run_program(program) == said
 
 
-def test_the_page_on_sinks_names_what_a_sink_has_and_its_example_prints_what_it_says():
+def test_the_page_on_sinks_names_what_a_sink_has_and_its_example_prints_what_it_says(run_program):
     page = (DOCS / "sinks.md").read_text(encoding="utf-8")
     named = re.findall(r"^\| `(?:await )?(\w+).*?` \|", page, flags=re.MULTILINE)
     assert named == list(SINK_ATTRIBUTES)
     [program] = blocks(page, "python")
     [said] = blocks(page, "text")
-    assert run(program) == said
+    assert run_program(program) == said
     assert "[training sinks](sinks.md)" in (DOCS / "README.md").read_text()
 
 
-def test_the_page_on_scorers_names_what_a_scorer_has_and_its_example_prints_what_it_says():
+def test_the_page_on_scorers_names_what_a_scorer_has_and_its_example_prints_what_it_says(
+    run_program,
+):
     page = (DOCS / "scorers.md").read_text(encoding="utf-8")
     of_a_scorer, capabilities = re.findall(r"^(?:\|.*\n)+", page, flags=re.MULTILINE)
     named = re.findall(r"^\| `(?:await )?(\w+).*?` \|", of_a_scorer, flags=re.MULTILINE)
@@ -92,7 +79,7 @@ def test_the_page_on_scorers_names_what_a_scorer_has_and_its_example_prints_what
     assert rows == [(field.name, str(field.default)) for field in fields]
     [program] = blocks(page, "python")
     [said] = blocks(page, "text")
-    assert run(program) == said
+    assert run_program(program) == said
     assert "[Scorers](scorers.md)" in (DOCS / "README.md").read_text()
 
 

@@ -162,6 +162,60 @@ async def test_arguments_are_passed_however_they_are_declared(score):
     assert calls == [(score(), mind)] * 4
 
 
+def passing_all(function):
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    return call
+
+
+def by_position(function):
+    @functools.wraps(function)
+    def call(*args):
+        return function(*args)
+
+    return call
+
+
+@pytest.mark.parametrize("decorate", [passing_all, by_position, functools.lru_cache])
+@pytest.mark.parametrize("declared", ["plain", "default", "slash"])
+async def test_arguments_come_by_the_names_of_parameters_in_any_order_through_decorators(
+    decorate, declared
+):
+    mind, calls = StubMind(), []
+
+    def plain(run, mind, score):
+        calls.append((run, mind, score))
+
+    def default(run, mind, score, other="mine"):
+        calls.append((run, mind, score))
+        assert other == "mine"
+
+    def slash(run, mind, /, score):
+        calls.append((run, mind, score))
+
+    function = {"plain": plain, "default": default, "slash": slash}[declared]
+    plugin = type("Plugin", (), {"on_score": staticmethod(hookimpl(decorate(function)))})
+    async with Registry(mind, {}) as registry:
+        registry.register(plugin())
+        await registry.emit_score("a score")
+    assert calls == [(None, mind, "a score")]
+
+
+async def test_what_comes_after_a_parameter_that_the_hook_lacks_comes_by_name():
+    calls = []
+
+    def on_score(score, other="mine", mind=None, *args, run="unknown", **kwargs):
+        calls.append((score, other, mind, args, run, kwargs))
+
+    mind = StubMind()
+    async with Registry(mind, {}) as registry:
+        registry.register(SimpleNamespace(on_score=hookimpl(on_score)))
+        await registry.emit_score("a score")
+    assert calls == [("a score", "mine", mind, (), None, {})]
+
+
 async def test_what_a_listener_returns_is_ignored(emit, plain, asynchronous, complaints):
     told = []
 
@@ -443,7 +497,29 @@ def trigger_wrapper(command):
     return (yield)
 
 
+@hookimpl
+def positional_only_after_an_unknown_one(score, other=None, mind=None, /):
+    return None
+
+
+@hookimpl
+def without_readable_signature(score):
+    return None
+
+
+without_readable_signature.__signature__ = "lost"
+
+
+@hookimpl
+@functools.wraps(lambda score, mind: None)
+def decorator_that_takes_less(score):
+    return None
+
+
 WRONG = [
+    ("on_score", positional_only_after_an_unknown_one, "'mind' is positional-only"),
+    ("on_score", without_readable_signature, "on_score: its parameters cannot be read"),
+    ("on_score", decorator_that_takes_less, "as its decorators leave it"),
     ("on_trigger", async_on_trigger, "on_trigger"),
     ("on_trigger", async_generator_on_trigger, "on_trigger"),
     ("on_trigger", generator_on_trigger, "on_trigger"),

@@ -1,9 +1,7 @@
 """The names and side effects of ``import mindhooks``: sections 2, 3 and 3.1."""
 
 import ast
-import subprocess
 import sys
-import textwrap
 from pathlib import Path
 from types import ModuleType
 
@@ -23,19 +21,6 @@ EXPORTS = (
     "TaskHandle in_thread Registry ThreadedRegistry load_scorer load_sink "
     "MindhooksError UnhandledCommand ScorerError ScorerUnavailable"
 )
-
-
-def run(program):
-    """The standard output of a fresh interpreter; nothing may be written to standard error."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
 
 
 def test_everything_that_the_contract_names_is_exported():
@@ -61,8 +46,8 @@ def test_every_module_but_testing_is_private():
 
 
 @pytest.mark.parametrize("module", ["mindhooks", "mindhooks.testing"])
-def test_importing_loads_pluggy_and_the_standard_library_only(module):
-    loaded = run(f"""
+def test_importing_loads_pluggy_and_the_standard_library_only(module, run_program):
+    loaded = run_program(f"""
         import sys
         before = set(sys.modules)
         import {module}
@@ -90,8 +75,8 @@ def test_a_module_names_pluggy_and_the_standard_library_only_and_no_private_plug
             assert root != "pluggy" or not any(part.startswith("_") for part in rest)
 
 
-def test_importing_leaves_what_is_slow_to_import_for_later():
-    loaded = run("""
+def test_importing_leaves_what_is_slow_to_import_for_later(run_program):
+    loaded = run_program("""
         import sys, asyncio, logging, inspect, pluggy
         before = set(sys.modules)
         import mindhooks
@@ -122,9 +107,9 @@ def test_the_modules_of_the_package_import_each_other_in_one_direction():
     assert left == {}
 
 
-def test_importing_has_no_side_effect():
+def test_importing_has_no_side_effect(run_program):
     # The standard library has side effects of its own: it comes first.
-    seen = run("""
+    seen = run_program("""
         import asyncio, importlib.metadata, logging, os, pluggy, signal, sys, threading, warnings
 
         def state():
@@ -167,8 +152,8 @@ def test_importing_has_no_side_effect():
     assert seen == "[] []\n0 [] True []\n"
 
 
-def test_a_registry_loads_no_plugin_until_it_is_told_to():
-    loaded = run("""
+def test_a_registry_loads_no_plugin_until_it_is_told_to(run_program):
+    loaded = run_program("""
         import asyncio, sys
         from mindhooks import Registry
         from mindhooks.testing import StubMind

@@ -263,8 +263,6 @@ def test_a_keyboard_interrupt_passes_from_an_async_listener(
         raise KeyboardInterrupt
 
     async def main():
-        # asyncio itself reports the task that the interrupt came out of.
-        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
         registry = Registry(StubMind(), {})
         registry.register(asynchronous(fail, tryfirst=tryfirst))
         await emit(registry, "a")
@@ -273,6 +271,42 @@ def test_a_keyboard_interrupt_passes_from_an_async_listener(
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(main())
     assert complaints() == []
+
+
+def test_a_keyboard_interrupt_passes_while_aclose_ends_a_run(complaints):
+    async def main():
+        registry = Registry(StubMind(), {})
+        registry.register(SimpleNamespace(on_run_end=hookimpl(lambda: interrupt())))
+        async with registry.run("go", uses_scorer=False):
+            await registry.aclose()
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(main())
+    assert complaints() == []
+
+
+@pytest.mark.parametrize("tryfirst", [False, True], ids=["queued", "awaited"])
+async def test_a_listener_that_cancels_itself_is_logged_and_told_of_what_comes_next(
+    tryfirst, emit, asynchronous, plain, complaints
+):
+    told = []
+
+    async def hear(label):
+        told.append(label)
+        if label == "a":
+            asyncio.current_task().cancel()
+            await asyncio.sleep(0)
+
+    async with Registry(StubMind(), {}) as registry:
+        registry.register(asynchronous(hear, tryfirst=tryfirst), name="cancels")
+        registry.register(plain(told.append), name="plain")
+        for label in "ab":
+            await emit(registry, label)
+        await registry.wait_idle()
+    assert sorted(told) == ["a", "a", "b", "b"]
+    [line] = complaints()
+    assert line.startswith("plugin cancels (registered by hand): on_")
+    assert "CancelledError" in line
 
 
 @pytest.mark.parametrize("error", ["SystemExit(3)", "asyncio.CancelledError()", "Mute()"])

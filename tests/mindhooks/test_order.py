@@ -236,6 +236,34 @@ async def test_a_slow_queued_listener_delays_no_other_listener(emit, plain, asyn
         gate.set()
 
 
+@pytest.mark.parametrize("began", [False, True], ids=["at once", "amid"])
+async def test_a_queue_whose_task_is_cancelled_goes_on_with_what_comes_next(
+    began, emit, asynchronous, settle, complaints
+):
+    told, before = [], asyncio.all_tasks()
+    gate = asyncio.Event()
+
+    async def hear(label):
+        await gate.wait()
+        told.append(label)
+
+    async with Registry(StubMind(), {}) as registry:
+        registry.register(asynchronous(hear))
+        for label in "ab":
+            await emit(registry, label)
+        if began:
+            await settle()
+        # As a host does that ends all its tasks.
+        for task in asyncio.all_tasks() - before:
+            task.cancel()
+        await asyncio.wait_for(registry.wait_idle(), 10)
+        gate.set()
+        await emit(registry, "c")
+        await asyncio.wait_for(registry.wait_idle(), 10)
+    assert told == (["b", "c"] if began else ["a", "b", "c"])
+    assert not any("undelivered" in line for line in complaints())
+
+
 async def test_every_async_implementation_has_a_queue_of_its_own(score, candidate, settle):
     gate, heard = asyncio.Event(), []
 

@@ -288,6 +288,59 @@ async def test_a_blocked_name_is_not_registered_and_listed_as_left_out(
     assert plugin.scores == [score()]
 
 
+# -- what is listed ------------------------------------------------------------------------------
+
+
+class Wrong:
+    @hookimpl
+    def on_tomorrow(self):
+        pass
+
+
+def rows(registry):
+    return [(it.name, it.enabled, it.error is not None) for it in registry.plugins()]
+
+
+def test_a_plugin_that_fails_again_and_again_is_listed_once(registry, manager):
+    for _ in range(3):
+        with pytest.raises(PluginError):
+            registry.register(Wrong(), name="mine")
+    assert rows(registry) == [("mine", True, True)]
+    registry.register(RecordingListener(), name="mine")
+    assert rows(registry) == [("mine", True, False)]
+    with pytest.raises(PluginError, match="already called"):
+        registry.register(RecordingListener(), name="mine")
+    assert rows(registry) == [("mine", True, False), ("mine", True, True)]
+    manager.unregister(name="mine")
+    assert rows(registry) == []
+
+
+def test_a_plugin_that_is_blocked_again_and_again_is_listed_once(registry, manager):
+    registry.register(RecordingListener(), name="mine")
+    for _ in range(3):
+        manager.set_blocked("mine")
+        registry.register(RecordingListener(), name="mine")
+    assert rows(registry) == [("mine", False, False)]
+    manager.unblock("mine")
+    registry.register(RecordingListener(), name="mine")
+    assert rows(registry) == [("mine", True, False)]
+
+
+def test_an_entry_points_plugin_that_is_blocked_or_unregistered_is_listed_as_it_is(
+    distributions, registry, manager
+):
+    targets = {"loud": "acme_plugin:loud", "quiet": "acme_plugin:quiet"}
+    source = "from types import SimpleNamespace\nclass P: pass\nloud, quiet = P(), P()"
+    distributions.install("acme", targets, acme_plugin=source)
+    registry.load_entry_points()
+    manager.set_blocked("loud")
+    manager.unregister(name="quiet")
+    assert rows(registry) == [("loud", False, False)]
+    assert registry.plugins()[0].distribution == "acme"
+    registry.load_entry_points()
+    assert rows(registry) == [("loud", False, False), ("quiet", True, False)]
+
+
 # -- arguments -----------------------------------------------------------------------------------
 
 

@@ -274,6 +274,22 @@ async def test_a_run_within_a_run_ends_first_and_the_outer_one_goes_on(listener,
     assert listener.runs == [inner, outer]
 
 
+@pytest.mark.parametrize("first", [0, 1], ids=["the earlier ends first", "the later ends first"])
+async def test_runs_that_overlap_may_end_in_any_order(first, listener, score):
+    async with open_registry(listener) as registry:
+        blocks = [registry.run("earlier"), registry.run("later")]
+        runs = [await block.__aenter__() for block in blocks]
+        await blocks[first].__aexit__(None, None, None)
+        await registry.emit_score(score("one is open"))
+        await blocks[1 - first].__aexit__(None, None, None)
+        assert listener.runs == [runs[first], runs[1 - first]]
+        listener.runs.clear()
+        await registry.emit_score(score("none is open"))
+    assert listener.runs == []
+    assert [run for _, run in listener.run_ends] == [runs[first], runs[1 - first]]
+    assert len(listener.scores) == 2
+
+
 async def test_a_run_is_of_one_registry(score):
     first, second = RecordingListener(), RecordingListener()
     async with open_registry(first) as one, open_registry(second) as other, one.run("go") as run:
@@ -293,12 +309,34 @@ async def test_what_a_run_triggers_is_not_part_of_it(listener, score):
         assert listener.runs == []
 
 
-async def test_what_a_queued_listener_emits_is_part_of_no_run(listener, score, candidate):
-    class Follows:
-        @hookimpl
-        async def on_score(self, registry):
-            await registry.emit_candidate(candidate())
+class QueuedFollower:
+    """Emits a candidate for each score that it is told of, itself or in a task."""
 
+    def __init__(self, candidate):
+        self.candidate = candidate
+
+    @hookimpl
+    async def on_score(self, registry):
+        await registry.emit_candidate(self.candidate)
+
+
+class AwaitedFollower(QueuedFollower):
+    @hookimpl(tryfirst=True)
+    async def on_score(self, registry):
+        await registry.emit_candidate(self.candidate)
+
+
+class PlainFollower(QueuedFollower):
+    @hookimpl
+    def on_score(self, registry):
+        self.task = asyncio.create_task(registry.emit_candidate(self.candidate))
+
+
+followers = pytest.mark.parametrize("follower", [QueuedFollower, AwaitedFollower, PlainFollower])
+
+
+@followers
+async def test_what_a_listener_emits_is_part_of_no_run(follower, score, candidate, settle):
     runs = []
 
     class Plugin:
@@ -307,11 +345,111 @@ async def test_what_a_queued_listener_emits_is_part_of_no_run(listener, score, c
             runs.append(run)
 
     async with open_registry(Plugin()) as registry:
-        registry.register(Follows())
+        registry.register(follower(candidate()))
+        async with registry.run("go"):
+            await registry.emit_score(score())
+            await settle()
+    assert runs == [None]
+
+
+@followers
+async def test_what_a_listener_emits_is_told_although_the_run_it_heard_of_is_voided(
+    follower, listener, score, candidate
+):
+    heard, gate = asyncio.Event(), asyncio.Event()
+
+    class Gate:
+        """Holds up the candidate until the run is voided."""
+
+        @hookimpl(tryfirst=True)
+        async def on_candidate(self):
+            heard.set()
+            await gate.wait()
+
+    async with open_registry(listener) as registry:
+        registry.register(follower(candidate()))
+        registry.register(Gate())
+
+        async def flow():
+            async with registry.run("go"):
+                await registry.emit_score(score())
+                await asyncio.Event().wait()
+
+        handle = registry.task_handle("flow")
+        handle.trigger(flow)
+        await heard.wait()
+        ending = asyncio.create_task(handle.cancel())
+        await asyncio.sleep(0)
+        gate.set()
+        await ending
+        await registry.wait_idle()
+    assert listener.candidates == [candidate()]
+
+
+@pytest.mark.parametrize("hook", [None, "on_run_end"], ids=["of a score", "of a run's end"])
+async def test_a_listener_that_triggers_a_run_does_not_make_it_part_of_another(hook, score):
+    runs = []
+
+    class Triggers:
+        @hookimpl(specname=hook)
+        def on_score(self, registry):
+            registry.task_handle("other").trigger(lambda: registry.emit_candidate(None))
+
+    class Plugin:
+        @hookimpl
+        def on_candidate(self, run):
+            runs.append(run)
+
+    async with open_registry(Plugin()) as registry:
+        registry.register(Triggers())
         async with registry.run("go"):
             await registry.emit_score(score())
             await registry.wait_idle()
+        await registry.wait_idle()
     assert runs == [None]
+
+
+async def test_the_run_ends_after_an_emission_whose_emitter_is_cancelled(score, settle):
+    """Listeners that were told of a score hear of the run's end later, never before."""
+    events, gate = [], asyncio.Event()
+
+    class Store:
+        @hookimpl(tryfirst=True)
+        async def on_score(self):
+            events.append("store begins")
+            await gate.wait()
+            events.append("score stored")
+
+    class Second:
+        @hookimpl(tryfirst=True)
+        async def on_score(self):
+            await asyncio.sleep(0)
+            events.append("second")
+
+    class Plain:
+        @hookimpl
+        def on_score(self):
+            events.append("plain")
+
+        @hookimpl
+        def on_run_end(self):
+            events.append("run ended")
+
+    async def flow():
+        async with registry.run("go"):
+            emission = asyncio.create_task(registry.emit_score(score()))
+            await settle()
+            emission.cancel()
+            await asyncio.sleep(0)
+            asyncio.get_running_loop().call_later(0.02, gate.set)
+        with pytest.raises(asyncio.CancelledError):
+            await emission
+
+    async with open_registry(Plain()) as registry:
+        registry.register(Second())
+        registry.register(Store())
+        await flow()
+    assert events == ["store begins", "score stored", "second", "plain", "run ended"]
 
 
 # -- its statistics ------------------------------------------------------------------------------
@@ -648,6 +786,29 @@ async def test_a_closed_registry_is_not_kept_alive(score, stats):
     gc.collect()
     assert registry() is None
     kept.cancel()
+
+
+async def test_a_closed_registry_is_not_kept_alive_by_the_task_that_emitted(
+    score, candidate, stats
+):
+    async def use():
+        registry = open_registry(RecordingListener())
+
+        registry.register(QueuedFollower(candidate()))
+        registry.register(AwaitedFollower(candidate()))
+        registry.register(PlainFollower(candidate()))
+        async with registry:
+            await registry.emit_score(score())
+            async with registry.run("go"):
+                await registry.emit_candidate(candidate())
+                registry.report(stats())
+            await registry.wait_idle()
+        return weakref.ref(registry)
+
+    # In this task itself, which goes on, and so keeps its context.
+    registry = await use()
+    gc.collect()
+    assert registry() is None
 
 
 async def test_a_failure_is_not_lost_when_the_run_is_replaced_while_its_end_is_told(caplog):

@@ -23,7 +23,7 @@ from mindhooks import (
     WirePrompt,
     load_scorer,
 )
-from mindhooks.testing import StubMind
+from mindhooks.testing import RecordingListener, StubMind
 
 SCORER = """
     from journal import journal
@@ -315,6 +315,38 @@ async def test_a_scorer_that_is_handed_in_is_used_and_not_closed(distributions):
     assert own.closed == 0
     with pytest.raises(MindhooksError, match="closed"):
         await registry.scorer()
+
+
+class Nameless(BaseScorer):
+    """A scorer whose ``model`` raises what it is made with."""
+
+    def __init__(self, error):
+        self._error = error
+
+    @property
+    def model(self):  # type: ignore[override]
+        raise self._error
+
+
+@pytest.mark.parametrize("error", [OSError("no server"), SystemExit(3), KeyError("model")])
+async def test_a_scorer_whose_model_raises_is_a_scorer_error_and_the_run_has_an_end(error, stats):
+    listener = RecordingListener()
+    settings = {"server": {"model": "that of the settings"}}
+    async with Registry(StubMind(), settings, scorer=Nameless(error)) as registry:
+        registry.register(listener)
+        with pytest.raises(ScorerError, match=f"model cannot be read: {type(error).__name__}"):
+            await registry.scorer()
+        async with registry.run("go") as run:
+            assert run.model == "that of the settings"
+            registry.report(stats())
+    assert listener.run_ends == [(stats(), run)]
+
+
+async def test_a_model_that_raises_a_mindhooks_error_says_it_in_its_own_words():
+    scorer = Nameless(ScorerUnavailable("asleep"))
+    async with Registry(StubMind(), {}, scorer=scorer) as registry:
+        with pytest.raises(ScorerUnavailable, match=r"^asleep$"):
+            await registry.scorer()
 
 
 def test_a_threaded_registry_takes_a_scorer_too():

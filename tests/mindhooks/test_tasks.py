@@ -302,8 +302,6 @@ async def test_a_cancelled_run_is_no_error(runs, settle, complaints):
 
 def test_a_keyboard_interrupt_passes_from_a_run():
     async def main():
-        # asyncio itself reports the task that the interrupt came out of.
-        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
         handle = TaskHandle()
 
         async def run():

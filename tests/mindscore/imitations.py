@@ -46,6 +46,25 @@ class Request:
     body: Any
 
 
+class Together:
+    """A server's handler that answers ``count`` requests at once, and tells ``most`` of them."""
+
+    def __init__(self, count: int, answer: dict[str, Any]) -> None:
+        self.most = 0
+        self._under_way = 0
+        self._meet = asyncio.Barrier(count)
+        self._answer = answer
+
+    async def __call__(self, request: web.Request) -> web.Response:
+        self._under_way += 1
+        self.most = max(self.most, self._under_way)
+        async with self._meet:
+            # Time for one request too many to arrive.
+            await asyncio.sleep(0.01)
+        self._under_way -= 1
+        return web.json_response(self._answer)
+
+
 class RefusedError(Exception):
     """What the server answers instead: a status and an error's text."""
 

@@ -4,7 +4,7 @@ A ``console`` block runs in a shell, one for each page, and prints what it shows
 runs with warnings as errors, and prints the ``text`` block after it. ``…`` stands for any text, on
 a line of its own for any lines. The word ``model`` after the language: with the real model on the
 bundled conversation; ``skip``: not run; ``interrupt``: Ctrl-C after the first line; a file's name:
-that file is written first.
+that file is written first. What a ``pyproject.toml`` describes is installed.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ PAGES = sorted([ROOT / "README.md", *DOCS.glob("*.md")])
 DEMO = ROOT / "plugin" / "mindscore" / "demo" / "conversation.jsonl"
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
+PYTHONPATH = list(filter(None, [os.environ.get("PYTHONPATH")]))
 END = "@@ the command has ended"
 
 VOLATILE = [
@@ -117,7 +118,29 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     [native] = [it.body for it in blocks(DOCS / "formats.md") if "conversation.jsonl" in it.words]
     (folder / "conversation.jsonl").write_text(native)
+    # Where ``write`` installs.
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *PYTHONPATH]))
     return folder
+
+
+def write(block: Block, home: Path) -> None:
+    """Write the files that a block is; one that is a project is installed."""
+    for name in (it for it in block.words if "." in it):
+        (home / name).write_text(block.body)
+        if name == "pyproject.toml":
+            project = tomllib.loads(block.body)["project"]
+            info = home / f"{project['name']}-{project['version']}.dist-info"
+            info.mkdir()
+            info.joinpath("METADATA").write_text(
+                f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+            )
+            groups = project["entry-points"].items()
+            info.joinpath("entry_points.txt").write_text(
+                "".join(
+                    f"[{group}]\n" + "".join(f"{name} = {it}\n" for name, it in entries.items())
+                    for group, entries in groups
+                )
+            )
 
 
 class Shell:
@@ -158,8 +181,7 @@ def walk_through(page: Path, home: Path, *, model: bool) -> None:
         (home / "conversation.jsonl").write_text(DEMO.read_text())
     with Shell(home) as shell:
         for block in blocks(page):
-            for name in (it for it in block.words if "." in it):
-                (home / name).write_text(block.body)
+            write(block, home)
             if (
                 block.kind != "console"
                 or "skip" in block.words
@@ -191,6 +213,7 @@ def test_what_a_page_shows_of_the_real_model_is_what_it_says(page, home):
 @pytest.mark.parametrize("page", PAGES, ids=lambda it: it.stem)
 def test_a_page_s_python_runs_and_its_data_parse(page, home):
     for block in blocks(page):
+        write(block, home)
         if block.kind == "toml":
             tomllib.loads(block.body)
         elif block.kind in ("json", "jsonl"):

@@ -103,7 +103,7 @@ RECIPE = Recipe(target=0.18, keep=70.0)
 """Longer training than a server's default, and held closer to the model as it was."""
 
 
-class Job(Struct):
+class TrainingJob(Struct):
     """A training job, as ``/v1/train/JOB`` describes it.
 
     ``loss`` is the last epoch's mean, in nats per token.
@@ -125,7 +125,7 @@ class DemoServer:
         self._settings = ServerSettings(base_url=base_url)
         self._client = WireClient(self._settings)
 
-    async def finished(self, job_id: str, activity: Activity) -> Job:
+    async def finished(self, job_id: str, activity: Activity) -> TrainingJob:
         """Wait until a job has succeeded, and show its progress in ``activity``.
 
         Raises:
@@ -133,7 +133,7 @@ class DemoServer:
         """
         while True:
             job = await with_retries(
-                lambda: self._client.get(f"/train/{job_id}", Job), self._settings
+                lambda: self._client.get(f"/train/{job_id}", TrainingJob), self._settings
             )
             if job.status == "succeeded":
                 return job
@@ -145,7 +145,7 @@ class DemoServer:
 
     async def activate(self, job_id: str) -> None:
         """Swap the job's adapter in."""
-        await self._client.post(f"/train/{job_id}/activate", {}, Job)
+        await self._client.post(f"/train/{job_id}/activate", {}, TrainingJob)
 
     async def aclose(self) -> None:
         """Close the connections."""

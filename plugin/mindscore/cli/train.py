@@ -45,8 +45,8 @@ async def _selected(
     """
     queue = await Reviews(configuration.settings.store).queue()
     model = await one_model({it.model for it in queue}, options.model, configuration, "candidates")
-    mine = [it for it in queue if it.model == model]
-    return model, select(mine, configuration.settings, unreviewed=options.unreviewed)
+    of_model = [it for it in queue if it.model == model]
+    return model, select(of_model, configuration.settings, unreviewed=options.unreviewed)
 
 
 def counted(responses: int, tokens: int) -> str:

@@ -81,7 +81,7 @@ class Event(NamedTuple):
         return {str(it.get("tool_use_id")) for it in results}
 
 
-class Session:
+class SessionFile:
     """All events of a file.
 
     Raises:
@@ -206,7 +206,7 @@ class _Builder:
     """The builder of a session's conversation."""
 
     def __init__(self, source: Source) -> None:
-        self._session = Session(source)
+        self._session = SessionFile(source)
         self._source = source
         self._reading = Reading(source)
         self._start_told = False

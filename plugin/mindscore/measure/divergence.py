@@ -175,7 +175,7 @@ def is_assumed(noise: float | None, spread: float) -> bool:
     return noise is None and not spread
 
 
-class Effect(Protocol):
+class SignedEffect(Protocol):
     """The effect of a memory on one response, measured now or kept in the store."""
 
     @property
@@ -187,7 +187,7 @@ class Effect(Protocol):
         """Nats, positive where the memory helped."""
 
 
-def column_spreads(rows: Iterable[Iterable[Effect]]) -> dict[str, float]:
+def column_spreads(rows: Iterable[Iterable[SignedEffect]]) -> dict[str, float]:
     """Return the ``column_spread`` of each response in the memories' rows, by node id."""
     columns: dict[str, list[float]] = defaultdict(list)
     for row in rows:

@@ -11,8 +11,8 @@ from mindscore.config.settings import Settings
 from mindscore.http.runner import Limits, listen, termination
 from mindscore.pages.environment import asset
 from mindscore.review.decisions import Deciding
-from mindscore.review.reading import Reading
-from mindscore.review.runs import DEFAULT_PACE, Pace, Running, Runs
+from mindscore.review.reading import ReadingPages
+from mindscore.review.runs import DEFAULT_PACE, Running, Runs, StreamPace
 from mindscore.review.web import MOST_BYTES, SessionAuth, Views, failures
 
 TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
@@ -28,7 +28,7 @@ ASSETS = {
 
 
 def make_app(
-    settings: Settings, runs: Runs, entrance: SessionAuth, pace: Pace = DEFAULT_PACE
+    settings: Settings, runs: Runs, entrance: SessionAuth, pace: StreamPace = DEFAULT_PACE
 ) -> web.Application:
     """Make the application over one namespace of the store; ``entrance`` authenticates.
 
@@ -40,7 +40,7 @@ def make_app(
         middlewares=[entrance.middleware(), failures(views)], client_max_size=MOST_BYTES
     )
     for part in (
-        Reading(settings, runs, views),
+        ReadingPages(settings, runs, views),
         Deciding(settings, runs, views),
         Running(runs, pace),
     ):
@@ -91,7 +91,7 @@ async def serve_review(
 
 @asynccontextmanager
 async def served(
-    settings: Settings, runs: Runs, port: int, pace: Pace = DEFAULT_PACE
+    settings: Settings, runs: Runs, port: int, pace: StreamPace = DEFAULT_PACE
 ) -> AsyncIterator[str]:
     """Serve while the context is open, and yield the address to open.
 

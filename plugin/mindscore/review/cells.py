@@ -31,7 +31,7 @@ MOST_RESPONSES = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Effect:
+class KeptEffect:
     """A cell, and the nats within which it cannot be told from chance."""
 
     cell: Cell
@@ -45,16 +45,16 @@ class Effect:
         return "more" if self.cell.signed > 0 else "less"
 
 
-def effects(cells: Iterable[Cell], latest: Iterable[Cell]) -> dict[str, list[Effect]]:
+def effects(cells: Iterable[Cell], latest: Iterable[Cell]) -> dict[str, list[KeptEffect]]:
     """Return the effects in ``cells`` by key, the largest first.
 
     ``latest`` are cells of all memories, which tell the spread of each response.
     """
     spreads = column_spreads([latest])
-    found: dict[str, list[Effect]] = defaultdict(list)
+    found: dict[str, list[KeptEffect]] = defaultdict(list)
     for cell in sorted(cells, key=lambda it: -abs(it.signed)):
         limit = noise_limit(cell.noise, round(spreads.get(cell.node_id, 0.0), 4))
-        found[cell.key].append(Effect(cell, limit))
+        found[cell.key].append(KeptEffect(cell, limit))
     return dict(found)
 
 
@@ -134,10 +134,10 @@ def matrix(cells: Sequence[Cell], transcript: Transcript | None) -> Matrix:
     """
     texts = response_texts(transcript)
     own = None if transcript is None else ("", transcript.id)
-    mine = [it for it in cells if own is None or (it.node_id in texts and it.conversation in own)]
+    shown = [it for it in cells if own is None or (it.node_id in texts and it.conversation in own)]
     # A response may have moved since some cells were measured: the newest has its index.
     newest: dict[str, Cell] = {}
-    for cell in mine:
+    for cell in shown:
         if cell.node_id not in newest or cell.scored_at > newest[cell.node_id].scored_at:
             newest[cell.node_id] = cell
     if transcript is None:
@@ -146,7 +146,7 @@ def matrix(cells: Sequence[Cell], transcript: Transcript | None) -> Matrix:
     else:
         places = {id_: index for index, id_ in transcript.responses() if id_ in newest}
     nodes = sorted(places, key=lambda id_: (places[id_], id_))
-    here = [cell for cell in mine if cell.node_id in places]
+    here = [cell for cell in shown if cell.node_id in places]
     largest: dict[str, float] = {}
     for cell in here:
         largest[cell.key] = max(largest.get(cell.key, 0.0), abs(cell.signed))
@@ -171,7 +171,7 @@ def matrix(cells: Sequence[Cell], transcript: Transcript | None) -> Matrix:
         ],
         "unmeasured": UNMEASURED_NOISE,
     }
-    return Matrix(data, len(cells) - len(mine), len(newest) - len(nodes))
+    return Matrix(data, len(cells) - len(shown), len(newest) - len(nodes))
 
 
 def response_texts(transcript: Transcript | None) -> dict[str, str]:

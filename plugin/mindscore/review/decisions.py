@@ -18,7 +18,7 @@ from mindscore.measure.prompts import response_hash
 from mindscore.measure.retry import Retry
 from mindscore.review.reading import Models
 from mindscore.review.runs import Runs
-from mindscore.review.web import RefusedError, Views, address, read_form, see_other
+from mindscore.review.web import PageRefusedError, Views, address, read_form, see_other
 from mindscore.store import CandidateName, ConflictError, History, Listed, Review, Reviewed, Reviews
 from mindscore.store.reviews import Answer
 
@@ -133,7 +133,7 @@ def distinct(items: Sequence[Listed]) -> list[Listed]:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class QueueEntry:
     """A candidate with its id in addresses and its state."""
 
     id: str
@@ -141,8 +141,8 @@ class Entry:
     item: Listed
 
 
-def _entry(item: Listed) -> Entry:
-    return Entry(id_of(item.name), state_of(item), item)
+def _entry(item: Listed) -> QueueEntry:
+    return QueueEntry(id_of(item.name), state_of(item), item)
 
 
 class CandidateQueue:
@@ -168,20 +168,20 @@ class CandidateQueue:
         return CandidateQueue(self._items, show, self._at)
 
     @property
-    def current(self) -> Entry | None:
+    def current(self) -> QueueEntry | None:
         """The candidate that is shown, or ``None``."""
         return self.neighbour(0)
 
-    def neighbour(self, step: int) -> Entry | None:
+    def neighbour(self, step: int) -> QueueEntry | None:
         """Return the candidate ``step`` places after the current one, or ``None``."""
         at = self.position + step
         return self.shown[at] if 0 <= at < len(self.shown) else None
 
-    def find(self, id_: str) -> Entry | None:
+    def find(self, id_: str) -> QueueEntry | None:
         """Return a candidate in any state, or ``None`` if it is not stored any more."""
         return next((_entry(item) for item in self._items if id_of(item.name) == id_), None)
 
-    def next_waiting(self) -> Entry | None:
+    def next_waiting(self) -> QueueEntry | None:
         """Return the next candidate to decide on; after the last, the first."""
         ids = [entry.id for entry in self.entries]
         start = ids.index(self._at) + 1 if self._at in ids else 0
@@ -265,38 +265,38 @@ class Deciding:
             more = {"problem": format_error(error), "draft": _typed(form)}
             return await self._answer(queue, [form["model"]], form["model"], more, status)
         except MindhooksError:
-            raise RefusedError(status, format_error(error), _lost(form)) from None
+            raise PageRefusedError(status, format_error(error), _lost(form)) from None
 
     async def _undone(self, form: Mapping[str, str]) -> web.Response:
         _, entry = await self._entry(form)
         try:
             await self._reviews.undo(entry.item.name, float(form.get("decided_at", "")))
         except ValueError:
-            raise RefusedError(400, "The form does not say which decision.") from None
+            raise PageRefusedError(400, "The form does not say which decision.") from None
         except ConflictError as error:
-            raise RefusedError(409, format_error(error)) from None
+            raise PageRefusedError(409, format_error(error)) from None
         return see_other(address(PATH, model=form["model"], at=entry.id))
 
-    async def _entry(self, form: Mapping[str, str]) -> tuple[CandidateQueue, Entry]:
+    async def _entry(self, form: Mapping[str, str]) -> tuple[CandidateQueue, QueueEntry]:
         """Return the candidate of a form, and the queue of those that wait."""
         queue = CandidateQueue(await self._reviews.listed(form["model"]), "waiting", form["id"])
         entry = queue.find(form["id"])
         if entry is None:
-            raise RefusedError(404, GONE, _lost(form))
+            raise PageRefusedError(404, GONE, _lost(form))
         return queue, entry
 
-    async def _review(self, form: Mapping[str, str], entry: Entry) -> Review:
+    async def _review(self, form: Mapping[str, str], entry: QueueEntry) -> Review:
         choice, now = form.get("choice"), time.time()
         if choice == "rejected":
             return Review("rejected", "response", now)
         answer = next((it for it in get_args(Answer) if it == choice), None)
         if answer is None:
-            raise RefusedError(400, "The form does not say what was decided.")
+            raise PageRefusedError(400, "The form does not say what was decided.")
         if answer == "response":
             return Review("accepted", answer, now)
         item = await self._reviews.one(entry.item.name)
         if item is None:
-            raise RefusedError(404, GONE, _lost(form))
+            raise PageRefusedError(404, GONE, _lost(form))
         if answer == "alternate":
             return Review("accepted", answer, now, ids=_seen_alternate(form, item))
         text = _typed(form) or ""
@@ -314,7 +314,7 @@ class Deciding:
         entry = queue.current
         shown = entry and await self._reviews.one(entry.item.name)
         if entry and shown is None:
-            raise RefusedError(404, GONE)
+            raise PageRefusedError(404, GONE)
         values = {
             "queue": queue,
             "models": models,

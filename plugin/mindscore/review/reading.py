@@ -13,7 +13,7 @@ from mindscore.config.settings import Settings
 from mindscore.measure.divergence import UNMEASURED_NOISE
 from mindscore.pages.environment import turns
 from mindscore.review.cells import (
-    Effect,
+    KeptEffect,
     conversations,
     effects,
     matrix,
@@ -21,7 +21,7 @@ from mindscore.review.cells import (
     response_texts,
 )
 from mindscore.review.runs import COMMANDS, Runs
-from mindscore.review.web import RefusedError, Views
+from mindscore.review.web import PageRefusedError, Views
 from mindscore.store import Cell, History, Point, Store, StoredMemory
 
 MOST_CELLS = 50_000
@@ -101,7 +101,7 @@ class MemoryRow:
     memory: StoredMemory
     text: str | None
     line: Sparkline | None
-    effects: Sequence[Effect]
+    effects: Sequence[KeptEffect]
     share: float
 
     @property
@@ -166,7 +166,7 @@ class Models:
         return models, models[0] if models else ""
 
 
-class Reading:
+class ReadingPages:
     """The read-only pages."""
 
     def __init__(self, settings: Settings, runs: Runs, views: Views) -> None:
@@ -203,8 +203,8 @@ class Reading:
         total = await self._store.count_memories(model, search=wanted)
         keys = [it.key for it in found]
         latest, is_cut = await self._latest(model)
-        mine, _ = await self._latest(model, keys) if is_cut else (latest, False)
-        rows = await self._rows(model, found, await in_thread(effects, mine, latest))
+        of_keys, _ = await self._latest(model, keys) if is_cut else (latest, False)
+        rows = await self._rows(model, found, await in_thread(effects, of_keys, latest))
         values = {
             "rows": rows,
             "is_cut": is_cut,
@@ -238,7 +238,7 @@ class Reading:
         return found[:MOST_CELLS], len(found) > MOST_CELLS
 
     async def _rows(
-        self, model: str, found: Sequence[StoredMemory], seen: Mapping[str, list[Effect]]
+        self, model: str, found: Sequence[StoredMemory], seen: Mapping[str, list[KeptEffect]]
     ) -> list[MemoryRow]:
         """Return a row for each memory; ``seen`` are the effects by key."""
         points = await self._history.points(model, [it.key for it in found], MOST)
@@ -263,7 +263,7 @@ class Reading:
         memory = await self._store.memory(model, key)
         text = memory_texts(self._runs.transcript).get(key)
         if not cells and memory is None and text is None:
-            raise RefusedError(404, "Nothing is kept of this memory.")
+            raise PageRefusedError(404, "Nothing is kept of this memory.")
         by_key = await in_thread(effects, cells, latest)
         seen = by_key.get(key, [])
         rows = await self._rows(model, [memory] if memory else [], by_key)

@@ -27,7 +27,7 @@ from mindhooks import (
 from mindscore._util.errors import format_error
 from mindscore.config.file import merge
 from mindscore.conversation.conversation import Transcript
-from mindscore.review.web import HEADERS, RefusedError, read_form, see_other
+from mindscore.review.web import HEADERS, PageRefusedError, read_form, see_other
 from mindscore.session.session import Session
 
 Kind = Literal["dispatched", "activity", "score", "candidate", "ended"]
@@ -36,7 +36,7 @@ SHOWN = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class RunEvent:
     """An event; ``id`` grows from one to the next."""
 
     id: int
@@ -55,8 +55,8 @@ class Live:
         self.last = 0
         """The id of the latest event."""
         self.closed = False
-        self._kept: list[Event] = []
-        self._activity: Event | None = None
+        self._kept: list[RunEvent] = []
+        self._activity: RunEvent | None = None
         self._lines: list[_LiveActivity] = []
         self._news = asyncio.Event()
 
@@ -81,14 +81,14 @@ class Live:
     def tell(self, kind: Kind, data: Mapping[str, Any]) -> None:
         """Add an event for present and later followers."""
         self.last += 1
-        event = Event(self.last, kind, data)
+        event = RunEvent(self.last, kind, data)
         if kind == "activity":
             self._activity = event
         else:
             self._kept.append(event)
         self._wake()
 
-    def since(self, last: int) -> list[Event]:
+    def since(self, last: int) -> list[RunEvent]:
         """Return the events after ``last``, or all if ``last`` is of another server."""
         seen = last if last <= self.last else 0
         events = self._kept[bisect_right(self._kept, seen, key=lambda it: it.id) :]
@@ -291,7 +291,7 @@ RETRY_MS = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class StreamPace:
     """The timing of event streams, in seconds.
 
     ``together``: events within this time are sent together; ``heartbeat``: longest silence;
@@ -303,13 +303,13 @@ class Pace:
     taken: float = 10.0
 
 
-DEFAULT_PACE = Pace()
+DEFAULT_PACE = StreamPace()
 
 
 class Running:
     """The requests that start runs and follow their events."""
 
-    def __init__(self, runs: Runs, pace: Pace = DEFAULT_PACE) -> None:
+    def __init__(self, runs: Runs, pace: StreamPace = DEFAULT_PACE) -> None:
         self._runs = runs
         self._pace = pace
 
@@ -321,9 +321,9 @@ class Running:
         form = await read_form(request)
         command = form.get("command", "")
         if self._runs.transcript is None:
-            raise RefusedError(409, "There is no conversation: mindscore review TRANSCRIPT.")
+            raise PageRefusedError(409, "There is no conversation: mindscore review TRANSCRIPT.")
         if command not in list(COMMANDS):
-            raise RefusedError(400, "The form does not say which command.")
+            raise PageRefusedError(400, "The form does not say which command.")
         self._runs.start(command, alternates="alternates" in form)
         return see_other("/")
 
@@ -359,5 +359,5 @@ def _seen(request: web.Request) -> int:
     return int(given) if given.isascii() and given.isdigit() and len(given) < 16 else 0
 
 
-def _written(event: Event) -> str:
+def _written(event: RunEvent) -> str:
     return f"id: {event.id}\nevent: {event.kind}\ndata: {json.dumps(event.data)}\n\n"

@@ -201,7 +201,7 @@ SAID = {
 }
 
 
-class RefusedError(Exception):
+class PageRefusedError(Exception):
     """A refused request; its page shows the ``draft`` that would be lost."""
 
     def __init__(self, status: int, message: str, draft: str | None = None) -> None:
@@ -223,7 +223,7 @@ def failures(views: Views) -> Middleware:
                 raise
             said, status = SAID.get(error.status, error.reason), error.status
             allowed = error.headers.get("Allow")
-        except RefusedError as error:
+        except PageRefusedError as error:
             said, status, draft = str(error), error.status, error.draft
         except MindhooksError as error:
             said, status = format_error(error), 500
@@ -251,19 +251,19 @@ async def read_form(request: web.Request) -> dict[str, str]:
     """Return the fields of a form, with ``model`` and ``id`` empty where missing.
 
     Raises:
-        RefusedError: it is not a form, or takes too long.
+        PageRefusedError: it is not a form, or takes too long.
     """
     if request.content_type != "application/x-www-form-urlencoded":
-        raise RefusedError(415, "Only forms are taken here.")
+        raise PageRefusedError(415, "Only forms are taken here.")
     try:
         async with asyncio.timeout(PATIENCE_S):
             raw = await request.read()
     except TimeoutError:
-        raise RefusedError(408, "The form took too long to arrive.") from None
+        raise PageRefusedError(408, "The form took too long to arrive.") from None
     try:
         fields = parse_qsl(
             raw.decode(), keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS
         )
     except ValueError:
-        raise RefusedError(400, "The form cannot be read.") from None
+        raise PageRefusedError(400, "The form cannot be read.") from None
     return {"model": "", "id": "", **dict(fields)}

@@ -14,8 +14,10 @@ from typing import Any, TypeVar
 import msgspec
 from sqlalchemy import (
     Column,
+    ColumnElement,
     Connection,
     Engine,
+    FromClause,
     Select,
     Table,
     create_engine,
@@ -254,10 +256,13 @@ class NamespaceTables:
         self._namespace = settings.namespace
         self._retention_s = settings.retention_days * DAY_S
 
-    def _mine(self, table: Table, *columns: Any) -> Select[Any]:
-        return select(*columns).where(table.c.namespace == self._namespace)
+    def _in_namespace(self, table: FromClause) -> ColumnElement[bool]:
+        return table.c.namespace == self._namespace
 
-    def _ours(self, **values: Any) -> dict[str, Any]:
+    def _select(self, table: Table, *columns: Any) -> Select[Any]:
+        return select(*columns).where(self._in_namespace(table))
+
+    def _with_namespace(self, **values: Any) -> dict[str, Any]:
         return {"namespace": self._namespace, **values}
 
     async def _all(self, query: Select[Any]) -> Sequence[Any]:
@@ -265,7 +270,7 @@ class NamespaceTables:
 
     async def _delete(self, table: Table, *where: Any) -> int:
         """Remove rows of the namespace; return how many."""
-        statement = delete(table).where(table.c.namespace == self._namespace, *where)
+        statement = delete(table).where(self._in_namespace(table), *where)
         return await self._database.write(lambda connection: connection.execute(statement).rowcount)
 
     def _prune(
@@ -279,16 +284,16 @@ class NamespaceTables:
             return
         for when in times:
             believed = self._believed_now(connection, when, time.time() if now is None else now)
-            mine = when.table.c.namespace == self._namespace
+            of_namespace = self._in_namespace(when.table)
             oldest = believed - self._retention_s
-            connection.execute(delete(when.table).where(mine, when < oldest))
+            connection.execute(delete(when.table).where(of_namespace, when < oldest))
 
     def _believed_now(self, connection: Connection, when: Column[float], now: float) -> float:
         """Return ``now``, or the last write before a jump that few days of writing confirm."""
-        mine, later, believed = when.table.c.namespace == self._namespace, now, now
+        of_namespace, later, believed = self._in_namespace(when.table), now, now
         before = when <= now
         for _ in range(DAYS_TRUSTED):
-            query = select(func.max(when)).where(mine, before)
+            query = select(func.max(when)).where(of_namespace, before)
             earlier = connection.execute(query).scalar()
             if not isinstance(earlier, float):
                 break

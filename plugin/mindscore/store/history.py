@@ -186,13 +186,13 @@ class History(NamespaceTables):
     async def runs(self, limit: int = 100) -> list[RunRecord]:
         """List the last runs, the newest first."""
         columns = [runs.c[name] for name in RunRecord.__slots__]
-        query = self._mine(runs, *columns).order_by(runs.c.started_at.desc(), runs.c.id.desc())
+        query = self._select(runs, *columns).order_by(runs.c.started_at.desc(), runs.c.id.desc())
         return [RunRecord(*row) for row in await self._all(query.limit(limit))]
 
     async def points(self, model: str, keys: Sequence[str], limit: int) -> dict[str, list[Point]]:
         """Return the last ``limit`` points of each of ``keys``, the oldest first."""
         columns = [weights.c[name] for name in Point.__slots__]
-        query = self._mine(weights, row_id(weights), *columns).where(weights.c.model == model)
+        query = self._select(weights, row_id(weights), *columns).where(weights.c.model == model)
         query = query.order_by(weights.c.scored_at.desc()).limit(limit)
         made = checked(Point)
 
@@ -219,7 +219,7 @@ class History(NamespaceTables):
             for at, (table, column, when) in enumerate(sources):
                 name = (table.c.conversation, table.c.model)
                 counted = func.count(column.distinct() if at == 0 else column)
-                query = self._mine(table, *name, counted, func.max(when)).group_by(*name)
+                query = self._select(table, *name, counted, func.max(when)).group_by(*name)
                 for id_, model, count, newest in connection.execute(query):
                     # A damaged row may hold anything; store check names it.
                     if (
@@ -256,7 +256,7 @@ class History(NamespaceTables):
         given. Of a response that was measured with several texts of a memory, the latest counts.
         """
         columns = [cells.c[name] for name in Cell.__slots__]
-        query = self._mine(cells, row_id(cells), *columns).where(cells.c.model == model)
+        query = self._select(cells, row_id(cells), *columns).where(cells.c.model == model)
         if keys is not None:
             query = query.where(cells.c.key.in_(keys))
         if conversation is not None:
@@ -279,7 +279,7 @@ class History(NamespaceTables):
         def work(connection: Connection) -> list[str]:
             found: set[str] = set()
             for table in (memories, cells, candidates, runs):
-                query = self._mine(table, table.c.model).distinct()
+                query = self._select(table, table.c.model).distinct()
                 found.update(connection.execute(query).scalars())
             return sorted(found)
 

@@ -107,7 +107,7 @@ class Listed:
     sinks: tuple[str, ...]
 
 
-class _Said(msgspec.Struct):
+class _ShownText(msgspec.Struct):
     """The part of a kept candidate that a list shows."""
 
     response_text: str
@@ -200,8 +200,8 @@ class Reviews(NamespaceTables):
                     "this decision was undone meanwhile, or its candidate is not kept any more: "
                     "look again"
                 )
-            mine = self._where(reviews, _columns(name))
-            last = select(reviews.c.id).where(*mine).order_by(reviews.c.id.desc()).limit(1)
+            of_name = self._where(reviews, _columns(name))
+            last = select(reviews.c.id).where(*of_name).order_by(reviews.c.id.desc()).limit(1)
             connection.execute(delete(reviews).where(reviews.c.id == last.scalar_subquery()))
 
         await self._database.write(work)
@@ -267,7 +267,7 @@ def _whole(row: _Row) -> Reviewed:
 
 
 def _listed(row: _Row) -> Listed:
-    said = msgspec.json.decode(row.candidate, type=_Said)
+    said = msgspec.json.decode(row.candidate, type=_ShownText)
     about = (said.response_text, said.prior_context)
     return Listed(row.name, row.divergence, *about, row.review, row.sinks)
 

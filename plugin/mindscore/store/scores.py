@@ -101,7 +101,9 @@ class Scores(NamespaceTables):
         """List scores by conversation, the oldest first."""
         table = conversation_scores
         columns = [table.c[name] for name in KnownScore.__slots__]
-        query = self._mine(table, row_id(table), *columns).order_by(_believable(table.c.scored_at))
+        query = self._select(table, row_id(table), *columns).order_by(
+            _believable(table.c.scored_at)
+        )
         for column, value in ((table.c.model, model), (table.c.conversation, conversation)):
             query = query if value is None else query.where(column == value)
         make = checked(KnownScore)
@@ -153,7 +155,7 @@ class Scores(NamespaceTables):
     async def count_memories(self, model: str, *, search: str = "") -> int:
         """Count the memories of ``model``: what ``memories`` lists without a limit."""
         table = memories.c
-        query = self._mine(memories, func.count(table.key.distinct())).where(table.model == model)
+        query = self._select(memories, func.count(table.key.distinct())).where(table.model == model)
         [[count]] = await self._all(query.where(table.key.contains(search, autoescape=True)))
         return int(count)
 
@@ -164,7 +166,7 @@ class Scores(NamespaceTables):
         rank = func.row_number().over(partition_by=(table.key, table.model), order_by=newest)
         columns = [table[name] for name in StoredMemory.__slots__]
         number = row_id(memories).label("number")
-        query = self._mine(memories, number, *columns, rank.label("rank"))
+        query = self._select(memories, number, *columns, rank.label("rank"))
         if model is not None:
             query = query.where(table.model == model)
         return query.where(table.key.contains(search, autoescape=True)) if search else query
@@ -188,9 +190,9 @@ class Scores(NamespaceTables):
         now = time.time()
         name = {"key": score.key, "model": model, "text_hash": text_hash}
         fresh = {"score": score.score, "last_scored": now}
-        row = {**self._ours(**name), **fresh, "weight": score.score, "count": 1}
+        row = {**self._with_namespace(**name), **fresh, "weight": score.score, "count": 1}
         weight = alpha * score.score + (1 - alpha) * memories.c.weight
-        there = {**self._ours(**name), "conversation": conversation, "score": score.score}
+        there = {**self._with_namespace(**name), "conversation": conversation, "score": score.score}
         point = {**there, "run": run or uuid.uuid4().hex, "scored_at": now}
 
         def changes(_: Any) -> dict[str, Any]:
@@ -232,7 +234,7 @@ class Scores(NamespaceTables):
             connection.execute(its.values(text_hash=name["text_hash"]))
 
     def _is(self, table: Table, name: Mapping[str, Any]) -> list[ColumnElement[bool]]:
-        return [table.c[column] == value for column, value in self._ours(**name).items()]
+        return [table.c[column] == value for column, value in self._with_namespace(**name).items()]
 
     async def record_row(
         self, score: MemoryScore, model: str, *, conversation: str = "", text_hash: str = ""
@@ -246,7 +248,7 @@ class Scores(NamespaceTables):
         def work(connection: Connection) -> None:
             self._prune(connection, cells.c.scored_at, rows.c.scored_at)
             found = [
-                self._ours(
+                self._with_namespace(
                     key=score.key,
                     model=model,
                     conversation=conversation,
@@ -264,7 +266,7 @@ class Scores(NamespaceTables):
                 self._replace_unknown(connection, found)
             upsert(connection, cells, found, replacing(cells))
             if score.fingerprint is not None:
-                whole = self._ours(
+                whole = self._with_namespace(
                     key=score.key,
                     model=model,
                     conversation=conversation,
@@ -289,7 +291,7 @@ class Scores(NamespaceTables):
 
         With a ``conversation``, only its rows.
         """
-        query = self._mine(rows, row_id(rows), rows.c.row).where(rows.c.model == model)
+        query = self._select(rows, row_id(rows), rows.c.row).where(rows.c.model == model)
         query = query.order_by(_believable(rows.c.scored_at))
         if conversation is not None:
             query = query.where(rows.c.conversation == conversation)
@@ -310,7 +312,7 @@ class Scores(NamespaceTables):
         def work(connection: Connection) -> None:
             hashes = {it.key: it.text_hash for it in connection.execute(known)}
             imported = [
-                self._ours(
+                self._with_namespace(
                     key=key,
                     text_hash=hashes.get(key, ""),
                     model=model,
@@ -331,7 +333,7 @@ class Scores(NamespaceTables):
         def work(connection: Connection) -> int:
             gone = [
                 connection.execute(
-                    delete(table).where(table.c.namespace == self._namespace, table.c.key == key)
+                    delete(table).where(self._in_namespace(table), table.c.key == key)
                 ).rowcount
                 for table in (memories, cells, rows, weights, conversation_scores)
             ]

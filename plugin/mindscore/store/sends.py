@@ -43,7 +43,7 @@ class Sends(NamespaceTables):
         """List every send, or those to ``sink``, the oldest first."""
         since = func.min(sends.c.sent_at)
         query = (
-            self._mine(sends, sends.c.idempotency_key, sends.c.sink, func.count(), since)
+            self._select(sends, sends.c.idempotency_key, sends.c.sink, func.count(), since)
             .group_by(sends.c.idempotency_key, sends.c.sink)
             .order_by(since, sends.c.idempotency_key)
         )
@@ -54,7 +54,7 @@ class Sends(NamespaceTables):
     async def samples(self, key: str) -> list[TrainingSample]:
         """Return what was sent under ``key``, in its order; nothing if its outcome is known."""
         query = (
-            self._mine(sends, row_id(sends), sends.c.sample, sends.c.timestamp_ns)
+            self._select(sends, row_id(sends), sends.c.sample, sends.c.timestamp_ns)
             .where(sends.c.idempotency_key == key)
             .order_by(sends.c.position)
         )
@@ -67,7 +67,7 @@ class Sends(NamespaceTables):
         """List the sends to ``sink`` that hold any of ``samples``, the oldest first."""
         names = {_name(sample) for sample in samples}
         columns = (sends.c.timestamp_ns, sends.c.continuation_hash, sends.c.idempotency_key)
-        found = await self._all(self._mine(sends, *columns).where(sends.c.sink == sink))
+        found = await self._all(self._select(sends, *columns).where(sends.c.sink == sink))
         keys = {key for stamp, hash_, key in found if (stamp, hash_) in names}
         return [send for send in await self.unknown(sink) if send.key in keys]
 
@@ -114,8 +114,8 @@ class Sends(NamespaceTables):
     def _free(
         self, connection: Connection, samples: Sequence[TrainingSample], sink: str
     ) -> dict[tuple[int, str], TrainingSample]:
-        marks = read_marks(connection, trained.c.namespace == self._namespace)
-        names = self._mine(sends, sends.c.timestamp_ns, sends.c.continuation_hash)
+        marks = read_marks(connection, self._in_namespace(trained))
+        names = self._select(sends, sends.c.timestamp_ns, sends.c.continuation_hash)
         query = names.where(sends.c.sink == sink)
         sent = {tuple(row) for row in connection.execute(query)}
         named = {_name(it): it for it in samples}

@@ -131,7 +131,7 @@ class Store(Scores):
             found = candidate
             if candidate.alternate_text is None:
                 of = [candidates.c[column] == value for column, value in name.items()]
-                query = self._mine(candidates, row_id(candidates), candidates.c.candidate)
+                query = self._select(candidates, row_id(candidates), candidates.c.candidate)
                 kept = connection.execute(query.where(*of))
                 for its in intact(candidates, kept, decode_candidate):
                     found = replace(
@@ -145,7 +145,7 @@ class Store(Scores):
                 "found_at": now,
                 "conversation": conversation,
             }
-            row = self._ours(**name, **fresh)
+            row = self._with_namespace(**name, **fresh)
             upsert(connection, candidates, [row], lambda new: {it: new[it] for it in fresh})
 
         await self._database.write(work)
@@ -161,14 +161,14 @@ class Store(Scores):
         """
         hashes = [response_hash(it.continuation_ids) for it in found]
         table = candidates.c
-        theirs = (table.model == model, table.earlier == 1, table.continuation_hash.in_(hashes))
-        query = self._mine(candidates, row_id(candidates), table.candidate).where(*theirs)
+        earlier = (table.model == model, table.earlier == 1, table.continuation_hash.in_(hashes))
+        query = self._select(candidates, row_id(candidates), table.candidate).where(*earlier)
         query = query.order_by(table.found_at)
         names = (reviews.c.timestamp_ns, reviews.c.continuation_hash)
-        decided = self._mine(reviews, *names).where(reviews.c.model == model)
+        decided = self._select(reviews, *names).where(reviews.c.model == model)
 
         def work(connection: Connection) -> dict[int, int]:
-            marks = read_marks(connection, trained.c.namespace == self._namespace)
+            marks = read_marks(connection, self._in_namespace(trained))
             reviewed = {tuple(name) for name in connection.execute(decided)}
             ranked: dict[tuple[Any, ...], tuple[bool, int]] = {}
             for it in intact(candidates, connection.execute(query), decode_candidate):
@@ -182,13 +182,13 @@ class Store(Scores):
 
     async def trained(self) -> TrainedMarks:
         """Return the marks of everything that sinks have accepted."""
-        mine = trained.c.namespace == self._namespace
-        return await self._database.read(lambda connection: read_marks(connection, mine))
+        where = self._in_namespace(trained)
+        return await self._database.read(lambda connection: read_marks(connection, where))
 
     async def trained_timestamps(self) -> list[int]:
         """Return the timestamps of all marks, ascending, each once."""
         column = trained.c.timestamp_ns
-        found = await self._all(self._mine(trained, column).distinct().order_by(column))
+        found = await self._all(self._select(trained, column).distinct().order_by(column))
         return [row[0] for row in found]
 
     async def mark_trained(
@@ -205,7 +205,9 @@ class Store(Scores):
 
         A job that is a file may be named without its folder, if no other file is called so.
         """
-        jobs = {row[0] for row in await self._all(self._mine(trained, trained.c.job_id).distinct())}
+        jobs = {
+            row[0] for row in await self._all(self._select(trained, trained.c.job_id).distinct())
+        }
         if job_id not in jobs:
             files = [Path(it) for it in jobs if it and Path(it).is_absolute()]
             named = [str(it) for it in files if it.name == job_id]
@@ -218,7 +220,7 @@ class Store(Scores):
 
     async def _mark(self, marks: Sequence[tuple[int, str]], sink: str, job_id: str | None) -> None:
         names = [
-            self._ours(timestamp_ns=stamp, continuation_hash=hash_, sink=sink)
+            self._with_namespace(timestamp_ns=stamp, continuation_hash=hash_, sink=sink)
             for stamp, hash_ in marks
         ]
         accepted = [{**name, "job_id": job_id, "trained_at": time.time()} for name in names]
@@ -238,8 +240,7 @@ class Store(Scores):
             table.c[name] == candidates.c[name]
             for name in ("namespace", "model", "timestamp_ns", "continuation_hash")
         )
-        mine = table.c.namespace == self._namespace
-        return and_(mine, ~exists().where(*same))
+        return and_(self._in_namespace(table), ~exists().where(*same))
 
 
 def _place(candidate: FinetuneCandidate) -> tuple[int, str, tuple[int, ...]]:

@@ -17,6 +17,8 @@ from mindscore.config.settings import ServerSettings
 from mindscore.http.client import StatusError, UnavailableError, WireClient
 from mindscore.measure.retry import with_retries
 
+from ..imitations import Together
+
 SECRET = "sk-very-secret"
 REPEATS = f"Incorrect API key provided: {SECRET}"
 PASSING = [408, 425, 429, 500, 501, 502, 503, 504, 599]
@@ -359,23 +361,12 @@ async def test_the_connection_is_used_again_after_a_refusal(client, score_server
 async def test_as_many_requests_as_the_settings_say_are_under_way(
     concurrency, client, score_server
 ):
-    together = asyncio.Barrier(concurrency)
-    under_way, most = 0, 0
-
-    async def handler(request):
-        nonlocal under_way, most
-        under_way += 1
-        most = max(most, under_way)
-        async with together:
-            await asyncio.sleep(0.01)
-        under_way -= 1
-        return web.json_response({"x": 1})
-
-    score_server.always(handler)
+    together = Together(concurrency, {"x": 1})
+    score_server.always(together)
     async with client(concurrency=concurrency) as it:
         await asyncio.gather(*(it.post("/ask", {}, Answer) for _ in range(3 * concurrency)))
 
-    assert most == concurrency
+    assert together.most == concurrency
 
 
 async def test_a_request_that_failed_makes_room_for_the_next(client, score_server):

@@ -8,10 +8,10 @@ import aiohttp
 import pytest
 
 from mindhooks import MemoryScore, ResponseDivergence
-from mindscore.review.runs import Live, Pace
+from mindscore.review.runs import Live, StreamPace
 
 PATIENCE_S = 30
-QUICK = Pace(together=0.01, heartbeat=0.05, taken=0.2)
+QUICK = StreamPace(together=0.01, heartbeat=0.05, taken=0.2)
 
 
 def _score(key, nats=1.5):

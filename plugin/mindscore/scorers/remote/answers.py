@@ -105,7 +105,7 @@ class _Details(Struct):
     cached_tokens: int | None = None
 
 
-class Usage(Struct):
+class TokenUsage(Struct):
     """The tokens of a request."""
 
     prompt_tokens: int | None = None

@@ -16,7 +16,7 @@ from mindscore.scorers.remote.base import RemoteScorer, address, client_of
 from mindscore.scorers.remote.openai import OpenAIScorer
 from mindscore.scorers.remote.score import ScoreScorer
 from mindscore.scorers.remote.sglang import SGLangScorer
-from mindscore.scorers.remote.vllm import VLLMScorer
+from mindscore.scorers.remote.vllm import ServerVersion, VLLMScorer
 
 log = logging.getLogger("mindscore")
 T = TypeVar("T")
@@ -36,17 +36,13 @@ class _Models(Struct):
     data: list[_Model]
 
 
-class _Version(Struct):
-    version: str
-
-
 class _ModelInfo(Struct):
     model_path: str
 
 
 _SIGNS: tuple[tuple[str, type[Struct], type[RemoteScorer]], ...] = (
-    ("/version", _Version, VLLMScorer),
-    ("/server_info", _Version, SGLangScorer),
+    ("/version", ServerVersion, VLLMScorer),
+    ("/server_info", ServerVersion, SGLangScorer),
     ("/model_info", _ModelInfo, SGLangScorer),
 )
 """Paths that tell a server's kind, the type of their answers, and the scorer for that kind."""
@@ -63,7 +59,7 @@ class AutoScorer(BaseScorer):
         self._table = table
         self._settings = parse_table(table, ServerSettings, "server")
         # Made here, so that errors in the settings show here.
-        self._probe = Probe(self._settings)
+        self._probe = ServerProbe(self._settings)
         self.model = self._settings.model
         self._found: RemoteScorer | None = None
         self._finding = asyncio.Lock()
@@ -111,7 +107,7 @@ class AutoScorer(BaseScorer):
         return self._found
 
 
-class Probe:
+class ServerProbe:
     """Asks a server for its kind."""
 
     def __init__(self, settings: ServerSettings) -> None:

@@ -54,7 +54,7 @@ class _Continuation(Struct):
     token_ids: Raw = MISSING
 
 
-class _Completion(Struct):
+class _TextCompletion(Struct):
     choices: list[_Continuation]
 
 
@@ -240,7 +240,7 @@ class RemoteScorer(BaseScorer):
             **more,
         }
         room = room_for(prompt) + BYTES_BY_NEW_TOKEN * max_tokens
-        answer = await self._client.post(path, body, _Completion, max_bytes=room)
+        answer = await self._client.post(path, body, _TextCompletion, max_bytes=room)
         if not answer.choices:
             raise ScorerError(
                 f"{self._client.base_url}{path}: choices: is empty; does the server generate?"

@@ -14,7 +14,7 @@ from mindscore.scorers.remote.answers import (
     BETWEEN_IDS,
     Answer,
     Choice,
-    Usage,
+    TokenUsage,
     expect_entries,
     only_choice,
     range_scores,
@@ -51,7 +51,7 @@ class _Choice(Choice):
 
 class _Completion(Struct):
     choices: list[_Choice]
-    usage: Usage | None = None
+    usage: TokenUsage | None = None
 
 
 class OpenAIScorer(RemoteScorer):

@@ -21,7 +21,7 @@ from mindscore.http.client import WireClient
 from mindscore.measure.divergence import implausible
 from mindscore.scorers.remote.answers import (
     Answer,
-    Usage,
+    TokenUsage,
     room_for,
 )
 from mindscore.scorers.remote.base import RemoteScorer
@@ -36,7 +36,7 @@ _BETWEEN_TOTALS = re.compile(rb"\}\s*,(?=\s*\{)")
 
 class _Scores(Struct):
     scores: Raw
-    usage: Usage | None = None
+    usage: TokenUsage | None = None
     fingerprint: str | None = None
 
 

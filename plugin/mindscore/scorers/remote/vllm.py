@@ -18,18 +18,7 @@ from mindhooks import Generated, RangeScore, ScorerError, WirePrompt, in_thread
 from mindscore._util.aio import Pace
 from mindscore.http.answers import MISSING, Quote
 from mindscore.http.client import StatusError, UnavailableError, WireClient
-from mindscore.scorers.remote.answers import (
-    Answer,
-    Choice,
-    Usage,
-    expect_entries,
-    only_choice,
-    range_scores,
-    refuse_images,
-    room_for,
-    scored_part,
-    wrong_id,
-)
+from mindscore.scorers.remote import answers
 from mindscore.scorers.remote.base import RemoteScorer
 
 log = logging.getLogger("mindscore")
@@ -44,7 +33,7 @@ class NoRowsError(ScorerError):
 
 class _Rows(Struct):
     prompt_token_id_logprobs: str | None = None
-    usage: Usage | None = None
+    usage: answers.TokenUsage | None = None
 
 
 class RowsEndpoint:
@@ -59,7 +48,7 @@ class RowsEndpoint:
         self._model = model
         self._priority = priority
 
-    async def ask(self, prompt: WirePrompt) -> Answer:
+    async def ask(self, prompt: WirePrompt) -> answers.Answer:
         """Return the answer for one prompt.
 
         Raises:
@@ -83,19 +72,19 @@ class RowsEndpoint:
                 "prompt_logprob_token_ids": _asked_for(prompt, first),
             },
         }
-        answer = await self._client.post(PATH, body, _Rows, max_bytes=room_for(prompt))
+        answer = await self._client.post(PATH, body, _Rows, max_bytes=answers.room_for(prompt))
         field = f"{self._client.base_url}{PATH}: prompt_token_id_logprobs"
         if answer.prompt_token_id_logprobs is None:
             raise NoRowsError(f"{field}: is null")
         await self._client.pace.yield_to_loop()
         values = _column(field, answer.prompt_token_id_logprobs)
-        expect_entries(field, len(prompt.tokens) - first, len(values), "update vLLM")
-        scores = range_scores(
+        answers.expect_entries(field, len(prompt.tokens) - first, len(values), "update vLLM")
+        scores = answers.range_scores(
             lambda index: f"{field}: row {index}", prompt.ranges, values, first=first
         )
         # To score a prompt, vLLM runs all of it through the model.
         computed = answer.usage.computed(default_cached=0) if answer.usage else None
-        return Answer(scores, computed)
+        return answers.Answer(scores, computed)
 
 
 def _asked_for(prompt: WirePrompt, first: int) -> Raw:
@@ -143,7 +132,9 @@ CHUNK_TOKENS = 2**14
 """Tokens whose values are read at once; then the event loop has its turn."""
 
 
-class _Version(Struct):
+class ServerVersion(Struct):
+    """The version that a server says it is of."""
+
     version: str
 
 
@@ -156,13 +147,13 @@ Rows = list[dict[int, _Entry] | None]
 _BETWEEN_ROWS = re.compile(rb"\}\s*,(?=\s*\{\s*\"\d+\"\s*:\s*\{)")
 
 
-class _Choice(Choice):
+class _PromptChoice(answers.Choice):
     prompt_logprobs: Raw = MISSING
 
 
-class _Completion(Struct):
-    choices: list[_Choice]
-    usage: Usage | None = None
+class _PromptCompletion(Struct):
+    choices: list[_PromptChoice]
+    usage: answers.TokenUsage | None = None
 
 
 class VLLMScorer(RemoteScorer):
@@ -181,9 +172,9 @@ class VLLMScorer(RemoteScorer):
         self._has_rows: bool | None = None
         self._learning = asyncio.Lock()
 
-    async def _ask(self, prompt: WirePrompt) -> Answer:
-        refuse_images(prompt)
-        prompt = scored_part(prompt)
+    async def _ask(self, prompt: WirePrompt) -> answers.Answer:
+        answers.refuse_images(prompt)
+        prompt = answers.scored_part(prompt)
         if not await self._offers_rows():
             return await self._by_completions(prompt)
         try:
@@ -205,7 +196,7 @@ class VLLMScorer(RemoteScorer):
         async with self._learning:
             if self._has_rows is None:
                 try:
-                    version = (await self._client.get("/version", _Version)).version
+                    version = (await self._client.get("/version", ServerVersion)).version
                 except UnavailableError as error:
                     # A gateway may fail at all paths but /v1, so the prompt goes there meanwhile.
                     if error.status is None:
@@ -218,20 +209,22 @@ class VLLMScorer(RemoteScorer):
                 self._has_rows = bool(is_new) and await in_thread(_has_numpy)
         return self._has_rows
 
-    async def _by_completions(self, prompt: WirePrompt) -> Answer:
+    async def _by_completions(self, prompt: WirePrompt) -> answers.Answer:
         await self._client.pace.yield_to_loop()
         body = {
             "model": self.model,
             "prompt": prompt.tokens,
+            "prompt_logprobs": 0,
             "max_tokens": 1,
             "temperature": 0,
-            "prompt_logprobs": 0,
             # As in the settings, a larger priority is served later.
             "priority": self._settings.priority,
         }
-        answer = await self._client.post(COMPLETIONS, body, _Completion, max_bytes=room_for(prompt))
+        answer = await self._client.post(
+            COMPLETIONS, body, _PromptCompletion, max_bytes=answers.room_for(prompt)
+        )
         where, field = f"{self._client.base_url}{COMPLETIONS}", "choices[0].prompt_logprobs"
-        choice = only_choice(where, answer.choices)
+        choice = answers.only_choice(where, answer.choices)
         rows = await self._decoded(
             where, field, choice.prompt_logprobs, Rows, _BETWEEN_ROWS, len(prompt.tokens)
         )
@@ -239,13 +232,15 @@ class VLLMScorer(RemoteScorer):
         await client.pace.yield_to_loop()
         scores = await _scores(f"{where}: {field}", prompt, rows, client.quote, client.pace)
         # Where usage has no details, nothing was cached: see reuses_prefixes.
-        return Answer(scores, answer.usage.computed(default_cached=0) if answer.usage else None)
+        return answers.Answer(
+            scores, answer.usage.computed(default_cached=0) if answer.usage else None
+        )
 
     async def generate(
         self, prompt: WirePrompt, *, max_tokens: int, stop: Sequence[int]
     ) -> Generated:
         """Continue greedily by ``/v1/completions``."""
-        refuse_images(prompt)
+        answers.refuse_images(prompt)
         more = {"priority": self._settings.priority}
         return await self._complete(COMPLETIONS, prompt, max_tokens, stop, more)
 
@@ -267,7 +262,7 @@ async def _scores(
             f"{field}: is missing: the server returns no log-probabilities of the prompt; "
             f"{hint}, or use another scorer"
         )
-    expect_entries(field, len(prompt.tokens), len(rows), hint)
+    answers.expect_entries(field, len(prompt.tokens), len(rows), hint)
     found: list[float] = []
     for first in range(1, len(rows), CHUNK_TOKENS):
         part = rows[first : first + CHUNK_TOKENS]
@@ -280,7 +275,9 @@ async def _scores(
         rows[first : first + CHUNK_TOKENS] = [None] * len(part)
         del part
         await pace.yield_to_loop()
-    return range_scores(lambda index: f"{field}[{index + 1}]", prompt.ranges, found, first=1)
+    return answers.range_scores(
+        lambda index: f"{field}[{index + 1}]", prompt.ranges, found, first=1
+    )
 
 
 def _misfit(
@@ -295,4 +292,4 @@ def _misfit(
     if row is None:
         return ScorerError(f"{field}[{index}]: is null: only the first may be; {hint}")
     said = quote(str(next(iter(row), "none")))
-    return wrong_id(f"{field}[{index}]", token, said)
+    return answers.wrong_id(f"{field}[{index}]", token, said)

@@ -172,7 +172,7 @@ def _is_valid(when: float | None) -> bool:
 
 
 def _read(file: Path) -> dict[str, float]:
-    """Return when each server passed; nothing if the file is missing, unreadable or not ours."""
+    """Return when each server passed; nothing if the file cannot be read."""
     try:
         return msgspec.json.decode(file.read_bytes(), type=dict[str, float])
     except (OSError, ValueError) as error:

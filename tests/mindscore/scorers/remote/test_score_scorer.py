@@ -12,6 +12,8 @@ from mindscore.config.settings import ServerSettings
 from mindscore.measure.retry import with_retries
 from mindscore.scorers.remote.score import ScoreScorer
 
+from ...imitations import Together
+
 SECRET = "sk-very-secret"
 PROMPT = WirePrompt((5, 6, 7, 8, 9), (), ((1, 3), (4, 5)), ("a", "b"))
 SCORES = {"scores": [{"total_logprob": -1.5}, {"total_logprob": -0.25}]}
@@ -169,43 +171,21 @@ async def test_every_prompt_is_a_call_of_its_own_and_answers_keep_their_order(sc
 
 @pytest.mark.parametrize("concurrency", [1, 2, 4])
 async def test_as_many_prompts_as_the_settings_say_are_under_way(concurrency, scorer, score_server):
-    together = asyncio.Barrier(concurrency)
-    under_way, most = 0, 0
-
-    async def handler(request):
-        nonlocal under_way, most
-        under_way += 1
-        most = max(most, under_way)
-        async with together:
-            await asyncio.sleep(0.01)
-        under_way -= 1
-        return web.json_response(SCORES)
-
-    score_server.always(handler)
+    together = Together(concurrency, SCORES)
+    score_server.always(together)
     async with scorer(concurrency=concurrency) as it:
         await it.score([PROMPT] * (3 * concurrency))
 
-    assert most == concurrency
+    assert together.most == concurrency
 
 
 async def test_the_bound_holds_for_all_calls_together(scorer, score_server):
-    together = asyncio.Barrier(2)
-    under_way, most = 0, 0
-
-    async def handler(request):
-        nonlocal under_way, most
-        under_way += 1
-        most = max(most, under_way)
-        async with together:
-            await asyncio.sleep(0.01)
-        under_way -= 1
-        return web.json_response(SCORES)
-
-    score_server.always(handler)
+    together = Together(2, SCORES)
+    score_server.always(together)
     async with scorer(concurrency=2) as it:
         await asyncio.gather(*(it.score([PROMPT, PROMPT]) for _ in range(3)))
 
-    assert most == 2
+    assert together.most == 2
 
 
 async def test_connections_are_used_again(scorer, score_server):
