@@ -56,7 +56,7 @@ def browser(browser_thread):
     chromium = shutil.which("chromium")
     if chromium is None:
         _missing("chromium")
-    from playwright.sync_api import sync_playwright
+    sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
 
     def start():
         driver = sync_playwright().start()

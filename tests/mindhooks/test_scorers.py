@@ -380,7 +380,7 @@ def test_a_base_scorer_has_every_method_and_capability_with_its_default():
     assert base == {"model": str, **hints}
     assert ScorerCapabilities.of(BaseScorer()) == ScorerCapabilities()
     for field in dataclasses.fields(ScorerCapabilities):
-        assert f"        {field.name}: " in ScorerCapabilities.__doc__
+        assert f"    {field.name}: " in inspect.cleandoc(ScorerCapabilities.__doc__)
 
 
 def test_the_capabilities_of_any_scorer_are_read_as_they_are_now():

@@ -120,6 +120,7 @@ def test_a_command_imports_nothing_from_the_current_folder(path, planted, tmp_pa
     assert not mark.exists(), mark.read_text()
 
 
+@pytest.mark.model
 def test_the_local_model_imports_and_loads_nothing_from_it(planted, tmp_path, tokenizer_file):
     folder, mark = planted
     tiny = write_tiny_model(tmp_path / "tiny", tokenizer_file)

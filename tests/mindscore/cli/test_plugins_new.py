@@ -45,6 +45,7 @@ def test_without_a_folder_it_is_made_in_the_current_one(cli, tmp_path, monkeypat
 
 
 def test_it_passes_its_own_tests_and_runs_once_installed(made, tmp_path, command, talk):
+    pytest.importorskip("hatchling", reason="it builds the plugin")
     site = tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     options = ["--no-deps", "--no-build-isolation", "--target", str(site)]
