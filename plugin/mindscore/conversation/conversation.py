@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mindhooks import Context, Role
 from mindscore.conversation.message import Message, with_ids
@@ -36,6 +36,8 @@ class Transcript:
     """Facts that its source does not record, and text that was not understood, a line each."""
     id: str = ""
     """``Context.id``: the source's own name of the conversation, else one of its beginning."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """The definitions of the tools that the model had, in OpenAI's form."""
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -113,6 +115,8 @@ class Conversation:
     remarks: tuple[str, ...] = ()
     id: str = ""
     """The source's own id of the conversation; empty if it records none."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """The definitions of the tools that the model had, in OpenAI's form."""
 
     def transcript(self, file: Path, finder: MemoryFinder) -> Transcript:
         """Mark the memories that ``finder`` recognises; its refusals are among the remarks."""
@@ -129,4 +133,4 @@ class Conversation:
             spoken = spoken or message.role in (Role.USER, Role.ASSISTANT)
             sections[section_of(message.role, spoken)].append(message)
         system, identity, conversation = map(tuple, sections.values())
-        return Transcript(file, system, identity, conversation, tuple(remarks), self.id)
+        return Transcript(file, system, identity, conversation, tuple(remarks), self.id, self.tools)

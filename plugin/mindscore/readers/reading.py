@@ -78,28 +78,29 @@ class Reading:
         *,
         title: str = "",
         memories: Mapping[str, str] | None = None,
-        tools_recorded: bool = False,
+        tools: Any = None,
         id_: str = "",
     ) -> Conversation:
         """Return all of it, with ``remarks``, those gathered, and one on what was left out.
 
         Without ``remarks``, the usual ones say if the system prompt or the definitions of tools
-        (``tools_recorded``) are not in the file. ``id_`` is the conversation's id, if the file
-        records one.
+        are not in the file. ``tools`` are those definitions, OpenAI's or Anthropic's, if it records
+        them; ``id_`` is the conversation's id, if it records one.
         """
+        defined = tool_definitions(tools)
         all_remarks = [
-            *(self._usual(tools_recorded) if remarks is None else remarks),
+            *(self._usual(bool(defined)) if remarks is None else remarks),
             *self.remarks,
         ]
         all_remarks += self._left_out.remarks()
         messages = tuple(self.messages)
-        return Conversation(name, messages, title, memories or {}, tuple(all_remarks), id_)
+        return Conversation(name, messages, title, memories or {}, tuple(all_remarks), id_, defined)
 
-    def _usual(self, tools_recorded: bool) -> list[str]:
+    def _usual(self, has_tools: bool) -> list[str]:
         remarks = []
         if not any(message.role == Role.SYSTEM for message in self.messages):
             remarks.append(NO_SYSTEM)
-        if tools_recorded:
+        if has_tools:
             remarks.append(TOOLS_UNUSED)
         elif any(message.tool_calls or message.role == Role.TOOL for message in self.messages):
             remarks.append(NO_TOOLS)
@@ -118,3 +119,24 @@ def tool_call(name: Any, arguments: Any) -> dict[str, Any]:
     """Return a tool call in the shape of ``chat.completions``; ``arguments`` are any JSON value."""
     text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
     return {"type": "function", "function": {"name": name, "arguments": text}}
+
+
+def tool_definitions(given: Any) -> tuple[dict[str, Any], ...]:
+    """Return the definitions of tools in OpenAI's form; what is none is passed over.
+
+    ``given`` is an array, or its JSON text, of OpenAI's, Anthropic's or plain ones.
+    """
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except (RecursionError, ValueError):
+            return ()
+    found = []
+    for it in given if isinstance(given, list) else []:
+        function = it.get("function", it) if isinstance(it, dict) else None
+        if isinstance(function, dict) and isinstance(function.get("name"), str):
+            schema = function.get("parameters", function.get("input_schema", {}))
+            rest = {key: function[key] for key in ("description", "strict") if key in function}
+            definition = {"name": function["name"], **rest, "parameters": schema}
+            found.append({"type": "function", "function": definition})
+    return tuple(found)
