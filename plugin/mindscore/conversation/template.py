@@ -1,22 +1,40 @@
-"""Chat templates: ChatML and the model's own."""
+"""Chat templates: ChatML, and the model's own, taken apart message by message."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import json
+import re
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from mindhooks import Role, Scorer, ScorerCapabilities, ScorerError
-from mindscore.config.settings import parse_settings
+from mindhooks import Role, ScorerError
+from mindscore._util.text import count_of
 from mindscore.conversation.message import Message
 
-RenderChat = Callable[[Sequence[Mapping[str, Any]], bool], Awaitable[str]]
-"""Renders messages as a prompt; with true, up to where the model is to speak next."""
+Tools = Sequence[Mapping[str, Any]]
+
+
+class RenderChat(Protocol):
+    """Renders messages as a prompt by the model's own template.
+
+    With ``add_generation_prompt``, it goes up to where the model is to speak next.
+    """
+
+    def __call__(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool,
+        tools: Tools = (),
+        /,
+    ) -> Awaitable[str]: ...
 
 
 class Pieces(NamedTuple):
     """The text that a message adds to the prompt: its header, its content, and the rest.
 
-    The content of a response is the text that the model produced, its end of turn included. Each
+    The content of a response is the text that the model produced, its end of turn included; what
+    the template itself begins a response with, such as an empty thought, is of the header. Each
     string is tokenised by itself.
     """
 
@@ -29,138 +47,344 @@ class Pieces(NamedTuple):
         return "".join((*self.header, *self.content, *self.tail))
 
 
-class Template(Protocol):
-    """A chat template, taken apart message by message."""
-
-    async def pieces(self, messages: Sequence[Message]) -> list[Pieces]:
-        """Return the pieces of each message."""
-
-    async def piece(self, earlier: Sequence[Message], before: str, message: Message) -> Pieces:
-        """Return the pieces of ``message`` after ``earlier`` ones, whose text is ``before``."""
+class LooksBackError(Exception):
+    """The template prints a message differently when another one follows, or is left out."""
 
 
 class ChatML:
     """``<|im_start|>ROLE\\nTEXT<|im_end|>\\n``: each message by itself, under its own role.
 
-    Tool calls are ``<tool_call>`` elements after the text.
+    Tool calls are ``<tool_call>`` elements after the text. Reasoning and the definitions of tools
+    are not printed.
     """
 
-    async def pieces(self, messages: Sequence[Message]) -> list[Pieces]:
+    def pieces(self, messages: Sequence[Message]) -> list[Pieces]:
         """Return the pieces of each message."""
-        return [await self.piece((), "", it) for it in messages]
+        return [self.piece(it) for it in messages]
 
-    async def piece(self, earlier: Sequence[Message], before: str, message: Message) -> Pieces:
-        """Return the pieces of ``message``, which do not depend on earlier ones."""
-        del earlier, before
+    def piece(self, message: Message) -> Pieces:
+        """Return the pieces of ``message``, which do not depend on others."""
         texts = [message.text] if message.text or not message.tool_calls else []
         text = "\n".join([*texts, *(call.text() for call in message.tool_calls)])
         return Pieces((f"<|im_start|>{message.role}\n",), (text, "<|im_end|>"), ("\n",))
 
+    def remarks(self, messages: Sequence[Message], tools: Tools) -> list[str]:
+        """Return a line for each thing that the messages have and ChatML does not print."""
+        return unprinted(messages, tools, "ChatML")
 
-class OwnTemplate:
-    """The template that came with the model, if each message only adds to the prompt.
 
-    A template that changes earlier text, as some do that merge or drop messages, has no exact
-    prompt without a message: it is refused.
-    """
+def unprinted(messages: Sequence[Message], tools: Tools, template: str) -> list[str]:
+    """Return a line on the reasoning and the tools that ``template`` does not print."""
+    found = []
+    if thought := sum(bool(it.reasoning) for it in messages):
+        reasoning = count_of(thought, "response")
+        found.append(f"the reasoning of {reasoning} is left out: {template} does not print it")
+    if tools:
+        found.append(
+            f"the definitions of the tools are left out: {template} does not print them"
+        )
+    return found
 
-    def __init__(self, render: RenderChat) -> None:
-        self._render = render
 
-    async def pieces(self, messages: Sequence[Message]) -> list[Pieces]:
-        """Return the pieces of each message.
+@dataclass(slots=True)
+class Placement:
+    """The way in which a template is given memories that are messages of their own."""
 
-        Raises:
-            ScorerError: the template cannot be taken apart exactly.
-        """
-        found, before = [], ""
-        for at, message in enumerate(messages):
-            piece = await self.piece(messages[:at], before, message)
-            found.append(piece)
-            before += piece.text()
-        others = [at for at, message in enumerate(messages) if message.role != Role.MEMORY]
-        if len(others) < len(messages):
-            without = await self._whole([messages[at] for at in others])
-            if without != "".join(found[at].text() for at in others):
-                raise self._inexact("without the memories, it prints other messages differently")
+    role: str
+    """``memory``, ``system``, or ``user`` for a part of the next message of the user's."""
+
+    def messages(self, messages: Iterable[Message]) -> list[dict[str, Any]]:
+        """Return the messages in the shape that templates are written for."""
+        found: list[dict[str, Any]] = []
+        waiting: list[str] = []
+        for message in messages:
+            if message.role == Role.MEMORY and self.role == "user":
+                waiting.append(message.text)
+                continue
+            it = as_dict(message)
+            if message.role == Role.MEMORY:
+                it["role"] = self.role
+            if message.role == Role.USER and waiting:
+                it["content"] = "\n\n".join([*waiting, it["content"]])
+                waiting = []
+            found.append(it)
+        if waiting:
+            # Nobody speaks after them: the last message of the user's has them.
+            last = next((it for it in reversed(found) if it["role"] == "user"), None)
+            if last is None:
+                raise ScorerError("the chat template has no place for memories without a user")
+            last["content"] = "\n\n".join([last["content"], *waiting])
         return found
 
-    async def piece(self, earlier: Sequence[Message], before: str, message: Message) -> Pieces:
-        """Return the pieces of ``message`` after ``earlier`` ones, whose text is ``before``.
+
+PLACES = ("memory", "system", "user")
+"""The ways to print a memory, in the order in which they are tried."""
+
+_UNKNOWN_ROLE = "qxz"
+"""A role that no template knows."""
+
+
+def as_dict(message: Message) -> dict[str, Any]:
+    """Return the message as servers give it to templates: arguments of calls are objects."""
+    line: dict[str, Any] = {"role": str(message.role), "content": message.text}
+    if message.reasoning:
+        line |= {"reasoning": message.reasoning, "reasoning_content": message.reasoning}
+    if message.tool_calls:
+        line["tool_calls"] = [
+            {
+                "id": it.id,
+                "type": "function",
+                "function": {"name": it.name, "arguments": _arguments(it.arguments)},
+            }
+            for it in message.tool_calls
+        ]
+    if message.tool_call_id:
+        line["tool_call_id"] = message.tool_call_id
+    if message.name:
+        line["name"] = message.name
+    return line
+
+
+def _arguments(text: str) -> Any:
+    try:
+        return json.loads(text) if text else {}
+    except (RecursionError, ValueError):
+        return text
+
+
+EXACT = 24
+"""Responses whose whole prompt is compared with the pieces; in a longer conversation, of each kind
+of place the first, and the last ones."""
+
+_THOUGHT_OPENED = re.compile(r"<think>\s*\Z")
+_NO_THOUGHT = re.compile(r"\s*(?:<think>)?\s*</think>\s*")
+_CLOSED = "\n</think>\n\n"
+
+
+@dataclass(slots=True)
+class OwnTemplate:
+    """The template that came with the model, as ``render`` prints messages by it."""
+
+    render: RenderChat
+    tools: Tools = ()
+    place: Placement = field(default_factory=lambda: Placement("memory"))
+
+    async def text(self, messages: Sequence[Message], asks: bool) -> str:
+        """Return the prompt of ``messages``; with ``asks``, up to where the model speaks next.
 
         Raises:
-            ScorerError: the template cannot be taken apart exactly.
+            ScorerError: the template refuses them.
         """
-        number = len(earlier) + 1
-        whole = await self._whole([*earlier, message])
-        if not whole.startswith(before):
-            raise self._inexact(f"message {number} changes what is printed before it")
-        for call in message.tool_calls:
-            if call.name not in whole[len(before) :]:
-                raise self._inexact(f"it does not print the tool call of message {number}")
-        if message.role != Role.ASSISTANT:
-            return Pieces((whole[len(before) :],), (), ())
-        opened = await self._rendered(earlier, True)
-        if not opened.startswith(before) or not whole.startswith(opened):
-            raise self._inexact(
-                f"response {number} does not begin as the prompt that asks for it ends"
-            )
-        header = opened[len(before) :]
-        return Pieces((header,), *_content_and_tail(whole[len(opened) :], message.text))
+        if not messages and not asks:
+            return ""
+        return await self._rendered(self.place, messages, asks)
 
-    async def _whole(self, messages: Sequence[Message]) -> str:
-        return await self._rendered(messages, False) if messages else ""
-
-    async def _rendered(self, messages: Sequence[Message], opens_response: bool) -> str:
+    async def _rendered(self, place: Placement, messages: Sequence[Message], asks: bool) -> str:
+        given = place.messages(messages)
         try:
-            return await self._render([_as_dict(it) for it in messages], opens_response)
+            # Scorers of others know two arguments.
+            more = (self.tools,) if self.tools else ()
+            return await self.render(given, asks, *more)
         except ScorerError:
             raise
         # Templates raise what they like.
         except Exception as error:
-            raise self._inexact(f"it refuses {len(messages)} messages: {error}") from error
+            raise ScorerError(f"the chat template: {error}") from error
 
-    @staticmethod
-    def _inexact(reason: str) -> ScorerError:
-        return ScorerError(
-            f"the model's chat template cannot be taken apart exactly ({reason}): "
-            'use server.chat_template = "chatml", or token_ids'
+    async def settle(self, messages: Sequence[Message]) -> None:
+        """Find where the template prints memories that are messages of their own.
+
+        Raises:
+            ScorerError: nowhere, or it refuses the messages; the text says why.
+        """
+        memories = [it for it in messages if it.role == Role.MEMORY]
+        why: ScorerError | None = None
+        for role in PLACES if memories else PLACES[:1]:
+            place = Placement(role)
+            try:
+                printed = await self._rendered(place, messages, False)
+                if role == "memory" and memories:
+                    other = await self._rendered(Placement(_UNKNOWN_ROLE), messages, False)
+                    # A role that is printed as it is, and not one that is taken for another.
+                    if other == printed or other.replace(_UNKNOWN_ROLE, role) != printed:
+                        continue
+            except ScorerError as error:
+                why = why or error
+                continue
+            kept = [it for it in messages if it.role in (Role.SYSTEM, Role.MEMORY)]
+            if not memories or all(it.text.strip() in printed for it in kept):
+                self.place = place
+                return
+        raise why or ScorerError("the chat template prints memories nowhere")
+
+    async def pieces(self, messages: Sequence[Message]) -> list[Pieces]:
+        """Return the pieces of each message, if each only adds to the prompt.
+
+        Each is rendered behind the exchange before it; together they are the whole prompt, and
+        the prompts of responses in many places begin as they say.
+
+        Raises:
+            LooksBackError: a message changes what is printed before it, or is printed within another.
+            ScorerError: the template refuses the messages.
+        """
+        if self.place.role == "user" and any(it.role == Role.MEMORY for it in messages):
+            raise LooksBackError("memories are printed within other messages")
+        found = [await self.piece(messages[:at], it) for at, it in enumerate(messages)]
+        texts = [it.text() for it in found]
+        if await self.text(messages, False) != "".join(texts):
+            raise LooksBackError("a message is printed differently in a longer conversation")
+        for at in _checked(messages):
+            before = "".join((*texts[:at], *found[at].header))
+            asked = await self.text(messages[:at], True)
+            if not before.startswith(asked) or _NO_THOUGHT.sub("", before[len(asked) :]):
+                raise LooksBackError("a prompt ends differently in a longer conversation")
+        others = [at for at, message in enumerate(messages) if message.role != Role.MEMORY]
+        if len(others) < len(messages):
+            without = await self.text([messages[at] for at in others], False)
+            if without != "".join(texts[at] for at in others):
+                raise LooksBackError("without the memories, other messages are printed differently")
+        return found
+
+    async def piece(self, earlier: Sequence[Message], message: Message) -> Pieces:
+        """Return the pieces of ``message`` after ``earlier`` ones.
+
+        Raises:
+            LooksBackError: it changes what is printed before it.
+            ScorerError: the template refuses the messages.
+        """
+        frame = _frame(earlier)
+        before, whole = await self.text(frame, False), await self.text([*frame, message], False)
+        if not whole.startswith(before):
+            raise LooksBackError("a message changes what is printed before it")
+        if message.role != Role.ASSISTANT:
+            return Pieces((whole[len(before) :],), (), ())
+        asked = await self.text(frame, True)
+        if not asked.startswith(before):
+            raise LooksBackError("the prompt for a response changes what is printed before it")
+        header, content = response_of(asked, whole, message)
+        tail = whole[len(header) + len(content) :] if whole.startswith(header + content) else None
+        if tail is None:
+            raise LooksBackError("a response is printed differently once it is given")
+        return Pieces((header[len(before) :],), (content,), (tail,) if tail else ())
+
+    async def response(
+        self, earlier: Sequence[Message], message: Message
+    ) -> tuple[str, str]:
+        """Return what the template begins the response with, and what the model produced of it.
+
+        Raises:
+            ScorerError: the response cannot be told from its prompt.
+        """
+        frame = _frame(earlier)
+        asked = await self.text(frame, True)
+        header, content = response_of(asked, await self.text([*frame, message], False), message)
+        return header[len(asked) :], content
+
+    def remarks(self, messages: Sequence[Message], tools: Tools, printed: str) -> list[str]:
+        """Return a line for each thing that is not printed as the messages have it."""
+        missing = [it for it in messages if it.reasoning and it.reasoning.strip() not in printed]
+        names = [str(it.get("function", it).get("name")) for it in tools]
+        unused = tools if any(name not in printed for name in names) else ()
+        found = unprinted(missing, unused, "the model's chat template")
+        if self.place.role != "memory" and any(it.role == Role.MEMORY for it in messages):
+            where = {"system": "as system messages", "user": "within the user's next message"}
+            found.append(
+                f"memories that are messages of their own are printed {where[self.place.role]}: "
+                "the model's chat template has no role for them"
+            )
+        uncalled = sum(
+            any(call.name not in printed for call in message.tool_calls) for message in messages
         )
+        if uncalled:
+            calls = count_of(uncalled, "response")
+            found.append(f"tool calls of {calls} are left out: the chat template prints none")
+        silent = sum(
+            it.role in (Role.USER, Role.TOOL) and it.text.strip() not in printed for it in messages
+        )
+        if silent:
+            left = count_of(silent, "message")
+            found.append(f"{left} are not printed by the model's chat template as they are")
+        return found
 
 
-def _as_dict(message: Message) -> dict[str, Any]:
-    """Return the shape that templates are written for; a memory is a system message to them."""
-    role = Role.SYSTEM if message.role == Role.MEMORY else message.role
-    line: dict[str, Any] = {"role": str(role), "content": message.text}
-    if message.tool_calls:
-        line["tool_calls"] = [
-            {"type": "function", "function": {"name": it.name, "arguments": it.arguments}}
-            for it in message.tool_calls
-        ]
-    return line
+def _frame(earlier: Sequence[Message]) -> list[Message]:
+    """Return the beginning of a conversation, and its last exchange: enough for the next message.
+
+    A template may want the user and the model to alternate.
+    """
+    spoken = (Role.USER, Role.ASSISTANT)
+    start = next((at for at, it in enumerate(earlier) if it.role in spoken), len(earlier))
+    asked = [at for at in range(start, len(earlier)) if earlier[at].role == Role.USER]
+    return [*earlier[:start], *earlier[asked[-1] if asked else start :]]
 
 
-def _content_and_tail(printed: str, text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Split a printed response after its end of turn: white space may follow that."""
-    content = printed.rstrip()
-    if content == text.rstrip():
-        # No end of turn is printed: all of it is the response.
-        return (printed,), ()
-    return (content,), (printed[len(content) :],) if len(content) < len(printed) else ()
+def _checked(messages: Sequence[Message]) -> list[int]:
+    """Return the indexes of responses in every kind of place: roles around, calls, reasoning."""
+    spoken = [at for at, it in enumerate(messages) if it.role == Role.ASSISTANT]
+    if len(spoken) <= EXACT:
+        return spoken
+    kinds: dict[tuple[object, ...], int] = {}
+    for at in spoken:
+        around = messages[max(0, at - 3) : at + 2]
+        kind = tuple((it.role, bool(it.tool_calls), bool(it.reasoning)) for it in around)
+        kinds.setdefault(kind, at)
+    return sorted({*kinds.values(), *spoken[-2:]})
 
 
-def template_of(scorer: Scorer, tables: Mapping[str, Any]) -> Template:
-    """Return ChatML or, with ``server.chat_template = "auto"``, the model's own template.
+def response_of(asked: str, whole: str, message: Message) -> tuple[str, str]:
+    """Return the prompt of a response, and the text that the model produced behind it.
+
+    ``asked`` is the prompt up to where the model speaks, ``whole`` the same with ``message``. What
+    the template puts before the text by itself, an empty thought, is of the prompt.
 
     Raises:
-        ScorerError: the scorer cannot render the model's template.
+        ScorerError: the response is not printed behind what asks for it.
     """
-    if parse_settings(tables).server.chat_template == "chatml":
-        return ChatML()
-    render = ScorerCapabilities.of(scorer).render_chat
-    if render is None:
+    if whole.startswith(asked):
+        printed = whole[len(asked) :]
+        empty = _NO_THOUGHT.match(printed)
+        if empty and not _thinks(message):
+            return asked + empty[0], _to_end(printed[empty.end() :], message)
+        return asked, _to_end(printed, message)
+    opened = _THOUGHT_OPENED.search(asked)
+    if opened is None or not whole.startswith(asked[: opened.start()]):
         raise ScorerError(
-            'server.chat_template = "auto" needs the model\'s own template, which this scorer does '
-            'not have: use the local scorer, "chatml", or token_ids in the transcript'
+            "a response is not printed behind the prompt that asks for it, so that what the model "
+            'produced is not known: use server.chat_template = "chatml", or token_ids'
         )
-    return OwnTemplate(render)
+    # The prompt opens a thought, which the template prints differently once it is over, or not.
+    printed = whole[opened.start() :]
+    empty = _NO_THOUGHT.match(printed)
+    if not _thinks(message):
+        said = printed[empty.end() :] if empty else printed
+        closed = empty[0].partition("<think>")[2] or empty[0] if empty else _CLOSED
+        return asked + closed, _to_end(said, message)
+    if printed.startswith("<think>"):
+        return asked, _to_end(printed.removeprefix("<think>").lstrip("\n"), message)
+    return asked, _reasoning(message).strip("\n") + _CLOSED + _to_end(printed, message)
+
+
+def _thinks(message: Message) -> bool:
+    return bool(_reasoning(message).strip())
+
+
+def _reasoning(message: Message) -> str:
+    if message.reasoning:
+        return message.reasoning
+    return message.text.rpartition("</think>")[0].rpartition("<think>")[2]
+
+
+def _to_end(printed: str, message: Message) -> str:
+    """Return what the model produced of ``printed``: up to its end of turn, not white space behind.
+
+    Behind the end of turn, some templates end the whole prompt.
+    """
+    content = printed.rstrip()
+    said = message.text.rpartition("</think>")[2].strip()
+    if said and not message.tool_calls and (at := content.rfind(said)) >= 0:
+        end = at + len(said)
+        if not content[end:]:
+            # No end of turn is printed: all of it is the response.
+            return printed
+        return content[:end] + re.match(r"\S*", content[end:])[0]  # type: ignore[index]
+    return content
