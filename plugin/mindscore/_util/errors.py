@@ -15,6 +15,9 @@ from contextlib import contextmanager
 from mindhooks import MindhooksError
 from mindscore._util.text import printable
 
+LOGGERS = ("mindhooks", "mindscore")
+"""Names of the loggers of both packages."""
+
 
 class UsageError(MindhooksError):
     """The command line asks for something that cannot be done."""

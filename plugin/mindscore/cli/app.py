@@ -14,7 +14,13 @@ import typer
 
 import mindscore
 from mindhooks import MindhooksError
-from mindscore._util.errors import ConfigError, TranscriptError, UsageError, format_error
+from mindscore._util.errors import (
+    LOGGERS,
+    ConfigError,
+    TranscriptError,
+    UsageError,
+    format_error,
+)
 from mindscore.cli import config, plugins, store
 from mindscore.cli.interruption import DONE, FAILED, INTERRUPTED, WRONG, InterruptedRunError
 from mindscore.cli.options import (
@@ -63,6 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("mindhooks").setLevel(logging.DEBUG if debug else logging.INFO)
     logging.getLogger("mindhooks.trace").setLevel(trace)
     logging.getLogger("mindscore").setLevel(logging.DEBUG if debug else logging.WARNING)
+    log = _Log()
+    for name in LOGGERS:
+        logging.getLogger(name).addHandler(log)
     try:
         status = app([it for it in arguments if it not in ANYWHERE], standalone_mode=False)
         # Here, where it can be reported, rather than at exit.
@@ -93,6 +102,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error, MindhooksError):
             return _fail(format_error(error), WRONG if wrong else FAILED)
         return _fail(f"unexpected {format_error(error)} (--debug shows where)", FAILED)
+    finally:
+        for name in LOGGERS:
+            logging.getLogger(name).removeHandler(log)
+
+
+class _Log(logging.Handler):
+    """Our log as lines of standard error, for commands that have no screen that shows it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if all(logging.getLogger(name).handlers == [self] for name in LOGGERS):
+            _fail(record.getMessage(), FAILED)
 
 
 def _discard_output() -> None:

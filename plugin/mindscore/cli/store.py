@@ -103,16 +103,21 @@ def settle(
 
 @app.command()
 @takes_options
-def check(options: ConfigOptions) -> None:
+def check(options: ConfigOptions, json: Json = False) -> None:
     """List the damaged records of the store: exit status 1 if there are any."""
+    from mindscore.display.screen import write_json
     from mindscore.store import Records
 
     configuration, _ = _open(options)
     found = asyncio.run(Records(configuration.settings.store).damaged())
-    sys.stdout.writelines(f"{it.id}  {it.reason}\n" for it in found)
+    if json:
+        write_json(found)
+    else:
+        sys.stdout.writelines(f"{it.id}  {it.reason}\n" for it in found)
     if found:
         raise typer.Exit(1)
-    sys.stdout.write("No record is damaged.\n")
+    if not json:
+        sys.stdout.write("No record is damaged.\n")
 
 
 @app.command()

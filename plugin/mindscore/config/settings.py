@@ -32,6 +32,12 @@ Count = Annotated[int, Meta(ge=0)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
 Name = Annotated[str, Meta(min_length=1)]
 
+TOKEN_ID_LIMIT = 2**31
+"""No tokenizer has so large an id."""
+
+TokenId = Annotated[int, Meta(ge=0, lt=TOKEN_ID_LIMIT)]
+"""A token id in a transcript, a request or a server's answer."""
+
 
 class _Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A TOML table: unknown keys are errors."""

@@ -15,6 +15,7 @@ from mindhooks import Image, Part, Role
 from mindscore._util.errors import TranscriptError
 from mindscore._util.files import decode, numbered_lines, read_content
 from mindscore._util.text import shortened
+from mindscore.config.settings import TokenId
 from mindscore.conversation.conversation import Section, Transcript, id_by_beginning, section_of
 from mindscore.conversation.message import Message
 
@@ -51,7 +52,6 @@ def parse_timestamp(text: str) -> int:
 
 
 Key = Annotated[str, Meta(min_length=1)]
-TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 ROLES = Literal["system", "identity", "memory", "user", "assistant", "tool"]
 SECTIONS = Literal["identity", "conversation"]
 

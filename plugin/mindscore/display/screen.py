@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from mindhooks import Activity
+from mindscore._util.errors import LOGGERS
 from mindscore._util.text import LINE, harmless_json, printable, shortened
 
 
@@ -41,9 +42,6 @@ def write_json(document: Any) -> None:
 def own_output() -> AbstractContextManager[object]:
     """Redirect to standard error what plugins print meanwhile."""
     return contextlib.redirect_stdout(sys.stderr)
-
-
-LOGGERS = ("mindhooks", "mindscore")
 
 
 class Screen(logging.Handler):

@@ -233,6 +233,7 @@ async def score_matrix(run: MemoryRun) -> None:
     async def measure(memory: Memory) -> Measured:
         if memory.key in kept:
             row = kept[memory.key]
+            run.compared.resume(window, skip_only(memory.key), row.divergences)
             return row.divergences, row.hold if run.options.hold else None
         found = await run.compared.drop(window, skip_only(memory.key), judging)
         if await _weights(run) != weights:

@@ -89,6 +89,8 @@ class FlowRun:
         self.cached = CachedScorer(self.scorer, self.usage, cache, self.retry, tokens=tokens)
         self.noise = NoiseFloor(self.cached, self.settings.memory.noise_repeats)
         self.compared = LeaveOneOut(self.cached, self.context, self.noise)
+        # A host's session says beside the result what could not be measured.
+        self.registry.stash[LeaveOneOut] = self.compared
 
     def _report(self, error: str | None) -> None:
         self.registry.report(self.make_stats(error))

@@ -142,10 +142,36 @@ class CachedScorer:
     async def score(self, prompt: WirePrompt) -> Totals:
         """Return the prompt's totals by node id; only ranges that are not cached are asked for.
 
+        Responses that end beyond the tokens that the model reads are left out.
+
         Raises:
             ScorerError: the scorer failed, or its answer does not fit what was asked.
             BreakerError: too many calls in a row have failed.
         """
+        readable = self._readable(prompt)
+        try:
+            return await self._totals(readable)
+        except ScorerError:
+            # Some scorers know how much the model reads only once they have loaded it.
+            again = self._readable(prompt)
+            if again.ranges == readable.ranges:
+                raise
+        return await self._totals(again)
+
+    @property
+    def context_length(self) -> int | None:
+        """The number of tokens that the model reads, or ``None`` if it is not known."""
+        return ScorerCapabilities.of(self.scorer).context_length
+
+    def _readable(self, prompt: WirePrompt) -> WirePrompt:
+        """Return the prompt with the ranges that the model reads; with images, that is unknown."""
+        limit = self.context_length
+        if limit is None or len(prompt.tokens) <= limit or prompt.images:
+            return prompt
+        ends = zip(prompt.node_ids, prompt.ranges, strict=True)
+        return ask_only(prompt, {node_id for node_id, (_, end) in ends if end <= limit})
+
+    async def _totals(self, prompt: WirePrompt) -> Totals:
         cache, keys = self._cache, dict(zip(prompt.node_ids, _keys(prompt), strict=True))
         found: dict[str, float] = {}
         while True:

@@ -18,12 +18,10 @@ from mindhooks import (
     ScorerError,
     WirePrompt,
 )
+from mindscore.config.settings import TOKEN_ID_LIMIT
 
 ROUNDING = 1e-3
 """Nats by which a log-probability may exceed 0 before it is no rounding error any more."""
-
-TOKEN_ID_LIMIT = 2**31
-"""No tokenizer has so large an id."""
 
 Totals = Mapping[str, float]
 """Total log-probability by node id."""

@@ -9,7 +9,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mindhooks import Context, ResponseDivergence, Scorer, ScorerCapabilities, WirePrompt
+from mindhooks import (
+    Context,
+    ResponseDivergence,
+    Scorer,
+    ScorerCapabilities,
+    ScorerError,
+    WirePrompt,
+)
 from mindscore._util.aio import Pace
 from mindscore._util.errors import format_error
 from mindscore.config.settings import ServerSettings
@@ -45,7 +52,7 @@ class NoiseFloor:
         if self.repeats == 0:
             return
         async with self._turn:
-            new = [id_ for id_ in prompt.node_ids if id_ not in self._tried]
+            new = [it for it in prompt.node_ids if it in totals and it not in self._tried]
             self._tried.update(new)
             found = [totals]
             try:
@@ -64,12 +71,47 @@ class NoiseFloor:
 
 Divergences = tuple[ResponseDivergence, ...]
 
+MOST_NAMED = 20
+"""Responses that a remark names by their numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadResponses:
+    """The responses of a run that were not measured: the model does not read so far.
+
+    ``lengths`` are their own tokens, by conversation index; ``limit`` is what the model reads.
+    """
+
+    model: str
+    limit: int
+    lengths: Mapping[int, int]
+
+    @property
+    def remark(self) -> str:
+        """What is left out, by number, and why."""
+        count, numbers = len(self.lengths), [f"#{index}" for index in sorted(self.lengths)]
+        more = [f"{len(numbers) - MOST_NAMED} more"] if len(numbers) > MOST_NAMED else []
+        them = "1 response is left out: it ends"
+        if count > 1:
+            them = f"{count} responses are left out: they end"
+        alone = [
+            f"#{index} alone has {length:,}"
+            for index, length in sorted(self.lengths.items())
+            if length > self.limit
+        ]
+        return (
+            f"{them} beyond the {self.limit:,} tokens that {self.model} reads ("
+            f"{', '.join([*numbers[:MOST_NAMED], *more, *alone[:MOST_NAMED]])}); "
+            "score with a model of a longer context"
+        )
+
 
 class LeaveOneOut:
     """Compares windows of a conversation with memories and without.
 
     A baseline is scored before what is compared with it, so that a server that caches prefixes has
-    its prefixes by then.
+    its prefixes by then. A response that ends beyond the tokens that the model reads is left out,
+    and is then among ``unread``.
     """
 
     def __init__(self, scorer: CachedScorer, context: Context, noise: NoiseFloor) -> None:
@@ -79,6 +121,8 @@ class LeaveOneOut:
         self._turns: dict[range, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._failed: dict[range, Exception] = {}
         self._baselines: dict[range, Totals] = {}
+        self._judged: dict[range, set[str]] = defaultdict(set)
+        self._unread: set[str] = set()
         self._token_logprobs: dict[range, TokenLogprobs] = {}
         self._pace = Pace()
 
@@ -93,9 +137,9 @@ class LeaveOneOut:
         async with self._turns[window]:
             if window in self._failed:
                 raise self._failed[window]
-            if (known := self._baselines.get(window, {})).keys() >= set(asked):
+            if window in self._baselines and self._judged[window] >= set(asked):
                 # A prompt may be long: it is not built once more for each memory.
-                return known
+                return self._baselines[window]
             await self._pace.yield_to_loop()
             prompt = prompt_for(self._context, window, memories.skip_none, asked)
             try:
@@ -104,7 +148,7 @@ class LeaveOneOut:
                 self._failed[window] = error
                 raise
             await self._noise.measure(prompt, totals)
-            self._baselines[window] = totals
+            self._baselines[window], self._judged[window] = totals, set(asked)
             self._token_logprobs[window] = self._scorer.token_logprobs(prompt)
             return totals
 
@@ -124,12 +168,13 @@ class LeaveOneOut:
         asked = memories.responses_after_change(context, window, skip)
         with_ = await self.baseline(window, {*asked, *judging})
         await self._pace.yield_to_loop()
-        prompt = prompt_for(context, window, skip, asked)
+        prompt = prompt_for(context, window, skip, asked & with_.keys())
         without = await self._scorer.score(prompt)
         by_token = self._token_logprobs.get(window, {})
         tokens = token_differences(by_token, self._scorer.token_logprobs(prompt))
         responses = memories.responses(context, window, skip)
-        return divergences(responses, with_, without, asked, self._noise.spread, tokens)
+        read = self._read(responses, asked, with_.keys() & without.keys())
+        return divergences(read, with_, without, asked, self._noise.spread, tokens)
 
     async def hold(self, window: range, key: str, judging: Collection[str] = ()) -> Divergences:
         """Return the effect of the memory ``key`` alone: with it and no other, less with none.
@@ -146,9 +191,43 @@ class LeaveOneOut:
         bare = prompt_for(context, window, memories.skip_all, {*asked, *judging})
         without = await self._scorer.score(bare)
         await self._pace.yield_to_loop()
-        alone = prompt_for(context, window, memories.skip_all_except(key), asked)
+        alone = prompt_for(context, window, memories.skip_all_except(key), asked & without.keys())
         with_ = await self._scorer.score(alone)
-        return divergences(responses, with_, without, asked, self._noise.spread, {})
+        read = self._read(responses, asked, with_.keys() & without.keys())
+        return divergences(read, with_, without, asked, self._noise.spread, {})
+
+    def resume(self, window: range, skip: memories.Skip, row: Divergences) -> None:
+        """Take note of the responses that ``row``, measured earlier, was without."""
+        responses = memories.responses(self._context, window, skip)
+        self._unread |= responses.keys() - {it.node_id for it in row}
+
+    @property
+    def unread(self) -> UnreadResponses | None:
+        """The responses that were left out so far, or ``None`` if all were measured."""
+        limit = self._scorer.context_length
+        if not self._unread or limit is None:
+            return None
+        nodes = enumerate(self._context.conversation)
+        lengths = {at: len(it.token_ids) for at, it in nodes if it.id in self._unread}
+        return UnreadResponses(self._scorer.scorer.model, limit, lengths)
+
+    def _read(
+        self, responses: Mapping[str, int], asked: Collection[str], known: Collection[str]
+    ) -> dict[str, int]:
+        """Return ``responses`` without those ``asked`` for that are not ``known``.
+
+        Raises:
+            ScorerError: nothing that was asked for is known.
+        """
+        unread = set(asked) - set(known)
+        self._unread |= unread
+        if unread and unread == set(asked):
+            raise ScorerError(
+                f"every response that could tell ends beyond the {self._scorer.context_length:,} "
+                f"tokens that {self._scorer.scorer.model} reads: score with a model of a longer "
+                "context"
+            )
+        return {it: index for it, index in responses.items() if it not in unread}
 
 
 async def score_memory(
@@ -168,7 +247,11 @@ async def score_memory(
     window = memories.response_window(context, position, response_window)
     cached = CachedScorer(scorer, Usage(), ScoreCache(), Retry(ServerSettings()))
     compared = LeaveOneOut(cached, context, NoiseFloor(cached, 0))
-    return sum(it.divergence for it in await compared.drop(window, memories.skip_only(key)))
+    row = await compared.drop(window, memories.skip_only(key))
+    if compared.unread is not None:
+        # A sum has no room to say so.
+        raise ScorerError(compared.unread.remark)
+    return sum(it.divergence for it in row)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ def make_app(
     Raises:
         UsageError: Jinja2 is not installed.
     """
-    views = Views(settings.store.namespace)
+    views = Views(settings.store)
     app = web.Application(
         middlewares=[entrance.middleware(), failures(views)], client_max_size=MOST_BYTES
     )

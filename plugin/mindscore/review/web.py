@@ -9,6 +9,7 @@ import math
 import secrets
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode
@@ -16,8 +17,10 @@ from urllib.parse import parse_qsl, urlencode
 from aiohttp import web
 
 from mindhooks import MindhooksError, in_thread
-from mindscore._util.errors import format_error
+from mindscore._util.errors import StoreError, format_error
+from mindscore.config.settings import StoreSettings
 from mindscore.pages.environment import environment
+from mindscore.store import Damage, Records
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
@@ -138,18 +141,23 @@ class Views:
         UsageError: Jinja2 is not installed.
     """
 
-    def __init__(self, namespace: str) -> None:
+    def __init__(self, settings: StoreSettings) -> None:
+        self._records = Records(settings)
         self._templates = environment("mindscore.review")
         self._templates.filters.update(moment=moment, number=number)
-        self._templates.globals.update(pages=PAGES, namespace=namespace, address=address)
+        self._templates.globals.update(pages=PAGES, namespace=settings.namespace, address=address)
 
     async def show(
         self, template: str, path: str, values: Mapping[str, Any], status: int = 200
     ) -> web.Response:
         """Return the response to a request for ``path``."""
         made = self._templates.get_template(template)
+        damaged = list[Damage]()
+        # Where the store cannot be read, the page itself says so.
+        with suppress(StoreError):
+            damaged = await self._records.left_out()
         # Differences between long texts take time, and others wait for the loop.
-        text = await in_thread(lambda: made.render(path=path, **values))
+        text = await in_thread(lambda: made.render(path=path, damaged=damaged, **values))
         # Files and models can hold lone surrogates, which UTF-8 cannot.
         body = text.encode("utf-8", "replace")
         return web.Response(body=body, status=status, content_type="text/html", charset="utf-8")

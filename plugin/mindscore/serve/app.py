@@ -14,7 +14,7 @@ from aiohttp import web
 from mindhooks import Scorer
 from mindscore.http.runner import listen, termination
 from mindscore.serve.endpoints import Endpoints
-from mindscore.serve.requests import RefusedError, errors_as_json
+from mindscore.serve.requests import LARGE_AT_ONCE, LARGE_BODIES, RefusedError, errors_as_json
 from mindscore.serve.training import TrainingEndpoints, refuse_to_train
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 DEFAULT_QUEUE = 64
 MAX_BODY_BYTES = 64 * 2**20
+"""Size of the largest body, that of ``POST /v1/train``."""
 BODY_TIMEOUT_S = 60.0
 
 _OWN_HOST = re.compile(
@@ -45,6 +46,7 @@ def make_app(
     trains from the application's start to its end.
     """
     app = web.Application(middlewares=[errors_as_json, _guard(key)], client_max_size=MAX_BODY_BYTES)
+    app[LARGE_BODIES] = asyncio.Semaphore(LARGE_AT_ONCE)
     endpoints = Endpoints(scorer, queue_limit=queue_limit, body_timeout_s=body_timeout_s)
     app.add_routes(endpoints.routes())
     if trainer is None:

@@ -17,6 +17,7 @@ from aiohttp import web
 from msgspec import Meta, Struct
 
 from mindhooks import ScorerError
+from mindscore.config.settings import TokenId
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
@@ -185,7 +186,7 @@ MAX_TEXT_BYTES = 2**20
 """Size of the texts of a request, in UTF-8: tokenising one takes a second and 200 MB for each."""
 
 MAX_DECODED_TOKENS = 2**20
-"""Tokens of a request for their text: decoding so many takes a second at most."""
+"""Tokens of a request for their text, or of all its prompts: decoding so many takes a second."""
 
 MAX_RANGE_SHARE = 8
 """How many times as long as the prompt all its ranges together may be."""
@@ -193,7 +194,6 @@ MAX_RANGE_SHARE = 8
 DEFAULT_TOKENS = 16
 MAX_PROMPTS = 1024
 
-TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Priority = Annotated[int, Meta(ge=FIRST_PRIORITY, le=2**31 - 1)]
 LogprobCount = Annotated[int, Meta(ge=0, le=1)]
 """Alternatives of each token: only its own logprob is known."""
@@ -286,6 +286,13 @@ class CompletionRequest(Struct):
             )
         if len(given) > MAX_PROMPTS:
             raise RefusedError(400, f"at most {MAX_PROMPTS} prompts", param="prompt")
+        count = sum(len(it) for it in given if not isinstance(it, str))
+        if count > MAX_DECODED_TOKENS:
+            raise RefusedError(
+                413,
+                f"{count} tokens, over {MAX_DECODED_TOKENS}: send them in parts",
+                param="prompt",
+            )
         prompts: list[str | list[int]] = given
         return prompts
 
@@ -338,8 +345,24 @@ class DetokenizeRequest(Struct):
             )
 
 
-async def read_request(request: web.Request, kind: type[T], limit_s: float) -> T:
+MAX_BYTES = 16 * 2**20
+"""Size of a request's body; ``POST /v1/train`` takes more."""
+
+LARGE_BYTES = 2**20
+"""Size from which on only few bodies are read at once, so that together they are bounded."""
+
+LARGE_BODIES = web.AppKey("large_bodies", asyncio.Semaphore)
+"""The turns of large bodies, of one application."""
+
+LARGE_AT_ONCE = 4
+
+
+async def read_request(
+    request: web.Request, kind: type[T], limit_s: float, max_bytes: int = MAX_BYTES
+) -> T:
     """Read the body as ``kind``.
+
+    ``limit_s`` includes the wait for a turn, where the body is large.
 
     Raises:
         RefusedError: it is not JSON, does not fit ``kind``, or did not arrive in time.
@@ -351,7 +374,7 @@ async def read_request(request: web.Request, kind: type[T], limit_s: float) -> T
         raise RefusedError(415, "expected a body that is not compressed")
     try:
         async with asyncio.timeout(limit_s):
-            raw = await request.read()
+            raw = await _read_body(request, max_bytes)
     except TimeoutError:
         raise RefusedError(408, f"the body did not arrive within {limit_s:g} s") from None
     try:
@@ -363,3 +386,14 @@ async def read_request(request: web.Request, kind: type[T], limit_s: float) -> T
         raise RefusedError(400, str(error), param=param) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise RefusedError(400, "the body is not JSON") from None
+
+
+async def _read_body(request: web.Request, max_bytes: int) -> bytes:
+    limited = request.clone(client_max_size=min(max_bytes, request.client_max_size))
+    length = request.content_length
+    if length is not None and length < LARGE_BYTES:
+        return await limited.read()
+    if length is not None and length > limited.client_max_size:
+        raise web.HTTPRequestEntityTooLarge(limited.client_max_size, length)
+    async with request.app[LARGE_BODIES]:
+        return await limited.read()

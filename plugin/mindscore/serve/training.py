@@ -62,7 +62,9 @@ class TrainingEndpoints:
 
     async def train(self, request: web.Request) -> web.Response:
         """Queue a job, or return the one of an ``Idempotency-Key`` that is known."""
-        body = await read_request(request, TrainRequest, self._body_timeout_s)
+        body = await read_request(
+            request, TrainRequest, self._body_timeout_s, request.client_max_size
+        )
         samples = body.training_data.samples
         self._check(samples)
         state = await self._trainer.submit(samples, request.headers.get("Idempotency-Key"))

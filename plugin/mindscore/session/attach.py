@@ -108,7 +108,7 @@ class Attached:
     @property
     def remarks(self) -> tuple[str, ...]:
         """A line for each thing not understood in the conversation that was scored last."""
-        return self._session.transcript.remarks
+        return self._session.remarks
 
     def turn_ended(self) -> None:
         """Say that the agent has answered; what goes wrong is logged, and the agent goes on.

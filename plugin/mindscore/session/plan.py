@@ -67,6 +67,7 @@ class CountingScorer(BaseScorer):
         self.adapter = capabilities.adapter
         self.swaps_adapters = capabilities.swaps_adapters
         self.fingerprint = capabilities.fingerprint
+        self.context_length = capabilities.context_length
         self._scorer = scorer
         self._sorted: list[tuple[int, ...]] = []
         self.first: WirePrompt | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,9 @@ from mindscore.conversation.rendering import CachedTokenizer
 from mindscore.conversation.template import template_of
 from mindscore.flows.recorder import store_failures
 from mindscore.measure.divergence import RedundantGroup
+from mindscore.measure.leave_one_out import LeaveOneOut
 from mindscore.measure.retry import awaited, with_retries
+from mindscore.store import Records, damage_remark
 
 if TYPE_CHECKING:
     from mindscore.session.words import Word
@@ -141,6 +143,7 @@ class Session:
         self._context: tuple[Transcript, Context] | None = None
         self._tokenizer: CachedTokenizer | None = None
         self._run: Run | None = None
+        self._damage: tuple[str, ...] = ()
 
     @asynccontextmanager
     async def open(
@@ -171,6 +174,7 @@ class Session:
         old_errors, old_stats = self.registry.task_errors(), self._stats_shown(command)
         self.registry.dispatch(command)
         await self.registry.wait_idle()
+        await self._note_damage()
         ended = next((it for it in self.ended if it[1].command == command), None)
         stats = ended[0] if ended else None
         if ended:
@@ -200,7 +204,23 @@ class Session:
     def forget(self) -> None:
         """Forget what earlier commands found."""
         self.scores, self.candidates, self.ended = {}, [], []
-        self.registry.stash.pop(RedundantGroup, None)
+        for kind in (RedundantGroup, LeaveOneOut):
+            self.registry.stash.pop(kind, None)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the transcript's source does not record, and what was not understood or not read."""
+        compared: LeaveOneOut | None = self.registry.stash.get(LeaveOneOut)
+        unread = None if compared is None else compared.unread
+        not_measured = () if unread is None else (unread.remark,)
+        return (*self.transcript.remarks, *not_measured, *self._damage)
+
+    async def _note_damage(self) -> None:
+        records = Records(parse_settings(self.registry.settings).store)
+        # A store that cannot be read has failed the run already, and that is said.
+        with suppress(MindhooksError):
+            damaged = await records.left_out()
+            self._damage = (damage_remark(damaged),) if damaged else ()
 
     def store_error(self) -> str | None:
         """Return why not all that the run in flight found is stored, or ``None``."""
@@ -268,7 +288,7 @@ class Session:
             candidates=tuple(self.candidates),
             stats=stats,
             error=(stats.error if stats is not None else None) or error,
-            remarks=self.transcript.remarks,
+            remarks=self.remarks,
             redundant=self.registry.stash.get(RedundantGroup, ()),
             min_divergence=parse_settings(self.registry.settings).memory.min_divergence,
         )

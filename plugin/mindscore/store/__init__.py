@@ -1,7 +1,7 @@
 """SQLite files: the store of scores, candidates, marks and sends, and the tables of others."""
 
 from mindscore.store.history import Cell, History, Point, RunRecord
-from mindscore.store.records import Damage, Records
+from mindscore.store.records import Damage, Records, damage_remark
 from mindscore.store.reviews import CandidateName, ConflictError, Listed, Review, Reviewed, Reviews
 from mindscore.store.scores import KnownScore, StoredMemory
 from mindscore.store.sends import Send, Sends
@@ -26,4 +26,5 @@ __all__ = [
     "Store",
     "StoredMemory",
     "TrainedMarks",
+    "damage_remark",
 ]

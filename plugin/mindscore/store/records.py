@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,8 +13,7 @@ from sqlalchemy import Column, Connection, Table, literal_column, select, text
 from mindhooks import FinetuneCandidate, MemoryScore
 from mindscore._util.errors import StoreError
 from mindscore._util.text import one_line
-from mindscore.config.settings import StoreSettings
-from mindscore.measure.divergence import TOKEN_ID_LIMIT
+from mindscore.config.settings import TOKEN_ID_LIMIT, StoreSettings
 from mindscore.measure.prompts import response_hash
 from mindscore.store.database import Database, file_of
 from mindscore.store.schema import candidates, metadata, reviews, rows, sends
@@ -114,6 +113,18 @@ class Records:
         """List the damaged records, table by table; an index that disagrees is named as such."""
         return await self._database.read(_all_damage)
 
+    async def left_out(self) -> list[Damage]:
+        """List the damaged records that this process came across and left out; it is quick."""
+        if not _named:
+            return []
+        return await self._database.read(
+            lambda connection: [
+                damage
+                for name, number in sorted(_named)
+                for damage in _damage(connection, metadata.tables[name], number)
+            ]
+        )
+
     async def drop(self, ids: Iterable[str]) -> int:
         """Remove damaged records by their ids; return how many.
 
@@ -139,15 +150,26 @@ class Records:
 
 
 def _all_damage(connection: Connection) -> list[Damage]:
-    found = []
-    for table in metadata.sorted_tables:
-        query = select(row_id(table), *(text(f'"{it.name}"') for it in table.columns))
-        for number, *values in connection.execute(query.select_from(table)):
-            try:
-                _check(table, dict(zip(table.columns.keys(), values, strict=True)))
-            except _DAMAGE as error:
-                found.append(Damage(f"{table.name}:{number}", one_line(str(error), 200)))
-    return found
+    return [it for table in metadata.sorted_tables for it in _damage(connection, table)]
+
+
+def _damage(connection: Connection, table: Table, number: int | None = None) -> Iterator[Damage]:
+    """Yield the damaged records of a table, or whether the one of that number is."""
+    query = select(row_id(table), *(text(f'"{it.name}"') for it in table.columns))
+    query = query.select_from(table)
+    if number is not None:
+        query = query.where(row_id(table) == number)
+    for found, *values in connection.execute(query):
+        try:
+            _check(table, dict(zip(table.columns.keys(), values, strict=True)))
+        except _DAMAGE as error:
+            yield Damage(f"{table.name}:{found}", one_line(str(error), 200))
+
+
+def damage_remark(damaged: Sequence[Damage]) -> str:
+    """Return a line that says how many records are damaged, and what shows them."""
+    what = "record of the store is" if len(damaged) == 1 else "records of the store are"
+    return f"{len(damaged)} {what} damaged and left out (mindscore store check)"
 
 
 def _check(table: Table, row: dict[str, Any]) -> None:

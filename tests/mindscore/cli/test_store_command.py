@@ -650,6 +650,32 @@ def test_a_damaged_record_is_left_out_of_the_list_and_named(cli, damaged, caplog
     assert [it["key"] for it in ran.document] == ["tea"]
 
 
+def test_check_lists_damaged_records_as_json(cli, damaged, score, talk):
+    ran = cli("store", "check", "--json")
+    assert ran.status == 1
+    assert ran.document == [{"id": damaged, "reason": "score: expected float"}]
+    assert cli("store", "drop", damaged).status == 0
+    assert cli("store", "check", "--json").document == []
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["list", "--json"], ["export", "o.json"]])
+def test_a_damaged_record_is_named_in_one_line_of_the_program(command, damaged, arguments):
+    ran = command("store", *arguments, "--set", "server.scorer=toy")
+    assert ran.status == 0
+    [line] = ran.err.splitlines()
+    assert line.startswith(f"mindscore: the store's record {damaged} is damaged and left out: ")
+
+
+def test_damaged_records_are_among_the_remarks_on_a_result(cli, score, talk, damaged):
+    ran = score(talk, "--json")
+    assert (
+        "1 record of the store is damaged and left out (mindscore store check)"
+        in (ran.document["remarks"])
+    )
+    cli("store", "drop", damaged)
+    assert "remarks" not in score(talk, "--json").document
+
+
 @pytest.mark.parametrize("id_", ["memories:1", "memories:999", "nothing:1", "memories", ""])
 def test_drop_removes_what_is_damaged_and_nothing_else(cli, damaged, id_):
     ran = cli("store", "drop", damaged, id_)

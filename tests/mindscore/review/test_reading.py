@@ -1,6 +1,8 @@
 """The pages of memories: found, paged, judged; what is left out is said."""
 
 import re
+import sqlite3
+from contextlib import closing
 from html import unescape
 
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from mindhooks import MemoryScore, ResponseDivergence
 from mindscore.review import reading
 from mindscore.review.reading import MOST_MEMORIES
-from mindscore.store import Store
+from mindscore.store import Records, Store
 
 from .client import Client
 
@@ -182,3 +184,21 @@ def test_a_run_leads_to_what_it_found(filled, reviewing):
             "score-finetune": "/candidates?model=toy",
         }
         assert {asked.ask("GET", to).status for to, _ in links} == {200}
+
+
+def test_the_pages_say_how_many_records_are_damaged_until_they_are_removed(tables, reviewing):
+    with reviewing(tables) as page:
+        for key in ("tea", "bike"):
+            score(page, key, 1.0)
+        client = Client(page).let_in()
+        assert "damaged" not in words(client.ask("GET", "/"))
+        file = tables["store"]["url"].removeprefix("sqlite:///")
+        with closing(sqlite3.connect(file)) as connection, connection:
+            connection.execute("UPDATE memories SET score = 'x' WHERE key = 'bike'")
+        said = "1 record is damaged and left out ( mindscore store check )."
+        assert keys(first := client.ask("GET", "/")) == ["tea"]
+        assert said in words(first)
+        assert said in words(client.ask("GET", "/matrix"))
+        records = Records(page.settings.store)
+        page.run(records.drop(it.id for it in page.run(records.damaged())))
+        assert "damaged" not in words(client.ask("GET", "/"))

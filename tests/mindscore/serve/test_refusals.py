@@ -4,6 +4,7 @@ import asyncio
 import logging
 
 import pytest
+from aiohttp import web
 
 from mindhooks import ScorerError
 from mindscore.scorers.toy import ToyScorer
@@ -280,6 +281,52 @@ async def test_ranges_much_longer_than_the_prompt_together_are_refused(served):
         answer = await client.post("/v1/score", body)
     assert (answer.status, answer.error["param"]) == (400, "score_ranges")
     assert "891 tokens" in answer.error["message"]
+
+
+@pytest.mark.parametrize("path", ["/tokenize", "/detokenize", "/v1/score", "/v1/completions"])
+async def test_a_body_much_larger_than_a_request_needs_is_refused_unread(path, served):
+    async with served() as client:
+        port = int(client.url.rpartition(":")[2])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {requests.MAX_BYTES + 1}\r\nConnection: close\r\n\r\n"
+        )
+        writer.write(head.encode())
+        # Nothing of the body was sent.
+        assert (await reader.readline()).split()[1] == b"413"
+        writer.close()
+
+
+async def test_of_large_bodies_only_few_are_read_at_once(served, monkeypatch):
+    monkeypatch.setattr(requests, "LARGE_BYTES", 10)
+    reading = most = 0
+    read = web.Request.read
+
+    async def counted(self):
+        nonlocal reading, most
+        reading += 1
+        most = max(most, reading)
+        try:
+            await asyncio.sleep(0.01)
+            return await read(self)
+        finally:
+            reading -= 1
+
+    monkeypatch.setattr(web.Request, "read", counted)
+    async with served() as client:
+        asked = [client.post("/tokenize", {"prompt": "tea"}) for _ in range(20)]
+        answers = await asyncio.gather(*asked)
+    assert [it.status for it in answers] == [200] * 20
+    assert most == requests.LARGE_AT_ONCE
+
+
+async def test_prompts_with_too_many_tokens_together_are_refused(served, monkeypatch):
+    monkeypatch.setattr(requests, "MAX_DECODED_TOKENS", 9)
+    async with served() as client:
+        answer = await client.post("/v1/completions", {"prompt": [[5] * 5, [5] * 5]})
+    assert (answer.status, answer.error["param"]) == (413, "prompt")
+    assert "10 tokens" in answer.error["message"]
 
 
 async def test_more_ids_than_are_decoded_at_once_are_refused_with_their_number(served, monkeypatch):

@@ -15,6 +15,7 @@ from mindhooks import (
 )
 from mindhooks.testing import StubMind
 from mindscore.conversation.native import read_transcript
+from mindscore.display.documents import document
 from mindscore.session.session import Session
 
 LINES = [
@@ -194,3 +195,17 @@ async def test_a_tokenizer_that_fails_is_the_run_s_error(session, probe, monkeyp
     async with session(scorer="probe") as it:
         await it.run(MindCommand.SCORE)
         assert it.state.memory_last_run.error == "no tokenizer here"
+
+
+async def test_what_the_model_does_not_read_is_left_out_and_said_beside_the_result(session, probe):
+    async with session(scorer="probe") as it:
+        await it.run(MindCommand.SCORE_FULL)
+        probe.context_length = max(end for prompt in probe.asked for _, end in prompt.ranges) - 1
+        result = await it.run(MindCommand.SCORE_FULL, ("haste", "tea", "bike"))
+        found = document(result)
+        assert it.remarks == result.remarks
+    [remark] = found["remarks"]
+    assert remark.startswith("1 response is left out: it ends beyond the ")
+    assert "#3" in remark
+    assert (result.error, found["stats"]["error"]) == (None, None)
+    assert [[cell is None for cell in row] for row in found["matrix"]] == [[False, True]] * 3

@@ -325,10 +325,12 @@ class LocalModel:
         if prompt.images:
             raise ScorerError("the local scorer takes no images: use a server that does")
         if length > (self.context_length or math.inf):
-            raise ScorerError(
+            too_long = ScorerError(
                 f"{self._name}: the prompt needs {length} tokens, the model reads at most "
                 f"{self.context_length}: score with a model of a longer context"
             )
+            too_long.arrived = False
+            raise too_long
         extremes = (min(prompt.tokens), max(prompt.tokens)) if prompt.tokens else ()
         for token in extremes:
             if not 0 <= token < self.vocabulary:

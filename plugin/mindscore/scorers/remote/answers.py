@@ -6,13 +6,13 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Annotated, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from mindhooks import RangeScore, ScorerError, WirePrompt
 from mindscore.http.client import SMALL_ANSWER_BYTES
-from mindscore.measure.divergence import ROUNDING, TOKEN_ID_LIMIT, implausible
+from mindscore.measure.divergence import ROUNDING, implausible
 
 CLAMPED = -9999.0
 """The value that servers write for minus infinity."""
@@ -123,8 +123,6 @@ class Usage(Struct):
             return None
         return max(0, self.prompt_tokens - cached)
 
-
-TokenId = Annotated[int, Meta(ge=0, lt=TOKEN_ID_LIMIT)]
 
 BYTES_BY_TOKEN = 256
 """Size of a server's answer for each token of a prompt at most, its texts and ids included."""

@@ -21,7 +21,7 @@ from mindhooks import (
     ScorerUnavailable,
     WirePrompt,
 )
-from mindscore.config.settings import ServerSettings, parse_table
+from mindscore.config.settings import ServerSettings, TokenId, parse_table
 from mindscore.http.answers import MISSING, decode_in_pieces
 from mindscore.http.client import SMALL_ANSWER_BYTES, WireClient, checked_address
 from mindscore.scorers.remote.answers import (
@@ -30,7 +30,6 @@ from mindscore.scorers.remote.answers import (
     BYTES_BY_TEXT,
     BYTES_BY_TOKEN,
     Answer,
-    TokenId,
     require_ids,
     room_for,
 )
@@ -52,7 +51,7 @@ class _Text(Struct):
 
 class _Continuation(Struct):
     text: str
-    token_ids: tuple[TokenId, ...] | None = None
+    token_ids: Raw = MISSING
 
 
 class _Completion(Struct):
@@ -247,9 +246,16 @@ class RemoteScorer(BaseScorer):
                 f"{self._client.base_url}{path}: choices: is empty; does the server generate?"
             )
         choice = answer.choices[0]
-        field = f"{self._client.base_url}{path}: choices[0].token_ids"
-        require_ids(field, choice.token_ids, choice.text)
-        return Generated(choice.token_ids, choice.text)
+        where, field = f"{self._client.base_url}{path}", "choices[0].token_ids"
+        return await self._generated(where, field, choice.token_ids, choice.text, max_tokens)
+
+    async def _generated(
+        self, where: str, field: str, raw: Raw, text: str, max_tokens: int
+    ) -> Generated:
+        """Return a text that was generated, with its ids: the answer's ``field``, ``raw``."""
+        ids = await self._decoded(where, field, raw, list[TokenId], BETWEEN_IDS, max_tokens)
+        require_ids(f"{where}: {field}", ids, text)
+        return Generated(None if ids is None else tuple(ids), text)
 
     async def _decoded(
         self,

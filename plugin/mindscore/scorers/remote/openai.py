@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from mindhooks import Generated, RangeScore, ScorerError, WirePrompt
-from mindscore.http.answers import Quote
+from mindscore.http.answers import MISSING
 from mindscore.scorers.remote.answers import (
+    BETWEEN_IDS,
     Answer,
     Choice,
     Usage,
@@ -32,15 +34,19 @@ NO_LOGPROBS = (
 )
 
 
+_BETWEEN_VALUES = re.compile(rb"[\dl]\s*,(?=\s*[-\dn])")
+_BETWEEN_TEXTS = re.compile(rb"\"\s*,(?=\s*\")")
+
+
 class _Logprobs(Struct):
-    token_logprobs: list[float | None] | None = None
-    tokens: list[str] | None = None
-    token_ids: list[int] | None = None
+    token_logprobs: Raw = MISSING
+    tokens: Raw = MISSING
+    token_ids: Raw = MISSING
 
 
 class _Choice(Choice):
     logprobs: _Logprobs | None = None
-    prompt_token_ids: list[int] | None = None
+    prompt_token_ids: Raw = MISSING
 
 
 class _Completion(Struct):
@@ -85,7 +91,7 @@ class OpenAIScorer(RemoteScorer):
                 "or adds to them, so that values are out of step: have it take token ids as sent"
             )
         await self._client.pace.yield_to_loop()
-        scores = _scores(f"{where}: choices[0]", prompt, choice, self._client.quote)
+        scores = await self._scores(where, prompt, choice)
         return Answer(scores, usage.computed(default_cached=None) if usage else None)
 
     async def generate(
@@ -95,34 +101,44 @@ class OpenAIScorer(RemoteScorer):
         refuse_images(prompt)
         return await self._complete(self._path, prompt, max_tokens, stop, {})
 
+    async def _scores(self, where: str, prompt: WirePrompt, choice: _Choice) -> list[RangeScore]:
+        # One more may be there: the token that was generated.
+        logprobs, tokens, most = choice.logprobs, prompt.tokens, len(prompt.tokens) + 1
+        path, values = "choices[0].logprobs", None
+        if logprobs is not None:
+            path += ".token_logprobs"
+            values = await self._decoded(
+                where, path, logprobs.token_logprobs, list[float | None], _BETWEEN_VALUES, most
+            )
+        field = f"{where}: {path}"
+        if logprobs is None or values is None:
+            raise ScorerError(f"{field}: is missing: {NO_LOGPROBS}")
+        if not any(value is not None for value in values[1 : len(tokens)]):
+            raise ScorerError(f"{field}: has no value for the prompt: {NO_LOGPROBS}")
+        got = len(tokens) if len(values) == most else len(values)
+        expect_entries(field, len(tokens), got, "does the server echo the prompt?")
+        ids = await self._ids(where, choice, logprobs, most)
+        for index, (token, said) in enumerate(zip(tokens, ids, strict=False)):
+            if token != said:
+                raise wrong_id(f"{field}[{index}]", token, self._client.quote(str(said)))
+        return range_scores(lambda index: f"{field}[{index}]", prompt.ranges, values)
 
-def _scores(field: str, prompt: WirePrompt, choice: _Choice, quote: Quote) -> list[RangeScore]:
-    logprobs, tokens = choice.logprobs, prompt.tokens
-    if logprobs is None or logprobs.token_logprobs is None:
-        missing = "logprobs" if logprobs is None else "logprobs.token_logprobs"
-        raise ScorerError(f"{field}.{missing}: is missing: {NO_LOGPROBS}")
-    field = f"{field}.logprobs.token_logprobs"
-    values = logprobs.token_logprobs
-    if not any(value is not None for value in values[1 : len(tokens)]):
-        raise ScorerError(f"{field}: has no value for the prompt: {NO_LOGPROBS}")
-    # The last may be of the token that was generated.
-    got = len(tokens) if len(values) == len(tokens) + 1 else len(values)
-    expect_entries(field, len(tokens), got, "does the server echo the prompt?")
-    for index, (token, said) in enumerate(zip(tokens, _ids(choice, logprobs), strict=False)):
-        if token != said:
-            raise wrong_id(f"{field}[{index}]", token, quote(str(said)))
-    return range_scores(lambda index: f"{field}[{index}]", prompt.ranges, values)
-
-
-def _ids(choice: _Choice, logprobs: _Logprobs) -> Sequence[int | str]:
-    """Return the ids that the answer gives for its values, if any."""
-    if choice.prompt_token_ids is not None:
-        return choice.prompt_token_ids
-    if logprobs.token_ids is not None:
-        return logprobs.token_ids
-    tokens = logprobs.tokens or ()
-    if not all(token.startswith(TOKEN_ID) for token in tokens):
-        return ()
-    ids = [token.removeprefix(TOKEN_ID) for token in tokens]
-    # Python makes no number of thousands of digits.
-    return [int(it) if it.isascii() and it.isdigit() and len(it) < 20 else it for it in ids]
+    async def _ids(
+        self, where: str, choice: _Choice, logprobs: _Logprobs, most: int
+    ) -> Sequence[int | str]:
+        """Return the ids that the answer gives for its values, if any."""
+        for name, raw in (
+            ("prompt_token_ids", choice.prompt_token_ids),
+            ("logprobs.token_ids", logprobs.token_ids),
+        ):
+            field = f"choices[0].{name}"
+            ids = await self._decoded(where, field, raw, list[int], BETWEEN_IDS, most)
+            if ids is not None:
+                return ids
+        field = "choices[0].logprobs.tokens"
+        tokens = await self._decoded(where, field, logprobs.tokens, list[str], _BETWEEN_TEXTS, most)
+        if not all(token.startswith(TOKEN_ID) for token in tokens or ()):
+            return ()
+        written = [token.removeprefix(TOKEN_ID) for token in tokens or ()]
+        # Python makes no number of thousands of digits.
+        return [int(it) if it.isascii() and it.isdigit() and len(it) < 20 else it for it in written]

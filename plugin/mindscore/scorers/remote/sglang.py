@@ -13,11 +13,9 @@ from mindscore.http.answers import MISSING, Quote
 from mindscore.scorers.remote.answers import (
     BYTES_BY_NEW_TOKEN,
     Answer,
-    TokenId,
     expect_entries,
     range_scores,
     refuse_images,
-    require_ids,
     room_for,
     scored_part,
     wrong_id,
@@ -45,7 +43,7 @@ class _Scored(Struct):
 
 class _Said(Struct):
     text: str
-    output_ids: tuple[TokenId, ...] | None = None
+    output_ids: Raw = MISSING
 
 
 class SGLangScorer(RemoteScorer):
@@ -105,8 +103,8 @@ class SGLangScorer(RemoteScorer):
         }
         room = room_for(prompt) + BYTES_BY_NEW_TOKEN * max_tokens
         said = await self._client.post(PATH, body, _Said, max_bytes=room)
-        require_ids(f"{self._client.base_url}{PATH}: output_ids", said.output_ids, said.text)
-        return Generated(said.output_ids, said.text)
+        where = f"{self._client.base_url}{PATH}"
+        return await self._generated(where, "output_ids", said.output_ids, said.text, max_tokens)
 
 
 def _scores(

@@ -20,12 +20,13 @@ from mindhooks import in_thread
 from mindscore._util.errors import TrainError
 from mindscore._util.files import make_file, write_whole
 from mindscore._util.text import LINE, one_line
+from mindscore.config.settings import TokenId
 from mindscore.measure.prompts import common_prefix
 
 JOB, LOG, ADAPTER = "job.json", "log", "adapter"
 """In a job's folder: its description, what the process printed, and the result."""
 
-TokenIds = Annotated[tuple[Annotated[int, Meta(ge=0)], ...], Meta(min_length=1)]
+TokenIds = Annotated[tuple[TokenId, ...], Meta(min_length=1)]
 Positive = Annotated[float, Meta(gt=0)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
 

@@ -194,3 +194,51 @@ async def test_generating_sends_no_priority_either():
         "stop_token_ids": [7],
         "return_token_ids": True,
     }
+
+
+def far_too_many(entry):
+    return b"[%b]" % b",".join([entry] * (2**22 // len(entry)))
+
+
+@pytest.mark.parametrize(
+    ("name", "entry"),
+    [("token_logprobs", b"null"), ("token_ids", b"7"), ("tokens", b'"a"')],
+)
+async def test_an_array_far_longer_than_asked_is_not_all_read(
+    name, entry, score_server, monkeypatch
+):
+    monkeypatch.setattr("mindscore.scorers.remote.openai.room_for", lambda _: 2**25)
+    values = b"" if name == "token_logprobs" else b'"token_logprobs":[null,-1,-1],'
+    logprobs = b'{%b"%b":%b}' % (values, name.encode(), far_too_many(entry))
+    answer = b'{"choices":[{"index":0,"logprobs":%b}]}' % logprobs
+    text = await refused(score_server, score_server.reply(answer))
+    assert f"choices[0].logprobs.{name}: expected 4 entries, got more" in text
+
+
+async def test_far_more_ids_of_the_prompt_than_it_has_are_not_all_read(score_server, monkeypatch):
+    monkeypatch.setattr("mindscore.scorers.remote.openai.room_for", lambda _: 2**25)
+    ids = far_too_many(b"7")
+    logprobs = b'"logprobs":{"token_logprobs":[null,-1,-1]}'
+    answer = b'{"choices":[{"index":0,%b,"prompt_token_ids":%b}]}' % (logprobs, ids)
+    text = await refused(score_server, score_server.reply(answer))
+    assert "choices[0].prompt_token_ids: expected 4 entries, got more" in text
+
+
+async def test_a_continuation_far_longer_than_asked_is_not_all_read(score_server, monkeypatch):
+    monkeypatch.setattr("mindscore.scorers.remote.base.room_for", lambda _: 2**25)
+    answer = b'{"choices":[{"text":"a","token_ids":%b}]}' % far_too_many(b"7")
+    score_server.always(score_server.reply(answer))
+    async with scorer(score_server.url) as it:
+        with pytest.raises(ScorerError, match=r"choices\[0\].token_ids: expected 5 entries, got"):
+            await it.generate(OTHER, max_tokens=5, stop=[])
+
+
+async def test_a_long_answer_is_read_in_pieces_as_it_is_read_whole(score_server):
+    tokens = tuple(range(5, 120_005))
+    prompt = WirePrompt(tokens, (), ((1, 4), (119_990, 120_000)), ("a", "b"))
+    values = [None, *(-token / 1e6 for token in tokens[1:])]
+    names = [f"token_id:{token}" for token in tokens]
+    score_server.always(echo({"token_logprobs": values, "tokens": names}))
+    async with scorer(score_server.url) as it:
+        [found] = (await it.score([prompt])).ranges
+    assert [it.values for it in found] == [tuple(values[1:4]), tuple(values[-10:])]
