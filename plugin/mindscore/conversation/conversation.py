@@ -10,8 +10,10 @@ from typing import Any, Literal
 
 from mindhooks import Context, Role
 from mindscore.conversation.message import Message, with_ids
+from mindscore.conversation.own_template import OwnTemplate
 from mindscore.conversation.rendering import Renderer, Tokenize
-from mindscore.conversation.template import ChatML, Template
+from mindscore.conversation.template import ChatML, LooksBackError, Template
+from mindscore.conversation.turns import TurnPrompts
 from mindscore.recognisers import Found, MemoryFinder
 
 Section = Literal["system", "identity", "conversation"]
@@ -58,11 +60,20 @@ class Transcript:
         Raises:
             ScorerError: the tokenizer failed, or the template cannot be taken apart.
         """
-        renderer = Renderer(tokenize, template or ChatML())
-        nodes = await renderer.nodes(self.messages)
+        template = template or ChatML()
+        if any(message.token_ids is None for message in self.messages):
+            await template.begin(self.messages, self.tools)
+        turns: TurnPrompts | None = None
+        try:
+            nodes = await Renderer(tokenize, template).nodes(self.messages)
+        except LooksBackError:
+            assert isinstance(template, OwnTemplate)  # noqa: S101 - ChatML does not look back
+            before = (*self.system, *self.identity)
+            turns = TurnPrompts(tokenize, template, before, self.conversation)
+            nodes = await turns.nodes()
         first, last = len(self.system), len(self.system) + len(self.identity)
         system, identity, conversation = nodes[:first], nodes[first:last], nodes[last:]
-        return Context(tuple(system), tuple(identity), tuple(conversation), self.id)
+        return Context(tuple(system), tuple(identity), tuple(conversation), self.id, turns)
 
     def going_on_from(self, before: Transcript) -> Transcript:
         """Return this with an id: that of ``before`` if it has the last response of that.

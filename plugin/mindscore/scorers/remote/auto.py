@@ -88,6 +88,16 @@ class AutoScorer(BaseScorer):
         """Return that of the scorer that was found."""
         return await (await self._scorer()).fingerprint()
 
+    @property
+    def render_chat(self) -> Any:
+        """That of the scorer that was found; ``None`` until then."""
+        return self._found and self._found.render_chat
+
+    @property
+    def bos(self) -> tuple[int, ...]:  # type: ignore[override]
+        """That of the scorer that was found."""
+        return self._found.bos if self._found else ()
+
     async def detokenize(self, ids: Sequence[int]) -> str:
         """Return the text of ``ids``, special tokens included."""
         return await (await self._scorer()).detokenize(ids)

@@ -198,6 +198,31 @@ class RemoteScorer(BaseScorer):
             raise ScorerError(f"{where}: tokens: is missing; does server.scorer fit this server?")
         return ids
 
+    @property
+    def bos(self) -> tuple[int, ...]:  # type: ignore[override]
+        """The ids that ``server.tokenizer`` puts before every text."""
+        return () if self._tokenizer is None else self._tokenizer.bos
+
+    async def render_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> str:
+        """Return the text of ``messages`` by the template beside ``server.tokenizer``.
+
+        Raises:
+            ScorerError: there is none, or it refuses the messages.
+        """
+        template = self._tokenizer and self._tokenizer.template
+        if not template:
+            raise ScorerError(
+                "the model's chat template is not known: set server.tokenizer to the folder of its "
+                "tokenizer.json and chat_template.jinja or tokenizer_config.json, or, if it is "
+                'ChatML, server.chat_template = "chatml"'
+            )
+        return await in_thread(template.render, messages, add_generation_prompt, tools)
+
     async def detokenize(self, ids: Sequence[int]) -> str:
         """Return the text of ``ids``, special tokens included.
 

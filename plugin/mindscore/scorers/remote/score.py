@@ -48,6 +48,9 @@ class ScoreScorer(RemoteScorer):
     # mindscore serve --train does, under the same name.
     swaps_adapters = True
 
+    # The original's messages are ChatML.
+    render_chat = None
+
     _answered: _Scores | None = None
 
     async def fingerprint(self) -> str | None:
