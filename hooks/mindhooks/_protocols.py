@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal, Protocol
 
@@ -108,6 +108,8 @@ class ScorerCapabilities:
             adapters or number formats, or ``None`` where the server does not say; ``None``: the
             model's name tells them apart.
         context_length: tokens that a prompt may have; ``None``: not known.
+        device: what it computes on, where that is in this process: its speed is remembered by it.
+        loading_s: the seconds that loading its model took; ``None``: it has loaded none.
         detokenize: ``await detokenize(ids)`` returns their text, special tokens included; ``None``:
             it cannot.
         token_texts: ``await token_texts(ids)`` returns the text of each id; ``None``: it cannot.
@@ -125,6 +127,8 @@ class ScorerCapabilities:
     swaps_adapters: bool = False
     fingerprint: Fingerprint | None = None
     context_length: int | None = None
+    device: str = ""
+    loading_s: float | None = None
     detokenize: Detokenize | None = None
     token_texts: TokenTexts | None = None
     render_chat: RenderChat | None = None
@@ -158,6 +162,8 @@ class BaseScorer:
     swaps_adapters: bool = _DEFAULTS.swaps_adapters
     fingerprint: Fingerprint | None = _DEFAULTS.fingerprint
     context_length: int | None = _DEFAULTS.context_length
+    device: str = _DEFAULTS.device
+    loading_s: float | None = _DEFAULTS.loading_s
     detokenize: Detokenize | None = _DEFAULTS.detokenize
     token_texts: TokenTexts | None = _DEFAULTS.token_texts
     render_chat: RenderChat | None = _DEFAULTS.render_chat

@@ -27,8 +27,8 @@ from mindscore.cli.options import (
     ExportOptions,
     Format,
     Json,
+    MeasureOptions,
     MemoriesFile,
-    PlanOptions,
     ReviewOptions,
     RunOptions,
     ScoreOptions,
@@ -179,7 +179,7 @@ def run(options: RunOptions) -> int:
 
 @app.command()
 @takes_options
-def plan(options: PlanOptions) -> int:
+def plan(options: MeasureOptions) -> int:
     """Estimate what scoring a transcript costs."""
     from mindscore.cli.score import run_plan
 

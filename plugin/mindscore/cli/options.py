@@ -142,7 +142,7 @@ class ConversationOptions(ConfigOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class PlanOptions(ConversationOptions):
-    """The options of ``plan``, which ``score`` has too."""
+    """The options that ``plan`` and ``score`` share."""
 
     transcript: TranscriptFile
     full: Annotated[bool, Option("--full", help="Score every memory against every response.")] = (
@@ -196,6 +196,15 @@ class PlanOptions(ConversationOptions):
             raise UsageError("--resume goes with --full: without it, what is scored is not due")
         if self.max_tokens is not None and self.command != "score":
             raise UsageError("--max-tokens goes with score alone, without --full and --finetune")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureOptions(PlanOptions):
+    """The options of ``plan``."""
+
+    measure: Annotated[
+        bool, Option("--measure", help="Load the model and time one short prompt.")
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)

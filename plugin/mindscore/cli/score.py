@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +14,17 @@ from rich.text import Text
 from mindhooks import MindCommand, Role
 from mindscore._util.aio import share_one_arena
 from mindscore._util.errors import UsageError
-from mindscore._util.text import count_of, one_line, shortened
+from mindscore._util.text import count_of, one_line, printable, shortened
 from mindscore.cli.interruption import DONE, FAILED, run_until_interrupted
-from mindscore.cli.options import PlanOptions, ScoreOptions
+from mindscore.cli.options import MeasureOptions, PlanOptions, ScoreOptions
 from mindscore.config.file import merge
 from mindscore.conversation.conversation import Conversation, Transcript
 from mindscore.display.documents import document, plan_document, with_remarks
 from mindscore.display.screen import Screen, new_console, own_output, write_json
-from mindscore.display.tables import show_plan, show_result
+from mindscore.display.tables import remark_lines, show_result, skipped_lines
 from mindscore.readers.conversations import Conversations, read_memories
 from mindscore.report.page import HtmlReport
-from mindscore.session.plan import make_plan
+from mindscore.session.plan import Plan, make_plan
 from mindscore.session.session import Result, Session
 
 NAME = 40
@@ -158,24 +159,92 @@ def run_score(options: ScoreOptions) -> int:
     return DONE if result.error is None else FAILED
 
 
-def run_plan(options: PlanOptions) -> int:
+def run_plan(options: MeasureOptions) -> int:
     """Print the plan, and return the exit status."""
     share_one_arena()
-    screen = Screen("loading the model …")
+    screen = Screen("loading the model …" if options.measure else "planning …")
     prepared = prepare(options, screen, self_test=False)
+    session, tables = prepared.session, prepared.tables
     with screen, own_output():
         plan = run_until_interrupted(
-            lambda: make_plan(prepared.session, prepared.tables, options.command), lambda: ""
+            lambda: make_plan(session, tables, options.command, measure=options.measure),
+            lambda: "",
         )
     remarks = prepared.session.transcript.remarks
     if options.json:
         write_json(plan_document(plan, remarks))
     else:
-        show_plan(new_console(), plan, remarks)
+        _show_plan(plan, remarks)
     if plan.error is None:
         return DONE
     screen.complain(plan.error)
     return FAILED
+
+
+def _show_plan(plan: Plan, remarks: Sequence[str]) -> None:
+    """Print the remarks on the transcript and what a command would cost."""
+    console = new_console()
+    for line in remark_lines(remarks):
+        console.print(line)
+    table = Table(box=None, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(style="dim")
+    if plan.command != MindCommand.SCORE_FINETUNE:
+        found = Counter(it.status for it in plan.outcomes.values())
+        table.add_row("memories to score", f"{found['scored']:,}")
+    computed, confirming = plan.computed_tokens, plan.confirming_calls
+    more = f"and up to {confirming:,} more, to confirm groups of memories" * bool(confirming)
+    table.add_row("calls", f"{plan.calls:,}", more)
+    more = f"and up to {plan.confirming_tokens:,} more" * bool(confirming)
+    table.add_row("tokens sent", f"{plan.prompt_tokens:,}", more)
+    table.add_row(
+        "tokens computed", "the server does not say" if computed is None else f"{computed:,}"
+    )
+    alternates = count_of(plan.alternates, "alternate")
+    if plan.speed or not (plan.calls or plan.alternates):
+        times = plan.times
+        parts = {
+            "loading": (times.loading, ""),
+            "scoring": (times.scoring, ""),
+            "confirming": (times.confirming, "at most"),
+            "generating": (times.generating, f"at most, {alternates} of full length"),
+        }
+        taken = {name: it for name, it in parts.items() if it[0] != 0}
+        for name, (seconds, about) in taken.items():
+            if len(taken) > 1:
+                known = "not known" if seconds is None else _duration(seconds)
+                table.add_row(name, known, about if seconds else "run with --measure")
+        total = times.total
+        bounds = "at most, " * bool(times.confirming or times.generating)
+        origin = {"measured": "just measured", "remembered": "at the speed of earlier runs"}
+        table.add_row(
+            "time, about",
+            "not known" if total is None else _duration(total),
+            bounds + origin[plan.speed] if plan.speed and total is not None else "",
+        )
+    console.print(Text(f"{plan.command} with {printable(plan.model)} would take", style="bold"))
+    console.print(table)
+    if plan.speed is None and (plan.calls or plan.alternates):
+        place = printable(plan.place)
+        unknown = f"no speed known for {printable(plan.model)} ({place}) yet: run with --measure"
+        console.print(Text(f"time: {unknown}"))
+        if plan.alternates:
+            console.print(Text(f"and up to {alternates} would be generated"))
+    for name in plan.not_planned:
+        answers = f"the plugin {printable(name)} answers {plan.command} too"
+        console.print(Text(f"{answers}: what it costs is not known, and not in these numbers"))
+    for line in skipped_lines(plan.outcomes):
+        console.print(line)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
 def _report(options: ScoreOptions, prepared: Prepared) -> HtmlReport | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -66,6 +67,17 @@ class ServerSettings(_Table, frozen=True):
     dtype: Literal["float32", "bfloat16"] = "float32"
     cache_mb: Count = 1024
     options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def place(self) -> str:
+        """The server's address, or the scorer's name where there is none: speeds are kept by it.
+
+        A third party's scorer may take an address with a password: only a hash of it is returned.
+        """
+        if not self.base_url:
+            return self.scorer
+        is_plain = not set("@?#") & set(self.base_url)
+        return self.base_url if is_plain else sha256(self.base_url.encode()).hexdigest()
 
 
 class MemorySettings(_Table, frozen=True):

@@ -26,7 +26,7 @@ class JinjaTemplate:
         self._tokens = dict(tokens)
         self._compiled: dict[str, tuple[Template, bool]] = {}
         # One date for all prompts of a run, also over midnight.
-        self._now = datetime.now()  # noqa: DTZ005 - templates print the local date
+        self._now = datetime.now()
 
     @property
     def prints_date(self) -> bool:
@@ -72,11 +72,11 @@ class JinjaTemplate:
         environment.globals["raise_exception"] = _refuse
         environment.globals["strftime_now"] = self._now.strftime
         environment.filters["tojson"] = _to_json
-        return environment.from_string(source)
+        compiled: Template = environment.from_string(source)
+        return compiled
 
 
 def _environment() -> Any:
-    from jinja2 import nodes
     from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -87,7 +87,8 @@ def _environment() -> Any:
 
         def parse(self, parser: Any) -> list[nodes.Node]:
             next(parser.stream)
-            body: list[nodes.Node] = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            ends = ("name:endgeneration",)
+            body: list[nodes.Node] = parser.parse_statements(ends, drop_needle=True)
             return body
 
     return ImmutableSandboxedEnvironment(

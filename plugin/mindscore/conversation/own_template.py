@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mindhooks import Role, Scorer, ScorerCapabilities, ScorerError
+from mindhooks import Role, ScorerError
 from mindscore._util.text import count_of
-from mindscore.config.settings import parse_settings
 from mindscore.conversation.message import Message
 from mindscore.conversation.template import (
-    ChatML,
     LooksBackError,
     Pieces,
     RenderChat,
-    Template,
     Tools,
     unprinted,
 )
@@ -52,34 +49,6 @@ class Placement:
                 raise ScorerError("the chat template has no place for memories without a user")
             last["content"] = "\n\n".join([last["content"], *waiting])
         return found
-
-
-MARKER = "<|im_start|>"
-"""The token that begins a message of ChatML."""
-
-
-async def template_of(
-    scorer: Scorer, tables: Mapping[str, Any], tokenize: Callable[[str], Awaitable[list[int]]]
-) -> tuple[Template, list[str]]:
-    """Return the template that ``server.chat_template`` asks for, with a remark if it may not fit.
-
-    It is the model's own, if the scorer can render that, else ChatML.
-
-    Raises:
-        ScorerError: the tokenizer failed.
-    """
-    # First: some scorers know what they can only once they have spoken to their server.
-    marker = await tokenize(MARKER)
-    render = ScorerCapabilities.of(scorer).render_chat
-    if render is not None and parse_settings(tables).server.chat_template == "auto":
-        return OwnTemplate(render), []
-    # A tokenizer of bytes, such as toy's, has no such tokens at all.
-    if len(marker) == 1 or bytes(id_ % 256 for id_ in marker) == MARKER.encode():
-        return ChatML(), []
-    return ChatML(), [
-        f"the messages are printed as ChatML, but {MARKER} is no token of {scorer.model}: the "
-        "scores are of a context that the model was not trained on"
-    ]
 
 
 PLACES = ("memory", "system", "user")
@@ -201,12 +170,16 @@ class OwnTemplate:
         the prompts of responses in many places begin as they say.
 
         Raises:
-            LooksBackError: a message changes what is printed before it, or is printed within another.
-            ScorerError: the template refuses the messages.
+            LooksBackError: a message changes what is printed before it, or stands in another.
+            ScorerError: the template refuses a whole prompt.
         """
         if self.place.role == "user" and any(it.role == Role.MEMORY for it in messages):
             raise LooksBackError("memories are printed within other messages")
-        found = [await self.piece(messages[:at], it) for at, it in enumerate(messages)]
+        try:
+            found = [await self.piece(messages[:at], it) for at, it in enumerate(messages)]
+        except ScorerError as error:
+            # The whole conversation is printed: only a part of it is refused.
+            raise LooksBackError(str(error)) from error
         texts = [it.text() for it in found]
         if await self.text(messages, False) != "".join(texts):
             raise LooksBackError("a message is printed differently in a longer conversation")
@@ -239,14 +212,13 @@ class OwnTemplate:
         if not asked.startswith(before):
             raise LooksBackError("the prompt for a response changes what is printed before it")
         header, content = self._split(asked, whole, message)
+        content = "" if _is_unsaid(message, content) else content
         tail = whole[len(header) + len(content) :] if whole.startswith(header + content) else None
         if tail is None:
             raise LooksBackError("a response is printed differently once it is given")
         return Pieces((header[len(before) :],), (content,), (tail,) if tail else ())
 
-    async def response(
-        self, earlier: Sequence[Message], message: Message
-    ) -> tuple[str, str]:
+    async def response(self, earlier: Sequence[Message], message: Message) -> tuple[str, str]:
         """Return what the template begins the response with, and what the model produced of it.
 
         Raises:
@@ -254,14 +226,15 @@ class OwnTemplate:
         """
         frame = _frame(earlier)
         asked = await self.text(frame, True)
-        header, content = self._split(asked, await self.text([*frame, message], False), message)
-        return header[len(asked) :], content
+        whole = await self.text([*frame, message], False)
+        header, content = self._split(asked, whole, message)
+        return header[len(asked) :], "" if _is_unsaid(message, content) else content
 
     def _split(self, asked: str, whole: str, message: Message) -> tuple[str, str]:
         """Return the prompt of a response, and the text that the model produced behind it.
 
-        ``asked`` is the prompt up to where the model speaks, ``whole`` the same with ``message``. What
-        the template puts before the text by itself, an empty thought, is of the prompt.
+        ``asked`` is the prompt up to where the model speaks, ``whole`` the same with ``message``.
+        What the template puts before the text by itself, an empty thought, is of the prompt.
 
         Raises:
             ScorerError: the response is not printed behind what asks for it.
@@ -271,12 +244,20 @@ class OwnTemplate:
             empty = _NO_THOUGHT.match(printed)
             if empty and not _thinks(message):
                 return asked + empty[0], self._to_end(printed[empty.end() :])
+            if (
+                empty
+                and _THOUGHT_OPENED.search(asked)
+                and printed.startswith("<think>", empty.end())
+            ):
+                # The thought is printed after an empty one, as if it were part of the text.
+                printed = printed[empty.end() :].removeprefix("<think>").lstrip("\n")
             return asked, self._to_end(printed)
         opened = _THOUGHT_OPENED.search(asked)
         if opened is None or not whole.startswith(asked[: opened.start()]):
             raise ScorerError(
-                "a response is not printed behind the prompt that asks for it, so that what the model "
-                'produced is not known: use server.chat_template = "chatml", or token_ids'
+                "the model's chat template does not print a response behind the prompt that asks "
+                "for it, so that what the model produced is not known: use token_ids, or "
+                'server.chat_template = "chatml"'
             )
         # The prompt opens a thought, which the template prints differently once it is over, or not.
         printed = whole[opened.start() :]
@@ -287,7 +268,9 @@ class OwnTemplate:
             return asked + closed, self._to_end(said)
         if printed.startswith("<think>"):
             return asked, self._to_end(printed.removeprefix("<think>").lstrip("\n"))
-        return asked, _reasoning(message).strip("\n") + _CLOSED + self._to_end(printed)
+        thought = _reasoning(message).strip("\n") + _CLOSED.rstrip()
+        gap = "" if printed[:1].isspace() else _CLOSED[len(_CLOSED.rstrip()) :]
+        return asked, thought + gap + self._to_end(printed)
 
     def _to_end(self, printed: str) -> str:
         """Return what the model produced of ``printed``: up to its end of turn.
@@ -353,6 +336,12 @@ def _checked(messages: Sequence[Message]) -> list[int]:
         kind = tuple((it.role, bool(it.tool_calls), bool(it.reasoning)) for it in around)
         kinds.setdefault(kind, at)
     return sorted({*kinds.values(), *spoken[-2:]})
+
+
+def _is_unsaid(message: Message, content: str) -> bool:
+    """Say whether the response only calls tools, and the template prints none of the calls."""
+    calls = message.tool_calls
+    return bool(calls) and not message.text.strip() and not any(it.name in content for it in calls)
 
 
 def _thinks(message: Message) -> bool:

@@ -106,9 +106,7 @@ class Renderer:
             self._short[text] = await self._tokenize(text)
         return self._short[text]
 
-    async def _renderings(
-        self, earlier: Sequence[Message], message: Message
-    ) -> Renderings | None:
+    async def _renderings(self, earlier: Sequence[Message], message: Message) -> Renderings | None:
         """Render ``message`` without each set of its memories that flows leave out."""
         keys = frozenset(part.memory_key for part in message.parts if part.memory_key is not None)
         if not keys:

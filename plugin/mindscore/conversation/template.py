@@ -101,7 +101,5 @@ def unprinted(messages: Sequence[Message], tools: Tools, template: str) -> list[
         reasoning = count_of(thought, "response")
         found.append(f"the reasoning of {reasoning} is left out: {template} does not print it")
     if tools:
-        found.append(
-            f"the definitions of the tools are left out: {template} does not print them"
-        )
+        found.append(f"the definitions of the tools are left out: {template} does not print them")
     return found

@@ -57,7 +57,16 @@ def plan_document(plan: Plan, remarks: Sequence[str]) -> dict[str, Any]:
         "calls": plan.calls,
         "prompt_tokens": plan.prompt_tokens,
         "computed_tokens": plan.computed_tokens,
-        "seconds": plan.seconds,
+        "confirming_calls": plan.confirming_calls,
+        "confirming_tokens": plan.confirming_tokens,
+        "alternates": plan.alternates,
+        "seconds": plan.times.total,
+        "loading_seconds": plan.times.loading,
+        "scoring_seconds": plan.times.scoring,
+        "confirming_seconds": plan.times.confirming,
+        "generating_seconds": plan.times.generating,
+        "speed": plan.speed,
+        "not_planned": list(plan.not_planned),
         "error": plan.error,
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from rich.cells import cell_len
@@ -20,8 +19,14 @@ from mindhooks import (
     ResponseDivergence,
 )
 from mindscore._util.text import count_of, one_line, printable, shortened
-from mindscore.measure.divergence import column_spreads, is_indistinct, within_noise
-from mindscore.session.plan import Plan
+from mindscore.measure.divergence import (
+    UNMEASURED_NOISE,
+    column_spreads,
+    is_assumed,
+    is_indistinct,
+    noise_limit,
+    within_noise,
+)
 from mindscore.session.session import NO_MEMORIES, NOT_SCORED, Result
 
 BAR = 20
@@ -100,11 +105,9 @@ def _ranking(
         most = max(score.score for score in ranked)
         for place, score in enumerate(ranked, start=1):
             on = _largest(score)
-            if on and within_noise(on):
-                shown, about = Text("within noise", style="dim"), f"noise {on.noise:.2f} nats"
-            elif on and not _is_clear(score, spreads):
-                usual = f"most have up to {spreads[on.node_id]:.2f}"
-                shown, about = Text("like most memories", style="dim"), usual
+            if on and not _is_clear(score, spreads):
+                words, about = _indistinct(on, spreads)
+                shown = Text(words, style="dim")
             else:
                 shown = _bar(score.score / (most or 1))
                 about = _response(result, on, room) if on and score.score > 0 else ""
@@ -112,6 +115,16 @@ def _ranking(
             table.add_row(*((f"{place}",) if numbered else ()), *cells)
         yield table
         yield Text(f"{MEANING}; the score is the largest over responses", style="dim")
+
+
+def _indistinct(cell: ResponseDivergence, spreads: Mapping[str, float]) -> tuple[str, str]:
+    """Return why an effect cannot be told from chance, and by which limit."""
+    spread = spreads[cell.node_id]
+    if is_assumed(cell.noise, spread):
+        return "within noise", f"{_nats(UNMEASURED_NOISE)}, assumed"
+    if within_noise(cell):
+        return "within noise", f"noise {cell.noise:.2f} nats"
+    return "like most memories", f"most have up to {spread:.2f}"
 
 
 def _spreads(result: Result) -> dict[str, float]:
@@ -210,11 +223,20 @@ def _matrix(console: Console, result: Result) -> Iterator[RenderableType]:
         (f"  ·: below {result.min_divergence:g}, within noise or before it  ?: unknown", "dim"),
     )
     uncoloured = "no colour: no more than most memories do to that response (3 times the median)"
+    if _assumes(drops) or _assumes(holds):
+        uncoloured += f", or {_nats(UNMEASURED_NOISE)} where too few show that, which is assumed"
     yield Text(f"{uncoloured}\n", style="dim")
     if holds:
         yield from _redundant(result)
     yield from _ranking(console, result, numbered=True)
     yield from _skipped(result)
+
+
+def _assumes(rows: Mapping[str, Sequence[ResponseDivergence]]) -> bool:
+    """Return whether the noise of any effect is assumed."""
+    spreads = column_spreads(rows.values())
+    cells = (cell for row in rows.values() for cell in row if cell.signed)
+    return any(is_assumed(cell.noise, spreads[cell.node_id]) for cell in cells)
 
 
 def _grid(
@@ -296,8 +318,9 @@ def _finetune(result: Result) -> Iterator[RenderableType]:
 
 
 def _candidate(candidate: FinetuneCandidate) -> Group:
-    in_noise = candidate.noise is not None and candidate.divergence <= candidate.noise
-    noise = f"  within noise ({candidate.noise:.2f} nats)" if in_noise else ""
+    limit = noise_limit(candidate.noise, 0.0)
+    which = "assumed, not measured" if is_assumed(candidate.noise, 0.0) else f"{limit:.2f} nats"
+    noise = f"  within noise ({which})" if candidate.divergence <= limit else ""
     lines: list[RenderableType] = [
         Text(
             f"#{candidate.entry_idx}  {candidate.divergence:.2f} nats{noise}",
@@ -350,37 +373,3 @@ def _cost(result: Result) -> str:
         f"{count_of(stats.prompt_tokens, 'token')} sent{computed}, "
         f"{stats.seconds:.1f} s"
     )
-
-
-def show_plan(console: Console, plan: Plan, remarks: Sequence[str]) -> None:
-    """Print the remarks on the transcript and what a command would cost."""
-    for line in remark_lines(remarks):
-        console.print(line)
-    computed, seconds = plan.computed_tokens, plan.seconds
-    table = Table(box=None, show_header=False)
-    table.add_column(style="bold")
-    table.add_column(justify="right")
-    if plan.command != MindCommand.SCORE_FINETUNE:
-        found = Counter(it.status for it in plan.outcomes.values())
-        table.add_row("memories to score", f"{found['scored']:,}")
-    table.add_row("calls", f"{plan.calls:,}")
-    table.add_row("tokens sent", f"{plan.prompt_tokens:,}")
-    table.add_row(
-        "tokens computed", "the server does not say" if computed is None else f"{computed:,}"
-    )
-    table.add_row("time, about", "not known" if seconds is None else _duration(seconds))
-    console.print(Text(f"{plan.command} with {plan.model} would take", style="bold"))
-    console.print(table)
-    if plan.command == MindCommand.SCORE_FINETUNE:
-        console.print(Text("and what generating alternates takes, where that is set", style="dim"))
-    for line in skipped_lines(plan.outcomes):
-        console.print(line)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

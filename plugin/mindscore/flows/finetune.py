@@ -15,6 +15,7 @@ from mindhooks import (
     FinetuneStats,
     Mind,
     MindCommand,
+    MindhooksError,
     Registry,
     ResponseDivergence,
     Role,
@@ -28,8 +29,8 @@ from mindscore.config.settings import FinetuneScoringOptions, parse_table
 from mindscore.conversation.conversation import BEGINS
 from mindscore.flows.run import FlowRun
 from mindscore.measure.memories import (
-    assistant_indexes,
     Skip,
+    assistant_indexes,
     is_response,
     responses_after_change,
     skip_all,

@@ -24,7 +24,7 @@ from mindhooks import (
 from mindscore._util.errors import format_error
 from mindscore.config.settings import Settings, parse_settings
 from mindscore.measure.memories import text_hashes
-from mindscore.store import History, RunRecord, Store
+from mindscore.store import History, RunRecord, Speed, Store
 
 log = logging.getLogger(__name__)
 
@@ -140,12 +140,17 @@ class ScoreRecorder:
         await store_failures(registry, run).store("candidate", work)
 
     @hookimpl(tryfirst=True)
-    async def on_run_end(self, stats: MemoryStats | FinetuneStats | None, run: Run) -> None:
+    async def on_run_end(
+        self, stats: MemoryStats | FinetuneStats | None, registry: Registry, run: Run
+    ) -> None:
         if stats is None or stats.error == CANCELLED:
             return
+        speed = run_speeds(registry).get(run.id)
         try:
-            settings = parse_settings(run.settings)
-            await History(settings.store).record_run(_run_record(run, stats))
+            history = History(parse_settings(run.settings).store)
+            await history.record_run(_run_record(run, stats))
+            if speed is not None and stats.calls and stats.error is None:
+                await history.record_speed(speed)
         # The run itself has not failed; it says what else could not be stored.
         except MindhooksError as error:
             log.debug("the run is not kept: %s", format_error(error))
@@ -154,6 +159,12 @@ class ScoreRecorder:
 def snapshots(registry: Registry) -> dict[str, Context]:
     """Return the conversation that each run under way has read, by the run's id."""
     found: dict[str, Context] = registry.stash.setdefault(snapshots, {})
+    return found
+
+
+def run_speeds(registry: Registry) -> dict[str, Speed]:
+    """Return what the calls of each run that ends took, by the run's id."""
+    found: dict[str, Speed] = registry.stash.setdefault(run_speeds, {})
     return found
 
 

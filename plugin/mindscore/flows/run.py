@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -15,14 +16,22 @@ from mindhooks import (
     Registry,
     Run,
     Scorer,
+    ScorerCapabilities,
 )
 from mindscore._util.aio import Pace
 from mindscore._util.errors import format_error
 from mindscore.config.settings import Settings, parse_settings
-from mindscore.flows.recorder import CANCELLED, StoreFailures, snapshots, store_failures
+from mindscore.flows.recorder import (
+    CANCELLED,
+    StoreFailures,
+    run_speeds,
+    snapshots,
+    store_failures,
+)
 from mindscore.measure.cached_scorer import CachedScorer, Usage, shared_cache
 from mindscore.measure.leave_one_out import LeaveOneOut, NoiseFloor
 from mindscore.measure.retry import Retry
+from mindscore.store import Speed
 
 
 class FlowRun:
@@ -57,10 +66,12 @@ class FlowRun:
                 try:
                     self.begin()
                     await self.perform()
+                    run_speeds(self.registry)[self.run.id] = self._speed()
                 finally:
                     snapshots(self.registry).pop(self.run.id, None)
                     # Before the report: what is still being stored may yet be.
                     await self.failures.wait()
+        run_speeds(self.registry).pop(self.run.id, None)
 
     def begin(self) -> None:
         """Show in the mind's state that the run has begun."""
@@ -82,6 +93,7 @@ class FlowRun:
         """
         self.settings = parse_settings(self.run.settings)
         self.scorer = await self.registry.scorer()
+        self._loading_s = ScorerCapabilities.of(self.scorer).loading_s
         self.context = await self.mind.context()
         snapshots(self.registry)[self.run.id] = self.context
         cache = shared_cache(self.registry, self.command, self.scorer)
@@ -91,6 +103,25 @@ class FlowRun:
         self.compared = LeaveOneOut(self.cached, self.context, self.noise)
         # A host's session says beside the result what could not be measured.
         self.registry.stash[LeaveOneOut] = self.compared
+
+    def _speed(self) -> Speed:
+        """Return what the calls took; the first of a process may have loaded the model."""
+        usage, capabilities = self.usage, ScorerCapabilities.of(self.scorer)
+        loading_s = capabilities.loading_s
+        if loading_s == self._loading_s:
+            loading_s = None
+        return Speed(
+            server=self.settings.server.place,
+            model=self.run.model,
+            device=capabilities.device,
+            prompt_tokens=usage.prompt_tokens,
+            computed_tokens=usage.computed_tokens,
+            scoring_s=max(0.0, usage.scoring.seconds - (loading_s or 0.0)),
+            generated_tokens=usage.generated_tokens,
+            generating_s=usage.generating.seconds,
+            loading_s=loading_s,
+            measured_at=time.time(),
+        )
 
     def _report(self, error: str | None) -> None:
         self.registry.report(self.make_stats(error))

@@ -36,17 +36,40 @@ SHARED_S = 3600
 Key = tuple[bytes, int]
 
 
+class Stopwatch:
+    """The seconds during which at least one of several blocks ran, which may overlap."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._running = 0
+        self._started = 0.0
+
+    def __enter__(self) -> None:
+        if self._running == 0:
+            self._started = time.monotonic()
+        self._running += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._running -= 1
+        if self._running == 0:
+            self.seconds += time.monotonic() - self._started
+
+
 @dataclass(slots=True)
 class Usage:
     """The calls and tokens of a run so far; retries, and calls that reached no model, are left out.
 
     ``calls`` counts prompts and ``prompt_tokens`` their tokens. ``computed_tokens`` counts those
-    that ran through the model: ``None`` once an answer does not say.
+    that ran through the model: ``None`` once an answer does not say. ``generated_tokens`` counts
+    those of answers that say their ids. ``scoring`` and ``generating`` time the scorer.
     """
 
     calls: int = 0
     prompt_tokens: int = 0
     computed_tokens: int | None = 0
+    generated_tokens: int = 0
+    scoring: Stopwatch = field(default_factory=Stopwatch)
+    generating: Stopwatch = field(default_factory=Stopwatch)
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -199,15 +222,18 @@ class CachedScorer:
     async def generate(
         self, prompt: WirePrompt, *, max_tokens: int, stop: Sequence[int]
     ) -> Generated:
-        """Return what the scorer continues ``prompt`` with; it is not counted.
+        """Return what the scorer continues ``prompt`` with; it is no call of ``usage``.
 
         Raises:
             ScorerError: the scorer failed, or its answer is no text with the ids of its tokens.
             BreakerError: too many calls in a row have failed.
         """
-        generate = self._retry.wrap(self.scorer.generate)
-        generated = await generate(prompt, max_tokens=max_tokens, stop=stop)
-        return check_generated(f"{type(self.scorer).__name__}, {self.scorer.model}", generated)
+        generate, usage = self._retry.wrap(self.scorer.generate), self.usage
+        with usage.generating:
+            answer = await generate(prompt, max_tokens=max_tokens, stop=stop)
+        generated = check_generated(f"{type(self.scorer).__name__}, {self.scorer.model}", answer)
+        usage.generated_tokens += len(generated.token_ids or ())
+        return generated
 
     def token_logprobs(self, prompt: WirePrompt) -> TokenLogprobs:
         """Return each token's log-probability, by node id, of what ``score`` returned for it.
@@ -256,7 +282,8 @@ class CachedScorer:
         async def attempt() -> ScoreResult:
             arrived.append(True)
             try:
-                return ScoreResult.of(await awaited(self.scorer.score, [prompt]))
+                with usage.scoring:
+                    return ScoreResult.of(await awaited(self.scorer.score, [prompt]))
             except ScorerError as error:
                 arrived[-1] = error.arrived
                 raise

@@ -157,7 +157,7 @@ def column_spread(signed: Iterable[float | None]) -> float:
 
 
 UNMEASURED_NOISE = 1.0
-"""Nats that count as noise where neither noise nor spread is known."""
+"""Nats that are assumed to be noise where neither noise nor spread is known."""
 
 
 def noise_limit(noise: float | None, spread: float) -> float:
@@ -165,9 +165,14 @@ def noise_limit(noise: float | None, spread: float) -> float:
 
     ``noise`` is the response's, ``spread`` its ``column_spread``.
     """
-    if noise is None and not spread:
+    if is_assumed(noise, spread):
         return UNMEASURED_NOISE
     return max(noise or 0.0, spread)
+
+
+def is_assumed(noise: float | None, spread: float) -> bool:
+    """Return whether the ``noise_limit`` is no measurement: that is said beside the number."""
+    return noise is None and not spread
 
 
 class Effect(Protocol):
@@ -192,8 +197,8 @@ def column_spreads(rows: Iterable[Iterable[Effect]]) -> dict[str, float]:
 
 
 def is_indistinct(cell: ResponseDivergence, spreads: Mapping[str, float]) -> bool:
-    """Return whether an effect is within noise, or no more than most memories have there."""
-    return within_noise(cell) or 0 < abs(cell.signed) <= spreads[cell.node_id]
+    """Return whether an effect is within its ``noise_limit``: no colour, and no help or harm."""
+    return 0 < abs(cell.signed) <= noise_limit(cell.noise, spreads.get(cell.node_id, 0.0))
 
 
 HOLD = 1.0

@@ -1,11 +1,11 @@
-"""Templates that escape their values, and the policy of pages."""
+"""Templates that escape their values, the policy of pages, and what several pages show."""
 
 from __future__ import annotations
 
 import json
 import re
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from hashlib import sha256
@@ -13,6 +13,8 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal
 
 from mindscore._util.errors import UsageError
+from mindscore.conversation.conversation import Transcript
+from mindscore.measure.divergence import noise_limit
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -129,3 +131,26 @@ def embed(element_id: str, data: Any) -> Markup:
     written = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     template = Markup('<script type="application/json" id="{}">{}</script>')
     return template.format(element_id, Markup(written.translate(_HARMLESS)))  # noqa: S704
+
+
+def turns(transcript: Transcript, data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the messages of a conversation, each response with the memories that changed it.
+
+    ``data`` is the matrix's: a response has its ``column`` there, any other message ``None``.
+    """
+    columns = {it["node_id"]: at for at, it in enumerate(data["responses"])}
+    found = []
+    for index, message in enumerate(transcript.conversation):
+        column = columns.get(message.id)
+        effects: list[tuple[float, str]] = []
+        for row, memory in enumerate(data["memories"]):
+            value = None if column is None else data["signed"][row][column]
+            if column is None or value is None:
+                continue
+            noise = data["noise"][row][column] if data["noise"] else None
+            if abs(value) > noise_limit(noise, data["spread"][column]):
+                effects.append((value, memory["key"]))
+        effects.sort(key=lambda it: -abs(it[0]))
+        turn = {"index": index, "role": message.role, "text": message.text, "column": column}
+        found.append({**turn, "effects": effects[:5], "more": max(0, len(effects) - 5)})
+    return found

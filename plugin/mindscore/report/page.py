@@ -16,8 +16,13 @@ from mindhooks import MindCommand, ResponseDivergence
 from mindscore._util.errors import UsageError
 from mindscore._util.files import write_whole
 from mindscore.config.settings import ServerSettings, Settings, parse_settings
-from mindscore.measure.divergence import column_spread
-from mindscore.pages.environment import asset, csp, embed, environment
+from mindscore.measure.divergence import (
+    UNMEASURED_NOISE,
+    column_spread,
+    column_spreads,
+    noise_limit,
+)
+from mindscore.pages.environment import asset, csp, embed, environment, turns
 from mindscore.report.ranking import STEP, TOKENS_PER_BYTE, Standing, pack, standings
 from mindscore.session.session import Result, Session
 from mindscore.session.words import as_cuts, spoken_words
@@ -133,6 +138,7 @@ def render(result: Result, settings: Settings, without_words: str | None = None)
     columns = _columns(rows)
     is_full = result.command == MindCommand.SCORE_FULL
     styles = [asset("theme.css"), asset("matrix.css"), asset("report.css", "mindscore.report")]
+    data = _data(result, ranked, rows, columns, least)
     scripts = [asset("matrix.js"), asset("report.js", "mindscore.report")]
     return (
         environment("mindscore.report")
@@ -148,12 +154,12 @@ def render(result: Result, settings: Settings, without_words: str | None = None)
             standings=ranked,
             pairs=_pairs(result, columns) if is_full else [],
             finetune=settings.finetune,
+            noise_limit=noise_limit,
+            unmeasured=UNMEASURED_NOISE,
             most_open=MOST_OPEN,
             least=least,
-            data={
-                **_data(result, ranked, rows, columns, least),
-                "without_words": without_words,
-            },
+            data={**data, "without_words": without_words},
+            turns=turns(result.transcript, data) if is_full else [],
         )
     )
 
@@ -252,11 +258,13 @@ def _data(
         "hold": _values(holds, columns, "signed") if any(holds) else None,
         "hold_noise": _noise(holds, columns) if any(holds) else None,
         "hold_spread": _spreads(holds, columns),
+        "unmeasured": UNMEASURED_NOISE,
         "least": least,
         "step": STEP,
     }
     room = MOST_BYTES - len(embed("data", data).encode("utf-8", "replace"))
-    tokens = pack(by_row, lengths, least, int(max(0, room) * TOKENS_PER_BYTE))
+    spreads = column_spreads(row.values() for row in rows)
+    tokens = pack(by_row, lengths, least, spreads, int(max(0, room) * TOKENS_PER_BYTE))
     return {**data, "tokens": asdict(tokens) if tokens else None}
 
 

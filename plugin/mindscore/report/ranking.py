@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mindhooks import MemoryScore, ResponseDivergence
-from mindscore.measure.divergence import column_spreads, is_indistinct, within_noise
+from mindscore.measure.divergence import column_spreads, is_assumed, is_indistinct
 from mindscore.session.session import NOT_SCORED, Result
 
 STEP = 0.01
@@ -39,14 +39,16 @@ def pack(
     rows: Sequence[Sequence[tuple[int, ResponseDivergence]]],
     lengths: Sequence[int | None],
     least: float,
+    spreads: Mapping[str, float],
     room: int,
 ) -> Highlights | None:
-    """Pack the cells of each row that are above ``least`` nats, and not within noise.
+    """Pack the cells of each row that are above ``least`` nats, and not ``is_indistinct``.
 
     Args:
         rows: per memory, columns with their cells.
         lengths: tokens of each column's response; a column with ``None`` is left out.
         least: nats.
+        spreads: of each response, by node id.
         room: tokens that fit.
 
     Returns:
@@ -63,7 +65,9 @@ def pack(
     clear = [
         (row, column, abs(cell.signed), tokens)
         for row, column, cell, tokens in found
-        if abs(cell.signed) > least and not within_noise(cell) and len(tokens) == lengths[column]
+        if abs(cell.signed) > least
+        and not is_indistinct(cell, spreads)
+        and len(tokens) == lengths[column]
     ]
     kept = []
     for row, column, _, tokens in sorted(clear, key=lambda it: -it[2]):
@@ -85,9 +89,10 @@ def pack(
 class Standing:
     """A memory's effect, in nats; ``None`` where it was not scored.
 
-    Noise includes what nearly any memory does to a response (``column_spread``).
+    Noise is as ``is_indistinct`` has it.
 
-    ``largest`` is its score, ``is_noise`` whether that is within noise; if not, ``most_on`` is the
+    ``largest`` is its score, ``is_noise`` whether that is within noise, ``is_assumed`` whether that
+    noise is assumed; if it is not within noise, ``most_on`` is the
     index of the response that it comes from. The rest ignores cells within noise: ``highest`` and
     ``lowest`` are the effects on the responses that it helped and harmed most, ``total`` is the sum
     of its divergences, ``likelier`` and ``less_likely`` count the responses that it affected.
@@ -99,6 +104,7 @@ class Standing:
     why: str
     largest: float | None
     is_noise: bool
+    is_assumed: bool
     highest: float | None
     lowest: float | None
     total: float | None
@@ -145,7 +151,7 @@ def _standing(
     outcome = result.outcome(key)
     why = outcome.error or NOT_SCORED.get(outcome.status, "")
     if score is None:
-        nothing = (None, False, None, None, None, 0, 0, None)
+        nothing = (None, False, False, None, None, None, 0, 0, None)
         return Standing(key, text, outcome.status, why, *nothing)
     clear = [it for it in score.divergences if not is_indistinct(it, spreads)]
     signed = [it.signed for it in clear]
@@ -158,6 +164,9 @@ def _standing(
         why,
         largest=score.score,
         is_noise=is_noise,
+        is_assumed=largest is not None
+        and largest.signed != 0
+        and is_assumed(largest.noise, spreads[largest.node_id]),
         highest=max((it.divergence for it in clear), default=0.0),
         lowest=min(signed, default=0.0),
         total=sum(it.divergence for it in clear),

@@ -188,23 +188,3 @@ def memory_texts(transcript: Transcript | None) -> Mapping[str, str]:
             if part.memory_key is not None:
                 texts.setdefault(part.memory_key, part.text.strip())
     return texts
-
-
-def turns(transcript: Transcript, data: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the messages of a conversation, each response with the memories that changed it."""
-    columns = {it["node_id"]: at for at, it in enumerate(data["responses"])}
-    found = []
-    for index, message in enumerate(transcript.conversation):
-        column = columns.get(message.id)
-        effects: list[tuple[float, str]] = []
-        for row, memory in enumerate(data["memories"]):
-            value = None if column is None else data["signed"][row][column]
-            if column is None or value is None:
-                continue
-            noise = data["noise"][row][column] if data["noise"] else None
-            if abs(value) > noise_limit(noise, data["spread"][column]):
-                effects.append((value, memory["key"]))
-        effects.sort(key=lambda it: -abs(it[0]))
-        turn = {"index": index, "role": message.role, "text": message.text}
-        found.append({**turn, "effects": effects[:5], "more": max(0, len(effects) - 5)})
-    return found

@@ -11,6 +11,7 @@ from mindhooks import MindCommand, in_thread
 from mindscore._util.text import count_of
 from mindscore.config.settings import Settings
 from mindscore.measure.divergence import UNMEASURED_NOISE
+from mindscore.pages.environment import turns
 from mindscore.review.cells import (
     Effect,
     conversations,
@@ -18,7 +19,6 @@ from mindscore.review.cells import (
     matrix,
     memory_texts,
     response_texts,
-    turns,
 )
 from mindscore.review.runs import COMMANDS, Runs
 from mindscore.review.web import RefusedError, Views

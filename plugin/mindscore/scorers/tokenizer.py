@@ -1,4 +1,4 @@
-"""The tokenizer in a ``tokenizer.json`` and the chat template beside it, for servers that have none."""
+"""The tokenizer in a ``tokenizer.json``, and the chat template beside it, for servers."""
 
 from __future__ import annotations
 

@@ -6,11 +6,12 @@ import time
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from mindhooks import (
     BaseScorer,
+    FinetuneStats,
     Generated,
     MemoryStats,
     MindCommand,
@@ -24,22 +25,56 @@ from mindhooks import (
     WirePrompt,
     load_scorer,
 )
-from mindscore.config.settings import parse_settings
+from mindscore.config.settings import Settings, parse_settings
+from mindscore.conversation.template import RenderChat
 from mindscore.flows.finetune import FinetuneScoring
 from mindscore.flows.memory import MemoryScoring
+from mindscore.measure.divergence import MOST_GROUPS
 from mindscore.measure.prompts import common_prefix
 from mindscore.session.session import Session
+from mindscore.store import History, Speed
 
-SHORT, LONG = 64, 512
-"""Tokens of the two prompts that are timed."""
+MEASURED_TOKENS = 256
+"""Tokens of the prompt that is timed, at most."""
+
+MEASURED_ALTERNATE_TOKENS = 16
+"""Tokens that are generated to time it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """The seconds that a command is estimated to take; ``None``: no speed is known.
+
+    ``confirming`` and ``generating`` are the most that it may be.
+    """
+
+    loading: float | None = 0.0
+    scoring: float | None = 0.0
+    confirming: float | None = 0.0
+    generating: float | None = 0.0
+
+    @property
+    def total(self) -> float | None:
+        """The sum, ``None`` where a part is not known."""
+        parts = (self.loading, self.scoring, self.confirming, self.generating)
+        known = [it for it in parts if it is not None]
+        return sum(known) if len(known) == len(parts) else None
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The cost of a command before it is run.
 
-    ``computed_tokens`` and ``seconds`` are estimates: what a server keeps of earlier prompts, and
-    how fast it is, is its own. ``None``: not known.
+    ``computed_tokens`` and ``times`` are estimates: what a server keeps of earlier prompts, and how
+    fast it is, is its own. ``computed_tokens`` is ``None`` where that is not known.
+
+    Attributes:
+        confirming_calls: at most as many calls more, to confirm groups that hide each other.
+        confirming_tokens: at most as many tokens sent more, by these.
+        alternates: at most as many are generated.
+        place: the server, or the scorer, that ``times`` are of.
+        speed: the origin of ``times``; ``None``: no speed is known.
+        not_planned: other plugins that answer the command, whose cost is not known.
     """
 
     command: str
@@ -48,7 +83,13 @@ class Plan:
     calls: int
     prompt_tokens: int
     computed_tokens: int | None
-    seconds: float | None
+    confirming_calls: int
+    confirming_tokens: int
+    alternates: int
+    times: Times
+    place: str
+    speed: Literal["remembered", "measured"] | None
+    not_planned: tuple[str, ...]
     error: str | None
 
 
@@ -63,7 +104,6 @@ class CountingScorer(BaseScorer):
         capabilities = ScorerCapabilities.of(scorer)
         self.model = scorer.model
         self.noisy = capabilities.noisy
-        self.render_chat = capabilities.render_chat
         self.adapter = capabilities.adapter
         self.swaps_adapters = capabilities.swaps_adapters
         self.fingerprint = capabilities.fingerprint
@@ -71,10 +111,17 @@ class CountingScorer(BaseScorer):
         self._scorer = scorer
         self._sorted: list[tuple[int, ...]] = []
         self.first: WirePrompt | None = None
+        self.longest = 0
+        """Tokens of the longest prompt."""
+        self.most_ranges = 0
+        """Responses that one prompt asks for, at most."""
 
     async def score(self, prompts: Sequence[WirePrompt]) -> ScoreResult:
         """Return zeros."""
-        self.first = self.first or next(iter(prompts), None)
+        for prompt in prompts:
+            self.first = self.first or prompt
+            self.longest = max(self.longest, len(prompt.tokens))
+            self.most_ranges = max(self.most_ranges, len(prompt.ranges))
         answers = [[RangeScore(0.0) for _ in prompt.ranges] for prompt in prompts]
         # Not before: some find out what they speak to when they first speak to it.
         reuses = ScorerCapabilities.of(self._scorer).reuses_prefixes
@@ -88,6 +135,11 @@ class CountingScorer(BaseScorer):
         """Return nothing."""
         del prompt, max_tokens, stop
         return Generated((), "")
+
+    @property
+    def render_chat(self) -> RenderChat | None:  # type: ignore[override]
+        """That of the scorer in whose place this stands, as far as it is known."""
+        return ScorerCapabilities.of(self._scorer).render_chat
 
     async def tokenize(self, text: str) -> list[int]:
         """Tokenise with the scorer in whose place this stands."""
@@ -107,12 +159,13 @@ class CountingScorer(BaseScorer):
         return len(tokens) - min(shared, prompt.ranges[0][0] - 1)
 
 
-async def make_plan(session: Session, tables: Mapping[str, Any], command: str) -> Plan:
-    """Return what ``command`` would cost; nothing is recorded, no other plugin hears of it.
+async def make_plan(
+    session: Session, tables: Mapping[str, Any], command: str, *, measure: bool = False
+) -> Plan:
+    """Return what ``command`` would cost; nothing is scored, and no plugin hears of it.
 
-    Two short prompts are scored, to know how fast the model is.
-
-    The time of a run that generates alternates is not known: nobody knows how long they get.
+    The time is estimated from the speed that earlier runs had. With ``measure``, the model is
+    loaded and one short prompt is timed; that is remembered.
 
     Raises:
         MindhooksError: the flow that is planned is disabled: what answers in its place is unknown.
@@ -120,58 +173,133 @@ async def make_plan(session: Session, tables: Mapping[str, Any], command: str) -
     """
     settings = parse_settings(tables)
     is_finetune = command == MindCommand.SCORE_FINETUNE
-    flow = "finetune-scoring" if is_finetune else "memory-scoring"
-    if flow in settings.plugins.disabled:
-        raise MindhooksError(
-            f"{flow} is disabled (plugins.disabled): only its own cost can be planned, not that of "
-            "a plugin in its place"
-        )
     generates = is_finetune and settings.finetune.generate_alternates
     own = settings.plugins.settings
     scorer = await load_scorer(tables.get("server", {}))
     async with aclosing(scorer):
         counting = CountingScorer(scorer)
+        others = await _other_plugins(
+            Registry(session, tables, scorer=counting),
+            command,
+            "finetune-scoring" if is_finetune else "memory-scoring",
+        )
+        options = own.get("memory-scoring", {})
         async with Registry(session, tables, scorer=counting) as registry:
-            registry.register(MemoryScoring(own.get("memory-scoring", {})), name="memory-scoring")
+            registry.register(MemoryScoring(options), name="memory-scoring")
             finetune = FinetuneScoring(own.get("finetune-scoring", {}))
             registry.register(finetune, name="finetune-scoring")
             session.listen(registry)
             stats = (await session.run(command)).stats
         assert stats is not None  # noqa: S101 - our flows report them, however they end
-        seconds = 0.0 if stats.calls == 0 else None
-        if stats.error is None and counting.first and not generates:
-            latency, per_token = await _time(scorer, counting.first)
-            work = stats.prompt_tokens if stats.computed_tokens is None else stats.computed_tokens
-            seconds = latency * -(-stats.calls // settings.server.concurrency) + per_token * work
-        return Plan(
+        confirming = alternates = 0
+        outcomes = stats.outcomes if isinstance(stats, MemoryStats) else {}
+        scored = sum(it.status == "scored" for it in outcomes.values())
+        if counting.first and command == MindCommand.SCORE_FULL and options.get("hold"):
+            # One for each response at most, and for each set of two memories or more.
+            groups = 2 ** min(scored, MOST_GROUPS) - min(scored, MOST_GROUPS) - 1
+            confirming = min(MOST_GROUPS, counting.most_ranges, groups)
+        if generates and isinstance(stats, FinetuneStats):
+            alternates = max(counting.most_ranges, stats.above_threshold)
+        plan = Plan(
             command=command,
             model=scorer.model,
-            outcomes=stats.outcomes if isinstance(stats, MemoryStats) else {},
+            outcomes=outcomes,
             calls=stats.calls,
             prompt_tokens=stats.prompt_tokens,
             computed_tokens=stats.computed_tokens,
-            seconds=seconds,
+            confirming_calls=confirming,
+            confirming_tokens=confirming * counting.longest,
+            alternates=alternates,
+            times=Times(),
+            place=settings.server.place,
+            speed=None,
+            not_planned=others,
             error=stats.error,
         )
+        if plan.error is not None or not (plan.calls or plan.alternates):
+            return plan
+        history = History(settings.store)
+        if measure and counting.first:
+            measured = await _measure(scorer, counting.first, plan)
+            await history.record_speed(measured)
+            return _with_times(plan, measured, "measured", settings)
+        device = ScorerCapabilities.of(scorer).device
+        speed = await history.speed(plan.place, plan.model, device)
+    if speed is None:
+        return replace(plan, times=Times(*[None] * 4))
+    return _with_times(plan, speed, "remembered", settings)
 
 
-async def _time(scorer: Scorer, prompt: WirePrompt) -> tuple[float, float]:
-    """Seconds that a call takes whatever it asks, and those for each token."""
+async def _other_plugins(registry: Registry, command: str, flow: str) -> tuple[str, ...]:
+    """Return the plugins beside ``flow`` that answer ``command``, or may do so.
+
+    Raises:
+        MindhooksError: ``flow`` would not run.
+    """
+    async with registry:
+        registry.load_entry_points()
+        infos = registry.plugins()
+    answering = [
+        it
+        for it in infos
+        if it.is_registered
+        and "on_trigger" in it.hooks
+        and (command in (it.commands or (command,)))
+    ]
+    others = tuple(it.name for it in answering if it.name != flow)
+    if len(others) < len(answering):
+        return others
+    settings = parse_settings(registry.settings).plugins
+    by = "plugins.disabled" if flow in settings.disabled else "see mindscore plugins"
+    instead = f"what {' and '.join(others)} would cost in its place" if others else "nothing else"
+    raise MindhooksError(f"{flow} is disabled ({by}), and {instead} is known")
+
+
+def _with_times(
+    plan: Plan, speed: Speed, origin: Literal["remembered", "measured"], settings: Settings
+) -> Plan:
+    computed = None if plan.computed_tokens is None else plan.confirming_tokens
+    most_tokens = plan.alternates * settings.finetune.max_alternate_tokens
+    times = Times(
+        loading=speed.loading_s or 0.0,
+        scoring=speed.scoring(plan.prompt_tokens, plan.computed_tokens),
+        confirming=speed.scoring(plan.confirming_tokens, computed),
+        generating=speed.generating(most_tokens) if most_tokens else 0.0,
+    )
+    return replace(plan, times=times, speed=origin)
+
+
+async def _measure(scorer: Scorer, prompt: WirePrompt, plan: Plan) -> Speed:
+    """Time a part of ``prompt``, and some tokens of an alternate where ``plan`` has any."""
     tokens = prompt.tokens
-    # The first one loads the model. None begins as another does: a server may keep what it had.
-    await _timed(scorer, tokens[:2])
-    short, long = tokens[1 : 1 + SHORT], tokens[2 : 2 + LONG]
-    for_short, for_long = await _timed(scorer, short), await _timed(scorer, long)
-    more = len(long) - len(short)
-    per_token = max(0.0, for_long - for_short) / more if more > 0 else for_long / len(tokens)
-    return max(0.0, for_short - per_token * len(short)), per_token
+    # The first call loads the model. The other does not begin as it did: a server may keep that.
+    await _score_last(scorer, tokens[:2])
+    started = time.monotonic()
+    short = tokens[1 : 1 + MEASURED_TOKENS]
+    computed = await _score_last(scorer, short)
+    scored = time.monotonic()
+    generated: Sequence[int] = ()
+    if plan.alternates:
+        asked = WirePrompt(short, (), (), ())
+        count = MEASURED_ALTERNATE_TOKENS
+        generated = (await scorer.generate(asked, max_tokens=count, stop=())).token_ids or ()
+    capabilities = ScorerCapabilities.of(scorer)
+    return Speed(
+        server=plan.place,
+        model=plan.model,
+        device=capabilities.device,
+        prompt_tokens=len(short),
+        computed_tokens=computed,
+        scoring_s=scored - started,
+        generated_tokens=len(generated),
+        generating_s=time.monotonic() - scored if generated else 0.0,
+        loading_s=capabilities.loading_s,
+        measured_at=time.time(),
+    )
 
 
-async def _timed(scorer: Scorer, tokens: Sequence[int]) -> float:
-    if len(tokens) < 2:
-        return 0.0
+async def _score_last(scorer: Scorer, tokens: Sequence[int]) -> int | None:
+    """Score the last token of a prompt; return the tokens computed for it."""
     end = len(tokens)
-    prompt = WirePrompt(tuple(tokens), (), ((end - 1, end),), ("warm-up",))
-    started = time.perf_counter()
-    await scorer.score([prompt])
-    return time.perf_counter() - started
+    prompt = WirePrompt(tuple(tokens), (), ((end - 1, end),), ("measured",))
+    return ScoreResult.of(await scorer.score([prompt])).computed_tokens

@@ -1,6 +1,6 @@
 """SQLite files: the store of scores, candidates, marks and sends, and the tables of others."""
 
-from mindscore.store.history import Cell, History, Point, RunRecord
+from mindscore.store.history import Cell, History, Point, RunRecord, Speed
 from mindscore.store.records import Damage, Records, damage_remark
 from mindscore.store.reviews import CandidateName, ConflictError, Listed, Review, Reviewed, Reviews
 from mindscore.store.scores import KnownScore, StoredMemory
@@ -23,6 +23,7 @@ __all__ = [
     "RunRecord",
     "Send",
     "Sends",
+    "Speed",
     "Store",
     "StoredMemory",
     "TrainedMarks",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, insert, select
 
-from mindscore.store.database import NamespaceTables
+from mindscore.store.database import NamespaceTables, replacing, upsert
 from mindscore.store.records import checked, intact, row_id
-from mindscore.store.schema import candidates, cells, memories, runs, weights
+from mindscore.store.schema import candidates, cells, memories, runs, speeds, weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +59,92 @@ class Cell:
     conversation: str = ""
 
 
+EARLIER = 0.5
+"""Weight of earlier runs in a speed, once a new one is measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """The tokens that a model has run, and the seconds they took.
+
+    ``server`` is as ``ServerSettings.place``, ``device`` as a scorer's capability. ``scoring_s`` is
+    for ``prompt_tokens`` sent and ``computed_tokens``, ``None`` where the server does not say.
+    ``loading_s`` is ``None`` where nothing was loaded.
+    """
+
+    server: str
+    model: str
+    device: str
+    prompt_tokens: float
+    computed_tokens: float | None
+    scoring_s: float
+    generated_tokens: float
+    generating_s: float
+    loading_s: float | None
+    measured_at: float
+
+    def scoring(self, prompt_tokens: int, computed_tokens: int | None) -> float | None:
+        """Return the seconds for prompts, or ``None`` if no speed of scoring is known.
+
+        Tokens that are sent count where those computed are not known.
+        """
+        if computed_tokens is None or self.computed_tokens is None:
+            return self._seconds(prompt_tokens, self.prompt_tokens, self.scoring_s)
+        return self._seconds(computed_tokens, self.computed_tokens, self.scoring_s)
+
+    def generating(self, tokens: int) -> float | None:
+        """Return the seconds to generate ``tokens``, or ``None`` if that speed is not known."""
+        return self._seconds(tokens, self.generated_tokens, self.generating_s)
+
+    @staticmethod
+    def _seconds(tokens: int, of: float, took: float) -> float | None:
+        return tokens * took / of if of > 0 else None
+
+    def after(self, earlier: Speed) -> Speed:
+        """Return what is known once this is measured too; long runs count more than short ones."""
+        found = self
+        if earlier.loading_s is not None and self.loading_s is None:
+            found = replace(found, loading_s=earlier.loading_s)
+        if not self.generating_s:
+            found = replace(
+                found,
+                generated_tokens=earlier.generated_tokens,
+                generating_s=earlier.generating_s,
+            )
+        else:
+            found = replace(
+                found,
+                generated_tokens=EARLIER * earlier.generated_tokens + self.generated_tokens,
+                generating_s=EARLIER * earlier.generating_s + self.generating_s,
+            )
+        before, now = earlier.computed_tokens, self.computed_tokens
+        if (before is None) != (now is None):
+            # A server that is another one now.
+            return found
+        return replace(
+            found,
+            prompt_tokens=EARLIER * earlier.prompt_tokens + self.prompt_tokens,
+            computed_tokens=None if before is None or now is None else EARLIER * before + now,
+            scoring_s=EARLIER * earlier.scoring_s + self.scoring_s,
+        )
+
+
 class History(NamespaceTables):
     """The history of one namespace. Every method is one transaction; may raise ``StoreError``."""
+
+    async def speed(self, server: str, model: str, device: str) -> Speed | None:
+        """Return the speed of a model, of whatever namespace, or ``None`` if it is not known."""
+        return await self._database.read(lambda it: _read_speed(it, server, model, device))
+
+    async def record_speed(self, speed: Speed) -> None:
+        """Keep what was measured beside what earlier runs have."""
+
+        def work(connection: Connection) -> None:
+            earlier = _read_speed(connection, speed.server, speed.model, speed.device)
+            known = speed if earlier is None else speed.after(earlier)
+            upsert(connection, speeds, [asdict(known)], replacing(speeds))
+
+        await self._database.write(work)
 
     async def record_run(self, run: RunRecord) -> None:
         """Keep a run, and remove those older than ``retention_days``."""
@@ -126,3 +210,10 @@ class History(NamespaceTables):
             return sorted(found)
 
         return await self._database.read(work)
+
+
+def _read_speed(connection: Connection, server: str, model: str, device: str) -> Speed | None:
+    query = select(row_id(speeds), *(speeds.c[name] for name in Speed.__slots__)).where(
+        speeds.c.server == server, speeds.c.model == model, speeds.c.device == device
+    )
+    return next(intact(speeds, connection.execute(query), checked(Speed)), None)

@@ -229,5 +229,22 @@ STEPS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE weights_by_run RENAME TO weights",
         "CREATE INDEX weights_by_age ON weights (namespace, scored_at)",
     ),
+    (
+        """
+        CREATE TABLE speeds (
+            server VARCHAR NOT NULL,
+            model VARCHAR NOT NULL,
+            device VARCHAR NOT NULL,
+            prompt_tokens FLOAT NOT NULL,
+            computed_tokens FLOAT,
+            scoring_s FLOAT NOT NULL,
+            generated_tokens FLOAT NOT NULL,
+            generating_s FLOAT NOT NULL,
+            loading_s FLOAT,
+            measured_at FLOAT NOT NULL,
+            PRIMARY KEY (server, model, device)
+        )
+        """,
+    ),
 )
 """The statements from version 1 to 2, from 2 to 3, and so on; never changed: old files exist."""

@@ -161,6 +161,26 @@ runs = Table(
     Index("runs_by_age", "namespace", "started_at"),
 )
 
+# What the calls of one model take, of whatever namespace: sums of which earlier runs count less.
+speeds = Table(
+    "speeds",
+    metadata,
+    # As ``ServerSettings.place``.
+    Column("server", String, primary_key=True),
+    Column("model", String, primary_key=True),
+    # Empty: the server's own.
+    Column("device", String, primary_key=True),
+    Column("prompt_tokens", Float, nullable=False),
+    # NULL: the server does not say.
+    Column("computed_tokens", Float),
+    Column("scoring_s", Float, nullable=False),
+    Column("generated_tokens", Float, nullable=False),
+    Column("generating_s", Float, nullable=False),
+    # NULL: nothing is loaded in this process.
+    Column("loading_s", Float),
+    Column("measured_at", Float, nullable=False),
+)
+
 # Every decision on a candidate, the last of which counts; undone, it is gone.
 reviews = Table(
     "reviews",

@@ -232,6 +232,26 @@ def test_every_reason_to_skip_a_memory_is_said(score, write):
     assert re.search(r"(?m)^1 no response.*: middle$", out)
 
 
+def test_noise_that_is_not_measured_is_assumed_and_said_to_be(server, terminal, numbered):
+    def small(body):
+        missing = [it for it in (101, 102) if it not in body["prompt"][:4]]
+        ends = [end for _, end in body["score_ranges"]]
+        return web.json_response(
+            {"scores": [{"total_logprob": -1 - 0.9 * len(missing)}] * len(ends)}
+        )
+
+    server.answer = small
+    unmeasured = ["--set", "memory.noise_repeats=0", *server.options]
+    out = terminal("score", numbered, "--full", *unmeasured).out
+    assert "1 nat, assumed" in out
+    assert "1 nat where too few show that, which is assumed" in out
+    assert not re.findall(r"\x1b\[[0-9;]+m *(0\.9)", out[: out.index("Memories by score")])
+    assert "0 beyond noise" in out
+    measured = terminal("score", numbered, "--full", *server.options).out
+    assert "assumed" not in measured
+    assert re.findall(r"\x1b\[[0-9;]+m *(0\.9)", measured[: measured.index("Memories by score")])
+
+
 @pytest.mark.parametrize("options", [[], ["--full"], ["--finetune"]], ids=" ".join)
 def test_a_conversation_without_memories_is_said_to_hold_none(options, score, write):
     talk = write({"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."})

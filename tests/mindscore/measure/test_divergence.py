@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from mindhooks import RangeScore, ResponseDivergence, ScorerError, WirePrompt
 from mindscore.config.settings import ServerSettings
 from mindscore.measure.cached_scorer import CachedScorer, ScoreCache, Usage
-from mindscore.measure.divergence import check_answers, implausible
+from mindscore.measure.divergence import (
+    UNMEASURED_NOISE,
+    check_answers,
+    implausible,
+    is_assumed,
+    is_indistinct,
+    noise_limit,
+)
 from mindscore.measure.leave_one_out import LeaveOneOut, NoiseFloor
 from mindscore.measure.memories import responses_after_change, skip_only, whole
 from mindscore.measure.retry import Retry
@@ -199,3 +206,27 @@ async def test_a_bad_answer_is_no_divergence(say, probe, monkeypatch):
     talk = say.talk(say.memory("k", 3), say.reply(3))
     with pytest.raises(ScorerError, match="c1"):
         await divergences(talk, "k", probe)
+
+
+@pytest.mark.parametrize(
+    ("noise", "spread", "limit", "assumed"),
+    [
+        (None, 0.0, UNMEASURED_NOISE, True),
+        (0.0, 0.0, 0.0, False),
+        (0.5, 0.0, 0.5, False),
+        (None, 0.2, 0.2, False),
+        (0.5, 0.2, 0.5, False),
+        (0.1, 0.2, 0.2, False),
+    ],
+)
+def test_an_effect_within_noise_or_spread_or_what_is_assumed_is_indistinct(
+    noise, spread, limit, assumed
+):
+    assert noise_limit(noise, spread) == limit
+    assert is_assumed(noise, spread) is assumed
+    for sign in (1, -1):
+        within = ResponseDivergence(1, "r", 0.0, sign * limit, noise)
+        beyond = ResponseDivergence(1, "r", 0.0, sign * (limit + 0.01), noise)
+        assert is_indistinct(within, {"r": spread}) is (limit > 0)
+        assert not is_indistinct(beyond, {"r": spread})
+    assert not is_indistinct(ResponseDivergence(1, "r", 0.0, 0.0, noise), {"r": spread})

@@ -101,6 +101,7 @@ def test_where_noise_is_not_known_a_given_limit_counts(browser, page):
     noise, spread = [[None, None, 0.1, None, 0.0]], [0.0, 0.0, 0.0, 0.2, 0.0]
     with opened(browser, page(values, noise, spread=spread, unmeasured=1.0)) as it:
         it.page.locator("#it [role=grid]").focus()
+        it.page.keyboard.press("Home")
         found = []
         for _ in values[0]:
             found.append(told(it).partition(" nats")[0])

@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from mindscore.measure.divergence import noise_limit
+
 from ..opening import opened
 
 WIDTHS = {"wide": (1440, 900), "phone": (390, 844)}
@@ -104,6 +106,83 @@ def test_the_matrix_is_walked_by_keyboard(browser, reports):
         assert it.wrong == []
 
 
+MARKED = """() => {
+  const box = document.getElementById("turns").getBoundingClientRect();
+  const [turn, ...others] = document.querySelectorAll("#turns [aria-current]");
+  const { top } = turn.getBoundingClientRect();
+  return {
+    alone: others.length === 0, inSight: box.top <= top && top < box.bottom,
+    text: turn.textContent, left: box.left,
+    apart: box.left - document.getElementById("matrix").getBoundingClientRect().right,
+    below: box.top - document.getElementById("matrix").getBoundingClientRect().bottom,
+  };
+}"""
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_cell_that_is_chosen_marks_its_turn_and_brings_it_into_sight(browser, reports, width):
+    with opened(browser, reports["full"], *WIDTHS[width]) as it:
+        grid = it.page.locator("#matrix [role=grid]")
+        for key in ("Control+Home", "Control+End"):
+            grid.focus()
+            it.page.keyboard.press(key)
+            it.page.keyboard.press("Enter")
+            found = it.script(MARKED)
+            number = active(it).partition("response ")[2].partition(":")[0]
+            assert number in found["text"].split()[0]
+            assert found["alone"]
+            assert found["inSight"]
+        assert (found["apart"] if width == "wide" else found["below"]) >= 0
+        assert it.wrong == []
+
+
+def test_beside_a_turn_are_the_memories_that_changed_it_beyond_noise(browser, reports):
+    with opened(browser, reports["full"]) as it:
+        data = it.script('JSON.parse(document.getElementById("data").textContent)')
+        for column in range(len(data["responses"])):
+            clear = [
+                (row[column], memory["key"])
+                for row, noise, memory in zip(
+                    data["signed"], data["noise"], data["memories"], strict=True
+                )
+                if row[column] is not None
+                and abs(row[column]) > noise_limit(noise[column], data["spread"][column])
+            ]
+            largest = sorted(clear, key=lambda it: -abs(it[0]))[:5]
+            said = it.texts(f"#turns [data-column='{column}'] .key")
+            assert said == [key for _, key in largest]
+
+
+def test_the_matrix_opens_on_its_first_effect_beyond_noise_or_its_largest(
+    browser, made_up, write_report
+):
+    result = made_up(memories=1, text="tea")
+    [(key, score)] = result.scores.items()
+    count = len(score.divergences)
+    assert count > 1
+    for sizes, opened_on in (([0.2] + [3.0] * (count - 1), 1), ([0.2] * (count - 1) + [0.5], -1)):
+        row = tuple(
+            replace(it, signed=size, divergence=size, noise=1.0)
+            for it, size in zip(score.divergences, sizes, strict=True)
+        )
+        given = replace(result, scores={key: replace(score, divergences=row, hold=None)})
+        with opened(browser, write_report(given)) as it:
+            assert f"response #{row[opened_on].entry_idx}:" in active(it)
+
+
+def test_very_long_texts_are_cut_until_they_are_asked_for(browser, made_up, write_report):
+    result = made_up("score-finetune")
+    first, second = result.candidates
+    long = replace(first, alternate_text="word " * 3000)
+    given = replace(result, candidates=(long, second))
+    with opened(browser, write_report(given)) as it:
+        assert it.page.locator(".fold").count() == 1
+        diff = it.page.locator(".fold + .diff")
+        before = diff.bounding_box()["height"]
+        it.page.get_by_text("show all").click()
+        assert before < 400 < diff.bounding_box()["height"]
+
+
 def test_a_cell_tells_its_memory_and_response_on_hover_and_on_a_tap(browser, reports):
     with opened(browser, reports["full"], has_touch=True) as it:
         canvas = it.page.locator("#matrix canvas")
@@ -194,16 +273,16 @@ def test_the_words_that_a_chosen_memory_made_likelier_are_marked(browser, report
         assert it.wrong == []
 
 
-def test_without_noise_none_is_spoken_of(browser, made_up, write_report):
+def test_noise_that_is_assumed_is_said_to_be(browser, made_up, write_report):
     result = made_up(memories=1, text="tea")
     [(key, score)] = result.scores.items()
-    for noise, told in ((None, "above 0.01 nats."), (0.5, "that can be told from noise.")):
+    for noise, told in ((None, "noise (assumed, not measured)."), (0.5, "noise.")):
         row = tuple(
             replace(it, signed=0.001, divergence=0.001, noise=noise) for it in score.divergences
         )
         given = replace(result, scores={key: replace(score, divergences=row, hold=None)})
         with opened(browser, write_report(given)) as it:
-            assert f"It made no difference {told}" in it.page.inner_text("#chosen-body")
+            assert f"It made no difference beyond {told}" in it.page.inner_text("#chosen-body")
             assert it.wrong == []
 
 

@@ -31,11 +31,11 @@ def result(made_up):
 def test_what_a_memory_did_is_summed_up(result):
     key, other = result.keys
     found = standings(
-        replace(result, scores={key: scored(3.0, -2.0, 0.004, 1.0), other: scored(5.0)}), {}, 0.01
+        replace(result, scores={key: scored(3.0, -2.0, 0.9, 1.5), other: scored(5.0)}), {}, 0.01
     )
     assert [it.key for it in found] == [other, key]
     one = found[1]
-    assert (one.largest, one.lowest, one.total) == (3.0, -2.0, 4.004)
+    assert (one.largest, one.lowest, one.total) == (3.0, -2.0, 4.5)
     assert (one.likelier, one.less_likely, one.most_on, one.effect) == (2, 1, 0, "mixed")
     assert found[0].effect == "likelier"
 
@@ -61,15 +61,15 @@ def test_noise_counts_in_no_order_headline_or_sum(result):
     assert 'class="number noise">9.00<br><span class="small">within noise</span></td>' in told
 
 
-def test_where_no_noise_was_measured_none_is_spoken_of(result):
-    measured, unmeasured = (
-        page(replace(result, scores={result.keys[0]: scored(3.0, noise=it)}), memory=least)
-        for it, least in ((0.1, {}), (None, {"min_divergence": 0.25}))
+def test_noise_that_was_not_measured_is_said_to_be_assumed(result):
+    measured, above, below = (
+        page(replace(result, scores={result.keys[0]: scored(size, noise=noise)}))
+        for size, noise in ((3.0, 0.1), (3.0, None), (0.9, None))
     )
-    assert "only above noise" in measured
-    assert "only above 0.25 nats" in unmeasured
-    assert "what varies as much" in measured
-    assert "what varies as much" not in unmeasured
+    assert "noise not measured" not in measured
+    assert "noise not measured" in above
+    assert "within noise, assumed" in below
+    assert "1 nat is assumed" in measured
 
 
 def test_a_memory_that_was_not_scored_says_why_and_comes_last(result):

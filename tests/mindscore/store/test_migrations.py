@@ -161,9 +161,9 @@ async def test_a_migration_that_fails_leaves_the_old_store(version, tmp_path):
     lay_out(file, version)
     with closing(sqlite3.connect(file)) as connection:
         # In the way of the last step.
-        connection.execute("CREATE TABLE weights_by_run (run)")
+        connection.execute("CREATE TABLE speeds (speed)")
     before = file.read_bytes()
-    with pytest.raises(StoreError, match=r"store.*weights_by_run"):
+    with pytest.raises(StoreError, match=r"store.*speeds"):
         await Store(StoreSettings(f"sqlite:///{file}")).memories()
     assert file.read_bytes() == before
 

