@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal, Protocol
 
@@ -102,8 +102,9 @@ class Context:
     identity: tuple[Node, ...]
     conversation: tuple[Node, ...]
     id: str = ""
-    prompts: Prompts | None = field(default=None, repr=False, compare=False)
-    """Renders the prompts, where one prompt cannot hold every response as it was generated."""
+    prompts: Prompts | None = field(default=None, init=False, repr=False, compare=False)
+    """Renders the prompts, where no prompt holds every response as it was generated: see
+    ``with_prompts``."""
     _rendered: dict[tuple[int, frozenset[str]], tuple[int, ...]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -166,6 +167,15 @@ class Context:
         if self.prompts is None:
             return (self.wire_prompt(window, skip),)
         return await self.prompts(window, skip, asked)
+
+    def with_prompts(self, prompts: Prompts) -> "Context":
+        """Return the snapshot with its prompts rendered by ``prompts``.
+
+        A host needs it for a chat template that prints earlier messages differently later on.
+        """
+        made = replace(self)
+        object.__setattr__(made, "prompts", prompts)
+        return made
 
     def _nodes(self, window: range) -> Iterator[Node]:
         yield from self.system

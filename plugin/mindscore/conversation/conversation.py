@@ -73,7 +73,8 @@ class Transcript:
             nodes = await turns.nodes()
         first, last = len(self.system), len(self.system) + len(self.identity)
         system, identity, conversation = nodes[:first], nodes[first:last], nodes[last:]
-        return Context(tuple(system), tuple(identity), tuple(conversation), self.id, turns)
+        context = Context(tuple(system), tuple(identity), tuple(conversation), self.id)
+        return context if turns is None else context.with_prompts(turns)
 
     def going_on_from(self, before: Transcript) -> Transcript:
         """Return this with an id: that of ``before`` if it has the last response of that.

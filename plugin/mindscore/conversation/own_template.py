@@ -188,12 +188,25 @@ class OwnTemplate:
             asked = await self.text(messages[:at], True)
             if not before.startswith(asked) or _NO_THOUGHT.sub("", before[len(asked) :]):
                 raise LooksBackError("a prompt ends differently in a longer conversation")
-        others = [at for at, message in enumerate(messages) if message.role != Role.MEMORY]
-        if len(others) < len(messages):
-            without = await self.text([messages[at] for at in others], False)
-            if without != "".join(texts[at] for at in others):
-                raise LooksBackError("without the memories, other messages are printed differently")
+        if not await self._stay_without_memories(messages, texts):
+            raise LooksBackError("without the memories, other messages are printed differently")
         return found
+
+    async def _stay_without_memories(self, messages: Sequence[Message], texts: list[str]) -> bool:
+        """Say whether messages without memories are printed as before once there are no memories.
+
+        A template may print a message, or a part of it, within another one.
+        """
+        bare = [(at, without) for at, it in enumerate(messages) if (without := _bare(it))]
+        if [it for _, it in bare] == list(messages):
+            return True
+        printed = []
+        for number, (at, message) in enumerate(bare):
+            piece = await self.piece([it for _, it in bare[:number]], message)
+            if message is messages[at] and piece.text() != texts[at]:
+                return False
+            printed.append(piece.text())
+        return await self.text([it for _, it in bare], False) == "".join(printed)
 
     async def piece(self, earlier: Sequence[Message], message: Message) -> Pieces:
         """Return the pieces of ``message`` after ``earlier`` ones.
@@ -336,6 +349,17 @@ def _checked(messages: Sequence[Message]) -> list[int]:
         kind = tuple((it.role, bool(it.tool_calls), bool(it.reasoning)) for it in around)
         kinds.setdefault(kind, at)
     return sorted({*kinds.values(), *spoken[-2:]})
+
+
+def _bare(message: Message) -> Message | None:
+    """Return the message without its memories, or ``None`` if nothing is left to say."""
+    if message.role == Role.MEMORY:
+        return None
+    keys = frozenset(message.memory_keys())
+    if not keys:
+        return message
+    text = message.text_without(keys)
+    return None if message.blocks and not text else replace(message, text=text)
 
 
 def _is_unsaid(message: Message, content: str) -> bool:
