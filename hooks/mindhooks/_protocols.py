@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal, Protocol
 
@@ -15,7 +15,7 @@ from mindhooks._values import FinetuneCandidate, WirePrompt
 Detokenize = Callable[[Sequence[int]], Awaitable[str]]
 Fingerprint = Callable[[], Awaitable[str | None]]
 TokenTexts = Callable[[Sequence[int]], Awaitable[Sequence[str]]]
-RenderChat = Callable[[Sequence[Mapping[str, object]], bool], Awaitable[str]]
+RenderChat = Callable[..., Awaitable[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +114,10 @@ class ScorerCapabilities:
             it cannot.
         token_texts: ``await token_texts(ids)`` returns the text of each id; ``None``: it cannot.
         render_chat: ``await render_chat(messages, add_generation_prompt)`` returns the text of
-            ``{"role": …, "content": …}`` messages by the model's own chat template; ``None``: it
-            cannot.
+            ``{"role": …, "content": …}`` messages by the model's own chat template. Where the
+            conversation has definitions of tools, they are a third argument. ``None``: it cannot.
+        bos: the ids with which every prompt of the model is expected to begin; empty: none, or not
+            known.
     """
 
     noisy: bool = False
@@ -130,6 +132,7 @@ class ScorerCapabilities:
     detokenize: Detokenize | None = None
     token_texts: TokenTexts | None = None
     render_chat: RenderChat | None = None
+    bos: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, scorer: Scorer) -> ScorerCapabilities:
@@ -164,6 +167,7 @@ class BaseScorer:
     detokenize: Detokenize | None = _DEFAULTS.detokenize
     token_texts: TokenTexts | None = _DEFAULTS.token_texts
     render_chat: RenderChat | None = _DEFAULTS.render_chat
+    bos: tuple[int, ...] = _DEFAULTS.bos
 
     async def score(
         self, prompts: Sequence[WirePrompt]

@@ -1,8 +1,8 @@
 """Values that hosts, flows and listeners exchange: contexts, prompts, scores, runs."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal, Protocol
 
@@ -81,6 +81,15 @@ class WirePrompt:
     node_ids: tuple[str, ...]
 
 
+class Prompts(Protocol):
+    """Renders the prompts that ``Context.wire_prompts`` returns."""
+
+    async def __call__(
+        self, window: range, skip: Callable[[str], bool], asked: Collection[str] | None = None
+    ) -> tuple[WirePrompt, ...]:
+        """Return one prompt for the responses that share it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """An immutable snapshot of a conversation: three tuples of nodes, in prompt order.
@@ -93,6 +102,9 @@ class Context:
     identity: tuple[Node, ...]
     conversation: tuple[Node, ...]
     id: str = ""
+    prompts: Prompts | None = field(default=None, init=False, repr=False, compare=False)
+    """Renders the prompts, where no prompt holds every response as it was generated: see
+    ``with_prompts``."""
     _rendered: dict[tuple[int, frozenset[str]], tuple[int, ...]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -110,6 +122,11 @@ class Context:
                 ``Node``, two responses share an id, or a response starts at token 0, where nothing
                 precedes it to condition on.
         """
+        if self.prompts is not None:
+            raise MindhooksError(
+                "the model's chat template prints earlier messages differently later on: no prompt "
+                "holds every response as it was generated; use await context.wire_prompts(…)"
+            )
         if window and not 0 <= window[0] <= window[-1] < len(self.conversation):
             raise MindhooksError(
                 f"{window} is not within a conversation of {len(self.conversation)} nodes"
@@ -131,6 +148,34 @@ class Context:
             twice = next(name for name in node_ids if node_ids.count(name) > 1)
             raise MindhooksError(f"two responses have the node id {twice!r}")
         return WirePrompt(tuple(tokens), tuple(images), tuple(ranges), tuple(node_ids))
+
+    async def wire_prompts(
+        self,
+        window: range,
+        skip: Callable[[str], bool],
+        asked: Collection[str] | None = None,
+    ) -> tuple[WirePrompt, ...]:
+        """Return prompts that hold each response of ``window`` once, as it was generated.
+
+        It is the one of ``wire_prompt``, unless the model's chat template prints earlier messages
+        differently later on. ``asked`` are the node ids of the responses that are wanted; ``None``:
+        all. Others may be there, too.
+
+        Raises:
+            MindhooksError: as ``wire_prompt``; or the template refuses a prompt.
+        """
+        if self.prompts is None:
+            return (self.wire_prompt(window, skip),)
+        return await self.prompts(window, skip, asked)
+
+    def with_prompts(self, prompts: Prompts) -> "Context":
+        """Return the snapshot with its prompts rendered by ``prompts``.
+
+        A host needs it for a chat template that prints earlier messages differently later on.
+        """
+        made = replace(self)
+        object.__setattr__(made, "prompts", prompts)
+        return made
 
     def _nodes(self, window: range) -> Iterator[Node]:
         yield from self.system

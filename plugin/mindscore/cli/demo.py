@@ -31,9 +31,9 @@ from mindscore._util.errors import TrainError
 from mindscore._util.text import one_line
 from mindscore.cli.interruption import DONE, FAILED, run_until_interrupted
 from mindscore.config.settings import ServerSettings
+from mindscore.conversation.choice import template_for
 from mindscore.conversation.conversation import Transcript
 from mindscore.conversation.native import read_transcript
-from mindscore.conversation.template import template_of
 from mindscore.display.screen import Screen, new_console
 from mindscore.display.tables import score_line, show_result
 from mindscore.flows.finetune import bare_prompt, end_of_turn
@@ -270,8 +270,9 @@ class _Demo:
             )
 
     async def _context(self, name: str, scorer: Scorer) -> Context:
-        template = template_of(scorer, self._tables)
-        return await _bundled(name).context(scorer.tokenize, template)
+        transcript = _bundled(name)
+        template, _ = await template_for(transcript, scorer, self._tables, scorer.tokenize)
+        return await transcript.context(scorer.tokenize, template)
 
     def _title(self, title: str) -> None:
         self._console.print(Text(f"\n{title}\n", style="bold"))

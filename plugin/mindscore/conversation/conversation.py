@@ -6,12 +6,14 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mindhooks import Context, Role
 from mindscore.conversation.message import Message, with_ids
+from mindscore.conversation.own_template import OwnTemplate
 from mindscore.conversation.rendering import Renderer, Tokenize
-from mindscore.conversation.template import ChatML, Template
+from mindscore.conversation.template import ChatML, LooksBackError, Template
+from mindscore.conversation.turns import TurnPrompts
 from mindscore.recognisers import Found, MemoryFinder
 
 Section = Literal["system", "identity", "conversation"]
@@ -36,6 +38,8 @@ class Transcript:
     """Facts that its source does not record, and text that was not understood, a line each."""
     id: str = ""
     """``Context.id``: the source's own name of the conversation, else one of its beginning."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """The definitions of the tools that the model had, in OpenAI's form."""
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -56,11 +60,21 @@ class Transcript:
         Raises:
             ScorerError: the tokenizer failed, or the template cannot be taken apart.
         """
-        renderer = Renderer(tokenize, template or ChatML())
-        nodes = await renderer.nodes(self.messages)
+        template = template or ChatML()
+        if any(message.token_ids is None for message in self.messages):
+            await template.begin(self.messages, self.tools)
+        turns: TurnPrompts | None = None
+        try:
+            nodes = await Renderer(tokenize, template).nodes(self.messages)
+        except LooksBackError:
+            assert isinstance(template, OwnTemplate)  # noqa: S101 - ChatML does not look back
+            before = (*self.system, *self.identity)
+            turns = TurnPrompts(tokenize, template, before, self.conversation)
+            nodes = await turns.nodes()
         first, last = len(self.system), len(self.system) + len(self.identity)
         system, identity, conversation = nodes[:first], nodes[first:last], nodes[last:]
-        return Context(tuple(system), tuple(identity), tuple(conversation), self.id)
+        context = Context(tuple(system), tuple(identity), tuple(conversation), self.id)
+        return context if turns is None else context.with_prompts(turns)
 
     def going_on_from(self, before: Transcript) -> Transcript:
         """Return this with an id: that of ``before`` if it has the last response of that.
@@ -113,6 +127,8 @@ class Conversation:
     remarks: tuple[str, ...] = ()
     id: str = ""
     """The source's own id of the conversation; empty if it records none."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """The definitions of the tools that the model had, in OpenAI's form."""
 
     def transcript(self, file: Path, finder: MemoryFinder) -> Transcript:
         """Mark the memories that ``finder`` recognises; its refusals are among the remarks."""
@@ -129,4 +145,4 @@ class Conversation:
             spoken = spoken or message.role in (Role.USER, Role.ASSISTANT)
             sections[section_of(message.role, spoken)].append(message)
         system, identity, conversation = map(tuple, sections.values())
-        return Transcript(file, system, identity, conversation, tuple(remarks), self.id)
+        return Transcript(file, system, identity, conversation, tuple(remarks), self.id, self.tools)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 from mindhooks import Image, Part, Role
-from mindscore._util.errors import TranscriptError
 from mindscore.recognisers import Block
 
 ROLES: dict[str, Role] = {
@@ -20,18 +17,24 @@ ROLES: dict[str, Role] = {
     "human": Role.USER,
     "assistant": Role.ASSISTANT,
     "ai": Role.ASSISTANT,
+    "model": Role.ASSISTANT,
     "tool": Role.TOOL,
     "function": Role.TOOL,
+    "toolResult": Role.TOOL,
 }
-"""Roles by the names that OpenAI and LangChain give them."""
+"""Roles by the names that chat APIs give them."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A response's call of a tool; ``arguments`` are JSON text."""
+    """A response's call of a tool; ``arguments`` are JSON text.
+
+    ``id`` is what the tool's result refers to; two calls that differ in it alone are equal.
+    """
 
     name: str
     arguments: str
+    id: str = field(default="", compare=False)
 
     def text(self) -> str:
         """Return the call as Hermes-style ChatML templates print it."""
@@ -62,6 +65,12 @@ class Message:
     """The message as it goes to the model, if the source records that."""
     body: tuple[int, int] | None = None
     """The half-open span of ``token_ids`` that the model produced."""
+    reasoning: str = ""
+    """What the model wrote before ``text``, where the source keeps it apart."""
+    tool_call_id: str = ""
+    """The call that a tool's result answers; empty if the source does not say."""
+    name: str = ""
+    """The name of the tool whose result it is; empty if the source does not say."""
 
     def memory_keys(self) -> list[str]:
         """Return the keys of its memories, its own first."""
@@ -88,90 +97,6 @@ class Message:
             text += self.text[at : block.start] + block.render(skipped)
             at = block.end
         return text + self.text[at:]
-
-
-def from_openai(message: Mapping[str, Any]) -> Message:
-    """Return a message of ``chat.completions``.
-
-    Raises:
-        TranscriptError: it is not valid; the text says why.
-    """
-    given = message.get("role")
-    if not isinstance(given, str) or given not in ROLES:
-        raise TranscriptError(f"'role': expected one of {', '.join(ROLES)}, got {given!r}")
-    text, images = _content(message.get("content"))
-    if not text and isinstance(refusal := message.get("refusal"), str):
-        text = refusal
-    calls = message.get("tool_calls") or ()
-    if not isinstance(calls, Sequence) or isinstance(calls, str):
-        raise TranscriptError("'tool_calls': expected a list")
-    name = message.get("id")
-    return Message(
-        role=ROLES[given],
-        text=text,
-        tool_calls=tuple(_tool_call(call) for call in calls),
-        id=name if isinstance(name, str) else "",
-        images=images,
-    )
-
-
-def _content(content: Any) -> tuple[str, tuple[Image, ...]]:
-    if content is None:
-        return "", ()
-    if isinstance(content, str):
-        return content, ()
-    if not isinstance(content, Sequence):
-        raise TranscriptError(f"'content': expected text or parts, got {type(content).__name__}")
-    texts: list[str] = []
-    images: list[Image] = []
-    for part in content:
-        if isinstance(part, str):
-            texts.append(part)
-        elif not isinstance(part, Mapping):
-            raise TranscriptError(f"'content': expected parts, got {type(part).__name__}")
-        elif part.get("type") in ("text", "input_text", "output_text"):
-            texts.append(_text(part.get("text"), "content.text"))
-        elif part.get("type") == "refusal":
-            texts.append(_text(part.get("refusal"), "content.refusal"))
-        elif part.get("type") == "image_url":
-            images.append(_image(part.get("image_url")))
-        else:
-            raise TranscriptError(f"'content': a part of type {part.get('type')!r} is not known")
-    return "".join(texts), tuple(images)
-
-
-def _image(given: Any) -> Image:
-    url = given.get("url") if isinstance(given, Mapping) else given
-    head, _, data = url.partition(";base64,") if isinstance(url, str) else ("", "", "")
-    if not head.startswith("data:") or not data:
-        raise TranscriptError("'image_url': expected a data: address; others cannot be scored")
-    try:
-        return Image(head.removeprefix("data:"), base64.b64decode(data, validate=True))
-    # Not only binascii.Error: of characters that are not ASCII.
-    except ValueError:
-        raise TranscriptError("'image_url': is not base64") from None
-
-
-def _tool_call(call: Any) -> ToolCall:
-    function = call.get("function", call) if isinstance(call, Mapping) else None
-    if isinstance(call, Mapping) and isinstance(custom := call.get("custom"), Mapping):
-        # A custom tool's input is text of any form.
-        function = {"name": custom.get("name"), "arguments": json.dumps(custom.get("input"))}
-    if not isinstance(function, Mapping):
-        raise TranscriptError("'tool_calls': expected objects with a function")
-    arguments = function.get("arguments", function.get("args", "{}"))
-    if not isinstance(arguments, str):
-        try:
-            arguments = json.dumps(arguments, ensure_ascii=False)
-        except (RecursionError, TypeError, ValueError):
-            raise TranscriptError("'tool_calls': the arguments are no JSON") from None
-    return ToolCall(_text(function.get("name"), "tool_calls.function.name"), arguments)
-
-
-def _text(value: Any, where: str) -> str:
-    if not isinstance(value, str):
-        raise TranscriptError(f"'{where}': expected text, got {type(value).__name__}")
-    return value
 
 
 def with_ids(messages: Iterable[Message]) -> list[Message]:

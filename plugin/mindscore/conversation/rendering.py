@@ -9,7 +9,7 @@ from itertools import combinations
 
 from mindhooks import MindhooksError, Node, Role
 from mindscore.conversation.message import Message
-from mindscore.conversation.template import Pieces, Template
+from mindscore.conversation.template import ChatML, LooksBackError, Pieces, Template
 
 Tokenize = Callable[[str], Awaitable[list[int]]]
 
@@ -63,6 +63,7 @@ class Renderer:
         if all(message.token_ids is not None for message in messages):
             return [_recorded(message) for message in messages]
         pieces = await self._template.pieces(messages)
+        await self._compare(messages, pieces)
         nodes = []
         for at, message in enumerate(messages):
             if message.token_ids is not None:
@@ -72,10 +73,21 @@ class Renderer:
             body = content if message.role == Role.ASSISTANT else (0, 0)
             render = None
             if message.parts:
-                before = "".join(piece.text() for piece in pieces[:at])
-                render = await self._renderings(messages[:at], before, message)
+                render = await self._renderings(messages[:at], message)
             nodes.append(_node(message, ids, body, render))
         return nodes
+
+    async def _compare(self, messages: Sequence[Message], pieces: Sequence[Pieces]) -> None:
+        """Compare the pieces' ids with those that a server makes of the whole text.
+
+        Raises:
+            LooksBackError: they differ, as where a response begins with white space.
+        """
+        if isinstance(self._template, ChatML) or any(it.token_ids is not None for it in messages):
+            return
+        apart = [id_ for it in pieces for id_ in (await self._ids(it))[0]]
+        if apart != await self._tokenize("".join(it.text() for it in pieces)):
+            raise LooksBackError("the whole prompt has other tokens than its messages")
 
     async def _ids(self, pieces: Pieces) -> tuple[tuple[int, ...], tuple[int, int]]:
         """Return the message's ids, and the span of its content in them."""
@@ -94,24 +106,22 @@ class Renderer:
             self._short[text] = await self._tokenize(text)
         return self._short[text]
 
-    async def _renderings(
-        self, earlier: Sequence[Message], before: str, message: Message
-    ) -> Renderings | None:
+    async def _renderings(self, earlier: Sequence[Message], message: Message) -> Renderings | None:
         """Render ``message`` without each set of its memories that flows leave out."""
         keys = frozenset(part.memory_key for part in message.parts if part.memory_key is not None)
         if not keys:
             return None
         ready = {}
-        for skipped in _skippable(keys):
+        for skipped in skippable(keys):
             text = message.text_without(skipped)
             if message.blocks and not text:
                 # An agent that has nothing left to say there sends no message.
-                ready[_shorter(skipped, keys)] = array("q")
+                ready[shorter(skipped, keys)] = array("q")
                 continue
             variant = replace(message, text=text)
-            ids, _ = await self._ids(await self._template.piece(earlier, before, variant))
+            ids, _ = await self._ids(await self._template.piece(earlier, variant))
             # There may be thousands, of thousands of ids each.
-            ready[_shorter(skipped, keys)] = array("q", ids)
+            ready[shorter(skipped, keys)] = array("q", ids)
         return Renderings(message.id, keys, ready)
 
 
@@ -139,7 +149,7 @@ def _node(
     )
 
 
-def _skippable(keys: frozenset[str]) -> Iterator[frozenset[str]]:
+def skippable(keys: frozenset[str]) -> Iterator[frozenset[str]]:
     """Yield the sets of memories to render without: all sets of few keys, else the usual ones."""
     count = len(keys)
     sizes = range(1, count + 1) if count <= ALL_SUBSETS_KEYS else (1, count - 1, count)
@@ -150,7 +160,7 @@ _Chosen = tuple[bool, frozenset[str]]
 """``(False, skipped keys)`` or ``(True, kept keys)``."""
 
 
-def _shorter(skipped: frozenset[str], keys: frozenset[str]) -> _Chosen:
+def shorter(skipped: frozenset[str], keys: frozenset[str]) -> _Chosen:
     """Return the skipped keys or the kept ones, the smaller set of the two."""
     kept = keys - skipped
     return (True, kept) if len(kept) < len(skipped) else (False, skipped)
@@ -168,7 +178,7 @@ class Renderings:
     ready: dict[_Chosen, array[int]]
 
     def __call__(self, skipped: frozenset[str]) -> Sequence[int]:
-        ids = self.ready.get(_shorter(skipped, self.keys))
+        ids = self.ready.get(shorter(skipped, self.keys))
         if ids is None:
             raise MindhooksError(
                 f"node {self.node_id!r} prints more than {ALL_SUBSETS_KEYS} memories: it can be "

@@ -15,6 +15,7 @@ from mindhooks import (
     FinetuneStats,
     Mind,
     MindCommand,
+    MindhooksError,
     Registry,
     ResponseDivergence,
     Role,
@@ -28,6 +29,7 @@ from mindscore.config.settings import FinetuneScoringOptions, parse_table
 from mindscore.conversation.conversation import BEGINS
 from mindscore.flows.run import FlowRun
 from mindscore.measure.memories import (
+    Skip,
     assistant_indexes,
     is_response,
     responses_after_change,
@@ -41,7 +43,7 @@ from mindscore.store import Store, TrainedMarks
 SPOKEN = (Role.USER, Role.ASSISTANT)
 
 
-def make_candidate(
+async def make_candidate(
     context: Context, response: ResponseDivergence, prior_messages: int
 ) -> FinetuneCandidate:
     """Return the candidate for one response, its alternate not generated yet."""
@@ -50,7 +52,7 @@ def make_candidate(
     first, last = node.body
     continuation_ids = tuple(node.token_ids[first:last])
     upto = range(index + 1)
-    context_ids = _before_last(context.wire_prompt(upto, skip_none))
+    context_ids = await _before(context, upto, skip_none)
     timestamp_ns = node.timestamp_ns
     if timestamp_ns is None:
         timestamp_ns = derived_timestamp_ns(_place(context, index), continuation_ids)
@@ -61,7 +63,7 @@ def make_candidate(
         response_text=node.text,
         prior_context=_prior_context(context, index, prior_messages),
         context_ids=context_ids,
-        bare_context_ids=_before_last(context.wire_prompt(upto, skip_all)),
+        bare_context_ids=await _before(context, upto, skip_all),
         continuation_ids=continuation_ids,
         alternate_text=None,
         alternate_ids=None,
@@ -99,7 +101,8 @@ def _asked(context: Context, index: int) -> tuple[int, ...]:
 
 def bare_prompt(context: Context, candidate: FinetuneCandidate) -> WirePrompt:
     """Return the prompt to generate the candidate's alternate from."""
-    images = context.wire_prompt(range(candidate.entry_idx), skip_all).images
+    shown = (*context.system, *context.identity, *context.conversation[: candidate.entry_idx])
+    images = tuple(it for node in shown if node.memory_key is None for it in node.images)
     return WirePrompt(candidate.bare_context_ids, images, (), ())
 
 
@@ -109,8 +112,13 @@ def end_of_turn(context: Context) -> tuple[int, ...]:
     return tuple(last) if len(last) == 1 else ()
 
 
-def _before_last(prompt: WirePrompt) -> tuple[int, ...]:
-    return prompt.tokens[: prompt.ranges[-1][0]]
+async def _before(context: Context, upto: range, skip: Skip) -> tuple[int, ...]:
+    """Return the prompt of the last response of ``upto``."""
+    asked = context.conversation[upto[-1]].id
+    for prompt in await context.wire_prompts(upto, skip, (asked,)):
+        if asked in prompt.node_ids:
+            return prompt.tokens[: prompt.ranges[prompt.node_ids.index(asked)][0]]
+    raise MindhooksError(f"response {asked!r} is in no prompt")
 
 
 def _prior_context(context: Context, index: int, count: int) -> str:
@@ -149,7 +157,7 @@ class FinetuneRun(FlowRun):
         with activity:
             activity.update(message, 0, self._considered)
             if responses_after_change(context, window, skip_all):
-                await ensure_tested(self.scorer, self.settings.server, whole_prompt(context))
+                await ensure_tested(self.scorer, self.settings.server, await whole_prompt(context))
             found = await self.compared.drop(window, skip_all)
             self._largest = max((response.divergence for response in found), default=0.0)
             candidates = await self._candidates(found)
@@ -168,7 +176,8 @@ class FinetuneRun(FlowRun):
             has_text = context.conversation[response.entry_idx].text.strip()
             if response.divergence >= settings.threshold and has_text:
                 await self.pace.yield_to_loop()
-                candidates.append(make_candidate(context, response, settings.prior_messages))
+                candidate = await make_candidate(context, response, settings.prior_messages)
+                candidates.append(candidate)
         nameless = [it for it in candidates if self._timestamp_ns(it) is None]
         if nameless:
             stamps = await store.earlier_stamps(nameless, self.scorer.model)

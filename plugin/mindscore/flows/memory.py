@@ -181,11 +181,11 @@ async def score_due(run: MemoryRun) -> None:
     chosen = []
     for memory in ready:
         await run.pace.yield_to_loop()
-        if budget.takes(memory):
+        if await budget.takes(memory):
             chosen.append(memory)
     run.set_outcome([memory for memory in ready if memory not in chosen], Outcome("left-out"))
     if chosen:
-        await ensure_tested(run.scorer, run.settings.server, whole_prompt(context))
+        await ensure_tested(run.scorer, run.settings.server, await whole_prompt(context))
 
     async def measure(memory: Memory) -> Measured:
         window = windows[memory]
@@ -219,7 +219,7 @@ async def score_matrix(run: MemoryRun) -> None:
         kept = await _kept_rows(run, fingerprints)
     judging: set[str] = set()
     if len(kept) < len(run.memories):
-        await ensure_tested(run.scorer, run.settings.server, whole_prompt(context))
+        await ensure_tested(run.scorer, run.settings.server, await whole_prompt(context))
         for memory in run.memories:
             await run.pace.yield_to_loop()
             if memory.key not in kept:

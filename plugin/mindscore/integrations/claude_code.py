@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from mindscore.conversation.conversation import Conversation
-from mindscore.readers.reading import Reading, tool_call
+from mindscore.readers.reading import Reading
 from mindscore.readers.source import Source, first_text, kind_of
 
 
@@ -250,20 +250,11 @@ class _Builder:
         elif event.responds:
             self._respond(event, blocks, when)
         elif event.speaks:
-            for fields in _asked(blocks):
-                self._reading.add(event.where, {**fields, "id": event.uuid}, timestamp=when)
+            fields = {"role": "user", "content": blocks, "id": event.uuid}
+            self._reading.add(event.where, fields, timestamp=when)
 
     def _respond(self, event: Event, blocks: list[dict[str, Any]], when: Any) -> None:
-        calls = [it for it in blocks if it.get("type") == "tool_use"]
-        if not calls and not any(it.get("type") == "text" for it in blocks):
-            self._reading.leave_out("responses that say nothing")
-            return
-        fields = {
-            "role": "assistant",
-            "content": blocks,
-            "tool_calls": [tool_call(it.get("name"), it.get("input")) for it in calls],
-            "id": event.uuid,
-        }
+        fields = {"role": "assistant", "content": blocks, "id": event.uuid}
         self._reading.add(event.where, fields, timestamp=when)
 
     def _memories(self, attachment: Any) -> Iterator[tuple[str, str]]:
@@ -288,18 +279,3 @@ class _Builder:
             if not isinstance(path, str) or not path or not isinstance(text, str):
                 raise ValueError(f"'attachment': {kind} expects files of a path and content")
             yield path, text
-
-
-def _asked(blocks: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield a message for each result of a tool, and one for the user's text before and after."""
-    said: list[dict[str, Any]] = []
-    for block in blocks:
-        if block.get("type") != "tool_result":
-            said.append(block)
-            continue
-        if said:
-            yield {"role": "user", "content": said}
-            said = []
-        yield {"role": "tool", "content": block.get("content")}
-    if said:
-        yield {"role": "user", "content": said}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,7 +23,7 @@ from mindscore.config.settings import ServerSettings
 from mindscore.measure import memories
 from mindscore.measure.cached_scorer import CachedScorer, ScoreCache, Usage
 from mindscore.measure.divergence import TokenLogprobs, Totals, divergences, token_differences
-from mindscore.measure.prompts import ask_only, prompt_for
+from mindscore.measure.prompts import ask_only, prompts_for
 from mindscore.measure.retry import Retry
 
 _logger = logging.getLogger("mindscore")
@@ -141,16 +141,27 @@ class LeaveOneOut:
                 # A prompt may be long: it is not built once more for each memory.
                 return self._baselines[window]
             await self._pace.yield_to_loop()
-            prompt = prompt_for(self._context, window, memories.skip_none, asked)
+            prompts = await prompts_for(self._context, window, memories.skip_none, asked)
             try:
-                totals = await self._scorer.score(prompt)
+                totals = await self._totals(prompts)
             except Exception as error:
                 self._failed[window] = error
                 raise
-            await self._noise.measure(prompt, totals)
+            for prompt in prompts:
+                await self._noise.measure(prompt, totals)
             self._baselines[window], self._judged[window] = totals, set(asked)
-            self._token_logprobs[window] = self._scorer.token_logprobs(prompt)
+            self._token_logprobs[window] = self._by_token(prompts)
             return totals
+
+    async def _totals(self, prompts: Iterable[WirePrompt]) -> Totals:
+        found: dict[str, float] = {}
+        for prompt in prompts:
+            found.update(await self._scorer.score(prompt))
+        return found
+
+    def _by_token(self, prompts: Iterable[WirePrompt]) -> TokenLogprobs:
+        found = [self._scorer.token_logprobs(prompt) for prompt in prompts]
+        return {node_id: values for each in found for node_id, values in each.items()}
 
     async def drop(
         self, window: range, skip: memories.Skip, judging: Collection[str] = ()
@@ -168,10 +179,10 @@ class LeaveOneOut:
         asked = memories.responses_after_change(context, window, skip)
         with_ = await self.baseline(window, {*asked, *judging})
         await self._pace.yield_to_loop()
-        prompt = prompt_for(context, window, skip, asked & with_.keys())
-        without = await self._scorer.score(prompt)
+        prompts = await prompts_for(context, window, skip, asked & with_.keys())
+        without = await self._totals(prompts)
         by_token = self._token_logprobs.get(window, {})
-        tokens = token_differences(by_token, self._scorer.token_logprobs(prompt))
+        tokens = token_differences(by_token, self._by_token(prompts))
         responses = memories.responses(context, window, skip)
         read = self._read(responses, asked, with_.keys() & without.keys())
         return divergences(read, with_, without, asked, self._noise.spread, tokens)
@@ -188,11 +199,12 @@ class LeaveOneOut:
         asked = memories.responses_after_change(
             context, window, memories.skip_all_except(key), memories.skip_all
         )
-        bare = prompt_for(context, window, memories.skip_all, {*asked, *judging})
-        without = await self._scorer.score(bare)
+        bare = await prompts_for(context, window, memories.skip_all, {*asked, *judging})
+        without = await self._totals(bare)
         await self._pace.yield_to_loop()
-        alone = prompt_for(context, window, memories.skip_all_except(key), asked & without.keys())
-        with_ = await self._scorer.score(alone)
+        others = memories.skip_all_except(key)
+        alone = await prompts_for(context, window, others, asked & without.keys())
+        with_ = await self._totals(alone)
         read = self._read(responses, asked, with_.keys() & without.keys())
         return divergences(read, with_, without, asked, self._noise.spread, {})
 
@@ -287,9 +299,11 @@ async def response_totals(
     Raises:
         ScorerError: the scorer failed.
     """
-    prompt = context.wire_prompt(memories.whole(context), skip)
     cached = CachedScorer(scorer, Usage(), ScoreCache(), Retry(ServerSettings()))
-    return dict(await cached.score_uncached(prompt))
+    found: dict[str, float] = {}
+    for prompt in await context.wire_prompts(memories.whole(context), skip):
+        found.update(await cached.score_uncached(prompt))
+    return found
 
 
 def mean_divergence(effects: Sequence[Effect]) -> float:

@@ -34,9 +34,25 @@ def prompt_for(context: Context, window: range, skip: Skip, asked: Collection[st
     return narrowed if not ends or context.conversation[last].images else _cut(narrowed)
 
 
-def whole_prompt(context: Context) -> tuple[int, ...]:
-    """Return the token ids of the whole conversation, with all memories."""
-    return context.wire_prompt(whole(context), skip_none).tokens
+async def prompts_for(
+    context: Context, window: range, skip: Skip, asked: Collection[str]
+) -> list[WirePrompt]:
+    """Return the window's prompts without what ``skip`` names, for the responses ``asked``.
+
+    It is one prompt, unless the model's chat template looks back.
+    """
+    if context.prompts is None:
+        return [prompt_for(context, window, skip, asked)]
+    return [ask_only(it, asked) for it in await context.wire_prompts(window, skip, asked)]
+
+
+async def whole_prompt(context: Context) -> tuple[int, ...]:
+    """Return the token ids of the conversation up to its last response, with all memories."""
+    if context.prompts is None:
+        return context.wire_prompt(whole(context), skip_none).tokens
+    last = list(responses(context, whole(context)))[-1:]
+    found = await context.wire_prompts(whole(context), skip_none, last)
+    return found[0].tokens if found else ()
 
 
 def ask_only(prompt: WirePrompt, node_ids: Collection[str]) -> WirePrompt:
@@ -92,6 +108,8 @@ class RowFingerprints:
     def __init__(self, context: Context, weights: str = "") -> None:
         self._sections = (context.system, context.identity, context.conversation)
         digest = hashlib.sha256(weights.encode("utf-8", "surrogatepass"))
+        if context.prompts is not None:
+            digest.update(b"turns")
         for nodes in self._sections:
             digest.update(len(nodes).to_bytes(8))
             for node in nodes:
@@ -136,14 +154,15 @@ class Budget:
         self._spent = 0
         self._judged: dict[range, set[str]] = {}
 
-    def takes(self, memory: Memory) -> bool:
+    async def takes(self, memory: Memory) -> bool:
         """Return whether ``memory`` still fits, and count it if so."""
         context, window, skip = self._context, self._windows[memory], skip_only(memory.key)
         before = self._judged.get(window, set())
         asked = responses_after_change(context, window, skip)
         if self._limit:
-            longer = self._length(window, before | asked) - self._length(window, before)
-            without = len(prompt_for(context, window, skip, asked).tokens)
+            longer = await self._length(window, before | asked)
+            longer -= await self._length(window, before)
+            without = _tokens(await prompts_for(context, window, skip, asked))
             cost = self._baselines_per_window * longer + without
             if self._spent + cost > self._limit:
                 return False
@@ -155,5 +174,9 @@ class Budget:
         """Return the responses of ``window`` that judge any memory taken."""
         return self._judged[window]
 
-    def _length(self, window: range, asked: set[str]) -> int:
-        return len(prompt_for(self._context, window, skip_none, asked).tokens)
+    async def _length(self, window: range, asked: set[str]) -> int:
+        return _tokens(await prompts_for(self._context, window, skip_none, asked))
+
+
+def _tokens(prompts: Iterable[WirePrompt]) -> int:
+    return sum(len(it.tokens) for it in prompts)

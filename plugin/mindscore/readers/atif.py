@@ -48,7 +48,7 @@ class _Trajectory:
         agent = record.get("agent")
         tools = agent.get("tool_definitions") if isinstance(agent, dict) else None
         id_ = first_text(record.get("trajectory_id"), record.get("session_id"))
-        return self._reading.conversation(id_ or number, tools_recorded=bool(tools), id_=id_)
+        return self._reading.conversation(id_ or number, tools=tools, id_=id_)
 
     def _step(self, where: str, step: dict[str, Any]) -> None:
         with self._reading.placed(where):

@@ -43,7 +43,7 @@ class OpenAIChatReader:
             yield reading.conversation(
                 first_text(record.get("id"), str(number)),
                 memories=_memories(source, where, record.get("memories")),
-                tools_recorded=bool(record.get("tools")),
+                tools=record.get("tools"),
                 id_=first_text(record.get("id")),
             )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -11,19 +10,11 @@ from typing import Any
 
 from mindhooks import Role
 from mindscore._util.errors import TranscriptError
-from mindscore._util.text import shortened
+from mindscore.conversation.chat import LeftOut, read_messages
 from mindscore.conversation.conversation import Conversation
-from mindscore.conversation.message import Message, from_openai
+from mindscore.conversation.message import Message
 from mindscore.conversation.native import parse_timestamp
 from mindscore.readers.source import Source, kind_of
-
-TEXTS = ("text", "input_text", "output_text")
-IMAGES = ("image", "image_url", "input_image")
-CALLS = ("tool_use", "tool_call", "function_call", "tool_call_chunk", "input_json_delta")
-"""Types of parts that repeat a response's tool calls, which it holds elsewhere too."""
-
-NAMED_KINDS = 10
-"""Most kinds of omitted parts that a remark names."""
 
 NO_SYSTEM = (
     "the file records no system prompt: where there was one, the scores are of a reconstructed "
@@ -43,30 +34,28 @@ class Reading:
         self.messages: list[Message] = []
         self.remarks: list[str] = []
         self._source = source
-        self._left_out: Counter[str] = Counter()
+        self._left_out = LeftOut()
 
     def leave_out(self, what: str) -> None:
         """Count one thing that the conversation goes without, for a remark."""
-        self._left_out[what] += 1
+        self._left_out.add(what)
 
     def add(self, where: str, fields: Mapping[str, Any], *, timestamp: Any = None) -> None:
-        """Add a message in the shape of ``chat.completions``; ``timestamp`` is ISO 8601 or nothing.
+        """Add what one message of a chat API says; ``timestamp`` is ISO 8601 or nothing.
 
-        Images that the file holds are taken in any of the shapes in use. Parts of other types than
-        text and images are left out, and counted.
+        It is in the shape of OpenAI's, Anthropic's, Gemini's, Vercel's or LangChain's. What is not
+        understood, or cannot be scored, is left out, and counted.
 
         Raises:
             TranscriptError: it is not such a message; the text names the place.
         """
-        for name in ("reasoning_content", "reasoning"):
-            if fields.get(name):
-                self.leave_out("reasoning")
         with self.placed(where):
             try:
-                message = from_openai({**fields, "content": self._kept(fields.get("content"))})
+                messages = read_messages(fields, self.leave_out)
             except TranscriptError as error:
                 raise ValueError(str(error)) from None
-            self.messages.append(replace(message, timestamp_ns=_timestamp_ns(timestamp)))
+            when = _timestamp_ns(timestamp)
+            self.messages += [replace(it, timestamp_ns=when) for it in messages]
 
     def add_memory(self, where: str, key: str, text: str, *, timestamp: Any = None) -> None:
         """Add a message that is a memory.
@@ -89,75 +78,33 @@ class Reading:
         *,
         title: str = "",
         memories: Mapping[str, str] | None = None,
-        tools_recorded: bool = False,
+        tools: Any = None,
         id_: str = "",
     ) -> Conversation:
         """Return all of it, with ``remarks``, those gathered, and one on what was left out.
 
         Without ``remarks``, the usual ones say if the system prompt or the definitions of tools
-        (``tools_recorded``) are not in the file. ``id_`` is the conversation's id, if the file
-        records one.
+        are not in the file. ``tools`` are those definitions, OpenAI's or Anthropic's, if it records
+        them; ``id_`` is the conversation's id, if it records one.
         """
+        defined = tool_definitions(tools)
         all_remarks = [
-            *(self._usual(tools_recorded) if remarks is None else remarks),
+            *(self._usual(bool(defined)) if remarks is None else remarks),
             *self.remarks,
         ]
-        omitted = [
-            f"{shortened(what, 60)} ({number:,})"
-            for what, number in self._left_out.most_common(NAMED_KINDS)
-        ]
-        if len(self._left_out) > NAMED_KINDS:
-            omitted.append(f"{len(self._left_out) - NAMED_KINDS:,} more kinds")
-        if omitted:
-            all_remarks.append(f"left out: {', '.join(omitted)}")
+        all_remarks += self._left_out.remarks()
         messages = tuple(self.messages)
-        return Conversation(name, messages, title, memories or {}, tuple(all_remarks), id_)
+        return Conversation(name, messages, title, memories or {}, tuple(all_remarks), id_, defined)
 
-    def _usual(self, tools_recorded: bool) -> list[str]:
+    def _usual(self, has_tools: bool) -> list[str]:
         remarks = []
         if not any(message.role == Role.SYSTEM for message in self.messages):
             remarks.append(NO_SYSTEM)
-        if tools_recorded:
+        if has_tools:
             remarks.append(TOOLS_UNUSED)
         elif any(message.tool_calls or message.role == Role.TOOL for message in self.messages):
             remarks.append(NO_TOOLS)
         return remarks
-
-    def _kept(self, content: Any) -> Any:
-        if not isinstance(content, list):
-            return content
-        kept = (self._part(part) for part in content)
-        return [part for part in kept if part is not None]
-
-    def _part(self, part: Any) -> Any:
-        """Return a part as ``chat.completions`` has it, or ``None`` if it is left out."""
-        kind = part.get("type") if isinstance(part, dict) else None
-        if not isinstance(kind, str) or kind in TEXTS:
-            return part
-        if kind == "refusal":
-            return {"type": "text", "text": part.get("refusal")}
-        if kind in CALLS:
-            return None
-        address = _data_address(part) if kind in IMAGES else None
-        if address is not None:
-            return {"type": "image_url", "image_url": address}
-        self.leave_out("images that the file only names" if kind in IMAGES else kind)
-        return None
-
-
-def _data_address(part: Mapping[str, Any]) -> str | None:
-    """Return the ``data:`` address of an image part that holds its image, else ``None``."""
-    given = part.get("image_url")
-    url = given.get("url") if isinstance(given, dict) else given
-    if isinstance(url, str):
-        return url if url.startswith("data:") else None
-    source = part.get("source")
-    held: Mapping[str, Any] = source if isinstance(source, dict) else part
-    mime = held.get("media_type", held.get("mime_type"))
-    data = held.get("base64", held.get("data"))
-    if isinstance(mime, str) and isinstance(data, str):
-        return f"data:{mime};base64,{data}"
-    return None
 
 
 def _timestamp_ns(timestamp: Any) -> int | None:
@@ -172,3 +119,24 @@ def tool_call(name: Any, arguments: Any) -> dict[str, Any]:
     """Return a tool call in the shape of ``chat.completions``; ``arguments`` are any JSON value."""
     text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
     return {"type": "function", "function": {"name": name, "arguments": text}}
+
+
+def tool_definitions(given: Any) -> tuple[dict[str, Any], ...]:
+    """Return the definitions of tools in OpenAI's form; what is none is passed over.
+
+    ``given`` is an array, or its JSON text, of OpenAI's, Anthropic's or plain ones.
+    """
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except (RecursionError, ValueError):
+            return ()
+    found = []
+    for it in given if isinstance(given, list) else []:
+        function = it.get("function", it) if isinstance(it, dict) else None
+        if isinstance(function, dict) and isinstance(function.get("name"), str):
+            schema = function.get("parameters", function.get("input_schema", {}))
+            rest = {key: function[key] for key in ("description", "strict") if key in function}
+            definition = {"name": function["name"], **rest, "parameters": schema}
+            found.append({"type": "function", "function": definition})
+    return tuple(found)

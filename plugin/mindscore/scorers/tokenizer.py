@@ -1,14 +1,16 @@
-"""The tokenizer in a ``tokenizer.json``, for servers that do not tokenise."""
+"""The tokenizer in a ``tokenizer.json``, and the chat template beside it, for servers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mindhooks import ScorerError, in_thread
 from mindscore._util.errors import ConfigError
 from mindscore._util.files import named_path
+from mindscore.conversation.jinja import JinjaTemplate, template_in
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -32,11 +34,27 @@ def tokenizer_of(setting: str) -> FileTokenizer | None:
 
 
 class FileTokenizer:
-    """The tokenizer in a file; read on first use."""
+    """The tokenizer in a file, or in the ``tokenizer.json`` of a folder; read on first use."""
 
     def __init__(self, file: Path) -> None:
-        self._file = file
+        self._file = file / "tokenizer.json" if file.is_dir() else file
         self._tokenizer: Tokenizer | None = None
+
+    @cached_property
+    def template(self) -> JinjaTemplate | None:
+        """The chat template beside it, or ``None`` if there is none.
+
+        Raises:
+            ConfigError: its file cannot be read.
+        """
+        return template_in(self._file.parent)
+
+    @property
+    def bos(self) -> tuple[int, ...]:
+        """The ids that it puts before every text, once it has been read."""
+        if self._tokenizer is None:
+            return ()
+        return tuple(self._tokenizer.encode("", add_special_tokens=True).ids[:1])
 
     async def tokenize(self, text: str) -> list[int]:
         """Return the ids of ``text``; special tokens in it are recognised, none is added.

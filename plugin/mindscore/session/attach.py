@@ -6,22 +6,19 @@ import asyncio
 import itertools
 import os
 import threading
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 from mindhooks import MindCommand, MindhooksError, MindState, ThreadedRegistry
-from mindscore._util.errors import ErrorLog, TranscriptError
+from mindscore._util.errors import ErrorLog
 from mindscore.config.settings import parse_settings
 from mindscore.conversation.conversation import Conversation, Transcript
-from mindscore.conversation.message import Message, from_openai
 from mindscore.flows.recorder import CANCELLED
 from mindscore.recognisers import MemoryFinder
 from mindscore.session.session import Result, Session
-
-Messages = Callable[[], Iterable[Mapping[str, Any] | Message]]
-Memories = Mapping[str, str] | Callable[[], Mapping[str, str]] | None
+from mindscore.session.snapshot import Host, Memories, Messages, Snapshot
 
 CONVERSATION = Path("conversation")
 """Stands for the file in messages about an agent's conversation."""
@@ -59,133 +56,6 @@ class Scoring:
         return self.future.result(timeout_s)
 
 
-class _Given:
-    """One message as the host had it at the end of a turn, whatever becomes of it later."""
-
-    FIELDS = ("role", "content", "tool_calls", "id", "refusal")
-    __slots__ = ("_message", "given", "source")
-
-    def __init__(self, source: object, given: Any) -> None:
-        self.source = source
-        self.given = given if isinstance(given, Message) else _copied(given)
-        self._message: Message | None = None
-
-    @classmethod
-    def fields(cls, source: Any) -> Any:
-        """Return the part of a host's message that is scored, not copied."""
-        if isinstance(source, Message):
-            return source
-        if not isinstance(source, Mapping):
-            dump = getattr(source, "model_dump", None)
-            if not callable(dump):
-                raise TranscriptError(f"expected a chat message, got {type(source).__name__}")
-            source = dump()
-        return {name: source[name] for name in cls.FIELDS if name in source}
-
-    def message(self) -> Message:
-        """Return the message, read on first use.
-
-        Raises:
-            TranscriptError: it is not valid, or has parts that cannot be scored.
-        """
-        if self._message is None:
-            given = self.given
-            self._message = given if isinstance(given, Message) else from_openai(given)
-        return self._message
-
-
-def _copied(value: Any) -> Any:
-    """Copy containers; the text in them, which may be an image's, is shared."""
-    if isinstance(value, Mapping):
-        return {key: _copied(item) for key, item in value.items()}
-    return [_copied(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-class _Snapshot:
-    """A conversation and its memories as they were; ``remarks`` name memories left out."""
-
-    def __init__(
-        self, given: tuple[_Given, ...], memories: dict[str, str], remarks: tuple[str, ...]
-    ) -> None:
-        self._given = given
-        self.memories = memories
-        self.remarks = remarks
-
-    def messages(self) -> tuple[Message, ...]:
-        """Return the messages; those that an earlier snapshot had were read then.
-
-        Raises:
-            TranscriptError: one is not valid, or has parts that cannot be scored.
-        """
-        return tuple([it.message() for it in self._given])
-
-
-class _Host:
-    """Asks the agent for its conversation, on the thread that says that a turn has ended.
-
-    It has no lock: the agent may hold one of its own, here and where it ends a turn.
-    """
-
-    def __init__(self, messages: Messages, memories: Memories) -> None:
-        self._messages = messages
-        self._memories = memories
-        self._known: dict[int, _Given] = {}
-        self._thread = threading.local()
-
-    @property
-    def asking(self) -> bool:
-        """True if this thread is within the agent's own function."""
-        return getattr(self._thread, "asking", False)
-
-    def snapshot(self) -> _Snapshot:
-        """Return the conversation as it is now; only what is new is copied.
-
-        Raises:
-            MindhooksError: it is not what ``attach`` expects, or asks for itself.
-        """
-        if self.asking:
-            raise MindhooksError("messages() and memories() cannot ask for their own scores")
-        self._thread.asking = True
-        try:
-            messages = self._messages()
-            if not isinstance(messages, Iterable) or isinstance(messages, str | bytes | Mapping):
-                got = type(messages).__name__
-                raise MindhooksError(f"messages(): expected chat messages, got {got}")
-            # Not only equal by name: the host may have changed a message that it gave before.
-            known = self._known
-            given = []
-            for source in messages:
-                fields, before = _Given.fields(source), known.get(id(source))
-                is_known = before is not None and (before.given is fields or before.given == fields)
-                given.append(before if before and is_known else _Given(source, fields))
-            memories = self._memories() if callable(self._memories) else self._memories
-        finally:
-            self._thread.asking = False
-        # The source is kept with it: its id is nobody else's meanwhile.
-        self._known = {id(it.source): it for it in given}
-        return _Snapshot(tuple(given), *_texts(memories))
-
-
-def _texts(memories: Any) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Return the memories by their keys as text, and a line for each that has no text."""
-    if memories is None:
-        return {}, ()
-    if not isinstance(memories, Mapping):
-        got = type(memories).__name__
-        raise MindhooksError(f"memories: expected {{key: text}}, got {got}")
-    texts, remarks = dict[str, str](), []
-    for key, text in memories.items():
-        name = str(key)
-        if not isinstance(text, str):
-            got = type(text).__name__
-            remarks.append(f"memory {name!r} is left out: expected text, got {got}")
-        elif texts.get(name, text) != text:
-            remarks.append(f"memory {key!r} is left out: another one's key is {name!r}, too")
-        else:
-            texts[name] = text
-    return texts, tuple(remarks)
-
-
 class Attached:
     """An agent's plugins, beside it in a thread of their own. Made by ``attach``.
 
@@ -201,15 +71,15 @@ class Attached:
         every_turns: int,
         idle_s: float,
     ) -> None:
-        self._host = _Host(messages, memories)
+        self._host = Host(messages, memories)
         self._every_turns = every_turns
         self._idle_s = idle_s
         self._turns = itertools.count(1)
         self._problems = ErrorLog("mindscore")
-        self._newest: _Snapshot | None = None
+        self._newest: Snapshot | None = None
         self._under_way: Future[None] | None = None
         # Used on the registry's thread only.
-        self._scored: _Snapshot | None = None
+        self._scored: Snapshot | None = None
         self._waiting: asyncio.Task[None] | None = None
         self._idle: asyncio.Task[None] | None = None
         # On first use: a lock of the thread's loop, and all the recognisers that are installed.
@@ -315,7 +185,7 @@ class Attached:
                 if snapshot is not None:
                     await self._run(self._session.attempt, MindCommand.SCORE, snapshot)
 
-    async def _score(self, command: str, snapshot: _Snapshot) -> Result:
+    async def _score(self, command: str, snapshot: Snapshot) -> Result:
         async with self._lock():
             return await self._run(self._session.run, command, snapshot)
 
@@ -328,15 +198,16 @@ class Attached:
         self,
         run: Callable[[str, tuple[str, ...]], Awaitable[Result]],
         command: str,
-        snapshot: _Snapshot,
+        snapshot: Snapshot,
     ) -> Result:
         """Run one command over one snapshot, after the command before it."""
         self._finder = self._finder or MemoryFinder()
         await self.registry.registry.wait_idle()
         self._finder.known = snapshot.memories
+        messages = snapshot.messages()
         for remark in snapshot.remarks:
             self._problems.warn(remark)
-        conversation = Conversation("", snapshot.messages(), remarks=snapshot.remarks)
+        conversation = Conversation("", messages, remarks=snapshot.remarks)
         now = conversation.transcript(CONVERSATION, self._finder)
         self._session.transcript = now.going_on_from(self._session.transcript)
         result = await run(command, tuple(self._session.transcript.keys()))

@@ -26,6 +26,7 @@ from mindhooks import (
     load_scorer,
 )
 from mindscore.config.settings import Settings, parse_settings
+from mindscore.conversation.template import RenderChat
 from mindscore.flows.finetune import FinetuneScoring
 from mindscore.flows.memory import MemoryScoring
 from mindscore.measure.divergence import MOST_GROUPS
@@ -103,7 +104,6 @@ class CountingScorer(BaseScorer):
         capabilities = ScorerCapabilities.of(scorer)
         self.model = scorer.model
         self.noisy = capabilities.noisy
-        self.render_chat = capabilities.render_chat
         self.adapter = capabilities.adapter
         self.swaps_adapters = capabilities.swaps_adapters
         self.fingerprint = capabilities.fingerprint
@@ -135,6 +135,11 @@ class CountingScorer(BaseScorer):
         """Return nothing."""
         del prompt, max_tokens, stop
         return Generated((), "")
+
+    @property
+    def render_chat(self) -> RenderChat | None:  # type: ignore[override]
+        """That of the scorer in whose place this stands, as far as it is known."""
+        return ScorerCapabilities.of(self._scorer).render_chat
 
     async def tokenize(self, text: str) -> list[int]:
         """Tokenise with the scorer in whose place this stands."""

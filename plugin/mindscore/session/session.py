@@ -27,9 +27,9 @@ from mindhooks import (
 )
 from mindscore._util.errors import ConfigError, format_error
 from mindscore.config.settings import parse_settings
+from mindscore.conversation.choice import begins_unlike, template_for
 from mindscore.conversation.conversation import Transcript
 from mindscore.conversation.rendering import CachedTokenizer
-from mindscore.conversation.template import template_of
 from mindscore.flows.recorder import store_failures
 from mindscore.measure.divergence import RedundantGroup
 from mindscore.measure.leave_one_out import LeaveOneOut
@@ -175,6 +175,7 @@ class Session:
         self._tokenizer: CachedTokenizer | None = None
         self._run: Run | None = None
         self._damage: tuple[str, ...] = ()
+        self._rendered: tuple[str, ...] = ()
 
     @asynccontextmanager
     async def open(
@@ -258,7 +259,7 @@ class Session:
         compared: LeaveOneOut | None = self.registry.stash.get(LeaveOneOut)
         unread = None if compared is None else compared.unread
         not_measured = () if unread is None else (unread.remark,)
-        return (*self.transcript.remarks, *not_measured, *self._damage)
+        return (*self.transcript.remarks, *self._rendered, *not_measured, *self._damage)
 
     async def _note_damage(self) -> None:
         records = Records(parse_settings(self.registry.settings).store)
@@ -281,8 +282,12 @@ class Session:
                 self._tokenizer = CachedTokenizer(
                     lambda text: with_retries(lambda: awaited(scorer.tokenize, text), server)
                 )
-            template = template_of(scorer, self.registry.settings)
+            template, remarks = await template_for(
+                transcript, scorer, self.registry.settings, self._tokenizer
+            )
             context = await transcript.context(self._tokenizer, template)
+            remarks += await template.remarks(transcript.messages)
+            self._rendered = (*remarks, *begins_unlike(context, scorer))
             self._tokenizer.evict_unused()
             self._context = transcript, context
         return self._context[1]

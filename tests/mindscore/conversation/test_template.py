@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from mindhooks import Role, ScorerError
 from mindscore.conversation import Conversation, Message, ToolCall
-from mindscore.conversation.template import ChatML, OwnTemplate
+from mindscore.conversation.own_template import OwnTemplate
+from mindscore.conversation.template import ChatML, LooksBackError
 from mindscore.recognisers import MemoryFinder
 from mindscore.scorers.toy import ToyScorer
 
@@ -63,18 +64,18 @@ def own(template):
 
     compiled = jinja2.Environment(autoescape=False).from_string(template)
 
-    async def render(messages, asks):
+    async def render(messages, asks, tools=()):
         return compiled.render(
-            messages=messages, add_generation_prompt=asks, raise_exception=refuse
+            messages=messages, add_generation_prompt=asks, raise_exception=refuse, tools=tools
         )
 
     return OwnTemplate(render)
 
 
-def as_dicts(messages):
-    """Return the messages, without tool calls, in the shape that templates take."""
-    names = {Role.MEMORY: "system"}
-    return [{"role": names.get(it.role, str(it.role)), "content": it.text} for it in messages]
+async def pieces_of(template, messages):
+    """Return the pieces of ``messages`` by ``template``."""
+    await template.begin(messages, ())
+    return await template.pieces(messages)
 
 
 async def test_chatml_names_each_role_and_ends_the_response_with_its_turn():
@@ -102,20 +103,19 @@ async def test_chatml_says_tool_calls_behind_the_text():
 )
 async def test_pieces_of_a_models_own_template_add_up_to_its_prompt(template):
     taken_apart = own(template)
-    pieces = await taken_apart.pieces(TALK)
-    whole = await taken_apart._render(as_dicts(TALK), False)
-    assert "".join(it.text() for it in pieces) == whole
+    pieces = await pieces_of(taken_apart, TALK)
+    assert "".join(it.text() for it in pieces) == await taken_apart.text(TALK, False)
     for at in (3, 5):
         before = "".join(it.text() for it in pieces[:at])
-        asked = await taken_apart._render(as_dicts(TALK[:at]), True)
+        asked = await taken_apart.text(TALK[:at], True)
         assert before + "".join(pieces[at].header) == asked
         assert pieces[at].content[0].startswith(TALK[at].text)
 
 
 async def test_a_response_ends_with_its_end_of_turn_and_not_the_newline_behind_it():
-    pieces = await own(CHATML).pieces(TALK)
+    pieces = await pieces_of(own(CHATML), TALK)
     assert pieces[3] == (("<|im_start|>assistant\n",), ("Tea.<|im_end|>",), ("\n",))
-    assert (await own(LLAMA).pieces(TALK))[3] == (
+    assert (await pieces_of(own(LLAMA), TALK))[3] == (
         ("<|h|>assistant<|e|>\n\n",),
         ("Tea.<|eot|>",),
         (),
@@ -124,8 +124,8 @@ async def test_a_response_ends_with_its_end_of_turn_and_not_the_newline_behind_i
 
 async def test_a_message_without_its_memories_is_rendered_in_its_place():
     template = own(CHATML)
-    before = "".join(it.text() for it in await template.pieces(TALK[:2]))
-    variant = await template.piece(TALK[:2], before, Message(Role.USER, "Drink?"))
+    await template.begin(TALK, ())
+    variant = await template.piece(TALK[:2], Message(Role.USER, "Drink?"))
     assert variant.text() == "<|im_start|>user\nDrink?<|im_end|>\n"
 
 
@@ -141,28 +141,31 @@ async def test_a_printed_memory_is_left_out_by_the_models_own_template(template)
     assert without.tokens == bare.wire_prompt(range(4), lambda _: False).tokens
 
 
-@pytest.mark.parametrize(
-    ("template", "why"),
-    [
-        (MERGES_SYSTEM, "prints"),
-        (DROPS_THOUGHTS, "changes what is printed before"),
-        (ONE_SYSTEM, "system must come first"),
-    ],
-    ids=["merges", "drops", "refuses"],
-)
-async def test_a_template_that_is_not_exact_is_refused(template, why):
+async def test_a_template_that_refuses_the_conversation_is_refused_with_its_reason():
+    template = own("{% for m in messages %}{{ raise_exception('no ' ~ m.role) }}{% endfor %}")
+    with pytest.raises(ScorerError, match="no system"):
+        await template.begin(TALK, ())
+
+
+@pytest.mark.parametrize("template", [DROPS_THOUGHTS, MERGES_SYSTEM], ids=["drops", "merges"])
+async def test_a_template_that_changes_what_it_printed_has_no_pieces(template):
     talk = [replace(it, text=f"thought|{it.text}") for it in TALK]
-    with pytest.raises(ScorerError, match="cannot be taken apart exactly") as error:
-        await own(template).pieces(talk)
-    assert why in str(error.value)
-    assert "chatml" in str(error.value)
+    with pytest.raises(LooksBackError):
+        await pieces_of(own(template), talk)
 
 
-async def test_a_template_that_silently_drops_a_tool_call_is_refused():
-    talk = [Message(Role.USER, "Look."), Message(Role.ASSISTANT, "", (ToolCall("look", "{}"),))]
-    with pytest.raises(ScorerError, match="tool call of message 2"):
-        await own(CHATML).pieces(talk)
-    assert "<look:{}>" in (await own(HERMES_TOOLS).pieces(talk))[1].text()
+async def test_tool_calls_that_the_template_does_not_print_are_no_response_and_said():
+    talk = [
+        Message(Role.USER, "Look.", id="u"),
+        Message(Role.ASSISTANT, "", (ToolCall("look", "{}"),), id="a"),
+    ]
+    silent = own(CHATML)
+    assert (await pieces_of(silent, talk))[1].content == ("",)
+    [remark] = await silent.remarks(talk)
+    assert "tool calls of 1 response are left out" in remark
+    loud = own(HERMES_TOOLS)
+    assert "<look:{}>" in (await pieces_of(loud, talk))[1].text()
+    assert await loud.remarks(talk) == []
 
 
 roles = st.sampled_from(list(Role))
@@ -173,11 +176,11 @@ talks = st.lists(st.builds(Message, roles, st.text(), st.just(())), max_size=6)
 def test_leaving_a_memory_out_is_what_the_template_says_without_it(talk, template):
     async def compare():
         taken_apart = own(template)
-        pieces = await taken_apart.pieces(talk)
+        pieces = await pieces_of(taken_apart, talk)
         for left_out, message in enumerate(talk):
             if message.role == Role.MEMORY:
                 kept = [at for at in range(len(talk)) if at != left_out]
-                without = await taken_apart.pieces([talk[at] for at in kept])
+                without = await pieces_of(taken_apart, [talk[at] for at in kept])
                 assert without == [pieces[at] for at in kept]
 
     asyncio.run(compare())

@@ -80,7 +80,7 @@ def test_what_is_not_recorded_or_left_out_is_said(read):
     (conversation,) = read("claude_code.jsonl").found
     assert "neither its system prompt nor its tools" in conversation.remarks[0]
     assert conversation.remarks[1] == (
-        "left out: messages that Claude Code marks as its own (1), thinking (1), attachments of "
+        "left out: messages that Claude Code marks as its own (1), reasoning (1), attachments of "
         "type todo_reminder (1)"
     )
     (bare,) = read(claude_code([("user", "a"), ("assistant", "b")])).found
@@ -140,7 +140,6 @@ def test_a_result_of_an_abandoned_branch_stays_out(read):
         ({"n1": {"attachment": 3}}, "line 14: 'attachment': expected an object"),
         ({"n1": {"attachment": {"type": "nested_memory"}}}, "line 14: 'attachment': nested_memory"),
         ({"i1": {"attachment": {"type": "instructions", "files": [3]}}}, "line 3: 'attachment'"),
-        ({"t1": {"message": {"content": [{"type": "tool_result", "content": 3}]}}}, "line 12: "),
     ],
 )
 def test_errors_name_line_and_field(refused, changes, reason):

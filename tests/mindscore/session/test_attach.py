@@ -354,11 +354,13 @@ def test_keys_that_are_numbers_are_text_and_a_memory_without_text_hides_no_other
 
 
 def test_only_new_messages_are_copied_and_read(attach, agent, monkeypatch):
-    from mindscore.session import attach as module
+    from mindscore.session import snapshot as module
 
     read, copied = [], []
-    from_openai, copy = module.from_openai, module._Given.__init__
-    monkeypatch.setattr(module, "from_openai", lambda it: read.append(it) or from_openai(it))
+    messages, copy = module.read_messages, module._Given.__init__
+    monkeypatch.setattr(
+        module, "read_messages", lambda it, left: read.append(it) or messages(it, left)
+    )
     monkeypatch.setattr(
         module._Given, "__init__", lambda self, *it: copied.append(it) or copy(self, *it)
     )

@@ -17,7 +17,8 @@ from mindscore._util.errors import StoreError, TranscriptError, format_error
 from mindscore._util.files import make_file
 from mindscore.config.file import load_configuration, merge
 from mindscore.config.settings import Settings, parse_table
-from mindscore.conversation.message import Message, from_openai, with_ids
+from mindscore.conversation.chat import LeftOut, read_messages
+from mindscore.conversation.message import Message, with_ids
 from mindscore.integrations.hermes.queue import TurnQueue, WaitingTurn
 from mindscore.measure.divergence import within_noise
 from mindscore.measure.prompts import response_hash
@@ -259,7 +260,9 @@ class HermesScoring:
         self, attached: Attached, settings: HermesSettings, turn: WaitingTurn, done: Pass
     ) -> None:
         try:
-            self._messages = _messages(turn)
+            left_out = LeftOut()
+            self._messages = _messages(turn, left_out)
+            done.remarks |= dict.fromkeys(left_out.remarks())
         except TranscriptError as error:
             mode = turn.about.get("api_mode", "")
             done.remarks[
@@ -309,9 +312,10 @@ class HermesScoring:
             done.largest[key] = max(done.largest.get(key, 0.0), *row.values(), 0.0)
 
 
-def _messages(turn: WaitingTurn) -> list[Message]:
+def _messages(turn: WaitingTurn, left_out: LeftOut) -> list[Message]:
     """Return the turn's messages, with ids that are unique among all sessions."""
-    named = with_ids(from_openai(message) for message in turn.messages)
+    read = [it for given in turn.messages for it in read_messages(given, left_out.add)]
+    named = with_ids(read)
     return [replace(message, id=f"{turn.session}/{message.id}") for message in named]
 
 

@@ -23,7 +23,8 @@ from langchain_core.tracers.context import (  # type: ignore[import-not-found, u
 from mindscore._util.errors import format_error
 from mindscore.conversation.message import Message
 from mindscore.integrations.langchain.reader import chat_message
-from mindscore.session.attach import IDLE_S, Attached, Memories, attach
+from mindscore.session.attach import IDLE_S, Attached, attach
+from mindscore.session.snapshot import Memories
 
 _log = logging.getLogger("mindscore")
 _listening: ContextVar[Any] = ContextVar("mindscore_listening", default=None)

@@ -95,15 +95,24 @@ class LocalScorer(BaseScorer):
         return await in_thread((await self._load_tokenizer()).decode, ids)
 
     async def render_chat(
-        self, messages: Sequence[Mapping[str, object]], add_generation_prompt: bool
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> str:
         """Return the text of ``messages`` by the model's own chat template.
 
         Raises:
-            ScorerError: the model has no template.
+            ScorerError: the model has no template, or that refuses the messages.
         """
         tokenizer = await self._load_tokenizer()
-        return await in_thread(tokenizer.render_chat, messages, add_generation_prompt)
+        # Of few messages it takes less time than to change threads.
+        return tokenizer.template.render(messages, add_generation_prompt, tools)
+
+    @property
+    def bos(self) -> tuple[int, ...]:  # type: ignore[override]
+        """The id that the model's tokenizer puts before every text, once it is loaded."""
+        return self._tokenizer.bos if self._tokenizer else ()
 
     async def fingerprint(self) -> str:
         """Return a hash of the model's and the adapter's files, and of how they are computed with.

@@ -10,8 +10,9 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import msgspec
 from mindhooks import ScorerError
 from mindscore._util.files import make_folder, named_path, whole_folder, write_whole
 from mindscore._util.text import one_line
+from mindscore.conversation.jinja import JinjaTemplate
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -153,16 +155,26 @@ class LocalTokenizer:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False, verbose=False)
         return ids
 
-    def render_chat(
-        self, messages: Sequence[Mapping[str, object]], add_generation_prompt: bool
-    ) -> str:
-        """Return the text of ``messages`` by the tokenizer's own chat template."""
-        if self.tokenizer.chat_template is None:
-            raise ScorerError(f"model {self.name!r} has no chat template of its own")
-        text: str = self.tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
-        )
-        return text
+    @cached_property
+    def template(self) -> JinjaTemplate:
+        """The model's own chat template.
+
+        Raises:
+            ScorerError: it has none.
+        """
+        source = self.tokenizer.chat_template
+        if not source:
+            raise ScorerError(
+                f"model {self.name!r} has no chat template of its own: use "
+                'server.chat_template = "chatml", or token_ids'
+            )
+        return JinjaTemplate(source, self.tokenizer.special_tokens_map)
+
+    @property
+    def bos(self) -> tuple[int, ...]:
+        """The id that the tokenizer puts before every text, if any."""
+        first: list[int] = self.tokenizer.encode("", add_special_tokens=True)[:1]
+        return tuple(first)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ``ids``, special tokens included."""

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from mindhooks import BaseScorer, Generated, ScorerError, ScoreResult, WirePrompt
 from mindscore.config.settings import ServerSettings, parse_table
+from mindscore.conversation.template import RenderChat
 from mindscore.http.client import StatusError, UnavailableError, WireClient
 from mindscore.scorers.remote.base import RemoteScorer, address, client_of
 from mindscore.scorers.remote.openai import OpenAIScorer
@@ -83,6 +84,16 @@ class AutoScorer(BaseScorer):
     async def fingerprint(self) -> str | None:
         """Return that of the scorer that was found."""
         return await (await self._scorer()).fingerprint()
+
+    @property
+    def render_chat(self) -> RenderChat | None:  # type: ignore[override]
+        """That of the scorer that was found; ``None`` until then."""
+        return self._found.render_chat if self._found else None
+
+    @property
+    def bos(self) -> tuple[int, ...]:  # type: ignore[override]
+        """That of the scorer that was found."""
+        return self._found.bos if self._found else ()
 
     async def detokenize(self, ids: Sequence[int]) -> str:
         """Return the text of ``ids``, special tokens included."""

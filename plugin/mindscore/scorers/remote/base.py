@@ -20,8 +20,10 @@ from mindhooks import (
     ScoreResult,
     ScorerUnavailable,
     WirePrompt,
+    in_thread,
 )
 from mindscore.config.settings import ServerSettings, TokenId, parse_table
+from mindscore.conversation.template import RenderChat
 from mindscore.http.answers import MISSING, decode_in_pieces
 from mindscore.http.client import SMALL_ANSWER_BYTES, WireClient, checked_address
 from mindscore.scorers.remote.answers import (
@@ -197,6 +199,36 @@ class RemoteScorer(BaseScorer):
         if ids is None:
             raise ScorerError(f"{where}: tokens: is missing; does server.scorer fit this server?")
         return ids
+
+    @property
+    def bos(self) -> tuple[int, ...]:  # type: ignore[override]
+        """The ids that ``server.tokenizer`` puts before every text."""
+        return () if self._tokenizer is None else self._tokenizer.bos
+
+    @property
+    def render_chat(self) -> RenderChat | None:  # type: ignore[override]
+        """Renders messages by the model's own chat template."""
+        return self._render_chat
+
+    async def _render_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> str:
+        """Return the text of ``messages`` by the template beside ``server.tokenizer``.
+
+        Raises:
+            ScorerError: there is none, or it refuses the messages.
+        """
+        template = self._tokenizer.template if self._tokenizer is not None else None
+        if template is None:
+            raise ScorerError(
+                "the model's chat template is not known: set server.tokenizer to the folder of its "
+                "tokenizer.json and chat_template.jinja or tokenizer_config.json, or, if it is "
+                'ChatML, server.chat_template = "chatml"'
+            )
+        return await in_thread(template.render, messages, add_generation_prompt, tools)
 
     async def detokenize(self, ids: Sequence[int]) -> str:
         """Return the text of ``ids``, special tokens included.

@@ -17,6 +17,7 @@ from mindhooks import (
     WirePrompt,
 )
 from mindscore.config.settings import ServerSettings
+from mindscore.conversation.template import RenderChat
 from mindscore.http.client import WireClient
 from mindscore.measure.divergence import implausible
 from mindscore.scorers.remote.answers import (
@@ -49,6 +50,11 @@ class ScoreScorer(RemoteScorer):
     swaps_adapters = True
 
     _answered: _Scores | None = None
+
+    @property
+    def render_chat(self) -> RenderChat | None:  # type: ignore[override]
+        """``None``: the original's messages are ChatML."""
+        return None
 
     async def fingerprint(self) -> str | None:
         """Return a hash of the server's address and its model's fingerprint, as last answered."""

@@ -1,0 +1,57 @@
+"""The choice of a chat template for a conversation and a scorer, and what may not fit in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mindhooks import Context, Scorer, ScorerCapabilities
+from mindscore.config.settings import parse_settings
+from mindscore.conversation.conversation import Transcript
+from mindscore.conversation.own_template import OwnTemplate
+from mindscore.conversation.rendering import Tokenize
+from mindscore.conversation.template import ChatML, Template
+
+MARKER = "<|im_start|>"
+"""The token that begins a message of ChatML."""
+
+
+async def template_for(
+    transcript: Transcript, scorer: Scorer, tables: Mapping[str, Any], tokenize: Tokenize
+) -> tuple[Template, list[str]]:
+    """Return the template that ``server.chat_template`` asks for, with a remark if it may not fit.
+
+    It is the model's own, if the scorer can render that, else ChatML. A transcript that has all
+    token ids needs none.
+
+    Raises:
+        ScorerError: the tokenizer failed.
+    """
+    if all(it.token_ids is not None for it in transcript.messages):
+        return ChatML(), []
+    # First: some scorers know what they can only once they have spoken to their server.
+    marker = await tokenize(MARKER)
+    render = ScorerCapabilities.of(scorer).render_chat
+    if render is not None and parse_settings(tables).server.chat_template == "auto":
+        return OwnTemplate(render), []
+    if len(marker) == 1:
+        return ChatML(), []
+    remark = (
+        f"the messages are printed as ChatML, but {MARKER} is no token of {scorer.model}: the "
+        "scores are of a context that the model was not trained on"
+    )
+    return ChatML(), [remark]
+
+
+def begins_unlike(context: Context, scorer: Scorer) -> list[str]:
+    """Return a line if the model expects a first token that the conversation's prompts lack."""
+    bos = ScorerCapabilities.of(scorer).bos
+    nodes = (*context.system, *context.identity, *context.conversation)
+    first = next((it.token_ids for it in nodes if it.token_ids), ())
+    if not bos or not first or context.prompts is not None or first[: len(bos)] == bos:
+        return []
+    remark = (
+        f"prompts do not begin with the token {bos[0]} (BOS), which {scorer.model} expects there: "
+        "its chat template prints none"
+    )
+    return [remark]

@@ -1,0 +1,144 @@
+"""Prompts of a conversation whose template looks back: each response in the one it was given."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+
+from mindhooks import MindhooksError, Node, Role, ScorerError, WirePrompt
+from mindscore.conversation.message import Message
+from mindscore.conversation.own_template import OwnTemplate
+from mindscore.conversation.rendering import Renderings, Tokenize, shorter, skippable
+
+
+class TurnPrompts:
+    """Renders the prompts of windows of a conversation, one for the responses that share it.
+
+    A response's prompt is what was sent when it was generated: the messages before it, up to where
+    the model speaks. Where it goes on as a later response's prompt does, they are one prompt.
+    """
+
+    def __init__(
+        self,
+        tokenize: Tokenize,
+        template: OwnTemplate,
+        before: Sequence[Message],
+        conversation: Sequence[Message],
+    ) -> None:
+        self._tokenize = tokenize
+        self._template = template
+        self._before = before
+        self._conversation = conversation
+        self._openings: dict[str, str] = {}
+        self._bodies: dict[str, tuple[int, ...]] = {}
+
+    async def nodes(self) -> list[Node]:
+        """Return a node for each message: the ids of its own text, and the body of a response.
+
+        Raises:
+            ScorerError: a response cannot be told from its prompt; the text says which.
+        """
+        messages = [*self._before, *self._conversation]
+        nodes = []
+        for at, message in enumerate(messages):
+            if message.token_ids is not None:
+                raise ScorerError(
+                    "the model's chat template prints messages differently as the conversation "
+                    "goes on, so that token_ids of some messages do not fit: give those of all"
+                )
+            ids = tuple(await self._tokenize(message.text))
+            body = (0, 0)
+            if message.role == Role.ASSISTANT:
+                ids = await self._body(messages[:at], message)
+                body = (0, len(ids))
+            nodes.append(
+                Node(
+                    id=message.id,
+                    role=message.role,
+                    text=message.text,
+                    token_ids=ids,
+                    body=body,
+                    memory_key=message.memory_key,
+                    timestamp_ns=message.timestamp_ns,
+                    images=message.images,
+                    parts=message.parts,
+                    render=await self._without(message),
+                )
+            )
+        return nodes
+
+    async def _without(self, message: Message) -> Renderings | None:
+        """Return the ids of the text without memories that stand in it."""
+        keys = frozenset(part.memory_key for part in message.parts if part.memory_key is not None)
+        ready = {
+            shorter(skipped, keys): array("q", await self._tokenize(message.text_without(skipped)))
+            for skipped in skippable(keys)
+        }
+        return Renderings(message.id, keys, ready) if keys else None
+
+    async def _body(self, earlier: Sequence[Message], message: Message) -> tuple[int, ...]:
+        opening, produced = await self._template.response(earlier, message)
+        self._openings[message.id] = opening
+        self._bodies[message.id] = tuple(await self._tokenize(produced))
+        return self._bodies[message.id]
+
+    async def __call__(
+        self, window: range, skip: Callable[[str], bool], asked: Collection[str] | None = None
+    ) -> tuple[WirePrompt, ...]:
+        """Return the prompts of system, identity and ``window`` that hold the responses ``asked``.
+
+        Raises:
+            MindhooksError: the template refuses a prompt without the memories skipped.
+        """
+        kept = [
+            it
+            for it in (self._kept(message, skip) for message in self._shown(window))
+            if it is not None
+        ]
+        found: list[WirePrompt] = []
+        for at in range(len(kept) - 1, -1, -1):
+            message = kept[at]
+            wanted = asked is None or message.id in asked
+            if message.role == Role.ASSISTANT and self._bodies.get(message.id) and wanted:
+                await self._add(found, kept[: at + 1])
+        return tuple(reversed(found))
+
+    def _shown(self, window: range) -> list[Message]:
+        if window and not 0 <= window[0] <= window[-1] < len(self._conversation):
+            raise MindhooksError(
+                f"{window} is not within a conversation of {len(self._conversation)} nodes"
+            )
+        return [*self._before, *(self._conversation[index] for index in window)]
+
+    @staticmethod
+    def _kept(message: Message, skip: Callable[[str], bool]) -> Message | None:
+        if message.memory_key is not None and skip(message.memory_key):
+            return None
+        keys = frozenset(key for key in message.memory_keys() if skip(key))
+        if not keys:
+            return message
+        text = message.text_without(keys)
+        # An agent that has nothing left to say there sends no message.
+        return None if message.blocks and not text else replace(message, text=text)
+
+    async def _add(self, found: list[WirePrompt], messages: Sequence[Message]) -> None:
+        """Add the last of ``messages``, to a prompt that goes on from it or as one of its own."""
+        message = messages[-1]
+        text = await self._template.text(messages[:-1], True) + self._openings[message.id]
+        tokens = tuple(await self._tokenize(text))
+        start = len(tokens)
+        tokens += self._bodies[message.id]
+        span = (start, len(tokens))
+        if start == 0:
+            raise MindhooksError(f"response {message.id!r} has nothing before it")
+        for at, prompt in enumerate(found):
+            if prompt.tokens[: len(tokens)] == tokens:
+                found[at] = replace(
+                    prompt,
+                    ranges=(span, *prompt.ranges),
+                    node_ids=(message.id, *prompt.node_ids),
+                )
+                return
+        images = tuple(image for it in messages for image in it.images)
+        found.append(WirePrompt(tokens, images, (span,), (message.id,)))
