@@ -193,8 +193,10 @@ async def test_token_ids_of_some_messages_do_not_fit_and_are_refused(tmp_path):
         await read_transcript(file).context(scorer.tokenize, OwnTemplate(scorer.render_chat))
 
 
-async def test_a_plan_counts_every_prompt(session):
+async def test_a_plan_counts_every_prompt(session, monkeypatch):
     scorer = Looking()
+    # A plan builds the scorer that its settings name.
+    monkeypatch.setattr(ToyScorer, "render_chat", Looking.render_chat)
     tables = {"server": {"scorer": "toy"}, "memory": {"token_cutoff": 1.0}}
     async with session(scorer) as it:
         plan = await make_plan(it, tables, MindCommand.SCORE_FULL)
