@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 
 from mindscore.recognisers import Block, Entry, hookimpl
 
@@ -39,7 +40,11 @@ class Codex:
             path = _SUMMARY_FILE.search(text)
             entry = Entry(path[1] if path else "memory_summary.md", found["body"])
             start, end = found.span("body")
-            yield Block(start, end, (entry,), lambda skipped: "" if skipped else entry.text)
+            yield Block(start, end, (entry,), partial(_unless_skipped, entry))
+
+
+def _unless_skipped(entry: Entry, skipped: frozenset[str]) -> str:
+    return "" if entry.key in skipped else entry.text
 
 
 def _files(found: re.Match[str]) -> Block | None:

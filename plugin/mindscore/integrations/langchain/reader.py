@@ -34,7 +34,10 @@ class LangChainReader:
         if not isinstance(first, dict):
             return False
         dumped = "lc" in first and isinstance(first.get("kwargs"), dict)
-        return dumped or (isinstance(first.get("data"), dict) and "type" in first)
+        # Others have events with a type and data.
+        kind = str(first.get("type"))
+        is_message = kind in (*ROLES, "chat") or kind.endswith("MessageChunk")
+        return dumped or (is_message and isinstance(first.get("data"), dict))
 
     def read(self, source: Source) -> list[Conversation]:
         """Read the file's conversations, named by their numbers.

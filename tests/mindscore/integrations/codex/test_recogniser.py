@@ -74,6 +74,8 @@ def test_the_summary_of_memories_is_one_under_its_path():
     [entry] = block.entries
     assert entry.key == "/home/ines/.codex/memories/memory_summary.md"
     assert entry.text == "Short answers.\n\nPlease."
+    assert block.render(frozenset({entry.key})) == ""
+    assert block.render(frozenset({"another"})) == entry.text
     assert found(text) == ()
 
 
