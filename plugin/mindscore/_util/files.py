@@ -161,7 +161,7 @@ _LENIENT = re.compile(rb"NaN|Infinity|[0-9][eE]\+?[0-9]{3}")
 
 
 def decode(raw: bytes, kind: Any = Any) -> Any:
-    """Return the JSON value in ``raw``, as ``kind``; it may hold ``NaN`` and ``Infinity``.
+    """Return the JSON value in ``raw``, as ``kind``; if that is any, also ``NaN`` and ``Infinity``.
 
     Raises:
         ValueError: ``raw`` is not JSON; the text says why.
@@ -197,11 +197,9 @@ def decode_repaired(raw: bytes, kind: Any = Any) -> tuple[Any, int]:
 def _decode(raw: bytes, kind: Any) -> Any:
     try:
         return msgspec.json.decode(raw, type=kind)
-    except msgspec.DecodeError as error:
-        try:
-            value = loads_leniently(raw) if _LENIENT.search(raw) else None
-        except ValueError:
-            raise error from None
-        if value is None:
+    except msgspec.DecodeError:
+        if kind is not Any or not _LENIENT.search(raw):
             raise
-        return msgspec.convert(value, kind)
+        with suppress(ValueError):
+            return loads_leniently(raw)
+        raise

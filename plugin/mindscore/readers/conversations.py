@@ -294,12 +294,15 @@ def _with_remark(transcript: Transcript, known: Mapping[str, str]) -> Transcript
     return replace(transcript, remarks=(*transcript.remarks, remark))
 
 
-def read_memories(file: Path) -> dict[str, str]:
+def read_memories(file: Path, transcript: Path | None = None) -> dict[str, str]:
     """Read the memories that a JSON file names, ``{key: text}``.
 
     Raises:
+        UsageError: it is standard input, and so is the ``transcript``.
         TranscriptError: names the file, the key and the reason.
     """
+    if file == transcript == STANDARD_INPUT:
+        raise UsageError("standard input is the transcript or the memories, not both")
     source = Source(file)
     given = source.whole()
     if not isinstance(given, dict):
@@ -324,8 +327,6 @@ def read_chosen(
         UsageError: there is no such conversation, or no such format.
         TranscriptError: a file cannot be read, or is not valid.
     """
-    if file == memories == STANDARD_INPUT:
-        raise UsageError("standard input is the transcript or the memories, not both")
-    texts = None if memories is None else read_memories(memories)
+    texts = None if memories is None else read_memories(memories, file)
     conversations = Conversations(file, format_)
     return conversations.transcript(conversations.chosen(select), texts)

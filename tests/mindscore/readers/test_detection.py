@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import sys
 
 import pytest
 
@@ -114,6 +115,54 @@ def test_a_name_goes_before_a_number(read):
     assert conversations.chosen("3") == conversations.found[2]
     with pytest.raises(UsageError, match="holds 2 such conversations"):
         conversations.chosen("b")
+
+
+@pytest.fixture
+def counted(install_extension):
+    """Install a reader of 50 conversations; return how many it made, and how many lived at once."""
+    install_extension(
+        "mindscore.readers",
+        "many",
+        """
+        import gc
+        from mindscore.conversation.conversation import Conversation
+        from mindscore.readers import Reading
+
+        MADE, LIVING = [], []
+
+        class Many:
+            def detects(self, source):
+                return source.content.startswith(b"many")
+
+            def read(self, source):
+                for number in range(1, 51):
+                    reading = Reading(source)
+                    reading.add("", {"role": "user", "content": "a"})
+                    MADE.append(number)
+                    yield reading.conversation(f"{number if b'plain' in source.content else 'x'}")
+                    LIVING.append(sum(isinstance(it, Conversation) for it in gc.get_objects()))
+        """,
+        ":Many",
+    )
+
+    def count(content, read, select):
+        conversations = read(content)
+        module = sys.modules[type(conversations._reader).__module__]
+        conversations.chosen(select)
+        return len(module.MADE), max(module.LIVING)
+
+    return count
+
+
+def test_a_numbered_conversation_is_chosen_without_those_after_it(counted, read):
+    made, _ = counted(b"many plain", read, "3")
+    assert made <= 4
+
+
+def test_all_names_are_looked_at_but_few_conversations_are_kept(counted, read):
+    made, living = counted(b"many", read, "3")
+    assert made == 50
+    assert living <= 4
 
 
 def test_known_memories_are_found_and_those_that_are_nowhere_are_named(read):
