@@ -78,7 +78,7 @@ def test_zstd_of_the_real_package_is_decompressed():
     with pytest.raises(ValueError, match="is cut off: its zstd data has no end"):
         to_utf8(packed[:-3])
     with pytest.raises(ValueError, match="is damaged zstd"):
-        to_utf8(packed[:6] + bytes(20))
+        to_utf8(packed[:4] + b"x" * 40)
 
 
 def test_a_file_that_cannot_be_decoded_is_named(tmp_path):
