@@ -35,8 +35,8 @@ def run_list(file: Path, format_: str | None, memories: Path | None, json: bool)
 
     ``memories`` is a file that names memories printed in the messages.
     """
+    texts = None if memories is None else read_memories(memories, file)
     conversations = Conversations(file, format_)
-    texts = None if memories is None else read_memories(memories)
     listed = [
         _fields(number, conversation, transcript)
         for number, (conversation, transcript) in enumerate(
@@ -47,7 +47,7 @@ def run_list(file: Path, format_: str | None, memories: Path | None, json: bool)
         head = {"command": "list", "file": str(file), "format": conversations.format}
         write_json({**head, "conversations": listed})
     else:
-        _show(conversations.format, listed)
+        _show(conversations.format, listed, conversations.left_out)
     return DONE
 
 
@@ -68,7 +68,7 @@ def _first_words(transcript: Transcript) -> str:
     return one_line(next(asked, ""), TITLE)
 
 
-def _show(format_: str, listed: list[dict[str, Any]]) -> None:
+def _show(format_: str, listed: list[dict[str, Any]], left_out: int) -> None:
     table = Table(box=None)
     table.add_column("", justify="right")
     table.add_column("name", overflow="fold")
@@ -87,6 +87,9 @@ def _show(format_: str, listed: list[dict[str, Any]]) -> None:
     console = new_console()
     console.print(table)
     console.print(Text(f"format: {format_}", style="dim"))
+    if left_out:
+        records = "1 record is" if left_out == 1 else f"{left_out:,} records are"
+        console.print(f"{records} not valid and left out: --json says where and why")
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,18 +36,18 @@ class CopilotCliReader:
         Raises:
             TranscriptError: nothing in the file can be read.
         """
-        return [_Session(Reading(source)).conversation(source.file.stem)]
+        return [_Session(source).conversation(source.file.stem)]
 
 
 class _Session:
     """The events of a session that tell what the model saw."""
 
-    def __init__(self, reading: Reading) -> None:
-        self._reading = reading
+    def __init__(self, source: Source) -> None:
+        self._reading = Reading(source)
         self._id = self._title = ""
         self._events: dict[str, tuple[str, Mapping[str, Any]]] = {}
-        for where, event in reading.lines():
-            with reading.tolerated(where):
+        for where, event in source.objects():
+            with self._reading.leaving_out(where):
                 self._note(where, event)
 
     def _note(self, where: str, event: Mapping[str, Any]) -> None:
@@ -79,7 +79,7 @@ class _Session:
     def conversation(self, stem: str) -> Conversation:
         reading = self._reading
         for where, event in self._events.values():
-            with reading.tolerated(where):
+            with reading.leaving_out(where):
                 self._take(where, event["type"], event["data"], event.get("timestamp"))
         reading.require_messages()
         return reading.conversation(self._id or stem, title=self._title, id_=self._id)

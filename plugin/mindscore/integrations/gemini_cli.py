@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mindscore._util.errors import TranscriptError
 from mindscore.conversation.conversation import Conversation
 from mindscore.readers import Reading, Source, first_text
 from mindscore.recognisers import Block, Entry, hookimpl
@@ -72,14 +71,9 @@ def _session(
     source: Source, reading: Reading
 ) -> tuple[dict[str, Any], dict[str, Mapping[str, Any]]]:
     """Return the session's own fields, and its messages by their ids."""
-    try:
-        # An object over many lines, or alone in one.
-        records: Iterator[tuple[str, dict[str, Any]]] = iter([("the file", source.whole())])
-    except TranscriptError:
-        records = reading.lines()
     session: dict[str, Any] = {}
     messages: dict[str, Mapping[str, Any]] = {}
-    for where, record in records:
+    for where, record in source.objects():
         if isinstance(id_ := record.get("$rewindTo"), str):
             _rewind(messages, id_, reading)
         elif isinstance(record.get("id"), str):
@@ -147,7 +141,7 @@ def _thought(thought: Any) -> str:
 
 
 def _add(reading: Reading, where: str, fields: Any, when: Any = None) -> None:
-    with reading.tolerated(where):
+    with reading.leaving_out(where):
         if not isinstance(fields, dict):
             raise ValueError("expected a message")
         reading.add(where, fields, timestamp=when)

@@ -46,7 +46,7 @@ class PiReader:
         head: Mapping[str, Any] = {}
         entries: dict[str, Entry] = {}
         last, title = "", ""
-        for where, fields in reading.lines():
+        for where, fields in source.objects():
             if fields.get("type") == "session":
                 head = head or fields
                 continue
@@ -103,7 +103,7 @@ def _kind(entry: Entry) -> str:
 def _tell(reading: Reading, path: Sequence[Entry]) -> None:
     calls: dict[str, str] = {}
     for entry in _in_prompt(reading, path):
-        with reading.tolerated(entry.where):
+        with reading.leaving_out(entry.where):
             message = _message(reading, entry)
             if message is None:
                 continue

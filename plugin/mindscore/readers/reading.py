@@ -10,7 +10,6 @@ from typing import Any
 
 from mindhooks import Role
 from mindscore._util.errors import TranscriptError
-from mindscore._util.files import decode, numbered_lines
 from mindscore.conversation.chat import LeftOut, read_messages
 from mindscore.conversation.conversation import Conversation
 from mindscore.conversation.message import Message
@@ -26,8 +25,6 @@ NO_TOOLS = (
     "context"
 )
 TOOLS_UNUSED = "the definitions of the tools, which the file records, are not part of the prompt"
-NAMED_RECORDS = 10
-"""Most records that are not valid whose places and reasons are said."""
 
 
 class Reading:
@@ -38,7 +35,6 @@ class Reading:
         self.remarks: list[str] = []
         self._source = source
         self._left_out = LeftOut()
-        self._faults: list[str] = []
 
     def leave_out(self, what: str) -> None:
         """Count one thing that the conversation goes without, for a remark."""
@@ -71,36 +67,20 @@ class Reading:
             when = _timestamp_ns(timestamp)
             self.messages.append(Message(Role.MEMORY, text, memory_key=key, timestamp_ns=when))
 
-    def lines(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield the object of each line with its place; a line that holds none is left out."""
-        for number, raw in numbered_lines(self._source.content):
-            value = None
-            with self.tolerated(f"line {number}"):
-                value = decode(raw)
-                if not isinstance(value, dict):
-                    raise ValueError(f"expected an object, got {kind_of(value)}")
-            if isinstance(value, dict):
-                yield f"line {number}", value
-
     @contextmanager
-    def tolerated(self, where: str) -> Iterator[None]:
+    def leaving_out(self, where: str) -> Iterator[None]:
         """Leave out the record at ``where`` if it is not valid; a remark says why."""
-        try:
-            with self.placed(where):
-                yield
-        except TranscriptError as error:
-            self._faults.append(str(error).removeprefix(f"{self._source.file}, "))
+        with self._source.leaving_out(), self.placed(where):
+            yield
 
     def require_messages(self) -> None:
-        """Refuse a file of which nothing was read.
+        """Refuse a file of which no message was read.
 
         Raises:
-            TranscriptError: gives the fault of the first record that is not valid, if one is.
+            TranscriptError: gives the reason of the first record that was left out, if one was.
         """
-        if not self.messages and self._faults:
-            raise TranscriptError(f"{self._source.file}, {self._faults[0]}")
         if not self.messages:
-            self._source.refuse("the file", "holds no messages")
+            self._source.refuse_empty("holds no messages")
 
     def placed(self, where: str) -> AbstractContextManager[None]:
         """Raise a ``TranscriptError`` that names ``where`` for a ``ValueError`` within."""
@@ -128,9 +108,6 @@ class Reading:
             *self.remarks,
         ]
         all_remarks += self._left_out.remarks()
-        all_remarks += [f"left out: {it}" for it in self._faults[:NAMED_RECORDS]]
-        if (more := len(self._faults) - NAMED_RECORDS) > 0:
-            all_remarks.append(f"left out: {more:,} more records that are not valid")
         messages = tuple(self.messages)
         return Conversation(name, messages, title, memories or {}, tuple(all_remarks), id_, defined)
 

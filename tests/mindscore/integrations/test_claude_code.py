@@ -150,5 +150,5 @@ def test_a_session_without_messages_is_refused(refused):
     title = b'{"type":"summary","summary":"x","leafUuid":"a"}\n'
     aside = json.loads(claude_code([("user", "a")]))
     event = json.dumps({**aside, "isSidechain": True}).encode()
-    assert refused(title + event) == "the file: holds no messages"
+    assert refused(title + event).endswith(": holds no messages")
     assert refused(event + b"\n3") == "line 2: expected an object, got a number"

@@ -137,7 +137,7 @@ def test_a_line_that_is_not_valid_is_left_out_with_its_place(one):
 
 
 def test_a_session_without_messages_is_refused(refused):
-    assert refused(session()) == "the file: holds no messages"
+    assert refused(session()).endswith(": holds no messages")
 
 
 def test_custom_instructions_are_memories_under_a_hash(read):

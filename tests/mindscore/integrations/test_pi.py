@@ -75,8 +75,10 @@ def test_what_is_not_recorded_or_left_out_is_said(one):
         NO_SYSTEM,
         NO_TOOLS,
         BARE_SUMMARIES,
-        "left out: messages before a compaction (2), reasoning (1), responses that failed or were "
-        "stopped (1)",
+        (
+            "left out: messages before a compaction (2), reasoning (1), responses that failed or "
+            "were stopped (1)"
+        ),
     )
 
 
@@ -130,4 +132,4 @@ def test_an_entry_that_is_not_valid_is_left_out_with_its_place(one):
 
 
 def test_a_session_without_messages_is_refused(refused):
-    assert refused(session()) == "the file: holds no messages"
+    assert refused(session()).endswith(": holds no messages")

@@ -85,18 +85,18 @@ class CodexReader:
         Raises:
             TranscriptError: nothing in the file can be read.
         """
-        history = _History(Reading(source))
+        history = _History(source)
         return [history.conversation(source.file.stem)]
 
 
 class _History:
     """The items of a rollout that are in the prompt at its end."""
 
-    def __init__(self, reading: Reading) -> None:
-        self._reading = reading
+    def __init__(self, source: Source) -> None:
+        self._reading = Reading(source)
         self._session: Mapping[str, Any] = {}
         self._items: list[Item] = []
-        for where, line in reading.lines():
+        for where, line in source.objects():
             self._take(where, line)
 
     def _take(self, where: str, line: Mapping[str, Any]) -> None:
@@ -196,7 +196,7 @@ class _History:
         self._add(items[-1], {"role": "assistant", "content": content, "id": id_})
 
     def _add(self, item: Item, fields: Mapping[str, Any]) -> None:
-        with self._reading.tolerated(item.where):
+        with self._reading.leaving_out(item.where):
             self._reading.add(item.where, fields, timestamp=item.when)
 
 

@@ -193,11 +193,11 @@ def test_a_line_that_is_not_whole_is_left_out_with_its_place(one):
     whole = rollout(message("user", "a"), message("assistant", "b"), wrong)
     conversation = one(whole + b'{"timestamp": "2026')
     assert said(conversation) == [("user", "a"), ("assistant", "b")]
-    broken, mistaken = conversation.remarks[-2:]
-    assert broken.startswith("left out: line 5: is not valid JSON")
-    assert mistaken.startswith("left out: line 4: 'content': expected parts")
+    remarks = "\n".join(conversation.remarks)
+    assert "line 4: 'content': expected parts" in remarks
+    assert "line 5: is not valid JSON" in remarks
 
 
 def test_a_rollout_without_messages_is_refused(refused):
-    assert refused(rollout()) == "the file: holds no messages"
+    assert refused(rollout()).endswith(": holds no messages")
     assert refused(rollout(item("message", role="x"))).startswith("line 2: 'role': expected")
