@@ -26,9 +26,10 @@ class CopilotCliReader:
     def detects(self, source: Source) -> bool:
         """Return true if the first line is the start of a session."""
         first = source.first
-        data = first.get("data") if isinstance(first, dict) else None
-        starts = isinstance(data, dict) and first.get("type") == "session.start"
-        return starts and isinstance(data.get("sessionId"), str)
+        if not isinstance(first, dict) or first.get("type") != "session.start":
+            return False
+        data = first.get("data")
+        return isinstance(data, dict) and isinstance(data.get("sessionId"), str)
 
     def read(self, source: Source) -> list[Conversation]:
         """Return the conversation as it stands at its end.

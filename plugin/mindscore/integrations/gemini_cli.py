@@ -26,7 +26,7 @@ class GeminiCliReader:
         first = source.first
         if isinstance(first, dict) and isinstance(first.get("sessionId"), str):
             return isinstance(first.get("projectHash"), str)
-        history = _history(first)
+        history = _history(first) or []
         return bool(history) and all(map(_is_content, history[:2]))
 
     def read(self, source: Source) -> list[Conversation]:

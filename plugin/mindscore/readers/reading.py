@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mindhooks import Role
@@ -25,6 +26,9 @@ NO_TOOLS = (
     "context"
 )
 TOOLS_UNUSED = "the definitions of the tools, which the file records, are not part of the prompt"
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Reading:
@@ -128,6 +132,19 @@ def _timestamp_ns(timestamp: Any) -> int | None:
     if not isinstance(timestamp, str):
         raise ValueError(f"'timestamp': expected text, got {kind_of(timestamp)}")
     return parse_timestamp(timestamp)
+
+
+def iso_timestamp(number: Any, per_second: int = 1) -> str | None:
+    """Return a time since 1970 in ISO 8601; ``None`` if it is not one.
+
+    ``number`` counts seconds, or with ``per_second`` = 1000 milliseconds.
+    """
+    if not isinstance(number, int | float) or isinstance(number, bool):
+        return None
+    try:
+        return (_EPOCH + timedelta(seconds=1) * number / per_second).isoformat()
+    except (OverflowError, ValueError):
+        return None
 
 
 def tool_call(name: Any, arguments: Any) -> dict[str, Any]:
