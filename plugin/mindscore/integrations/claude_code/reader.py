@@ -22,7 +22,7 @@ NOT_RECORDED = (
 )
 NO_START = "the file does not record which memories (CLAUDE.md) the session started with"
 NAMELESS = "conversations of subagents that have no name"
-LOST = "queued messages of which the file does not say whether the model saw them"
+LOST = "queued messages that the model may not have seen"
 
 
 class ClaudeCodeReader:
