@@ -30,6 +30,7 @@ def endless(tmp_path):
     file = tmp_path / "state.db"
     with closing(sqlite3.connect(file)) as connection:
         connection.execute("CREATE TABLE sessions (id TEXT, system_prompt TEXT)")
+        connection.execute("INSERT INTO sessions VALUES ('s', '')")
         connection.execute(f"CREATE VIEW messages AS {ENDLESS}")
         connection.commit()
     return file
@@ -38,7 +39,22 @@ def endless(tmp_path):
 def test_a_view_without_end_is_given_up(endless, monkeypatch):
     monkeypatch.setattr(source_module, "MAX_READING_S", 0.5)
     with pytest.raises(TranscriptError, match=r"state\.db, the database: is not read within"):
-        HermesReader().read(Source(endless))
+        list(HermesReader().read(Source(endless)))
+
+
+def test_the_time_between_two_rows_is_not_the_databases(tmp_path, monkeypatch):
+    monkeypatch.setattr(source_module, "MAX_READING_S", 3)
+    monkeypatch.setattr(source_module, "_STEPS", 1)
+    with closing(sqlite3.connect(tmp_path / "state.db")) as connection:
+        connection.execute("CREATE TABLE t (a)")
+        connection.executemany("INSERT INTO t VALUES (?)", [("x",)] * 2)
+        connection.commit()
+    with Source(tmp_path / "state.db").database() as opened:
+        rows = opened.execute("SELECT a FROM t")
+        next(rows)
+        later = time.monotonic() + 1000
+        monkeypatch.setattr(source_module.time, "monotonic", lambda: later)
+        assert next(rows)["a"] == "x"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
@@ -64,7 +80,7 @@ def test_an_interrupt_ends_the_reading_of_a_view_without_end(endless):
 def test_a_pipe_beside_a_database_is_refused_and_not_waited_for(endless, ending):
     os.mkfifo(endless.with_name(endless.name + ending))
     with pytest.raises(TranscriptError, match="no regular file"):
-        HermesReader().read(Source(endless))
+        list(HermesReader().read(Source(endless)))
 
 
 def test_an_error_of_decoding_names_the_file(endless):
