@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mindscore.conversation.conversation import Conversation
+from mindscore.integrations import qwen_code
 from mindscore.integrations.claude_code.session import QUEUED, Event, Session
 from mindscore.readers.reading import Reading
 from mindscore.readers.source import Source, first_text, kind_of
@@ -40,7 +41,7 @@ class ClaudeCodeReader:
             if not isinstance(event, dict) or not isinstance(event.get("type"), str):
                 return False
             if "parentUuid" in event:
-                return "sessionId" in event
+                return "sessionId" in event and not qwen_code.is_record(event)
         return False
 
     def read(self, source: Source) -> Iterator[Conversation]:
