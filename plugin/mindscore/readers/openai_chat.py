@@ -25,10 +25,13 @@ class OpenAIChatReader:
         if not isinstance(first, dict):
             return False
         if isinstance(source.first, list) and _is_message(first):
-            return True
+            # Those of Cline and Roo Code have times, and some are hidden from the model.
+            return not isinstance(first.get("ts"), int)
         # With a system prompt beside them, they are an export of hermes.
         if isinstance(first.get("messages"), list) and "system_prompt" not in first:
-            return all(isinstance(it, dict) and "role" in it for it in first["messages"][:1])
+            if not all(isinstance(it, dict) and "role" in it for it in first["messages"][:1]):
+                return False
+            return first.get("version") != 2 or not any("ts" in it for it in first["messages"][:1])
         return is_chat_log(source)
 
     def read(self, source: Source) -> Iterator[Conversation]:
