@@ -47,6 +47,7 @@ class _Session:
         self._reading = Reading(source)
         self._id = self._title = ""
         self._events: dict[str, tuple[str, Mapping[str, Any]]] = {}
+        self._summed = 0
         for where, event in source.objects():
             with self._reading.leaving_out(where):
                 self._note(where, event)
@@ -106,6 +107,9 @@ class _Session:
             reading.add(where, {**response, **said}, timestamp=when)
         elif kind == "tool.execution_complete":
             self._answer(where, data, when)
+        elif kind == "session.compaction_start":
+            # The conversation may go on while it is summed up.
+            self._summed = sum(it.role != Role.SYSTEM for it in reading.messages)
         elif kind == "session.compaction_complete" and data.get("success"):
             self._compact(where, data, when)
         elif kind == "session.truncation":
@@ -140,13 +144,15 @@ class _Session:
         self._reading.add(where, {"role": "tool", **said}, timestamp=when)
 
     def _compact(self, where: str, data: Mapping[str, Any], when: Any) -> None:
+        """Replace what was said before the compaction began by its summary."""
         messages = self._reading.messages
-        for it in messages:
-            if it.role != Role.SYSTEM:
-                self._reading.leave_out("messages before a compaction")
+        said = [it for it in messages if it.role != Role.SYSTEM]
+        for _ in said[: self._summed]:
+            self._reading.leave_out("messages before a compaction")
         messages[:] = [it for it in messages if it.role == Role.SYSTEM]
         summary = {"role": "user", "content": data.get("summaryContent")}
         self._reading.add(where, summary, timestamp=when)
+        messages += said[self._summed :]
         self._reading.remarks.append(
             f"{where}: the prompt after this compaction is rebuilt from its summary"
         )

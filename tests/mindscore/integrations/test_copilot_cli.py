@@ -88,13 +88,15 @@ def test_what_is_left_out_is_counted(one):
 def test_a_compaction_leaves_the_prompt_and_the_summary_and_is_said_to_be_rebuilt(one):
     content = session(
         asked("a"), event("system.message", role="system", content="Help."), answered("b"),
+        event("session.compaction_start"), answered("meanwhile"),
         event("session.compaction_complete", success=True, summaryContent="Summary."),
         asked("c"), answered("d"),
     )  # fmt: skip
     conversation = one(content)
-    assert [text for _, text in said(conversation)] == ["Help.", "Summary.", "c", "d"]
+    texts = [text for _, text in said(conversation)]
+    assert texts == ["Help.", "Summary.", "meanwhile", "c", "d"]
     remarks = "\n".join(conversation.remarks)
-    assert "line 5: the prompt after this compaction is rebuilt from its summary" in remarks
+    assert "line 7: the prompt after this compaction is rebuilt from its summary" in remarks
     assert "messages before a compaction (2)" in remarks
 
 
