@@ -150,8 +150,10 @@ class _Session:
         for _ in said[: self._summed]:
             self._reading.leave_out("messages before a compaction")
         messages[:] = [it for it in messages if it.role == Role.SYSTEM]
-        summary = {"role": "user", "content": data.get("summaryContent")}
-        self._reading.add(where, summary, timestamp=when)
+        if summary := first_text(data.get("summaryContent")):
+            self._reading.add(where, {"role": "user", "content": summary}, timestamp=when)
+        else:
+            self._reading.leave_out("summaries that are not in the file")
         messages += said[self._summed :]
         self._reading.remarks.append(
             f"{where}: the prompt after this compaction is rebuilt from its summary"
