@@ -26,10 +26,13 @@ class ATIFReader:
         """Yield the file's trajectories, named by their ids, their sessions' or numbers.
 
         Raises:
-            TranscriptError: names the place of the first step that is not valid.
+            TranscriptError: no trajectory is valid; the text names the place of the first fault.
         """
-        for number, (where, record) in enumerate(source.objects(), start=1):
-            yield _Trajectory(source, where, record).conversation(str(number))
+
+        def conversation(number: str, where: str, record: dict[str, Any]) -> Conversation:
+            return _Trajectory(source, where, record).conversation(number)
+
+        return source.read_each(source.objects(), conversation)
 
 
 class _Trajectory:
