@@ -102,7 +102,9 @@ def _is_item(value: Any) -> bool:
 def _is_own(item: dict[str, Any]) -> bool:
     kind, parts = str(item.get("type")), _list(item.get("content"))
     typed = any(isinstance(it, dict) and it.get("type") in OWN_PARTS for it in parts)
-    return typed or kind in OWN_TYPES or kind.endswith("_call_output")
+    # Only messages have roles; with one, it is a block of a task of Roo Code.
+    own = (kind in OWN_TYPES or kind.endswith("_call_output")) and "role" not in item
+    return typed or own
 
 
 def _conversation(source: Source, number: str, where: str, record: dict[str, Any]) -> Conversation:
