@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -12,7 +12,9 @@ from mindscore._util.errors import TranscriptError, UsageError, format_error
 from mindscore._util.extensions import OWN, load_extensions
 from mindscore._util.text import shortened
 from mindscore.conversation.conversation import Conversation, Transcript, id_by_beginning
-from mindscore.readers.source import Source, kind_of
+from mindscore.conversation.places import absence_remarks
+from mindscore.readers.memories import read_memories
+from mindscore.readers.source import Source
 from mindscore.recognisers import MemoryFinder
 
 GROUP = "mindscore.readers"
@@ -121,8 +123,6 @@ def read_conversations(source: Source, format_: str, reader: Reader) -> tuple[Co
 
 NAME_CHARACTERS = 100
 """Longest name that an error shows."""
-LISTED_KEYS = 20
-"""Most keys that one remark names."""
 NUMBER_DIGITS = 10
 """Digits that no number of conversations has."""
 
@@ -168,27 +168,36 @@ class Conversations:
         return named[0]
 
     def transcript(
-        self, conversation: Conversation, memories: Mapping[str, str] | None = None
+        self,
+        conversation: Conversation,
+        memories: Mapping[str, str] | None = None,
+        *,
+        anywhere: bool = False,
     ) -> Transcript:
         """Return the transcript of one conversation, with the memories that ``memories`` names too.
 
+        ``anywhere``: those are looked for in what the user typed, too.
+
         Raises:
             UsageError: memories are named for a format that marks its own.
         """
-        return next(self._transcripts((conversation,), memories))
+        return next(self._transcripts((conversation,), memories, anywhere))
 
     def transcripts(
-        self, memories: Mapping[str, str] | None = None
+        self, memories: Mapping[str, str] | None = None, *, anywhere: bool = False
     ) -> Iterator[tuple[Conversation, Transcript]]:
-        """Yield each conversation with its transcript, with the memories that ``memories`` names.
+        """Yield each conversation with its transcript, as ``transcript`` returns it.
 
         Raises:
             UsageError: memories are named for a format that marks its own.
         """
-        yield from zip(self.found, self._transcripts(self.found, memories), strict=True)
+        yield from zip(self.found, self._transcripts(self.found, memories, anywhere), strict=True)
 
     def _transcripts(
-        self, conversations: tuple[Conversation, ...], memories: Mapping[str, str] | None
+        self,
+        conversations: tuple[Conversation, ...],
+        memories: Mapping[str, str] | None,
+        anywhere: bool,
     ) -> Iterator[Transcript]:
         if memories is not None and self.format == NATIVE:
             raise UsageError(
@@ -197,54 +206,29 @@ class Conversations:
         finder = MemoryFinder()
         for conversation in conversations:
             finder.known = {**conversation.memories, **(memories or {})}
+            finder.anywhere = frozenset(memories or ()) if anywhere else frozenset()
             transcript = conversation.transcript(self.file, finder)
             if not transcript.id:
                 transcript = replace(transcript, id=id_by_beginning(transcript.messages))
-            yield _with_remark(transcript, finder.known)
-
-
-def _with_remark(transcript: Transcript, known: Mapping[str, str]) -> Transcript:
-    """Return the transcript, with a remark that names ``known`` memories found nowhere in it."""
-    found = set(transcript.keys())
-    absent = [shortened(key, NAME_CHARACTERS) for key in known if key not in found]
-    if not absent:
-        return transcript
-    named = ", ".join(absent[:LISTED_KEYS])
-    more = f" and {len(absent) - LISTED_KEYS:,} more" if len(absent) > LISTED_KEYS else ""
-    remark = f"memories that stand nowhere in the conversation: {named}{more}"
-    return replace(transcript, remarks=(*transcript.remarks, remark))
-
-
-def read_memories(file: Path) -> dict[str, str]:
-    """Read the memories that a JSON file names, ``{key: text}``.
-
-    Raises:
-        TranscriptError: names the file, the key and the reason.
-    """
-    source = Source(file)
-    given = source.whole()
-    if not isinstance(given, dict):
-        raise TranscriptError(f"{file}: expected an object {{key: text}}, got {kind_of(given)}")
-    for key, text in given.items():
-        where = f"memory {shortened(key, NAME_CHARACTERS)!r}"
-        if not key:
-            source.refuse("a memory", "a key is empty")
-        if not isinstance(text, str):
-            source.refuse(where, f"expected text, got {kind_of(text)}")
-        if not text.strip():
-            source.refuse(where, "its text is empty")
-    return given
+            remarks = absence_remarks(transcript, finder.known, "--memories-anywhere")
+            yield replace(transcript, remarks=(*transcript.remarks, *remarks))
 
 
 def read_chosen(
-    file: Path, format_: str | None, select: str | None, memories: Path | None
+    file: Path,
+    format_: str | None,
+    select: str | None,
+    memories: Sequence[Path] = (),
+    *,
+    anywhere: bool = False,
 ) -> Transcript:
-    """Read the conversation of ``file`` that ``select`` names, with the memories of another file.
+    """Read the conversation of ``file`` that ``select`` names, with the memories of other files.
 
     Raises:
         UsageError: there is no such conversation, or no such format.
         TranscriptError: a file cannot be read, or is not valid.
     """
     conversations = Conversations(file, format_)
-    texts = None if memories is None else read_memories(memories)
-    return conversations.transcript(conversations.chosen(select), texts)
+    texts = read_memories(*memories) if memories else None
+    chosen = conversations.chosen(select)
+    return conversations.transcript(chosen, texts, anywhere=anywhere)
