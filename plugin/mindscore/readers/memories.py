@@ -40,8 +40,8 @@ def read_memories(*files: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for file in files:
         source = Source(file)
-        number = 0
-        for number, (key, text) in enumerate(_memories(source), start=1):
+        given = list(_memories(source))
+        for key, text in given:
             where = f"memory {shortened(str(key), NAME_CHARACTERS)!r}"
             if not key:
                 source.refuse("a memory", "a key is empty")
@@ -51,7 +51,7 @@ def read_memories(*files: Path) -> dict[str, str]:
                 source.refuse(where, "its text is empty")
             if found.setdefault(key, text) != text:
                 source.refuse(where, "another memory of the same key has another text")
-        if not number:
+        if not given:
             raise TranscriptError(f"{file}: holds no memories")
     return found
 

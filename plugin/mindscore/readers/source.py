@@ -5,17 +5,20 @@ from __future__ import annotations
 import sqlite3
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote
 
 from mindscore._util.errors import TranscriptError
 from mindscore._util.files import decode, numbered_lines, read_content, unreadable
 from mindscore._util.text import printable, shortened
+
+T = TypeVar("T")
+Found = TypeVar("Found")
 
 SQLITE = b"SQLite format 3\x00"
 BESIDE = ("-journal", "-wal", "-shm")
@@ -168,6 +171,28 @@ class Source:
         if not isinstance(value, dict):
             self.refuse(where, f"expected an object, got {kind_of(value)}")
         return value
+
+    def read_each(
+        self, records: Iterable[tuple[str, T]], read: Callable[[str, str, T], Found]
+    ) -> Iterator[Found]:
+        """Yield what ``read(number, place, record)`` makes of each record that is valid.
+
+        One that ``read`` refuses is left out. Numbers are from 1, without those.
+
+        Raises:
+            TranscriptError: none is valid: the error of the first.
+        """
+        number, first = 1, None
+        for where, record in records:
+            try:
+                found = read(str(number), where, record)
+            except TranscriptError as error:
+                first = first or error
+                continue
+            number += 1
+            yield found
+        if number == 1 and first is not None:
+            raise first
 
     def refuse(self, where: str, why: object) -> NoReturn:
         """Raise a ``TranscriptError`` that names the file, the place in it, and the reason."""
