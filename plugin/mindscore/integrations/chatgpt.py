@@ -10,13 +10,13 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from mindhooks import Role
 from mindscore.conversation.conversation import Conversation
 from mindscore.conversation.message import Message
-from mindscore.readers import Reading, Source, first_text, iso_time, kind_of
+from mindscore.readers import Reading, Source, first_text, iso_time, kind_of, listed
 from mindscore.readers.branches import branch_to
-from mindscore.recognisers import Block, Entry
 from mindscore.readers.memories import slug
-from mindhooks import Role
+from mindscore.recognisers import Block, Entry
 
 NOT_RECORDED = (
     "ChatGPT's own system prompt, a custom GPT's instructions and the definitions of the tools are "
@@ -89,8 +89,7 @@ class _Chat:
         elif kind == "model_editable_context":
             self._saved(id_, first_text(content.get("model_set_context")))
         elif kind == "thoughts":
-            thoughts = content.get("thoughts")
-            said = [it for it in thoughts or [] if isinstance(it, dict)]
+            said = [it for it in listed(content.get("thoughts")) if isinstance(it, dict)]
             self._thoughts += [first_text(it.get("content"), it.get("summary")) for it in said]
         elif kind == "reasoning_recap":
             self._reading.leave_out("recaps of reasoning")
@@ -139,7 +138,7 @@ class _Chat:
         for key in INSTRUCTIONS.values():
             if isinstance(given, dict) and (text := first_text(given.get(key))):
                 self._memories[key] = text
-        for _ in metadata.get("attachments") or ():
+        for _ in listed(metadata.get("attachments")):
             self._reading.leave_out("attached files that the file only names")
         blocks = _blocks(content)
         text = "".join(it["text"] for it in blocks if it["type"] == "text")
@@ -149,7 +148,7 @@ class _Chat:
         if author.get("role") == "tool":
             return {"content": blocks, "name": author.get("name")}
         # The root of every conversation is an empty system message.
-        is_empty = not text and all(it["type"] == "text" for it in blocks)
+        is_empty = author.get("role") == "system" and not text
         return None if is_empty else {"content": blocks}
 
 

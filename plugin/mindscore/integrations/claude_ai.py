@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mindscore.conversation.conversation import Conversation
-from mindscore.readers import Reading, Source, first_text, kind_of
+from mindscore.readers import Reading, Source, first_text, kind_of, listed
 from mindscore.readers.branches import branch_to
 
 NOT_RECORDED = (
@@ -101,17 +101,21 @@ def _fields(reading: Reading, message: Any) -> dict[str, Any]:
     sender = message.get("sender")
     if not isinstance(sender, str) or sender not in ROLES:
         raise ValueError(f"'sender': expected one of {', '.join(ROLES)}, got {sender!r}")
-    content = message.get("content") or message.get("text")
-    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
-    blocks = blocks if isinstance(blocks, list) else []
+    blocks = message.get("content") or message.get("text")
+    if isinstance(blocks, str):
+        blocks = [{"type": "text", "text": blocks}]
     attached = []
-    for it in message.get("attachments") or ():
+    for it in listed(message.get("attachments")):
         if isinstance(it, dict) and (text := first_text(it.get("extracted_content"))):
             attached.append({"type": "text", "text": f"{text}\n\n"})
             if ATTACHED not in reading.remarks:
                 reading.remarks.append(ATTACHED)
         else:
             reading.leave_out("attached files that the file only names")
-    for _ in message.get("files") or ():
+    for _ in listed(message.get("files")):
         reading.leave_out("attached files that the file only names")
-    return {"role": ROLES[sender], "content": [*attached, *blocks], "id": message.get("uuid")}
+    return {
+        "role": ROLES[sender],
+        "content": [*attached, *listed(blocks)],
+        "id": message.get("uuid"),
+    }

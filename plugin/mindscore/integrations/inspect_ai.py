@@ -12,7 +12,7 @@ from typing import Any
 from mindscore._util.errors import TranscriptError
 from mindscore._util.files import decode
 from mindscore.conversation.conversation import Conversation
-from mindscore.readers import Reading, Source, first_text, kind_of, tool_call
+from mindscore.readers import Reading, Source, first_text, kind_of, listed, tool_call
 
 ZIP = b"PK\x03\x04"
 ZSTD = 93
@@ -38,6 +38,9 @@ class InspectReader:
         """Yield the samples, named by their ids and epochs."""
 
         def read(number: str, where: str, sample: Any) -> Conversation:
+            if isinstance(sample, zipfile.ZipInfo):
+                with source.placed(where):
+                    sample = decode(_content(_archive(source), sample))
             if not isinstance(sample, dict):
                 source.refuse(where, f"expected an object, got {kind_of(sample)}")
             return _conversation(source, number, where, sample)
@@ -47,15 +50,13 @@ class InspectReader:
 
 def _samples(source: Source) -> Iterator[tuple[str, Any]]:
     if not source.content.startswith(ZIP):
-        samples = source.whole().get("samples")
+        log = source.whole()
+        samples = log.get("samples") if isinstance(log, dict) else None
         yield from source.items("the log", "samples", samples, "sample")
         return
-    archive = _archive(source)
-    for item in archive.infolist():
+    for item in _archive(source).infolist():
         if item.filename.startswith("samples/") and item.filename.endswith(".json"):
-            with source.placed(item.filename):
-                sample = decode(_content(archive, item))
-            yield item.filename, sample
+            yield item.filename, item
 
 
 def _archive(source: Source) -> zipfile.ZipFile:
@@ -126,10 +127,9 @@ def _whole(value: Any, texts: dict[str, Any]) -> Any:
 
 def _fields(message: dict[str, Any]) -> dict[str, Any]:
     """Return a message in the shape of ``chat.completions``; an error is what the tool says."""
-    calls = message.get("tool_calls")
     named = [
         tool_call(it.get("function"), it.get("arguments")) | {"id": it.get("id")}
-        for it in (calls if isinstance(calls, list) else ())
+        for it in listed(message.get("tool_calls"))
         if isinstance(it, dict)
     ]
     error = message.get("error")
@@ -147,7 +147,7 @@ def _conversation(source: Source, number: str, where: str, sample: dict[str, Any
         with reading.tolerated(place):
             reading.add(place, _fields(_whole(message, texts)))
     tools = None
-    for event in sample.get("events") or ():
+    for event in listed(sample.get("events")):
         if isinstance(event, dict) and event.get("event") == "model" and event.get("tools"):
             tools = event["tools"]
     id_, epoch = sample.get("id"), sample.get("epoch")

@@ -66,5 +66,4 @@ def _request(where: str, observation: dict[str, Any]) -> Request | None:
         messages,
         read_answers(observation.get("output")),
         tools,
-        first_text(observation.get("name")),
     )

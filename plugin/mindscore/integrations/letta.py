@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mindscore.conversation.conversation import Conversation
-from mindscore.readers import Reading, Source, first_text, kind_of
+from mindscore.readers import Reading, Source, first_text, kind_of, listed
 from mindscore.recognisers import Block, Entry, Unread, hookimpl
 
 _NAME = "<memory_blocks>\n"
@@ -114,7 +114,7 @@ class LettaReader:
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:
-    return [it for it in value if isinstance(it, dict)] if isinstance(value, list) else []
+    return [it for it in listed(value) if isinstance(it, dict)]
 
 
 def _agent(

@@ -62,6 +62,4 @@ def _request(where: str, named: tuple[str, dict[str, Any]]) -> Request | None:
         answers = read_answers(attributes.get("mlflow.spanOutputs"))
         tools = tools or attributes.get("mlflow.chat.tools")
     started = span.get("start_time_unix_nano", span.get("start_time", ""))
-    return Request(
-        name or where, str(started), messages, answers, tools, first_text(span.get("name"))
-    )
+    return Request(name or where, str(started), messages, answers, tools)

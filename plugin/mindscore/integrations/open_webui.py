@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mindscore.conversation.conversation import Conversation
-from mindscore.readers import Reading, Source, first_text, iso_time, kind_of
+from mindscore.readers import Reading, Source, first_text, iso_time, kind_of, listed
 from mindscore.readers.branches import branch_to
 
 _DETAILS = re.compile(
@@ -53,9 +53,7 @@ def _conversation(source: Source, number: str, where: str, record: dict[str, Any
     if isinstance(nodes, dict) and isinstance(history, dict):
         branch = branch_to(history.get("currentId"), nodes, "parentId", reading.leave_out)
     else:
-        given = chat.get("messages")
-        listed = given if isinstance(given, list) else []
-        branch = [(str(at), it) for at, it in enumerate(listed, start=1)]
+        branch = [(str(at), it) for at, it in enumerate(listed(chat.get("messages")), start=1)]
     for id_, message in branch:
         place = f"{where}, message {id_}"
         with reading.tolerated(place):
@@ -75,8 +73,7 @@ def _fields(reading: Reading, message: dict[str, Any]) -> dict[str, Any]:
     blocks: Any = content
     if isinstance(content, str):
         blocks = _blocks(content) if role == "assistant" else [{"type": "text", "text": content}]
-    files = message.get("files")
-    for it in files if isinstance(files, list) else ():
+    for it in listed(message.get("files")):
         url = first_text(it.get("url")) if isinstance(it, dict) else ""
         if url.startswith("data:image/") and isinstance(blocks, list):
             blocks = [*blocks, {"type": "image_url", "image_url": {"url": url}}]
@@ -105,7 +102,8 @@ def _blocks(content: str) -> list[dict[str, Any]]:
             result = _plain(given.get("result", ""))
             found.append({"type": "tool_result", "tool_use_id": id_, "content": result})
     found.append({"type": "text", "text": content[at:]})
-    return [it for it in found if it.get("text") or it["type"] not in ("text", "reasoning")]
+    said = [it for it in found if it.get("text") or it["type"] not in ("text", "reasoning")]
+    return said or [{"type": "text", "text": ""}]
 
 
 def _unquoted(line: str) -> str:

@@ -23,8 +23,9 @@ class OpenAIChatReader:
             return False
         if isinstance(source.first, list) and "role" in first and "content" in first:
             return True
-        # With a system prompt beside them, they are an export of hermes.
-        if not isinstance(first.get("messages"), list) or "system_prompt" in first:
+        # With these beside them, they are an export of hermes, or an agent file of Letta's.
+        others = {"system_prompt", "core_memory"} & first.keys()
+        if not isinstance(first.get("messages"), list) or others:
             return False
         return all(isinstance(it, dict) and "role" in it for it in first["messages"][:1])
 

@@ -87,7 +87,7 @@ def _request(where: str, span: dict[str, Any]) -> Request | None:
     named = [_at(attributes, name) for name in NAMES]
     started = span.get("startTimeUnixNano", span.get("start_time", ""))
     name = first_text(*named, _trace_id(span)) or _span_id(span)
-    return Request(name, str(started), messages, answers, tools, first_text(span.get("name")))
+    return Request(name, str(started), messages, answers, tools)
 
 
 def _at(attributes: dict[str, Any], name: str) -> Any:

@@ -15,7 +15,7 @@ from mindscore.readers.source import Source, kind_of
 
 T = TypeVar("T")
 
-OTHER_PROMPTS = "requests to a model with another prompt, such as a subagent's"
+OTHER_PROMPTS = "requests with another prompt, such as a subagent's"
 OTHER_ANSWERS = "further answers to the same prompt"
 RESPONSES_ITEMS = {
     "function_call": "assistant", "custom_tool_call": "assistant", "reasoning": "assistant",
@@ -37,7 +37,6 @@ class Request:
     messages: list[Any]
     answers: list[Any]
     tools: Any = None
-    title: str = ""
 
 
 def read_requests(
@@ -88,7 +87,7 @@ def _conversation(
     for it in requests:
         if it.messages != last.messages[: len(it.messages)]:
             reading.leave_out(OTHER_PROMPTS)
-    return reading.conversation(name, title=last.title, tools=last.tools, id_=name)
+    return reading.conversation(name, tools=last.tools, id_=name)
 
 
 def _with_role(fields: Any) -> dict[str, Any]:
@@ -136,8 +135,8 @@ def read_prompt(value: Any) -> tuple[list[Any], Any]:
         if len(given) == 1 and isinstance(given[0], list):
             # LangChain's: a list of prompts.
             given = given[0]
-        tools = [it["content"] for it in given if _is_tool(it)]
-        return [_said_by_user(it) for it in given if not _is_tool(it)], tools
+        defined = [it["content"] for it in given if _is_tool(it)]
+        return [_said_by_user(it) for it in given if not _is_tool(it)], defined
     if not isinstance(given, dict):
         return [], None
     if "role" in given:
@@ -145,7 +144,7 @@ def read_prompt(value: Any) -> tuple[list[Any], Any]:
     messages = next(
         (given[key] for key in ("messages", "input", "contents", "prompt") if given.get(key)), None
     )
-    found, tools = read_prompt(messages) if messages is not None else ([], None)
+    found, tools = read_prompt(messages)
     system = given.get("system") or given.get("instructions") or given.get("systemInstruction")
     if system:
         is_message = isinstance(system, dict) and "parts" in system
