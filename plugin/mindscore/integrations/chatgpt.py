@@ -154,12 +154,13 @@ class _Chat:
 
 def _blocks(content: dict[str, Any]) -> list[dict[str, Any]]:
     """Return a content as blocks of text, images, and others that are counted by their type."""
-    kind = first_text(content.get("content_type")) or "content of no type"
+    kind = first_text(content.get("content_type"))
+    unknown = kind if kind not in ("", "text") else "content without text"
     parts = content.get("parts")
     if not isinstance(parts, list):
         fields = ("text", "result", "output_str", "content")
         text = first_text(*(content.get(it) for it in fields))
-        return [{"type": "text", "text": text}] if text else [{"type": kind}]
+        return [{"type": "text", "text": text}] if text else [{"type": unknown}]
     found: list[dict[str, Any]] = []
     for part in parts:
         if isinstance(part, str):
@@ -171,7 +172,7 @@ def _blocks(content: dict[str, Any]) -> list[dict[str, Any]]:
         elif text := first_text(part.get("text")):
             found.append({"type": "text", "text": text})
         else:
-            found.append({"type": first_text(part.get("content_type")) or kind})
+            found.append({"type": first_text(part.get("content_type")) or "parts of no type"})
     return found
 
 

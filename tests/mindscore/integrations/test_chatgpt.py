@@ -39,7 +39,8 @@ def transcript(at=0):
 def test_the_current_branch_is_read_with_what_is_hidden_on_the_screen():
     said = [(it.role, it.text, it.memory_key) for it in Conversations(EXPORT).found[0].messages]
     profile, instructions, saved = said[:3]
-    assert profile[0] == "memory" and profile[2] == "about_user_message"
+    assert profile[0] == "memory"
+    assert profile[2] == "about_user_message"
     assert "Ines builds boats." in profile[1]
     assert instructions[2] == "about_model_message"
     assert saved[0] == "system"
@@ -95,6 +96,15 @@ def test_saved_memories_that_the_file_does_not_hold_are_said(chat):
     found = chat(message("user", "Hello"), empty, message("assistant", "Hi")).found[0]
     assert len(found.messages) == 2
     assert "saved memories that the file does not hold (1)" in found.remarks[-1]
+
+
+@pytest.mark.parametrize("parts", [None, 3, {}])
+def test_a_text_without_parts_is_left_out_and_said(chat, parts):
+    odd = message("assistant")
+    odd["content"]["parts"] = parts
+    found = chat(message("user", "Hello"), odd, message("assistant", "Hi")).found[0]
+    assert [it.text for it in found.messages] == ["Hello", "Hi"]
+    assert "content without text (1)" in found.remarks[-1]
 
 
 @pytest.mark.parametrize("kind", ["super_widget", "app_pairing_content"])
