@@ -48,7 +48,10 @@ Port = Annotated[
     int, Option("--port", min=0, max=65535, help="Port to listen on; 0: any free one.")
 ]
 TranscriptFile = Annotated[
-    Path, Argument(metavar="TRANSCRIPT", help="A file of one or several conversations.")
+    Path,
+    Argument(
+        metavar="TRANSCRIPT", help="A file of one or several conversations; -: standard input."
+    ),
 ]
 
 

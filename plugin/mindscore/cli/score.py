@@ -43,8 +43,8 @@ def run_list(
     for in what the user typed, too.
     """
     check_memories(memories, anywhere)
+    texts = read_memories(*memories, transcript=file) if memories else None
     conversations = Conversations(file, format_)
-    texts = read_memories(*memories) if memories else None
     listed = []
     found: list[dict[str, list[Place]]] = []
     transcripts = conversations.transcripts(texts, anywhere=anywhere)
@@ -59,7 +59,7 @@ def run_list(
         head = {"command": "list", "file": str(file), "format": conversations.format}
         write_json({**head, "conversations": listed})
     else:
-        _show(conversations.format, listed)
+        _show(conversations.format, listed, conversations.left_out)
         if texts is not None:
             show_places(new_console(), found)
     return DONE
@@ -82,7 +82,7 @@ def _first_words(transcript: Transcript) -> str:
     return one_line(next(asked, ""), TITLE)
 
 
-def _show(format_: str, listed: list[dict[str, Any]]) -> None:
+def _show(format_: str, listed: list[dict[str, Any]], left_out: int) -> None:
     table = Table(box=None)
     table.add_column("", justify="right")
     table.add_column("name", overflow="fold")
@@ -101,6 +101,9 @@ def _show(format_: str, listed: list[dict[str, Any]]) -> None:
     console = new_console()
     console.print(table)
     console.print(Text(f"format: {format_}", style="dim"))
+    if left_out:
+        records = "1 record is" if left_out == 1 else f"{left_out:,} records are"
+        console.print(f"{records} not valid and left out: --json says where and why")
 
 
 @dataclass(frozen=True, slots=True)

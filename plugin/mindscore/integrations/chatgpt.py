@@ -66,7 +66,8 @@ class _Chat:
         for id_, node in branch_to(leaf, mapping, "parent", leave_out):
             message = node.get("message")
             if isinstance(message, dict):
-                with self._reading.tolerated(f"{self._where}, message {id_}"):
+                place = f"{self._where}, message {id_}"
+                with self._source.leaving_out(), self._source.placed(place):
                     self._message(id_, message)
         if not self._reading.messages:
             self._source.refuse(self._where, "a conversation without messages")

@@ -84,7 +84,7 @@ def _conversation(
             remarks = [NOT_RECORDED, AS_OF_EXPORT]
     for id_, message in branch:
         place = f"{where}, message {id_}"
-        with reading.tolerated(place):
+        with source.leaving_out(), source.placed(place):
             reading.add(place, _fields(reading, message), timestamp=_time(message))
     name = first_text(record.get("uuid"))
     title = first_text(record.get("name"))

@@ -144,7 +144,7 @@ def _conversation(source: Source, number: str, where: str, sample: dict[str, Any
     texts = attached if isinstance(attached, dict) else {}
     messages = sample.get("messages")
     for place, message in source.items(where, "messages", messages, "message"):
-        with reading.tolerated(place):
+        with source.leaving_out(), source.placed(place):
             reading.add(place, _fields(_whole(message, texts)))
     tools = None
     for event in listed(sample.get("events")):

@@ -132,7 +132,7 @@ def _agent(
         if at not in in_context:
             reading.leave_out("messages that are out of the context")
             continue
-        with reading.tolerated(place):
+        with source.leaving_out(), source.placed(place):
             reading.add(place, _fields(message))
     own = agent.get("block_ids")
     blocks = _objects(agent.get("core_memory")) or [

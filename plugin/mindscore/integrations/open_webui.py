@@ -56,7 +56,7 @@ def _conversation(source: Source, number: str, where: str, record: dict[str, Any
         branch = [(str(at), it) for at, it in enumerate(listed(chat.get("messages")), start=1)]
     for id_, message in branch:
         place = f"{where}, message {id_}"
-        with reading.tolerated(place):
+        with source.leaving_out(), source.placed(place):
             if not isinstance(message, dict):
                 raise ValueError(f"expected an object, got {kind_of(message)}")
             when = iso_time(message.get("timestamp"))

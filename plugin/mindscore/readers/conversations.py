@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from mindscore._util.errors import TranscriptError, UsageError, format_error
 from mindscore._util.extensions import OWN, load_extensions
@@ -14,11 +16,14 @@ from mindscore._util.text import shortened
 from mindscore.conversation.conversation import Conversation, Transcript, id_by_beginning
 from mindscore.conversation.places import absence_remarks
 from mindscore.readers.memories import read_memories
+from mindscore.readers.native import nearly_native
 from mindscore.readers.source import Source
 from mindscore.recognisers import MemoryFinder
 
 GROUP = "mindscore.readers"
 NATIVE = "native"
+
+T = TypeVar("T")
 
 log = logging.getLogger("mindscore")
 
@@ -67,11 +72,13 @@ def load_readers() -> dict[str, Reader]:
 
 
 def choose_reader(source: Source, name: str | None) -> tuple[str, Reader]:
-    """Return name and reader of format ``name``, or of the first that knows the file, or native.
+    """Return name and reader of format ``name``, or of the first that knows the file.
+
+    It is native if it is nearly so: that reader names the line that is not valid.
 
     Raises:
         UsageError: there is no reader of that name.
-        TranscriptError: the file cannot be read, or is a database that no reader knows.
+        TranscriptError: the file cannot be read, or no reader knows it.
     """
     readers = load_readers()
     if name is not None:
@@ -96,30 +103,59 @@ def choose_reader(source: Source, name: str | None) -> tuple[str, Reader]:
         raise refusal
     if source.is_sqlite:
         raise TranscriptError(f"{source.file}: is a SQLite database of no known format")
-    return NATIVE, readers[NATIVE]
+    native = readers[NATIVE]
+    if not source.content.strip() or nearly_native(source):
+        return NATIVE, native
+    known, why = ", ".join(sorted(readers)), ""
+    if source.first is None:
+        try:
+            source.whole()
+        except TranscriptError as error:
+            why = f" ({str(error).removeprefix(f'{source.file}, ')})"
+    raise TranscriptError(f"{source.file}: is of no known format{why}; known are: {known}")
 
 
-def read_conversations(source: Source, format_: str, reader: Reader) -> tuple[Conversation, ...]:
-    """Return the conversations of a file that ``reader`` of ``format_`` reads.
+def read_conversations(source: Source, format_: str, reader: Reader) -> Iterator[Conversation]:
+    """Yield the conversations of a file that ``reader`` of ``format_`` reads, one by one.
+
+    What was left out before one is among its remarks, and what was left out after the last is
+    among those of the last.
 
     Raises:
         TranscriptError: the file is not valid or holds no conversation, or the reader fails.
     """
-    try:
-        found = tuple(reader.read(source))
-    except (KeyboardInterrupt, TranscriptError):
-        raise
-    # A reader is anybody's code.
-    except BaseException as error:
-        raise TranscriptError(
-            f"{source.file}: reader {format_} failed: {format_error(error)}"
-        ) from error
-    if not all(isinstance(it, Conversation) for it in found):
-        raise TranscriptError(f"{source.file}: reader {format_} did not return conversations")
-    if not found:
-        raise TranscriptError(f"{source.file}: holds no conversations")
-    return found
 
+    def attempt(step: Callable[[], T]) -> T:
+        try:
+            return step()
+        except (KeyboardInterrupt, TranscriptError):
+            raise
+        # A reader is anybody's code.
+        except BaseException as error:
+            raise TranscriptError(
+                f"{source.file}: reader {format_} failed: {format_error(error)}"
+            ) from error
+
+    reading = attempt(lambda: iter(reader.read(source)))
+    last: Conversation | None = None
+    while (found := attempt(lambda: next(reading, _END))) is not _END:
+        if not isinstance(found, Conversation):
+            raise TranscriptError(f"{source.file}: reader {format_} did not return conversations")
+        if last is not None:
+            yield last
+        last = _with_remarks(found, source.damage.take_remarks())
+    if last is None:
+        source.refuse_empty("holds no conversations")
+    yield _with_remarks(last, source.damage.take_remarks())
+
+
+def _with_remarks(conversation: Conversation, remarks: list[str]) -> Conversation:
+    if not remarks:
+        return conversation
+    return replace(conversation, remarks=(*conversation.remarks, *remarks))
+
+
+_END: Any = object()
 
 NAME_CHARACTERS = 100
 """Longest name that an error shows."""
@@ -128,39 +164,77 @@ NUMBER_DIGITS = 10
 
 
 class Conversations:
-    """The conversations of a file; ``format`` is the name of its format.
+    """The conversations of a file, read one by one; ``format`` is the name of its format.
 
     Raises:
         UsageError: there is no format of that name.
-        TranscriptError: the file is not valid; the text names the place and the reason.
+        TranscriptError: no conversation of the file is valid; the text names place and reason.
     """
 
     def __init__(self, file: Path, format_: str | None = None) -> None:
-        source = Source(file)
+        self._source = Source(file)
         self.file = file
-        self.format, reader = choose_reader(source, format_)
-        self.found = read_conversations(source, self.format, reader)
+        self.format, self._reader = choose_reader(self._source, format_)
+        reading = self._read()
+        first = next(reading)
+        self._begun: Iterator[Conversation] | None = chain((first,), reading)
+
+    def _read(self) -> Iterator[Conversation]:
+        return read_conversations(self._source, self.format, self._reader)
+
+    def __iter__(self) -> Iterator[Conversation]:
+        """Yield the conversations; none is kept.
+
+        Raises:
+            TranscriptError: the file is not valid.
+        """
+        reading, self._begun = self._begun, None
+        return self._read() if reading is None else reading
+
+    @cached_property
+    def found(self) -> tuple[Conversation, ...]:
+        """All conversations."""
+        return tuple(self)
+
+    @property
+    def left_out(self) -> int:
+        """The records that were not valid, of what has been read."""
+        return self._source.damage.records
 
     def chosen(self, which: str | None) -> Conversation:
         """Return the conversation of a name, or of a number from 1; ``None``: the only one.
+
+        It reads on until no other can be meant.
 
         Raises:
             UsageError: no conversation matches, or several do.
         """
         listed = f"see mindscore list {self.file}"
         if which is None:
-            if len(self.found) > 1:
+            reading = iter(self)
+            only = next(reading)
+            others = sum(1 for _ in reading)
+            if others:
                 raise UsageError(
-                    f"{self.file} holds {len(self.found):,} conversations: choose one with "
-                    f"--select; {listed}"
+                    f"{self.file} holds {others + 1:,} conversations: choose one with --select; "
+                    f"{listed}"
                 )
-            return self.found[0]
-        named = [it for it in self.found if it.name == which]
+            return only
         number = int(which) if which.isdecimal() and len(which) < NUMBER_DIGITS else 0
-        if not named and 0 < number <= len(self.found):
-            return self.found[number - 1]
+        named: list[Conversation] = []
+        numbered: Conversation | None = None
+        for at, conversation in enumerate(self, start=1):
+            if conversation.name == which:
+                named.append(conversation)
+                # Its name and its number both mean it.
+                if at == number:
+                    break
+            elif at == number:
+                numbered = conversation
+        if not named and numbered is not None:
+            return numbered
         if len(named) != 1:
-            many = "no" if not named else f"{len(named):,}"
+            many = f"{len(named):,}" if named else "no"
             raise UsageError(
                 f"--select {shortened(which, NAME_CHARACTERS)}: {self.file} holds {many} such "
                 f"conversation{'s' if named else ''}; {listed}"
@@ -181,7 +255,8 @@ class Conversations:
         Raises:
             UsageError: memories are named for a format that marks its own.
         """
-        return next(self._transcripts((conversation,), memories, anywhere))
+        self._check(memories)
+        return self._transcript(conversation, MemoryFinder(), memories, anywhere)
 
     def transcripts(
         self, memories: Mapping[str, str] | None = None, *, anywhere: bool = False
@@ -191,27 +266,31 @@ class Conversations:
         Raises:
             UsageError: memories are named for a format that marks its own.
         """
-        yield from zip(self.found, self._transcripts(self.found, memories, anywhere), strict=True)
+        self._check(memories)
+        finder = MemoryFinder()
+        for conversation in self:
+            yield conversation, self._transcript(conversation, finder, memories, anywhere)
 
-    def _transcripts(
-        self,
-        conversations: tuple[Conversation, ...],
-        memories: Mapping[str, str] | None,
-        anywhere: bool,
-    ) -> Iterator[Transcript]:
+    def _check(self, memories: Mapping[str, str] | None) -> None:
         if memories is not None and self.format == NATIVE:
             raise UsageError(
                 f"--memories: {self.file} is in the native format, which marks its own"
             )
-        finder = MemoryFinder()
-        for conversation in conversations:
-            finder.known = {**conversation.memories, **(memories or {})}
-            finder.anywhere = frozenset(memories or ()) if anywhere else frozenset()
-            transcript = conversation.transcript(self.file, finder)
-            if not transcript.id:
-                transcript = replace(transcript, id=id_by_beginning(transcript.messages))
-            remarks = absence_remarks(transcript, finder.known, "--memories-anywhere")
-            yield replace(transcript, remarks=(*transcript.remarks, *remarks))
+
+    def _transcript(
+        self,
+        conversation: Conversation,
+        finder: MemoryFinder,
+        memories: Mapping[str, str] | None,
+        anywhere: bool,
+    ) -> Transcript:
+        finder.known = {**conversation.memories, **(memories or {})}
+        finder.anywhere = frozenset(memories or ()) if anywhere else frozenset()
+        transcript = conversation.transcript(self.file, finder)
+        if not transcript.id:
+            transcript = replace(transcript, id=id_by_beginning(transcript.messages))
+        remarks = absence_remarks(transcript, finder.known, "--memories-anywhere")
+        return replace(transcript, remarks=(*transcript.remarks, *remarks))
 
 
 def read_chosen(
@@ -228,7 +307,7 @@ def read_chosen(
         UsageError: there is no such conversation, or no such format.
         TranscriptError: a file cannot be read, or is not valid.
     """
+    texts = read_memories(*memories, transcript=file) if memories else None
     conversations = Conversations(file, format_)
-    texts = read_memories(*memories) if memories else None
     chosen = conversations.chosen(select)
     return conversations.transcript(chosen, texts, anywhere=anywhere)

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mindscore._util.errors import TranscriptError
+from mindscore._util.errors import TranscriptError, UsageError
+from mindscore._util.files import STANDARD_INPUT
 from mindscore._util.text import shortened
 from mindscore.readers.source import Source, first_text, kind_of
 
@@ -26,7 +27,7 @@ SLUG_WORDS, SLUG_CHARACTERS = 6, 40
 """Most words and characters of a memory in the key that is made of it."""
 
 
-def read_memories(*files: Path) -> dict[str, str]:
+def read_memories(*files: Path, transcript: Path | None = None) -> dict[str, str]:
     """Read the memories that files name, ``{key: text}``.
 
     A file is JSON: ``{key: text}``, a list of texts, a list of objects with a key and a text, such
@@ -35,8 +36,11 @@ def read_memories(*files: Path) -> dict[str, str]:
     without one is made of its first words, and never of its number.
 
     Raises:
+        UsageError: standard input is named twice, or is the ``transcript`` as well.
         TranscriptError: names the file, the memory and the reason.
     """
+    if [transcript, *files].count(STANDARD_INPUT) > 1:
+        raise UsageError("standard input is the transcript or one file of memories, not both")
     found: dict[str, str] = {}
     for file in files:
         source = Source(file)
@@ -63,6 +67,9 @@ def _memories(source: Source) -> Iterable[tuple[str, Any]]:
         content[:1] in (b"{", b"[") or source.first is not None
     ):
         values = [value for _, value in source.values()]
+        # No memory is left out without a word.
+        if source.damage.first is not None:
+            raise source.damage.first
         is_lines = len(values) > 1 or source.file.suffix.lower() in (".jsonl", ".ndjson")
         return _named(source, values if is_lines else values[0])
     with source.placed("the file"):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -26,8 +26,6 @@ NO_TOOLS = (
     "context"
 )
 TOOLS_UNUSED = "the definitions of the tools, which the file records, are not part of the prompt"
-NAMED_RECORDS = 10
-"""Most records that are not valid whose places and reasons are said."""
 
 
 class Reading:
@@ -38,7 +36,6 @@ class Reading:
         self.remarks: list[str] = []
         self._source = source
         self._left_out = LeftOut()
-        self._faults: list[str] = []
 
     def leave_out(self, what: str) -> None:
         """Count one thing that the conversation goes without, for a remark."""
@@ -71,26 +68,6 @@ class Reading:
             when = _timestamp_ns(timestamp)
             self.messages.append(Message(Role.MEMORY, text, memory_key=key, timestamp_ns=when))
 
-    @contextmanager
-    def tolerated(self, where: str) -> Iterator[None]:
-        """Leave out the record at ``where`` if it is not valid; a remark says why."""
-        try:
-            with self.placed(where):
-                yield
-        except TranscriptError as error:
-            self._faults.append(str(error).removeprefix(f"{self._source.file}, "))
-
-    def require_messages(self) -> None:
-        """Refuse a file of which nothing was read.
-
-        Raises:
-            TranscriptError: gives the fault of the first record that is not valid, if one is.
-        """
-        if not self.messages and self._faults:
-            raise TranscriptError(f"{self._source.file}, {self._faults[0]}")
-        if not self.messages:
-            self._source.refuse("the file", "holds no messages")
-
     def placed(self, where: str) -> AbstractContextManager[None]:
         """Raise a ``TranscriptError`` that names ``where`` for a ``ValueError`` within."""
         return self._source.placed(where)
@@ -117,9 +94,6 @@ class Reading:
             *self.remarks,
         ]
         all_remarks += self._left_out.remarks()
-        all_remarks += [f"left out: {it}" for it in self._faults[:NAMED_RECORDS]]
-        if (more := len(self._faults) - NAMED_RECORDS) > 0:
-            all_remarks.append(f"left out: {more:,} more records that are not valid")
         messages = tuple(self.messages)
         return Conversation(name, messages, title, memories or {}, tuple(all_remarks), id_, defined)
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from mindscore._util.errors import TranscriptError
 from mindscore.conversation.conversation import Conversation
 from mindscore.conversation.message import ROLES
 from mindscore.readers.reading import Reading
@@ -50,37 +49,24 @@ def read_requests(
         TranscriptError: no record is a request that is understood.
     """
     found: dict[str, list[Request]] = {}
-    faults: list[TranscriptError] = []
     for where, record in records:
-        try:
-            with source.placed(where):
-                request = read(where, record)
-        except TranscriptError as error:
-            faults.append(error)
-            continue
+        request = None
+        with source.leaving_out(), source.placed(where):
+            request = read(where, record)
         if request is not None and (request.messages or request.answers):
             found.setdefault(request.conversation, []).append(request)
     if not found:
-        if faults:
-            raise faults[0]
-        source.refuse("the file", "holds no requests to a model with their messages")
-    remarks = []
-    if faults:
-        first = str(faults[0]).removeprefix(f"{source.file}, ")
-        remarks.append(f"left out: records that are not valid ({len(faults):,}), such as {first}")
+        source.refuse_empty("holds no requests to a model with their messages")
     for name, requests in found.items():
-        yield _conversation(source, name, requests, remarks)
+        yield _conversation(source, name, requests)
 
 
-def _conversation(
-    source: Source, name: str, requests: list[Request], remarks: list[str]
-) -> Conversation:
+def _conversation(source: Source, name: str, requests: list[Request]) -> Conversation:
     last = max(requests, key=lambda it: (len(it.messages), it.started))
     reading = Reading(source)
-    reading.remarks += remarks
     for number, fields in enumerate((*last.messages, *last.answers[:1]), start=1):
         where = f"conversation {name}, message {number}"
-        with reading.tolerated(where):
+        with source.leaving_out(), source.placed(where):
             reading.add(where, _with_role(fields))
     for _ in last.answers[1:]:
         reading.leave_out(OTHER_ANSWERS)

@@ -166,3 +166,26 @@ def test_the_command_can_be_asked_for_help(cli):
     ran = cli("list", "--help")
     assert (ran.status, ran.err) == (0, "")
     assert "--format" in ran.out
+
+
+def test_records_that_are_not_valid_are_left_out_and_said(cli, tmp_path):
+    good = json.dumps({"messages": [{"role": "user", "content": "Hi"}]})
+    file = tmp_path / "talk.jsonl"
+    file.write_text(f'{good}\n{{"messages": []}}\n{good}\n{{"mess')
+    ran = cli("list", file)
+    assert (ran.status, ran.err) == (0, "")
+    assert ran.out.endswith("2 records are not valid and left out: --json says where and why\n")
+    first, second = cli("list", file, "--json").document["conversations"]
+    assert "left out" not in str(first["remarks"])
+    assert second["remarks"][-1] == (
+        "left out: 1 record that is not valid: line 4: is not valid JSON: Input data was truncated"
+    )
+    assert "line 2: 'messages'" in second["remarks"][-2]
+
+
+def test_a_file_of_no_known_format_is_wrong_input(cli, tmp_path):
+    file = tmp_path / "talk.json"
+    file.write_text('{"talk": []}')
+    ran = cli("list", file)
+    assert ran.status == 2
+    assert ran.error.startswith(f"{file}: is of no known format; known are: atif, ")

@@ -144,7 +144,8 @@ def test_files_count_together_and_must_not_contradict_each_other(tmp_path):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("{", "the file: is not valid JSON"),
+        ("{", "line 1: is not valid JSON"),
+        ('{"id": "a", "text": "b"}\n{"id"', "line 2: is not valid JSON"),
         ("[]", "holds no memories"),
         ("", "holds no memories"),
         ("3", "expected {key: text} or a list of memories, got a number"),

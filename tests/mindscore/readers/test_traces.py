@@ -104,8 +104,8 @@ def test_a_span_whose_messages_were_cut_off_is_left_out_and_said(tmp_path):
     file = changed(tmp_path, "opentelemetry.jsonl", cut)
     first = Conversations(file).found[0]
     assert [it.text for it in first.messages] == [PRINTED, "Which glue?", ""]
-    [remark] = [it for it in first.remarks if "records that are not valid" in it]
-    assert "(1), such as line 1, span 1: 'input.messages': expected an array, got text" in remark
+    [remark] = [it for it in first.remarks if "record that is not valid" in it]
+    assert "line 1, span 1: 'input.messages': expected an array, got text" in remark
 
 
 def test_a_damaged_message_of_a_trace_is_left_out_with_its_place_and_the_rest_is_read(tmp_path):

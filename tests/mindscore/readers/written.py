@@ -83,6 +83,18 @@ def claude_code(said: Said) -> bytes:
     return b"".join(map(_line, lines))
 
 
+def claude_stream(said: Said) -> bytes:
+    lines = []
+    for at, (role, text) in enumerate(said):
+        content: object = [{"type": "text", "text": text}]
+        if role == "tool":
+            content = [{"type": "tool_result", "tool_use_id": f"c{at}", "content": text}]
+        speaker = "assistant" if role == "assistant" else "user"
+        message = {"role": speaker, "content": content, "id": f"m{at}"}
+        lines.append({"type": speaker, "session_id": "s", "message": message})
+    return b"".join(map(_line, lines))
+
+
 def hermes(said: Said) -> bytes:
     prompt = "\n\n".join(text for role, text in said if role == "system")
     rows = [
@@ -215,6 +227,7 @@ WRITERS: dict[str, tuple[str, Callable[[Said], bytes], frozenset[str]]] = {
     "langchain": ("langchain", langchain, frozenset()),
     "langchain dumpd": ("langchain", langchain_dumpd, frozenset()),
     "claude-code": ("claude-code", claude_code, frozenset({"system"})),
+    "claude-code-stream": ("claude-code-stream", claude_stream, frozenset({"system"})),
     "atif": ("atif", atif, frozenset()),
     "hermes": ("hermes", hermes, frozenset({"system"})),
     "chatgpt": ("chatgpt", chatgpt, frozenset({"system"})),

@@ -68,7 +68,7 @@ def _conversation(source: Source, name: str, states: list[tuple[str, list[Any]]]
     for _ in states[1:]:
         reading.leave_out(EARLIER)
     for place, message in source.items(where, "messages", messages, "message"):
-        with reading.tolerated(place):
+        with source.leaving_out(), source.placed(place):
             reading.add(place, _fields(message))
     return reading.conversation(name, id_="" if name.startswith("state ") else name)
 
