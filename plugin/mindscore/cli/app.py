@@ -21,7 +21,8 @@ from mindscore.cli.options import (
     ExportOptions,
     Format,
     Json,
-    MemoriesFile,
+    MemoriesAnywhere,
+    MemoriesFiles,
     PlanOptions,
     ReviewOptions,
     RunOptions,
@@ -170,7 +171,8 @@ def plan(options: PlanOptions) -> int:
 def list_(
     file: TranscriptFile,
     format_: Format = None,
-    memories: MemoriesFile = None,
+    memories: MemoriesFiles = [],  # noqa: B006 - typer makes a list of its own
+    memories_anywhere: MemoriesAnywhere = False,
     json: Json = False,
 ) -> int:
     """List the conversations of a file.
@@ -179,7 +181,7 @@ def list_(
     """
     from mindscore.cli.score import run_list
 
-    return run_list(file, format_, memories, json)
+    return run_list(file, format_, memories, memories_anywhere, json)
 
 
 @app.command()

@@ -217,7 +217,10 @@ def _result_text(value: Any) -> tuple[str, tuple[Image, ...]]:
 
 
 def _is_block(value: Any) -> bool:
-    return isinstance(value, Mapping) and (value.get("type") in _KINDS or value.keys() == {"text"})
+    if not isinstance(value, Mapping):
+        return False
+    kind = value.get("type")
+    return (isinstance(kind, str) and kind in _KINDS) or value.keys() == {"text"}
 
 
 def invocation(block: Mapping[str, Any]) -> Iterator[Piece]:

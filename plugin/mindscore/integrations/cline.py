@@ -11,7 +11,7 @@ from typing import Any
 
 from mindscore.conversation.conversation import Conversation
 from mindscore.readers import Reading, Source
-from mindscore.readers.reading import iso_timestamp
+from mindscore.readers.reading import iso_time
 
 _HIDDEN_BY = (("condenseParent", "condenseId"), ("truncationParent", "truncationId"))
 """The field of a hidden message that names what hides it, and that of the latter."""
@@ -47,8 +47,10 @@ class ClineReader:
                 continue
             if message.get("isSummary") and message.get("role") == "assistant":
                 reading.remarks.append(f"{where}: a summary stands where a response would")
+            when = message.get("ts")
             with reading.leaving_out(where):
-                reading.add(where, message, timestamp=iso_timestamp(message.get("ts"), 1000))
+                seconds = when / 1000 if isinstance(when, int | float) else None
+                reading.add(where, message, timestamp=iso_time(seconds))
         reading.require_messages()
         return [reading.conversation(source.file.stem)]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from mindscore.conversation.conversation import Conversation
 from mindscore.readers import Reading, Source, first_text
-from mindscore.readers.reading import iso_timestamp
+from mindscore.readers.reading import iso_time
 
 _FOR_THE_SCREEN = ("systemNotification", "toolConfirmationRequest", "actionRequired")
 _KINDS = {"frontendToolRequest": "toolRequest", "redactedThinking": "redacted_thinking"}
@@ -105,7 +105,7 @@ def _conversation(
             if content and not blocks:
                 continue
             fields = {"role": message.get("role"), "content": blocks, "id": message.get("id")}
-            reading.add(where, fields, timestamp=iso_timestamp(message.get("created")))
+            reading.add(where, fields, timestamp=iso_time(message.get("created")))
     id_ = first_text(session.get("id"))
     title = first_text(session.get("name"), session.get("description"))
     return reading.conversation(id_ or source.file.stem, title=title, id_=id_)

@@ -9,7 +9,7 @@ from typing import Any
 
 from mindscore.conversation.conversation import Conversation
 from mindscore.readers import Reading, Source, first_text
-from mindscore.readers.reading import iso_timestamp
+from mindscore.readers.reading import iso_time
 
 _TABLES = {"session": {"id", "title"}, "message": {"session_id", "data"}, "part": {"message_id"}}
 """Tables of the database, each with some of its columns."""
@@ -142,7 +142,8 @@ def _tell(
     reading: Reading, where: str, own: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]
 ) -> None:
     role, id_ = own.get("role"), own.get("id")
-    when = iso_timestamp(_object(own.get("time")).get("created"), 1000)
+    created = _object(own.get("time")).get("created")
+    when = iso_time(created / 1000 if isinstance(created, int | float) else None)
     failed = _object(own.get("error"))
     if not parts:
         return

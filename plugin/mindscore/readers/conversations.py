@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
@@ -12,11 +12,12 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from mindscore._util.errors import TranscriptError, UsageError, format_error
 from mindscore._util.extensions import OWN, load_extensions
-from mindscore._util.files import STANDARD_INPUT
 from mindscore._util.text import shortened
 from mindscore.conversation.conversation import Conversation, Transcript, id_by_beginning
+from mindscore.conversation.places import absence_remarks
+from mindscore.readers.memories import read_memories
 from mindscore.readers.native import nearly_native
-from mindscore.readers.source import Source, kind_of
+from mindscore.readers.source import Source
 from mindscore.recognisers import MemoryFinder
 
 GROUP = "mindscore.readers"
@@ -158,8 +159,6 @@ _END: Any = object()
 
 NAME_CHARACTERS = 100
 """Longest name that an error shows."""
-LISTED_KEYS = 20
-"""Most keys that one remark names."""
 NUMBER_DIGITS = 10
 """Digits that no number of conversations has."""
 
@@ -243,20 +242,26 @@ class Conversations:
         return named[0]
 
     def transcript(
-        self, conversation: Conversation, memories: Mapping[str, str] | None = None
+        self,
+        conversation: Conversation,
+        memories: Mapping[str, str] | None = None,
+        *,
+        anywhere: bool = False,
     ) -> Transcript:
         """Return the transcript of one conversation, with the memories that ``memories`` names too.
+
+        ``anywhere``: those are looked for in what the user typed, too.
 
         Raises:
             UsageError: memories are named for a format that marks its own.
         """
         self._check(memories)
-        return self._transcript(conversation, MemoryFinder(), memories)
+        return self._transcript(conversation, MemoryFinder(), memories, anywhere)
 
     def transcripts(
-        self, memories: Mapping[str, str] | None = None
+        self, memories: Mapping[str, str] | None = None, *, anywhere: bool = False
     ) -> Iterator[tuple[Conversation, Transcript]]:
-        """Yield each conversation with its transcript, with the memories that ``memories`` names.
+        """Yield each conversation with its transcript, as ``transcript`` returns it.
 
         Raises:
             UsageError: memories are named for a format that marks its own.
@@ -264,7 +269,7 @@ class Conversations:
         self._check(memories)
         finder = MemoryFinder()
         for conversation in self:
-            yield conversation, self._transcript(conversation, finder, memories)
+            yield conversation, self._transcript(conversation, finder, memories, anywhere)
 
     def _check(self, memories: Mapping[str, str] | None) -> None:
         if memories is not None and self.format == NATIVE:
@@ -273,60 +278,36 @@ class Conversations:
             )
 
     def _transcript(
-        self, conversation: Conversation, finder: MemoryFinder, memories: Mapping[str, str] | None
+        self,
+        conversation: Conversation,
+        finder: MemoryFinder,
+        memories: Mapping[str, str] | None,
+        anywhere: bool,
     ) -> Transcript:
         finder.known = {**conversation.memories, **(memories or {})}
+        finder.anywhere = frozenset(memories or ()) if anywhere else frozenset()
         transcript = conversation.transcript(self.file, finder)
         if not transcript.id:
             transcript = replace(transcript, id=id_by_beginning(transcript.messages))
-        return _with_remark(transcript, finder.known)
-
-
-def _with_remark(transcript: Transcript, known: Mapping[str, str]) -> Transcript:
-    """Return the transcript, with a remark that names ``known`` memories found nowhere in it."""
-    found = set(transcript.keys())
-    absent = [shortened(key, NAME_CHARACTERS) for key in known if key not in found]
-    if not absent:
-        return transcript
-    named = ", ".join(absent[:LISTED_KEYS])
-    more = f" and {len(absent) - LISTED_KEYS:,} more" if len(absent) > LISTED_KEYS else ""
-    remark = f"memories that stand nowhere in the conversation: {named}{more}"
-    return replace(transcript, remarks=(*transcript.remarks, remark))
-
-
-def read_memories(file: Path, transcript: Path | None = None) -> dict[str, str]:
-    """Read the memories that a JSON file names, ``{key: text}``.
-
-    Raises:
-        UsageError: it is standard input, and so is the ``transcript``.
-        TranscriptError: names the file, the key and the reason.
-    """
-    if file == transcript == STANDARD_INPUT:
-        raise UsageError("standard input is the transcript or the memories, not both")
-    source = Source(file)
-    given = source.whole()
-    if not isinstance(given, dict):
-        raise TranscriptError(f"{file}: expected an object {{key: text}}, got {kind_of(given)}")
-    for key, text in given.items():
-        where = f"memory {shortened(key, NAME_CHARACTERS)!r}"
-        if not key:
-            source.refuse("a memory", "a key is empty")
-        if not isinstance(text, str):
-            source.refuse(where, f"expected text, got {kind_of(text)}")
-        if not text.strip():
-            source.refuse(where, "its text is empty")
-    return given
+        remarks = absence_remarks(transcript, finder.known, "--memories-anywhere")
+        return replace(transcript, remarks=(*transcript.remarks, *remarks))
 
 
 def read_chosen(
-    file: Path, format_: str | None, select: str | None, memories: Path | None
+    file: Path,
+    format_: str | None,
+    select: str | None,
+    memories: Sequence[Path] = (),
+    *,
+    anywhere: bool = False,
 ) -> Transcript:
-    """Read the conversation of ``file`` that ``select`` names, with the memories of another file.
+    """Read the conversation of ``file`` that ``select`` names, with the memories of other files.
 
     Raises:
         UsageError: there is no such conversation, or no such format.
         TranscriptError: a file cannot be read, or is not valid.
     """
-    texts = None if memories is None else read_memories(memories, file)
+    texts = read_memories(*memories, transcript=file) if memories else None
     conversations = Conversations(file, format_)
-    return conversations.transcript(conversations.chosen(select), texts)
+    chosen = conversations.chosen(select)
+    return conversations.transcript(chosen, texts, anywhere=anywhere)

@@ -30,8 +30,9 @@ class OpenAIChatReader:
         if isinstance(source.first, list) and _is_message(first):
             # Those of Cline and Roo Code have times, and some are hidden from the model.
             return not isinstance(first.get("ts"), int)
-        # With a system prompt beside them, they are an export of hermes.
-        if isinstance(first.get("messages"), list) and "system_prompt" not in first:
+        # With these beside them, they are an export of hermes, or an agent file of Letta's.
+        others = {"system_prompt", "core_memory"} & first.keys()
+        if isinstance(first.get("messages"), list) and not others:
             if not all(isinstance(it, dict) and "role" in it for it in first["messages"][:1]):
                 return False
             return first.get("version") != 2 or not any("ts" in it for it in first["messages"][:1])

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from mindhooks import Role
@@ -26,9 +26,6 @@ NO_TOOLS = (
     "context"
 )
 TOOLS_UNUSED = "the definitions of the tools, which the file records, are not part of the prompt"
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Reading:
@@ -139,16 +136,13 @@ def _timestamp_ns(timestamp: Any) -> int | None:
     return parse_timestamp(timestamp)
 
 
-def iso_timestamp(number: Any, per_second: int = 1) -> str | None:
-    """Return a time since 1970 in ISO 8601; ``None`` if it is not one.
-
-    ``number`` counts seconds, or with ``per_second`` = 1000 milliseconds.
-    """
-    if not isinstance(number, int | float) or isinstance(number, bool):
+def iso_time(seconds: Any) -> str | None:
+    """Return seconds since 1970 as ISO 8601, or ``None`` where they are no time."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         return None
     try:
-        return (_EPOCH + timedelta(seconds=1) * number / per_second).isoformat()
-    except (OverflowError, ValueError):
+        return datetime.fromtimestamp(seconds, UTC).isoformat()
+    except (OSError, OverflowError, ValueError):
         return None
 
 

@@ -382,3 +382,8 @@ def kind_of(value: Any) -> str:
 def first_text(*values: Any) -> str:
     """Return the first of ``values`` that is text and not empty, or empty text."""
     return next((it for it in values if isinstance(it, str) and it), "")
+
+
+def listed(value: Any) -> list[Any]:
+    """Return ``value`` if it is an array, else an empty one."""
+    return value if isinstance(value, list) else []

@@ -14,5 +14,6 @@ from mindscore.recognisers.finder import (
     hookimpl,
     hookspec,
 )
+from mindscore.recognisers.literal import stands_in
 
-__all__ = ["Block", "Entry", "Found", "MemoryFinder", "Unread", "hookimpl", "hookspec"]
+__all__ = ["Block", "Entry", "Found", "MemoryFinder", "Unread", "hookimpl", "hookspec", "stands_in"]

@@ -9,7 +9,7 @@ import pytest
 from mindscore._util.errors import TranscriptError, UsageError
 from mindscore.conversation.native import read_transcript
 from mindscore.readers import Source
-from mindscore.readers.conversations import Conversations, load_readers, read_memories
+from mindscore.readers.conversations import Conversations, load_readers
 
 from .written import FIXTURES, WRITERS, openai
 
@@ -184,22 +184,3 @@ def test_native_files_take_no_memories(read):
     conversations = read(NATIVE)
     with pytest.raises(UsageError, match="is in the native format, which marks its own"):
         conversations.transcript(conversations.found[0], {})
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        ("{", "the file: is not valid JSON"),
-        ("[]", "expected an object {key: text}, got an array"),
-        ('{"a": 1}', "memory 'a': expected text, got a number"),
-        ('{"a": " "}', "memory 'a': its text is empty"),
-        ('{"": "a"}', "a memory: a key is empty"),
-    ],
-)
-def test_memories_that_are_none_are_refused(tmp_path, content, reason):
-    file = tmp_path / "memories.json"
-    file.write_text(content)
-    with pytest.raises(TranscriptError) as caught:
-        read_memories(file)
-    assert str(caught.value).startswith(f"{file}")
-    assert reason in str(caught.value)

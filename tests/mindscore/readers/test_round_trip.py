@@ -22,7 +22,7 @@ def talks(draw, without):
     said = [("system", draw(texts))] if draw(st.booleans()) and "system" not in without else []
     said.append(("user", draw(texts)))
     for role in draw(st.lists(roles, max_size=6)):
-        if role != "tool" or said[-1][0] == "assistant":
+        if role not in without and (role != "tool" or said[-1][0] == "assistant"):
             said.append((role, draw(texts)))
     return said
 

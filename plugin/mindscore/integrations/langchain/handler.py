@@ -50,6 +50,7 @@ class MindMiddleware(AgentMiddleware):  # type: ignore[misc, unused-ignore]
         settings: Mapping[str, Any] | None = None,
         every_turns: int = 1,
         idle_s: float = IDLE_S,
+        memories_anywhere: bool = False,
     ) -> None:
         super().__init__()
         self._memories = memories
@@ -62,6 +63,7 @@ class MindMiddleware(AgentMiddleware):  # type: ignore[misc, unused-ignore]
             settings=settings,
             every_turns=every_turns,
             idle_s=idle_s,
+            memories_anywhere=memories_anywhere,
         )
 
     def close(self) -> None:
