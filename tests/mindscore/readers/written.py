@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from .written_by_agents import AGENTS
+
 FIXTURES = Path(__file__).parent / "fixtures"
 
 Said = Sequence[tuple[str, str]]
@@ -253,6 +255,7 @@ WRITERS: dict[str, tuple[str, Callable[[Said], bytes], frozenset[str]]] = {
     "inspect": ("inspect", inspect, frozenset()),
     "langgraph": ("langgraph", langgraph, frozenset()),
     "letta": ("letta", letta, frozenset()),
+    **AGENTS,
 }
 """Each with the name of its format, and the roles that it does not record."""
 
