@@ -1,35 +1,20 @@
 """Cline and Roo Code: tasks after Roo Code's source."""
 
-import json
-
-import pytest
-
 from mindscore.readers.reading import NO_SYSTEM, NO_TOOLS
+
+from .conftest import said
+
+FORMAT = "cline"
 
 TS = 1_777_629_600_250
 
 
+def task(value):
+    return json.dumps(value).encode()
+
+
 def message(role, content, **more):
     return {"role": role, "content": content, "ts": TS, **more}
-
-
-def said(conversation):
-    return [(str(it.role), it.text) for it in conversation.messages]
-
-
-@pytest.fixture
-def one(read):
-    """Read the only conversation of these messages, or of a fixture."""
-
-    def one(content):
-        if not isinstance(content, str):
-            content = json.dumps(content).encode()
-        conversations = read(content)
-        assert conversations.format == "cline"
-        [conversation] = conversations.found
-        return conversation
-
-    return one
 
 
 def test_a_task_is_read_as_the_model_sees_it(one):
@@ -71,16 +56,16 @@ def test_what_a_truncation_hides_is_left_out_while_its_marker_is_there(one):
     hidden = message("assistant", "b", truncationParent="t")
     marker = message("user", "(cut)", isTruncationMarker=True, truncationId="t")
     rest = [message("user", "c"), message("assistant", "d")]
-    with_marker = one([message("user", "a"), marker, hidden, *rest])
+    with_marker = one(task([message("user", "a"), marker, hidden, *rest]))
     assert [text for _, text in said(with_marker)] == ["a", "(cut)", "c", "d"]
-    without = one([message("user", "a"), hidden, *rest])
+    without = one(task([message("user", "a"), hidden, *rest]))
     assert [text for _, text in said(without)] == ["a", "b", "c", "d"]
 
 
 def test_a_summary_in_the_models_name_is_said_to_be_none_of_its_responses(one):
     summary = message("assistant", "S", isSummary=True, condenseId="c")
     talk = [message("user", "a", condenseParent="c"), summary, message("user", "b")]
-    conversation = one([*talk, message("assistant", "d")])
+    conversation = one(task([*talk, message("assistant", "d")]))
     assert "line 1, item 2: a summary stands where a response would" in conversation.remarks
 
 
@@ -99,7 +84,7 @@ def test_version_2_has_messages_of_the_ai_sdk(one):
         message("tool", [result]),
         message("assistant", [{"type": "text", "text": "d"}]),
     ]
-    conversation = one({"version": 2, "messages": messages})
+    conversation = one(task({"version": 2, "messages": messages}))
     assert said(conversation) == [
         ("user", "a"), ("assistant", "b"), ("tool", "oak"), ("assistant", "d"),
     ]  # fmt: skip
@@ -120,7 +105,7 @@ def test_a_message_that_is_not_valid_is_left_out_with_its_place(one):
         message("x", "c"),
         message("assistant", "d"),
     ]
-    conversation = one(talk)
+    conversation = one(task(talk))
     assert said(conversation) == [("user", "a"), ("assistant", "d")]
     remarks = "\n".join(conversation.remarks)
     assert "item 2: 'content': expected parts" in remarks

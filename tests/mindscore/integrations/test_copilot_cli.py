@@ -7,6 +7,10 @@ import pytest
 from mindscore.readers.reading import NO_TOOLS
 from mindscore.recognisers import MemoryFinder
 
+from .conftest import said
+
+FORMAT = "copilot-cli"
+
 
 def event(kind, **data):
     return {"type": kind, "data": data}
@@ -23,23 +27,6 @@ def asked(text):
 
 def answered(text):
     return event("assistant.message", content=text, toolRequests=[])
-
-
-def said(conversation):
-    return [(str(it.role), it.text) for it in conversation.messages]
-
-
-@pytest.fixture
-def one(read):
-    """Read the only conversation of a file of these bytes, or of a fixture."""
-
-    def one(content):
-        conversations = read(content)
-        assert conversations.format == "copilot-cli"
-        [conversation] = conversations.found
-        return conversation
-
-    return one
 
 
 def test_the_prompt_is_read_as_the_model_saw_it(one):

@@ -2,11 +2,9 @@
 
 from mindscore.integrations.cursor import NOT_RECORDED
 
+from .conftest import said
+
 USER = b'{"role": "user", "message": {"content": [{"type": "text", "text": "a"}]}}\n'
-
-
-def said(conversation):
-    return [(str(it.role), it.text) for it in conversation.messages]
 
 
 def test_a_transcript_is_read_line_by_line(read):

@@ -7,6 +7,10 @@ import pytest
 from mindscore.readers.reading import NO_SYSTEM, NO_TOOLS
 from mindscore.recognisers import MemoryFinder
 
+from .conftest import said
+
+FORMAT = "gemini-cli"
+
 HEAD = {"sessionId": "s", "projectHash": "h", "startTime": "2026-05-01T10:00:00.000Z"}
 
 
@@ -22,23 +26,6 @@ def message(id_, kind, content, **more):
         "content": content,
         **more,
     }
-
-
-def said(conversation):
-    return [(str(it.role), it.text) for it in conversation.messages]
-
-
-@pytest.fixture
-def one(read):
-    """Read the only conversation of a file of these bytes, or of a fixture."""
-
-    def one(content):
-        conversations = read(content)
-        assert conversations.format == "gemini-cli"
-        [conversation] = conversations.found
-        return conversation
-
-    return one
 
 
 def test_a_session_of_lines_is_read_as_it_stands_at_its_end(one):

@@ -10,6 +10,7 @@ from mindscore.readers.conversations import Conversations
 from mindscore.readers.reading import NO_SYSTEM, NO_TOOLS
 
 from ..readers.written import FIXTURES
+from .conftest import said
 
 EXPORT = json.loads((FIXTURES / "goose.json").read_text(encoding="utf-8"))
 SCHEMA = """
@@ -36,10 +37,6 @@ def stored(file, *exports):
                 )  # fmt: skip
     database.close()
     return Conversations(file)
-
-
-def said(conversation):
-    return [(str(it.role), it.text) for it in conversation.messages]
 
 
 SAID = [

@@ -11,6 +11,7 @@ from mindscore.readers.conversations import Conversations
 from mindscore.readers.reading import NO_SYSTEM, NO_TOOLS
 
 from ..readers.written import FIXTURES
+from .conftest import said
 
 EXPORT = json.loads((FIXTURES / "opencode.json").read_text(encoding="utf-8"))
 SCHEMA = """
@@ -52,10 +53,6 @@ def message(role, id_, *parts, **own):
 
 def text(said):
     return {"type": "text", "text": said}
-
-
-def said(conversation):
-    return [(str(it.role), it.text) for it in conversation.messages]
 
 
 def test_a_session_is_read_as_it_stands_at_its_end(read):

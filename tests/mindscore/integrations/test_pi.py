@@ -2,10 +2,12 @@
 
 import json
 
-import pytest
-
 from mindscore.integrations.pi import BARE_SUMMARIES
 from mindscore.readers.reading import NO_SYSTEM, NO_TOOLS
+
+from .conftest import said
+
+FORMAT = "pi"
 
 HEAD = {"type": "session", "version": 3, "id": "s", "cwd": "/p"}
 
@@ -25,23 +27,6 @@ def user(text):
 def answer(text, *calls, stop="stop"):
     content = [{"type": "text", "text": text}, *calls]
     return {"role": "assistant", "content": content, "stopReason": stop}
-
-
-def said(conversation):
-    return [(str(it.role), it.text) for it in conversation.messages]
-
-
-@pytest.fixture
-def one(read):
-    """Read the only conversation of a file of these bytes, or of a fixture."""
-
-    def one(content):
-        conversations = read(content)
-        assert conversations.format == "pi"
-        [conversation] = conversations.found
-        return conversation
-
-    return one
 
 
 def test_the_conversation_leads_to_the_last_entry(one):

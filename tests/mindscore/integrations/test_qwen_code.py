@@ -2,9 +2,11 @@
 
 import json
 
-import pytest
-
 from mindscore.readers.reading import NO_SYSTEM, NO_TOOLS
+
+from .conftest import said
+
+FORMAT = "qwen-code"
 
 
 def record(uuid, parent, kind, *parts, **more):
@@ -15,23 +17,6 @@ def record(uuid, parent, kind, *parts, **more):
 
 def lines(*records):
     return "".join(json.dumps(it) + "\n" for it in records).encode()
-
-
-def said(conversation):
-    return [(str(it.role), it.text) for it in conversation.messages]
-
-
-@pytest.fixture
-def one(read):
-    """Read the only conversation of a file of these bytes, or of a fixture."""
-
-    def one(content):
-        conversations = read(content)
-        assert conversations.format == "qwen-code"
-        [conversation] = conversations.found
-        return conversation
-
-    return one
 
 
 def test_the_conversation_leads_to_the_last_record(one):

@@ -2,10 +2,12 @@
 
 import json
 
-import pytest
-
 from mindscore.conversation.message import ToolCall
 from mindscore.readers.reading import NO_TOOLS
+
+from ..conftest import said
+
+FORMAT = "codex"
 
 SESSION = {"id": "s1", "timestamp": "2026-05-01T10:00:00.000Z"}
 
@@ -25,23 +27,6 @@ def message(role, text):
 
 def rollout(*lines, meta=SESSION):
     return "".join(json.dumps(it) + "\n" for it in (line("session_meta", **meta), *lines)).encode()
-
-
-def said(conversation):
-    return [(str(it.role), it.text) for it in conversation.messages]
-
-
-@pytest.fixture
-def one(read):
-    """Read the only conversation of a file of these bytes, or of a fixture."""
-
-    def one(content):
-        conversations = read(content)
-        assert conversations.format == "codex"
-        [conversation] = conversations.found
-        return conversation
-
-    return one
 
 
 def test_the_prompt_is_read_as_the_model_saw_it(one):
