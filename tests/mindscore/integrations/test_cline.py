@@ -1,5 +1,7 @@
 """Cline and Roo Code: tasks after Roo Code's source."""
 
+import json
+
 from mindscore.readers.reading import NO_SYSTEM, NO_TOOLS
 
 from .conftest import said
