@@ -9,7 +9,7 @@ from mindhooks import Role
 from mindscore._util.text import shortened
 from mindscore.conversation.conversation import Transcript
 from mindscore.conversation.message import Message
-from mindscore.recognisers import stands_in
+from mindscore.recognisers import standing_in
 
 KEY_CHARACTERS = 100
 """Longest key that a remark shows."""
@@ -84,8 +84,8 @@ def _absent(transcript: Transcript, known: Mapping[str, str]) -> dict[str, str]:
 
 
 def _standing_in(role: Role, transcript: Transcript, known: Mapping[str, str]) -> list[str]:
-    texts = [it.text for it in transcript.messages if it.role == role] if known else []
-    return [key for key, text in known.items() if any(stands_in(it, text) for it in texts)]
+    texts = [it.text for it in transcript.messages if it.role == role]
+    return standing_in(texts, known) if known else []
 
 
 def _listed(keys: Iterable[str]) -> str:

@@ -14,6 +14,15 @@ from mindscore.recognisers.finder import (
     hookimpl,
     hookspec,
 )
-from mindscore.recognisers.literal import stands_in
+from mindscore.recognisers.literal import standing_in
 
-__all__ = ["Block", "Entry", "Found", "MemoryFinder", "Unread", "hookimpl", "hookspec", "stands_in"]
+__all__ = [
+    "Block",
+    "Entry",
+    "Found",
+    "MemoryFinder",
+    "Unread",
+    "hookimpl",
+    "hookspec",
+    "standing_in",
+]

@@ -6,7 +6,7 @@ import json
 import re
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -69,10 +69,14 @@ class Literal:
             yield _block(text, run)
 
 
-def stands_in(text: str, memory: str) -> bool:
-    """Return true if ``memory`` is anywhere in ``text``, at the bounds of words."""
-    words = _Words(text)
-    return any(True for form in _forms(memory.strip()) for _ in words.occurrences(form))
+def standing_in(texts: Iterable[str], known: Mapping[str, str]) -> list[str]:
+    """Return the keys of ``known`` texts that stand in one of ``texts``, at the bounds of words."""
+    left = {key: _forms(memory.strip()) for key, memory in known.items()}
+    for text in texts:
+        words = _Words(text)
+        for key in [key for key, forms in left.items() if any(map(words.holds, forms))]:
+            del left[key]
+    return [key for key in known if key not in left]
 
 
 def _places(
@@ -135,7 +139,7 @@ def _gap(space: str) -> str:
     return "\n\n" if space.count("\n") > 1 else " "
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1 << 16)
 def _forms(memory: str) -> tuple[str, ...]:
     """Return the forms in which a text is printed: as it is, on one line, within JSON."""
     forms = [memory, " ".join(memory.split())]
@@ -173,6 +177,10 @@ class _Words:
             else:
                 yield self._original(at), self._original(end - 1) + 1
             at = self._even.find(form, end)
+
+    def holds(self, form: str) -> bool:
+        """Return true if ``form`` is somewhere."""
+        return next(self.occurrences(form), None) is not None
 
     def _original(self, at: int) -> int:
         piece = bisect_right(self._starts, at) - 1
