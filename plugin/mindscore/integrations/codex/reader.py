@@ -158,48 +158,62 @@ class _History:
         return reading.conversation(id_ or stem, id_=id_)
 
     def _say(self) -> None:
-        response: list[Item] = []
+        run: list[Item] = []
         calls: dict[str, str] = {}
         for item in self._items:
-            if response and (not item.responds or _is_next(item, response)):
-                self._respond(response)
-                response = []
+            call = first_text(item.fields.get("call_id"))
             if item.responds:
-                response.append(item)
-                if item.kind in _CALLS and (call := first_text(item.fields.get("call_id"))):
+                run.append(item)
+                if item.kind in _CALLS and call:
                     calls[call] = item.where
-            elif item.kind in _OUTPUTS:
-                calls.pop(first_text(item.fields.get("call_id")), None)
-                self._add(item, {"role": "tool", "content": item.blocks()})
-            elif item.speaker:
-                for call, where in calls.items():
-                    # So Codex answers a call that was interrupted.
-                    aborted = {"role": "tool", "content": "aborted", "tool_call_id": call}
-                    self._add(item._replace(where=where), aborted)
-                calls = {}
-                self._add(item, item.fields)
+            elif item.kind in _OUTPUTS or item.speaker:
+                self._respond(run)
+                run = []
+                calls.pop(call, None)
+                if item.speaker:
+                    self._abort(item, calls)
+                    calls = {}
+                result = {"role": "tool", "content": item.blocks()}
+                self._add(item, item.fields if item.speaker else result)
             elif item.kind in _ENCRYPTED:
                 self._reading.leave_out("summaries of earlier messages, which are encrypted")
             elif item.kind != "ghost_snapshot":
                 # That is for undoing what the tools did; the model does not see it.
                 self._reading.leave_out(f"items of type {item.kind or 'none'}")
-        if response:
-            self._respond(response)
+        self._respond(run)
 
-    def _respond(self, items: Sequence[Item]) -> None:
-        for item in items:
+    def _abort(self, item: Item, calls: Mapping[str, str]) -> None:
+        """Answer the calls that were interrupted before ``item`` as Codex does."""
+        for call, where in calls.items():
+            aborted = {"role": "tool", "content": "aborted", "tool_call_id": call}
+            self._add(item._replace(where=where), aborted)
+
+    def _respond(self, run: Sequence[Item]) -> None:
+        for item in run:
             if item.kind == "web_search_call":
                 self._reading.leave_out("results of web searches, which are not in the file")
-        named = next((it for it in items if it.speaker), items[0])
-        content = [block for it in items for block in it.blocks()]
-        id_ = first_text(named.fields.get("id"))
-        self._add(items[-1], {"role": "assistant", "content": content, "id": id_})
+        for items in _messages(run):
+            named = next((it for it in items if it.speaker), items[0])
+            content = [block for it in items for block in it.blocks()]
+            id_ = first_text(named.fields.get("id"))
+            self._add(items[-1], {"role": "assistant", "content": content, "id": id_})
 
     def _add(self, item: Item, fields: Mapping[str, Any]) -> None:
         with self._reading.leaving_out(item.where):
             self._reading.add(item.where, fields, timestamp=item.when)
 
 
-def _is_next(item: Item, response: Sequence[Item]) -> bool:
-    """Return true if ``item`` begins another response: what is said stands before the calls."""
-    return item.kind not in _CALLS and any(it.kind != "reasoning" for it in response)
+def _messages(run: Sequence[Item]) -> list[list[Item]]:
+    """Return what the model said in a row as messages: a text stands first, before the calls."""
+    found: list[list[Item]] = [[]]
+    reasoning: list[Item] = []
+    for item in run:
+        if item.kind == "reasoning":
+            reasoning.append(item)
+            continue
+        if item.speaker and any(it.kind != "reasoning" for it in found[-1]):
+            found.append([])
+        found[-1] += [*reasoning, item]
+        reasoning = []
+    found[-1] += reasoning
+    return [it for it in found if it]

@@ -97,6 +97,26 @@ def test_two_messages_of_one_response_stay_two(one):
     assert said(one(content)) == [("user", "a"), ("assistant", "b"), ("assistant", "c")]
 
 
+def test_what_the_model_thought_between_calls_is_of_the_same_response(one):
+    def thought(text):
+        return item("reasoning", summary=[{"type": "summary_text", "text": text}])
+
+    def call(name):
+        return item("function_call", name="ls", arguments="{}", call_id=name)
+
+    content = rollout(
+        message("user", "a"), thought("1"), item("ghost_snapshot"), call("c1"), thought("2"),
+        call("c2"),
+        item("function_call_output", call_id="c1", output="x"),
+        item("function_call_output", call_id="c2", output="y"),
+        thought("3"), message("assistant", "b"), thought("4"), message("assistant", "c"),
+    )  # fmt: skip
+    messages = one(content).messages
+    assert [it.text for it in messages] == ["a", "", "x", "y", "b", "c"]
+    assert [it.reasoning for it in messages if it.role == "assistant"] == ["1\n2", "3", "4"]
+    assert [it.id for it in messages[1].tool_calls] == ["c1", "c2"]
+
+
 def test_a_compaction_replaces_what_was_before(one):
     kept = [message("user", "a")["payload"], message("user", "Summary: glue.")["payload"]]
     content = rollout(
