@@ -17,9 +17,6 @@ _FOR_THE_SCREEN = ("systemNotification", "toolConfirmationRequest", "actionRequi
 _KINDS = {"frontendToolRequest": "toolRequest", "redactedThinking": "redacted_thinking"}
 """Goose's names of blocks that others know under another name."""
 
-Session = tuple[Mapping[str, Any], Iterable[tuple[str, Mapping[str, Any]]]]
-"""A session's own fields, and its messages with their places."""
-
 
 class GooseReader:
     """Reads sessions: each is a conversation, named by its id."""
@@ -38,64 +35,61 @@ class GooseReader:
             return False
         return isinstance(first.get("conversation"), list) or "message_count" in first
 
-    def read(self, source: Source) -> list[Conversation]:
-        """Return the sessions, each with what the model sees of it.
+    def read(self, source: Source) -> Iterator[Conversation]:
+        """Yield the sessions that have messages, each with what the model sees of it.
 
         Raises:
-            TranscriptError: nothing in the file can be read.
+            TranscriptError: the file is not valid.
         """
-        sessions = _stored(source) if source.is_sqlite else _written(source)
-        found = [it for it in (_conversation(source, *each) for each in sessions) if it.messages]
-        if not found:
-            source.refuse_empty("holds no messages")
-        return found
+
+        def conversation(_: str, where: str, session: Mapping[str, Any]) -> Conversation:
+            return _conversation(source, where, session)
+
+        held = _stored(source) if source.is_sqlite else _written(source)
+        return filter(lambda it: it.messages, source.read_each(held, conversation))
 
 
-def _stored(source: Source) -> list[Session]:
+def _stored(source: Source) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the sessions of a database, as an export has them."""
     with source.database() as connection:
-        messages: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
-        for row in connection.execute("SELECT * FROM messages ORDER BY id"):
-            held, where = dict(row), f"message {row['id']}"
-            with source.leaving_out(), source.placed(where):
-                message = {
-                    "id": held.get("message_id"),
-                    "role": held.get("role"),
-                    "created": held.get("created_timestamp"),
-                    "content": json.loads(held["content_json"]),
-                    "metadata": json.loads(held.get("metadata_json") or "null"),
-                }
-                messages.setdefault(held["session_id"], []).append((where, message))
-        rows = connection.execute("SELECT * FROM sessions ORDER BY rowid")
-        return [(dict(it), messages.get(it["id"], [])) for it in rows]
+        query = "SELECT * FROM messages WHERE session_id = ? ORDER BY id"
+        for session in connection.execute("SELECT * FROM sessions ORDER BY rowid"):
+            messages: list[dict[str, Any]] = []
+            for row in map(dict, connection.execute(query, (session["id"],))):
+                place = f"message {row['id']}"
+                with source.leaving_out(), source.placed(place):
+                    message = {
+                        "id": row.get("message_id"),
+                        "role": row.get("role"),
+                        "created": row.get("created_timestamp"),
+                        "content": json.loads(row["content_json"]),
+                        "metadata": json.loads(row.get("metadata_json") or "null"),
+                    }
+                    messages.append({**message, "place": place})
+            yield f"session {session['id']}", {**dict(session), "conversation": messages}
 
 
-def _written(source: Source) -> Iterator[Session]:
-    """Yield the sessions of exports, or the one whose messages are lines."""
-    lines: list[tuple[str, Mapping[str, Any]]] = []
-    head: Mapping[str, Any] = {}
+def _written(source: Source) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the sessions of exports, or the one whose messages are lines, named by its file."""
+    messages: list[dict[str, Any]] = []
+    head: dict[str, Any] = {}
     for where, record in source.objects():
-        conversation = record.get("conversation")
-        if isinstance(conversation, list):
-            yield (
-                record,
-                (
-                    (f"{where}, message {at}", it if isinstance(it, dict) else {})
-                    for at, it in enumerate(conversation, start=1)
-                ),
-            )
+        if isinstance(record.get("conversation"), list):
+            yield where, record
         elif "working_dir" in record and "role" not in record:
             head = record
         else:
-            lines.append((where, record))
-    yield head, lines
+            messages.append({**record, "place": where})
+    if messages:
+        yield "the file", {**head, "id": source.file.stem, "conversation": messages}
 
 
-def _conversation(
-    source: Source, session: Mapping[str, Any], messages: Iterable[tuple[str, Mapping[str, Any]]]
-) -> Conversation:
+def _conversation(source: Source, where: str, session: Mapping[str, Any]) -> Conversation:
     reading = Reading(source)
-    for where, message in messages:
-        with reading.leaving_out(where):
+    for at, given in enumerate(session["conversation"], start=1):
+        message = given if isinstance(given, dict) else {}
+        place = message.get("place", f"{where}, message {at}")
+        with reading.leaving_out(place):
             metadata = message.get("metadata")
             if isinstance(metadata, dict) and metadata.get("agentVisible") is False:
                 reading.leave_out("messages that are hidden from the model")
@@ -105,7 +99,7 @@ def _conversation(
             if content and not blocks:
                 continue
             fields = {"role": message.get("role"), "content": blocks, "id": message.get("id")}
-            reading.add(where, fields, timestamp=iso_time(message.get("created")))
+            reading.add(place, fields, timestamp=iso_time(message.get("created")))
     id_ = first_text(session.get("id"))
     title = first_text(session.get("name"), session.get("description"))
     return reading.conversation(id_ or source.file.stem, title=title, id_=id_)

@@ -11,7 +11,7 @@ from mindscore.conversation.conversation import Conversation
 from mindscore.readers import Reading, Source, first_text
 from mindscore.readers.reading import iso_time
 
-_TABLES = {"session": {"id", "title"}, "message": {"session_id", "data"}, "part": {"message_id"}}
+_TABLES = {"session": {"id", "revert"}, "message": {"session_id", "data"}, "part": {"message_id"}}
 """Tables of the database, each with some of its columns."""
 
 _NOT_SENT = ("step-finish", "snapshot", "patch", "agent", "retry", "compaction", "subtask")
@@ -40,53 +40,54 @@ class OpenCodeReader:
             isinstance(it, dict) and {"info", "parts"} <= it.keys() for it in messages[:1]
         )
 
-    def read(self, source: Source) -> list[Conversation]:
-        """Return the sessions as they stand at their ends.
+    def read(self, source: Source) -> Iterator[Conversation]:
+        """Yield the sessions that have messages, as they stand at their ends.
 
         Raises:
-            TranscriptError: nothing in the file can be read.
+            TranscriptError: the file is not valid.
         """
-        sessions = _stored(source) if source.is_sqlite else _exported(source)
-        read = [_conversation(source, info, messages) for info, messages in sessions]
-        found = [it for it in read if it.messages]
-        if not found:
-            source.refuse_empty("holds no messages")
-        return found
+
+        def conversation(_: str, where: str, session: Mapping[str, Any]) -> Conversation:
+            return _conversation(source, where, session)
+
+        held = _stored(source) if source.is_sqlite else _exported(source)
+        return filter(lambda it: it.messages, source.read_each(held, conversation))
 
 
-def _exported(source: Source) -> Iterator[tuple[Mapping[str, Any], list[Said]]]:
+def _exported(source: Source) -> Iterator[tuple[str, dict[str, Any]]]:
     for where, record in source.objects():
-        messages: list[Said] = []
-        with source.leaving_out():
-            given = source.items(where, "messages", record.get("messages"), "message")
-            for place, it in given:
-                parts = it.get("parts")
-                held = [_object(part) for part in parts] if isinstance(parts, list) else []
-                messages.append((place, _object(it.get("info")), held))
-        yield _object(record.get("info")), messages
+        yield where, {**record, "id": _object(record.get("info")).get("id")}
 
 
-def _stored(source: Source) -> list[tuple[Mapping[str, Any], list[Said]]]:
+def _stored(source: Source) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the sessions of a database, as an export has them."""
     with source.database() as connection:
-        parts: dict[str, list[Mapping[str, Any]]] = {}
-        for row in connection.execute("SELECT * FROM part ORDER BY id"):
-            parts.setdefault(row["message_id"], []).append(_data(source, "part", row))
-        messages: dict[str, list[Said]] = {}
-        for row in connection.execute("SELECT * FROM message ORDER BY time_created, id"):
-            held = {**_data(source, "message", row), "id": row["id"]}
-            said = (f"message {row['id']}", held, parts.get(row["id"], []))
-            messages.setdefault(row["session_id"], []).append(said)
-        rows = [dict(it) for it in connection.execute("SELECT * FROM session ORDER BY rowid")]
-    return [
-        ({**it, "revert": _decoded(it.get("revert"))}, messages.get(it["id"], [])) for it in rows
-    ]
+        said = "SELECT * FROM message WHERE session_id = ? ORDER BY time_created, id"
+        of_session = "SELECT * FROM part WHERE session_id = ? ORDER BY id"
+        for session in connection.execute("SELECT * FROM session ORDER BY rowid"):
+            parts: dict[str, list[Mapping[str, Any]]] = {}
+            for row in connection.execute(of_session, (session["id"],)):
+                parts.setdefault(row["message_id"], []).append(_data(source, "part", row))
+            messages = [
+                {
+                    "info": {**_data(source, "message", row), "id": row["id"]},
+                    "parts": parts.get(row["id"], []),
+                    "place": f"message {row['id']}",
+                }
+                for row in connection.execute(said, (session["id"],))
+            ]
+            info = {**dict(session), "revert": _decoded(session["revert"])}
+            if messages:
+                where = f"session {session['id']}"
+                yield where, {"id": session["id"], "info": info, "messages": messages}
 
 
-def _data(source: Source, noun: str, row: sqlite3.Row) -> Mapping[str, Any]:
+def _data(source: Source, noun: str, row: sqlite3.Row) -> dict[str, Any]:
     found = _decoded(row["data"])
-    if not isinstance(found, dict):
-        source.leave_out(f"{noun} {row['id']}", "is not valid JSON")
-    return _object(found)
+    if isinstance(found, dict):
+        return found
+    source.leave_out(f"{noun} {row['id']}", "is not valid JSON")
+    return {}
 
 
 def _decoded(text: Any) -> Any:
@@ -100,13 +101,17 @@ def _object(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _conversation(
-    source: Source, info: Mapping[str, Any], messages: Sequence[Said]
-) -> Conversation:
+def _conversation(source: Source, where: str, session: Mapping[str, Any]) -> Conversation:
     reading = Reading(source)
-    for where, own, parts in _in_prompt(reading, _object(info.get("revert")), messages):
-        with reading.leaving_out(where):
-            _tell(reading, where, own, parts)
+    messages: list[Said] = []
+    for place, it in source.items(where, "messages", session.get("messages"), "message"):
+        parts = it.get("parts")
+        held = [_object(part) for part in parts] if isinstance(parts, list) else []
+        messages.append((it.get("place", place), _object(it.get("info")), held))
+    info = _object(session.get("info"))
+    for said in _in_prompt(reading, _object(info.get("revert")), messages):
+        with reading.leaving_out(said[0]):
+            _tell(reading, *said)
     id_ = first_text(info.get("id"))
     return reading.conversation(
         id_ or source.file.stem, title=first_text(info.get("title")), id_=id_

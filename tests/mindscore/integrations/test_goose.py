@@ -106,7 +106,7 @@ def test_an_older_file_has_a_message_a_line(read):
     lines = [head, old, *EXPORT["conversation"]]
     content = "".join(json.dumps(it) + "\n" for it in lines).encode()
     [conversation] = read(content + b'{"role": "assi').found
-    assert (conversation.id, conversation.title) == ("", "Glue")
+    assert (conversation.id, conversation.title) == ("talk", "Glue")
     assert said(conversation) == SAID
     assert "line 12: is not valid JSON" in conversation.remarks[-1]
 
@@ -122,6 +122,6 @@ def test_a_message_that_is_not_valid_is_left_out_with_its_place(read):
 
 def test_sessions_without_messages_are_refused(tmp_path, refused):
     empty = {**EXPORT, "conversation": []}
-    assert refused(json.dumps(empty).encode()).endswith("holds no messages")
-    with pytest.raises(TranscriptError, match="holds no messages"):
+    assert refused(json.dumps(empty).encode()).endswith("holds no conversations")
+    with pytest.raises(TranscriptError, match="holds no conversations"):
         stored(tmp_path / "sessions.db", empty)

@@ -152,9 +152,9 @@ def test_a_message_that_is_not_valid_is_left_out_with_its_place(read):
 @pytest.mark.parametrize("messages", [[], [message("user", "1")]])
 def test_sessions_without_messages_are_refused(refused, messages):
     error = refused(json.dumps(export(*messages)).encode())
-    assert "expected an array of messages" in error or error.endswith("holds no messages")
+    assert "expected an array of messages" in error or error.endswith("holds no conversations")
 
 
 def test_a_database_without_messages_is_refused(tmp_path):
-    with pytest.raises(TranscriptError, match="holds no messages"):
+    with pytest.raises(TranscriptError, match="holds no conversations"):
         stored(tmp_path / "opencode.db", export())
