@@ -68,14 +68,11 @@ def _stored(source: Source) -> Iterator[tuple[str, dict[str, Any]]]:
             parts: dict[str, list[Mapping[str, Any]]] = {}
             for row in connection.execute(of_session, (session["id"],)):
                 parts.setdefault(row["message_id"], []).append(_data(source, "part", row))
-            messages = [
-                {
-                    "info": {**_data(source, "message", row), "id": row["id"]},
-                    "parts": parts.get(row["id"], []),
-                    "place": f"message {row['id']}",
-                }
-                for row in connection.execute(said, (session["id"],))
-            ]
+            messages: list[dict[str, Any]] = []
+            for row in connection.execute(said, (session["id"],)):
+                own = {**_data(source, "message", row), "id": row["id"]}
+                held, place = parts.get(row["id"], []), f"message {row['id']}"
+                messages.append({"info": own, "parts": held, "place": place})
             info = {**dict(session), "revert": _decoded(session["revert"])}
             if messages:
                 where = f"session {session['id']}"
