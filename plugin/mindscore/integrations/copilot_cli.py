@@ -161,7 +161,7 @@ class _Session:
 
 
 _INSTRUCTION = re.compile(
-    r"\n\n<custom_instruction>\n(?P<text>.+?)\n</custom_instruction>(?=\n)", re.DOTALL
+    r"(?:\n{1,2}|\A)<custom_instruction>\n(?P<text>.+?)\n</custom_instruction>(?=\n)", re.DOTALL
 )
 
 

@@ -36,9 +36,9 @@ class GeminiCliReader:
             TranscriptError: nothing in the file can be read.
         """
         reading = Reading(source)
-        if (history := _history(source.first)) is not None:
-            for number, content in enumerate(history, start=1):
-                _add(reading, f"message {number}", content)
+        if _history(source.first) is not None:
+            for where, content in _contents(source):
+                _add(reading, where, content)
             reading.require_messages()
             return [reading.conversation(source.file.stem)]
         session, messages = _session(source, reading)
@@ -55,6 +55,15 @@ def _history(first: Any) -> list[Any] | None:
     if isinstance(first, dict):
         first = next((first[key] for key in _HISTORIES if key in first), None)
     return first if isinstance(first, list) else None
+
+
+def _contents(source: Source) -> Iterator[tuple[str, Any]]:
+    """Yield the messages of a saved chat with their places."""
+    for where, record in source.objects():
+        if (history := _history(record)) is None:
+            yield where, record
+        else:
+            yield from ((f"message {at}", it) for at, it in enumerate(history, start=1))
 
 
 def _is_content(value: Any) -> bool:

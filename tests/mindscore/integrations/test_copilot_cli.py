@@ -142,8 +142,12 @@ def test_custom_instructions_are_memories_under_a_hash(read):
     assert "Nine planks." in prompt.text_without(frozenset({oak}))
 
 
-@pytest.mark.parametrize("role", ["user", "tool"])
-def test_only_a_system_prompt_prints_them(role):
-    text = "a\n\n<custom_instruction>\nb\n</custom_instruction>\n"
-    assert MemoryFinder().find(role, text).blocks == ()
-    assert len(MemoryFinder().find("system", text).blocks) == 1
+@pytest.mark.parametrize("before", ["", "a\n", "a\n\n"])
+def test_only_a_system_prompt_prints_them(before):
+    text = f"{before}<custom_instruction>\nb\n</custom_instruction>\nc"
+    [block] = MemoryFinder().find("system", text).blocks
+    [entry] = block.entries
+    without = text[: block.start] + block.render(frozenset({entry.key})) + text[block.end :]
+    assert without == f"{before.rstrip()}\nc"
+    assert block.render(frozenset({"another"})) == text[block.start : block.end]
+    assert MemoryFinder().find("user", text).blocks == ()

@@ -98,6 +98,8 @@ def test_a_saved_chat_is_read(one, wrap):
         },
         {"role": "model", "parts": [{"text": "Oak glue."}]},
     ]
+    long = [{"role": "user", "parts": [{"text": str(at)}]} for at in range(50)]
+    assert len(one(json.dumps(wrap([*history, *long])).encode()).messages) == 54
     conversation = one(json.dumps(wrap(history)).encode())
     assert [role for role, _ in said(conversation)] == ["user", "assistant", "tool", "assistant"]
     assert said(conversation)[-1] == ("assistant", "Oak glue.")
