@@ -17,7 +17,10 @@ _CALLS = ("function_call", "custom_tool_call", "local_shell_call", "web_search_c
 _OUTPUTS = ("function_call_output", "custom_tool_call_output")
 _REPEATING = ("event_msg", "turn_context", "world_state", "token_usage_record")
 _ENCRYPTED = ("compaction", "compaction_summary", "context_compaction")
-_IN_THE_USERS_NAME = re.compile(r"\s*(?:<[a-z_]+[ >]|# AGENTS\.md instructions)")
+_IN_THE_USERS_NAME = re.compile(
+    r"\s*(?:# AGENTS\.md instructions|<(?:environment_context|user_instructions|turn_aborted|skill"
+    r"|user_shell_command|subagent_notification)[ >])"
+)
 
 
 class Item(NamedTuple):
@@ -45,7 +48,13 @@ class Item(NamedTuple):
     @property
     def opens_turn(self) -> bool:
         """Say whether the user typed it; Codex tells the model other things in the user's name."""
-        return self.speaker == "user" and not _IN_THE_USERS_NAME.match(self.text)
+        if self.speaker != "user":
+            return False
+        metadata = self.fields.get("internal_chat_message_metadata_passthrough")
+        kinds = metadata.get("content_item_kinds") if isinstance(metadata, dict) else None
+        if isinstance(kinds, list):
+            return any(str(it).startswith("user.") for it in kinds)
+        return not _IN_THE_USERS_NAME.match(self.text)
 
     @property
     def text(self) -> str:

@@ -156,13 +156,31 @@ def test_turns_that_were_taken_back_are_not_in_the_prompt(one):
         message("user", "<environment_context>\n</environment_context>"),
         message("user", "a"), message("assistant", "b"),
         message("user", "<environment_context>\n</environment_context>"),
-        message("user", "c"), message("assistant", "d"),
+        message("user", "<b>c</b>"), message("assistant", "d"),
         line("event_msg", type="thread_rolled_back", num_turns=1),
         message("user", "e"), message("assistant", "f"),
     )  # fmt: skip
     conversation = one(content)
     assert [text for _, text in said(conversation) if "<" not in text] == ["a", "b", "e", "f"]
     assert "turns that the user took back (1)" in conversation.remarks[-1]
+
+
+def test_newer_versions_say_which_messages_the_user_typed(one):
+    def told(text, kind):
+        metadata = {"content_item_kinds": [kind]}
+        content = [{"type": "input_text", "text": text}]
+        return item(
+            "message", role="user", content=content,
+            internal_chat_message_metadata_passthrough=metadata,
+        )  # fmt: skip
+
+    content = rollout(
+        told("a", "user.text"), message("assistant", "b"),
+        told("<environment_context> typed", "user.text"), message("assistant", "c"),
+        told("Of Codex.", "environments.environment_context"), message("assistant", "d"),
+        line("event_msg", type="thread_rolled_back", num_turns=1),
+    )  # fmt: skip
+    assert [text for _, text in said(one(content))] == ["a", "b"]
 
 
 def test_a_fork_without_the_messages_it_goes_on_from_says_so(one):
