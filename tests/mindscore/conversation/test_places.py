@@ -34,10 +34,9 @@ def test_every_place_of_a_memory_is_named_with_how_often_it_stands_there(transcr
         ("assistant", TEA),
     ]
     found = find_places(transcript(said, {"tea": TEA, "dog": DOG}))
-    assert {key: [(it.message, it.role, it.times) for it in places] for key, places in found.items()} == {
-        "tea": [(1, "system", 2), (3, "tool", 1)],
-        "dog": [(1, "system", 1)],
-    }  # fmt: skip
+    tea, dog = ([(it.message, it.role, it.times) for it in found[key]] for key in ("tea", "dog"))
+    assert tea == [(1, "system", 2), (3, "tool", 1)]
+    assert dog == [(1, "system", 1)]
 
 
 def test_a_message_that_is_a_memory_is_a_place_of_it():
