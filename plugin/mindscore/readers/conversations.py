@@ -143,9 +143,14 @@ def read_conversations(source: Source, format_: str, reader: Reader) -> Iterator
         if last is not None:
             yield last
         last = _with_remarks(found, source.damage.take_remarks())
-    if last is None:
+        if source.selected.name is not None:
+            # What follows is not read only to say that something was left out there.
+            yield last
+            last = None
+    if last is not None:
+        yield _with_remarks(last, source.damage.take_remarks())
+    elif source.selected.name is None:
         source.refuse_empty("holds no conversations")
-    yield _with_remarks(last, source.damage.take_remarks())
 
 
 def _with_remarks(conversation: Conversation, remarks: list[str]) -> Conversation:
@@ -160,8 +165,6 @@ NAME_CHARACTERS = 100
 """Longest name that an error shows."""
 LISTED_KEYS = 20
 """Most keys that one remark names."""
-NUMBER_DIGITS = 10
-"""Digits that no number of conversations has."""
 
 
 class Conversations:
@@ -221,26 +224,35 @@ class Conversations:
                     f"{listed}"
                 )
             return only
-        number = int(which) if which.isdecimal() and len(which) < NUMBER_DIGITS else 0
-        named: list[Conversation] = []
-        numbered: Conversation | None = None
-        for at, conversation in enumerate(self, start=1):
-            if conversation.name == which:
-                named.append(conversation)
-                # Its name and its number both mean it.
-                if at == number:
-                    break
-            elif at == number:
-                numbered = conversation
+        selected = self._source.selected
+        selected.name = which
+        try:
+            named, numbered = self._matching(which, selected.number)
+        finally:
+            selected.name = None
         if not named and numbered is not None:
             return numbered
         if len(named) != 1:
             many = f"{len(named):,}" if named else "no"
             raise UsageError(
                 f"--select {shortened(which, NAME_CHARACTERS)}: {self.file} holds {many} such "
-                f"conversation{'s' if named else ''}; {listed}"
+                f"conversation{'s' if named else ''}{self._without()}; {listed}"
             )
         return named[0]
+
+    def _matching(self, name: str, number: int) -> tuple[list[Conversation], Conversation | None]:
+        """Return the conversations called ``name``, and the one of that number."""
+        named: list[Conversation] = []
+        numbered: Conversation | None = None
+        for at, conversation in enumerate(self, start=1):
+            if conversation.name == name:
+                named.append(conversation)
+                # Its name and its number both mean it.
+                if at == number:
+                    break
+            elif at == number:
+                numbered = conversation
+        return named, numbered
 
     def transcript(
         self, conversation: Conversation, memories: Mapping[str, str] | None = None
