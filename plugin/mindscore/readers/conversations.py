@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from mindscore._util.errors import TranscriptError, UsageError, format_error
 from mindscore._util.extensions import OWN, load_extensions
 from mindscore._util.files import STANDARD_INPUT
-from mindscore._util.text import shortened
+from mindscore._util.text import count_of, shortened
 from mindscore.conversation.conversation import Conversation, Transcript, id_by_beginning
 from mindscore.readers.native import nearly_native
 from mindscore.readers.source import Source, kind_of
@@ -239,6 +239,10 @@ class Conversations:
                 f"conversation{'s' if named else ''}{self._without()}; {listed}"
             )
         return named[0]
+
+    def _without(self) -> str:
+        left_out = count_of(self.left_out, "record")
+        return f" ({left_out} left out as not valid)" if self.left_out else ""
 
     def _matching(self, name: str, number: int) -> tuple[list[Conversation], Conversation | None]:
         """Return the conversations called ``name``, and the one of that number."""
