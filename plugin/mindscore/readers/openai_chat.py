@@ -10,7 +10,7 @@ from mindscore.conversation.native import parse_timestamp
 from mindscore.readers.native import is_chat_log
 from mindscore.readers.reading import Reading
 from mindscore.readers.responses import holds_items
-from mindscore.readers.source import Source, first_text, kind_of, own_name
+from mindscore.readers.source import Source, first_text, kind_of
 
 
 class OpenAIChatReader:
@@ -49,7 +49,7 @@ class OpenAIChatReader:
         # An array of messages is one conversation, an array of objects that hold some are several.
         holds = isinstance(source.sample, dict) and "messages" in source.sample
         records: Iterable[tuple[str, Any]] = source.objects() if holds else source.values()
-        return source.read_each(records, conversation, own_name)
+        return source.read_each(records, conversation)
 
 
 def _is_message(value: dict[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from mindscore.conversation.conversation import Conversation
 from mindscore.readers.arrays import PEEKED
 from mindscore.readers.reading import Reading
-from mindscore.readers.source import Source, first_text, kind_of, own_name
+from mindscore.readers.source import Source, first_text, kind_of
 
 GOES_ON = (
     "the request goes on from a conversation that the server keeps: what was before is not in the "
@@ -53,7 +53,7 @@ class ResponsesReader:
             if not reading.messages:
                 source.refuse_empty("holds no messages")
             return iter([reading.conversation("1")])
-        return source.read_each(source.objects(), conversation, own_name)
+        return source.read_each(source.objects(), conversation)
 
 
 def holds_items(source: Source) -> bool:

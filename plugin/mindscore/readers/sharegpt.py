@@ -10,7 +10,7 @@ from mindhooks import Role
 from mindscore.conversation.conversation import Conversation
 from mindscore.conversation.message import Message
 from mindscore.readers.reading import Reading
-from mindscore.readers.source import Source, first_text, kind_of, own_name
+from mindscore.readers.source import Source, first_text, kind_of
 
 ROLES = {
     "system": "system",
@@ -61,7 +61,7 @@ class ShareGPTReader:
             remarks = () if has_system and not tools else None
             return reading.conversation(id_ or number, remarks, tools=tools, id_=id_)
 
-        return source.read_each(source.objects(), conversation, own_name)
+        return source.read_each(source.objects(), conversation)
 
 
 def _message(turn: dict[str, Any]) -> dict[str, Any]:

@@ -296,16 +296,17 @@ class Source:
         self,
         records: Iterable[tuple[str, T]],
         read: Callable[[str, str, T], Found],
-        name: Callable[[T], str],
+        name: Callable[[T], str] | None = None,
     ) -> Iterator[Found]:
         """Yield what ``read(number, place, record)`` makes of each record that is valid.
 
-        One that ``read`` refuses is left out. Numbers are from 1, without those. ``name`` is a
-        record's own name, empty for those named by number: what is not ``selected`` is not read.
+        One that ``read`` refuses is left out. Numbers are from 1, without those. What is not
+        ``selected`` is not read: by its ``name``, which is its ``id`` if nothing else is given, and
+        empty for those named by number.
         """
         number = 1
         for where, record in records:
-            if not self.selected.may_be(number, name(record)):
+            if not self.selected.may_be(number, (name or own_name)(record)):
                 continue
             found: list[Found] = []
             with self.leaving_out():

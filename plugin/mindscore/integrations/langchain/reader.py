@@ -53,7 +53,7 @@ class LangChainReader:
 
         if isinstance(source.first, dict) and "messages" not in source.first.get("kwargs", {}):
             return iter([_log(source)])
-        return source.read_each(_lists(source), conversation, lambda _: "")
+        return source.read_each(_lists(source), conversation)
 
 
 def _lists(source: Source) -> Iterator[tuple[str, list[Any]]]:
