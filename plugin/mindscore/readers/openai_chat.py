@@ -9,6 +9,7 @@ from mindscore.conversation.conversation import Conversation
 from mindscore.conversation.native import parse_timestamp
 from mindscore.readers.native import is_chat_log
 from mindscore.readers.reading import Reading
+from mindscore.readers.responses import holds_items
 from mindscore.readers.source import Source, first_text, kind_of
 
 
@@ -23,6 +24,8 @@ class OpenAIChatReader:
         """Return true if it begins with such messages, or with an object that holds some."""
         first = source.sample
         if not isinstance(first, dict):
+            return False
+        if _is_message(first) and holds_items(source):
             return False
         if isinstance(source.first, list) and _is_message(first):
             return True

@@ -88,22 +88,27 @@ class Reading:
         are not in the file. ``tools`` are those definitions, OpenAI's or Anthropic's, if it records
         them; ``id_`` is the conversation's id, if it records one.
         """
-        defined = tool_definitions(tools)
+        given = _given_tools(tools)
+        defined = tool_definitions(given)
+        for _ in range(len(given) - len(defined)):
+            self.leave_out("definitions of tools")
         all_remarks = [
-            *(self._usual(bool(defined)) if remarks is None else remarks),
+            *(self._usual(bool(given), bool(defined)) if remarks is None else remarks),
             *self.remarks,
         ]
         all_remarks += self._left_out.remarks()
         messages = tuple(self.messages)
         return Conversation(name, messages, title, memories or {}, tuple(all_remarks), id_, defined)
 
-    def _usual(self, has_tools: bool) -> list[str]:
+    def _usual(self, has_tools: bool, has_definitions: bool) -> list[str]:
         remarks = []
         if not any(message.role == Role.SYSTEM for message in self.messages):
             remarks.append(NO_SYSTEM)
-        if has_tools:
+        if has_definitions:
             remarks.append(TOOLS_UNUSED)
-        elif any(message.tool_calls or message.role == Role.TOOL for message in self.messages):
+        elif not has_tools and any(
+            message.tool_calls or message.role == Role.TOOL for message in self.messages
+        ):
             remarks.append(NO_TOOLS)
         return remarks
 
@@ -132,18 +137,25 @@ def tool_call(name: Any, arguments: Any) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name, "arguments": text}}
 
 
+def _given_tools(given: Any) -> list[Any]:
+    """Return what a file records as tools: an array, its JSON text, or a single thing."""
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except (RecursionError, ValueError):
+            return [given] if given.strip() else []
+    if isinstance(given, list):
+        return given
+    return [given] if given else []
+
+
 def tool_definitions(given: Any) -> tuple[dict[str, Any], ...]:
     """Return the definitions of tools in OpenAI's form; what is none is passed over.
 
     ``given`` is an array, or its JSON text, of OpenAI's, Anthropic's or plain ones.
     """
-    if isinstance(given, str):
-        try:
-            given = json.loads(given)
-        except (RecursionError, ValueError):
-            return ()
     found = []
-    for it in given if isinstance(given, list) else []:
+    for it in _given_tools(given):
         function = it.get("function", it) if isinstance(it, dict) else None
         if isinstance(function, dict) and isinstance(function.get("name"), str):
             schema = function.get("parameters", function.get("input_schema", {}))

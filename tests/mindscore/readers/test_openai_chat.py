@@ -138,6 +138,13 @@ def test_a_system_prompt_beside_the_messages_comes_first(read):
         assert NO_TOOLS not in conversation.remarks
 
 
+def test_tools_that_are_not_understood_are_not_said_to_be_missing(read):
+    called = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
+    for tools in ([{"type": "web_search"}], "a tool", {"f": {}}):
+        (conversation,) = read(line(USER, called, tools=tools)).found
+        assert conversation.remarks == (NO_SYSTEM, "left out: definitions of tools (1)")
+
+
 def test_tools_called_in_anthropics_blocks_are_calls_and_results(read):
     call = {"type": "tool_use", "id": "c1", "name": "look", "input": {"where": "küche"}}
     result = {

@@ -95,6 +95,19 @@ def claude_stream(said: Said) -> bytes:
     return b"".join(map(_line, lines))
 
 
+def responses(said: Said) -> bytes:
+    items: list[object] = []
+    for role, text in said:
+        if role == "tool":
+            items.append({"type": "function_call_output", "call_id": "c", "output": text})
+        else:
+            kind = "output_text" if role == "assistant" else "input_text"
+            items.append(
+                {"type": "message", "role": role, "content": [{"type": kind, "text": text}]}
+            )
+    return _line({"model": "m", "input": items})
+
+
 def hermes(said: Said) -> bytes:
     prompt = "\n\n".join(text for role, text in said if role == "system")
     rows = [
@@ -228,6 +241,7 @@ WRITERS: dict[str, tuple[str, Callable[[Said], bytes], frozenset[str]]] = {
     "langchain dumpd": ("langchain", langchain_dumpd, frozenset()),
     "claude-code": ("claude-code", claude_code, frozenset({"system"})),
     "claude-code-stream": ("claude-code-stream", claude_stream, frozenset({"system"})),
+    "openai-responses": ("openai-responses", responses, frozenset()),
     "atif": ("atif", atif, frozenset()),
     "hermes": ("hermes", hermes, frozenset({"system"})),
     "chatgpt": ("chatgpt", chatgpt, frozenset({"system"})),
