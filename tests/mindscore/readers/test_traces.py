@@ -84,8 +84,9 @@ def test_a_conversation_has_the_id_that_its_source_gives_it(name, ids):
 def test_every_conversation_is_chosen_by_its_name_and_its_number(name):
     conversations = Conversations(FIXTURES / name)
     for number, found in enumerate(conversations.found, start=1):
-        assert conversations.chosen(found.name) == found
-        assert conversations.chosen(str(number)) == found
+        for chosen in (conversations.chosen(found.name), conversations.chosen(str(number))):
+            assert (chosen.id, chosen.title) == (found.id, found.title)
+            assert [it.text for it in chosen.messages] == [it.text for it in found.messages]
 
 
 def changed(tmp_path, name, change):
