@@ -46,7 +46,11 @@ class ChatGPTReader:
         def read(number: str, where: str, record: dict[str, Any]) -> Conversation:
             return _Chat(source, where, record).conversation(number)
 
-        return source.read_each(source.objects(), read)
+        return source.read_each(source.objects(), read, _name)
+
+
+def _name(record: dict[str, Any]) -> str:
+    return first_text(record.get("conversation_id"), record.get("id"))
 
 
 class _Chat:
@@ -71,7 +75,7 @@ class _Chat:
                     self._message(id_, message)
         if not self._reading.messages:
             self._source.refuse(self._where, "a conversation without messages")
-        name = first_text(self._record.get("conversation_id"), self._record.get("id"))
+        name = _name(self._record)
         title = first_text(self._record.get("title"))
         return self._reading.conversation(
             name or number, [NOT_RECORDED], title=title, memories=self._memories, id_=name

@@ -41,7 +41,7 @@ class ClaudeAIReader:
         def read(number: str, where: str, record: dict[str, Any]) -> Conversation:
             return _conversation(source, number, where, record, memories)
 
-        return source.read_each(source.objects(), read)
+        return source.read_each(source.objects(), read, _name)
 
 
 def _memories(file: Path) -> dict[str, str]:
@@ -86,9 +86,13 @@ def _conversation(
         place = f"{where}, message {id_}"
         with source.leaving_out(), source.placed(place):
             reading.add(place, _fields(reading, message), timestamp=_time(message))
-    name = first_text(record.get("uuid"))
+    name = _name(record)
     title = first_text(record.get("name"))
     return reading.conversation(name or number, remarks, title=title, id_=name)
+
+
+def _name(record: Mapping[str, Any]) -> str:
+    return first_text(record.get("uuid"))
 
 
 def _time(message: Mapping[str, Any]) -> str | None:

@@ -45,7 +45,12 @@ class InspectReader:
                 source.refuse(where, f"expected an object, got {kind_of(sample)}")
             return _conversation(source, number, where, sample)
 
-        return source.read_each(_samples(source), read)
+        def name(sample: Any) -> str:
+            # What a file of the archive is called is known once it is read.
+            is_file = isinstance(sample, zipfile.ZipInfo)
+            return (source.selected.name or "") if is_file else _name(sample)
+
+        return source.read_each(_samples(source), read, name)
 
 
 def _samples(source: Source) -> Iterator[tuple[str, Any]]:
@@ -138,6 +143,11 @@ def _fields(message: dict[str, Any]) -> dict[str, Any]:
     return {**message, "content": content, "tool_calls": named, "name": message.get("function")}
 
 
+def _name(sample: dict[str, Any]) -> str:
+    id_, epoch = sample.get("id"), sample.get("epoch")
+    return f"{id_}-{epoch}" if isinstance(id_, str | int) else ""
+
+
 def _conversation(source: Source, number: str, where: str, sample: dict[str, Any]) -> Conversation:
     reading = Reading(source)
     attached = sample.get("attachments")
@@ -150,6 +160,5 @@ def _conversation(source: Source, number: str, where: str, sample: dict[str, Any
     for event in listed(sample.get("events")):
         if isinstance(event, dict) and event.get("event") == "model" and event.get("tools"):
             tools = event["tools"]
-    id_, epoch = sample.get("id"), sample.get("epoch")
-    name = f"{id_}-{epoch}" if isinstance(id_, str | int) else number
-    return reading.conversation(name, tools=tools, id_=first_text(sample.get("uuid")))
+    name, id_ = _name(sample) or number, first_text(sample.get("uuid"))
+    return reading.conversation(name, tools=tools, id_=id_)

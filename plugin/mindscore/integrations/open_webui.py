@@ -36,7 +36,12 @@ class OpenWebUIReader:
         def read(number: str, where: str, record: dict[str, Any]) -> Conversation:
             return _conversation(source, number, where, record)
 
-        return source.read_each(source.objects(), read)
+        return source.read_each(source.objects(), read, _name)
+
+
+def _name(record: dict[str, Any]) -> str:
+    chat = record.get("chat")
+    return first_text(record.get("id"), chat.get("id") if isinstance(chat, dict) else None)
 
 
 def _conversation(source: Source, number: str, where: str, record: dict[str, Any]) -> Conversation:
@@ -63,7 +68,7 @@ def _conversation(source: Source, number: str, where: str, record: dict[str, Any
             reading.add(place, {**_fields(reading, message), "id": id_}, timestamp=when)
     if not reading.messages:
         source.refuse(where, "a chat without messages")
-    name = first_text(record.get("id"), chat.get("id"))
+    name = _name(record)
     title = first_text(record.get("title"), chat.get("title"))
     return reading.conversation(name or number, title=title, id_=name)
 

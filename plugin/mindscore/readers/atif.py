@@ -32,7 +32,11 @@ class ATIFReader:
         def conversation(number: str, where: str, record: dict[str, Any]) -> Conversation:
             return _Trajectory(source, where, record).conversation(number)
 
-        return source.read_each(source.objects(), conversation)
+        return source.read_each(source.objects(), conversation, _name)
+
+
+def _name(record: dict[str, Any]) -> str:
+    return first_text(record.get("trajectory_id"), record.get("session_id"))
 
 
 class _Trajectory:
@@ -50,7 +54,7 @@ class _Trajectory:
         self._remark(record.get("subagent_trajectories"))
         agent = record.get("agent")
         tools = agent.get("tool_definitions") if isinstance(agent, dict) else None
-        id_ = first_text(record.get("trajectory_id"), record.get("session_id"))
+        id_ = _name(record)
         return self._reading.conversation(id_ or number, tools=tools, id_=id_)
 
     def _step(self, where: str, step: dict[str, Any]) -> None:

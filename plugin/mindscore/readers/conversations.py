@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from mindscore._util.errors import TranscriptError, UsageError, format_error
 from mindscore._util.extensions import OWN, load_extensions
-from mindscore._util.text import shortened
+from mindscore._util.text import count_of, shortened
 from mindscore.conversation.conversation import Conversation, Transcript, id_by_beginning
 from mindscore.conversation.places import absence_remarks
 from mindscore.readers.memories import read_memories
@@ -144,9 +144,14 @@ def read_conversations(source: Source, format_: str, reader: Reader) -> Iterator
         if last is not None:
             yield last
         last = _with_remarks(found, source.damage.take_remarks())
-    if last is None:
+        if source.selected.name is not None:
+            # What follows is not read only to say that something was left out there.
+            yield last
+            last = None
+    if last is not None:
+        yield _with_remarks(last, source.damage.take_remarks())
+    elif source.selected.name is None:
         source.refuse_empty("holds no conversations")
-    yield _with_remarks(last, source.damage.take_remarks())
 
 
 def _with_remarks(conversation: Conversation, remarks: list[str]) -> Conversation:
@@ -159,8 +164,6 @@ _END: Any = object()
 
 NAME_CHARACTERS = 100
 """Longest name that an error shows."""
-NUMBER_DIGITS = 10
-"""Digits that no number of conversations has."""
 
 
 class Conversations:
@@ -220,26 +223,39 @@ class Conversations:
                     f"{listed}"
                 )
             return only
-        number = int(which) if which.isdecimal() and len(which) < NUMBER_DIGITS else 0
-        named: list[Conversation] = []
-        numbered: Conversation | None = None
-        for at, conversation in enumerate(self, start=1):
-            if conversation.name == which:
-                named.append(conversation)
-                # Its name and its number both mean it.
-                if at == number:
-                    break
-            elif at == number:
-                numbered = conversation
+        selected = self._source.selected
+        selected.name = which
+        try:
+            named, numbered = self._matching(which, selected.number)
+        finally:
+            selected.name = None
         if not named and numbered is not None:
             return numbered
         if len(named) != 1:
             many = f"{len(named):,}" if named else "no"
             raise UsageError(
                 f"--select {shortened(which, NAME_CHARACTERS)}: {self.file} holds {many} such "
-                f"conversation{'s' if named else ''}; {listed}"
+                f"conversation{'s' if named else ''}{self._without()}; {listed}"
             )
         return named[0]
+
+    def _without(self) -> str:
+        left_out = count_of(self.left_out, "record")
+        return f" ({left_out} left out as not valid)" if self.left_out else ""
+
+    def _matching(self, name: str, number: int) -> tuple[list[Conversation], Conversation | None]:
+        """Return the conversations called ``name``, and the one of that number."""
+        named: list[Conversation] = []
+        numbered: Conversation | None = None
+        for at, conversation in enumerate(self, start=1):
+            if conversation.name == name:
+                named.append(conversation)
+                # Its name and its number both mean it.
+                if at == number:
+                    break
+            elif at == number:
+                numbered = conversation
+        return named, numbered
 
     def transcript(
         self,

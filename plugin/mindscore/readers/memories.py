@@ -153,13 +153,14 @@ def _headed(text: str) -> Iterator[tuple[str, str]]:
 
 
 def slug(text: str, *, whole: bool = False) -> str:
-    """Return a readable key made of a text: its first words, and a hash if it has more.
+    """Return a readable key made of a text: its first words, and a hash if it holds more.
 
     ``whole``: cut it without the hash.
     """
-    words = re.findall(r"\w+", text.lower())
+    said = " ".join(text.lower().split())
+    words = re.findall(r"\w+", said)
     short = "-".join(words[:SLUG_WORDS])[:SLUG_CHARACTERS].strip("-_")
-    if whole or (short and short == "-".join(words)):
+    if whole or (short and short == said.removesuffix(".").replace(" ", "-")):
         return short
     digest = hashlib.sha256(text.strip().encode("utf-8", "surrogatepass")).hexdigest()[:6]
     return f"{short}-{digest}" if short else digest

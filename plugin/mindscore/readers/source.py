@@ -28,6 +28,7 @@ from mindscore._util.files import (
 from mindscore._util.text import printable, shortened
 from mindscore.readers.arrays import PEEKED, is_array, items, peek
 from mindscore.readers.damage import Damage
+from mindscore.readers.selected import Selected
 
 T = TypeVar("T")
 Found = TypeVar("Found")
@@ -61,6 +62,7 @@ class Source:
 
     file: Path
     damage: Damage = field(default_factory=Damage, compare=False, repr=False)
+    selected: Selected = field(default_factory=Selected, compare=False, repr=False)
 
     @cached_property
     def content(self) -> bytes:
@@ -291,14 +293,21 @@ class Source:
             self.refuse(where, why)
 
     def read_each(
-        self, records: Iterable[tuple[str, T]], read: Callable[[str, str, T], Found]
+        self,
+        records: Iterable[tuple[str, T]],
+        read: Callable[[str, str, T], Found],
+        name: Callable[[T], str] | None = None,
     ) -> Iterator[Found]:
         """Yield what ``read(number, place, record)`` makes of each record that is valid.
 
-        One that ``read`` refuses is left out. Numbers are from 1, without those.
+        One that ``read`` refuses is left out. Numbers are from 1, without those. What is not
+        ``selected`` is not read: by its ``name``, which is its ``id`` if nothing else is given, and
+        empty for those named by number.
         """
         number = 1
         for where, record in records:
+            if not self.selected.may_be(number, (name or own_name)(record)):
+                continue
             found: list[Found] = []
             with self.leaving_out():
                 found.append(read(str(number), where, record))
@@ -365,6 +374,11 @@ def _connected(file: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def own_name(record: Any) -> str:
+    """Return the ``id`` of a record, if it has one."""
+    return first_text(record.get("id")) if isinstance(record, dict) else ""
 
 
 def kind_of(value: Any) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
+import unicodedata
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -141,8 +143,9 @@ def _gap(space: str) -> str:
 
 @lru_cache(maxsize=1 << 16)
 def _forms(memory: str) -> tuple[str, ...]:
-    """Return the forms in which a text is printed: as it is, on one line, within JSON."""
+    """Return the forms in which a text is printed: as it is, on one line, within JSON or XML."""
     forms = [memory, " ".join(memory.split())]
+    forms += [html.escape(memory, quote=quoted) for quoted in (False, True)]
     forms += [json.dumps(memory, ensure_ascii=ascii_only)[1:-1] for ascii_only in (False, True)]
     return tuple(dict.fromkeys(_GAP.sub(lambda it: _gap(it[0]), form) for form in forms if form))
 
@@ -196,7 +199,15 @@ _WITHOUT_SPACES = re.compile(
 
 def _is_within_word(text: str, at: int) -> bool:
     around = text[at - 1 : at + 1] if at else ""
-    return len(around) == 2 and around.isalnum() and not _WITHOUT_SPACES.search(around)
+    is_word = len(around) == 2 and all(map(_is_of_word, around))
+    return is_word and not _WITHOUT_SPACES.search(around)
+
+
+def _is_of_word(character: str) -> bool:
+    """Return true of letters, digits, the marks on them, and what joins the words of a name."""
+    if character.isalnum() or character == "_":
+        return True
+    return unicodedata.category(character).startswith("M")
 
 
 def _line(text: str, start: int, end: int) -> int | None:

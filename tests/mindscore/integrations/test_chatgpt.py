@@ -62,6 +62,7 @@ def test_what_is_said_to_a_tool_is_a_call_of_it():
     assert (search.name, json.loads(search.arguments)) == ("web.run", {"query": "glue mast"})
     assert (saved.name, json.loads(saved.arguments)) == ("bio", "Ines's mast is of ash.")
     assert found[4].reasoning == "She uses oak glue."
+    assert found[4].timestamp_ns == 1_767_225_600_250_000_000
 
 
 def test_saved_memories_are_memories_and_are_numbered_anew_without_one():

@@ -42,6 +42,7 @@ def test_a_zip_file_is_read_as_the_json_is(read):
     packed = read(archive(SAMPLE))
     assert packed.format == "inspect"
     assert packed.found == Conversations(FIXTURES / "inspect.json").found
+    assert packed.chosen("s1-1") == packed.found[0]
 
 
 def test_long_texts_are_put_where_they_are_referred_to(read):

@@ -8,7 +8,7 @@ import pytest
 
 from mindscore._util.errors import TranscriptError, UsageError
 from mindscore.conversation.native import read_transcript
-from mindscore.readers import Source
+from mindscore.readers import Reading, Source
 from mindscore.readers.conversations import Conversations, load_readers
 
 from .written import FIXTURES, WRITERS, openai
@@ -163,6 +163,32 @@ def test_all_names_are_looked_at_but_few_conversations_are_kept(counted, read):
     made, living = counted(b"many", read, "3")
     assert made == 50
     assert living < 25
+
+
+def test_records_that_are_not_selected_are_not_made_into_conversations(read, monkeypatch):
+    made = []
+    conversation = Reading.conversation
+
+    def counted(self, name, *arguments, **named):
+        made.append(name)
+        return conversation(self, name, *arguments, **named)
+
+    monkeypatch.setattr(Reading, "conversation", counted)
+    records = [{"id": f"c{at}", "messages": [{"role": "user", "content": "a"}]} for at in range(99)]
+    for content in (json.dumps(records, indent=1), "\n".join(map(json.dumps, records))):
+        conversations = read(content.encode())
+        made.clear()
+        assert conversations.chosen("c97").name == "c97"
+        assert made == ["c97"]
+        assert len(conversations.found) == 99
+
+
+def test_of_what_cannot_be_chosen_damage_may_be_the_reason(read):
+    bad = json.dumps({"id": "b", "messages": []}).encode()
+    with pytest.raises(
+        UsageError, match=r"no such conversation \(1 record left out as not valid\)"
+    ):
+        read(openai(SAID) + bad).chosen("b")
 
 
 def test_known_memories_are_found_and_those_that_are_nowhere_are_named(read):

@@ -80,6 +80,15 @@ def test_a_conversation_has_the_id_that_its_source_gives_it(name, ids):
     assert [it.id for it in found] == [it.name for it in found] == ids
 
 
+@pytest.mark.parametrize("name", [*FILES, "letta_old.json", "chatgpt.json", "claude_ai.json"])
+def test_every_conversation_is_chosen_by_its_name_and_its_number(name):
+    conversations = Conversations(FIXTURES / name)
+    for number, found in enumerate(conversations.found, start=1):
+        for chosen in (conversations.chosen(found.name), conversations.chosen(str(number))):
+            assert (chosen.id, chosen.title) == (found.id, found.title)
+            assert [it.text for it in chosen.messages] == [it.text for it in found.messages]
+
+
 def changed(tmp_path, name, change):
     """Write a fixture with a change to its first value."""
     file = tmp_path / name

@@ -105,7 +105,9 @@ def test_a_response_holds_no_memories():
     assert MemoryFinder({"t": "tea"}).find("assistant", "tea").blocks == ()
 
 
-@pytest.mark.parametrize("text", ["concatenate the catalogue", "bobcat", "cat2", "Bücat"])
+@pytest.mark.parametrize(
+    "text", ["concatenate the catalogue", "bobcat", "cat2", "Bücat", "cat_flap", "cat\u0301"]
+)
 def test_a_text_is_not_found_within_a_word(text):
     assert find(text, pet="cat").blocks == ()
 
@@ -187,6 +189,13 @@ def test_a_text_is_found_as_json_writes_it():
     text = '{"found": ["She said \\"tea\\",\\nthen caf\\u00e9."]}'
     found = find(text, said='She said "tea",\nthen café.')
     assert without(text, found, "said") == '{"found": [""]}'
+
+
+def test_a_text_is_found_as_xml_writes_it():
+    text = "<memory>\n<entry>cats &amp; dogs &lt; 3</entry>\n</memory>"
+    assert without(text, find(text, pets="cats & dogs < 3"), "pets") == (
+        "<memory>\n<entry></entry>\n</memory>"
+    )
 
 
 def test_an_indented_or_numbered_line_goes_with_its_memory():

@@ -11,6 +11,7 @@ from typing import Any
 from mindscore.conversation.conversation import Conversation
 from mindscore.integrations import qwen_code
 from mindscore.integrations.claude_code.session import QUEUED, Event, Session
+from mindscore.readers.arrays import PEEKED
 from mindscore.readers.reading import Reading
 from mindscore.readers.source import Source, first_text, kind_of
 
@@ -34,8 +35,10 @@ class ClaudeCodeReader:
 
     def detects(self, source: Source) -> bool:
         """Say whether the first line of the session's tree has its two ids."""
+        broken = 0
         for event in source.peek_lines():
-            if event is None:
+            if event is None and broken < PEEKED:
+                broken += 1
                 continue
             # Others go before it: titles, queues, snapshots of files.
             if not isinstance(event, dict) or not isinstance(event.get("type"), str):

@@ -49,7 +49,7 @@ class HermesReader:
             return _conversation(source, where, session)
 
         held = _sessions(source) if source.is_sqlite else source.objects()
-        return filter(_is_spoken, source.read_each(held, conversation))
+        return filter(_is_spoken, source.read_each(held, conversation, _name))
 
 
 def _sessions(source: Source) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -61,9 +61,13 @@ def _sessions(source: Source) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"session {session['id']}", {**dict(session), "messages": rows}
 
 
+def _name(session: Mapping[str, Any]) -> str:
+    return "" if session.get("id") is None else str(session["id"])
+
+
 def _conversation(source: Source, where: str, session: Mapping[str, Any]) -> Conversation:
     reading = Reading(source)
-    system, title, id_ = session.get("system_prompt"), session.get("title"), session.get("id")
+    system, title, named = session.get("system_prompt"), session.get("title"), _name(session)
     if system:
         reading.add(where, {"role": "system", "content": system})
     rows = session.get("messages")
@@ -75,7 +79,6 @@ def _conversation(source: Source, where: str, session: Mapping[str, Any]) -> Con
         with source.leaving_out():
             _add(reading, place, row)
     told = (TOOLS_UNRECORDED,) if system else (NO_SYSTEM, TOOLS_UNRECORDED)
-    named = "" if id_ is None else str(id_)
     return reading.conversation(named, told, title=first_text(title), id_=named)
 
 

@@ -35,7 +35,7 @@ class LangGraphReader:
             del number, where
             return _conversation(source, *thread)
 
-        return source.read_each(records, read)
+        return source.read_each(records, read, lambda thread: thread[0])
 
 
 def _messages(record: Mapping[str, Any]) -> list[Any] | None:
