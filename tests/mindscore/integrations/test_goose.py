@@ -87,6 +87,7 @@ def test_a_database_has_the_same_sessions(tmp_path):
     assert said(first) == said(second) == SAID
     assert (first.id, second.id) == ("20260501_1", "20260501_2")
     assert first.title == "Glue for a boat"
+    assert Conversations(tmp_path / "sessions.db").chosen("20260501_2").id == "20260501_2"
 
 
 def test_a_row_that_is_not_valid_is_left_out_with_its_id(tmp_path):
@@ -108,6 +109,7 @@ def test_an_older_file_has_a_message_a_line(read):
     [conversation] = read(content + b'{"role": "assi').found
     assert (conversation.id, conversation.title) == ("talk", "Glue")
     assert said(conversation) == SAID
+    assert said(read(content).chosen("talk")) == SAID
     assert "line 12: is not valid JSON" in conversation.remarks[-1]
 
 

@@ -124,6 +124,7 @@ def test_a_database_has_the_same_sessions(tmp_path, read):
     first, second = conversations.found
     [exported] = read("opencode.json").found
     assert (first.id, second.id) == ("ses_1", "ses_2")
+    assert said(Conversations(tmp_path / "opencode.db").chosen("ses_2")) == said(second)
     assert said(second)[:-2] == said(exported)
     assert [text for _, text in said(second)[-2:]] == ["And paint?", "Blue."]
 
