@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -12,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from mindscore._util.encodings import loads_leniently, to_utf8, without_lone_surrogates
 from mindscore._util.errors import TranscriptError
 
 
@@ -119,16 +123,25 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+STANDARD_INPUT = Path("-")
+"""The name of standard input among files."""
+
+
 def read_content(file: Path) -> bytes:
-    """Return the content of ``file`` without a byte order mark.
+    """Return the content of ``file``, or of standard input for ``-``, as UTF-8.
+
+    It is decompressed if it is gzip or zstd, and has no byte order mark.
 
     Raises:
         TranscriptError: the file cannot be read.
     """
     try:
-        return file.read_bytes().removeprefix(b"\xef\xbb\xbf")
+        content = sys.stdin.buffer.read() if file == STANDARD_INPUT else file.read_bytes()
+        return to_utf8(content)
     except OSError as error:
         raise unreadable(file, error) from None
+    except ValueError as error:
+        raise TranscriptError(f"{file}: {error}") from None
 
 
 def unreadable(file: Path, error: OSError) -> TranscriptError:
@@ -138,20 +151,24 @@ def unreadable(file: Path, error: OSError) -> TranscriptError:
 
 def numbered_lines(content: bytes) -> Iterator[tuple[int, bytes]]:
     """Yield each line that is not blank, with its number from 1."""
-    for number, line in enumerate(content.split(b"\n"), start=1):
+    for number, line in enumerate(io.BytesIO(content), start=1):
         if line.strip():
-            yield number, line
+            yield number, line.rstrip(b"\n")
+
+
+_LENIENT = re.compile(rb"NaN|Infinity|[0-9][eE]\+?[0-9]{3}")
+"""What may be in a value that Python's own ``json`` reads, but msgspec refuses."""
 
 
 def decode(raw: bytes, kind: Any = Any) -> Any:
-    """Return the JSON value in ``raw``, as ``kind``.
+    """Return the JSON value in ``raw``, as ``kind``; if that is any, also ``NaN`` and ``Infinity``.
 
     Raises:
         ValueError: ``raw`` is not JSON; the text says why.
         msgspec.ValidationError: the value is not of that kind.
     """
     try:
-        return msgspec.json.decode(raw, type=kind)
+        return _decode(raw, kind)
     except UnicodeDecodeError:
         raise ValueError("is not UTF-8") from None
     except RecursionError:
@@ -160,3 +177,29 @@ def decode(raw: bytes, kind: Any = Any) -> Any:
         raise
     except msgspec.DecodeError as error:
         raise ValueError(f"is not valid JSON: {error}") from None
+
+
+def decode_repaired(raw: bytes, kind: Any = Any) -> tuple[Any, int]:
+    """Return as ``decode`` does, and how many lone surrogates are replaced by U+FFFD in it.
+
+    Raises:
+        ValueError: as ``decode``.
+    """
+    try:
+        return decode(raw, kind), 0
+    except ValueError:
+        repaired, number = without_lone_surrogates(raw)
+        if not number:
+            raise
+        return decode(repaired, kind), number
+
+
+def _decode(raw: bytes, kind: Any) -> Any:
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except msgspec.DecodeError:
+        if kind is not Any or not _LENIENT.search(raw):
+            raise
+        with suppress(ValueError):
+            return loads_leniently(raw)
+        raise

@@ -28,7 +28,8 @@ from mindscore.cli.options import (
     Format,
     Json,
     MeasureOptions,
-    MemoriesFile,
+    MemoriesAnywhere,
+    MemoriesFiles,
     ReviewOptions,
     RunOptions,
     ScoreOptions,
@@ -203,7 +204,8 @@ def show(options: ShowOptions) -> int:
 def list_(
     file: TranscriptFile,
     format_: Format = None,
-    memories: MemoriesFile = None,
+    memories: MemoriesFiles = [],  # noqa: B006 - typer makes a list of its own
+    memories_anywhere: MemoriesAnywhere = False,
     json: Json = False,
 ) -> int:
     """List the conversations of a file.
@@ -212,7 +214,7 @@ def list_(
     """
     from mindscore.cli.score import run_list
 
-    return run_list(file, format_, memories, json)
+    return run_list(file, format_, memories, memories_anywhere, json)
 
 
 @app.command()

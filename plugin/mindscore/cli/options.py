@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
@@ -24,13 +24,17 @@ Format = Annotated[
     str | None,
     Option("--format", metavar="NAME", help="Format of the file, where it is not detected."),
 ]
-MemoriesFile = Annotated[
-    Path | None,
+MemoriesFiles = Annotated[
+    list[Path],
     Option(
         "--memories",
         metavar="FILE",
-        help="JSON file, {key: text}, of memories printed in the messages.",
+        help="JSON or Markdown file of memories printed in the messages; may be repeated.",
     ),
+]
+MemoriesAnywhere = Annotated[
+    bool,
+    Option("--memories-anywhere", help="Look for --memories in what the user typed, too."),
 ]
 ConfigFile = Annotated[
     Path | None,
@@ -44,7 +48,10 @@ Port = Annotated[
     int, Option("--port", min=0, max=65535, help="Port to listen on; 0: any free one.")
 ]
 TranscriptFile = Annotated[
-    Path, Argument(metavar="TRANSCRIPT", help="A file of one or several conversations.")
+    Path,
+    Argument(
+        metavar="TRANSCRIPT", help="A file of one or several conversations; -: standard input."
+    ),
 ]
 
 
@@ -90,6 +97,16 @@ def _parameters(kind: Any) -> Iterator[inspect.Parameter]:
         yield inspect.Parameter(name, only, default=default, annotation=hints[name])
 
 
+def check_memories(files: Sequence[Path], anywhere: bool) -> None:
+    """Refuse ``--memories-anywhere`` alone.
+
+    Raises:
+        UsageError: no file names memories.
+    """
+    if anywhere and not files:
+        raise UsageError("--memories-anywhere goes with --memories FILE")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ConfigOptions:
     """The options of every command that reads the configuration."""
@@ -118,7 +135,8 @@ class ConversationOptions(ConfigOptions):
     """The options of commands that read one conversation of a file."""
 
     format: Format = None
-    memories: MemoriesFile = None
+    memories: MemoriesFiles = field(default_factory=list)
+    memories_anywhere: MemoriesAnywhere = False
     select: Annotated[
         str | None,
         Option(
@@ -137,7 +155,10 @@ class ConversationOptions(ConfigOptions):
         """
         from mindscore.readers.conversations import read_chosen
 
-        return read_chosen(file, self.format, self.select, self.memories)
+        check_memories(self.memories, self.memories_anywhere)
+        return read_chosen(
+            file, self.format, self.select, self.memories, anywhere=self.memories_anywhere
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

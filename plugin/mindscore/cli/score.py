@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from rich.table import Table
 from rich.text import Text
 
@@ -16,13 +17,16 @@ from mindscore._util.aio import share_one_arena
 from mindscore._util.errors import UsageError
 from mindscore._util.text import count_of, one_line, printable, shortened
 from mindscore.cli.interruption import DONE, FAILED, run_until_interrupted
-from mindscore.cli.options import MeasureOptions, PlanOptions, ScoreOptions
+from mindscore.cli.options import MeasureOptions, PlanOptions, ScoreOptions, check_memories
 from mindscore.config.file import merge
 from mindscore.conversation.conversation import Conversation, Transcript
+from mindscore.conversation.places import Place, find_places
 from mindscore.display.documents import document, plan_document, with_remarks
+from mindscore.display.places import show_places
 from mindscore.display.screen import Screen, new_console, own_output, write_json
 from mindscore.display.tables import remark_lines, show_result, skipped_lines
-from mindscore.readers.conversations import Conversations, read_memories
+from mindscore.readers.conversations import Conversations
+from mindscore.readers.memories import read_memories
 from mindscore.report.page import HtmlReport
 from mindscore.session.plan import Plan, make_plan
 from mindscore.session.session import Result, Session
@@ -31,24 +35,34 @@ NAME = 40
 TITLE = 60
 
 
-def run_list(file: Path, format_: str | None, memories: Path | None, json: bool) -> int:
+def run_list(
+    file: Path, format_: str | None, memories: Sequence[Path], anywhere: bool, json: bool
+) -> int:
     """Print the conversations of ``file``, and return the exit status.
 
-    ``memories`` is a file that names memories printed in the messages.
+    ``memories`` are files that name memories printed in the messages; ``anywhere``: they are looked
+    for in what the user typed, too.
     """
+    check_memories(memories, anywhere)
+    texts = read_memories(*memories, transcript=file) if memories else None
     conversations = Conversations(file, format_)
-    texts = None if memories is None else read_memories(memories)
-    listed = [
-        _fields(number, conversation, transcript)
-        for number, (conversation, transcript) in enumerate(
-            conversations.transcripts(texts), start=1
-        )
-    ]
+    listed = []
+    found: list[dict[str, list[Place]]] = []
+    transcripts = conversations.transcripts(texts, anywhere=anywhere)
+    for number, (conversation, transcript) in enumerate(transcripts, start=1):
+        fields = _fields(number, conversation, transcript)
+        if texts is not None:
+            places = find_places(transcript)
+            found.append({key: places.get(key, []) for key in {**texts, **places}})
+            fields["found"] = msgspec.to_builtins(found[-1])
+        listed.append(fields)
     if json:
         head = {"command": "list", "file": str(file), "format": conversations.format}
         write_json({**head, "conversations": listed})
     else:
-        _show(conversations.format, listed)
+        _show(conversations.format, listed, conversations.left_out)
+        if texts is not None:
+            show_places(new_console(), found)
     return DONE
 
 
@@ -69,7 +83,7 @@ def _first_words(transcript: Transcript) -> str:
     return one_line(next(asked, ""), TITLE)
 
 
-def _show(format_: str, listed: list[dict[str, Any]]) -> None:
+def _show(format_: str, listed: list[dict[str, Any]], left_out: int) -> None:
     table = Table(box=None)
     table.add_column("", justify="right")
     table.add_column("name", overflow="fold")
@@ -88,6 +102,9 @@ def _show(format_: str, listed: list[dict[str, Any]]) -> None:
     console = new_console()
     console.print(table)
     console.print(Text(f"format: {format_}", style="dim"))
+    if left_out:
+        records = "1 record is" if left_out == 1 else f"{left_out:,} records are"
+        console.print(f"{records} not valid and left out: --json says where and why")
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,8 +268,9 @@ def _report(options: ScoreOptions, prepared: Prepared) -> HtmlReport | None:
     if options.html is None:
         return None
     report = HtmlReport(options.html, prepared.tables)
-    read = {"transcript": options.transcript, "file of memories": options.memories}
-    report.check({**read, "configuration": prepared.file})
+    report.check({"transcript": options.transcript, "configuration": prepared.file})
+    for file in options.memories:
+        report.check({"file of memories": file})
     return report
 
 

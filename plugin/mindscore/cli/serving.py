@@ -109,8 +109,11 @@ def _transcript(options: ReviewOptions) -> Transcript | None:
     if options.transcript is not None:
         return options.read(options.transcript)
     given = {
-        "--format": options.format, "--memories": options.memories, "--select": options.select
-    }  # fmt: skip
+        "--format": options.format,
+        "--memories": options.memories or None,
+        "--memories-anywhere": options.memories_anywhere or None,
+        "--select": options.select,
+    }
     for name, value in given.items():
         if value is not None:
             raise UsageError(f"{name} goes with a TRANSCRIPT")

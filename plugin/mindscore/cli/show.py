@@ -35,7 +35,11 @@ def run_show(options: ShowOptions) -> int:
     configuration, name = options.load(), options.conversation
     settings, tables = configuration.settings, configuration.tables
     is_file = bool(name) and _exists(Path(name or ""))
-    given = {"--format": options.format, "--memories": options.memories, "--select": options.select}
+    given = {
+        "--format": options.format,
+        "--memories": options.memories or None,
+        "--select": options.select,
+    }
     for option, value in given.items():
         if value is not None and not is_file:
             raise UsageError(f"{option} goes with a TRANSCRIPT")
@@ -70,7 +74,9 @@ def run_show(options: ShowOptions) -> int:
     if options.html is not None:
         report = HtmlReport(options.html, tables)
         read = {"transcript": Path(name) if is_file else None, "configuration": configuration.file}
-        report.check({**read, "file of memories": options.memories})
+        report.check(read)
+        for file in options.memories:
+            report.check({"file of memories": file})
     with Screen():
         found = [asyncio.run(stored_results(settings, it, id_, transcript)) for it in models]
     found = [results for results in found if results]

@@ -31,7 +31,7 @@ class Reasoning(NamedTuple):
     text: str
 
 
-class Result(NamedTuple):
+class ToolResult(NamedTuple):
     """What a tool answered to a call."""
 
     call_id: str
@@ -50,7 +50,7 @@ class Step(NamedTuple):
     """The mark of one more request to the model within a message."""
 
 
-Piece = Text | Reasoning | ToolCall | Result | Image | Omitted | Step
+Piece = Text | Reasoning | ToolCall | ToolResult | Image | Omitted | Step
 
 
 def said(pieces: Iterable[Piece]) -> tuple[str, tuple[Image, ...]]:
@@ -189,12 +189,12 @@ def _tool_result(block: Mapping[str, Any]) -> Iterator[Piece]:
     yield _result(block)
 
 
-def _result(block: Mapping[str, Any]) -> Result:
+def _result(block: Mapping[str, Any]) -> ToolResult:
     keys = ("content", "output", "result", "response", "toolResult", "errorText", "error")
     value = next((block[key] for key in keys if block.get(key) is not None), None)
     text, images = _result_text(value)
     name = first_field(block, "name", "toolName", "tool_name")
-    return Result(first_field(block, *_CALL_IDS), name, text, images)
+    return ToolResult(first_field(block, *_CALL_IDS), name, text, images)
 
 
 def _result_text(value: Any) -> tuple[str, tuple[Image, ...]]:
@@ -217,7 +217,10 @@ def _result_text(value: Any) -> tuple[str, tuple[Image, ...]]:
 
 
 def _is_block(value: Any) -> bool:
-    return isinstance(value, Mapping) and (value.get("type") in _KINDS or value.keys() == {"text"})
+    if not isinstance(value, Mapping):
+        return False
+    kind = value.get("type")
+    return (isinstance(kind, str) and kind in _KINDS) or value.keys() == {"text"}
 
 
 def invocation(block: Mapping[str, Any]) -> Iterator[Piece]:
@@ -233,7 +236,7 @@ def invocation(block: Mapping[str, Any]) -> Iterator[Piece]:
     answered = [block[key] for key in ("output", "result", "errorText") if key in block]
     if answered:
         text, images = _result_text(answered[0])
-        yield Result(id_, name, text, images)
+        yield ToolResult(id_, name, text, images)
 
 
 def _image(block: Mapping[str, Any]) -> Iterator[Piece]:

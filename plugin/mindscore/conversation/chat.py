@@ -14,9 +14,9 @@ from mindscore.conversation.blocks import (
     Omitted,
     Piece,
     Reasoning,
-    Result,
     Step,
     Text,
+    ToolResult,
     first_field,
     invocation,
     read_blocks,
@@ -80,7 +80,7 @@ def read_messages(fields: Mapping[str, Any], leave_out: LeaveOut) -> list[Messag
     name = first_field(fields, "id")
     if role == Role.ASSISTANT:
         return _responses(name, pieces, leave_out)
-    if role == Role.TOOL and not any(isinstance(it, Result) for it in pieces):
+    if role == Role.TOOL and not any(isinstance(it, ToolResult) for it in pieces):
         text, images = said(pieces)
         called = first_field(fields, "tool_call_id", "toolCallId", "call_id")
         tool = first_field(fields, "name", "tool_name", "toolName")
@@ -100,7 +100,7 @@ def _asked(role: Role, name: str, pieces: Sequence[Piece]) -> list[Message]:
             spoken.clear()
 
     for piece in pieces:
-        if isinstance(piece, Result):
+        if isinstance(piece, ToolResult):
             speak()
             found.append(_tool_message(piece, name))
         elif isinstance(piece, Text | Image):
@@ -109,7 +109,7 @@ def _asked(role: Role, name: str, pieces: Sequence[Piece]) -> list[Message]:
     return found or [Message(role, "", id=name)]
 
 
-def _tool_message(result: Result, name: str) -> Message:
+def _tool_message(result: ToolResult, name: str) -> Message:
     return Message(
         Role.TOOL,
         result.text,
@@ -128,7 +128,7 @@ class _Response:
     reasoning: list[str] = field(default_factory=list)
     calls: list[ToolCall] = field(default_factory=list)
     images: list[Image] = field(default_factory=list)
-    results: list[Result] = field(default_factory=list)
+    results: list[ToolResult] = field(default_factory=list)
 
     def messages(self, name: str) -> Iterator[Message]:
         """Yield the response, if it says anything, and the results."""
@@ -167,7 +167,7 @@ def _responses(name: str, pieces: Sequence[Piece], leave_out: LeaveOut) -> list[
             at.calls.append(piece)
         elif isinstance(piece, Image):
             at.images.append(piece)
-        elif isinstance(piece, Result):
+        elif isinstance(piece, ToolResult):
             at.results.append(piece)
     found += at.messages(name)
     if not found:

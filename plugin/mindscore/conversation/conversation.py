@@ -131,14 +131,20 @@ class Conversation:
     """The definitions of the tools that the model had, in OpenAI's form."""
 
     def transcript(self, file: Path, finder: MemoryFinder) -> Transcript:
-        """Mark the memories that ``finder`` recognises; its refusals are among the remarks."""
+        """Mark the memories that ``finder`` recognises; its refusals are among the remarks.
+
+        Those that the source itself names are looked for in what the user typed, too, if they are
+        in none of the places where hosts print memories.
+        """
         remarks = dict.fromkeys((*self.remarks, *finder.remarks))
         sections: dict[Section, list[Message]] = {"system": [], "identity": [], "conversation": []}
         spoken = False
-        for message in with_ids(self.messages):
-            found = Found(message.blocks, ())
-            if not message.blocks:
-                found = finder.find(message.role, message.text)
+        messages = with_ids(self.messages)
+        marked = _found(messages, finder)
+        if absent := self.memories.keys() - finder.anywhere - _keys(marked):
+            finder.anywhere |= absent
+            marked = _found(messages, finder)
+        for message, found in zip(messages, marked, strict=True):
             remarks.update(dict.fromkeys(found.remarks))
             if found.blocks:
                 message = message.with_blocks(found.blocks)
@@ -146,3 +152,11 @@ class Conversation:
             sections[section_of(message.role, spoken)].append(message)
         system, identity, conversation = map(tuple, sections.values())
         return Transcript(file, system, identity, conversation, tuple(remarks), self.id, self.tools)
+
+
+def _found(messages: Iterable[Message], finder: MemoryFinder) -> list[Found]:
+    return [Found(it.blocks, ()) if it.blocks else finder.find(it.role, it.text) for it in messages]
+
+
+def _keys(marked: Iterable[Found]) -> set[str]:
+    return {entry.key for it in marked for block in it.blocks for entry in block.entries}

@@ -1,13 +1,17 @@
-"""Letta's server: ``<memory_blocks>`` in the system prompt, a block for each label.
+"""Letta: the memory blocks that its server prints in the system prompt, and agent files.
 
-As of 0.16.8, its last version in Python (``letta/schemas/memory.py``), with line numbers or not.
+As of 0.16.8, its last version in Python (``letta/schemas/memory.py``), with line numbers or not;
+agent files (``.af``) of that version and of the first one.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
+from mindscore.conversation.conversation import Conversation
+from mindscore.readers import Reading, Source, first_text, kind_of, listed
 from mindscore.recognisers import Block, Entry, Unread, hookimpl
 
 _NAME = "<memory_blocks>\n"
@@ -81,3 +85,74 @@ def _numbered(text: str, at: int, length: int) -> int | None:
         said += 1 + end - at - len(mark)
         at = end + 1
     return at if said == length else None
+
+
+class LettaReader:
+    """Reads agent files; each agent is a conversation, its memory blocks are memories."""
+
+    def detects(self, source: Source) -> bool:
+        """Return true of an agent file, new or old."""
+        first = source.first
+        if not isinstance(first, dict):
+            return False
+        is_new = isinstance(first.get("agents"), list) and isinstance(first.get("blocks"), list)
+        return is_new or ("core_memory" in first and "messages" in first)
+
+    def read(self, source: Source) -> Iterator[Conversation]:
+        """Yield the agents' messages that are in context, named by the agents' ids."""
+        file = source.whole()
+        if not isinstance(file, dict):
+            source.refuse("the file", f"expected an object, got {kind_of(file)}")
+        agents = [("the file", file)]
+        if "agents" in file:
+            agents = list(source.items("the file", "agents", file["agents"], "agent"))
+
+        def read(number: str, where: str, agent: dict[str, Any]) -> Conversation:
+            return _agent(source, number, where, agent, file)
+
+        return source.read_each(agents, read)
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    return [it for it in listed(value) if isinstance(it, dict)]
+
+
+def _agent(
+    source: Source, number: str, where: str, agent: dict[str, Any], file: dict[str, Any]
+) -> Conversation:
+    reading = Reading(source)
+    messages = list(source.items(where, "messages", agent.get("messages"), "message"))
+    named, numbers = agent.get("in_context_message_ids"), agent.get("in_context_message_indices")
+    in_context = set(range(len(messages)))
+    if isinstance(named, list) and named:
+        in_context = {at for at, (_, it) in enumerate(messages) if it.get("id") in named}
+    elif isinstance(numbers, list) and numbers:
+        in_context &= {it for it in numbers if isinstance(it, int)}
+    for at, (place, message) in enumerate(messages):
+        if at not in in_context:
+            reading.leave_out("messages that are out of the context")
+            continue
+        with source.leaving_out(), source.placed(place):
+            reading.add(place, _fields(message))
+    own = agent.get("block_ids")
+    blocks = _objects(agent.get("core_memory")) or [
+        it
+        for it in _objects(file.get("blocks"))
+        if not isinstance(own, list) or it.get("id") in own
+    ]
+    memories = {
+        f"letta:{label}": value
+        for it in blocks
+        if (label := first_text(it.get("label"))) and (value := first_text(it.get("value"))).strip()
+    }
+    tools = [it.get("json_schema") for it in _objects(agent.get("tools") or file.get("tools"))]
+    name, title = first_text(agent.get("id")), first_text(agent.get("name"))
+    return reading.conversation(
+        name or number, title=title, memories=memories, tools=tools, id_=name
+    )
+
+
+def _fields(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a message with its content, or the ``text`` of old files."""
+    content = message.get("content")
+    return {**message, "content": message.get("text") if content is None else content}

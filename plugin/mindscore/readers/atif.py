@@ -26,10 +26,17 @@ class ATIFReader:
         """Yield the file's trajectories, named by their ids, their sessions' or numbers.
 
         Raises:
-            TranscriptError: names the place of the first step that is not valid.
+            TranscriptError: no trajectory is valid; the text names the place of the first fault.
         """
-        for number, (where, record) in enumerate(source.objects(), start=1):
-            yield _Trajectory(source, where, record).conversation(str(number))
+
+        def conversation(number: str, where: str, record: dict[str, Any]) -> Conversation:
+            return _Trajectory(source, where, record).conversation(number)
+
+        return source.read_each(source.objects(), conversation, _name)
+
+
+def _name(record: dict[str, Any]) -> str:
+    return first_text(record.get("trajectory_id"), record.get("session_id"))
 
 
 class _Trajectory:
@@ -47,7 +54,7 @@ class _Trajectory:
         self._remark(record.get("subagent_trajectories"))
         agent = record.get("agent")
         tools = agent.get("tool_definitions") if isinstance(agent, dict) else None
-        id_ = first_text(record.get("trajectory_id"), record.get("session_id"))
+        id_ = _name(record)
         return self._reading.conversation(id_ or number, tools=tools, id_=id_)
 
     def _step(self, where: str, step: dict[str, Any]) -> None:

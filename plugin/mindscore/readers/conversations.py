@@ -5,22 +5,28 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from mindhooks import Role
 from mindscore._util.errors import TranscriptError, UsageError, format_error
 from mindscore._util.extensions import OWN, load_extensions
-from mindscore._util.text import shortened
+from mindscore._util.text import count_of, shortened
 from mindscore.conversation.conversation import Conversation, Transcript, id_by_beginning
-from mindscore.readers.source import Source, kind_of
+from mindscore.conversation.places import absence_remarks
+from mindscore.readers.memories import read_memories
+from mindscore.readers.native import nearly_native
+from mindscore.readers.source import Source
 from mindscore.recognisers import MemoryFinder
 
 GROUP = "mindscore.readers"
 NATIVE = "native"
+
+T = TypeVar("T")
 
 log = logging.getLogger("mindscore")
 
@@ -69,11 +75,13 @@ def load_readers() -> dict[str, Reader]:
 
 
 def choose_reader(source: Source, name: str | None) -> tuple[str, Reader]:
-    """Return name and reader of format ``name``, or of the first that knows the file, or native.
+    """Return name and reader of format ``name``, or of the first that knows the file.
+
+    It is native if it is nearly so: that reader names the line that is not valid.
 
     Raises:
         UsageError: there is no reader of that name.
-        TranscriptError: the file cannot be read, or is a database that no reader knows.
+        TranscriptError: the file cannot be read, or no reader knows it.
     """
     readers = load_readers()
     if name is not None:
@@ -98,146 +106,253 @@ def choose_reader(source: Source, name: str | None) -> tuple[str, Reader]:
         raise refusal
     if source.is_sqlite:
         raise TranscriptError(f"{source.file}: is a SQLite database of no known format")
-    return NATIVE, readers[NATIVE]
+    native = readers[NATIVE]
+    if not source.content.strip() or nearly_native(source):
+        return NATIVE, native
+    known, why = ", ".join(sorted(readers)), ""
+    if source.first is None:
+        try:
+            source.whole()
+        except TranscriptError as error:
+            why = f" ({str(error).removeprefix(f'{source.file}, ')})"
+    raise TranscriptError(f"{source.file}: is of no known format{why}; known are: {known}")
 
 
-def read_conversations(source: Source, format_: str, reader: Reader) -> tuple[Conversation, ...]:
-    """Return the conversations of a file that ``reader`` of ``format_`` reads.
+def read_conversations(source: Source, format_: str, reader: Reader) -> Iterator[Conversation]:
+    """Yield the conversations of a file that ``reader`` of ``format_`` reads, one by one.
+
+    What was left out before one is among its remarks, and what was left out after the last is
+    among those of the last.
 
     Raises:
         TranscriptError: the file is not valid or holds no conversation, or the reader fails.
     """
-    try:
-        found = tuple(reader.read(source))
-    except (KeyboardInterrupt, TranscriptError):
-        raise
-    # A reader is anybody's code.
-    except BaseException as error:
-        raise TranscriptError(
-            f"{source.file}: reader {format_} failed: {format_error(error)}"
-        ) from error
-    if not all(isinstance(it, Conversation) for it in found):
-        raise TranscriptError(f"{source.file}: reader {format_} did not return conversations")
-    if not found:
-        raise TranscriptError(f"{source.file}: holds no conversations")
-    return found
 
+    def attempt(step: Callable[[], T]) -> T:
+        try:
+            return step()
+        except (KeyboardInterrupt, TranscriptError):
+            raise
+        # A reader is anybody's code.
+        except BaseException as error:
+            raise TranscriptError(
+                f"{source.file}: reader {format_} failed: {format_error(error)}"
+            ) from error
+
+    reading = attempt(lambda: iter(reader.read(source)))
+    last: Conversation | None = None
+    while (found := attempt(lambda: next(reading, _END))) is not _END:
+        if not isinstance(found, Conversation):
+            raise TranscriptError(f"{source.file}: reader {format_} did not return conversations")
+        if last is not None:
+            yield last
+        last = _with_remarks(found, source.damage.take_remarks())
+        if source.selected.name is not None:
+            # What follows is not read only to say that something was left out there.
+            yield last
+            last = None
+    if last is not None:
+        yield _with_remarks(last, source.damage.take_remarks())
+    elif source.selected.name is None:
+        source.refuse_empty("holds no conversations")
+
+
+def _with_remarks(conversation: Conversation, remarks: list[str]) -> Conversation:
+    if not remarks:
+        return conversation
+    return replace(conversation, remarks=(*conversation.remarks, *remarks))
+
+
+_END: Any = object()
 
 NAME_CHARACTERS = 100
 """Longest name that an error shows."""
-LISTED_KEYS = 20
-"""Most keys that one remark names."""
-NUMBER_DIGITS = 10
-"""Digits that no number of conversations has."""
 
 
 class Conversations:
-    """The conversations of a file; ``format`` is the name of its format.
+    """The conversations of a file, read one by one; ``format`` is the name of its format.
 
     Raises:
         UsageError: there is no format of that name.
-        TranscriptError: the file is not valid; the text names the place and the reason.
+        TranscriptError: no conversation of the file is valid; the text names place and reason.
     """
 
     def __init__(self, file: Path | Source, format_: str | None = None) -> None:
-        source = file if isinstance(file, Source) else Source(file)
-        self.file = source.file
-        self.format, reader = choose_reader(source, format_)
-        self.found = read_conversations(source, self.format, reader)
+        self._source = file if isinstance(file, Source) else Source(file)
+        self.file = self._source.file
+        self.format, self._reader = choose_reader(self._source, format_)
+        reading = self._read()
+        self._first = next(reading)
+        self._begun: Iterator[Conversation] | None = chain((self._first,), reading)
+
+    def _read(self) -> Iterator[Conversation]:
+        return read_conversations(self._source, self.format, self._reader)
+
+    def __iter__(self) -> Iterator[Conversation]:
+        """Yield the conversations; none is kept.
+
+        Raises:
+            TranscriptError: the file is not valid.
+        """
+        reading, self._begun = self._begun, None
+        return self._read() if reading is None else reading
+
+    @cached_property
+    def found(self) -> tuple[Conversation, ...]:
+        """All conversations."""
+        return tuple(self)
+
+    @property
+    def left_out(self) -> int:
+        """The records that were not valid, of what has been read."""
+        return self._source.damage.records
 
     def chosen(self, which: str | None) -> Conversation:
         """Return the conversation of a name, or of a number from 1; ``None``: the only one.
+
+        It reads on until no other can be meant.
 
         Raises:
             UsageError: no conversation matches, or several do.
         """
         listed = f"see mindscore list {self.file}"
         if which is None:
-            if len(self.found) > 1:
+            reading = iter(self)
+            only = next(reading)
+            others = sum(1 for _ in reading)
+            if others:
                 raise UsageError(
-                    f"{self.file} holds {len(self.found):,} conversations: choose one with "
-                    f"--select; {listed}"
+                    f"{self.file} holds {others + 1:,} conversations: choose one with --select; "
+                    f"{listed}"
                 )
-            return self.found[0]
-        named = [it for it in self.found if it.name == which]
-        number = int(which) if which.isdecimal() and len(which) < NUMBER_DIGITS else 0
-        if not named and 0 < number <= len(self.found):
-            return self.found[number - 1]
+            return only
+        selected = self._source.selected
+        selected.name = which
+        try:
+            named, numbered = self._matching(which, selected.number)
+        finally:
+            selected.name = None
+        if not named and numbered is not None:
+            return numbered
         if len(named) != 1:
-            many = "no" if not named else f"{len(named):,}"
+            many = f"{len(named):,}" if named else "no"
             raise UsageError(
                 f"--select {shortened(which, NAME_CHARACTERS)}: {self.file} holds {many} such "
-                f"conversation{'s' if named else ''}; {listed}"
+                f"conversation{'s' if named else ''}{self._without()}; {listed}"
             )
         return named[0]
 
+    def _without(self) -> str:
+        left_out = count_of(self.left_out, "record")
+        return f" ({left_out} left out as not valid)" if self.left_out else ""
+
+    def _matching(self, name: str, number: int) -> tuple[list[Conversation], Conversation | None]:
+        """Return the conversations called ``name``, and the one of that number."""
+        named: list[Conversation] = []
+        numbered: Conversation | None = None
+        for at, conversation in enumerate(self, start=1):
+            if conversation.name == name:
+                named.append(conversation)
+                # Its name and its number both mean it.
+                if at == number:
+                    break
+            elif at == number:
+                numbered = conversation
+        return named, numbered
+
     def transcript(
-        self, conversation: Conversation, memories: Mapping[str, str] | None = None
+        self,
+        conversation: Conversation,
+        memories: Mapping[str, str] | None = None,
+        *,
+        anywhere: bool = False,
     ) -> Transcript:
         """Return the transcript of one conversation, with the memories that ``memories`` names too.
 
+        ``anywhere``: those are looked for in what the user typed, too.
+
         Raises:
             UsageError: memories are named for a format that marks its own.
         """
-        return next(self._transcripts((conversation,), memories))
+        self._check(memories)
+        number = 0
+        if not conversation.id and conversation.name != self._first.name:
+            numbers = _Numbers()
+            for it in self:
+                number = numbers.of(it)
+                if it.name == conversation.name:
+                    break
+        return self._transcript(conversation, number, MemoryFinder(), memories, anywhere)
 
     def transcripts(
-        self, memories: Mapping[str, str] | None = None
+        self, memories: Mapping[str, str] | None = None, *, anywhere: bool = False
     ) -> Iterator[tuple[Conversation, Transcript]]:
-        """Yield each conversation with its transcript, with the memories that ``memories`` names.
+        """Yield each conversation with its transcript, as ``transcript`` returns it.
 
         Raises:
             UsageError: memories are named for a format that marks its own.
         """
-        yield from zip(self.found, self._transcripts(self.found, memories), strict=True)
+        self._check(memories)
+        finder, numbers = MemoryFinder(), _Numbers()
+        for conversation in self:
+            number = numbers.of(conversation)
+            yield conversation, self._transcript(conversation, number, finder, memories, anywhere)
 
-    def _transcripts(
-        self, conversations: tuple[Conversation, ...], memories: Mapping[str, str] | None
-    ) -> Iterator[Transcript]:
+    def _check(self, memories: Mapping[str, str] | None) -> None:
         if memories is not None and self.format == NATIVE:
             raise UsageError(
                 f"--memories: {self.file} is in the native format, which marks its own"
             )
-        finder = MemoryFinder()
-        for conversation in conversations:
-            finder.known = {**conversation.memories, **(memories or {})}
-            transcript = conversation.transcript(self.file, finder)
-            if not transcript.id:
-                begun = id_by_beginning(transcript.messages)
-                number = self._numbers.get(id(conversation), 0)
-                transcript = replace(transcript, id=f"{begun}-{number + 1}" if number else begun)
-            yield _with_remark(transcript, finder.known)
 
-    @cached_property
-    def _numbers(self) -> dict[int, int]:
-        """Number those without an id of their own that begin alike and go on differently.
+    def _transcript(
+        self,
+        conversation: Conversation,
+        number: int,
+        finder: MemoryFinder,
+        memories: Mapping[str, str] | None,
+        anywhere: bool,
+    ) -> Transcript:
+        finder.known = {**conversation.memories, **(memories or {})}
+        finder.anywhere = frozenset(memories or ()) if anywhere else frozenset()
+        transcript = conversation.transcript(self.file, finder)
+        if not transcript.id:
+            begun = id_by_beginning(transcript.messages)
+            transcript = replace(transcript, id=f"{begun}-{number + 1}" if number else begun)
+        remarks = absence_remarks(transcript, finder.known, "--memories-anywhere")
+        return replace(transcript, remarks=(*transcript.remarks, *remarks))
 
-        Records of one conversation as it grew have the same number: the responses of one begin
-        those of the other.
-        """
-        numbers = dict[int, int]()
-        counts = Counter[str]()
-        tips, known = dict[bytes, int](), dict[bytes, int]()
-        for it in self.found:
-            begun = "" if it.id else id_by_beginning(it.messages)
-            prefixes = list(_prefixes(begun, it))
-            if not prefixes:
-                continue
-            whole = prefixes[-1]
-            tip = next((prefix for prefix in prefixes[::-1] if prefix in tips), None)
-            if tip is not None:
-                # It goes on from a shorter record.
-                number = tips.pop(tip)
-                tips[whole] = number
-            elif whole in known:
-                number = known[whole]
-            else:
-                number = tips[whole] = counts[begun]
-                counts[begun] += 1
-            for prefix in prefixes:
-                known.setdefault(prefix, number)
-            numbers[id(it)] = number
-        return numbers
+
+class _Numbers:
+    """The numbers of a file's conversations that begin alike, have no id, and go on differently.
+
+    Records of one conversation as it grew have the same number: the responses of one begin those
+    of the other.
+    """
+
+    def __init__(self) -> None:
+        self._counts = Counter[str]()
+        self._tips = dict[bytes, int]()
+        self._known = dict[bytes, int]()
+
+    def of(self, conversation: Conversation) -> int:
+        """Return the number of the file's next conversation, from 0."""
+        begun = "" if conversation.id else id_by_beginning(conversation.messages)
+        prefixes = list(_prefixes(begun, conversation))
+        if not prefixes:
+            return 0
+        whole = prefixes[-1]
+        tip = next((prefix for prefix in prefixes[::-1] if prefix in self._tips), None)
+        if tip is not None:
+            # It goes on from a shorter record.
+            number = self._tips[whole] = self._tips.pop(tip)
+        elif whole in self._known:
+            number = self._known[whole]
+        else:
+            number = self._tips[whole] = self._counts[begun]
+            self._counts[begun] += 1
+        for prefix in prefixes:
+            self._known.setdefault(prefix, number)
+        return number
 
 
 def _prefixes(begun: str, conversation: Conversation) -> Iterator[bytes]:
@@ -249,48 +364,21 @@ def _prefixes(begun: str, conversation: Conversation) -> Iterator[bytes]:
             yield digest.digest()
 
 
-def _with_remark(transcript: Transcript, known: Mapping[str, str]) -> Transcript:
-    """Return the transcript, with a remark that names ``known`` memories found nowhere in it."""
-    found = set(transcript.keys())
-    absent = [shortened(key, NAME_CHARACTERS) for key in known if key not in found]
-    if not absent:
-        return transcript
-    named = ", ".join(absent[:LISTED_KEYS])
-    more = f" and {len(absent) - LISTED_KEYS:,} more" if len(absent) > LISTED_KEYS else ""
-    remark = f"memories that stand nowhere in the conversation: {named}{more}"
-    return replace(transcript, remarks=(*transcript.remarks, remark))
-
-
-def read_memories(file: Path) -> dict[str, str]:
-    """Read the memories that a JSON file names, ``{key: text}``.
-
-    Raises:
-        TranscriptError: names the file, the key and the reason.
-    """
-    source = Source(file)
-    given = source.whole()
-    if not isinstance(given, dict):
-        raise TranscriptError(f"{file}: expected an object {{key: text}}, got {kind_of(given)}")
-    for key, text in given.items():
-        where = f"memory {shortened(key, NAME_CHARACTERS)!r}"
-        if not key:
-            source.refuse("a memory", "a key is empty")
-        if not isinstance(text, str):
-            source.refuse(where, f"expected text, got {kind_of(text)}")
-        if not text.strip():
-            source.refuse(where, "its text is empty")
-    return given
-
-
 def read_chosen(
-    file: Path, format_: str | None, select: str | None, memories: Path | None
+    file: Path,
+    format_: str | None,
+    select: str | None,
+    memories: Sequence[Path] = (),
+    *,
+    anywhere: bool = False,
 ) -> Transcript:
-    """Read the conversation of ``file`` that ``select`` names, with the memories of another file.
+    """Read the conversation of ``file`` that ``select`` names, with the memories of other files.
 
     Raises:
         UsageError: there is no such conversation, or no such format.
         TranscriptError: a file cannot be read, or is not valid.
     """
+    texts = read_memories(*memories, transcript=file) if memories else None
     conversations = Conversations(file, format_)
-    texts = None if memories is None else read_memories(memories)
-    return conversations.transcript(conversations.chosen(select), texts)
+    chosen = conversations.chosen(select)
+    return conversations.transcript(chosen, texts, anywhere=anywhere)

@@ -1,19 +1,23 @@
-"""OpenAI chat: ``{"messages": [...]}`` a line or in an array, or the messages alone in one."""
+"""Messages of chat APIs: in ``{"messages": [...]}``, in an array, or one a line."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mindscore.conversation.conversation import Conversation
+from mindscore.conversation.native import parse_timestamp
+from mindscore.readers.native import is_chat_log
 from mindscore.readers.reading import Reading
+from mindscore.readers.responses import holds_items
 from mindscore.readers.source import Source, first_text, kind_of
 
 
 class OpenAIChatReader:
-    """Reads messages as ``chat.completions`` and fine-tuning files have them.
+    """Reads messages as ``chat.completions``, Anthropic's Messages and fine-tuning files have them.
 
-    ``"memories": {key: text}`` beside the messages names memories that are printed in them.
+    Beside them may be ``system``, as Anthropic has it, ``tools``, and ``"memories": {key: text}``,
+    which names memories that are printed in them.
     """
 
     def detects(self, source: Source) -> bool:
@@ -21,52 +25,77 @@ class OpenAIChatReader:
         first = source.sample
         if not isinstance(first, dict):
             return False
-        if isinstance(source.first, list) and "role" in first and "content" in first:
-            return True
-        # With a system prompt beside them, they are an export of hermes.
-        if not isinstance(first.get("messages"), list) or "system_prompt" in first:
+        if _is_message(first) and holds_items(source):
             return False
-        return all(isinstance(it, dict) and "role" in it for it in first["messages"][:1])
+        if isinstance(source.first, list) and _is_message(first):
+            # Those of Cline and Roo Code have times, and some are hidden from the model.
+            return not isinstance(first.get("ts"), int)
+        # With these beside them, they are an export of hermes, or an agent file of Letta's.
+        others = {"system_prompt", "core_memory"} & first.keys()
+        if isinstance(first.get("messages"), list) and not others:
+            if not all(isinstance(it, dict) and "role" in it for it in first["messages"][:1]):
+                return False
+            return first.get("version") != 2 or not any("ts" in it for it in first["messages"][:1])
+        return is_chat_log(source)
 
     def read(self, source: Source) -> Iterator[Conversation]:
         """Yield the file's conversations, named by their ``id`` or number.
 
         Raises:
-            TranscriptError: names the place of the first that is not valid.
+            TranscriptError: the file is not valid, or no message of one a line is.
         """
-        for number, (where, value) in enumerate(_records(source), start=1):
-            record: dict[str, Any] = value if isinstance(value, dict) else {"messages": value}
-            reading = Reading(source)
-            messages = source.items(where, "messages", record.get("messages"), "message")
-            for place, message in messages:
-                reading.add(place, _with_calls(message))
-            yield reading.conversation(
-                first_text(record.get("id"), str(number)),
-                memories=_memories(source, where, record.get("memories")),
-                tools=record.get("tools"),
-                id_=first_text(record.get("id")),
-            )
+        if isinstance(source.first, dict) and _is_message(source.first):
+            return iter([_log(source)])
+
+        def conversation(number: str, where: str, value: Any) -> Conversation:
+            return _conversation(source, number, where, value)
+
+        # An array of messages is one conversation, an array of objects that hold some are several.
+        holds = isinstance(source.sample, dict) and "messages" in source.sample
+        records: Iterable[tuple[str, Any]] = source.objects() if holds else source.values()
+        return source.read_each(records, conversation)
 
 
-def _records(source: Source) -> Iterator[tuple[str, Any]]:
-    for where, value in source.values():
-        if isinstance(value, list) and value and _holds_messages(value[0]):
-            for at, item in enumerate(value, start=1):
-                yield f"{where}, item {at}", item
-        else:
-            yield where, value
+def _is_message(value: dict[str, Any]) -> bool:
+    said = ("content", "parts", "tool_calls", "function_call")
+    return "role" in value and "messages" not in value and any(key in value for key in said)
 
 
-def _holds_messages(value: Any) -> bool:
-    return isinstance(value, dict) and "messages" in value
+def _conversation(source: Source, number: str, where: str, value: Any) -> Conversation:
+    record: dict[str, Any] = value if isinstance(value, dict) else {"messages": value}
+    reading = Reading(source)
+    if system := record.get("system"):
+        reading.add(where, {"role": "system", "content": system})
+    messages = source.items(where, "messages", record.get("messages"), "message")
+    for place, message in messages:
+        reading.add(place, message)
+    id_ = first_text(record.get("id"))
+    return reading.conversation(
+        id_ or number,
+        memories=_memories(source, where, record.get("memories")),
+        tools=record.get("tools") or record.get("functions"),
+        id_=id_,
+    )
 
 
-def _with_calls(message: dict[str, Any]) -> dict[str, Any]:
-    """Return the message with its ``function_call``, of older files, as a tool call."""
-    call = message.get("function_call")
-    if call is None or message.get("tool_calls"):
-        return message
-    return {**message, "tool_calls": [call]}
+def _log(source: Source) -> Conversation:
+    """Return the one conversation of a file with a message a line."""
+    reading = Reading(source)
+    for where, message in source.objects():
+        with source.leaving_out():
+            reading.add(where, message, timestamp=_timestamp(message.get("timestamp")))
+    if not reading.messages:
+        source.refuse_empty("holds no messages")
+    return reading.conversation(source.file.stem)
+
+
+def _timestamp(value: Any) -> str | None:
+    """Return a time that is ISO 8601; logs have times of any form."""
+    try:
+        parse_timestamp(value if isinstance(value, str) else "")
+    except ValueError:
+        return None
+    return str(value)
 
 
 def _memories(source: Source, where: str, given: Any) -> dict[str, str]:

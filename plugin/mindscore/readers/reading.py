@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from mindhooks import Role
@@ -67,6 +68,21 @@ class Reading:
             when = _timestamp_ns(timestamp)
             self.messages.append(Message(Role.MEMORY, text, memory_key=key, timestamp_ns=when))
 
+    @contextmanager
+    def leaving_out(self, where: str) -> Iterator[None]:
+        """Leave out the record at ``where`` if it is not valid; a remark says why."""
+        with self._source.leaving_out(), self.placed(where):
+            yield
+
+    def require_messages(self) -> None:
+        """Refuse a file of which no message was read.
+
+        Raises:
+            TranscriptError: gives the reason of the first record that was left out, if one was.
+        """
+        if not self.messages:
+            self._source.refuse_empty("holds no messages")
+
     def placed(self, where: str) -> AbstractContextManager[None]:
         """Raise a ``TranscriptError`` that names ``where`` for a ``ValueError`` within."""
         return self._source.placed(where)
@@ -87,22 +103,27 @@ class Reading:
         are not in the file. ``tools`` are those definitions, OpenAI's or Anthropic's, if it records
         them; ``id_`` is the conversation's id, if it records one.
         """
-        defined = tool_definitions(tools)
+        given = _given_tools(tools)
+        defined = tool_definitions(given)
+        for _ in range(len(given) - len(defined)):
+            self.leave_out("definitions of tools")
         all_remarks = [
-            *(self._usual(bool(defined)) if remarks is None else remarks),
+            *(self._usual(bool(given), bool(defined)) if remarks is None else remarks),
             *self.remarks,
         ]
         all_remarks += self._left_out.remarks()
         messages = tuple(self.messages)
         return Conversation(name, messages, title, memories or {}, tuple(all_remarks), id_, defined)
 
-    def _usual(self, has_tools: bool) -> list[str]:
+    def _usual(self, has_tools: bool, has_definitions: bool) -> list[str]:
         remarks = []
         if not any(message.role == Role.SYSTEM for message in self.messages):
             remarks.append(NO_SYSTEM)
-        if has_tools:
+        if has_definitions:
             remarks.append(TOOLS_UNUSED)
-        elif any(message.tool_calls or message.role == Role.TOOL for message in self.messages):
+        elif not has_tools and any(
+            message.tool_calls or message.role == Role.TOOL for message in self.messages
+        ):
             remarks.append(NO_TOOLS)
         return remarks
 
@@ -115,10 +136,32 @@ def _timestamp_ns(timestamp: Any) -> int | None:
     return parse_timestamp(timestamp)
 
 
+def iso_time(seconds: Any) -> str | None:
+    """Return seconds since 1970 as ISO 8601, or ``None`` where they are no time."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        return None
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat()
+    except (OSError, OverflowError, ValueError):
+        return None
+
+
 def tool_call(name: Any, arguments: Any) -> dict[str, Any]:
     """Return a tool call in the shape of ``chat.completions``; ``arguments`` are any JSON value."""
     text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
     return {"type": "function", "function": {"name": name, "arguments": text}}
+
+
+def _given_tools(given: Any) -> list[Any]:
+    """Return what a file records as tools: an array, its JSON text, or a single thing."""
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except (RecursionError, ValueError):
+            return [given] if given.strip() else []
+    if isinstance(given, list):
+        return given
+    return [given] if given else []
 
 
 def tool_definitions(given: Any) -> tuple[dict[str, Any], ...]:
@@ -126,13 +169,8 @@ def tool_definitions(given: Any) -> tuple[dict[str, Any], ...]:
 
     ``given`` is an array, or its JSON text, of OpenAI's, Anthropic's or plain ones.
     """
-    if isinstance(given, str):
-        try:
-            given = json.loads(given)
-        except (RecursionError, ValueError):
-            return ()
     found = []
-    for it in given if isinstance(given, list) else []:
+    for it in _given_tools(given):
         function = it.get("function", it) if isinstance(it, dict) else None
         if isinstance(function, dict) and isinstance(function.get("name"), str):
             schema = function.get("parameters", function.get("input_schema", {}))

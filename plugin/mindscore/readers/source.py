@@ -5,17 +5,33 @@ from __future__ import annotations
 import sqlite3
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote
 
+import msgspec
+
+from mindscore._util.encodings import is_compressed, without_lone_surrogates
 from mindscore._util.errors import TranscriptError
-from mindscore._util.files import decode, numbered_lines, read_content, unreadable
+from mindscore._util.files import (
+    STANDARD_INPUT,
+    decode_repaired,
+    numbered_lines,
+    read_content,
+    unreadable,
+)
 from mindscore._util.text import printable, shortened
+from mindscore.readers.arrays import PEEKED, is_array, items, peek
+from mindscore.readers.damage import FileDamage
+from mindscore.readers.selected import Selected
+
+T = TypeVar("T")
+Found = TypeVar("Found")
 
 SQLITE = b"SQLite format 3\x00"
 BESIDE = ("-journal", "-wal", "-shm")
@@ -30,10 +46,15 @@ _STEPS = 100_000
 ERROR_CHARACTERS = 300
 """Longest reason in an error, without the file and the place."""
 
+_GOES_ON = (b"[", b"{", b",", b":")
+"""Ends of a first line that is not the whole of a value."""
+
 
 @dataclass(frozen=True)
 class Source:
-    """A file, read once, on first use; or ``given``, what stands in its place.
+    """A file, standard input (``-``), or ``given`` bytes in its place; read once, on first use.
+
+    A record that is not valid is left out and counted in ``damage``; ``Conversations`` says so.
 
     Raises:
         TranscriptError: in any use, if the file cannot be read.
@@ -41,23 +62,32 @@ class Source:
 
     file: Path
     given: bytes | None = None
+    damage: FileDamage = field(default_factory=FileDamage, compare=False, repr=False)
+    selected: Selected = field(default_factory=Selected, compare=False, repr=False)
 
     @cached_property
     def content(self) -> bytes:
-        """All of it, without a byte order mark."""
+        """All of it in UTF-8, decompressed, without a byte order mark."""
         return read_content(self.file) if self.given is None else self.given
 
     @property
     def is_sqlite(self) -> bool:
         """True of a SQLite database; false of a file that is not there."""
-        if self.given is not None or not self.file.is_file():
-            return False
+        return self._begin.startswith(SQLITE)
+
+    @cached_property
+    def _begin(self) -> bytes:
+        """The first bytes: not all of a file, which may be large."""
+        if self.given is not None or self.file == STANDARD_INPUT:
+            return self.content[: len(SQLITE)]
+        if not self.file.is_file():
+            return b""
         try:
-            # Not all of it, which may be large.
             with self.file.open("rb") as file:
-                return file.read(len(SQLITE)) == SQLITE
+                begin = file.read(len(SQLITE))
         except OSError as error:
             raise unreadable(self.file, error) from None
+        return self.content[: len(SQLITE)] if is_compressed(begin) else begin
 
     @contextmanager
     def database(self) -> Iterator[sqlite3.Connection]:
@@ -66,40 +96,69 @@ class Source:
         Raises:
             TranscriptError: it cannot be read, here or within the ``with`` block.
         """
-        end = time.monotonic() + MAX_READING_S
+        watch = _Stopwatch()
         try:
-            with closing(_connected(self.file)) as connection:
+            with closing(self._connected()) as connection:
                 connection.row_factory = sqlite3.Row
                 # It also lets Python see Ctrl-C while SQLite works.
-                connection.set_progress_handler(lambda: time.monotonic() > end, _STEPS)
+                connection.set_progress_handler(watch.is_over, _STEPS)
                 yield connection
         # Names of columns are decoded by Python, and texts by SQLite.
         except (sqlite3.Error, UnicodeError, OverflowError) as error:
             if isinstance(error, sqlite3.OperationalError) and str(error) == "interrupted":
-                if time.monotonic() <= end:
+                if watch.spent_s <= MAX_READING_S:
                     # SQLite swallows what is raised within its handler.
                     raise KeyboardInterrupt from None
                 self.refuse("the database", f"is not read within {MAX_READING_S:.0f} s")
             self.refuse("the database", f"cannot be read: {error}")
 
+    def _connected(self) -> sqlite3.Connection:
+        if "content" not in self.__dict__:
+            return _connected(self.file)
+        # It was decompressed, or came from standard input. A log beside it is not at hand, and a
+        # database in memory has none: bytes 18 and 19 say whether there is one.
+        held = sqlite3.connect(":memory:")
+        held.deserialize(self.content[:18] + b"\x01\x01" + self.content[20:])
+        return held
+
     @cached_property
     def first(self) -> Any:
-        """The first line's JSON value, or that of the whole file; ``None`` if neither is JSON."""
-        for raw in (self._first_line, self.content):
-            try:
-                return decode(raw)
-            except ValueError:
-                continue
+        """The first JSON value: that of the first line, or of the whole file; or ``None``.
+
+        Of an array, it holds no more than the first items.
+        """
+        if self._is_whole:
+            return peek(self.content)
+        for at, value in enumerate(islice(self.peek_lines(), PEEKED)):
+            # A first line may be broken; one that is found later has to look like a record.
+            if value is not None and (at == 0 or isinstance(value, dict)):
+                return value
         return None
+
+    def peek_lines(self) -> Iterator[Any]:
+        """Yield the JSON value of each line that is not blank, ``None`` where there is none.
+
+        No damage is counted, and of arrays only the first items are decoded.
+        """
+        for _, line in numbered_lines(self.content):
+            yield peek(line.strip(b"\0"))
 
     @property
     def sample(self) -> Any:
         """The first JSON value, or the first item of an array there."""
         return self.first[0] if isinstance(self.first, list) and self.first else self.first
 
-    @property
-    def _first_line(self) -> bytes:
-        return self.content.lstrip().partition(b"\n")[0]
+    @cached_property
+    def _is_whole(self) -> bool:
+        """Whether the file is one value of several lines, rather than a value a line."""
+        lines = [it for _, it in islice(numbered_lines(self.content), PEEKED)]
+        line, others = lines[0] if lines else b"", lines[1:]
+        if is_array(line):
+            return not line.rstrip().endswith(b"]")
+        if not others or not line.rstrip().endswith(_GOES_ON):
+            return False
+        # Or a line that was cut off, before others.
+        return not any(isinstance(peek(it), dict) for it in others)
 
     def whole(self) -> Any:
         """Return the file as one JSON value.
@@ -107,48 +166,99 @@ class Source:
         Raises:
             TranscriptError: it is not one.
         """
-        with self.placed("the file"):
-            return decode(self.content)
+        return self._value("the file", self.content)
+
+    def _value(self, where: str, raw: bytes) -> Any:
+        with self.placed(where):
+            value, replaced = decode_repaired(raw)
+        self.damage.replace(replaced)
+        return value
 
     def records(self) -> Iterator[tuple[int, Any]]:
         """Yield the JSON value of each line that is not blank, with the line's number from 1.
 
-        Raises:
-            TranscriptError: names the line that is not JSON.
+        A line that is not JSON is left out.
         """
+        for number, line in self._lines():
+            with self.leaving_out():
+                yield number, self._value(f"line {number}", line)
+
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
         for number, line in numbered_lines(self.content):
-            with self.placed(f"line {number}"):
-                value = decode(line)
-            yield number, value
+            # A crash leaves them where it lost what was written.
+            if b"\0" in line:
+                self.leave_out(f"line {number}", f"holds {line.count(0):,} NUL bytes")
+                line = line.strip(b"\0 \t\r\n")
+            if line:
+                yield number, line
 
     def values(self) -> Iterator[tuple[str, Any]]:
         """Yield the JSON values with their places: one a line, or the file as a whole.
 
+        A line, or an item of an array that is the whole file, is left out if it is not JSON.
+
         Raises:
-            TranscriptError: names the place of what is not JSON.
+            TranscriptError: the file is one value, and not JSON.
         """
-        try:
-            decode(self._first_line)
-        except ValueError:
-            # A value that goes on after its first line.
-            if self._first_line.rstrip().endswith((b"[", b"{", b",")):
-                yield "the file", self.whole()
-                return
-        for number, value in self.records():
-            yield f"line {number}", value
+        if not self._is_whole:
+            for number, value in self.records():
+                yield f"line {number}", value
+        elif isinstance(self.first, list):
+            yield "the file", [item for _, item in self._array("the file", self.content)]
+        else:
+            yield "the file", self.whole()
 
     def objects(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the objects with their places: one a line, one alone, or those of an array.
 
+        A value that is no object is left out. Items of arrays are read one by one.
+
         Raises:
-            TranscriptError: names the place of a value that is no object.
+            TranscriptError: the file is one value, and not JSON.
         """
-        for where, value in self.values():
-            each = [(where, value)]
-            if isinstance(value, list):
-                each = [(f"{where}, item {at}", it) for at, it in enumerate(value, start=1)]
-            for place, item in each:
-                yield place, self._object(place, item)
+        for where, value in self._each():
+            if isinstance(value, dict):
+                yield where, value
+            else:
+                with self.leaving_out():
+                    self._object(where, value)
+
+    def _each(self) -> Iterator[tuple[str, Any]]:
+        if self._is_whole:
+            if isinstance(self.first, list):
+                yield from self._array("the file", self.content)
+            else:
+                yield "the file", self.whole()
+            return
+        for number, line in self._lines():
+            where = f"line {number}"
+            if is_array(line):
+                yield from self._array(where, line)
+                continue
+            with self.leaving_out():
+                yield where, self._value(where, line)
+
+    def _array(self, where: str, raw: bytes) -> Iterator[tuple[str, Any]]:
+        """Yield the items of an array, up to the first that is not JSON."""
+        try:
+            split = msgspec.json.decode(raw, type=list[msgspec.Raw])
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            yield from self._items_before_damage(where, raw)
+            return
+        for at, item in enumerate(split, start=1):
+            place = f"{where}, item {at}"
+            with self.leaving_out():
+                yield place, self._value(place, bytes(item))
+
+    def _items_before_damage(self, where: str, raw: bytes) -> Iterator[tuple[str, Any]]:
+        raw, number = without_lone_surrogates(raw)
+        self.damage.replace(number)
+        at = 0
+        try:
+            for at, item in enumerate(items(raw), start=1):
+                yield f"{where}, item {at}", item
+        except (RecursionError, ValueError) as error:
+            self.leave_out(f"{where}, item {at + 1} and what follows", f"is not JSON: {error}")
 
     def items(
         self, where: str, field: str, value: Any, noun: str
@@ -170,6 +280,47 @@ class Source:
             self.refuse(where, f"expected an object, got {kind_of(value)}")
         return value
 
+    @contextmanager
+    def leaving_out(self) -> Iterator[None]:
+        """Leave out what the block refuses: count it, with its place and the reason."""
+        try:
+            yield
+        except TranscriptError as error:
+            self.damage.leave_out(str(error).removeprefix(f"{self.file}, "), error)
+
+    def leave_out(self, where: str, why: object) -> None:
+        """Count a record that is left out, with its place and the reason."""
+        with self.leaving_out():
+            self.refuse(where, why)
+
+    def read_each(
+        self,
+        records: Iterable[tuple[str, T]],
+        read: Callable[[str, str, T], Found],
+        name: Callable[[T], str] | None = None,
+    ) -> Iterator[Found]:
+        """Yield what ``read(number, place, record)`` makes of each record that is valid.
+
+        One that ``read`` refuses is left out. Numbers are from 1, without those. What is not
+        ``selected`` is not read: by its ``name``, which is its ``id`` if nothing else is given, and
+        empty for those named by number.
+        """
+        number = 1
+        for where, record in records:
+            if not self.selected.may_be(number, (name or own_name)(record)):
+                continue
+            found: list[Found] = []
+            with self.leaving_out():
+                found.append(read(str(number), where, record))
+            number += len(found)
+            yield from found
+
+    def refuse_empty(self, why: str) -> NoReturn:
+        """Raise the error of the first record that was left out, else one that says ``why``."""
+        if self.damage.first is not None:
+            raise self.damage.first
+        raise TranscriptError(f"{self.file}: {why}")
+
     def refuse(self, where: str, why: object) -> NoReturn:
         """Raise a ``TranscriptError`` that names the file, the place in it, and the reason."""
         raise TranscriptError(f"{self.file}, {where}: {printable(str(why))}") from None
@@ -183,6 +334,24 @@ class Source:
             self.refuse(where, "is nested too deeply")
         except ValueError as error:
             self.refuse(where, shortened(str(error), ERROR_CHARACTERS, tail=100))
+
+
+class _Stopwatch:
+    """The time that SQLite works; not that between two rows, which is the reader's."""
+
+    _PAUSE_S = 1.0
+    """Longest time between two looks at the clock that is all SQLite's."""
+
+    def __init__(self) -> None:
+        self.spent_s = 0.0
+        self._last = time.monotonic()
+
+    def is_over(self) -> bool:
+        """Return true once the time is spent."""
+        now = time.monotonic()
+        self.spent_s += min(now - self._last, self._PAUSE_S)
+        self._last = now
+        return self.spent_s > MAX_READING_S
 
 
 def _connected(file: Path) -> sqlite3.Connection:
@@ -208,18 +377,22 @@ def _connected(file: Path) -> sqlite3.Connection:
     return connection
 
 
+def own_name(record: Any) -> str:
+    """Return the ``id`` of a record, if it has one."""
+    return first_text(record.get("id")) if isinstance(record, dict) else ""
+
+
 def kind_of(value: Any) -> str:
     """Return JSON's word for the type of ``value``, with its article."""
-    names = {
-        dict: "an object",
-        list: "an array",
-        str: "text",
-        bool: "a boolean",
-        type(None): "null",
-    }
-    return names.get(type(value), "a number")
+    words = {dict: "an object", list: "an array", str: "text", bool: "a boolean"}
+    return "null" if value is None else words.get(type(value), "a number")
 
 
 def first_text(*values: Any) -> str:
     """Return the first of ``values`` that is text and not empty, or empty text."""
     return next((it for it in values if isinstance(it, str) and it), "")
+
+
+def listed(value: Any) -> list[Any]:
+    """Return ``value`` if it is an array, else an empty one."""
+    return value if isinstance(value, list) else []

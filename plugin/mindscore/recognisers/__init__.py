@@ -14,5 +14,15 @@ from mindscore.recognisers.finder import (
     hookimpl,
     hookspec,
 )
+from mindscore.recognisers.literal import standing_in
 
-__all__ = ["Block", "Entry", "Found", "MemoryFinder", "Unread", "hookimpl", "hookspec"]
+__all__ = [
+    "Block",
+    "Entry",
+    "Found",
+    "MemoryFinder",
+    "Unread",
+    "hookimpl",
+    "hookspec",
+    "standing_in",
+]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +23,8 @@ class Entry:
 
     key: str
     text: str
+    times: int = 1
+    """How often it stands in the block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +66,14 @@ class Recogniser:
 
     @hookspec
     def find_memories(
-        self, role: str, text: str, known: Mapping[str, str]
+        self, role: str, text: str, known: Mapping[str, str], anywhere: Collection[str]
     ) -> Iterable[Block | Unread]:
         """Return the blocks of memories in a message that is not a response.
 
         ``known`` are memories that the host or the user names, ``{key: text}``, without those that
-        a recogniser asked earlier found in this message. Never guess: text that does not parse
+        a recogniser asked earlier found in this message. ``anywhere`` are the keys of those that
+        may stand in what the user typed; of the others, the same words there are no memory. An
+        implementation names the arguments that it takes. Never guess: text that does not parse
         exactly is no block, but ``Unread`` if it looks like one. A block whose ``render`` does not
         give back its own text, or that overlaps an earlier one, is refused with a remark.
         """
@@ -95,12 +98,16 @@ class Found:
 class MemoryFinder:
     """Finds memories with the installed recognisers; ``known`` ones literally, last.
 
-    If two blocks overlap, the one of the recogniser asked first counts. Third parties' are asked
-    before our own; ``tryfirst`` and ``trylast`` are pluggy's.
+    ``anywhere`` are the keys of known ones that are looked for in what the user typed, too. If two
+    blocks overlap, the one of the recogniser asked first counts. Third parties' are asked before
+    our own; ``tryfirst`` and ``trylast`` are pluggy's.
     """
 
-    def __init__(self, known: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, known: Mapping[str, str] | None = None, anywhere: Collection[str] = ()
+    ) -> None:
         self.known = dict(known or {})
+        self.anywhere = frozenset(anywhere)
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(Recogniser)
         self.remarks: list[str] = []
@@ -158,7 +165,7 @@ class MemoryFinder:
         """Return the answer of a recogniser, or the exception that it raised, in a list."""
         there = {entry.key for block in taken for entry in block.entries}
         known = {key: memory for key, memory in self.known.items() if key not in there}
-        arguments = {"role": role, "text": text, "known": known}
+        arguments = {"role": role, "text": text, "known": known, "anywhere": self.anywhere}
         try:
             given = [arguments[argument] for argument in implementation.argnames]
             answer: Any = implementation.function(*given)
@@ -222,124 +229,3 @@ def _block_fault(block: Block, text: str, taken: Sequence[Block]) -> str | None:
     if block.render(frozenset()) != text[block.start : block.end]:
         return "a block is not as its host prints it"
     return None
-
-
-BULLETS = ("", "- ", "* ", "• ")
-_BULLET = max(map(len, BULLETS))
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """The span of a memory; ``line`` is the start of its line if that holds nothing else."""
-
-    key: str
-    start: int
-    end: int
-    line: int | None
-
-
-class Literal:
-    """Finds known texts as they are, without the white space around them.
-
-    A text is found where words begin and end, not within one: "cat" is not in "concatenate". One
-    without a letter or a digit, such as an empty bullet, is in too many places to be told from
-    other text, and is not looked for. If texts overlap, the longer one counts. Lines that hold
-    nothing else but a list's bullet go with their memory.
-    """
-
-    @hookimpl(trylast=True)
-    def find_memories(self, text: str, known: Mapping[str, str]) -> Iterator[Block | Unread]:
-        """Yield a block for each list of lines, and for each known text within a line."""
-        places, hidden = _places(text, known)
-        yield from hidden
-        run: list[_Place] = []
-        for place in places:
-            if run and place.line != run[-1].end + 1:
-                yield _block(text, run)
-                run = []
-            run.append(place)
-            if place.line is None:
-                yield _block(text, run)
-                run = []
-        if run:
-            yield _block(text, run)
-
-
-def _places(text: str, known: Mapping[str, str]) -> tuple[list[_Place], list[Unread]]:
-    """Return the places of known texts, and those found only where another stands."""
-    found: list[_Place] = []
-    hidden: list[Unread] = []
-    taken = bytearray(len(text))
-    for key, given in sorted(known.items(), key=lambda it: (-len(it[1].strip()), it[0])):
-        memory = given.strip()
-        if not any(map(str.isalnum, memory)):
-            if memory and (at := text.find(memory)) >= 0:
-                why = f"{key!r} holds no letter or digit, so that its places cannot be told"
-                hidden.append(Unread(at, at + len(memory), why))
-            continue
-        first = None
-        places = []
-        for at in _occurrences(text, memory):
-            end = at + len(memory)
-            first = at if first is None else first
-            if taken.find(1, at, end) < 0:
-                places.append(_Place(key, at, end, _line(text, at, end)))
-                taken[at:end] = bytes([1]) * len(memory)
-        if first is not None and not places:
-            why = f"{key!r} is found only where it overlaps another memory"
-            hidden.append(Unread(first, first + len(memory), why))
-        found += places
-    return sorted(found, key=lambda it: it.start), hidden
-
-
-_WITHOUT_SPACES = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
-    "\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]"
-)
-"""Thai, Lao, Burmese, Khmer, Japanese, Chinese; and Korean, whose particles follow the word."""
-
-
-def _occurrences(text: str, memory: str) -> Iterator[int]:
-    """Yield the places of ``memory`` at the bounds of words, none of which overlap."""
-    at = text.find(memory)
-    while at >= 0:
-        end = at + len(memory)
-        if _is_within_word(text, at) or _is_within_word(text, end):
-            end = at + 1
-        else:
-            yield at
-        at = text.find(memory, end)
-
-
-def _is_within_word(text: str, at: int) -> bool:
-    around = text[at - 1 : at + 1] if at else ""
-    return len(around) == 2 and around.isalnum() and not _WITHOUT_SPACES.search(around)
-
-
-def _line(text: str, start: int, end: int) -> int | None:
-    """Return where the line of ``start`` begins if a memory to ``end`` is all that it holds."""
-    if end < len(text) and text[end] != "\n":
-        return None
-    # No farther back than a bullet is long: lines may be as long as the message.
-    line = text.rfind("\n", max(0, start - 1 - _BULLET), start) + 1
-    return line if text[line:start] in BULLETS else None
-
-
-def _block(text: str, places: list[_Place]) -> Block:
-    """Return one block of lines that follow each other, or of a text within a line."""
-    entries = {it.key: Entry(it.key, text[it.start : it.end]) for it in places}
-    lines = [(it.key, text[it.start if it.line is None else it.line : it.end]) for it in places]
-    start, end = places[0].line, places[-1].end
-    before = after = ""
-    if start is None:
-        start = places[0].start
-    elif text.startswith("\n", end):
-        after = "\n"
-    elif text.endswith("\n", 0, start):
-        before = "\n"
-
-    def render(skipped: frozenset[str]) -> str:
-        left = [line for key, line in lines if key not in skipped]
-        return before + "\n".join(left) + after if left else ""
-
-    return Block(start - len(before), end + len(after), tuple(entries.values()), render)

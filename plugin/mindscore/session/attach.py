@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mindhooks import MindCommand, MindhooksError, MindState, ThreadedRegistry
 from mindscore._util.errors import ErrorLog
 from mindscore.config.settings import parse_settings
 from mindscore.conversation.conversation import Conversation, Transcript
+from mindscore.conversation.places import typed_remarks
 from mindscore.flows.recorder import CANCELLED
 from mindscore.recognisers import MemoryFinder
 from mindscore.session.session import Result, Session
@@ -70,8 +72,10 @@ class Attached:
         settings: Mapping[str, Any],
         every_turns: int,
         idle_s: float,
+        memories_anywhere: bool,
     ) -> None:
         self._host = Host(messages, memories)
+        self._anywhere = memories_anywhere
         self._every_turns = every_turns
         self._idle_s = idle_s
         self._turns = itertools.count(1)
@@ -204,11 +208,14 @@ class Attached:
         self._finder = self._finder or MemoryFinder()
         await self.registry.registry.wait_idle()
         self._finder.known = snapshot.memories
+        self._finder.anywhere = frozenset(snapshot.memories if self._anywhere else ())
         messages = snapshot.messages()
-        for remark in snapshot.remarks:
-            self._problems.warn(remark)
         conversation = Conversation("", messages, remarks=snapshot.remarks)
         now = conversation.transcript(CONVERSATION, self._finder)
+        typed = typed_remarks(now, snapshot.memories, "memories_anywhere=True")
+        for remark in (*snapshot.remarks, *typed):
+            self._problems.warn(remark)
+        now = replace(now, remarks=(*now.remarks, *typed))
         self._session.transcript = now.going_on_from(self._session.transcript)
         result = await run(command, tuple(self._session.transcript.keys()))
         _clear_gone(self.state, self._session.transcript)
@@ -238,13 +245,17 @@ def attach(
     settings: Mapping[str, Any] | None = None,
     every_turns: int = 1,
     idle_s: float = IDLE_S,
+    memories_anywhere: bool = False,
 ) -> Attached:
     """Give an agent its plugins, whatever it is made with, with an event loop or without.
 
     ``messages`` returns the conversation as OpenAI-style messages; it is called on the thread that
     calls ``turn_ended`` or ``score``. ``memories`` are ``{key: text}``, or what returns them; those
-    that a known host prints in its own way are found without. ``settings`` is the parsed TOML,
-    else the user's own configuration is read. Due memories are scored after ``every_turns`` turns
+    that a known host prints in its own way are found without. Their texts are looked for in system,
+    memory and tool messages, and in a user's message between tags such as ``<memories>``: the same
+    words that the user typed are no memory. A host that prints memories into the user's message
+    without tags says so by ``memories_anywhere``. ``settings`` is the parsed TOML, else the user's
+    own configuration is read. Due memories are scored after ``every_turns`` turns
     (0: never by itself), and once the agent has been idle for ``idle_s`` seconds (0: never).
 
     Failures of what is scored by itself are logged through the logger ``mindscore``, each once.
@@ -268,4 +279,4 @@ def attach(
         from mindscore.config.file import load_configuration
 
         settings = load_configuration(None).tables
-    return Attached(messages, memories, settings, every_turns, idle_s)
+    return Attached(messages, memories, settings, every_turns, idle_s, memories_anywhere)

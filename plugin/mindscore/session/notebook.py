@@ -18,7 +18,8 @@ from mindscore.config.settings import parse_settings
 from mindscore.conversation.conversation import Transcript
 from mindscore.conversation.message import Message
 from mindscore.measure.divergence import column_spreads, is_indistinct, within_noise
-from mindscore.readers.conversations import Conversations, read_memories
+from mindscore.readers.conversations import Conversations
+from mindscore.readers.memories import read_memories
 from mindscore.readers.source import Source
 from mindscore.session.session import NO_MEMORIES, NOT_SCORED, Result, Session
 

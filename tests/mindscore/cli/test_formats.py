@@ -93,6 +93,21 @@ def test_many_remarks_are_cut_on_the_screen_and_whole_in_the_document(
     assert len(command(*options, "--json", **environment).document["remarks"]) == 31
 
 
+def test_words_of_the_user_that_become_a_memory_later_are_no_memory_before(score, chat, tmp_path):
+    nuts = "I am allergic to nuts."
+    said = [("user", nuts), ("assistant", "Noted, no nuts."), ("system", f"Memories:\n- {nuts}"),
+            ("user", "A snack?"), ("assistant", "Fruit, without nuts.")]  # fmt: skip
+    file = chat({"messages": [{"role": role, "content": text} for role, text in said]})
+    named = tmp_path / "memories.json"
+    named.write_text(json.dumps({"nuts": nuts}))
+    options = ("--full", "--memories", named, "--json")
+    [[before, after]] = score(file, *options).document["signed"]
+    assert before == 0.0
+    assert after != 0.0
+    [[before, _]] = score(file, *options, "--memories-anywhere").document["signed"]
+    assert before > 10
+
+
 def test_one_of_several_conversations_has_to_be_chosen(score, chat):
     file = chat({"id": "first", "messages": MESSAGES, "memories": {"tea": TEA}},
                 {"id": "second", "messages": MESSAGES, "memories": {"dog": DOG}})  # fmt: skip

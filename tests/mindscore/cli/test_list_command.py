@@ -64,13 +64,57 @@ def test_a_native_transcript_is_one_conversation(cli, talk):
     }
 
 
-def test_memories_that_a_file_names_are_found(cli, several, tmp_path):
+def test_memories_that_a_file_names_are_found_and_how_often_and_where_is_said(
+    cli, several, tmp_path
+):
     named = tmp_path / "memories.json"
-    named.write_text(json.dumps({"asks": "What do I drink?"}), encoding="utf-8")
-    found = cli("list", several, "--memories", named, "--json").document["conversations"]
+    named.write_text(json.dumps({"help": "You help.", "asks": "What do I drink?", "cat": "A cat."}))
+    ran = cli("list", several, "--memories", named, "--json")
+    (first, second) = ran.document["conversations"]
+    assert first["memories"] == ["help", "tea"]
+    assert [(it["message"], it["role"], it["times"]) for it in first["found"]["help"]] == [
+        (1, "system", 1)
+    ]
+    assert first["found"]["asks"] == first["found"]["cat"] == []
+    assert second["memories"] == []
+    nowhere, typed = first["remarks"]
+    assert nowhere == "memories that stand nowhere in the conversation: cat"
+    assert typed.startswith("memories that stand only in what the user typed (--memories-anywhere")
+    assert typed.endswith(": asks")
+    lines = [line.split() for line in cli("list", several, "--memories", named).out.splitlines()]
+    assert lines[4:] == [
+        ["memory", "found", "where"],
+        ["help", "1", "system", "1"],
+        ["asks", "0", "nowhere"],
+        ["cat", "0", "nowhere"],
+        ["tea", "1", "system", "1"],
+    ]
+
+
+def test_memories_are_looked_for_in_what_the_user_typed_if_that_is_asked_for(
+    cli, several, tmp_path
+):
+    named = tmp_path / "memories.json"
+    named.write_text(json.dumps({"asks": "What do I drink?"}))
+    options = ("--memories", named, "--memories-anywhere")
+    found = cli("list", several, *options, "--json").document["conversations"]
     assert [it["memories"] for it in found] == [["tea", "asks"], ["asks"]]
-    lines = cli("list", several, "--memories", named).out.splitlines()
-    assert [line.split()[-1] for line in lines[1:3]] == ["2", "1"]
+    assert cli("list", several, *options).out.splitlines()[-2].split() == [
+        *("asks", "2", "user", "2", "(of", "2", "conversations)")
+    ]
+    for command in ("list", "score", "plan"):
+        ran = cli(command, several, "--memories-anywhere")
+        assert (ran.status, ran.out) == (2, "")
+        assert "--memories-anywhere goes with --memories FILE" in ran.error
+
+
+def test_several_files_of_memories_count_together(cli, several, tmp_path):
+    one, other = tmp_path / "one.json", tmp_path / "OTHER.md"
+    one.write_text('["You help."]')
+    other.write_text("# Drinks\n\n- The user drinks\n  green tea.\n")
+    ran = cli("list", several, "--memories", one, "--memories", other, "--json")
+    key = "drinks/the-user-drinks-green-tea"
+    assert ran.document["conversations"][0]["memories"] == ["you-help", key]
 
 
 def test_memories_are_named_for_no_native_transcript(cli, talk, tmp_path):
@@ -122,3 +166,26 @@ def test_the_command_can_be_asked_for_help(cli):
     ran = cli("list", "--help")
     assert (ran.status, ran.err) == (0, "")
     assert "--format" in ran.out
+
+
+def test_records_that_are_not_valid_are_left_out_and_said(cli, tmp_path):
+    good = json.dumps({"messages": [{"role": "user", "content": "Hi"}]})
+    file = tmp_path / "talk.jsonl"
+    file.write_text(f'{good}\n{{"messages": []}}\n{good}\n{{"mess')
+    ran = cli("list", file)
+    assert (ran.status, ran.err) == (0, "")
+    assert ran.out.endswith("2 records are not valid and left out: --json says where and why\n")
+    first, second = cli("list", file, "--json").document["conversations"]
+    assert "left out" not in str(first["remarks"])
+    assert second["remarks"][-1] == (
+        "left out: 1 record that is not valid: line 4: is not valid JSON: Input data was truncated"
+    )
+    assert "line 2: 'messages'" in second["remarks"][-2]
+
+
+def test_a_file_of_no_known_format_is_wrong_input(cli, tmp_path):
+    file = tmp_path / "talk.json"
+    file.write_text('{"talk": []}')
+    ran = cli("list", file)
+    assert ran.status == 2
+    assert ran.error.startswith(f"{file}: is of no known format; known are: atif, ")

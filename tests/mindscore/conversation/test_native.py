@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gzip
 import json
 from itertools import combinations
 
@@ -607,8 +608,21 @@ def test_a_line_that_is_not_utf_8_is_an_error_that_says_so(line, refused):
     assert "UTF-8" in refused(line)
 
 
-def test_a_file_in_utf_16_is_an_error(refused):
-    refused(json.dumps(said("user")).encode("utf-16"))
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_file_in_utf_16_or_compressed_is_read(tmp_path, pack):
+    file = tmp_path / "talk.jsonl"
+    file.write_bytes(pack(json.dumps(said("user")).encode("utf-16")))
+    assert [it.role for it in read_transcript(file).messages] == ["user"]
+
+
+def test_a_lone_surrogate_is_replaced_and_said(tmp_path):
+    file = tmp_path / "talk.jsonl"
+    file.write_text(r'{"role": "user", "content": "\ud83d \ude00"}')
+    transcript = read_transcript(file)
+    assert transcript.messages[0].text == "\ufffd \ufffd"
+    assert transcript.remarks == (
+        "replaced by U+FFFD: 2 lone surrogates, which no tokenizer can read",
+    )
 
 
 @pytest.mark.parametrize(

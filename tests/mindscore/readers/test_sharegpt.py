@@ -2,7 +2,10 @@
 
 import json
 
-from mindscore.readers.reading import NO_SYSTEM
+import pytest
+
+from mindscore.conversation.message import ToolCall
+from mindscore.readers.reading import NO_SYSTEM, NO_TOOLS
 
 
 def line(*turns):
@@ -39,17 +42,66 @@ def test_an_array_of_conversations_is_read_too(read):
     assert [it.name for it in read(several).found] == ["1", "2"]
 
 
-def test_errors_name_line_turn_and_field(refused):
-    good = line({"from": "human", "value": "a"})
-    assert refused(good + line({"from": "bot", "value": "a"})).startswith(
-        "line 2, turn 1: 'from': expected one of system, human"
-    )
-    assert (
-        refused(good + line({"from": "gpt"})) == "line 2, turn 1: 'value': expected text, got null"
-    )
-    assert refused(good + line(None)) == "line 2, turn 1: expected an object, got null"
-    assert refused(good + b"[3]").startswith("line 2, item 1: expected an object")
-    assert refused(good + line()).startswith("line 2: 'conversations': expected an array")
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        (line({"from": "nobody", "value": "a"}), "line 2, turn 1: 'from': expected one of system"),
+        (line({"from": "gpt"}), "line 2, turn 1: 'value': expected text, got null"),
+        (line(None), "line 2, turn 1: expected an object, got null"),
+        (b"[3]", "line 2, item 1: expected an object"),
+        (line(), "line 2: 'conversations': expected an array of turns, got none"),
+        (b"{", "line 2: is not valid JSON"),
+    ],
+)
+def test_a_record_that_is_not_valid_is_left_out_with_place_and_reason(read, refused, bad, why):
+    good = line({"from": "human", "value": "a"}, {"from": "gpt", "value": "b"})
+    first, second = read(good + bad.rstrip() + b"\n" + good).found
+    assert (first.name, second.name) == ("1", "2")
+    assert f"left out: 1 record that is not valid: {why}" in second.remarks[-1]
+    assert refused(bad, "sharegpt").startswith(why.replace("line 2", "line 1"))
+
+
+def test_columns_beside_the_turns_are_the_system_prompt_and_the_tools(read):
+    tools = [{"name": "look", "parameters": {"type": "object"}}]
+    turns = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
+    record = {"conversations": turns, "system": "You help.", "tools": json.dumps(tools)}
+    (conversation,) = read(json.dumps([record]).encode()).found
+    assert (conversation.messages[0].role, conversation.messages[0].text) == ("system", "You help.")
+    assert conversation.tools[0]["function"]["name"] == "look"
+    assert not {NO_SYSTEM, NO_TOOLS} & set(conversation.remarks)
+    own = [{"from": "system", "value": "Be kind."}, *turns]
+    (conversation,) = read(json.dumps({**record, "conversations": own}).encode()).found
+    assert [it.text for it in conversation.messages] == ["Be kind.", "a", "b"]
+
+
+def test_calls_and_observations_are_those_of_tools(read):
+    call = {"name": "look", "arguments": {"where": "küche"}}
+    turns = [
+        {"from": "human", "value": "a"},
+        {"from": "function_call", "value": json.dumps(call)},
+        {"from": "observation", "value": "3"},
+        {"from": "tool_calls", "value": json.dumps([call, call])},
+        {"from": "tool", "value": "3"},
+        {"from": "function_call", "value": "look(küche)"},
+    ]
+    (conversation,) = read(line(*turns)).found
+    called = ToolCall("look", '{"where": "küche"}')
+    assert [(it.role, it.text, it.tool_calls) for it in conversation.messages[1:]] == [
+        ("assistant", "", (called,)),
+        ("tool", "3", ()),
+        ("assistant", "", (called, called)),
+        ("tool", "3", ()),
+        ("assistant", "look(küche)", ()),
+    ]
+    assert conversation.remarks == (NO_SYSTEM, NO_TOOLS)
+
+
+@pytest.mark.parametrize("speaker", ["gpt", "chatgpt", "bing", "bard", "assistant", "model"])
+def test_every_name_of_a_model_is_the_assistant(read, speaker):
+    (conversation,) = read(
+        line({"from": "user", "value": "a"}, {"from": speaker, "value": "b"})
+    ).found
+    assert [it.role for it in conversation.messages] == ["user", "assistant"]
 
 
 def said(*answers):

@@ -52,7 +52,7 @@ def keys(found):
 def test_an_installed_recogniser_is_asked(install, source, target):
     install("facts", source, target)
     finder = MemoryFinder()
-    found = finder.find("user", TEXT)
+    found = finder.find("system", TEXT)
     assert finder.remarks == []
     assert keys(found) == ["tea", "rain"]
     assert found.blocks[0].render(frozenset({"tea"})) == "[rain]"
@@ -67,12 +67,12 @@ def test_a_module_may_be_a_recogniser(install):
             return [Block(0, 1, (Entry("k", text[0]),), lambda skipped: "" if skipped else text[0])]
     """
     install("whole", source, "")
-    assert keys(MemoryFinder().find("user", TEXT)) == ["k"]
+    assert keys(MemoryFinder().find("system", TEXT)) == ["k"]
 
 
 def test_a_third_partys_comes_before_the_own_and_takes_what_it_found(install):
     install("facts", GOOD, ":Facts")
-    found = MemoryFinder({"mine": "tea|rain", "facts": "facts:"}).find("user", TEXT)
+    found = MemoryFinder({"mine": "tea|rain", "facts": "facts:"}).find("system", TEXT)
     assert keys(found) == ["facts", "tea", "rain"]
     assert len(found.remarks) == 1
     assert found.remarks[0].startswith("recogniser literal: a block overlaps another")
@@ -80,7 +80,7 @@ def test_a_third_partys_comes_before_the_own_and_takes_what_it_found(install):
 
 def test_what_was_found_already_is_not_looked_for_again(install):
     install("facts", GOOD, ":Facts")
-    found = MemoryFinder({"tea": "tea", "rain": "rain"}).find("user", f"{TEXT} tea")
+    found = MemoryFinder({"tea": "tea", "rain": "rain"}).find("system", f"{TEXT} tea")
     assert keys(found) == ["tea", "rain"]
     assert found.remarks == ()
 
@@ -112,14 +112,14 @@ def test_one_that_cannot_be_loaded_is_skipped_and_said(install, source, target, 
     assert len(finder.remarks) == 1
     assert finder.remarks[0].startswith("recogniser bad was skipped: ")
     assert says in finder.remarks[0]
-    assert keys(finder.find("user", TEXT)) == ["tea", "rain", "end"]
+    assert keys(finder.find("system", TEXT)) == ["tea", "rain", "end"]
 
 
 def test_one_with_a_name_of_ours_is_skipped_and_ours_stays(install):
     install("literal", GOOD, ":Facts")
     finder = MemoryFinder({"end": "end"})
     assert "recogniser literal was skipped: another one has this name" in finder.remarks
-    assert keys(finder.find("user", TEXT)) == ["end"]
+    assert keys(finder.find("system", TEXT)) == ["end"]
 
 
 def test_one_object_is_registered_once(install):
@@ -127,7 +127,7 @@ def test_one_object_is_registered_once(install):
     install("twice", "from facts_of_the_test import facts\n", ":facts")
     finder = MemoryFinder()
     assert finder.remarks == ["recogniser twice was skipped: it is registered under another name"]
-    assert keys(finder.find("user", TEXT)) == ["tea", "rain"]
+    assert keys(finder.find("system", TEXT)) == ["tea", "rain"]
 
 
 def lie(**changes):
@@ -190,7 +190,7 @@ def odd(install, monkeypatch):
     ],
 )
 def test_what_does_not_hold_together_stays_plain_and_is_said(odd, answer, says):
-    found = odd(answer).find("user", TEXT)
+    found = odd(answer).find("system", TEXT)
     assert keys(found) in (["end"], ["k", "end"])
     [remark] = found.remarks
     assert remark.startswith("recogniser odd: ")
@@ -200,7 +200,7 @@ def test_what_does_not_hold_together_stays_plain_and_is_said(odd, answer, says):
 
 @pytest.mark.filterwarnings("ignore:coroutine 'later' was never awaited")
 def test_one_that_is_async_is_said_to_fail(odd):
-    found = odd(later).find("user", TEXT)
+    found = odd(later).find("system", TEXT)
     assert "recogniser odd: failed: TypeError" in found.remarks[0]
 
 
@@ -209,7 +209,7 @@ def test_an_interrupt_is_the_users(odd):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        odd(interrupted).find("user", TEXT)
+        odd(interrupted).find("system", TEXT)
 
 
 def test_what_is_wrong_is_said_of_the_conversation_once(install, tmp_path):

@@ -15,7 +15,7 @@ KEYS = {text: key for key, text in KNOWN.items()}
 
 
 def find(text, **known):
-    return MemoryFinder(known).find("user", text)
+    return MemoryFinder(known).find("system", text)
 
 
 def without(text, found, *skipped):
@@ -48,7 +48,7 @@ def test_what_is_left_is_the_message_whatever_is_named(known, text):
     assert without(text, found) == text
     for block in found.blocks:
         for entry in block.entries:
-            assert entry.text == known[entry.key].strip()
+            assert entry.text.split() == known[entry.key].split()
             assert entry.text in text[block.start : block.end]
     assert len(without(text, found, *known)) <= len(text)
 
@@ -105,7 +105,9 @@ def test_a_response_holds_no_memories():
     assert MemoryFinder({"t": "tea"}).find("assistant", "tea").blocks == ()
 
 
-@pytest.mark.parametrize("text", ["concatenate the catalogue", "bobcat", "cat2", "Bücat"])
+@pytest.mark.parametrize(
+    "text", ["concatenate the catalogue", "bobcat", "cat2", "Bücat", "cat_flap", "cat\u0301"]
+)
 def test_a_text_is_not_found_within_a_word(text):
     assert find(text, pet="cat").blocks == ()
 
@@ -135,3 +137,73 @@ def test_a_short_text_in_very_many_places_is_found_in_all_of_them_at_once():
     assert len(find("en, " * 60_000, language="en").blocks) == 60_000
     # Quadratic, it takes a minute and a half.
     assert time.monotonic() - begun < 20
+
+
+def test_the_same_words_that_the_user_typed_are_no_memory():
+    text = "I am allergic to nuts."
+    assert MemoryFinder({"nuts": text}).find("user", text).blocks == ()
+    for role in ("system", "tool", "memory"):
+        assert len(MemoryFinder({"nuts": text}).find(role, text).blocks) == 1
+    assert len(MemoryFinder({"nuts": text}, anywhere=["nuts"]).find("user", text).blocks) == 1
+
+
+@pytest.mark.parametrize(
+    "tag", ["memories", "memory-context", "relevant_memories", "USER_MEMORY", "system-reminder"]
+)
+def test_what_a_host_prints_between_tags_in_a_users_message_is_found(tag):
+    text = f"I like tea.\n<{tag} n='2'>\n- I like tea.\n- rain\n</{tag}>\nI like tea."
+    found = MemoryFinder({"tea": "I like tea."}).find("user", text)
+    assert without(text, found, "tea") == text.replace("- I like tea.\n", "")
+
+
+@pytest.mark.parametrize("text", ["<memories> tea", "<memo>tea</memo>", "a < memories > tea"])
+def test_what_looks_like_tags_and_is_none_holds_no_memories(text):
+    assert MemoryFinder({"tea": "tea"}).find("user", text).blocks == ()
+
+
+def test_very_many_tags_that_nothing_closes_are_passed_over_at_once():
+    begun = time.monotonic()
+    assert MemoryFinder({"tea": "tea"}).find("user", "<memories> tea " * 60_000).blocks == ()
+    # Quadratic, it takes minutes.
+    assert time.monotonic() - begun < 20
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["- She likes\n  blue paint.\nBye.", "- She  likes blue\tpaint.\nBye.",
+     "- She likes\r\n  blue paint.\nBye."],
+)  # fmt: skip
+def test_white_space_may_differ_where_a_host_wraps_lines(text):
+    found = find(text, paint="She likes blue paint.")
+    assert without(text, found) == text
+    assert without(text, found, "paint") == "Bye."
+
+
+def test_a_text_does_not_go_on_in_the_next_paragraph():
+    assert find("She likes\n\nblue paint.", paint="She likes blue paint.").blocks == ()
+    assert find("a b\n\nc d", two="a b\n \nc d").blocks != ()
+    assert find("a b c d", two="a b\n \nc d").blocks != ()
+
+
+def test_a_text_is_found_as_json_writes_it():
+    text = '{"found": ["She said \\"tea\\",\\nthen caf\\u00e9."]}'
+    found = find(text, said='She said "tea",\nthen café.')
+    assert without(text, found, "said") == '{"found": [""]}'
+
+
+def test_a_text_is_found_as_xml_writes_it():
+    text = "<memory>\n<entry>cats &amp; dogs &lt; 3</entry>\n</memory>"
+    assert without(text, find(text, pets="cats & dogs < 3"), "pets") == (
+        "<memory>\n<entry></entry>\n</memory>"
+    )
+
+
+def test_an_indented_or_numbered_line_goes_with_its_memory():
+    text = "Known:\n  - tea\n  - rain\n1. cake\n2) pie\nBye."
+    found = find(text, t="tea", r="rain", c="cake", p="pie")
+    assert without(text, found, "t", "c") == "Known:\n  - rain\n2) pie\nBye."
+
+
+def test_how_often_a_memory_stands_in_a_list_is_counted():
+    [block] = find("- tea\n- rain\n- tea", t="tea", r="rain").blocks
+    assert {entry.key: entry.times for entry in block.entries} == {"t": 2, "r": 1}

@@ -555,3 +555,22 @@ async def test_an_async_host_is_not_held_up(attach):
     await scoring
     assert handed_over < 1.0
     assert asyncio.get_running_loop().is_running()
+
+
+@pytest.mark.parametrize("anywhere", [False, True])
+def test_words_that_the_user_typed_are_a_memory_only_if_the_host_says_so(attach, agent, anywhere):
+    agent.messages[:1] = []
+    agent.turn(f"{TEA} What shall I drink?")
+    mind = attach(memories_anywhere=anywhere)
+    found = mind.score("score-full").result(PATIENCE_S)
+    assert list(found.scores) == (["tea"] if anywhere else [])
+    said = [it for it in mind.remarks if "only in what the user typed" in it]
+    assert [it.endswith("memories_anywhere=True looks there too): tea") for it in said] == (
+        [] if anywhere else [True]
+    )
+
+
+def test_memories_that_a_host_prints_between_tags_in_a_users_message_are_found(attach, agent):
+    agent.messages[:1] = []
+    agent.turn(f"<memories>\n- {TEA}\n</memories>\nWhat shall I drink?")
+    assert list(attach().score("score-full").result(PATIENCE_S).scores) == ["tea"]

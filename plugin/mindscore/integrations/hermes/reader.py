@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from mindscore.conversation.conversation import Conversation
 from mindscore.readers.reading import NO_SYSTEM, Reading
-from mindscore.readers.source import Source
+from mindscore.readers.source import Source, first_text
 
 TOOLS_UNRECORDED = (
     "Hermes does not record the definitions of the tools that it sent: the scores are of a "
     "reconstructed context"
 )
+PASSED_OVER = ("session_meta", "system", "", None)
+"""Roles of rows that Hermes itself does not send: its marks, and prompts that it builds anew."""
+
 _STRUCTURED = "\x00json:"
 """The prefix of content that is not text."""
 
@@ -35,67 +38,61 @@ class HermesReader:
                 "content",
             } <= _columns(connection, "messages")
 
-    def read(self, source: Source) -> list[Conversation]:
-        """Read the sessions that have messages, in the file's order.
+    def read(self, source: Source) -> Iterator[Conversation]:
+        """Yield the sessions that have messages, in the file's order.
 
         Raises:
             TranscriptError: names the file, the record's place and the reason.
         """
-        if source.is_sqlite:
-            return _database(source)
-        sessions = []
-        for where, session in source.objects():
-            messages = session.get("messages")
-            if not isinstance(messages, list):
-                source.refuse(where, "'messages': expected a list")
-            rows = [(f"{where}, message {at}", it) for at, it in enumerate(messages, start=1)]
-            sessions.append(_conversation(source, where, session, rows))
-        return list(filter(_is_spoken, sessions))
+
+        def conversation(_: str, where: str, session: Mapping[str, Any]) -> Conversation:
+            return _conversation(source, where, session)
+
+        held = _sessions(source) if source.is_sqlite else source.objects()
+        return filter(_is_spoken, source.read_each(held, conversation, _name))
 
 
-def _database(source: Source) -> list[Conversation]:
+def _sessions(source: Source) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the sessions of a database with their rows, as an export has them."""
     with source.database() as connection:
-        held: dict[Any, list[tuple[str, Any]]] = {}
-        for row in connection.execute("SELECT * FROM messages ORDER BY id"):
-            held.setdefault(row["session_id"], []).append((f"message {row['id']}", dict(row)))
-        sessions = [
-            dict(row) for row in connection.execute("SELECT * FROM sessions ORDER BY rowid")
-        ]
-    read = [
-        _conversation(source, f"session {it['id']}", it, held[it["id"]])
-        for it in sessions
-        if it["id"] in held
-    ]
-    return list(filter(_is_spoken, read))
+        query = "SELECT * FROM messages WHERE session_id = ? ORDER BY id"
+        for session in connection.execute("SELECT * FROM sessions ORDER BY rowid"):
+            rows = [dict(it) for it in connection.execute(query, (session["id"],))]
+            yield f"session {session['id']}", {**dict(session), "messages": rows}
 
 
-def _conversation(
-    source: Source,
-    where: str,
-    session: Mapping[str, Any],
-    rows: list[tuple[str, Any]],
-) -> Conversation:
+def _name(session: Mapping[str, Any]) -> str:
+    return "" if session.get("id") is None else str(session["id"])
+
+
+def _conversation(source: Source, where: str, session: Mapping[str, Any]) -> Conversation:
     reading = Reading(source)
-    system, title = session.get("system_prompt"), session.get("title")
+    system, title, named = session.get("system_prompt"), session.get("title"), _name(session)
     if system:
         reading.add(where, {"role": "system", "content": system})
-    for place, row in rows:
+    rows = session.get("messages")
+    if not isinstance(rows, list):
+        source.refuse(where, "'messages': expected a list")
+    for at, row in enumerate(rows, start=1):
+        number = row.get("id", at) if isinstance(row, dict) else at
+        place = f"{where}, message {at}" if not source.is_sqlite else f"message {number}"
+        with source.leaving_out():
+            _add(reading, place, row)
+    told = (TOOLS_UNRECORDED,) if system else (NO_SYSTEM, TOOLS_UNRECORDED)
+    return reading.conversation(named, told, title=first_text(title), id_=named)
+
+
+def _add(reading: Reading, place: str, row: Any) -> None:
+    with reading.placed(place):
         if not isinstance(row, dict):
-            source.refuse(place, "expected an object")
-        if row.get("active", 1) == 0:
-            continue
+            raise ValueError("expected an object")
+        if row.get("active", 1) == 0 or row.get("role") in PASSED_OVER:
+            return
         try:
             fields, timestamp = _fields(row), _timestamp(row.get("timestamp"))
-        except (ValueError, OverflowError, OSError) as error:
-            source.refuse(place, error)
-        reading.add(place, fields, timestamp=timestamp)
-    told = (TOOLS_UNRECORDED,) if system else (NO_SYSTEM, TOOLS_UNRECORDED)
-    return reading.conversation(
-        str(session.get("id", "")),
-        told,
-        title=title if isinstance(title, str) else "",
-        id_=str(session.get("id", "")),
-    )
+        except (OverflowError, OSError) as error:
+            raise ValueError(str(error)) from None
+    reading.add(place, fields, timestamp=timestamp)
 
 
 def _is_spoken(conversation: Conversation) -> bool:

@@ -22,7 +22,7 @@ from langchain_core.tracers.context import (  # type: ignore[import-not-found, u
 
 from mindscore._util.errors import format_error
 from mindscore.conversation.message import Message
-from mindscore.integrations.langchain.reader import chat_message
+from mindscore.integrations.langchain.reader import chat_messages
 from mindscore.session.attach import IDLE_S, Attached, attach
 from mindscore.session.snapshot import Memories
 
@@ -50,6 +50,7 @@ class MindMiddleware(AgentMiddleware):  # type: ignore[misc, unused-ignore]
         settings: Mapping[str, Any] | None = None,
         every_turns: int = 1,
         idle_s: float = IDLE_S,
+        memories_anywhere: bool = False,
     ) -> None:
         super().__init__()
         self._memories = memories
@@ -62,6 +63,7 @@ class MindMiddleware(AgentMiddleware):  # type: ignore[misc, unused-ignore]
             settings=settings,
             every_turns=every_turns,
             idle_s=idle_s,
+            memories_anywhere=memories_anywhere,
         )
 
     def close(self) -> None:
@@ -95,7 +97,7 @@ class MindMiddleware(AgentMiddleware):  # type: ignore[misc, unused-ignore]
     def _conversation(self) -> list[Message]:
         # The files are those of the same turn, whatever ends in other threads meanwhile.
         messages, self._asked.files = self._latest
-        return [chat_message(it) for it in messages]
+        return [said for it in messages for said in chat_messages(it)]
 
     def _known(self) -> Mapping[str, str]:
         given = self._memories() if callable(self._memories) else self._memories

@@ -10,6 +10,7 @@ import pytest
 
 from mindscore._util.errors import TranscriptError
 from mindscore.integrations.hermes.reader import TOOLS_UNRECORDED, HermesReader
+from mindscore.readers.conversations import Conversations
 from mindscore.readers.reading import NO_SYSTEM
 from mindscore.readers.source import Source
 from mindscore.recognisers import MemoryFinder
@@ -150,11 +151,37 @@ def test_a_database_of_something_else_is_not_hermes(tmp_path) -> None:
         ("UPDATE messages SET content = x'ff' WHERE id = 3", "message 3"),
     ],
 )
-def test_a_damaged_row_is_named(database, wrong, where) -> None:
+def test_a_damaged_row_is_left_out_and_named(database, wrong, where) -> None:
+    whole = {it.name: it for it in Conversations(database)}
     change(database, wrong)
-    with pytest.raises(TranscriptError) as caught:
-        HermesReader().read(Source(database))
-    assert str(caught.value).startswith(f"{database}, {where}: ")
+    damaged = {it.name: it for it in Conversations(database)}
+    assert len(damaged[LEASE].messages) == len(whole[LEASE].messages) - 1
+    assert f"left out: 1 record that is not valid: {where}: " in damaged[LEASE].remarks[-1]
+
+
+def test_rows_that_hermes_passes_over_are_passed_over(database) -> None:
+    before = read(database)
+    change(
+        database,
+        f"INSERT INTO messages (id, session_id, role, timestamp) VALUES (-1, '{LEASE}', "
+        "'session_meta', 1)",
+        f"INSERT INTO messages (id, session_id, role, content, timestamp) VALUES (-2, '{LEASE}', "
+        "'system', 'You help.', 1)",
+    )
+    assert read(database) == before
+
+
+def test_rows_that_hermes_passes_over_are_passed_over_in_an_export(tmp_path) -> None:
+    rows = [
+        {"role": "session_meta", "content": "x", "timestamp": "2026-01-01T00:00:00"},
+        {"role": "user", "content": "How much?"},
+        {"role": "assistant", "content": "Three."},
+    ]
+    file = tmp_path / "sessions.jsonl"
+    file.write_text(json.dumps({"id": "a", "system_prompt": "You help.", "messages": rows}))
+    [conversation] = Conversations(file)
+    assert [it.role for it in conversation.messages] == ["system", "user", "assistant"]
+    assert conversation.remarks == (TOOLS_UNRECORDED,)
 
 
 @pytest.mark.parametrize(
@@ -163,15 +190,18 @@ def test_a_damaged_row_is_named(database, wrong, where) -> None:
         ('{"system_prompt": "", "messages": 3}', "line 1"),
         ('{"system_prompt": "", "messages": [3]}', "line 1, message 1"),
         ('{"system_prompt": 3, "messages": []}', "line 1"),
-        ('{"system_prompt": "", "messages": [{"role": "user", "timestamp": []}]}', "message 1"),
+        (
+            '{"system_prompt": "", "messages": [{"role": "user", "timestamp": []}]}',
+            "line 1, message 1",
+        ),
     ],
 )
 def test_a_damaged_line_is_named(tmp_path, line, where) -> None:
     file = tmp_path / "sessions.jsonl"
     file.write_text(line + "\n")
     with pytest.raises(TranscriptError) as caught:
-        read(file)
-    assert where in str(caught.value)
+        Conversations(file)
+    assert str(caught.value).startswith(f"{file}, {where}: ")
 
 
 def test_a_damaged_database_is_refused(database) -> None:
