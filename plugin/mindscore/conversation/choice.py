@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mindhooks import Context, Scorer, ScorerCapabilities
+from mindhooks import Context, Scorer, ScorerCapabilities, ScorerError
+from mindscore._util.text import count_of
 from mindscore.config.settings import parse_settings
 from mindscore.conversation.conversation import Transcript
 from mindscore.conversation.own_template import OwnTemplate
@@ -41,6 +42,25 @@ async def template_for(
         "scores are of a context that the model was not trained on"
     )
     return ChatML(), [remark]
+
+
+def images_for(transcript: Transcript, scorer: Scorer, tables: Mapping[str, Any]) -> Transcript:
+    """Return the transcript as ``scorer`` takes it: without images, if it takes none.
+
+    Raises:
+        ScorerError: it takes none, and ``server.require_images`` is set.
+    """
+    count = sum(len(it.images) for it in transcript.messages)
+    if not count or ScorerCapabilities.of(scorer).takes_images:
+        return transcript
+    settings = parse_settings(tables).server
+    if settings.require_images:
+        raise ScorerError(
+            f"the conversation holds {count_of(count, 'image')}, and the scorer {settings.scorer} "
+            "takes none (--require-images, server.require_images): use a server of the score "
+            'protocol that takes images, with server.scorer = "score", or leave them out'
+        )
+    return transcript.without_images()
 
 
 def begins_unlike(context: Context, scorer: Scorer) -> list[str]:

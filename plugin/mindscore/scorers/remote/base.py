@@ -111,6 +111,8 @@ class RemoteScorer(BaseScorer):
     # A server's last digits depend on the other requests in its batch, and on its cache.
     noisy = True
     self_tested = True
+    # A stock server expands an image's placeholder, and so moves positions.
+    takes_images = False
 
     _text_fields: tuple[str, ...] = ("prompt",)
     """Names under which ``/tokenize`` is sent its text."""
@@ -219,8 +221,11 @@ class RemoteScorer(BaseScorer):
         """Return the text of ``messages`` by the template beside ``server.tokenizer``.
 
         Raises:
-            ScorerError: there is none, or it refuses the messages.
+            ScorerError: there is none, it refuses the messages, or they have images as parts: a
+                server may fail at an image's marker without the image (vLLM before 0.20 ends).
         """
+        if not all(isinstance(it["content"], str) for it in messages):
+            raise ScorerError("a server is sent no marker of an image that is left out")
         template = self._tokenizer.template if self._tokenizer is not None else None
         if template is None:
             raise ScorerError(
