@@ -57,8 +57,8 @@ def images_for(transcript: Transcript, scorer: Scorer, tables: Mapping[str, Any]
     if settings.require_images:
         raise ScorerError(
             f"the conversation holds {count_of(count, 'image')}, and the scorer {settings.scorer} "
-            "takes none (--require-images, server.require_images): use a server of the score "
-            'protocol that takes images, with server.scorer = "score", or leave them out'
+            'takes none: use a server that does, with server.scorer = "score", or let them be left '
+            "out, without --require-images and server.require_images"
         )
     return transcript.without_images()
 

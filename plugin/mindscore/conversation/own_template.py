@@ -287,11 +287,14 @@ class OwnTemplate:
 
 
 def _inserted(longer: str, text: str) -> str:
-    """Return what ``longer`` has beside the unknown text that ``text`` has not, if that is all."""
+    """Return what ``longer`` has beside the unknown text that ``text`` has not, if that is all.
+
+    There may be other white space before it.
+    """
     before, _, after = text.rpartition(_UNKNOWN)
     longer_before, found, longer_after = longer.rpartition(_UNKNOWN)
-    if found and longer_after == after and longer_before.startswith(before):
-        return longer_before[len(before) :].strip()
+    if found and longer_after == after and longer_before.startswith(before.rstrip()):
+        return longer_before.removeprefix(before.rstrip()).strip()
     if found and longer_before == before and longer_after.endswith(after):
         return longer_after.removesuffix(after).strip()
     return ""
