@@ -17,7 +17,7 @@ base_url = ""
 model = "smollm2"
 adapter = ""
 tokenizer = ""
-chat_template = "chatml"
+chat_template = "auto"
 api_key_env = "MINDSCORE_API_KEY"
 api_key_file = ""
 timeout_s = 300.0
@@ -29,6 +29,7 @@ allow_insecure = false
 concurrency = 4
 priority = 5
 self_test = true
+require_images = false
 dtype = "float32"
 cache_mb = 1024
 [memory]

@@ -333,7 +333,7 @@ def test_a_key_that_somebody_tries_to_set_is_not_echoed():
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 NAME = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
-URL = st.just("") | NAME.map("sqlite:///{}".format)
+URL = st.just("") | NAME.filter(lambda it: "\0" not in it).map("sqlite:///{}".format)
 FINITE = st.floats(min_value=0, max_value=1e9)
 FRACTION = st.floats(min_value=0, max_value=1)
 COUNT = st.integers(min_value=1, max_value=2**53)
@@ -366,6 +366,7 @@ TABLES = st.fixed_dictionaries(
                 "concurrency": COUNT,
                 "priority": st.integers(-(2**63), 2**63 - 1),
                 "self_test": st.booleans(),
+                "require_images": st.booleans(),
                 "dtype": st.sampled_from(["float32", "bfloat16"]),
                 "cache_mb": COUNT | st.just(0),
                 "options": FREE,
