@@ -24,8 +24,9 @@ from mindhooks import (
 )
 from mindscore.config.settings import ServerSettings, TokenId, parse_table
 from mindscore.conversation.template import RenderChat
+from mindscore.http.addresses import checked_address
 from mindscore.http.answers import MISSING, decode_in_pieces
-from mindscore.http.client import SMALL_ANSWER_BYTES, WireClient, checked_address
+from mindscore.http.client import SMALL_ANSWER_BYTES, WireClient
 from mindscore.scorers.remote.answers import (
     BETWEEN_IDS,
     BYTES_BY_NEW_TOKEN,
@@ -168,6 +169,10 @@ class RemoteScorer(BaseScorer):
         total = sum(computed) if len(computed) == len(found) else None
         return ScoreResult([it.scores for it in found], total)
 
+    async def _post(self, path: str, body: Mapping[str, Any], answer: type[T], room: int) -> T:
+        """Post ``body``; no answer of over ``room`` bytes is read."""
+        return await self._client.post(path, body, answer, max_bytes=room)
+
     @abstractmethod
     async def _ask(self, prompt: WirePrompt) -> Answer:
         """Return the server's answer for ``prompt``, which has ranges."""
@@ -277,7 +282,7 @@ class RemoteScorer(BaseScorer):
             **more,
         }
         room = room_for(prompt) + BYTES_BY_NEW_TOKEN * max_tokens
-        answer = await self._client.post(path, body, _TextCompletion, max_bytes=room)
+        answer = await self._post(path, body, _TextCompletion, room)
         if not answer.choices:
             raise ScorerError(
                 f"{self._client.base_url}{path}: choices: is empty; does the server generate?"
