@@ -148,6 +148,9 @@ class WireClient:
         self._is_tls = self.base_url.startswith("https:")
         is_proxy_tls = self._proxy is not None and self._proxy.url.startswith("https:")
         self._tls = tls_context() if self._is_tls or is_proxy_tls else None
+        self._headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        if self._proxy is not None and not self._is_tls:
+            self._headers |= self._proxy.headers
         self._slots = asyncio.Semaphore(settings.concurrency)
         self.pace = Pace()
         self._session: aiohttp.ClientSession | None = None
@@ -226,7 +229,8 @@ class WireClient:
             url,
             # A stream: given bytes, aiohttp writes a large body in one go.
             data=None if data is None else io.BytesIO(data),
-            headers=headers,
+            # Not of the session: aiohttp sends that one's to proxies, too.
+            headers={**self._headers, **headers},
             # A redirect must not carry a conversation, or the key, elsewhere.
             allow_redirects=False,
             # Not by trust_env, which reads passwords from ~/.netrc too.
@@ -342,11 +346,8 @@ class WireClient:
     def _open_session(self) -> aiohttp.ClientSession:
         # On first use: a session needs the running loop.
         if self._session is None:
-            authorization = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-            if self._proxy and not self._is_tls:
-                authorization |= self._proxy.headers
             self._session = aiohttp.ClientSession(
-                headers={"Accept-Encoding": "identity", **authorization},
+                headers={"Accept-Encoding": "identity"},
                 timeout=aiohttp.ClientTimeout(total=self._settings.timeout_s),
                 # It would decompress without a limit.
                 auto_decompress=False,
