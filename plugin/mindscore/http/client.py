@@ -346,12 +346,15 @@ class WireClient:
     def _open_session(self) -> aiohttp.ClientSession:
         # On first use: a session needs the running loop.
         if self._session is None:
+            checked: dict[str, Any] = {}
+            if self._tls is not None:
+                checked["ssl"] = self._tls
             self._session = aiohttp.ClientSession(
                 headers={"Accept-Encoding": "identity"},
                 timeout=aiohttp.ClientTimeout(total=self._settings.timeout_s),
                 # It would decompress without a limit.
                 auto_decompress=False,
-                connector=_Connector(ssl=self._tls) if self._tls else _Connector(),
+                connector=_Connector(**checked),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._session

@@ -555,3 +555,16 @@ async def test_an_async_host_is_not_held_up(attach):
     await scoring
     assert handed_over < 1.0
     assert asyncio.get_running_loop().is_running()
+
+
+def test_an_image_is_left_out_and_that_is_among_the_remarks(attach, agent):
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    agent.messages.append({"role": "user", "content": [{"type": "text", "text": "See"}, image]})
+    agent.messages.append({"role": "assistant", "content": "A pot of rooibos."})
+    mind = attach()
+    found = mind.score().result(PATIENCE_S)
+    assert found.error is None
+    assert [it.signed > 0 for it in found.scores["tea"].divergences] == [True, True]
+    said = "1 image is left out: the model was given a placeholder, [image]"
+    assert said in found.remarks
+    assert said in mind.remarks

@@ -26,15 +26,14 @@ PREEMPTED = "The request is aborted by a higher priority request."
 def refusing(imitation, status, why, left=1000):
     """Return a server that answers ``status`` to requests with a priority, ``left`` times."""
 
-    class Refusing(imitation):
-        async def _answered_with(self, request, body):
-            nonlocal left
-            if body and "priority" in body and left:
-                left -= 1
-                raise RefusedError(status, why)
-            return await super()._answered_with(request, body)
+    async def answered_with(self, request, body):
+        nonlocal left
+        if body and "priority" in body and left:
+            left -= 1
+            raise RefusedError(status, why)
+        return await imitation._answered_with(self, request, body)
 
-    return Refusing
+    return type("Refusing", (imitation,), {"_answered_with": answered_with})
 
 
 KINDS = {
