@@ -8,6 +8,7 @@ from typing import Any
 from mindhooks import Context, Scorer, ScorerCapabilities, ScorerError
 from mindscore._util.text import count_of
 from mindscore.config.settings import parse_settings
+from mindscore.conversation.blocks import NAMED_IMAGES
 from mindscore.conversation.conversation import Transcript
 from mindscore.conversation.own_template import OwnTemplate
 from mindscore.conversation.rendering import Tokenize
@@ -48,12 +49,17 @@ def images_for(transcript: Transcript, scorer: Scorer, tables: Mapping[str, Any]
     """Return the transcript as ``scorer`` takes it: without images, if it takes none.
 
     Raises:
-        ScorerError: it takes none, and ``server.require_images`` is set.
+        ScorerError: ``server.require_images`` is set, and it takes none, or the file has not all.
     """
     count = sum(len(it.images) for it in transcript.messages)
+    settings = parse_settings(tables).server
+    if settings.require_images and any(NAMED_IMAGES in it for it in transcript.remarks):
+        raise ScorerError(
+            f"the conversation has {NAMED_IMAGES}: none of these can be given to a scorer; score "
+            "it without --require-images and server.require_images"
+        )
     if not count or ScorerCapabilities.of(scorer).takes_images:
         return transcript
-    settings = parse_settings(tables).server
     if settings.require_images:
         raise ScorerError(
             f"the conversation holds {count_of(count, 'image')}, and the scorer {settings.scorer} "

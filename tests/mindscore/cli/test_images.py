@@ -1,6 +1,7 @@
 """Conversations with images: scored without them, which is said, or with them, or refused."""
 
 import base64
+import json
 
 import pytest
 
@@ -124,3 +125,20 @@ def test_a_scorer_that_knows_nothing_of_this_is_given_the_images(command, shots,
     ran = command("score", shots, "--full", "--json", "--set", "server.scorer=plain", **environment)
     assert (ran.status, ran.document["stats"]["error"]) == (0, None)
     assert not any("image" in it for it in ran.document.get("remarks", ()))
+
+
+def test_an_image_that_the_file_only_names_is_refused_where_images_are_required(cli, tmp_path):
+    image = {"type": "image_url", "image_url": {"url": "https://example.org/shot.png"}}
+    talk = [
+        {"role": "system", "content": "Use oak glue."},
+        {"role": "user", "content": [{"type": "text", "text": "Look"}, image]},
+        {"role": "assistant", "content": "Oak glue."},
+    ]
+    file, memories = tmp_path / "chat.json", tmp_path / "memories.json"
+    file.write_text(json.dumps(talk))
+    memories.write_text(json.dumps({"glue": "Use oak glue."}))
+    given = ("score", file, "--memories", memories, "--set", "server.scorer=toy")
+    assert cli(*given).status == 0
+    ran = cli(*given, "--all", "--require-images")
+    assert ran.status == 1
+    assert "images that the file only names" in ran.error
