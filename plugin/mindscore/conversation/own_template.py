@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from mindhooks import Role, ScorerError
 from mindscore._util.text import count_of
@@ -22,6 +23,9 @@ from mindscore.conversation.template import (
 _UNKNOWN = "qxz"
 """A role that no template knows, and a text that is nowhere else."""
 
+
+_DATES = ("%d %b %Y", "%Y-%m-%d", "%B %d, %Y")
+"""Forms in which templates print the date."""
 
 EXACT = 24
 """Responses whose whole prompt is compared with the pieces; in a longer conversation, of each kind
@@ -277,6 +281,10 @@ class OwnTemplate:
         if uncalled:
             calls = count_of(uncalled, "response")
             found.append(f"tool calls of {calls} are left out: the chat template prints none")
+        today = datetime.now()
+        dates = [today.strftime(form) for form in _DATES]
+        if any(it in printed and not any(it in said.text for said in messages) for it in dates):
+            found.append("the chat template prints today's date, not the conversation's")
         results = [replace(it, text=_UNKNOWN) if it.role == Role.TOOL else it for it in messages]
         silent = sum(it.role == Role.TOOL for it in messages)
         if silent and (await self.text(results, False)).count(_UNKNOWN) < silent:
