@@ -215,7 +215,23 @@ class RemoteScorer(BaseScorer):
     @property
     def render_chat(self) -> RenderChat | None:  # type: ignore[override]
         """Renders messages by the model's own chat template."""
-        return self._render_chat
+        return self._render_texts
+
+    async def _render_texts(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> str:
+        """Return the text of ``messages``, whose contents are texts.
+
+        Raises:
+            ScorerError: they have images as parts. A server may fail at an image's marker without
+                the image: vLLM before 0.20 ends.
+        """
+        if not all(isinstance(it["content"], str) for it in messages):
+            raise ScorerError("a server is sent no marker of an image that is left out")
+        return await self._render_chat(messages, add_generation_prompt, tools)
 
     async def _render_chat(
         self,
@@ -227,11 +243,8 @@ class RemoteScorer(BaseScorer):
 
         Raises:
             NoTemplateError: there is none.
-            ScorerError: it refuses the messages, or they have images as parts: a server may fail at
-                an image's marker without the image (vLLM before 0.20 ends).
+            ScorerError: it refuses the messages.
         """
-        if not all(isinstance(it["content"], str) for it in messages):
-            raise ScorerError("a server is sent no marker of an image that is left out")
         template = self._tokenizer.template if self._tokenizer is not None else None
         if template is None:
             raise NoTemplateError(
