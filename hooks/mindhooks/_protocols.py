@@ -118,6 +118,8 @@ class ScorerCapabilities:
             conversation has definitions of tools, they are a third argument. ``None``: it cannot.
         bos: the ids with which every prompt of the model is expected to begin; empty: none, or not
             known.
+        takes_images: it reads ``WirePrompt.images``. Otherwise prompts have none: a placeholder is
+            printed for each.
     """
 
     noisy: bool = False
@@ -133,6 +135,7 @@ class ScorerCapabilities:
     token_texts: TokenTexts | None = None
     render_chat: RenderChat | None = None
     bos: tuple[int, ...] = ()
+    takes_images: bool = True
 
     @classmethod
     def of(cls, scorer: Scorer) -> ScorerCapabilities:
@@ -168,6 +171,7 @@ class BaseScorer:
     token_texts: TokenTexts | None = _DEFAULTS.token_texts
     render_chat: RenderChat | None = _DEFAULTS.render_chat
     bos: tuple[int, ...] = _DEFAULTS.bos
+    takes_images: bool = _DEFAULTS.takes_images
 
     async def score(
         self, prompts: Sequence[WirePrompt]

@@ -194,6 +194,10 @@ class PlanOptions(ConversationOptions):
             help="Send at most N tokens: score what fits, the longest unscored memories first.",
         ),
     ] = None
+    require_images: Annotated[
+        bool,
+        Option("--require-images", help="Refuse images that the scorer would not be given."),
+    ] = False
     json: Json = False
 
     @property

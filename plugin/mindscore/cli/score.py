@@ -145,8 +145,11 @@ def prepare(
     changes: dict[str, Any] = {"plugins": {"settings": {"memory-scoring": own}}} if own else {}
     if options.all_due:
         changes["memory"] = {"interval_s": 0}
-    if not self_test:
-        changes["server"] = {"self_test": False}
+    server = {} if self_test else {"self_test": False}
+    if options.require_images:
+        server["require_images"] = True
+    if server:
+        changes["server"] = server
     tables = merge(configuration.tables, changes)
     session = Session(transcript, screen.activity)
     return Prepared(session, tables, configuration.file, keys)
@@ -187,7 +190,7 @@ def run_plan(options: MeasureOptions) -> int:
             lambda: make_plan(session, tables, options.command, measure=options.measure),
             lambda: "",
         )
-    remarks = prepared.session.transcript.remarks
+    remarks = session.remarks
     if options.json:
         write_json(plan_document(plan, remarks))
     else:

@@ -16,7 +16,7 @@ from mindscore.config.file import read_api_key
 from mindscore.config.settings import ServerSettings
 from mindscore.conversation.conversation import Transcript
 from mindscore.display.screen import own_output
-from mindscore.http.client import is_loopback
+from mindscore.http.addresses import is_loopback
 
 if TYPE_CHECKING:
     from mindscore.serve.trainer import Trainer

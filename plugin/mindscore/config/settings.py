@@ -64,6 +64,7 @@ class ServerSettings(_Table, frozen=True):
     concurrency: AtLeastOne = 4
     priority: int = 5
     self_test: bool = True
+    require_images: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
     cache_mb: Count = 1024
     options: dict[str, Any] = field(default_factory=dict)

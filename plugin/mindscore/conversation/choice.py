@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mindhooks import Context, Scorer, ScorerCapabilities
+from mindhooks import Context, Scorer, ScorerCapabilities, ScorerError
+from mindscore._util.text import count_of
 from mindscore.config.settings import parse_settings
+from mindscore.conversation.blocks import NAMED_IMAGES
 from mindscore.conversation.conversation import Transcript
 from mindscore.conversation.own_template import OwnTemplate
 from mindscore.conversation.rendering import Tokenize
@@ -49,6 +51,30 @@ async def template_for(
             "scores are of a context that the model was not trained on"
         )
     return ChatML(), remarks
+
+
+def images_for(transcript: Transcript, scorer: Scorer, tables: Mapping[str, Any]) -> Transcript:
+    """Return the transcript as ``scorer`` takes it: without images, if it takes none.
+
+    Raises:
+        ScorerError: ``server.require_images`` is set, and it takes none, or the file has not all.
+    """
+    count = sum(len(it.images) for it in transcript.messages)
+    settings = parse_settings(tables).server
+    if settings.require_images and any(NAMED_IMAGES in it for it in transcript.remarks):
+        raise ScorerError(
+            f"the conversation has {NAMED_IMAGES}: none of these can be given to a scorer; score "
+            "it without --require-images and server.require_images"
+        )
+    if not count or ScorerCapabilities.of(scorer).takes_images:
+        return transcript
+    if settings.require_images:
+        raise ScorerError(
+            f"the conversation holds {count_of(count, 'image')}, and the scorer {settings.scorer} "
+            'takes none: use a server that does, with server.scorer = "score", or let them be left '
+            "out, without --require-images and server.require_images"
+        )
+    return transcript.without_images()
 
 
 def begins_unlike(context: Context, scorer: Scorer) -> list[str]:

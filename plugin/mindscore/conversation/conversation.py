@@ -46,6 +46,14 @@ class Transcript:
         """All messages, in prompt order."""
         return (*self.system, *self.identity, *self.conversation)
 
+    def without_images(self) -> Transcript:
+        """Return the transcript with placeholders in place of images."""
+        system, identity, conversation = (
+            tuple(it.without_images() for it in section)
+            for section in (self.system, self.identity, self.conversation)
+        )
+        return replace(self, system=system, identity=identity, conversation=conversation)
+
     def keys(self) -> list[str]:
         """Return every distinct memory key, in prompt order."""
         return list(dict.fromkeys(key for it in self.messages for key in it.memory_keys()))

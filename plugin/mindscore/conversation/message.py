@@ -25,6 +25,10 @@ ROLES: dict[str, Role] = {
 """Roles by the names that chat APIs give them."""
 
 
+PLACEHOLDER = "[image]"
+"""Text in place of an image, where the chat template has no marker of its own for one."""
+
+
 @dataclass(frozen=True, slots=True)
 class ToolCall:
     """A response's call of a tool; ``arguments`` are JSON text.
@@ -57,6 +61,8 @@ class Message:
     """The source's own id; empty if it has none, until ``with_ids`` gives one."""
     timestamp_ns: int | None = None
     images: tuple[Image, ...] = ()
+    placeholders: int = 0
+    """The number of images that are left out, for each of which a placeholder is printed."""
     blocks: tuple[Block, ...] = ()
     """Spans of ``text`` that hold memories, with their host's rules for printing fewer of them."""
     parts: tuple[Part, ...] = ()
@@ -76,6 +82,31 @@ class Message:
         """Return the keys of its memories, its own first."""
         keys = [self.memory_key, *(part.memory_key for part in self.parts)]
         return [key for key in keys if key is not None]
+
+    def without_images(self) -> Message:
+        """Return the message with placeholders in place of its images."""
+        return replace(self, images=(), placeholders=len(self.images)) if self.images else self
+
+    @property
+    def shown(self) -> int:
+        """The number of its placeholders that are printed.
+
+        A response has none: the model did not write them. Nor are token ids changed.
+        """
+        is_fixed = self.role == Role.ASSISTANT or self.token_ids is not None
+        return 0 if is_fixed else self.placeholders
+
+    @property
+    def printed(self) -> str:
+        """The text, behind a line with a placeholder for each image that is left out."""
+        lines = [PLACEHOLDER] * self.shown
+        return "\n".join([*lines, self.text] if self.text else lines)
+
+    @property
+    def is_image_alone(self) -> bool:
+        """True for a response of images that are left out: nothing of it can be scored."""
+        is_silent = not (self.text.strip() or self.tool_calls or self.reasoning)
+        return self.role == Role.ASSISTANT and bool(self.placeholders) and is_silent
 
     def with_blocks(self, blocks: Sequence[Block]) -> Message:
         """Return the message with ``blocks`` marked; each of their entries becomes a part."""

@@ -2,89 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
 
 from mindhooks import Role, ScorerError
 from mindscore._util.text import count_of
-from mindscore.conversation.message import Message
+from mindscore.conversation.message import PLACEHOLDER, Message
+from mindscore.conversation.placement import PLACES, Placement
 from mindscore.conversation.template import (
     LooksBackError,
     Pieces,
     RenderChat,
     Tools,
+    images_left_out,
     unprinted,
 )
 
-
-@dataclass(slots=True)
-class Placement:
-    """The way in which a template is given memories that are messages of their own."""
-
-    role: str
-    """``memory``, ``system``, or ``user`` for a part of the next message of the user's."""
-
-    def messages(self, messages: Iterable[Message]) -> list[dict[str, Any]]:
-        """Return the messages in the shape that templates are written for."""
-        found: list[dict[str, Any]] = []
-        waiting: list[str] = []
-        for message in messages:
-            if message.role == Role.MEMORY and self.role == "user":
-                waiting.append(message.text)
-                continue
-            it = as_dict(message)
-            if message.role == Role.MEMORY:
-                it["role"] = self.role
-            if message.role == Role.USER and waiting:
-                it["content"] = "\n\n".join([*waiting, it["content"]])
-                waiting = []
-            found.append(it)
-        if waiting:
-            # Nobody speaks after them: the last message of the user's has them.
-            last = next((it for it in reversed(found) if it["role"] == "user"), None)
-            if last is None:
-                raise ScorerError("the chat template has no place for memories without a user")
-            last["content"] = "\n\n".join([last["content"], *waiting])
-        return found
-
-
-PLACES = ("memory", "system", "user")
-"""The ways to print a memory, in the order in which they are tried."""
-
 _UNKNOWN = "qxz"
 """A role that no template knows, and a text that is nowhere else."""
-
-
-def as_dict(message: Message) -> dict[str, Any]:
-    """Return the message as servers give it to templates: arguments of calls are objects."""
-    line: dict[str, Any] = {"role": str(message.role), "content": message.text}
-    if message.reasoning:
-        line |= {"reasoning": message.reasoning, "reasoning_content": message.reasoning}
-    if message.tool_calls:
-        line["tool_calls"] = [
-            {
-                "id": it.id,
-                "type": "function",
-                "function": {"name": it.name, "arguments": _arguments(it.arguments)},
-            }
-            for it in message.tool_calls
-        ]
-    if message.tool_call_id:
-        line["tool_call_id"] = message.tool_call_id
-    if message.name:
-        line["name"] = message.name
-    return line
-
-
-def _arguments(text: str) -> Any:
-    try:
-        return json.loads(text) if text else {}
-    except (RecursionError, ValueError):
-        return text
 
 
 _DATES = ("%d %b %Y", "%Y-%m-%d", "%B %d, %Y")
@@ -106,6 +43,8 @@ class OwnTemplate:
     render: RenderChat
     tools: Tools = ()
     place: Placement = field(default_factory=lambda: Placement("memory"))
+    markers: dict[Role, str] = field(default_factory=dict)
+    """Text that it prints for an image that is left out, by the message's role."""
     _end: str | None = None
     """What is printed behind the text of a response; ``None``: not known yet."""
 
@@ -139,6 +78,7 @@ class OwnTemplate:
         """
         self.tools = tools
         await self._settle(messages)
+        await self._mark_images(messages)
         at = next((at for at, it in enumerate(messages) if it.role == Role.ASSISTANT), None)
         if at is not None:
             said = replace(messages[at], text=_UNKNOWN, tool_calls=(), reasoning="")
@@ -166,6 +106,25 @@ class OwnTemplate:
                 self.place = place
                 return
         raise why or ScorerError("the chat template prints memories nowhere")
+
+    async def _mark_images(self, messages: Sequence[Message]) -> None:
+        """Find the markers that the template itself prints for images that are left out."""
+        for at, message in enumerate(messages):
+            role = message.role
+            if not message.shown or role == Role.MEMORY or role in self.markers:
+                continue
+            said = replace(message, text=_UNKNOWN, placeholders=1)
+            self.markers[role] = PLACEHOLDER
+            place = Placement(self.place.role, self.place.marked | {role})
+            try:
+                without = await self.text([*messages[:at], replace(said, placeholders=0)], False)
+                printed = await self._rendered(place, [*messages[:at], said], False)
+                # Some refuse images in some conversations.
+                await self._rendered(place, messages, False)
+            except ScorerError:
+                continue
+            if marker := _inserted(printed, without):
+                self.place, self.markers[role] = place, marker
 
     async def pieces(self, messages: Sequence[Message]) -> list[Pieces]:
         """Return the pieces of each message, if each only adds to the prompt.
@@ -331,7 +290,22 @@ class OwnTemplate:
         if silent and (await self.text(results, False)).count(_UNKNOWN) < silent:
             left = count_of(silent, "tool's result")
             found.append(f"not all of {left} are printed: the chat template leaves some out")
-        return found
+        placeholders = {self.markers.get(it.role, PLACEHOLDER): None for it in messages if it.shown}
+        return [*found, *images_left_out(messages, list(placeholders))]
+
+
+def _inserted(longer: str, text: str) -> str:
+    """Return what ``longer`` has beside the unknown text that ``text`` has not, if that is all.
+
+    There may be other white space before it.
+    """
+    before, _, after = text.rpartition(_UNKNOWN)
+    longer_before, found, longer_after = longer.rpartition(_UNKNOWN)
+    if found and longer_after == after and longer_before.startswith(before.rstrip()):
+        return longer_before.removeprefix(before.rstrip()).strip()
+    if found and longer_before == before and longer_after.endswith(after):
+        return longer_after.removesuffix(after).strip()
+    return ""
 
 
 def _frame(earlier: Sequence[Message]) -> list[Message]:
@@ -367,12 +341,15 @@ def _bare(message: Message) -> Message | None:
     if not keys:
         return message
     text = message.text_without(keys)
-    return None if message.blocks and not text else replace(message, text=text)
+    is_gone = message.blocks and not text and not message.shown
+    return None if is_gone else replace(message, text=text)
 
 
 def _is_unsaid(message: Message, content: str) -> bool:
-    """Say whether the response only calls tools, and the template prints none of the calls."""
+    """Say whether the template prints nothing of what the response is: only calls, or images."""
     calls = message.tool_calls
+    if message.is_image_alone:
+        return True
     return bool(calls) and not message.text.strip() and not any(it.name in content for it in calls)
 
 

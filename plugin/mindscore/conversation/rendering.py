@@ -114,7 +114,7 @@ class Renderer:
         ready = {}
         for skipped in skippable(keys):
             text = message.text_without(skipped)
-            if message.blocks and not text:
+            if message.blocks and not text and not message.shown:
                 # An agent that has nothing left to say there sends no message.
                 ready[shorter(skipped, keys)] = array("q")
                 continue

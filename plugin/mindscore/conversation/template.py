@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from mindhooks import ScorerError
 from mindscore._util.text import count_of
-from mindscore.conversation.message import Message
+from mindscore.conversation.message import PLACEHOLDER, Message
 
 Tools = Sequence[Mapping[str, Any]]
 
@@ -72,7 +72,7 @@ class ChatML:
     """``<|im_start|>ROLE\\nTEXT<|im_end|>\\n``: each message by itself, under its own role.
 
     Tool calls are ``<tool_call>`` elements after the text. Reasoning and the definitions of tools
-    are not printed.
+    are not printed. An image that is left out is a line of its own, before the text.
     """
 
     def __init__(self) -> None:
@@ -90,13 +90,16 @@ class ChatML:
     async def piece(self, earlier: Sequence[Message], message: Message) -> Pieces:
         """Return the pieces of ``message``, which do not depend on earlier ones."""
         del earlier
-        texts = [message.text] if message.text or not message.tool_calls else []
+        if message.is_image_alone:
+            return Pieces((f"<|im_start|>{message.role}\n",), (), ("<|im_end|>", "\n"))
+        texts = [message.printed] if message.printed or not message.tool_calls else []
         text = "\n".join([*texts, *(call.text() for call in message.tool_calls)])
         return Pieces((f"<|im_start|>{message.role}\n",), (text, "<|im_end|>"), ("\n",))
 
     async def remarks(self, messages: Sequence[Message]) -> list[str]:
         """Return a line for each thing that the messages have and ChatML does not print."""
-        return unprinted(messages, self._tools, "ChatML")
+        found = unprinted(messages, self._tools, "ChatML")
+        return [*found, *images_left_out(messages, [PLACEHOLDER])]
 
 
 def unprinted(messages: Sequence[Message], tools: Tools, template: str) -> list[str]:
@@ -108,3 +111,18 @@ def unprinted(messages: Sequence[Message], tools: Tools, template: str) -> list[
     if tools:
         found.append(f"the definitions of the tools are left out: {template} does not print them")
     return found
+
+
+def images_left_out(messages: Sequence[Message], placeholders: Sequence[str]) -> list[str]:
+    """Return a line on the images that are left out, if any, and on what stands in their place."""
+    count, shown = sum(it.placeholders for it in messages), sum(it.shown for it in messages)
+    if not count:
+        return []
+    said = f"{count_of(count, 'image')} {'is' if count == 1 else 'are'} left out"
+    of_them = "" if count == 1 else " for each" if shown == count else f" for {shown} of them"
+    if shown:
+        said += f": the model was given a placeholder{of_them}, {' or '.join(placeholders)}"
+    if recorded := sum(it.placeholders for it in messages if it.token_ids is not None):
+        whose = "its message" if recorded == 1 else f"the messages of {recorded} of them"
+        said += f"; the token ids of {whose} are sent as they are recorded"
+    return [said]

@@ -120,7 +120,8 @@ class TurnPrompts:
             return message
         text = message.text_without(keys)
         # An agent that has nothing left to say there sends no message.
-        return None if message.blocks and not text else replace(message, text=text)
+        is_gone = message.blocks and not text and not message.shown
+        return None if is_gone else replace(message, text=text)
 
     async def _add(self, found: list[WirePrompt], messages: Sequence[Message]) -> None:
         """Add the last of ``messages``, to a prompt that goes on from it or as one of its own."""

@@ -7,45 +7,39 @@ import base64
 import email.utils
 import html
 import io
-import ipaddress
 import json
 import re
 import time
 from collections.abc import Awaitable, Mapping
 from datetime import UTC
 from typing import Any, TypeVar
-from urllib.parse import quote, quote_plus, urlsplit
+from urllib.parse import quote, quote_plus
 
 import aiohttp
 import msgspec
 
 from mindhooks import ScorerError, ScorerUnavailable
 from mindscore._util.aio import Pace
-from mindscore._util.errors import ConfigError
 from mindscore._util.text import one_line
 from mindscore.config.file import read_api_key
 from mindscore.config.settings import ServerSettings
+from mindscore.http.addresses import checked_address, require_privacy
+from mindscore.http.addresses import is_loopback as is_loopback
 from mindscore.http.answers import EXCERPT_BYTES, LARGE_BYTES, decode, excerpt
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach ``host``, a name or an address."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host.lower().removesuffix(".") == "localhost"
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_loopback
-
+from mindscore.http.environment import Proxy, proxy_for, tls_context
 
 HIDDEN = "[key]"
 
 
 class Redactor:
-    """Takes the API key out of texts, plain or as JSON, Python, HTML, URLs and base64 write it."""
+    """Takes the API key out of texts, plain or as JSON, Python, HTML, URLs and base64 write it.
 
-    def __init__(self, key: str | None) -> None:
-        self._forms = _forms(key) if key else []
+    So it does with other ``secrets``.
+    """
+
+    def __init__(self, key: str | None, *secrets: str) -> None:
+        forms = {form for it in (key, *secrets) if it for form in _forms(it)}
+        self._forms = sorted(forms, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, self._forms)), re.IGNORECASE)
 
     def __call__(self, text: str, *, is_cut: bool) -> str:
@@ -62,13 +56,13 @@ class Redactor:
         return text[: len(text) - cut]
 
 
-def _forms(key: str) -> list[str]:
-    """Return what the key may be written as, the longest first."""
+def _forms(key: str) -> set[str]:
+    """Return what the key may be written as."""
     encoded = base64.b64encode(key.encode()).decode().rstrip("=")
     escaped = {json.dumps(key)[1:-1], json.dumps(key).replace("/", r"\/")[1:-1]}
     escaped |= {repr(key)[1:-1], html.escape(key)}
     in_urls = {quote(key), quote(key, safe=""), quote_plus(key)}
-    return sorted({key, encoded, *escaped, *in_urls}, key=len, reverse=True)
+    return {key, encoded, *escaped, *in_urls}
 
 
 T = TypeVar("T")
@@ -88,7 +82,7 @@ class UnavailableError(ScorerUnavailable):
     """A request failed for a reason that may pass.
 
     ``arrived`` is false when the request's body cannot have reached the server; ``status`` is that
-    of the answer, ``None`` when there was none.
+    of the answer, ``None`` when there was none; ``said`` is the server's reason.
     """
 
     def __init__(
@@ -98,22 +92,28 @@ class UnavailableError(ScorerUnavailable):
         retry_after: float | None = None,
         arrived: bool = True,
         status: int | None = None,
+        said: str = "",
     ) -> None:
         super().__init__(message, retry_after)
         self.arrived = arrived
         self.status = status
+        self.said = said
 
 
 class UntrustedError(ScorerError):
-    """There is no trusted TLS connection to the server: nothing was sent."""
+    """There is no trusted connection to the server: nothing was sent."""
 
 
 class StatusError(ScorerError):
-    """The server answered with a ``status`` that no further attempt would change."""
+    """The server answered with a ``status`` that no further attempt would change.
 
-    def __init__(self, message: str, status: int) -> None:
+    ``said`` is the server's reason.
+    """
+
+    def __init__(self, message: str, status: int, said: str = "") -> None:
         super().__init__(message)
         self.status = status
+        self.said = said
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -133,8 +133,8 @@ class WireClient:
     """Asks one server, in JSON, with one attempt a call.
 
     Raises:
-        ConfigError: ``server.base_url`` is no address, the API key cannot be read, or it would be
-            sent in the clear.
+        ConfigError: ``server.base_url`` is no address, the API key cannot be read, it would be sent
+            in the clear, or the environment's proxy or certificates are not valid.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
@@ -142,8 +142,15 @@ class WireClient:
         self._settings = settings
         self._key = read_api_key(settings)
         if self._key is not None and not settings.allow_insecure:
-            _require_privacy(self.base_url)
-        self._redact = Redactor(self._key)
+            require_privacy(self.base_url)
+        self._proxy = proxy_for(self.base_url)
+        self._redact = Redactor(self._key, *(self._proxy.secrets if self._proxy else ()))
+        self._is_tls = self.base_url.startswith("https:")
+        is_proxy_tls = self._proxy is not None and self._proxy.url.startswith("https:")
+        self._tls = tls_context() if self._is_tls or is_proxy_tls else None
+        self._headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        if self._proxy is not None and not self._is_tls:
+            self._headers |= self._proxy.headers
         self._slots = asyncio.Semaphore(settings.concurrency)
         self.pace = Pace()
         self._session: aiohttp.ClientSession | None = None
@@ -222,9 +229,13 @@ class WireClient:
             url,
             # A stream: given bytes, aiohttp writes a large body in one go.
             data=None if data is None else io.BytesIO(data),
-            headers=headers,
+            # Not of the session: aiohttp sends that one's to proxies, too.
+            headers={**self._headers, **headers},
             # A redirect must not carry a conversation, or the key, elsewhere.
             allow_redirects=False,
+            # Not by trust_env, which reads passwords from ~/.netrc too.
+            proxy=self._proxy.url if self._proxy else None,
+            proxy_headers=self._proxy.headers if self._proxy and self._is_tls else None,
         ) as response:
             if not 200 <= response.status < 300:
                 raise await self._refusal(url, response)
@@ -254,7 +265,19 @@ class WireClient:
         from being recognised.
         """
         if isinstance(error, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError)):
-            return UntrustedError(f"{url}: no trusted TLS connection: {self.quote(str(error))}")
+            return UntrustedError(
+                f"{url}: no trusted TLS connection: {self.quote(str(error))}; SSL_CERT_FILE or "
+                "REQUESTS_CA_BUNDLE names the certificate of an authority of your own"
+            )
+        if self._proxy and isinstance(error, aiohttp.ClientProxyConnectionError):
+            why = self.quote(error.os_error.strerror or str(error.os_error))
+            return UnavailableError(
+                f"{url}: cannot connect to the proxy {self._proxy.url} ({why}): is "
+                f"{self._proxy.variable} right? NO_PROXY names hosts to reach without one",
+                arrived=False,
+            )
+        if self._proxy and isinstance(error, aiohttp.ClientHttpProxyError):
+            return self._proxy_refusal(url, self._proxy, error)
         if isinstance(error, aiohttp.ClientConnectorError):
             why = self.quote(error.os_error.strerror or str(error.os_error))
             return UnavailableError(
@@ -276,13 +299,24 @@ class WireClient:
             "does server.base_url name a model server?"
         )
 
+    def _proxy_refusal(
+        self, url: str, proxy: Proxy, error: aiohttp.ClientHttpProxyError
+    ) -> ScorerError:
+        """Return the error for a proxy that makes no connection to the server."""
+        reason = self.quote(error.message)
+        said = f"{url}: the proxy {proxy.url} answers HTTP {error.status} {reason}".rstrip()
+        if error.status in PASSING_STATUSES or error.status >= 500:
+            return UnavailableError(said, arrived=False)
+        hint = f"are its address, user and password in {proxy.variable} right?"
+        return UntrustedError(f"{said}: {hint} NO_PROXY names hosts to reach without one")
+
     async def _refusal(self, url: str, response: aiohttp.ClientResponse) -> ScorerError:
         status = response.status
-        said = f"{url}: HTTP {status} {self.quote(response.reason or '')}: "
-        said = (said + await self._excerpt(response)).rstrip(": ")
+        reason = await self._excerpt(response)
+        said = f"{url}: HTTP {status} {self.quote(response.reason or '')}: {reason}".rstrip(": ")
         if status in PASSING_STATUSES or status >= 500:
             retry_after = _retry_after(response.headers.get("Retry-After"))
-            return UnavailableError(said, retry_after=retry_after, status=status)
+            return UnavailableError(said, retry_after=retry_after, status=status, said=reason)
         if 300 <= status < 400:
             where = self.quote(response.headers.get("Location", "elsewhere"))
             return StatusError(
@@ -293,10 +327,11 @@ class WireClient:
         hints = {
             401: f"set the key in {key}",
             403: f"is the key in {key} the right one?",
+            407: "are the proxy's user and password in HTTP_PROXY right?",
             404: "are server.base_url, server.scorer and server.model right?",
             413: "the conversation is too large for this server: raise its limit",
         }
-        return StatusError(f"{said}; {hints.get(status, misfit)}", status)
+        return StatusError(f"{said}; {hints.get(status, misfit)}", status, reason)
 
     async def _excerpt(self, response: aiohttp.ClientResponse) -> str:
         """Return the beginning of a refusal's body, or nothing if it cannot be read."""
@@ -311,13 +346,15 @@ class WireClient:
     def _open_session(self) -> aiohttp.ClientSession:
         # On first use: a session needs the running loop.
         if self._session is None:
-            authorization = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+            checked: dict[str, Any] = {}
+            if self._tls is not None:
+                checked["ssl"] = self._tls
             self._session = aiohttp.ClientSession(
-                headers={"Accept-Encoding": "identity", **authorization},
+                headers={"Accept-Encoding": "identity"},
                 timeout=aiohttp.ClientTimeout(total=self._settings.timeout_s),
                 # It would decompress without a limit.
                 auto_decompress=False,
-                connector=_Connector(),
+                connector=_Connector(**checked),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._session
@@ -327,43 +364,6 @@ class WireClient:
         if self._session is not None:
             await self._session.close()
             self._session = None
-
-
-def checked_address(base_url: str) -> str:
-    """Return ``base_url`` without a slash at its end.
-
-    Raises:
-        ConfigError: it is not the address of a server.
-    """
-    if "@" in base_url:
-        raise ConfigError(
-            "server.base_url: expected an address without user and password; "
-            "a key comes from server.api_key_env or server.api_key_file"
-        )
-    try:
-        parts = urlsplit(base_url)
-        is_address = bool(parts.scheme in ("http", "https") and parts.hostname and parts.port != 0)
-    except ValueError:
-        is_address = False
-    if not is_address or not base_url.isprintable():
-        raise ConfigError(
-            f"server.base_url: expected the server's http:// or https:// address, got {base_url!r}"
-        )
-    if parts.query or parts.fragment:
-        raise ConfigError(
-            "server.base_url: expected an address without query or fragment; "
-            "a key comes from server.api_key_env or server.api_key_file"
-        )
-    return base_url.rstrip("/")
-
-
-def _require_privacy(base_url: str) -> None:
-    parts = urlsplit(base_url)
-    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-        raise ConfigError(
-            f"server.base_url: {base_url} is plain http, over which anybody on the way reads the "
-            "API key: use https, or set server.allow_insecure = true, or set no key"
-        )
 
 
 async def _read_body(response: aiohttp.ClientResponse, limit: int) -> tuple[bytearray, bool]:

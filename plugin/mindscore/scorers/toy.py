@@ -28,6 +28,7 @@ class ToyScorer(BaseScorer):
 
     model = "toy"
     reuses_prefixes = False
+    takes_images = False
 
     def __init__(self, table: Mapping[str, Any] | None = None) -> None:
         del table

@@ -304,7 +304,8 @@ class CompletionRequest(Struct):
 
 def _refuse_images(data: object) -> None:
     if data:
-        raise RefusedError(400, "this server takes no images", param="multi_modal_data")
+        why = 'this server takes no images: server.scorer = "auto" leaves them out'
+        raise RefusedError(400, why, param="multi_modal_data")
 
 
 def require_short(*texts: str) -> None:

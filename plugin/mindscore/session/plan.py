@@ -108,6 +108,7 @@ class CountingScorer(BaseScorer):
         self.swaps_adapters = capabilities.swaps_adapters
         self.fingerprint = capabilities.fingerprint
         self.context_length = capabilities.context_length
+        self.takes_images = capabilities.takes_images
         self._scorer = scorer
         self._sorted: list[tuple[int, ...]] = []
         self.first: WirePrompt | None = None

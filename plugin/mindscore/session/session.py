@@ -27,7 +27,7 @@ from mindhooks import (
 )
 from mindscore._util.errors import ConfigError, format_error
 from mindscore.config.settings import parse_settings
-from mindscore.conversation.choice import begins_unlike, template_for
+from mindscore.conversation.choice import begins_unlike, images_for, template_for
 from mindscore.conversation.conversation import Transcript
 from mindscore.conversation.rendering import CachedTokenizer
 from mindscore.flows.recorder import store_failures
@@ -285,8 +285,9 @@ class Session:
             template, remarks = await template_for(
                 transcript, scorer, self.registry.settings, self._tokenizer
             )
-            context = await transcript.context(self._tokenizer, template)
-            remarks += await template.remarks(transcript.messages)
+            shown = images_for(transcript, scorer, self.registry.settings)
+            context = await shown.context(self._tokenizer, template)
+            remarks += await template.remarks(shown.messages)
             self._rendered = (*remarks, *begins_unlike(context, scorer))
             self._tokenizer.evict_unused()
             self._context = transcript, context

@@ -23,6 +23,7 @@ DEFAULTS = {
         "concurrency": 4,
         "priority": 5,
         "self_test": True,
+        "require_images": False,
         "dtype": "float32",
         "cache_mb": 1024,
     },

@@ -29,6 +29,7 @@ allow_insecure = false
 concurrency = 4
 priority = 5
 self_test = true
+require_images = false
 dtype = "float32"
 cache_mb = 1024
 [memory]

@@ -368,6 +368,7 @@ TABLES = st.fixed_dictionaries(
                 "concurrency": COUNT,
                 "priority": st.integers(-(2**63), 2**63 - 1),
                 "self_test": st.booleans(),
+                "require_images": st.booleans(),
                 "dtype": st.sampled_from(["float32", "bfloat16"]),
                 "cache_mb": COUNT | st.just(0),
                 "options": FREE,

@@ -59,8 +59,10 @@ async def test_leading_system_messages_and_memories_stand_before_the_conversatio
 
 
 async def test_a_response_holds_no_memories_whatever_it_says(context):
-    found = await context(*said(("user", TEA), ("assistant", TEA)), known={"tea": TEA})
-    assert [node.parts != () for node in found.conversation] == [True, False]
+    talk = said(("system", TEA), ("user", "What shall I drink?"), ("assistant", TEA))
+    found = await context(*talk, known={"tea": TEA})
+    nodes = (*found.system, *found.conversation)
+    assert [node.parts != () for node in nodes] == [True, False, False]
 
 
 def test_what_was_refused_is_among_the_remarks():

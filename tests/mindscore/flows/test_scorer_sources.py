@@ -24,6 +24,8 @@ CALLS = {
     "yaml.full_load", "pandas.read_pickle", "ssl._create_unverified_context",
     "builtins.eval", "builtins.exec",
 }  # fmt: skip
+UNCHECKED = {"CERT_NONE", "CERT_OPTIONAL", "verify_mode", "check_hostname"}
+"""Names of what a TLS context leaves unchecked."""
 SAFE = {
     "trust_remote_code": False,
     "shell": False,
@@ -62,6 +64,8 @@ def offences(tree):
                 value = getattr(argument.value, "value", ...)
                 if argument.arg in SAFE and value is not SAFE[argument.arg]:
                     yield f"{line}: {argument.arg}={ast.unparse(argument.value)}"
+        if isinstance(node, ast.Attribute) and node.attr in UNCHECKED:
+            yield f"{line}: {node.attr}"
         if isinstance(node, ast.Dict):
             for key, value in zip(node.keys, node.values, strict=True):
                 name = getattr(key, "value", None)
@@ -90,6 +94,8 @@ def test_no_source_runs_what_it_reads(file):
         "kwargs = {'trust_remote_code': True}",
         "tempfile.mktemp()",
         "session.get(url, ssl=False)",
+        "context.check_hostname = False",
+        "context.verify_mode = ssl.CERT_NONE",
         "np.load(file)",
         "np.load(file, allow_pickle=True)",
         "yaml.load(text)",

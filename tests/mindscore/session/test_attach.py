@@ -574,3 +574,16 @@ def test_memories_that_a_host_prints_between_tags_in_a_users_message_are_found(a
     agent.messages[:1] = []
     agent.turn(f"<memories>\n- {TEA}\n</memories>\nWhat shall I drink?")
     assert list(attach().score("score-full").result(PATIENCE_S).scores) == ["tea"]
+
+
+def test_an_image_is_left_out_and_that_is_among_the_remarks(attach, agent):
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    agent.messages.append({"role": "user", "content": [{"type": "text", "text": "See"}, image]})
+    agent.messages.append({"role": "assistant", "content": "A pot of rooibos."})
+    mind = attach()
+    found = mind.score().result(PATIENCE_S)
+    assert found.error is None
+    assert [it.signed > 0 for it in found.scores["tea"].divergences] == [True, True]
+    said = "1 image is left out: the model was given a placeholder, [image]"
+    assert said in found.remarks
+    assert said in mind.remarks

@@ -38,6 +38,8 @@ class LocalScorer(BaseScorer):
     It loads its model on first use.
     """
 
+    takes_images = False
+
     def __init__(self, table: Mapping[str, Any]) -> None:
         self._settings = parse_table(table, ServerSettings, "server")
         self.model = self._settings.model

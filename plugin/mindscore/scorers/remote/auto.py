@@ -55,6 +55,8 @@ class AutoScorer(BaseScorer):
     # True of each kind, as far as flows ask before the first call.
     noisy = RemoteScorer.noisy
     self_tested = RemoteScorer.self_tested
+    # Not by the original protocol either: the server that it finds for that is mindscore's own.
+    takes_images = RemoteScorer.takes_images
 
     def __init__(self, table: Mapping[str, Any]) -> None:
         self._table = table

@@ -24,8 +24,9 @@ from mindhooks import (
 )
 from mindscore.config.settings import ServerSettings, TokenId, parse_table
 from mindscore.conversation.template import NoTemplateError, RenderChat
+from mindscore.http.addresses import checked_address
 from mindscore.http.answers import MISSING, decode_in_pieces
-from mindscore.http.client import SMALL_ANSWER_BYTES, WireClient, checked_address
+from mindscore.http.client import SMALL_ANSWER_BYTES, WireClient
 from mindscore.scorers.remote.answers import (
     BETWEEN_IDS,
     BYTES_BY_NEW_TOKEN,
@@ -111,6 +112,8 @@ class RemoteScorer(BaseScorer):
     # A server's last digits depend on the other requests in its batch, and on its cache.
     noisy = True
     self_tested = True
+    # A stock server expands an image's placeholder, and so moves positions.
+    takes_images = False
 
     _text_fields: tuple[str, ...] = ("prompt",)
     """Names under which ``/tokenize`` is sent its text."""
@@ -166,6 +169,10 @@ class RemoteScorer(BaseScorer):
         total = sum(computed) if len(computed) == len(found) else None
         return ScoreResult([it.scores for it in found], total)
 
+    async def _post(self, path: str, body: Mapping[str, Any], answer: type[T], room: int) -> T:
+        """Post ``body``; no answer of over ``room`` bytes is read."""
+        return await self._client.post(path, body, answer, max_bytes=room)
+
     @abstractmethod
     async def _ask(self, prompt: WirePrompt) -> Answer:
         """Return the server's answer for ``prompt``, which has ranges."""
@@ -208,7 +215,23 @@ class RemoteScorer(BaseScorer):
     @property
     def render_chat(self) -> RenderChat | None:  # type: ignore[override]
         """Renders messages by the model's own chat template."""
-        return self._render_chat
+        return self._render_texts
+
+    async def _render_texts(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> str:
+        """Return the text of ``messages``, whose contents are texts.
+
+        Raises:
+            ScorerError: they have images as parts. A server may fail at an image's marker without
+                the image: vLLM before 0.20 ends.
+        """
+        if not all(isinstance(it["content"], str) for it in messages):
+            raise ScorerError("a server is sent no marker of an image that is left out")
+        return await self._render_chat(messages, add_generation_prompt, tools)
 
     async def _render_chat(
         self,
@@ -272,7 +295,7 @@ class RemoteScorer(BaseScorer):
             **more,
         }
         room = room_for(prompt) + BYTES_BY_NEW_TOKEN * max_tokens
-        answer = await self._client.post(path, body, _TextCompletion, max_bytes=room)
+        answer = await self._post(path, body, _TextCompletion, room)
         if not answer.choices:
             raise ScorerError(
                 f"{self._client.base_url}{path}: choices: is empty; does the server generate?"

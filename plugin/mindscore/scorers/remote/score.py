@@ -48,6 +48,7 @@ class ScoreScorer(RemoteScorer):
     self_tested = False
     # mindscore serve --train does, under the same name.
     swaps_adapters = True
+    takes_images = True
 
     _answered: _Scores | None = None
 

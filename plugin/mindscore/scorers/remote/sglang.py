@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec import Raw, Struct
@@ -21,6 +21,7 @@ from mindscore.scorers.remote.answers import (
     wrong_id,
 )
 from mindscore.scorers.remote.base import RemoteScorer
+from mindscore.scorers.remote.priority import PrioritySender
 
 PATH = "/generate"
 CLIPPED = 0
@@ -54,6 +55,11 @@ class SGLangScorer(RemoteScorer):
 
     reuses_prefixes = True
 
+    def __init__(self, table: Mapping[str, Any]) -> None:
+        super().__init__(table)
+        # In SGLang a larger priority is served earlier; in the settings it is served later.
+        self._sender = PrioritySender(self._client, -self._settings.priority)
+
     async def _ask(self, prompt: WirePrompt) -> Answer:
         refuse_images(prompt)
         prompt = scored_part(prompt)
@@ -64,9 +70,8 @@ class SGLangScorer(RemoteScorer):
             "sampling_params": {"max_new_tokens": 0, "temperature": 0},
             "return_logprob": True,
             "logprob_start_len": start,
-            "priority": self._priority,
         }
-        meta = (await self._client.post(PATH, body, _Scored, max_bytes=room_for(prompt))).meta_info
+        meta = (await self._sender.post(PATH, body, _Scored, room_for(prompt))).meta_info
         where, field = f"{self._client.base_url}{PATH}", "meta_info.input_token_logprobs"
         entries = await self._decoded(
             where,
@@ -82,11 +87,6 @@ class SGLangScorer(RemoteScorer):
             return Answer(scores, None)
         return Answer(scores, max(0, meta.prompt_tokens - meta.cached_tokens))
 
-    @property
-    def _priority(self) -> int:
-        # In SGLang a larger priority is served earlier; in the settings it is served later.
-        return -self._settings.priority
-
     async def generate(
         self, prompt: WirePrompt, *, max_tokens: int, stop: Sequence[int]
     ) -> Generated:
@@ -99,10 +99,9 @@ class SGLangScorer(RemoteScorer):
                 "temperature": 0,
                 "stop_token_ids": list(stop),
             },
-            "priority": self._priority,
         }
         room = room_for(prompt) + BYTES_BY_NEW_TOKEN * max_tokens
-        said = await self._client.post(PATH, body, _Said, max_bytes=room)
+        said = await self._sender.post(PATH, body, _Said, room)
         where = f"{self._client.base_url}{PATH}"
         return await self._generated(where, "output_ids", said.output_ids, said.text, max_tokens)
 

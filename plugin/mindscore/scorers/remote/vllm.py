@@ -10,7 +10,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import Raw, Struct
 
@@ -20,8 +20,10 @@ from mindscore.http.answers import MISSING, Quote
 from mindscore.http.client import StatusError, UnavailableError, WireClient
 from mindscore.scorers.remote import answers
 from mindscore.scorers.remote.base import RemoteScorer
+from mindscore.scorers.remote.priority import PrioritySender
 
 log = logging.getLogger("mindscore")
+T = TypeVar("T")
 
 PATH = "/inference/v1/generate"
 NOT_WANTED = -1
@@ -43,10 +45,10 @@ class RowsEndpoint:
     from its cache.
     """
 
-    def __init__(self, client: WireClient, model: str, priority: int) -> None:
+    def __init__(self, client: WireClient, model: str, sender: PrioritySender) -> None:
         self._client = client
         self._model = model
-        self._priority = priority
+        self._sender = sender
 
     async def ask(self, prompt: WirePrompt) -> answers.Answer:
         """Return the answer for one prompt.
@@ -61,8 +63,6 @@ class RowsEndpoint:
             "model": self._model,
             "token_ids": prompt.tokens,
             "stream": False,
-            # As in the settings, a larger priority is served later.
-            "priority": self._priority,
             "sampling_params": {
                 "max_tokens": 1,
                 "temperature": 0,
@@ -72,7 +72,7 @@ class RowsEndpoint:
                 "prompt_logprob_token_ids": _asked_for(prompt, first),
             },
         }
-        answer = await self._client.post(PATH, body, _Rows, max_bytes=answers.room_for(prompt))
+        answer = await self._sender.post(PATH, body, _Rows, answers.room_for(prompt))
         field = f"{self._client.base_url}{PATH}: prompt_token_id_logprobs"
         if answer.prompt_token_id_logprobs is None:
             raise NoRowsError(f"{field}: is null")
@@ -168,7 +168,9 @@ class VLLMScorer(RemoteScorer):
 
     def __init__(self, table: Mapping[str, Any]) -> None:
         super().__init__(table)
-        self._rows = RowsEndpoint(self._client, self.model, self._settings.priority)
+        # As in the settings, a larger priority is served later.
+        self._sender = PrioritySender(self._client, self._settings.priority)
+        self._rows = RowsEndpoint(self._client, self.model, self._sender)
         self._has_rows: bool | None = None
         self._learning = asyncio.Lock()
 
@@ -217,12 +219,8 @@ class VLLMScorer(RemoteScorer):
             "prompt_logprobs": 0,
             "max_tokens": 1,
             "temperature": 0,
-            # As in the settings, a larger priority is served later.
-            "priority": self._settings.priority,
         }
-        answer = await self._client.post(
-            COMPLETIONS, body, _PromptCompletion, max_bytes=answers.room_for(prompt)
-        )
+        answer = await self._post(COMPLETIONS, body, _PromptCompletion, answers.room_for(prompt))
         where, field = f"{self._client.base_url}{COMPLETIONS}", "choices[0].prompt_logprobs"
         choice = answers.only_choice(where, answer.choices)
         rows = await self._decoded(
@@ -241,8 +239,10 @@ class VLLMScorer(RemoteScorer):
     ) -> Generated:
         """Continue greedily by ``/v1/completions``."""
         answers.refuse_images(prompt)
-        more = {"priority": self._settings.priority}
-        return await self._complete(COMPLETIONS, prompt, max_tokens, stop, more)
+        return await self._complete(COMPLETIONS, prompt, max_tokens, stop, {})
+
+    async def _post(self, path: str, body: Mapping[str, Any], answer: type[T], room: int) -> T:
+        return await self._sender.post(path, body, answer, room)
 
 
 def _has_numpy() -> bool:

@@ -1,13 +1,17 @@
 """What holds of every scorer of a stock server: the toy's numbers, through real HTTP."""
 
 import asyncio
+import shutil
 from contextlib import aclosing
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mindhooks import Image, MindhooksError, ScorerError, WirePrompt
+from mindhooks import Image, MindhooksError, Role, ScorerError, WirePrompt
+from mindscore.conversation import Message
+from mindscore.conversation.conversation import Transcript
+from mindscore.conversation.own_template import OwnTemplate
 from mindscore.scorers.remote.base import address
 from mindscore.scorers.remote.openai import OpenAIScorer
 from mindscore.scorers.remote.sglang import SGLangScorer
@@ -346,3 +350,28 @@ async def test_what_flows_ask_of_it(kind):
 )
 def test_an_address_has_a_root_and_an_openai_style_part(base_url, root, api):
     assert address(base_url) == (root, api)
+
+
+@pytest.mark.parametrize("scorer", [VLLMScorer, SGLangScorer, OpenAIScorer])
+async def test_a_server_is_sent_no_marker_of_an_image_that_is_left_out(
+    scorer, tokenizer_file, tmp_path
+):
+    shutil.copy(tokenizer_file, tmp_path / "tokenizer.json")
+    (tmp_path / "chat_template.jinja").write_text(
+        "{% for it in messages %}{% for part in it.content %}"
+        "{% if part.type == 'image' %}<img>{% else %}{{ part.text }}{% endif %}"
+        "{% endfor %}<end>{% endfor %}{% if add_generation_prompt %}{% endif %}"
+    )
+    shown = Message(Role.USER, "Look.", images=(Image("image/png", b""),), id="u")
+    said = Message(Role.ASSISTANT, "Oak.", id="a")
+    table = {"base_url": "http://127.0.0.1:9", "model": "m", "tokenizer": str(tmp_path)}
+    async with aclosing(scorer(table)) as it:
+        template = OwnTemplate(it.render_chat)
+        context = (
+            await Transcript("f", (), (), (shown, said))
+            .without_images()
+            .context(it.tokenize, template)
+        )
+        prompt = context.wire_prompt(range(2), lambda _: False)
+        assert (await it.detokenize(prompt.tokens)) == "[image]\nLook.<end>Oak.<end>"
+        assert template.markers == {Role.USER: "[image]"}
