@@ -59,7 +59,7 @@ async def test_leading_system_messages_and_memories_stand_before_the_conversatio
 
 
 async def test_a_response_holds_no_memories_whatever_it_says(context):
-    found = await context(*said(("user", TEA), ("assistant", TEA)), known={"tea": TEA})
+    found = await context(*said(("tool", TEA), ("assistant", TEA)), known={"tea": TEA})
     assert [node.parts != () for node in found.conversation] == [True, False]
 
 
