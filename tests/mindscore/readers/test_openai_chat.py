@@ -225,6 +225,13 @@ def test_lines_that_are_native_stay_native(read, refused, own):
     assert refused(log(own, USER, CALL)).startswith("line 3: ")
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"role": "developer", "content": ""}, {**USER, "name": "Nora"}, {"role": "user"}]
+)
+def test_lines_without_a_response_or_a_sign_of_a_chat_api_are_refused_as_native(refused, wrong):
+    assert refused(log(USER, wrong)).startswith("line 2: ")
+
+
 def test_lines_of_a_role_and_a_text_are_native_unless_openai_is_asked_for(read):
     lines = log(USER, {"role": "assistant", "content": "b"})
     assert read(lines).format == "native"
