@@ -29,7 +29,7 @@ class NativeConversation(Conversation):
 
 
 class NativeReader:
-    """Reads one message a line: the format that is assumed if no other is detected."""
+    """Reads one message a line; a line that is not valid is an error here."""
 
     def detects(self, source: Source) -> bool:
         """Return true if the first line is such a message."""
