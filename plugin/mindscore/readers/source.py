@@ -73,21 +73,26 @@ class Source:
     @property
     def is_sqlite(self) -> bool:
         """True of a SQLite database; false of a file that is not there."""
-        return self._begin.startswith(SQLITE)
+        begin = self.content if self._is_held else self._begin
+        return begin.startswith(SQLITE)
 
     @cached_property
     def _begin(self) -> bytes:
         """The first bytes: not all of a file, which may be large."""
-        if self.given is not None or self.file == STANDARD_INPUT:
-            return self.content[: len(SQLITE)]
+        if self.given is not None:
+            return self.given[: len(SQLITE)]
         if not self.file.is_file():
             return b""
         try:
             with self.file.open("rb") as file:
-                begin = file.read(len(SQLITE))
+                return file.read(len(SQLITE))
         except OSError as error:
             raise unreadable(self.file, error) from None
-        return self.content[: len(SQLITE)] if is_compressed(begin) else begin
+
+    @property
+    def _is_held(self) -> bool:
+        """Whether the content is at hand only here: decompressed, or from standard input."""
+        return self.file == STANDARD_INPUT or is_compressed(self._begin)
 
     @contextmanager
     def database(self) -> Iterator[sqlite3.Connection]:
@@ -113,10 +118,10 @@ class Source:
             self.refuse("the database", f"cannot be read: {error}")
 
     def _connected(self) -> sqlite3.Connection:
-        if "content" not in self.__dict__:
+        if not self._is_held:
             return _connected(self.file)
-        # It was decompressed, or came from standard input. A log beside it is not at hand, and a
-        # database in memory has none: bytes 18 and 19 say whether there is one.
+        # A log beside it is not at hand, and a database in memory has none: bytes 18 and 19 say
+        # whether there is one.
         held = sqlite3.connect(":memory:")
         held.deserialize(self.content[:18] + b"\x01\x01" + self.content[20:])
         return held

@@ -2,10 +2,13 @@
 
 import gzip
 import json
+import sqlite3
 import subprocess
+from contextlib import closing
 
 import pytest
 
+from ..readers.written import FIXTURES
 from .conftest import COMMAND, PATIENCE_S
 
 SAID = [
@@ -36,6 +39,19 @@ def test_a_transcript_is_read_from_standard_input(content, tmp_path):
     status, out, err = piped(content, "score", "-", *options)
     assert (status, err) == (0, "")
     assert [it["key"] for it in json.loads(out)["scores"]] == ["tea"]
+
+
+@pytest.mark.parametrize(
+    ("dump", "format_"), [("hermes_state.sql", "hermes"), ("llm-0.36.sql", "llm")]
+)
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_database_is_read_from_standard_input(dump, format_, pack, tmp_path):
+    with closing(sqlite3.connect(tmp_path / "a.db")) as connection:
+        connection.executescript((FIXTURES / dump).read_text())
+    content = (tmp_path / "a.db").read_bytes()
+    status, out, err = piped(pack(content), "list", "-", "--json")
+    assert (status, err) == (0, "")
+    assert json.loads(out)["format"] == format_
 
 
 def test_memories_are_read_from_standard_input(tmp_path):

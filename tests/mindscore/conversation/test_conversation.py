@@ -59,10 +59,8 @@ async def test_leading_system_messages_and_memories_stand_before_the_conversatio
 
 
 async def test_a_response_holds_no_memories_whatever_it_says(context):
-    talk = said(("system", TEA), ("user", "What shall I drink?"), ("assistant", TEA))
-    found = await context(*talk, known={"tea": TEA})
-    nodes = (*found.system, *found.conversation)
-    assert [node.parts != () for node in nodes] == [True, False, False]
+    found = await context(*said(("tool", TEA), ("assistant", TEA)), known={"tea": TEA})
+    assert [node.parts != () for node in found.conversation] == [True, False]
 
 
 def test_what_was_refused_is_among_the_remarks():

@@ -109,6 +109,19 @@ def test_a_database_that_is_compressed_is_read(tmp_path, wal):
         assert [row["a"] for row in opened.execute("SELECT a FROM t")] == ["tea"]
 
 
+def test_the_log_of_a_database_is_read_though_its_content_was_looked_at(tmp_path):
+    file = tmp_path / "state.db"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("CREATE TABLE t (a)")
+        connection.commit()
+        source = Source(file)
+        assert source.is_sqlite
+        assert source.content
+        with source.database() as opened:
+            assert opened.execute("SELECT count(*) FROM t").fetchone()[0] == 0
+
+
 def test_a_compressed_database_that_is_damaged_is_refused(tmp_path):
     source = Source(write(tmp_path, gzip.compress(b"SQLite format 3\0" + b"\xff" * 5000)))
     refused = pytest.raises(TranscriptError, match="talk, the database: cannot be read")

@@ -90,14 +90,15 @@ class LlmDatabase:
         TranscriptError: names the file, the record and the reason.
     """
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    def __init__(self, file: Path | Source) -> None:
+        self._source = file if isinstance(file, Source) else Source(file)
+        self.file = self._source.file
         self._fragments: dict[int, Fragment] = {}
         self._opened = ExitStack()
 
     def __enter__(self) -> LlmDatabase:
         with ExitStack() as opened:
-            self._connection = opened.enter_context(Source(self.file).database())
+            self._connection = opened.enter_context(self._source.database())
             self.tables = frozenset(
                 row["name"] for row in self.rows("select name from sqlite_master")
             )

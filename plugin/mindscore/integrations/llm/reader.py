@@ -37,15 +37,15 @@ class LlmLogsReader:
         """Say whether the file is a SQLite database with llm's tables, new or old."""
         if not source.is_sqlite:
             return False
-        with LlmDatabase(source.file) as database:
+        with LlmDatabase(source) as database:
             return database.tables >= NEW or database.tables >= OLD
 
     def read(self, source: Source) -> list[Conversation]:
         """Read every conversation, the oldest first."""
-        return list(reversed(list(logged(source.file))))
+        return list(reversed(list(logged(source))))
 
 
-def logged(file: Path, fragments_only: bool = False) -> Iterator[Conversation]:
+def logged(file: Path | Source, fragments_only: bool = False) -> Iterator[Conversation]:
     """Yield logged conversations, the newest first; ``fragments_only``: those that may hold some.
 
     Raises:
