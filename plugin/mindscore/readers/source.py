@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-import stat
-import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
-from urllib.parse import quote
 
 import msgspec
 
@@ -28,20 +25,11 @@ from mindscore._util.files import (
 from mindscore._util.text import printable, shortened
 from mindscore.readers.arrays import PEEKED, is_array, items, peek
 from mindscore.readers.damage import FileDamage
+from mindscore.readers.database import SQLITE, opened
 from mindscore.readers.selected import Selected
 
 T = TypeVar("T")
 Found = TypeVar("Found")
-
-SQLITE = b"SQLite format 3\x00"
-BESIDE = ("-journal", "-wal", "-shm")
-"""What SQLite opens beside a database, without asking what it is."""
-
-MAX_READING_S = 120.0
-"""Longest time that a database is read: a view in it may be without end."""
-
-_STEPS = 100_000
-"""Steps of SQLite's machine between two looks at the clock: some milliseconds."""
 
 ERROR_CHARACTERS = 300
 """Longest reason in an error, without the file and the place."""
@@ -101,30 +89,15 @@ class Source:
         Raises:
             TranscriptError: it cannot be read, here or within the ``with`` block.
         """
-        watch = _Stopwatch()
+        held = self.content if self._is_held else None
         try:
-            with closing(self._connected()) as connection:
-                connection.row_factory = sqlite3.Row
-                # It also lets Python see Ctrl-C while SQLite works.
-                connection.set_progress_handler(watch.is_over, _STEPS)
+            with opened(self.file, held) as connection:
                 yield connection
+        except TimeoutError as error:
+            self.refuse("the database", error)
         # Names of columns are decoded by Python, and texts by SQLite.
         except (sqlite3.Error, UnicodeError, OverflowError) as error:
-            if isinstance(error, sqlite3.OperationalError) and str(error) == "interrupted":
-                if watch.spent_s <= MAX_READING_S:
-                    # SQLite swallows what is raised within its handler.
-                    raise KeyboardInterrupt from None
-                self.refuse("the database", f"is not read within {MAX_READING_S:.0f} s")
             self.refuse("the database", f"cannot be read: {error}")
-
-    def _connected(self) -> sqlite3.Connection:
-        if not self._is_held:
-            return _connected(self.file)
-        # A log beside it is not at hand, and a database in memory has none: bytes 18 and 19 say
-        # whether there is one.
-        held = sqlite3.connect(":memory:")
-        held.deserialize(self.content[:18] + b"\x01\x01" + self.content[20:])
-        return held
 
     @cached_property
     def first(self) -> Any:
@@ -339,47 +312,6 @@ class Source:
             self.refuse(where, "is nested too deeply")
         except ValueError as error:
             self.refuse(where, shortened(str(error), ERROR_CHARACTERS, tail=100))
-
-
-class _Stopwatch:
-    """The time that SQLite works; not that between two rows, which is the reader's."""
-
-    _PAUSE_S = 1.0
-    """Longest time between two looks at the clock that is all SQLite's."""
-
-    def __init__(self) -> None:
-        self.spent_s = 0.0
-        self._last = time.monotonic()
-
-    def is_over(self) -> bool:
-        """Return true once the time is spent."""
-        now = time.monotonic()
-        self.spent_s += min(now - self._last, self._PAUSE_S)
-        self._last = now
-        return self.spent_s > MAX_READING_S
-
-
-def _connected(file: Path) -> sqlite3.Connection:
-    beside = [file.with_name(f"{file.name}{ending}") for ending in BESIDE]
-    for it in beside:
-        # A pipe would be waited for, and Ctrl-C would not end it.
-        if it.exists() and not stat.S_ISREG(it.stat().st_mode):
-            raise sqlite3.OperationalError(f"{it.name} beside it is no regular file")
-    address = f"file:{quote(str(file.absolute()))}?mode=ro"
-    connection = sqlite3.connect(address, uri=True)
-    try:
-        connection.execute("SELECT 1 FROM sqlite_master")
-    except sqlite3.OperationalError:
-        connection.close()
-        # SQLite makes files beside one that is written with a log: not in a read-only folder,
-        # where nobody else writes either.
-        if file.with_name(f"{file.name}-wal").exists():
-            raise
-        return sqlite3.connect(f"{address}&immutable=1", uri=True)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
 
 def own_name(record: Any) -> str:

@@ -14,7 +14,7 @@ import pytest
 
 from mindscore._util.errors import TranscriptError
 from mindscore.integrations.hermes.reader import HermesReader
-from mindscore.readers import source as source_module
+from mindscore.readers import database
 from mindscore.readers.source import Source
 
 ENDLESS = (
@@ -37,14 +37,14 @@ def endless(tmp_path):
 
 
 def test_a_view_without_end_is_given_up(endless, monkeypatch):
-    monkeypatch.setattr(source_module, "MAX_READING_S", 0.5)
+    monkeypatch.setattr(database, "MAX_READING_S", 0.5)
     with pytest.raises(TranscriptError, match=r"state\.db, the database: is not read within"):
         list(HermesReader().read(Source(endless)))
 
 
 def test_the_time_between_two_rows_is_not_the_databases(tmp_path, monkeypatch):
-    monkeypatch.setattr(source_module, "MAX_READING_S", 3)
-    monkeypatch.setattr(source_module, "_STEPS", 1)
+    monkeypatch.setattr(database, "MAX_READING_S", 3)
+    monkeypatch.setattr(database, "_STEPS", 1)
     with closing(sqlite3.connect(tmp_path / "state.db")) as connection:
         connection.execute("CREATE TABLE t (a)")
         connection.executemany("INSERT INTO t VALUES (?)", [("x",)] * 2)
@@ -53,7 +53,7 @@ def test_the_time_between_two_rows_is_not_the_databases(tmp_path, monkeypatch):
         rows = opened.execute("SELECT a FROM t")
         next(rows)
         later = time.monotonic() + 1000
-        monkeypatch.setattr(source_module.time, "monotonic", lambda: later)
+        monkeypatch.setattr(database.time, "monotonic", lambda: later)
         assert next(rows)["a"] == "x"
 
 
@@ -76,7 +76,7 @@ def test_an_interrupt_ends_the_reading_of_a_view_without_end(endless):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes")
-@pytest.mark.parametrize("ending", source_module.BESIDE)
+@pytest.mark.parametrize("ending", database.BESIDE)
 def test_a_pipe_beside_a_database_is_refused_and_not_waited_for(endless, ending):
     os.mkfifo(endless.with_name(endless.name + ending))
     with pytest.raises(TranscriptError, match="no regular file"):
