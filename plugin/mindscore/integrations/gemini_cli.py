@@ -43,7 +43,7 @@ class GeminiCliReader:
             return [reading.conversation(source.file.stem)]
         session, messages = _session(source, reading)
         answered = {it for message in messages.values() for it in _answers(message)}
-        for message in messages.values():
+        for message in _as_sent(list(messages.values())):
             _take(reading, message, answered)
         reading.require_messages()
         id_ = first_text(session.get("sessionId"))
@@ -102,6 +102,21 @@ def _session(
                     fields = it if isinstance(it, dict) else {"content": it}
                     messages[id_ or place] = {**fields, "where": place}
     return session, messages
+
+
+def _as_sent(messages: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the messages with the session's setting in the first question, as it is sent."""
+    if len(messages) < 2 or any(it.get("type") != "user" for it in messages[:2]):
+        return messages
+    setting, asked = (it.get("content") for it in messages[:2])
+    first = setting[0].get("text") if _has_parts(setting) else None
+    if not str(first).startswith("<session_context>") or not _has_parts(asked):
+        return messages
+    return [{**messages[1], "content": [*setting, *asked]}, *messages[2:]]
+
+
+def _has_parts(content: Any) -> bool:
+    return isinstance(content, list) and bool(content) and isinstance(content[0], dict)
 
 
 def _rewind(messages: dict[str, Mapping[str, Any]], id_: str, reading: Reading) -> None:
