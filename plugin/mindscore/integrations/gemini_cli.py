@@ -108,15 +108,18 @@ def _as_sent(messages: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return the messages with the session's setting in the first question, as it is sent."""
     if len(messages) < 2 or any(it.get("type") != "user" for it in messages[:2]):
         return messages
-    setting, asked = (it.get("content") for it in messages[:2])
-    first = setting[0].get("text") if _has_parts(setting) else None
-    if not str(first).startswith("<session_context>") or not _has_parts(asked):
+    setting, asked = (_parts(it.get("content")) for it in messages[:2])
+    begins = str(setting[0].get("text")).startswith("<session_context>") if setting else False
+    if not begins or not asked:
         return messages
     return [{**messages[1], "content": [*setting, *asked]}, *messages[2:]]
 
 
-def _has_parts(content: Any) -> bool:
-    return isinstance(content, list) and bool(content) and isinstance(content[0], dict)
+def _parts(content: Any) -> list[dict[str, Any]]:
+    """Return the parts of a content; none if it is text, or not all are parts."""
+    if isinstance(content, list) and all(isinstance(it, dict) for it in content):
+        return content
+    return []
 
 
 def _rewind(messages: dict[str, Mapping[str, Any]], id_: str, reading: Reading) -> None:
