@@ -179,19 +179,19 @@ def decode(raw: bytes, kind: Any = Any) -> Any:
         raise ValueError(f"is not valid JSON: {error}") from None
 
 
-def decode_repaired(raw: bytes, kind: Any = Any) -> tuple[Any, int]:
-    """Return as ``decode`` does, and how many lone surrogates are replaced by U+FFFD in it.
+def decode_repaired(raw: bytes) -> tuple[Any, int]:
+    """Return the JSON value in ``raw``, and how many lone surrogates are replaced by U+FFFD in it.
 
     Raises:
         ValueError: as ``decode``.
     """
     try:
-        return decode(raw, kind), 0
+        return decode(raw), 0
     except ValueError:
         repaired, number = without_lone_surrogates(raw)
         if not number:
             raise
-        return decode(repaired, kind), number
+        return decode(repaired), number
 
 
 def _decode(raw: bytes, kind: Any) -> Any:

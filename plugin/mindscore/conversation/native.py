@@ -13,8 +13,8 @@ from msgspec import Meta, Struct, field
 
 from mindhooks import Image, Part, Role
 from mindscore._util.errors import TranscriptError
-from mindscore._util.files import decode_repaired, numbered_lines, read_content
-from mindscore._util.text import count_of, shortened
+from mindscore._util.files import decode, numbered_lines, read_content
+from mindscore._util.text import shortened
 from mindscore.conversation.conversation import Section, Transcript, id_by_beginning, section_of
 from mindscore.conversation.message import Message
 
@@ -88,11 +88,9 @@ def read_transcript(file: Path, content: bytes | None = None) -> Transcript:
     lines_by_id: dict[str, int] = {}
     digest = b""
     spoken = False
-    replaced = 0
     for number, raw in numbered_lines(read_content(file) if content is None else content):
         try:
-            line, surrogates = _decode(raw)
-            replaced += surrogates
+            line = _decode(raw)
             spoken = spoken or line.role in ("user", "assistant")
             digest = hashlib.blake2b(digest + msgspec.json.encode(line), digest_size=8).digest()
             message = _message(line, line.id or digest.hex())
@@ -107,13 +105,7 @@ def read_transcript(file: Path, content: bytes | None = None) -> Transcript:
         raise TranscriptError(f"{file}: holds no messages")
     system, identity, conversation = map(tuple, sections.values())
     id_ = id_by_beginning((*system, *identity, *conversation))
-    remarks = (lone_surrogates(replaced),) if replaced else ()
-    return Transcript(file, system, identity, conversation, remarks, id_)
-
-
-def lone_surrogates(number: int) -> str:
-    """Return the remark on as many lone surrogates that were replaced."""
-    return f"replaced by U+FFFD: {count_of(number, 'lone surrogate')}, which no tokenizer can read"
+    return Transcript(file, system, identity, conversation, id=id_)
 
 
 def _refuse(file: Path, number: int, error: ValueError) -> NoReturn:
@@ -130,12 +122,12 @@ def _explain(message: str) -> str:
     return message.replace("$.", "").replace("`", "'")
 
 
-def _decode(raw: bytes) -> tuple[_Line, int]:
-    """Return the line, and the number of lone surrogates that were replaced in it."""
+def _decode(raw: bytes) -> _Line:
     try:
-        return decode_repaired(raw, _Line)
+        line: _Line = decode(raw, _Line)
     except msgspec.ValidationError as error:
         raise ValueError(_explain(str(error))) from None
+    return line
 
 
 def _message(line: _Line, id_: str) -> Message:

@@ -25,6 +25,8 @@ NATIVE = "native"
 
 T = TypeVar("T")
 
+_END: Any = object()
+
 log = logging.getLogger("mindscore")
 
 
@@ -43,8 +45,9 @@ class Reader(Protocol):
         """
 
     def read(self, source: Source) -> Iterable[Conversation]:
-        """Return the file's conversations, in its order.
+        """Return the file's conversations, in its order; or yield them, so that none is kept.
 
+        A record that is not valid is left out: by ``source.read_each``, or ``source.leaving_out``.
         Each one's ``remarks`` tell an operator what the format does not record. ``Reading`` gathers
         messages and remarks, ``source.refuse`` raises errors that name the place.
 
@@ -159,8 +162,6 @@ def _with_remarks(conversation: Conversation, remarks: list[str]) -> Conversatio
         return conversation
     return replace(conversation, remarks=(*conversation.remarks, *remarks))
 
-
-_END: Any = object()
 
 NAME_CHARACTERS = 100
 """Longest name that an error shows."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from mindscore._util.errors import TranscriptError
 from mindscore._util.text import count_of
-from mindscore.conversation.native import lone_surrogates
 
 NAMED_RECORDS = 5
 """Most records that one remark names."""
@@ -44,6 +43,7 @@ class Damage:
             found = f"{count_of(self._unsaid, 'record')} that {are} not valid"
             remarks.append(f"left out: {found}: {'; '.join(named)}")
         if self._characters:
-            remarks.append(lone_surrogates(self._characters))
+            found = count_of(self._characters, "lone surrogate")
+            remarks.append(f"replaced by U+FFFD: {found}, which no tokenizer can read")
         self._named, self._unsaid, self._characters = [], 0, 0
         return remarks

@@ -29,7 +29,7 @@ class NativeConversation(Conversation):
 
 
 class NativeReader:
-    """Reads one message a line: the format that is assumed if no other is detected."""
+    """Reads one message a line; a line that is not valid is an error here."""
 
     def detects(self, source: Source) -> bool:
         """Return true if the first line is such a message."""
@@ -54,25 +54,26 @@ NATIVE_ROLES = {*get_args(ROLES)}
 _OWN_ROLES = {"memory", "identity"}
 _OWN_FIELDS = {"key", "section", "token_ids", "body"}
 _CHAT_FIELDS = {
-    "tool_calls", "tool_call_id", "function_call", "name", "refusal", "reasoning_content", "parts",
+    "tool_calls", "tool_call_id", "function_call", "refusal", "reasoning_content", "parts",
 }  # fmt: skip
 
 
 def is_chat_log(source: Source) -> bool:
-    """Return true if its lines are messages of a chat API, one each, and not native.
+    """Return true if its lines are messages of a chat API, one each, with a response among them.
 
     Lines of nothing but a role and a text are either; they are native.
     """
     first = source.first
     if not isinstance(first, dict) or "role" not in first or "messages" in first:
         return False
-    found = False
+    is_chat = is_answered = False
     for line in source.peek_lines():
         if isinstance(line, dict):
             if _is_own(line):
                 return False
-            found = found or _is_chat(line)
-    return found
+            is_chat = is_chat or _is_chat(line)
+            is_answered = is_answered or line.get("role") == "assistant"
+    return is_chat and is_answered
 
 
 def _is_own(line: Mapping[str, Any]) -> bool:

@@ -9,8 +9,8 @@ from mindscore.conversation.conversation import Conversation
 from mindscore.conversation.native import parse_timestamp
 from mindscore.readers.native import is_chat_log
 from mindscore.readers.reading import Reading
-from mindscore.readers.responses import holds_items
-from mindscore.readers.source import Source, first_text, kind_of
+from mindscore.readers.responses import asked_and_answered, holds_items, name_of_call
+from mindscore.readers.source import Source, kind_of
 
 
 class OpenAIChatReader:
@@ -32,10 +32,12 @@ class OpenAIChatReader:
             return not isinstance(first.get("ts"), int)
         # With these beside them, they are an export of hermes, or an agent file of Letta's.
         others = {"system_prompt", "core_memory"} & first.keys()
-        if isinstance(first.get("messages"), list) and not others:
-            if not all(isinstance(it, dict) and "role" in it for it in first["messages"][:1]):
+        asked, _ = asked_and_answered(first)
+        if isinstance(asked.get("messages"), list) and not others:
+            begin = asked["messages"][:1]
+            if not all(isinstance(it, dict) and "role" in it for it in begin):
                 return False
-            return first.get("version") != 2 or not any("ts" in it for it in first["messages"][:1])
+            return first.get("version") != 2 or not any("ts" in it for it in begin)
         return is_chat_log(source)
 
     def read(self, source: Source) -> Iterator[Conversation]:
@@ -51,9 +53,10 @@ class OpenAIChatReader:
             return _conversation(source, number, where, value)
 
         # An array of messages is one conversation, an array of objects that hold some are several.
-        holds = isinstance(source.sample, dict) and "messages" in source.sample
+        sample = source.sample
+        holds = isinstance(sample, dict) and "messages" in asked_and_answered(sample)[0]
         records: Iterable[tuple[str, Any]] = source.objects() if holds else source.values()
-        return source.read_each(records, conversation)
+        return source.read_each(records, conversation, name_of_call)
 
 
 def _is_message(value: dict[str, Any]) -> bool:
@@ -63,19 +66,35 @@ def _is_message(value: dict[str, Any]) -> bool:
 
 def _conversation(source: Source, number: str, where: str, value: Any) -> Conversation:
     record: dict[str, Any] = value if isinstance(value, dict) else {"messages": value}
+    asked, answered = asked_and_answered(record)
     reading = Reading(source)
-    if system := record.get("system"):
+    if system := asked.get("system"):
         reading.add(where, {"role": "system", "content": system})
-    messages = source.items(where, "messages", record.get("messages"), "message")
+    messages = source.items(where, "messages", asked.get("messages"), "message")
     for place, message in messages:
         reading.add(place, message)
-    id_ = first_text(record.get("id"))
+    for at, answer in enumerate(_answers(answered)):
+        if at == 0:
+            reading.add(f"{where}, the response", answer)
+        else:
+            reading.leave_out("responses beside the first")
+    id_ = name_of_call(record)
     return reading.conversation(
         id_ or number,
         memories=_memories(source, where, record.get("memories")),
-        tools=record.get("tools") or record.get("functions"),
+        tools=asked.get("tools") or asked.get("functions"),
         id_=id_,
     )
+
+
+def _answers(answered: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the messages of a response, OpenAI's or Anthropic's; several if so many were asked."""
+    if answered.get("type") == "message" and answered.get("role") == "assistant":
+        return [answered]
+    choices = answered.get("choices")
+    choices = choices if isinstance(choices, list) else []
+    held = [it.get("message") for it in choices if isinstance(it, dict)]
+    return [it for it in held if isinstance(it, dict)]
 
 
 def _log(source: Source) -> Conversation:

@@ -9,7 +9,7 @@ from typing import Any
 from mindscore.conversation.conversation import Conversation
 from mindscore.readers.arrays import PEEKED
 from mindscore.readers.reading import Reading
-from mindscore.readers.source import Source, first_text, kind_of
+from mindscore.readers.source import Source, first_text, kind_of, own_name
 
 GOES_ON = (
     "the request goes on from a conversation that the server keeps: what was before is not in the "
@@ -53,7 +53,7 @@ class ResponsesReader:
             if not reading.messages:
                 source.refuse_empty("holds no messages")
             return iter([reading.conversation("1")])
-        return source.read_each(source.objects(), conversation)
+        return source.read_each(source.objects(), conversation, name_of_call)
 
 
 def holds_items(source: Source) -> bool:
@@ -64,14 +64,33 @@ def holds_items(source: Source) -> bool:
     return all(map(_is_item, items)) and any(map(_is_own, items))
 
 
-def _merged(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a call as one object: what was asked and what was answered may stand apart."""
+def asked_and_answered(record: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return request and response of a call; where they do not stand apart, the record itself.
+
+    Logs of proxies have both, and the files of a batch one of them.
+    """
     asked, answered = record.get("request", record.get("body")), record.get("response")
-    if not isinstance(asked, dict):
+    if isinstance(answered, dict):
+        answered = answered.get("body", answered)
+    return (
+        asked if isinstance(asked, dict) else record,
+        answered if isinstance(answered, dict) else record,
+    )
+
+
+def name_of_call(record: Any) -> str:
+    """Return the id of a call: the record's own, or that of its response."""
+    if not isinstance(record, dict):
+        return ""
+    return own_name(record) or own_name(asked_and_answered(record)[1])
+
+
+def _merged(record: dict[str, Any]) -> dict[str, Any]:
+    asked, answered = asked_and_answered(record)
+    if asked is record and answered is record:
         return record
-    output = answered.get("output") if isinstance(answered, dict) else None
-    id_ = answered.get("id") if isinstance(answered, dict) else None
-    return {**asked, **({"output": output} if output else {}), "id": id_}
+    output = {"output": answered["output"]} if "output" in answered else {}
+    return {**asked, **output, "id": name_of_call(record)}
 
 
 def _is_call(record: dict[str, Any]) -> bool:

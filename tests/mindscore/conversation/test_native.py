@@ -615,16 +615,6 @@ def test_a_file_in_utf_16_or_compressed_is_read(tmp_path, pack):
     assert [it.role for it in read_transcript(file).messages] == ["user"]
 
 
-def test_a_lone_surrogate_is_replaced_and_said(tmp_path):
-    file = tmp_path / "talk.jsonl"
-    file.write_text(r'{"role": "user", "content": "\ud83d \ude00"}')
-    transcript = read_transcript(file)
-    assert transcript.messages[0].text == "\ufffd \ufffd"
-    assert transcript.remarks == (
-        "replaced by U+FFFD: 2 lone surrogates, which no tokenizer can read",
-    )
-
-
 @pytest.mark.parametrize(
     ("line", "words"),
     [

@@ -167,6 +167,40 @@ def test_tools_called_in_anthropics_blocks_are_calls_and_results(read):
     assert conversation.messages[1].tool_calls == (ToolCall("look", '{"where": "küche"}'),)
 
 
+ANSWER = {"role": "assistant", "content": "Hi."}
+COMPLETION = {"id": "c1", "object": "chat.completion", "choices": [{"index": 0, "message": ANSWER}]}
+CLAUDES = {"id": "c1", "type": "message", "role": "assistant",
+           "content": [{"type": "text", "text": "Hi."}]}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"request": {"messages": [USER]}, "response": COMPLETION},
+        {"request": {"system": "You help.", "messages": [USER]}, "response": CLAUDES},
+        {"messages": [USER], "response": COMPLETION},
+        {"messages": [USER], **COMPLETION},
+        {"custom_id": "a", "body": {"messages": [USER]}, "response": {"body": COMPLETION}},
+    ],
+)
+def test_a_call_that_was_logged_ends_with_its_response(read, call):
+    conversations = read(line() + json.dumps(call).encode())
+    assert conversations.format == "openai"
+    (conversation,) = conversations.found
+    assert [it.text for it in conversation.messages][-2:] == ["hello", "Hi."]
+    assert conversation.id == "c1"
+    assert conversations.chosen("c1").name == "c1"
+
+
+def test_of_several_responses_the_first_is_read_and_the_others_counted(read):
+    call = {"messages": [USER], "choices": [{"message": ANSWER}, {"message": ANSWER}, 3]}
+    (conversation,) = read(json.dumps(call).encode()).found
+    assert [it.text for it in conversation.messages] == ["hello", "Hi."]
+    assert conversation.remarks[-1] == "left out: responses beside the first (1)"
+    (conversation,) = read(json.dumps({**call, "choices": 3}).encode()).found
+    assert len(conversation.messages) == 1
+
+
 def test_parts_without_content_are_read(read):
     asked = {"role": "user", "parts": [{"type": "text", "text": "hello"}]}
     for content in (line(asked), json.dumps([asked]).encode()):
@@ -223,6 +257,13 @@ def test_lines_of_chat_messages_are_one_conversation(read, telling):
 def test_lines_that_are_native_stay_native(read, refused, own):
     assert read(log(own, USER)).format == "native"
     assert refused(log(own, USER, CALL)).startswith("line 3: ")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"role": "developer", "content": ""}, {**USER, "name": "Nora"}, {"role": "user"}]
+)
+def test_lines_without_a_response_or_a_sign_of_a_chat_api_are_refused_as_native(refused, wrong):
+    assert refused(log(USER, wrong)).startswith("line 2: ")
 
 
 def test_lines_of_a_role_and_a_text_are_native_unless_openai_is_asked_for(read):

@@ -79,6 +79,12 @@ def test_a_request_alone_is_read_and_several_calls_are_several_conversations(rea
     assert (first.name, second.name) == ("1", "2")
 
 
+def test_a_call_is_chosen_by_the_id_of_its_response(read):
+    call = {"request": REQUEST, "response": RESPONSE}
+    conversations = read(dump(call) + dump({**call, "response": {**RESPONSE, "id": "resp_2"}}))
+    assert conversations.chosen("resp_2").name == "resp_2"
+
+
 def test_the_body_of_a_batch_is_a_request(read):
     line = {"custom_id": "a", "method": "POST", "url": "/v1/responses", "body": REQUEST}
     assert said(read(dump(line)).found[0]) == SAID[:-1]

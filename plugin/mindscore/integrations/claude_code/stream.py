@@ -11,8 +11,8 @@ from mindscore.readers.reading import Reading
 from mindscore.readers.source import Source, first_text
 
 NOT_PRINTED = (
-    "claude -p prints neither the system prompt, nor the tools, nor memories: the scores are of a "
-    "reconstructed context"
+    "claude -p prints neither the system prompt, nor the definitions of the tools, nor memories: "
+    "the scores are of a reconstructed context"
 )
 NO_PROMPT = (
     "claude -p does not print the prompt that it was given: the conversation begins after it"
