@@ -10,17 +10,13 @@ from typing import Any, TypeVar
 from mindscore.conversation.conversation import Conversation
 from mindscore.conversation.message import ROLES
 from mindscore.readers.reading import Reading
+from mindscore.readers.responses import OWN_TYPES, add_items
 from mindscore.readers.source import Source, kind_of
 
 T = TypeVar("T")
 
 OTHER_PROMPTS = "requests with another prompt, such as a subagent's"
 OTHER_ANSWERS = "further answers to the same prompt"
-RESPONSES_ITEMS = {
-    "function_call": "assistant", "custom_tool_call": "assistant", "reasoning": "assistant",
-    "function_call_output": "tool", "custom_tool_call_output": "tool",
-}  # fmt: skip
-"""Roles of what OpenAI's Responses API has between messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +60,14 @@ def read_requests(
 def _conversation(source: Source, name: str, requests: list[Request]) -> Conversation:
     last = max(requests, key=lambda it: (len(it.messages), it.started))
     reading = Reading(source)
-    for number, fields in enumerate((*last.messages, *last.answers[:1]), start=1):
-        where = f"conversation {name}, message {number}"
+    messages = [
+        (f"conversation {name}, message {at}", it) for at, it in enumerate(last.messages, 1)
+    ]
+    if any(map(_is_responses_item, last.messages)):
+        add_items(reading, source, messages)
+        messages = []
+    messages += [(f"conversation {name}, answer", it) for it in last.answers[:1]]
+    for where, fields in messages:
         with source.leaving_out(), source.placed(where):
             reading.add(where, _with_role(fields))
     for _ in last.answers[1:]:
@@ -76,16 +78,19 @@ def _conversation(source: Source, name: str, requests: list[Request]) -> Convers
     return reading.conversation(name, tools=last.tools, id_=name)
 
 
+def _is_responses_item(message: Any) -> bool:
+    """Return true of what OpenAI's Responses API has between messages."""
+    kind = message.get("type") if isinstance(message, dict) and "role" not in message else None
+    return isinstance(kind, str) and (kind in OWN_TYPES or kind.endswith("_call_output"))
+
+
 def _with_role(fields: Any) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise ValueError(f"expected a message, got {kind_of(fields)}")
     kind = fields.get("type")
-    if "role" in fields or not isinstance(kind, str):
-        return fields
-    if kind in RESPONSES_ITEMS:
-        return {"role": RESPONSES_ITEMS[kind], "content": [fields]}
     # LangChain's own messages.
-    return {**fields, "role": kind} if kind in ROLES else fields
+    is_own = "role" not in fields and isinstance(kind, str) and kind in ROLES
+    return {**fields, "role": kind} if is_own else fields
 
 
 def parsed(value: Any) -> Any:
@@ -113,23 +118,47 @@ def parsed_list(value: Any, what: str) -> list[Any]:
 
 
 def read_prompt(value: Any) -> tuple[list[Any], Any]:
-    """Return the messages that a request holds, in the shape of any chat API, and its tools."""
-    given = parsed(value)
-    if isinstance(given, str):
-        return ([{"role": "user", "content": given}] if given else []), None
+    """Return the messages that a request holds, in the shape of any chat API, and its tools.
+
+    Raises:
+        ValueError: it holds none that is understood.
+    """
+    if not isinstance(value, str):
+        return _prompt(value)
+    inner = parsed(value)
+    # What the user says may be JSON.
+    said = ([_said_by_user(value)] if value else []), None
+    if isinstance(inner, list) and not all(isinstance(it, dict | list) for it in inner):
+        return said
+    try:
+        return _prompt(inner) if isinstance(inner, list | dict) else said
+    except ValueError:
+        return said
+
+
+def _prompt(given: Any) -> tuple[list[Any], Any]:
+    if given is None:
+        return [], None
     if isinstance(given, list):
         if len(given) == 1 and isinstance(given[0], list):
             # LangChain's: a list of prompts.
             given = given[0]
+        if not all(isinstance(it, dict | str) for it in given):
+            raise ValueError("the request: expected messages")
         defined = [it["content"] for it in given if _is_tool(it)]
         return [_said_by_user(it) for it in given if not _is_tool(it)], defined
     if not isinstance(given, dict):
-        return [], None
+        raise ValueError(f"the request: expected messages, got {kind_of(given)}")
     if "role" in given:
         return [given], None
     messages = next(
         (given[key] for key in ("messages", "input", "contents", "prompt") if given.get(key)), None
     )
+    if messages is None:
+        keys = ", ".join(map(str, list(given)[:3]))
+        raise ValueError(
+            f"the request: holds no messages that are understood, but {keys or 'none'}"
+        )
     found, tools = read_prompt(messages)
     system = given.get("system") or given.get("instructions") or given.get("systemInstruction")
     if system:
@@ -150,16 +179,31 @@ def _said_by_user(message: Any) -> Any:
 
 
 def read_answers(value: Any) -> list[Any]:
-    """Return the responses that an answer holds, in any of the shapes of chat APIs."""
+    """Return the responses that an answer holds, in the shape of any chat API; none of nothing.
+
+    Raises:
+        ValueError: it holds none that is understood.
+    """
     given = parsed(value)
-    if isinstance(given, str):
-        return [{"role": "assistant", "content": given}] if given else []
-    if isinstance(given, list):
-        if given and all(isinstance(it, dict) and "role" in it for it in given):
-            return [it for it in given if it["role"] in ROLES]
-        return [{"role": "assistant", "content": given}] if given else []
-    if not isinstance(given, dict):
+    is_blocks = isinstance(given, list) and all(isinstance(it, dict) for it in given)
+    if isinstance(value, str) and not is_blocks and not isinstance(given, dict):
+        given = value
+    if given is None or given == "":
         return []
+    if isinstance(given, list) and all(isinstance(it, dict) and "role" in it for it in given):
+        return [it for it in given if it["role"] in ROLES]
+    if isinstance(given, str | list):
+        return [{"role": "assistant", "content": given}]
+    found = _answers(given) if isinstance(given, dict) else []
+    if not found and isinstance(value, str):
+        # What the model says may be JSON.
+        return [{"role": "assistant", "content": value}]
+    if not found and given != {"choices": []}:
+        raise ValueError("the answer: is in no form that is understood")
+    return found
+
+
+def _answers(given: dict[str, Any]) -> list[Any]:
     if isinstance(given.get("choices"), list):
         choices = [it.get("message") or it for it in given["choices"] if isinstance(it, dict)]
         return [{"role": "assistant", **it} for it in choices if isinstance(it, dict)]
@@ -169,7 +213,7 @@ def read_answers(value: Any) -> list[Any]:
         return [answer for it in batch for answer in read_answers(it)]
     if isinstance(given.get("output"), list):
         return [{"role": "assistant", "content": _flat(given["output"])}]
-    for key in ("message", "output", "completion", "response"):
+    for key in ("message", "output", "completion", "response", "kwargs"):
         if given.get(key):
             return read_answers(given[key])
     if any(key in given for key in ("content", "parts", "tool_calls")):

@@ -49,7 +49,7 @@ class ResponsesReader:
 
         if holds_items(source):
             reading = Reading(source)
-            _add_items(reading, source, source.objects())
+            add_items(reading, source, source.objects())
             if not reading.messages:
                 source.refuse_empty("holds no messages")
             return iter([reading.conversation("1")])
@@ -140,7 +140,7 @@ def _conversation(source: Source, number: str, where: str, record: dict[str, Any
     if not items:
         source.refuse(where, "'input': expected text or items, got none")
     numbered = ((f"{where}, item {at}", it) for at, it in enumerate(items, start=1))
-    _add_items(reading, source, numbered)
+    add_items(reading, source, numbered)
     if asked is None:
         reading.remarks.append(NO_INPUT)
     if record.get("previous_response_id") or record.get("conversation"):
@@ -149,7 +149,7 @@ def _conversation(source: Source, number: str, where: str, record: dict[str, Any
     return reading.conversation(id_ or number, tools=record.get("tools"), id_=id_)
 
 
-def _add_items(reading: Reading, source: Source, items: Iterable[tuple[str, Any]]) -> None:
+def add_items(reading: Reading, source: Source, items: Iterable[tuple[str, Any]]) -> None:
     """Add the items; those of the model that follow each other are one response."""
     said: list[tuple[str, dict[str, Any]]] = []
 

@@ -236,6 +236,7 @@ def test_prompts_and_answers_of_every_chat_api_are_read(read, given, output):
 def test_items_of_the_responses_api_are_read_with_instructions_and_tools(read):
     items = [
         {"role": "user", "content": "Which glue?"},
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "I look."}]},
         {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "{}"},
         {"type": "function_call_output", "call_id": "c1", "output": "Glue holds."},
     ]
@@ -243,4 +244,27 @@ def test_items_of_the_responses_api_are_read_with_instructions_and_tools(read):
     given = {"instructions": PRINTED, "input": items, "tools": tools}
     found = read(json.dumps(generation(given, "Oak glue.")).encode()).found[0]
     assert [(it.role, it.text) for it in found.messages] == SAID
+    assert found.messages[2].reasoning == "I look."
     assert [it["function"]["name"] for it in found.tools] == ["look"]
+
+
+@pytest.mark.parametrize("text", ['{"mast": "ash"}', '["mast"', '"mast"', "[1]", '["mast"]'])
+def test_what_is_said_may_be_json(read, text):
+    found = read(json.dumps(generation(text, text.replace("mast", "glue"))).encode()).found[0]
+    asked, said = (it.text for it in found.messages)
+    assert (asked, said) == (text, text.replace("mast", "glue"))
+
+
+@pytest.mark.parametrize(
+    ("given", "output", "why"),
+    [
+        ({"question": "x"}, "Oak.", "the request: holds no messages that are understood"),
+        (3, "Oak.", "the request: expected messages, got a number"),
+        ("Which glue?", {"verdict": 1}, "the answer: is in no form that is understood"),
+    ],
+)
+def test_a_request_that_is_not_understood_is_left_out_and_said(read, given, output, why):
+    good = {**generation("Which glue?", "Oak glue."), "traceId": "good"}
+    found = read("\n".join(map(json.dumps, (generation(given, output), good))).encode()).found
+    assert [it.name for it in found] == ["good"]
+    assert any(why in it for it in found[0].remarks)
