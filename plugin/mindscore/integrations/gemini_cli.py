@@ -43,7 +43,7 @@ class GeminiCliReader:
             return [reading.conversation(source.file.stem)]
         session, messages = _session(source, reading)
         answered = {it for message in messages.values() for it in _answers(message)}
-        for message in messages.values():
+        for message in _as_sent(list(messages.values())):
             _take(reading, message, answered)
         reading.require_messages()
         id_ = first_text(session.get("sessionId"))
@@ -102,6 +102,24 @@ def _session(
                     fields = it if isinstance(it, dict) else {"content": it}
                     messages[id_ or place] = {**fields, "where": place}
     return session, messages
+
+
+def _as_sent(messages: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the messages with the session's setting in the first question, as it is sent."""
+    if len(messages) < 2 or any(it.get("type") != "user" for it in messages[:2]):
+        return messages
+    setting, asked = (_parts(it.get("content")) for it in messages[:2])
+    begins = str(setting[0].get("text")).startswith("<session_context>") if setting else False
+    if not begins or not asked:
+        return messages
+    return [{**messages[1], "content": [*setting, *asked]}, *messages[2:]]
+
+
+def _parts(content: Any) -> list[dict[str, Any]]:
+    """Return the parts of a content; none if it is text, or not all are parts."""
+    if isinstance(content, list) and all(isinstance(it, dict) for it in content):
+        return content
+    return []
 
 
 def _rewind(messages: dict[str, Mapping[str, Any]], id_: str, reading: Reading) -> None:

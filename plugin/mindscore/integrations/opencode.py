@@ -124,20 +124,28 @@ def _in_prompt(
         for _ in messages[ids.index(to) :]:
             reading.leave_out("messages that were taken back")
         messages = messages[: ids.index(to)]
-    summed = [
-        own.get("parentID")
-        for _, own, _ in messages
+    sums = {
+        str(own.get("parentID")): at
+        for at, (_, own, _) in enumerate(messages)
         if own.get("summary") is True and own.get("finish") and not own.get("error")
+    }
+    asked = [
+        at
+        for at, (_, own, parts) in enumerate(messages)
+        if own.get("role") == "user"
+        and at < sums.get(str(own.get("id")), 0)
+        and any(it.get("type") == "compaction" for it in parts)
     ]
-    first = 0
-    for at, (_, own, parts) in enumerate(messages):
-        found = [it for it in parts if it.get("type") == "compaction"]
-        if found and own.get("role") == "user" and own.get("id") in summed:
-            tail = found[0].get("tail_start_id")
-            first = ids.index(tail) if tail in ids[:at] else at
+    if not asked:
+        return messages
+    # The summary goes first, then the messages that it kept.
+    at = asked[-1]
+    end = sums[str(ids[at])] + 1
+    tail = next(it.get("tail_start_id") for it in messages[at][2] if it.get("type") == "compaction")
+    first = ids.index(tail) if tail in ids[:at] else at
     for _ in messages[:first]:
         reading.leave_out("messages before a compaction")
-    return messages[first:]
+    return [*messages[at:end], *messages[first:at], *messages[end:]]
 
 
 def _tell(
@@ -153,6 +161,8 @@ def _tell(
     if failed and not (failed.get("name") == "MessageAbortedError" and says):
         reading.leave_out("responses that failed")
         return
+    if own.get("summary") is True:
+        reading.remarks.append(f"{where}: a summary stands where a response would")
     asks = role == "user"
     blocks = [it for part in parts for it in (_asked(part) if asks else _answered(reading, part))]
     reading.add(where, {"role": role, "content": blocks, "id": id_}, timestamp=when)

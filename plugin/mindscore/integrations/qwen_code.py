@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from mindscore.conversation.conversation import Conversation
 from mindscore.readers import Reading, Source, first_text
 
+NO_SETTING = "the file does not record the setting that Qwen Code tells the model of at the start"
+
 
 class Record(NamedTuple):
     """One record, with its place."""
@@ -60,6 +62,7 @@ class QwenCodeReader:
                 said = {"id": record.fields.get("uuid"), **message}
                 reading.add(record.where, said, timestamp=record.fields.get("timestamp"))
         reading.require_messages()
+        reading.remarks.append(NO_SETTING)
         return [reading.conversation(id_ or source.file.stem, id_=id_)]
 
 

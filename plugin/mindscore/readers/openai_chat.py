@@ -34,10 +34,10 @@ class OpenAIChatReader:
         others = {"system_prompt", "core_memory"} & first.keys()
         asked, _ = asked_and_answered(first)
         if isinstance(asked.get("messages"), list) and not others:
-            begun = asked["messages"][:1]
-            if not all(isinstance(it, dict) and "role" in it for it in begun):
+            begin = asked["messages"][:1]
+            if not all(isinstance(it, dict) and "role" in it for it in begin):
                 return False
-            return first.get("version") != 2 or not any("ts" in it for it in begun)
+            return first.get("version") != 2 or not any("ts" in it for it in begin)
         return is_chat_log(source)
 
     def read(self, source: Source) -> Iterator[Conversation]:

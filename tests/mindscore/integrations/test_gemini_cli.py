@@ -31,19 +31,20 @@ def message(id_, kind, content, **more):
 def test_a_session_of_lines_is_read_as_it_stands_at_its_end(one):
     conversation = one("gemini_cli.jsonl")
     assert (conversation.id, conversation.title) == ("6e1f-a", "Glue for a boat")
-    assert said(conversation)[1:] == [
-        ("user", "Which glue?"),
+    (role, first), *rest = said(conversation)
+    assert (role, first[:17], first[-11:]) == ("user", "<session_context>", "Which glue?")
+    assert rest == [
         ("assistant", "I look."),
         ("tool", '{"output": "glue.txt"}'),
         ("assistant", "Oak glue."),
         ("user", "And screws?"),
         ("assistant", "Brass."),
     ]
-    looked = conversation.messages[2]
+    looked = conversation.messages[1]
     assert (looked.id, looked.reasoning) == ("m2", "Plan: Look first")
     [call] = looked.tool_calls
     assert (call.name, call.arguments, call.id) == ("list_directory", '{"dir_path": "."}', "list_1")
-    result = conversation.messages[3]
+    result = conversation.messages[2]
     assert (result.tool_call_id, result.name) == ("list_1", "list_directory")
 
 
@@ -136,7 +137,8 @@ def test_files_of_memories_are_marked_by_their_paths(read):
     assert "extension_context" not in without
     assert "Glue is" not in without
     nothing = told.text_without(frozenset({sail, boats, hull}))
-    assert nothing == "<session_context>\nToday's date is Friday.\n\n</session_context>"
+    setting = "<session_context>\nToday's date is Friday.\n\n</session_context>"
+    assert nothing == f"{setting}Which glue?"
 
 
 @pytest.mark.parametrize(

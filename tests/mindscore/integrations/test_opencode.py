@@ -84,8 +84,9 @@ def test_a_session_is_read_as_it_stands_at_its_end(read):
 
 def test_what_is_left_out_is_counted(read):
     [conversation] = read("opencode.json").found
-    no_system, no_tools, left_out = conversation.remarks
+    no_system, no_tools, summary, left_out = conversation.remarks
     assert (no_system, no_tools) == (NO_SYSTEM, NO_TOOLS)
+    assert summary == "the file, message 4: a summary stands where a response would"
     for it in (
         "messages that were taken back (2)",
         "messages before a compaction (2)",
@@ -103,9 +104,12 @@ def test_a_compaction_may_keep_a_tail(read):
         message("user", "3", text("c")), message("assistant", "4", text("d")),
         message("user", "5", {"type": "compaction", "tail_start_id": "3"}),
         message("assistant", "6", text("S"), parentID="5", summary=True, finish="stop"),
+        message("user", "7", text("e")), message("assistant", "8", text("f")),
     )  # fmt: skip
     [conversation] = read(json.dumps(content).encode()).found
-    assert [it for _, it in said(conversation)] == ["c", "d", "What did we do so far?", "S"]
+    texts = [it for _, it in said(conversation)]
+    assert texts == ["What did we do so far?", "S", "c", "d", "e", "f"]
+    assert "messages before a compaction (2)" in conversation.remarks[-1]
 
 
 def test_a_compaction_that_did_not_end_changes_nothing(read):

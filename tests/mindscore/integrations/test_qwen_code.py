@@ -2,6 +2,7 @@
 
 import json
 
+from mindscore.integrations.qwen_code import NO_SETTING
 from mindscore.readers.reading import NO_SYSTEM, NO_TOOLS
 
 from .conftest import said
@@ -43,8 +44,8 @@ def test_the_conversation_leads_to_the_last_record(one):
 
 
 def test_what_is_not_recorded_or_left_out_is_said(one):
-    no_system, no_tools, left_out = one("qwen_code.jsonl").remarks
-    assert (no_system, no_tools) == (NO_SYSTEM, NO_TOOLS)
+    *not_recorded, left_out = one("qwen_code.jsonl").remarks
+    assert not_recorded == [NO_SYSTEM, NO_TOOLS, NO_SETTING]
     assert "messages before a compression (2)" in left_out
     assert "reasoning (1)" in left_out
 
