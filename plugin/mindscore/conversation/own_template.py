@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mindhooks import Role, ScorerError
+from mindhooks import Role, ScorerError, ScorerUnavailable
 from mindscore._util.text import count_of
 from mindscore.conversation.message import Message
 from mindscore.conversation.template import (
@@ -154,6 +154,8 @@ class OwnTemplate:
                     # A role that is printed as it is, and not one that is taken for another.
                     if other == printed or other.replace(_UNKNOWN, role) != printed:
                         continue
+            except ScorerUnavailable:
+                raise
             except ScorerError as error:
                 why = why or error
                 continue
@@ -177,6 +179,8 @@ class OwnTemplate:
             raise LooksBackError("memories are printed within other messages")
         try:
             found = [await self.piece(messages[:at], it) for at, it in enumerate(messages)]
+        except ScorerUnavailable:
+            raise
         except ScorerError as error:
             # The whole conversation is printed: only a part of it is refused.
             raise LooksBackError(str(error)) from error

@@ -20,6 +20,7 @@ from mindscore.http.answers import MISSING, Quote
 from mindscore.http.client import StatusError, UnavailableError, WireClient
 from mindscore.scorers.remote import answers
 from mindscore.scorers.remote.base import RemoteScorer
+from mindscore.scorers.remote.chat import ServerTemplate
 
 log = logging.getLogger("mindscore")
 
@@ -171,6 +172,35 @@ class VLLMScorer(RemoteScorer):
         self._rows = RowsEndpoint(self._client, self.model, self._settings.priority)
         self._has_rows: bool | None = None
         self._learning = asyncio.Lock()
+        self._chat = ServerTemplate(self._ids, self.tokenize, self.detokenize)
+        self._bos: tuple[int, ...] | None = None
+
+    @property
+    def bos(self) -> tuple[int, ...]:  # type: ignore[override]
+        """The ids that ``server.tokenizer``, or else the server, puts before every text."""
+        return super().bos if self._tokenizer is not None else self._bos or ()
+
+    async def _tokenize(self, text: str, add_special_tokens: bool = False) -> list[int]:
+        if self._bos is None:
+            self._bos = tuple((await super()._tokenize("", True))[:1])
+        return await super()._tokenize(text, add_special_tokens)
+
+    async def _render_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> str:
+        """Return the text of ``messages`` by the template beside ``server.tokenizer``.
+
+        Where there is none, it is the server's.
+
+        Raises:
+            ScorerError: it refuses the messages, or the server renders none.
+        """
+        if self._tokenizer is not None and self._tokenizer.template is not None:
+            return await super()._render_chat(messages, add_generation_prompt, tools)
+        return await self._chat.render(messages, add_generation_prompt, tools)
 
     async def _ask(self, prompt: WirePrompt) -> answers.Answer:
         answers.refuse_images(prompt)
