@@ -191,9 +191,9 @@ class RemoteScorer(BaseScorer):
     async def _tokenize(self, text: str, add_special_tokens: bool = False) -> list[int]:
         named = dict.fromkeys(self._text_fields, text)
         length = len(text.encode("utf-8", "surrogatepass"))
-        return await self._ids({**named, "add_special_tokens": add_special_tokens}, length)
+        return await self._token_ids({**named, "add_special_tokens": add_special_tokens}, length)
 
-    async def _ids(self, body: Mapping[str, Any], length: int) -> list[int]:
+    async def _token_ids(self, body: Mapping[str, Any], length: int) -> list[int]:
         """Return the ids that ``/tokenize`` has for ``body``, whose texts have ``length`` bytes.
 
         Raises:

@@ -172,7 +172,7 @@ class VLLMScorer(RemoteScorer):
         self._rows = RowsEndpoint(self._client, self.model, self._settings.priority)
         self._has_rows: bool | None = None
         self._learning = asyncio.Lock()
-        self._chat = ServerTemplate(self._ids, self.tokenize, self.detokenize)
+        self._chat = ServerTemplate(self._token_ids, self.tokenize, self.detokenize)
         self._bos: tuple[int, ...] | None = None
 
     @property
