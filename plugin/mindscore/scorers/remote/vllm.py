@@ -177,13 +177,11 @@ class VLLMScorer(RemoteScorer):
 
     @property
     def bos(self) -> tuple[int, ...]:  # type: ignore[override]
-        """The ids that ``server.tokenizer``, or else the server, puts before every text."""
-        return super().bos if self._tokenizer is not None else self._bos or ()
+        """The ids that ``server.tokenizer``, or else the server, puts before every text.
 
-    async def _tokenize(self, text: str, add_special_tokens: bool = False) -> list[int]:
-        if self._bos is None:
-            self._bos = tuple((await super()._tokenize("", True))[:1])
-        return await super()._tokenize(text, add_special_tokens)
+        The server's are known once it has rendered messages.
+        """
+        return super().bos if self._tokenizer is not None else self._bos or ()
 
     async def _render_chat(
         self,
@@ -200,7 +198,10 @@ class VLLMScorer(RemoteScorer):
         """
         if self._tokenizer is not None and self._tokenizer.template is not None:
             return await super()._render_chat(messages, add_generation_prompt, tools)
-        return await self._chat.render(messages, add_generation_prompt, tools)
+        text = await self._chat.render(messages, add_generation_prompt, tools)
+        if self._bos is None:
+            self._bos = tuple((await self._tokenize("", add_special_tokens=True))[:1])
+        return text
 
     async def _ask(self, prompt: WirePrompt) -> answers.Answer:
         answers.refuse_images(prompt)
