@@ -88,15 +88,16 @@ async def score_last(
     nodes = (*context.system, *context.identity, *context.conversation)
     keys = dict.fromkeys(key for node in nodes for key in node.memory_keys())
     window = range(len(context.conversation))
-    # A prompt has one range for each response, in order.
-    with_all = context.wire_prompt(window, lambda _: False)
-    if not with_all.ranges:
+    # A prompt has one range for each response, in order. It is one prompt, unless the model's chat
+    # template prints messages differently later on: then the last one has the newest response.
+    *_, with_all = await context.wire_prompts(window, lambda _: False) or [None]
+    if with_all is None or not with_all.ranges:
         return
     newest = with_all.node_ids[-1]
     [entry] = [index for index in window if context.conversation[index].id == newest]
     baseline = await total_of_last(scorer, with_all, prompts)
     for key in keys:
-        without = context.wire_prompt(window, partial(operator.eq, key))
+        [*_, without] = await context.wire_prompts(window, partial(operator.eq, key))
         signed = baseline - await total_of_last(scorer, without, prompts)
         divergence = ResponseDivergence(entry, newest, max(0.0, signed), signed)
         yield MemoryScore(key, divergence.divergence, "incremental", (divergence,))

@@ -28,11 +28,6 @@ class JinjaTemplate:
         # One date for all prompts of a run, also over midnight.
         self._now = datetime.now()
 
-    @property
-    def prints_date(self) -> bool:
-        """True if it may print today's date."""
-        return any("strftime_now" in source for source in self._sources.values())
-
     def render(
         self,
         messages: Sequence[Mapping[str, Any]],

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from mindhooks import Role, ScorerError, ScorerUnavailable
@@ -85,6 +86,9 @@ def _arguments(text: str) -> Any:
     except (RecursionError, ValueError):
         return text
 
+
+_DATES = ("%d %b %Y", "%Y-%m-%d", "%B %d, %Y")
+"""Forms in which templates print the date."""
 
 EXACT = 24
 """Responses whose whole prompt is compared with the pieces; in a longer conversation, of each kind
@@ -322,6 +326,10 @@ class OwnTemplate:
         if uncalled:
             calls = count_of(uncalled, "response")
             found.append(f"tool calls of {calls} are left out: the chat template prints none")
+        today = datetime.now()
+        dates = [today.strftime(form) for form in _DATES]
+        if any(it in printed and not any(it in said.text for said in messages) for it in dates):
+            found.append("the chat template prints today's date, not the conversation's")
         results = [replace(it, text=_UNKNOWN) if it.role == Role.TOOL else it for it in messages]
         silent = sum(it.role == Role.TOOL for it in messages)
         if silent and (await self.text(results, False)).count(_UNKNOWN) < silent:

@@ -11,7 +11,7 @@ DEFAULTS = {
         "model": "smollm2",
         "adapter": "",
         "tokenizer": "",
-        "chat_template": "chatml",
+        "chat_template": "auto",
         "api_key_env": "MINDSCORE_API_KEY",
         "api_key_file": "",
         "timeout_s": 300.0,

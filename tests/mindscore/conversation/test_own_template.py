@@ -2,13 +2,15 @@
 
 import asyncio
 import importlib.resources
+import json
 
 import pytest
 
 from mindhooks import Part, Role, ScorerError
+from mindscore._util.errors import ConfigError
 from mindscore.conversation import Conversation, Message, ToolCall
 from mindscore.conversation.conversation import Transcript
-from mindscore.conversation.jinja import JinjaTemplate
+from mindscore.conversation.jinja import JinjaTemplate, template_in
 from mindscore.conversation.own_template import OwnTemplate
 from mindscore.recognisers import MemoryFinder
 
@@ -71,6 +73,12 @@ REFUSED = {
     # It closes the thought before the model speaks: this response cannot be its own.
     ("qwen3_5_nothink", "thinking"),
 }  # fmt: skip
+
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\\n{{ m.content }}<|im_end|>\\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\\n{% endif %}"
+)
 
 
 def jinja(name):
@@ -220,3 +228,44 @@ def test_a_long_conversation_takes_time_in_proportion_to_its_length():
         asyncio.run(made.context(tokenize, OwnTemplate(render)))
         rendered[length] = sum(calls)
     assert rendered[800] < 5 * rendered[200]
+
+
+async def test_the_date_of_the_day_is_said_where_the_template_prints_it():
+    dated = own(JinjaTemplate("{{ strftime_now('%d %b %Y') }}" + CHATML, {}))
+    await transcript(CASES["plain"]).context(tokenize, dated)
+    [remark] = await dated.remarks(CASES["plain"])
+    assert "today's date" in remark
+
+
+def folder_of(tmp_path, **files):
+    """Write the files of a tokenizer's folder, and return that."""
+    for name, content in files.items():
+        text = content if isinstance(content, str) else json.dumps(content)
+        (tmp_path / name.replace("__", ".")).write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+def test_a_folders_template_is_the_file_of_its_own_else_that_of_the_tokenizer(tmp_path):
+    assert template_in(tmp_path) is None
+    bos = {"bos_token": {"content": "<s>"}}
+    named = [
+        {"name": "default", "template": "{{ bos_token }}plain"},
+        {"name": "tool_use", "template": "tools"},
+    ]
+    folder = folder_of(tmp_path, tokenizer_config__json={**bos, "chat_template": named})
+    several = template_in(folder)
+    assert several.render([], False) == "<s>plain"
+    assert several.render([], False, [TOOL]) == "tools"
+    folder_of(tmp_path, chat_template__jinja="{{ bos_token }}alone")
+    assert template_in(folder).render([], False) == "<s>alone"
+    folder_of(tmp_path, tokenizer_config__json="{")
+    with pytest.raises(ConfigError, match=r"tokenizer_config\.json"):
+        template_in(folder)
+
+
+@pytest.mark.parametrize(
+    "source", ["{% for %}", "{{ raise_exception('no') }}", "{{ messages[7].content }}"]
+)
+def test_a_template_that_fails_is_an_error_in_words(source):
+    with pytest.raises(ScorerError, match="the chat template: "):
+        JinjaTemplate(source, {}).render([], False)
