@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from mindhooks import Role, ScorerError, ScorerUnavailable
+from mindscore._util.aio import gather_ordered
 from mindscore._util.text import count_of
 from mindscore.conversation.message import Message
 from mindscore.conversation.template import (
@@ -93,6 +94,9 @@ _DATES = ("%d %b %Y", "%Y-%m-%d", "%B %d, %Y")
 EXACT = 24
 """Responses whose whole prompt is compared with the pieces; in a longer conversation, of each kind
 of place the first, and the last ones."""
+
+AT_ONCE = 8
+"""Messages that are rendered at once; a scorer of a server bounds its requests further."""
 
 _THOUGHT_OPENED = re.compile(r"<think>\s*\Z")
 _NO_THOUGHT = re.compile(r"\s*(?:<think>)?\s*</think>\s*")
@@ -182,7 +186,9 @@ class OwnTemplate:
         if self.place.role == "user" and any(it.role == Role.MEMORY for it in messages):
             raise LooksBackError("memories are printed within other messages")
         try:
-            found = [await self.piece(messages[:at], it) for at, it in enumerate(messages)]
+            found = await gather_ordered(
+                lambda at: self.piece(messages[:at], messages[at]), range(len(messages)), AT_ONCE
+            )
         except ScorerUnavailable:
             raise
         except ScorerError as error:
