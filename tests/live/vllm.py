@@ -63,7 +63,10 @@ TEMPLATES = {
     ),
 }
 
-TOOL = {"type": "function", "function": {"name": "stock", "description": "Count.", "parameters": {}}}
+TOOL = {
+    "type": "function",
+    "function": {"name": "stock", "description": "Count.", "parameters": {}},
+}
 CALL = {"name": "stock", "arguments": '{"item": "oolong", "at": [1, 2]}'}
 MESSAGES = [
     {
@@ -194,7 +197,9 @@ def compare(conversation: list[str], model: Path, url: str) -> None:
             abs(one - other)
             for one, other in zip(values, (it for row in found for it in row), strict=True)
         )
-        sys.stdout.write(f"  {Path(conversation[0]).name}, {scorer}: {most:.1e} nats, {seconds} s\n")
+        sys.stdout.write(
+            f"  {Path(conversation[0]).name}, {scorer}: {most:.1e} nats, {seconds} s\n"
+        )
         if most > CLOSE:
             sys.exit(f"{scorer}: {found}, local: {expected}")
 
