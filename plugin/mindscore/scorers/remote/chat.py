@@ -13,7 +13,7 @@ import msgspec
 from mindhooks import ScorerError, ScorerUnavailable
 
 CACHED_CHARACTERS = 2**24
-"""Characters of rendered texts that are kept: to take a template apart, most are asked for again."""
+"""Characters of rendered texts that are kept: a conversation that goes on asks for them again."""
 
 ByServer = Callable[[Mapping[str, Any], int], Awaitable[list[int]]]
 """Posts a body, of so many bytes, to ``/tokenize`` and returns the ids."""
