@@ -505,7 +505,8 @@ async def test_totals_of_a_model_with_sliding_windows_are_those_of_a_plain_forwa
         num_attention_heads=2,
         num_key_value_heads=1,
         head_dim=16,
-        sliding_window=8,
+        # Longer than the text with which attention is tried.
+        sliding_window=100,
         layer_types=["sliding_attention", "full_attention", "sliding_attention"],
         initializer_range=0.3,
     )
@@ -514,11 +515,11 @@ async def test_totals_of_a_model_with_sliding_windows_are_those_of_a_plain_forwa
         model = Gemma3ForCausalLM(config).eval()
     model.save_pretrained(tmp_path)
     PreTrainedTokenizerFast(tokenizer_file=str(tokenizer_file)).save_pretrained(tmp_path)
-    whole = [number * 37 % 400 for number in range(60)]
+    whole = [number * number * 37 % 400 for number in range(360)]
     async with opened({"model": str(tmp_path)}) as scorer:
         # A longer one, one that departs from it, one that ends before it, and the first again.
-        for tokens in (whole, [*whole[:30], *whole[35:]], whole[:40], whole):
-            spans = ((12, 20), (28, 33), (len(tokens) - 5, len(tokens)))
+        for tokens in (whole, [*whole[:200], *whole[235:]], whole[:250], whole):
+            spans = ((90, 120), (195, 210), (len(tokens) - 5, len(tokens)))
             [found] = (await scorer.score([prompt(tokens, *spans)])).ranges
             with torch.inference_mode():
                 logits = model(input_ids=torch.tensor([tokens]), use_cache=False).logits
