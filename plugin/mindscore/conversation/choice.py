@@ -10,7 +10,7 @@ from mindscore.config.settings import parse_settings
 from mindscore.conversation.conversation import Transcript
 from mindscore.conversation.own_template import OwnTemplate
 from mindscore.conversation.rendering import Tokenize
-from mindscore.conversation.template import ChatML, Template
+from mindscore.conversation.template import ChatML, NoTemplateError, Template
 
 MARKER = "<|im_start|>"
 """The token that begins a message of ChatML."""
@@ -21,7 +21,7 @@ async def template_for(
 ) -> tuple[Template, list[str]]:
     """Return the template that ``server.chat_template`` asks for, with a remark if it may not fit.
 
-    It is the model's own, if the scorer can render that, else ChatML. A transcript that has all
+    It is the model's own, if the scorer knows that, else ChatML. A transcript that has all
     token ids needs none.
 
     Raises:
@@ -32,15 +32,23 @@ async def template_for(
     # First: some scorers know what they can only once they have spoken to their server.
     marker = await tokenize(MARKER)
     render = ScorerCapabilities.of(scorer).render_chat
+    remarks = []
     if render is not None and parse_settings(tables).server.chat_template == "auto":
-        return OwnTemplate(render), []
-    if len(marker) == 1:
-        return ChatML(), []
-    remark = (
-        f"the messages are printed as ChatML, but {MARKER} is no token of {scorer.model}: the "
-        "scores are of a context that the model was not trained on"
-    )
-    return ChatML(), [remark]
+        try:
+            await render([{"role": "user", "content": "Hello"}], True)
+        except NoTemplateError as error:
+            remarks.append(f"the messages are printed as ChatML: {error}")
+        # It refuses this message: whether it refuses the conversation, that will show.
+        except Exception:
+            return OwnTemplate(render), []
+        else:
+            return OwnTemplate(render), []
+    if len(marker) != 1:
+        remarks.append(
+            f"the messages are printed as ChatML, but {MARKER} is no token of {scorer.model}: the "
+            "scores are of a context that the model was not trained on"
+        )
+    return ChatML(), remarks
 
 
 def begins_unlike(context: Context, scorer: Scorer) -> list[str]:

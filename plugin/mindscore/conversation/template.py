@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from mindhooks import ScorerError
 from mindscore._util.text import count_of
 from mindscore.conversation.message import Message
 
@@ -57,6 +58,10 @@ class Template(Protocol):
 
     async def remarks(self, messages: Sequence[Message]) -> list[str]:
         """Return a line for each thing that is not printed as the messages have it."""
+
+
+class NoTemplateError(ScorerError):
+    """The model has no chat template of its own, or nobody here knows it."""
 
 
 class LooksBackError(Exception):

@@ -36,7 +36,8 @@ def tokenizer_of(setting: str) -> FileTokenizer | None:
 class FileTokenizer:
     """The tokenizer in a file, or in the ``tokenizer.json`` of a folder; read on first use."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path | str) -> None:
+        file = Path(file)
         self._file = file / "tokenizer.json" if file.is_dir() else file
         self._tokenizer: Tokenizer | None = None
 

@@ -338,11 +338,8 @@ class DetokenizeRequest(Struct):
     def check(self) -> None:
         """Refuse more tokens than are decoded at once."""
         if len(self.tokens) > MAX_DECODED_TOKENS:
-            raise RefusedError(
-                413,
-                f"{len(self.tokens)} tokens, over {MAX_DECODED_TOKENS}: send them in parts",
-                param="tokens",
-            )
+            many = f"{len(self.tokens)} tokens, over {MAX_DECODED_TOKENS}: send them in parts"
+            raise RefusedError(413, many, param="tokens")
 
 
 MAX_BYTES = 16 * 2**20
@@ -389,6 +386,9 @@ async def read_request(
 
 
 async def _read_body(request: web.Request, max_bytes: int) -> bytes:
+    if not request.can_read_body:
+        # There is none, or a middleware has read it.
+        return await request.read()
     limited = request.clone(client_max_size=min(max_bytes, request.client_max_size))
     length = request.content_length
     if length is not None and length < LARGE_BYTES:

@@ -114,7 +114,7 @@ async def test_the_text_of_a_conversation_gives_the_very_ids_back(smollm2, sampl
         for index, node in enumerate(context.conversation)
         if node.role == "assistant"
     ]
-    candidates = [make_candidate(context, it, 2) for it in divergences]
+    candidates = [await make_candidate(context, it, 2) for it in divergences]
     for kind in ("bare", "full"):
         texts = Texts(smollm2)
         samples = [sample_of(Reviewed(it, "m", 0.0, None, ()), kind, "n") for it in candidates]

@@ -22,6 +22,7 @@ from mindhooks import ScorerError
 from mindscore._util.files import make_folder, named_path, whole_folder, write_whole
 from mindscore._util.text import one_line
 from mindscore.conversation.jinja import JinjaTemplate
+from mindscore.conversation.template import NoTemplateError
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -160,14 +161,11 @@ class LocalTokenizer:
         """The model's own chat template.
 
         Raises:
-            ScorerError: it has none.
+            NoTemplateError: it has none.
         """
         source = self.tokenizer.chat_template
         if not source:
-            raise ScorerError(
-                f"model {self.name!r} has no chat template of its own: use "
-                'server.chat_template = "chatml", or token_ids'
-            )
+            raise NoTemplateError(f"the model {self.name} has no chat template of its own")
         return JinjaTemplate(source, self.tokenizer.special_tokens_map)
 
     @property

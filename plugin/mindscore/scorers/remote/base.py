@@ -23,7 +23,7 @@ from mindhooks import (
     in_thread,
 )
 from mindscore.config.settings import ServerSettings, TokenId, parse_table
-from mindscore.conversation.template import RenderChat
+from mindscore.conversation.template import NoTemplateError, RenderChat
 from mindscore.http.answers import MISSING, decode_in_pieces
 from mindscore.http.client import SMALL_ANSWER_BYTES, WireClient, checked_address
 from mindscore.scorers.remote.answers import (
@@ -227,14 +227,14 @@ class RemoteScorer(BaseScorer):
         """Return the text of ``messages`` by the template beside ``server.tokenizer``.
 
         Raises:
-            ScorerError: there is none, or it refuses the messages.
+            NoTemplateError: there is none.
+            ScorerError: it refuses the messages.
         """
         template = self._tokenizer.template if self._tokenizer is not None else None
         if template is None:
-            raise ScorerError(
-                "the model's chat template is not known: set server.tokenizer to the folder of its "
-                "tokenizer.json and chat_template.jinja or tokenizer_config.json, or, if it is "
-                'ChatML, server.chat_template = "chatml"'
+            raise NoTemplateError(
+                "the model's chat template is not known; set server.tokenizer to the folder of its "
+                "tokenizer.json and chat_template.jinja or tokenizer_config.json"
             )
         return await in_thread(template.render, messages, add_generation_prompt, tools)
 

@@ -44,9 +44,8 @@ def model():
     import torch
 
     with pytest.MonkeyPatch.context() as patch:
-        for kind in ("AutoTokenizer", "AutoModelForCausalLM"):
-            load = cache(getattr(local_model, kind).from_pretrained)
-            patch.setattr(local_model, kind, SimpleNamespace(from_pretrained=load))
+        load = cache(local_model.AutoModelForCausalLM.from_pretrained)
+        patch.setattr(local_model, "AutoModelForCausalLM", SimpleNamespace(from_pretrained=load))
         yield load(locate("smollm2"), dtype=torch.float32, use_safetensors=True).eval()
 
 

@@ -46,7 +46,7 @@ def samples(model):
         context = await read_transcript(DEMO).context(tokenizer.tokenize)
         other = tuple(await tokenizer.tokenize("I do not know.<|im_end|>"))
         said = [
-            make_candidate(context, ResponseDivergence(index, node.id, 1.0, 1.0), 2)
+            await make_candidate(context, ResponseDivergence(index, node.id, 1.0, 1.0), 2)
             for index, node in enumerate(context.conversation)
             if node.role == Role.ASSISTANT
         ][RESPONSES]
