@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from mindhooks import ScorerError, ScorerUnavailable
+from mindscore.conversation.template import NoTemplateError
 
 CACHED_CHARACTERS = 2**24
 """Characters of rendered texts that are kept: a conversation that goes on asks for them again."""
@@ -47,8 +48,8 @@ class ServerTemplate:
         """Return the text of ``messages``.
 
         Raises:
-            ScorerError: the server renders no messages, or refuses these, or the text of the ids
-                has other ids.
+            NoTemplateError: the server renders no messages.
+            ScorerError: it refuses these, or the text of their ids has other ids.
         """
         body = {
             "messages": [_as_sent(it) for it in messages],
@@ -67,12 +68,15 @@ class ServerTemplate:
     async def _rendered(self, body: Mapping[str, Any], length: int) -> str:
         try:
             ids = await self._tokenize(body, length)
-        except ScorerUnavailable:
-            raise
         except ScorerError as error:
-            raise ScorerError(
-                f"{error}; it was to print messages by the model's chat template: if it cannot, "
-                "set server.tokenizer to the folder of the model's tokenizer.json and chat template"
+            # What has rendered messages before refuses these, or is down for a moment.
+            down = isinstance(error, ScorerUnavailable) and getattr(error, "status", None) != 500
+            if self._texts or down:
+                raise
+            raise NoTemplateError(
+                f"the server does not render messages by the model's chat template ({error}); set "
+                "server.tokenizer to the folder of its tokenizer.json and chat_template.jinja or "
+                "tokenizer_config.json"
             ) from error
         text = await self._decode(ids)
         if await self._encode(text) != ids:

@@ -194,7 +194,8 @@ class VLLMScorer(RemoteScorer):
         Where there is none, it is the server's.
 
         Raises:
-            ScorerError: it refuses the messages, or the server renders none.
+            NoTemplateError: the server renders no messages.
+            ScorerError: the template refuses these.
         """
         if self._tokenizer is not None and self._tokenizer.template is not None:
             return await super()._render_chat(messages, add_generation_prompt, tools)

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from mindhooks import MindCommand, Part, Role, ScorerError
+from mindhooks import MindCommand, Part, Role, ScorerError, ScorerUnavailable
 from mindscore.conversation import Message, ToolCall
 from mindscore.conversation.choice import begins_unlike, template_for
 from mindscore.conversation.conversation import Transcript
 from mindscore.conversation.jinja import JinjaTemplate
+from mindscore.conversation.template import ChatML
 from mindscore.measure.memories import skip_all, skip_none
 from mindscore.measure.prompts import prompts_for, responses, whole
 from mindscore.scorers.remote.auto import AutoScorer
@@ -64,11 +65,11 @@ def tokenizer_with_bos(tokenizer_file, tmp_path_factory):
 class ChatServer(VLLMImitation):
     """A vLLM whose model has a tokenizer and a chat template.
 
-    ``renders`` false: an old one, which tokenises texts only; ``loses``: text that is not in what
-    it detokenises.
+    ``renders``: the status with which messages are answered; ``loses``: text that is not in what it
+    detokenises.
     """
 
-    def __init__(self, file, source, *, renders=True, loses="", **options):
+    def __init__(self, file, source, *, renders=200, loses="", **options):
         super().__init__(version="0.31.0", **options)
         self.tokenizer = Tokenizer.from_file(str(file))
         self.template = JinjaTemplate(source, {"bos_token": BOS})
@@ -84,12 +85,9 @@ class ChatServer(VLLMImitation):
         return await super()._answered_with(request, body)
 
     async def tokenize(self, body):
-        if "messages" in body and self.renders:
-            text = self._rendered(body)
-        elif "prompt" in body:
-            text = body["prompt"]
-        else:
-            raise RefusedError(400, "{'loc': 'body.prompt', 'msg': 'Field required'}")
+        if "messages" in body and self.renders != 200:
+            raise RefusedError(self.renders, "{'loc': 'body.prompt', 'msg': 'Field required'}")
+        text = self._rendered(body) if "messages" in body else body["prompt"]
         ids = self.tokenizer.encode(text, add_special_tokens=body["add_special_tokens"]).ids
         return {"count": len(ids), "max_model_len": 1, "tokens": ids, "token_strs": None}
 
@@ -218,7 +216,8 @@ async def test_prompts_are_those_of_the_same_template_in_this_process(
 async def test_messages_are_sent_as_vllm_takes_them(tokenizer_with_bos):
     async with ChatServer(tokenizer_with_bos, ADDS) as server, scorer(server.url) as it:
         await context_of(it, talk())
-    sent = [it.body for it in server.requests if it.body and "messages" in it.body]
+    trial, *sent = [it.body for it in server.requests if it.body and "messages" in it.body]
+    assert trial["messages"] == [{"role": "user", "content": "Hello"}]
     assert {frozenset(it) for it in sent} == {
         frozenset({"model", "messages", "add_generation_prompt", "add_special_tokens", "tools"})
     }
@@ -258,15 +257,31 @@ async def test_texts_are_forgotten_where_they_are_many(tokenizer_with_bos, monke
     assert server.kinds()["messages"] == 3
 
 
-async def test_a_server_that_renders_no_messages_is_named_with_what_to_do(tokenizer_with_bos):
+@pytest.mark.parametrize("status", [400, 404, 500])
+async def test_a_server_that_renders_no_messages_gets_chatml_and_that_is_said(
+    status, tokenizer_with_bos
+):
     async with (
-        ChatServer(tokenizer_with_bos, ADDS, renders=False) as server,
+        ChatServer(tokenizer_with_bos, ADDS, renders=status) as server,
         scorer(server.url) as it,
     ):
-        with pytest.raises(ScorerError) as caught:
+        context, remarks = await context_of(it, talk())
+    chatml = await ChatML().pieces(MESSAGES)
+    ids = [await Local(tokenizer_with_bos, ADDS).tokenize(it.text()) for it in chatml]
+    nodes = (*context.system, *context.identity, *context.conversation)
+    assert [list(it.token_ids) for it in nodes] == ids
+    [remark] = [it for it in remarks if "set server.tokenizer to the folder" in it]
+    assert remark.startswith("the messages are printed as ChatML: the server does not render")
+    assert f"{server.url}/tokenize: HTTP {status}" in remark
+
+
+async def test_a_server_that_is_down_is_not_one_that_renders_no_messages(tokenizer_with_bos):
+    async with (
+        ChatServer(tokenizer_with_bos, ADDS, renders=503) as server,
+        scorer(server.url) as it,
+    ):
+        with pytest.raises(ScorerUnavailable):
             await context_of(it, talk())
-    assert f"{server.url}/tokenize: HTTP 400" in str(caught.value)
-    assert "set server.tokenizer to the folder of the model's tokenizer.json" in str(caught.value)
 
 
 async def test_a_template_that_refuses_the_messages_is_quoted(tokenizer_with_bos):
