@@ -36,7 +36,7 @@ OPENING = (
     + START
     + "tools"
     + END
-    + "' + tools | map(attribute='function.name') | join(', ') + '"
+    + "' + tools | tojson + '"
     + STOP
     + "' }}{% endif %}"
 )
@@ -63,10 +63,14 @@ TEMPLATES = {
     ),
 }
 
-TOOL = {
-    "type": "function",
-    "function": {"name": "stock", "description": "Count.", "parameters": {}},
-}
+# One that lacks what vLLM adds, and one whose keys it puts in another order.
+TOOLS = [
+    {"type": "function", "function": {"name": "stock", "parameters": {"type": "object"}}},
+    {
+        "type": "function",
+        "function": {"strict": True, "parameters": {}, "description": "Sell.", "name": "sell"},
+    },
+]
 CALL = {"name": "stock", "arguments": '{"item": "oolong", "at": [1, 2]}'}
 MESSAGES = [
     {
@@ -211,7 +215,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "chat.json").write_text(json.dumps({"messages": MESSAGES, "tools": [TOOL]}))
+        (folder / "chat.json").write_text(json.dumps({"messages": MESSAGES, "tools": TOOLS}))
         (folder / "memories.json").write_text(json.dumps(MEMORIES))
         (folder / "lines.jsonl").write_text("\n".join(map(json.dumps, LINES)))
         conversations = [

@@ -284,3 +284,16 @@ async def test_a_server_that_is_down_changes_nothing_of_how_messages_are_printed
 
     with pytest.raises(ScorerUnavailable):
         await transcript(CASES["memory as a message"]).context(tokenize, OwnTemplate(render))
+
+
+def test_definitions_of_tools_are_given_to_templates_as_vllm_gives_them():
+    template = JinjaTemplate("{{ tools | tojson }}", {})
+    given = [
+        {"type": "function", "function": {"parameters": {}, "strict": True, "name": "a"}},
+        {"type": "function", "function": {"name": "b", "description": "B."}},
+    ]
+    assert template.render([], False, given) == (
+        '[{"type": "function", "function": {"name": "a", "description": null, "parameters": {}, '
+        '"strict": true}}, {"type": "function", "function": {"name": "b", "description": "B.", '
+        '"parameters": null}}]'
+    )
