@@ -11,7 +11,7 @@ SOURCES := $(shell find hooks plugin -type f -not -path '*/__pycache__/*') pypro
 # Two at once, each with one thread: as many as there are cores where CI runs.
 SUITE := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test slow check browser lowest pythons faults hosts bench compare lock clean
+.PHONY: demo test slow check browser lowest pythons faults hosts live bench compare lock clean
 
 demo: $(VENV)/installed
 	$(BIN)/mindscore demo
@@ -68,6 +68,10 @@ HOSTS := openai_client llm langchain deepagents hermes
 
 hosts:
 	for host in $(HOSTS); do $(PYTHON) tests/hosts/$$host.py || exit 1; done
+
+# A real vLLM in an environment of its own, .venv/vllm: 2 GB, and skipped where it does not install.
+live: $(VENV)/installed
+	$(BIN)/python -m tests.live.vllm
 
 # Against other libraries, which need half a gigabyte of their own.
 compare: $(VENV)/compared

@@ -7,6 +7,7 @@ import ctypes
 import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import aclosing
 from typing import TypeVar
 
 
@@ -68,6 +69,24 @@ async def map_ordered(
         for _, task in started:
             task.cancel()
         await asyncio.gather(*(task for _, task in started), return_exceptions=True)
+
+
+async def gather_ordered(
+    work: Callable[[Item], Awaitable[Result]], items: Iterable[Item], limit: int
+) -> list[Result]:
+    """Return what ``work`` returns for each item, in order; ``limit`` of them run at once.
+
+    Raises:
+        BaseException: what it raises for the first item that fails; the rest is cancelled.
+    """
+    found = []
+    async with aclosing(map_ordered(work, items, limit)) as worked:
+        async for _, task in worked:
+            result = await task
+            if isinstance(result, BaseException):
+                raise result
+            found.append(result)
+    return found
 
 
 _M_ARENA_MAX = -8

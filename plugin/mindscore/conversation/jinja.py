@@ -47,7 +47,7 @@ class JinjaTemplate:
                 **self._tokens,
                 messages=[_with_parts(it) for it in messages] if takes_parts else list(messages),
                 add_generation_prompt=add_generation_prompt,
-                tools=list(tools) or None,
+                tools=[_as_served(it) for it in tools] or None,
                 documents=None,
             )
         except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
@@ -146,6 +146,15 @@ def _with_parts(message: Mapping[str, Any]) -> Mapping[str, Any]:
     if message["role"] == "tool" or not isinstance(text, str):
         return message
     return {**message, "content": [{"type": "text", "text": text}] if text else []}
+
+
+def _as_served(tool: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the definition of a tool as vLLM gives it to templates: what it lacks is null."""
+    function = tool.get("function")
+    if not isinstance(function, Mapping):
+        return tool
+    usual = {name: function.get(name) for name in ("name", "description", "parameters")}
+    return {**tool, "function": {**usual, **function}}
 
 
 SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token")

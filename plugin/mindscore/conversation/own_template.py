@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from mindhooks import Role, ScorerError
+from mindhooks import Role, ScorerError, ScorerUnavailable
+from mindscore._util.aio import gather_ordered
 from mindscore._util.text import count_of
 from mindscore.conversation.message import PLACEHOLDER, Message
 from mindscore.conversation.placement import PLACES, Placement
@@ -30,6 +31,9 @@ _DATES = ("%d %b %Y", "%Y-%m-%d", "%B %d, %Y")
 EXACT = 24
 """Responses whose whole prompt is compared with the pieces; in a longer conversation, of each kind
 of place the first, and the last ones."""
+
+AT_ONCE = 8
+"""Messages that are rendered at once; a scorer of a server bounds its requests further."""
 
 _THOUGHT_OPENED = re.compile(r"<think>\s*\Z")
 _NO_THOUGHT = re.compile(r"\s*(?:<think>)?\s*</think>\s*")
@@ -98,6 +102,8 @@ class OwnTemplate:
                     # A role that is printed as it is, and not one that is taken for another.
                     if other == printed or other.replace(_UNKNOWN, role) != printed:
                         continue
+            except ScorerUnavailable:
+                raise
             except ScorerError as error:
                 why = why or error
                 continue
@@ -139,7 +145,11 @@ class OwnTemplate:
         if self.place.role == "user" and any(it.role == Role.MEMORY for it in messages):
             raise LooksBackError("memories are printed within other messages")
         try:
-            found = [await self.piece(messages[:at], it) for at, it in enumerate(messages)]
+            found = await gather_ordered(
+                lambda at: self.piece(messages[:at], messages[at]), range(len(messages)), AT_ONCE
+            )
+        except ScorerUnavailable:
+            raise
         except ScorerError as error:
             # The whole conversation is printed: only a part of it is refused.
             raise LooksBackError(str(error)) from error

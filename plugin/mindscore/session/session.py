@@ -29,12 +29,13 @@ from mindscore._util.errors import ConfigError, format_error
 from mindscore.config.settings import parse_settings
 from mindscore.conversation.choice import begins_unlike, images_for, template_for
 from mindscore.conversation.conversation import Transcript
+from mindscore.conversation.own_template import OwnTemplate
 from mindscore.conversation.rendering import CachedTokenizer
 from mindscore.flows.recorder import store_failures
 from mindscore.measure.divergence import RedundantGroup
 from mindscore.measure.leave_one_out import LeaveOneOut
 from mindscore.measure.memories import text_hashes
-from mindscore.measure.retry import awaited, with_retries
+from mindscore.measure.retry import Retry, awaited, with_retries
 from mindscore.store import KnownScore, Records, Reviewed, Store, damage_remark
 
 if TYPE_CHECKING:
@@ -277,14 +278,16 @@ class Session:
     async def context(self) -> Context:
         if self._context is None or self._context[0] is not self.transcript:
             transcript, scorer = self.transcript, await self.registry.scorer()
+            server = parse_settings(self.registry.settings).server
             if self._tokenizer is None:
-                server = parse_settings(self.registry.settings).server
                 self._tokenizer = CachedTokenizer(
                     lambda text: with_retries(lambda: awaited(scorer.tokenize, text), server)
                 )
             template, remarks = await template_for(
                 transcript, scorer, self.registry.settings, self._tokenizer
             )
+            if isinstance(template, OwnTemplate):
+                template.render = Retry(server).wrap(template.render)
             shown = images_for(transcript, scorer, self.registry.settings)
             context = await shown.context(self._tokenizer, template)
             remarks += await template.remarks(shown.messages)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from mindhooks import Part, Role, ScorerError
+from mindhooks import Part, Role, ScorerError, ScorerUnavailable
 from mindscore._util.errors import ConfigError
 from mindscore.conversation import Conversation, Message, ToolCall
 from mindscore.conversation.conversation import Transcript
@@ -269,3 +269,31 @@ def test_a_folders_template_is_the_file_of_its_own_else_that_of_the_tokenizer(tm
 def test_a_template_that_fails_is_an_error_in_words(source):
     with pytest.raises(ScorerError, match="the chat template: "):
         JinjaTemplate(source, {}).render([], False)
+
+
+@pytest.mark.parametrize("at", range(1, 12))
+async def test_a_server_that_is_down_changes_nothing_of_how_messages_are_printed(at):
+    template, calls = JinjaTemplate(CHATML, {}), 0
+
+    async def render(messages, asks, tools=()):
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            raise ScorerUnavailable("down for a moment")
+        return template.render(messages, asks, tools)
+
+    with pytest.raises(ScorerUnavailable):
+        await transcript(CASES["memory as a message"]).context(tokenize, OwnTemplate(render))
+
+
+def test_definitions_of_tools_are_given_to_templates_as_vllm_gives_them():
+    template = JinjaTemplate("{{ tools | tojson }}", {})
+    given = [
+        {"type": "function", "function": {"parameters": {}, "strict": True, "name": "a"}},
+        {"type": "function", "function": {"name": "b", "description": "B."}},
+    ]
+    assert template.render([], False, given) == (
+        '[{"type": "function", "function": {"name": "a", "description": null, "parameters": {}, '
+        '"strict": true}}, {"type": "function", "function": {"name": "b", "description": "B.", '
+        '"parameters": null}}]'
+    )

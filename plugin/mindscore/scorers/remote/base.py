@@ -195,12 +195,20 @@ class RemoteScorer(BaseScorer):
                 "tokenizer.json, or give token_ids in the transcript"
             ) from error
 
-    async def _tokenize(self, text: str) -> list[int]:
+    async def _tokenize(self, text: str, add_special_tokens: bool = False) -> list[int]:
         named = dict.fromkeys(self._text_fields, text)
-        body = {"model": self.model, **named, "add_special_tokens": False}
         length = len(text.encode("utf-8", "surrogatepass"))
+        return await self._token_ids({**named, "add_special_tokens": add_special_tokens}, length)
+
+    async def _token_ids(self, body: Mapping[str, Any], length: int) -> list[int]:
+        """Return the ids that ``/tokenize`` has for ``body``, whose texts have ``length`` bytes.
+
+        Raises:
+            ScorerError: it has none.
+        """
+        sent = {"model": self.model, **body}
         room = SMALL_ANSWER_BYTES + BYTES_BY_TEXT * length
-        answer = await self._client.post("/tokenize", body, _Tokens, max_bytes=room)
+        answer = await self._client.post("/tokenize", sent, _Tokens, max_bytes=room)
         where = f"{self._client.base_url}/tokenize"
         ids = await self._decoded(where, "tokens", answer.tokens, list[TokenId], BETWEEN_IDS, room)
         if ids is None:

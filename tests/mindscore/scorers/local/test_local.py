@@ -489,3 +489,42 @@ async def test_generation_goes_as_far_as_the_context_does_and_says_so(tiny, capl
         assert "cut off after 4 of 300 tokens" in caplog.text
         with pytest.raises(ScorerError, match="reads at most 256"):
             await scorer.generate(prompt([3] * full), max_tokens=1, stop=())
+
+
+async def test_totals_of_a_model_with_sliding_windows_are_those_of_a_plain_forward(
+    tmp_path, tokenizer_file
+) -> None:
+    import torch
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig, PreTrainedTokenizerFast
+
+    config = Gemma3TextConfig(
+        vocab_size=400,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        # Longer than the text with which attention is tried.
+        sliding_window=100,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+        initializer_range=0.3,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(6)
+        model = Gemma3ForCausalLM(config).eval()
+    model.save_pretrained(tmp_path)
+    PreTrainedTokenizerFast(tokenizer_file=str(tokenizer_file)).save_pretrained(tmp_path)
+    whole = [number * number * 37 % 400 for number in range(360)]
+    async with opened({"model": str(tmp_path)}) as scorer:
+        # A longer one, one that departs from it, one that ends before it, and the first again.
+        for tokens in (whole, [*whole[:200], *whole[235:]], whole[:250], whole):
+            spans = ((90, 120), (195, 210), (len(tokens) - 5, len(tokens)))
+            [found] = (await scorer.score([prompt(tokens, *spans)])).ranges
+            with torch.inference_mode():
+                logits = model(input_ids=torch.tensor([tokens]), use_cache=False).logits
+            values = logits[0].log_softmax(1)
+            expected = [
+                sum(values[at - 1, tokens[at]].item() for at in range(*span)) for span in spans
+            ]
+            assert [it.total for it in found] == pytest.approx(expected, abs=1e-4)
