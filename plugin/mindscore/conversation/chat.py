@@ -149,8 +149,6 @@ def _responses(name: str, pieces: Sequence[Piece], leave_out: LeaveOut) -> list[
     """Return a response for each request to the model, with the tools' results between them."""
     found: list[Message] = []
     at = _Response()
-    if any(isinstance(it, Reasoning) for it in pieces):
-        leave_out("reasoning")
     for piece in pieces:
         # Parallel calls may stand beside their results; what is said after those is another turn.
         is_next = isinstance(piece, Step) or (

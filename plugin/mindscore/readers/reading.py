@@ -25,7 +25,6 @@ NO_TOOLS = (
     "the file does not record the definitions of the tools: the scores are of a reconstructed "
     "context"
 )
-TOOLS_UNUSED = "the definitions of the tools, which the file records, are not part of the prompt"
 
 
 class Reading:
@@ -108,22 +107,19 @@ class Reading:
         for _ in range(len(given) - len(defined)):
             self.leave_out("definitions of tools")
         all_remarks = [
-            *(self._usual(bool(given), bool(defined)) if remarks is None else remarks),
+            *(self._usual(bool(given)) if remarks is None else remarks),
             *self.remarks,
         ]
         all_remarks += self._left_out.remarks()
         messages = tuple(self.messages)
         return Conversation(name, messages, title, memories or {}, tuple(all_remarks), id_, defined)
 
-    def _usual(self, has_tools: bool, has_definitions: bool) -> list[str]:
+    def _usual(self, has_tools: bool) -> list[str]:
         remarks = []
         if not any(message.role == Role.SYSTEM for message in self.messages):
             remarks.append(NO_SYSTEM)
-        if has_definitions:
-            remarks.append(TOOLS_UNUSED)
-        elif not has_tools and any(
-            message.tool_calls or message.role == Role.TOOL for message in self.messages
-        ):
+        calls = any(it.tool_calls or it.role == Role.TOOL for it in self.messages)
+        if calls and not has_tools:
             remarks.append(NO_TOOLS)
         return remarks
 

@@ -80,7 +80,7 @@ def test_what_is_not_recorded_or_left_out_is_said(read):
     (conversation,) = read("claude_code.jsonl").found
     assert "neither its system prompt nor its tools" in conversation.remarks[0]
     assert conversation.remarks[1] == (
-        "left out: messages that Claude Code marks as its own (1), reasoning (1), attachments of "
+        "left out: messages that Claude Code marks as its own (1), attachments of "
         "type todo_reminder (1), conversations of subagents that have no name (1)"
     )
     (bare,) = read(claude_code([("user", "a"), ("assistant", "b")])).found

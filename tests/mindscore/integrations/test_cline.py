@@ -48,7 +48,6 @@ def test_what_is_not_recorded_or_left_out_is_said(one):
     assert (no_system, no_tools) == (NO_SYSTEM, NO_TOOLS)
     for it in (
         "messages that are hidden from the model (2)",
-        "reasoning (1)",
         "reasoning that is encrypted (1)",
     ):
         assert it in left_out

@@ -65,7 +65,6 @@ def test_what_is_left_out_is_counted(one):
         "messages of subagents (1)",
         "messages that were taken back (2)",
         "attachments of type file (1)",
-        "reasoning (1)",
         "reasoning that is encrypted (1)",
         "events of type system.notification (1)",
     ):

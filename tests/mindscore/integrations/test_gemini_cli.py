@@ -51,7 +51,7 @@ def test_a_session_of_lines_is_read_as_it_stands_at_its_end(one):
 def test_what_is_left_out_is_counted(one):
     no_system, no_tools, left_out = one("gemini_cli.jsonl").remarks
     assert (no_system, no_tools) == (NO_SYSTEM, NO_TOOLS)
-    for it in ("messages that were taken back (2)", "reasoning (1)", "messages of type info (1)"):
+    for it in ("messages that were taken back (2)", "messages of type info (1)"):
         assert it in left_out
     assert "parts of no type (fileData) (1)" in left_out
 

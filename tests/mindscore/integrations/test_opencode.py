@@ -90,7 +90,6 @@ def test_what_is_left_out_is_counted(read):
     for it in (
         "messages that were taken back (2)",
         "messages before a compaction (2)",
-        "reasoning (1)",
         "images and files that tools returned (1)",
         "responses that failed (1)",
         "novel (1)",

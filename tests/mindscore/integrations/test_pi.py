@@ -60,10 +60,7 @@ def test_what_is_not_recorded_or_left_out_is_said(one):
         NO_SYSTEM,
         NO_TOOLS,
         BARE_SUMMARIES,
-        (
-            "left out: messages before a compaction (2), reasoning (1), responses that failed or "
-            "were stopped (1)"
-        ),
+        ("left out: messages before a compaction (2), responses that failed or were stopped (1)"),
     )
 
 

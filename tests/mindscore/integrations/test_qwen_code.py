@@ -47,7 +47,6 @@ def test_what_is_not_recorded_or_left_out_is_said(one):
     *not_recorded, left_out = one("qwen_code.jsonl").remarks
     assert not_recorded == [NO_SYSTEM, NO_TOOLS, NO_SETTING]
     assert "messages before a compression (2)" in left_out
-    assert "reasoning (1)" in left_out
 
 
 def test_records_of_one_id_follow_each_other(one):

@@ -3,7 +3,7 @@
 import json
 
 from mindscore.conversation.message import ToolCall
-from mindscore.readers.reading import NO_TOOLS, TOOLS_UNUSED
+from mindscore.readers.reading import NO_TOOLS
 
 COPIED = (
     "steps copied from an earlier trajectory (1) are scored like any other, but are not meant for "
@@ -35,11 +35,10 @@ def test_steps_are_messages_and_observations_those_of_tools(read):
 
 def test_what_is_not_used_is_said(read):
     assert read("atif.json").found[0].remarks == (
-        TOOLS_UNUSED,
         "recorded token ids are not used: the texts are tokenised anew",
         COPIED,
         "trajectories of subagents (1) are not read",
-        "left out: reasoning (1), images that the file only names (1)",
+        "left out: images that the file only names (1)",
     )
     step = {"source": "agent", "message": "x", "tool_calls": [{"function_name": "f"}]}
     assert NO_TOOLS in read(trajectory(step)).found[0].remarks

@@ -7,7 +7,7 @@ import pytest
 
 from mindhooks import Image
 from mindscore.conversation.message import ToolCall
-from mindscore.readers.reading import NO_SYSTEM, NO_TOOLS, TOOLS_UNUSED
+from mindscore.readers.reading import NO_SYSTEM, NO_TOOLS
 
 USER = {"role": "user", "content": "hello"}
 
@@ -42,7 +42,8 @@ def test_memories_beside_the_messages_are_found_in_them(read):
 
 def test_what_is_not_recorded_is_said(read):
     first, second = read("openai.jsonl").found
-    assert first.remarks == (TOOLS_UNUSED,)
+    assert first.remarks == ()
+    assert [it["function"]["name"] for it in first.tools] == ["look"]
     assert second.remarks == (NO_SYSTEM, "left out: images that the file only names (1)")
     called = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
     assert read(line(USER, called)).found[0].remarks == (NO_SYSTEM, NO_TOOLS)
@@ -75,7 +76,7 @@ def test_reasoning_and_parts_of_other_types_are_left_out_and_said_to_be(read):
     answer = {"role": "assistant", "content": "b", "reasoning_content": "hm"}
     (conversation,) = read(line({"role": "user", "content": parts}, answer)).found
     assert [it.text for it in conversation.messages] == ["a", "b"]
-    assert conversation.remarks[-1] == "left out: input_audio (1), file (1), reasoning (1)"
+    assert conversation.remarks[-1] == "left out: input_audio (1), file (1)"
 
 
 def test_a_refusal_is_what_was_said(read):

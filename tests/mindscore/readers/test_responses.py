@@ -68,7 +68,7 @@ def test_a_call_is_a_conversation(read, call, indent):
     assert conversation.messages[2].reasoning == "hm"
     assert conversation.messages[3].tool_call_id == "c1"
     assert conversation.tools[0]["function"]["name"] == "look"
-    assert conversation.remarks[-1] == "left out: reasoning (2)"
+    assert conversation.remarks == ()
 
 
 def test_a_request_alone_is_read_and_several_calls_are_several_conversations(read):

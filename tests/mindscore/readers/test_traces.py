@@ -54,7 +54,6 @@ def remarks(file, at=0):
         ("langgraph.json", "earlier states of the same thread (1)"),
         ("letta.json", "messages that are out of the context (1)"),
         ("openinference.jsonl", "images that the file only names (1)"),
-        ("opentelemetry.jsonl", "reasoning (1)"),
     ],
 )
 def test_what_is_left_out_is_counted(name, left_out):

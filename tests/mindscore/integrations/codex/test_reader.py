@@ -81,7 +81,7 @@ def test_files_of_memories_are_marked_within_their_message(read):
 def test_what_is_left_out_is_counted_and_what_is_recorded_is_not_denied(one):
     assert one("codex.jsonl").remarks == (
         NO_TOOLS,
-        "left out: reasoning (1), results of web searches, which are not in the file (1)",
+        "left out: results of web searches, which are not in the file (1)",
     )
 
 

@@ -34,7 +34,7 @@ def test_what_langchain_dumps_is_read(read, fixture):
     assert conversation.messages[5].images == (Image("image/png", b"\x89PNG\r\n\x1a\n"),)
     assert conversation.remarks == (
         NO_TOOLS,
-        "left out: reasoning (1), images that the file only names (1)",
+        "left out: images that the file only names (1)",
     )
 
 
