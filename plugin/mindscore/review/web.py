@@ -83,7 +83,9 @@ class SessionAuth:
 
         @web.middleware
         async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
-            answer = self._refusal(request) or await handler(request)
+            refusal = self._refusal(request)
+            # Not "or": to aiohttp 3.9, a response without state of its own is false.
+            answer = refusal if refusal is not None else await handler(request)
             if not answer.prepared:
                 answer.headers.update(HEADERS)
             return answer

@@ -245,6 +245,7 @@ def test_what_another_plugin_costs_is_said_to_be_unknown(command, install, talk)
     assert "acme-flow" in instead.err
 
 
+@pytest.mark.model
 def test_a_plan_of_the_local_model_loads_its_tokenizer_alone(talk, tmp_path, tokenizer_file):
     model = write_tiny_model(tmp_path / "tiny", tokenizer_file)
     (model / "model.safetensors").unlink()

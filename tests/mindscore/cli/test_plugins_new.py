@@ -1,5 +1,6 @@
 """``mindscore plugins new``: a plugin that works, in a folder of its own."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -87,6 +88,7 @@ def test_it_passes_its_own_tests_and_runs_once_installed(made, tmp_path, command
     assert ran.error.startswith(f"plugin {NAME} (tea-leaves 0.1.0) was skipped: ValueError: ")
 
 
+@pytest.mark.skipif(importlib.util.find_spec("ruff") is None, reason="ruff is not installed")
 def test_what_it_writes_is_as_ruff_wants_it(made):
     for check in (["check"], ["format", "--check"]):
         done = subprocess.run(

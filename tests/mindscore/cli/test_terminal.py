@@ -135,7 +135,8 @@ def test_progress_about_a_long_key_stays_on_one_line(held, write):
     )
     ran = held(talk, text="scoring: 1/1 key")
     assert ran.status == 0
-    assert "\n" not in ran.err
+    # rich before 14.3 ends the line as it shows the cursor again.
+    assert "\n" not in ran.err.replace("\n\x1b[?25h", "")
     for frame in re.split(r"\x1b\[2K|\r", plain(ran.err)):
         assert len(re.sub(r"\x1b\[\?25[lh]", "", frame)) <= 80
 
