@@ -32,7 +32,7 @@ class Reasoning(NamedTuple):
 
 
 class ToolResult(NamedTuple):
-    """What a tool answered to a call."""
+    """The answer of a tool to a call."""
 
     call_id: str
     name: str

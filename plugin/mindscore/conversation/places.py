@@ -1,4 +1,4 @@
-"""Where the memories of a transcript stand, and which named ones stand nowhere."""
+"""The places of memories in a transcript, and the named memories that stand nowhere."""
 
 from __future__ import annotations
 

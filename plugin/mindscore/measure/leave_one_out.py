@@ -88,7 +88,7 @@ class UnreadResponses:
 
     @property
     def remark(self) -> str:
-        """What is left out, by number, and why."""
+        """A line on what is left out, by number, and why."""
         count, numbers = len(self.lengths), [f"#{index}" for index in sorted(self.lengths)]
         more = [f"{len(numbers) - MOST_NAMED} more"] if len(numbers) > MOST_NAMED else []
         them = "1 response is left out: it ends"

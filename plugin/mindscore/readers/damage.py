@@ -1,4 +1,4 @@
-"""What of a file is not valid: the records left out, and the characters replaced."""
+"""The damage of a file: the records left out, and the characters replaced."""
 
 from __future__ import annotations
 

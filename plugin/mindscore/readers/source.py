@@ -79,7 +79,7 @@ class Source:
 
     @property
     def _is_held(self) -> bool:
-        """Whether the content is at hand only here: decompressed, or from standard input."""
+        """True if the content is at hand only here: decompressed, or from standard input."""
         return self.file == STANDARD_INPUT or is_compressed(self._begin)
 
     @contextmanager
@@ -128,7 +128,7 @@ class Source:
 
     @cached_property
     def _is_whole(self) -> bool:
-        """Whether the file is one value of several lines, rather than a value a line."""
+        """True if the file is one value of several lines, rather than a value a line."""
         lines = [it for _, it in islice(numbered_lines(self.content), PEEKED)]
         line, others = lines[0] if lines else b"", lines[1:]
         if is_array(line):

@@ -1,4 +1,4 @@
-"""What is stored of conversations, arranged for the pages and for ``mindscore show``."""
+"""Stored conversations, arranged for the pages and for ``mindscore show``."""
 
 from __future__ import annotations
 

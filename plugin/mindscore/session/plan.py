@@ -139,7 +139,7 @@ class CountingScorer(BaseScorer):
 
     @property
     def render_chat(self) -> RenderChat | None:  # type: ignore[override]
-        """That of the scorer in whose place this stands, as far as it is known."""
+        """The capability of the scorer in whose place this stands, as far as it is known."""
         return ScorerCapabilities.of(self._scorer).render_chat
 
     async def tokenize(self, text: str) -> list[int]:

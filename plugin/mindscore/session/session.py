@@ -256,7 +256,7 @@ class Session:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What the transcript's source does not record, and what was not understood or not read."""
+        """Lines on what is not recorded, not understood, not printed, or not measured."""
         compared: LeaveOneOut | None = self.registry.stash.get(LeaveOneOut)
         unread = None if compared is None else compared.unread
         not_measured = () if unread is None else (unread.remark,)

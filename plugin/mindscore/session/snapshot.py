@@ -1,4 +1,4 @@
-"""What an agent holds at the end of a turn: its messages and memories, read once."""
+"""The messages and memories that an agent holds at the end of a turn, read once."""
 
 from __future__ import annotations
 

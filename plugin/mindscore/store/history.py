@@ -71,7 +71,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class KnownConversation:
-    """What is kept of one conversation by one model.
+    """The counts of what is kept of one conversation by one model.
 
     ``id`` is ``Context.id``; empty: not known. ``scores`` counts memories with an incremental
     score; ``last`` is when the newest of all was found, in seconds since the epoch.

@@ -74,7 +74,7 @@ class Event(NamedTuple):
 
     @property
     def attachment(self) -> Mapping[str, Any]:
-        """What an attachment holds; empty if it holds nothing."""
+        """The content of an attachment; empty if it holds nothing."""
         held = self.fields.get("attachment") if self.type == "attachment" else None
         return held if isinstance(held, dict) else {}
 

@@ -1,4 +1,4 @@
-"""What ``claude -p --output-format stream-json`` prints, an event a line (or an array of them)."""
+"""The output of ``claude -p --output-format stream-json``, an event a line or in an array."""
 
 from __future__ import annotations
 

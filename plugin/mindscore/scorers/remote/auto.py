@@ -89,12 +89,12 @@ class AutoScorer(BaseScorer):
 
     @property
     def render_chat(self) -> RenderChat | None:  # type: ignore[override]
-        """That of the scorer that was found; ``None`` until then."""
+        """The capability of the scorer that was found; ``None`` until then."""
         return self._found.render_chat if self._found else None
 
     @property
     def bos(self) -> tuple[int, ...]:  # type: ignore[override]
-        """That of the scorer that was found."""
+        """The first token of the scorer that was found; empty until then."""
         return self._found.bos if self._found else ()
 
     async def detokenize(self, ids: Sequence[int]) -> str:
