@@ -72,4 +72,6 @@ def test_standard_input_is_one_of_the_two():
     for command in ("list", "score"):
         status, _, err = piped(TALK, command, "-", "--memories", "-")
         assert status == 2
-        assert err == "mindscore: standard input is the transcript or the memories, not both\n"
+        assert (
+            err == "mindscore: standard input is the transcript or one file of memories, not both\n"
+        )

@@ -140,7 +140,7 @@ def counted(install_extension):
                     reading.add("", {"role": "user", "content": "a"})
                     MADE.append(number)
                     yield reading.conversation(f"{number if b'plain' in source.content else 'x'}")
-                    LIVING.append(sum(isinstance(it, Conversation) for it in gc.get_objects()))
+                    LIVING.append(sum(type(it) is Conversation for it in gc.get_objects()))
         """,
         ":Many",
     )
