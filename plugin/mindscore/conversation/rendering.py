@@ -38,6 +38,9 @@ class CachedTokenizer:
 ALL_SUBSETS_KEYS = 6
 """Memories of a node that is rendered without every subset of them: 63 renderings."""
 
+OPENING = "opening"
+"""Id of the node of what the chat template prints in front of all messages."""
+
 CACHED_CHARACTERS = 64
 """Length of a text that is likely to come again: a header, an end of turn."""
 
@@ -55,7 +58,7 @@ class Renderer:
         self._short: dict[str, list[int]] = {}
 
     async def nodes(self, messages: Sequence[Message]) -> list[Node]:
-        """Return a node for each message, in order.
+        """Return a node for each message, in order, behind one of what the template opens with.
 
         Raises:
             ScorerError: the tokenizer failed, or the template cannot be taken apart.
@@ -63,8 +66,12 @@ class Renderer:
         if all(message.token_ids is not None for message in messages):
             return [_recorded(message) for message in messages]
         pieces = await self._template.pieces(messages)
-        await self._compare(messages, pieces)
         nodes = []
+        if opening := self._template.opening:
+            pieces = [pieces[0].behind(opening), *pieces[1:]]
+            ids = tuple(await self._tokenize(opening))
+            nodes.append(Node(id=OPENING, role=Role.SYSTEM, text="", token_ids=ids, body=(0, 0)))
+        await self._compare(messages, pieces)
         for at, message in enumerate(messages):
             if message.token_ids is not None:
                 nodes.append(_recorded(message))
@@ -85,8 +92,10 @@ class Renderer:
         """
         if isinstance(self._template, ChatML) or any(it.token_ids is not None for it in messages):
             return
-        apart = [id_ for it in pieces for id_ in (await self._ids(it))[0]]
-        if apart != await self._tokenize("".join(it.text() for it in pieces)):
+        opening = self._template.opening
+        apart = list(await self._tokenize(opening)) if opening else []
+        apart += [id_ for it in pieces for id_ in (await self._ids(it))[0]]
+        if apart != await self._tokenize(opening + "".join(it.text() for it in pieces)):
             raise LooksBackError("the whole prompt has other tokens than its messages")
 
     async def _ids(self, pieces: Pieces) -> tuple[tuple[int, ...], tuple[int, int]]:
@@ -119,7 +128,8 @@ class Renderer:
                 ready[shorter(skipped, keys)] = array("q")
                 continue
             variant = replace(message, text=text)
-            ids, _ = await self._ids(await self._template.piece(earlier, variant))
+            pieces = await self._template.piece(earlier, variant)
+            ids, _ = await self._ids(pieces if earlier else pieces.behind(self._template.opening))
             # There may be thousands, of thousands of ids each.
             ready[shorter(skipped, keys)] = array("q", ids)
         return Renderings(message.id, keys, ready)

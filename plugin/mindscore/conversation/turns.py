@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from mindhooks import MindhooksError, Node, Role, ScorerError, WirePrompt
+from mindscore.conversation.additive import without_memories
 from mindscore.conversation.message import Message
 from mindscore.conversation.own_template import OwnTemplate
 from mindscore.conversation.rendering import Renderings, Tokenize, shorter, skippable
@@ -47,7 +48,8 @@ class TurnPrompts:
                     "the model's chat template prints messages differently as the conversation "
                     "goes on, so that token_ids of some messages do not fit: give those of all"
                 )
-            ids = tuple(await self._tokenize(message.text))
+            # The template prints a memory without text, too.
+            ids = tuple(await self._tokenize(message.text or message.role))
             body = (0, 0)
             if message.role == Role.ASSISTANT:
                 ids = await self._body(messages[:at], message)
@@ -91,9 +93,11 @@ class TurnPrompts:
         Raises:
             MindhooksError: the template refuses a prompt without the memories skipped.
         """
+        shown = self._shown(window)
+        skipped = frozenset(key for it in shown for key in it.memory_keys() if skip(key))
         kept = [
             it
-            for it in (self._kept(message, skip) for message in self._shown(window))
+            for it in (without_memories(message, skipped) for message in shown)
             if it is not None
         ]
         found: list[WirePrompt] = []
@@ -110,18 +114,6 @@ class TurnPrompts:
                 f"{window} is not within a conversation of {len(self._conversation)} nodes"
             )
         return [*self._before, *(self._conversation[index] for index in window)]
-
-    @staticmethod
-    def _kept(message: Message, skip: Callable[[str], bool]) -> Message | None:
-        if message.memory_key is not None and skip(message.memory_key):
-            return None
-        keys = frozenset(key for key in message.memory_keys() if skip(key))
-        if not keys:
-            return message
-        text = message.text_without(keys)
-        # An agent that has nothing left to say there sends no message.
-        is_gone = message.blocks and not text and not message.shown
-        return None if is_gone else replace(message, text=text)
 
     async def _add(self, found: list[WirePrompt], messages: Sequence[Message]) -> None:
         """Add the last of ``messages``, to a prompt that goes on from it or as one of its own."""
