@@ -37,28 +37,33 @@ async def find_opening(
     Raises:
         LooksBackError: a message is printed differently there.
     """
-    kept = [at for at in range(before) if not _is_memory(messages[at])]
-    if len(texts) < 2:
-        return ""
+    beginning = range(before)
+    bare = [at for at in beginning if not _is_memory(messages[at])]
 
-    async def first_of_window(at: int) -> str | None:
-        """Return what is printed before the texts of the kept messages and of the one at ``at``."""
-        shown = [*kept, at]
+    async def prefix(shown: Sequence[int]) -> str | None:
+        """Return what is printed before the texts of the messages ``shown``."""
         try:
-            printed = await printer.text([messages[it] for it in shown], False)
+            printed = await printer.text([messages[at] for at in shown], False)
         except ScorerUnavailable:
             raise
-        # No server makes this prompt: the message is printed as in the conversation.
+        # No server makes this prompt: the messages are printed as in the conversation.
         except ScorerError:
             return None
-        if not printed.endswith(expected := "".join(texts[it] for it in shown)):
+        expected = "".join(texts[at] for at in shown)
+        if not printed.endswith(expected):
             raise LooksBackError("a message is printed differently at the beginning")
         return printed.removesuffix(expected)
 
     starts = range(max(before, 1), len(messages))
-    found = {it for it in await gather_ordered(first_of_window, starts, AT_ONCE) if it is not None}
-    opening = found.pop() if found else ""
-    if found or not texts[0].startswith(opening) or (opening and kept[:1] == [0]):
+    if not starts:
+        return ""
+    whole = [[*beginning, at] for at in starts if len(bare) < before]
+    behind_all = await gather_ordered(prefix, whole, AT_ONCE)
+    found = set(await gather_ordered(prefix, [[*bare, at] for at in starts], AT_ONCE)) - {None}
+    if not found and 0 not in bare:
+        raise LooksBackError("what prompts begin with is not known without the first message")
+    opening = found.pop() or "" if found else ""
+    if found or any(behind_all) or not texts[0].startswith(opening) or (opening and 0 in bare):
         raise LooksBackError("prompts begin differently in a longer conversation")
     return opening
 
@@ -81,7 +86,8 @@ async def check_without_memories(
     sets |= {frozenset(keys.keys() - {key}): None for key in whole}
 
     async def is_additive(skipped: frozenset[str]) -> bool:
-        kept, printed = [], []
+        kept: list[Message] = []
+        printed: list[str] = []
         for at, message in enumerate(messages):
             without = without_memories(message, skipped)
             if without is None:

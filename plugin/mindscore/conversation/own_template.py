@@ -51,6 +51,8 @@ class OwnTemplate:
     """Text in front of whatever message is the first, of which no part may be left out."""
     _before: int = 0
     """Messages that stand in front of every part of the conversation."""
+    _header: str = ""
+    """What is printed to ask for the first response."""
     _end: str | None = None
     """What is printed behind the text of a response; ``None``: not known yet."""
 
@@ -90,6 +92,10 @@ class OwnTemplate:
         at = next((at for at, it in enumerate(messages) if it.role == Role.ASSISTANT), None)
         if at is not None:
             said = replace(messages[at], text=_UNKNOWN, tool_calls=(), reasoning="")
+            before, asked = await self.text(messages[:at], False), ""
+            if before:
+                asked = await self.text(messages[:at], True)
+            self._header = asked.removeprefix(before) if asked.startswith(before) else ""
             printed = await self.text([*messages[:at], said], False)
             _, found, end = printed.rpartition(_UNKNOWN)
             self._end = end if found else None
@@ -215,6 +221,9 @@ class OwnTemplate:
         """
         if whole.startswith(asked):
             printed = whole[len(asked) :]
+            if self._header and not message.text.startswith(self._header):
+                # The model went on behind a tool's result: no header was sent.
+                printed = printed.removeprefix(self._header)
             empty = _NO_THOUGHT.match(printed)
             if empty and not _thinks(message):
                 return asked + empty[0], self._to_end(printed[empty.end() :])
