@@ -69,12 +69,12 @@ class Transcript:
             ScorerError: the tokenizer failed, or the template cannot be taken apart.
         """
         template = template or ChatML()
+        before = len(self.system) + len(self.identity)
         if any(message.token_ids is None for message in self.messages):
-            before = len(self.system) + len(self.identity)
             await template.begin(self.messages, self.tools, before)
         turns: TurnPrompts | None = None
         try:
-            nodes = await Renderer(tokenize, template).nodes(self.messages)
+            nodes = await Renderer(tokenize, template).nodes(self.messages, before)
         except LooksBackError:
             assert isinstance(template, OwnTemplate)  # noqa: S101 - ChatML does not look back
             said = (*self.system, *self.identity)

@@ -86,16 +86,17 @@ class OwnTemplate:
         Raises:
             ScorerError: nowhere, or it refuses the messages; the text says why.
         """
-        self.tools, self._before, self.opening = tools, before, ""
+        self.tools, self._before = tools, before
+        self.opening = self._header = ""
         await self._settle(messages)
         await self._mark_images(messages)
         at = next((at for at, it in enumerate(messages) if it.role == Role.ASSISTANT), None)
         if at is not None:
             said = replace(messages[at], text=_UNKNOWN, tool_calls=(), reasoning="")
-            before, asked = await self.text(messages[:at], False), ""
-            if before:
+            earlier = await self.text(messages[:at], False)
+            if earlier:
                 asked = await self.text(messages[:at], True)
-            self._header = asked.removeprefix(before) if asked.startswith(before) else ""
+                self._header = asked.removeprefix(earlier) if asked.startswith(earlier) else ""
             printed = await self.text([*messages[:at], said], False)
             _, found, end = printed.rpartition(_UNKNOWN)
             self._end = end if found else None

@@ -96,9 +96,7 @@ class TurnPrompts:
         shown = self._shown(window)
         skipped = frozenset(key for it in shown for key in it.memory_keys() if skip(key))
         kept = [
-            it
-            for it in (without_memories(message, skipped) for message in shown)
-            if it is not None
+            it for it in (without_memories(message, skipped) for message in shown) if it is not None
         ]
         found: list[WirePrompt] = []
         for at in range(len(kept) - 1, -1, -1):
