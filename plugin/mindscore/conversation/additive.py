@@ -59,7 +59,8 @@ async def find_opening(
         return ""
     whole = [[*beginning, at] for at in starts if len(bare) < before]
     behind_all = await gather_ordered(prefix, whole, AT_ONCE)
-    found = set(await gather_ordered(prefix, [[*bare, at] for at in starts], AT_ONCE)) - {None}
+    begun = [[*bare, *_beginning_at(messages, at)] for at in starts]
+    found = set(await gather_ordered(prefix, begun, AT_ONCE)) - {None}
     if not found and 0 not in bare:
         raise LooksBackError("what prompts begin with is not known without the first message")
     opening = found.pop() or "" if found else ""
@@ -120,6 +121,12 @@ def without_memories(message: Message, skipped: frozenset[str]) -> Message | Non
     # An agent that has nothing left to say there sends no message.
     is_gone = message.blocks and not text and not message.shown
     return None if is_gone else replace(message, text=text)
+
+
+def _beginning_at(messages: Sequence[Message], at: int) -> range:
+    """Return the index of a message that begins a part, with the next if that may print it."""
+    is_held = messages[at].role in (Role.SYSTEM, Role.MEMORY)
+    return range(at, min(at + 1 + is_held, len(messages)))
 
 
 def _is_memory(message: Message) -> bool:

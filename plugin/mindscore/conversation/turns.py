@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from array import array
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -33,6 +34,11 @@ class TurnPrompts:
         self._conversation = conversation
         self._openings: dict[str, str] = {}
         self._bodies: dict[str, tuple[int, ...]] = {}
+        self.fingerprint = b""
+        """A hash of all that is printed: the nodes have no headers, calls or definitions of tools.
+
+        It is known once there are nodes.
+        """
 
     async def nodes(self) -> list[Node]:
         """Return a node for each message: the ids of its own text, and the body of a response.
@@ -68,7 +74,15 @@ class TurnPrompts:
                     render=await self._without(message),
                 )
             )
+        self.fingerprint = await self._hash_of(messages)
         return nodes
+
+    async def _hash_of(self, messages: Sequence[Message]) -> bytes:
+        last = max((at for at, it in enumerate(messages) if it.id in self._bodies), default=0)
+        whole = await self._template.text(messages, False)
+        asked = await self._template.text(messages[:last], True) if last else ""
+        printed = repr((whole, asked, list(self._openings.items())))
+        return hashlib.sha256(printed.encode("utf-8", "surrogatepass")).digest()
 
     async def _without(self, message: Message) -> Renderings | None:
         """Return the ids of the text without memories that stand in it."""

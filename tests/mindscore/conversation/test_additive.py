@@ -12,6 +12,7 @@ from mindscore.conversation.conversation import Transcript
 from mindscore.conversation.jinja import JinjaTemplate
 from mindscore.conversation.own_template import OwnTemplate
 from mindscore.measure.memories import responses_after_change
+from mindscore.measure.prompts import RowFingerprints
 
 EACH = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>{% endfor %}"
 ASKS = "{% if add_generation_prompt %}<assistant>{% endif %}"
@@ -36,6 +37,11 @@ TEMPLATES = {
         + BEFORE
         + "{% if before == 'memory' %}[reminded]{% endif %}<{{ m.role }}>{{ m.content }}</s>"
         "{% endfor %}" + ASKS
+    ),
+    "first one is told to users": (
+        "{% for m in messages %}<{{ m.role }}>"
+        "{% if m.role == 'user' and messages[0].role == 'memory' %}{{ messages[0].content }}"
+        "{% endif %}{{ m.content }}</s>{% endfor %}" + ASKS
     ),
     "counts users": (
         "{% set ns = namespace(n=0) %}{% for m in messages %}"
@@ -137,6 +143,7 @@ PARTED = Message(
         ("merges equal roles", (M,), (U, A, N, V, B)),
         ("merges equal roles", (), (U, M, V, A, N, B)),
         ("says what was reminded", (), (U, A, N, PARTED, B)),
+        ("first one is told to users", (), (U, A, N, V, B)),
         ("counts users", (), (U, A, N, V, B)),
         ("counts users", (), (say("memory", "", "m", "glue"), U, A, V, B)),
         ("drops empty ones", (M,), (U, A, PARTED, B)),
@@ -226,3 +233,17 @@ async def test_a_template_that_needs_a_memory_refuses_only_what_is_without_it():
     assert await context.wire_prompts(range(2), {"oil"}.__contains__)
     with pytest.raises((MindhooksError, ScorerError), match="no memory"):
         await context.wire_prompts(range(2), {"oil", "glue"}.__contains__)
+
+
+async def test_a_row_of_the_matrix_is_of_all_that_the_template_prints():
+    async def fingerprint(begins, tools=()):
+        template = own(JinjaTemplate(begins + "{{ tools or '' }}" + TEMPLATES["counts users"], {}))
+        given = Transcript("file", (), (M,), (U, A, V, B), tools=tools)
+        context = await given.context(tokenize, template)
+        assert context.prompts is not None
+        return RowFingerprints(context).of("glue")
+
+    tool = {"type": "function", "function": {"name": "stock"}}
+    found = [await fingerprint("a"), await fingerprint("b"), await fingerprint("a", (tool,))]
+    assert len(set(found)) == 3
+    assert await fingerprint("a") == found[0]
