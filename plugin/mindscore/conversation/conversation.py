@@ -69,17 +69,20 @@ class Transcript:
             ScorerError: the tokenizer failed, or the template cannot be taken apart.
         """
         template = template or ChatML()
+        before = len(self.system) + len(self.identity)
         if any(message.token_ids is None for message in self.messages):
-            await template.begin(self.messages, self.tools)
+            await template.begin(self.messages, self.tools, before)
         turns: TurnPrompts | None = None
         try:
-            nodes = await Renderer(tokenize, template).nodes(self.messages)
+            nodes = await Renderer(tokenize, template).nodes(self.messages, before)
         except LooksBackError:
             assert isinstance(template, OwnTemplate)  # noqa: S101 - ChatML does not look back
-            before = (*self.system, *self.identity)
-            turns = TurnPrompts(tokenize, template, before, self.conversation)
+            said = (*self.system, *self.identity)
+            turns = TurnPrompts(tokenize, template, said, self.conversation)
             nodes = await turns.nodes()
-        first, last = len(self.system), len(self.system) + len(self.identity)
+        # The template may print a text of its own in front of all messages: a node of the system's.
+        first = len(self.system) + len(nodes) - len(self.messages)
+        last = first + len(self.identity)
         system, identity, conversation = nodes[:first], nodes[first:last], nodes[last:]
         context = Context(tuple(system), tuple(identity), tuple(conversation), self.id)
         return context if turns is None else context.with_prompts(turns)

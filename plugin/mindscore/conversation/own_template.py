@@ -10,6 +10,7 @@ from datetime import datetime
 from mindhooks import Role, ScorerError, ScorerUnavailable
 from mindscore._util.aio import gather_ordered
 from mindscore._util.text import count_of
+from mindscore.conversation.additive import AT_ONCE, check_without_memories, find_opening
 from mindscore.conversation.message import PLACEHOLDER, Message
 from mindscore.conversation.placement import PLACES, Placement
 from mindscore.conversation.template import (
@@ -32,9 +33,6 @@ EXACT = 24
 """Responses whose whole prompt is compared with the pieces; in a longer conversation, of each kind
 of place the first, and the last ones."""
 
-AT_ONCE = 8
-"""Messages that are rendered at once; a scorer of a server bounds its requests further."""
-
 _THOUGHT_OPENED = re.compile(r"<think>\s*\Z")
 _NO_THOUGHT = re.compile(r"\s*(?:<think>)?\s*</think>\s*")
 _CLOSED = "\n</think>\n\n"
@@ -49,6 +47,12 @@ class OwnTemplate:
     place: Placement = field(default_factory=lambda: Placement("memory"))
     markers: dict[Role, str] = field(default_factory=dict)
     """Text that it prints for an image that is left out, by the message's role."""
+    opening: str = ""
+    """Text in front of whatever message is the first, of which no part may be left out."""
+    _before: int = 0
+    """Messages that stand in front of every part of the conversation."""
+    _header: str = ""
+    """What is printed to ask for the first response."""
     _end: str | None = None
     """What is printed behind the text of a response; ``None``: not known yet."""
 
@@ -74,18 +78,25 @@ class OwnTemplate:
         except Exception as error:
             raise ScorerError(f"the chat template: {error}") from error
 
-    async def begin(self, messages: Sequence[Message], tools: Tools) -> None:
+    async def begin(self, messages: Sequence[Message], tools: Tools, before: int = 0) -> None:
         """Find where memories that are messages of their own are printed, and how a turn ends.
+
+        The first ``before`` messages stand in front of every part of the conversation.
 
         Raises:
             ScorerError: nowhere, or it refuses the messages; the text says why.
         """
-        self.tools = tools
+        self.tools, self._before = tools, before
+        self.opening = self._header = ""
         await self._settle(messages)
         await self._mark_images(messages)
         at = next((at for at, it in enumerate(messages) if it.role == Role.ASSISTANT), None)
         if at is not None:
             said = replace(messages[at], text=_UNKNOWN, tool_calls=(), reasoning="")
+            earlier = await self.text(messages[:at], False)
+            if earlier:
+                asked = await self.text(messages[:at], True)
+                self._header = asked.removeprefix(earlier) if asked.startswith(earlier) else ""
             printed = await self.text([*messages[:at], said], False)
             _, found, end = printed.rpartition(_UNKNOWN)
             self._end = end if found else None
@@ -161,25 +172,9 @@ class OwnTemplate:
             asked = await self.text(messages[:at], True)
             if not before.startswith(asked) or _NO_THOUGHT.sub("", before[len(asked) :]):
                 raise LooksBackError("a prompt ends differently in a longer conversation")
-        if not await self._stay_without_memories(messages, texts):
-            raise LooksBackError("without the memories, other messages are printed differently")
+        self.opening = await find_opening(self, messages, texts, self._before)
+        await check_without_memories(self, messages, texts, self.opening)
         return found
-
-    async def _stay_without_memories(self, messages: Sequence[Message], texts: list[str]) -> bool:
-        """Say whether messages without memories are printed as before once there are no memories.
-
-        A template may print a message, or a part of it, within another one.
-        """
-        bare = [(at, without) for at, it in enumerate(messages) if (without := _bare(it))]
-        if [it for _, it in bare] == list(messages):
-            return True
-        printed = []
-        for number, (at, message) in enumerate(bare):
-            piece = await self.piece([it for _, it in bare[:number]], message)
-            if message is messages[at] and piece.text() != texts[at]:
-                return False
-            printed.append(piece.text())
-        return await self.text([it for _, it in bare], False) == "".join(printed)
 
     async def piece(self, earlier: Sequence[Message], message: Message) -> Pieces:
         """Return the pieces of ``message`` after ``earlier`` ones.
@@ -227,6 +222,9 @@ class OwnTemplate:
         """
         if whole.startswith(asked):
             printed = whole[len(asked) :]
+            if self._header and not message.text.startswith(self._header):
+                # The model went on behind a tool's result: no header was sent.
+                printed = printed.removeprefix(self._header)
             empty = _NO_THOUGHT.match(printed)
             if empty and not _thinks(message):
                 return asked + empty[0], self._to_end(printed[empty.end() :])
@@ -341,18 +339,6 @@ def _checked(messages: Sequence[Message]) -> list[int]:
         kind = tuple((it.role, bool(it.tool_calls), bool(it.reasoning)) for it in around)
         kinds.setdefault(kind, at)
     return sorted({*kinds.values(), *spoken[-2:]})
-
-
-def _bare(message: Message) -> Message | None:
-    """Return the message without its memories, or ``None`` if nothing is left to say."""
-    if message.role == Role.MEMORY:
-        return None
-    keys = frozenset(message.memory_keys())
-    if not keys:
-        return message
-    text = message.text_without(keys)
-    is_gone = message.blocks and not text and not message.shown
-    return None if is_gone else replace(message, text=text)
 
 
 def _is_unsaid(message: Message, content: str) -> bool:

@@ -38,6 +38,12 @@ class CachedTokenizer:
 ALL_SUBSETS_KEYS = 6
 """Memories of a node that is rendered without every subset of them: 63 renderings."""
 
+END_CHARACTERS, START_CHARACTERS = 4, 16
+"""Lengths of the end and the beginning of messages on which the tokens between them depend."""
+
+OPENING = "opening"
+"""Id of the node of what the chat template prints in front of all messages."""
+
 CACHED_CHARACTERS = 64
 """Length of a text that is likely to come again: a header, an end of turn."""
 
@@ -53,9 +59,12 @@ class Renderer:
         self._tokenize = tokenize
         self._template = template
         self._short: dict[str, list[int]] = {}
+        self._variants: dict[int, list[str]] = {}
 
-    async def nodes(self, messages: Sequence[Message]) -> list[Node]:
-        """Return a node for each message, in order.
+    async def nodes(self, messages: Sequence[Message], before: int = 0) -> list[Node]:
+        """Return a node for each message, in order, behind one of what the template opens with.
+
+        The first ``before`` messages stand in front of every part of the conversation.
 
         Raises:
             ScorerError: the tokenizer failed, or the template cannot be taken apart.
@@ -63,8 +72,12 @@ class Renderer:
         if all(message.token_ids is not None for message in messages):
             return [_recorded(message) for message in messages]
         pieces = await self._template.pieces(messages)
-        await self._compare(messages, pieces)
         nodes = []
+        if opening := self._template.opening:
+            pieces = [pieces[0].behind(opening), *pieces[1:]]
+            ids = tuple(await self._tokenize(opening))
+            nodes.append(Node(id=OPENING, role=Role.SYSTEM, text="", token_ids=ids, body=(0, 0)))
+        await self._compare(messages, pieces)
         for at, message in enumerate(messages):
             if message.token_ids is not None:
                 nodes.append(_recorded(message))
@@ -75,6 +88,7 @@ class Renderer:
             if message.parts:
                 render = await self._renderings(messages[:at], message)
             nodes.append(_node(message, ids, body, render))
+        await self._compare_edges(messages, pieces, before)
         return nodes
 
     async def _compare(self, messages: Sequence[Message], pieces: Sequence[Pieces]) -> None:
@@ -83,11 +97,43 @@ class Renderer:
         Raises:
             LooksBackError: they differ, as where a response begins with white space.
         """
-        if isinstance(self._template, ChatML) or any(it.token_ids is not None for it in messages):
+        if not self._is_comparable(messages):
             return
-        apart = [id_ for it in pieces for id_ in (await self._ids(it))[0]]
-        if apart != await self._tokenize("".join(it.text() for it in pieces)):
+        opening = self._template.opening
+        apart = list(await self._tokenize(opening)) if opening else []
+        apart += [id_ for it in pieces for id_ in (await self._ids(it))[0]]
+        if apart != await self._tokenize(opening + "".join(it.text() for it in pieces)):
             raise LooksBackError("the whole prompt has other tokens than its messages")
+
+    def _is_comparable(self, messages: Sequence[Message]) -> bool:
+        if isinstance(self._template, ChatML):
+            return False
+        return all(it.token_ids is None for it in messages)
+
+    async def _compare_edges(
+        self, messages: Sequence[Message], pieces: Sequence[Pieces], before: int
+    ) -> None:
+        """Compare the tokens where messages meet that stand apart in the whole conversation.
+
+        Raises:
+            LooksBackError: they are others than those of both messages.
+        """
+        if not self._is_comparable(messages):
+            return
+        ends = {self._template.opening[-END_CHARACTERS:]}
+        behind_beginning = ends
+        edges: dict[tuple[str, str], None] = {}
+        for at, message in enumerate(messages):
+            if at <= before:
+                behind_beginning = ends
+            printed = [pieces[at].text(), *self._variants.get(at, ())]
+            starts = [text[:START_CHARACTERS] for text in printed if text]
+            edges |= {(end, it): None for end in ends | behind_beginning for it in starts if end}
+            is_always = message.memory_key is None and all(printed)
+            ends = {it[-END_CHARACTERS:] for it in printed if it} | (set() if is_always else ends)
+        for end, start in edges:
+            if await self._once(end + start) != await self._all((end, start)):
+                raise LooksBackError("a prompt has other tokens where a memory is left out")
 
     async def _ids(self, pieces: Pieces) -> tuple[tuple[int, ...], tuple[int, int]]:
         """Return the message's ids, and the span of its content in them."""
@@ -112,14 +158,19 @@ class Renderer:
         if not keys:
             return None
         ready = {}
+        printed = self._variants.setdefault(len(earlier), [])
         for skipped in skippable(keys):
             text = message.text_without(skipped)
             if message.blocks and not text and not message.shown:
                 # An agent that has nothing left to say there sends no message.
                 ready[shorter(skipped, keys)] = array("q")
+                printed.append("")
                 continue
             variant = replace(message, text=text)
-            ids, _ = await self._ids(await self._template.piece(earlier, variant))
+            pieces = await self._template.piece(earlier, variant)
+            pieces = pieces if earlier else pieces.behind(self._template.opening)
+            printed.append(pieces.text())
+            ids, _ = await self._ids(pieces)
             # There may be thousands, of thousands of ids each.
             ready[shorter(skipped, keys)] = array("q", ids)
         return Renderings(message.id, keys, ready)

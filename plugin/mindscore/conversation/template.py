@@ -43,12 +43,29 @@ class Pieces(NamedTuple):
         """Return all of it."""
         return "".join((*self.header, *self.content, *self.tail))
 
+    def behind(self, opening: str) -> Pieces:
+        """Return the pieces without ``opening``, with which they begin.
+
+        Raises:
+            LooksBackError: they do not.
+        """
+        header = "".join(self.header)
+        if not header.startswith(opening):
+            raise LooksBackError("a prompt begins differently without a memory")
+        return self._replace(header=(header[len(opening) :],)) if opening else self
+
 
 class Template(Protocol):
     """A chat template, taken apart message by message."""
 
-    async def begin(self, messages: Sequence[Message], tools: Tools) -> None:
-        """Get ready for a conversation, whose model had ``tools``."""
+    opening: str
+    """Text in front of whatever message is the first: with the first pieces, but not of them."""
+
+    async def begin(self, messages: Sequence[Message], tools: Tools, before: int = 0) -> None:
+        """Get ready for a conversation, whose model had ``tools``.
+
+        The first ``before`` messages stand in front of every part of it.
+        """
 
     async def pieces(self, messages: Sequence[Message]) -> list[Pieces]:
         """Return the pieces of each message."""
@@ -75,12 +92,14 @@ class ChatML:
     are not printed. An image that is left out is a line of its own, before the text.
     """
 
+    opening = ""
+
     def __init__(self) -> None:
         self._tools: Tools = ()
 
-    async def begin(self, messages: Sequence[Message], tools: Tools) -> None:
+    async def begin(self, messages: Sequence[Message], tools: Tools, before: int = 0) -> None:
         """Take note of the definitions of tools, which are not printed."""
-        del messages
+        del messages, before
         self._tools = tools
 
     async def pieces(self, messages: Sequence[Message]) -> list[Pieces]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from array import array
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from mindhooks import MindhooksError, Node, Role, ScorerError, WirePrompt
+from mindscore.conversation.additive import without_memories
 from mindscore.conversation.message import Message
 from mindscore.conversation.own_template import OwnTemplate
 from mindscore.conversation.rendering import Renderings, Tokenize, shorter, skippable
@@ -32,6 +34,11 @@ class TurnPrompts:
         self._conversation = conversation
         self._openings: dict[str, str] = {}
         self._bodies: dict[str, tuple[int, ...]] = {}
+        self.fingerprint = b""
+        """A hash of all that is printed: the nodes have no headers, calls or definitions of tools.
+
+        It is known once there are nodes.
+        """
 
     async def nodes(self) -> list[Node]:
         """Return a node for each message: the ids of its own text, and the body of a response.
@@ -47,7 +54,8 @@ class TurnPrompts:
                     "the model's chat template prints messages differently as the conversation "
                     "goes on, so that token_ids of some messages do not fit: give those of all"
                 )
-            ids = tuple(await self._tokenize(message.text))
+            # The template prints a memory without text, too.
+            ids = tuple(await self._tokenize(message.text or message.role))
             body = (0, 0)
             if message.role == Role.ASSISTANT:
                 ids = await self._body(messages[:at], message)
@@ -66,7 +74,15 @@ class TurnPrompts:
                     render=await self._without(message),
                 )
             )
+        self.fingerprint = await self._hash_of(messages)
         return nodes
+
+    async def _hash_of(self, messages: Sequence[Message]) -> bytes:
+        last = max((at for at, it in enumerate(messages) if it.id in self._bodies), default=0)
+        whole = await self._template.text(messages, False)
+        asked = await self._template.text(messages[:last], True) if last else ""
+        printed = repr((whole, asked, list(self._openings.items())))
+        return hashlib.sha256(printed.encode("utf-8", "surrogatepass")).digest()
 
     async def _without(self, message: Message) -> Renderings | None:
         """Return the ids of the text without memories that stand in it."""
@@ -91,10 +107,10 @@ class TurnPrompts:
         Raises:
             MindhooksError: the template refuses a prompt without the memories skipped.
         """
+        shown = self._shown(window)
+        skipped = frozenset(key for it in shown for key in it.memory_keys() if skip(key))
         kept = [
-            it
-            for it in (self._kept(message, skip) for message in self._shown(window))
-            if it is not None
+            it for it in (without_memories(message, skipped) for message in shown) if it is not None
         ]
         found: list[WirePrompt] = []
         for at in range(len(kept) - 1, -1, -1):
@@ -110,18 +126,6 @@ class TurnPrompts:
                 f"{window} is not within a conversation of {len(self._conversation)} nodes"
             )
         return [*self._before, *(self._conversation[index] for index in window)]
-
-    @staticmethod
-    def _kept(message: Message, skip: Callable[[str], bool]) -> Message | None:
-        if message.memory_key is not None and skip(message.memory_key):
-            return None
-        keys = frozenset(key for key in message.memory_keys() if skip(key))
-        if not keys:
-            return message
-        text = message.text_without(keys)
-        # An agent that has nothing left to say there sends no message.
-        is_gone = message.blocks and not text and not message.shown
-        return None if is_gone else replace(message, text=text)
 
     async def _add(self, found: list[WirePrompt], messages: Sequence[Message]) -> None:
         """Add the last of ``messages``, to a prompt that goes on from it or as one of its own."""

@@ -109,7 +109,8 @@ class RowFingerprints:
         self._sections = (context.system, context.identity, context.conversation)
         digest = hashlib.sha256(weights.encode("utf-8", "surrogatepass"))
         if context.prompts is not None:
-            digest.update(b"turns")
+            # A host's own renderer need not have one.
+            digest.update(b"turns" + getattr(context.prompts, "fingerprint", b""))
         for nodes in self._sections:
             digest.update(len(nodes).to_bytes(8))
             for node in nodes:
