@@ -12,7 +12,7 @@ from mindscore.conversation.blocks import NAMED_IMAGES
 from mindscore.conversation.conversation import Transcript
 from mindscore.conversation.own_template import OwnTemplate
 from mindscore.conversation.rendering import Tokenize
-from mindscore.conversation.template import ChatML, NoTemplateError, Template
+from mindscore.conversation.template import ChatML, NoTemplateError, RenderChat, Template
 
 MARKER = "<|im_start|>"
 """The token that begins a message of ChatML."""
@@ -36,21 +36,28 @@ async def template_for(
     render = ScorerCapabilities.of(scorer).render_chat
     remarks = []
     if render is not None and parse_settings(tables).server.chat_template == "auto":
-        try:
-            await render([{"role": "user", "content": "Hello"}], True)
-        except NoTemplateError as error:
-            remarks.append(f"the messages are printed as ChatML: {error}")
-        # It refuses this message: whether it refuses the conversation, that will show.
-        except Exception:
+        unknown = await _no_template(render)
+        if unknown is None:
             return OwnTemplate(render), []
-        else:
-            return OwnTemplate(render), []
+        remarks.append(f"the messages are printed as ChatML: {unknown}")
     if len(marker) != 1:
         remarks.append(
             f"the messages are printed as ChatML, but {MARKER} is no token of {scorer.model}: the "
             "scores are of a context that the model was not trained on"
         )
     return ChatML(), remarks
+
+
+async def _no_template(render: RenderChat) -> NoTemplateError | None:
+    """Return the error that there is no template to render by, or ``None`` if there is one."""
+    try:
+        await render([{"role": "user", "content": "Hello"}], True)
+    except NoTemplateError as error:
+        return error
+    # It refuses this message: whether it refuses the conversation, that will show.
+    except Exception:
+        return None
+    return None
 
 
 def images_for(transcript: Transcript, scorer: Scorer, tables: Mapping[str, Any]) -> Transcript:

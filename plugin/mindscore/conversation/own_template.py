@@ -193,10 +193,9 @@ class OwnTemplate:
         if not asked.startswith(before):
             raise LooksBackError("the prompt for a response changes what is printed before it")
         header, content = self._split(asked, whole, message)
-        content = "" if _is_unsaid(message, content) else content
-        tail = whole[len(header) + len(content) :] if whole.startswith(header + content) else None
-        if tail is None:
+        if not whole.startswith(header + content):
             raise LooksBackError("a response is printed differently once it is given")
+        tail = whole[len(header) + len(content) :]
         return Pieces((header[len(before) :],), (content,), (tail,) if tail else ())
 
     async def response(self, earlier: Sequence[Message], message: Message) -> tuple[str, str]:
@@ -209,17 +208,22 @@ class OwnTemplate:
         asked = await self.text(frame, True)
         whole = await self.text([*frame, message], False)
         header, content = self._split(asked, whole, message)
-        return header[len(asked) :], "" if _is_unsaid(message, content) else content
+        return header[len(asked) :], content
 
     def _split(self, asked: str, whole: str, message: Message) -> tuple[str, str]:
         """Return the prompt of a response, and the text that the model produced behind it.
 
         ``asked`` is the prompt up to where the model speaks, ``whole`` the same with ``message``.
-        What the template puts before the text by itself, an empty thought, is of the prompt.
+        What the template puts before the text by itself, an empty thought, is of the prompt. The
+        text is empty if it is of calls that the template does not print.
 
         Raises:
             ScorerError: the response is not printed behind what asks for it.
         """
+        header, content = self._parted(asked, whole, message)
+        return header, "" if _is_unsaid(message, content) else content
+
+    def _parted(self, asked: str, whole: str, message: Message) -> tuple[str, str]:
         if whole.startswith(asked):
             printed = whole[len(asked) :]
             if self._header and not message.text.startswith(self._header):

@@ -9,7 +9,7 @@ from typing import Any
 from mindscore.conversation.conversation import Conversation
 from mindscore.readers.arrays import PEEKED
 from mindscore.readers.reading import Reading
-from mindscore.readers.source import Source, first_text, kind_of, own_name
+from mindscore.readers.source import Source, first_text, kind_of, listed, own_name
 
 GOES_ON = (
     "the request goes on from a conversation that the server keeps: what was before is not in the "
@@ -99,15 +99,11 @@ def _is_call(record: dict[str, Any]) -> bool:
     asked, answered = record.get("input"), record.get("output")
     if record.get("object") == "response":
         return isinstance(answered, list)
-    items = [*(asked if isinstance(asked, list) else []), *_list(answered)]
+    items = [*(asked if isinstance(asked, list) else []), *listed(answered)]
     if asked is None or "model" not in record or not all(map(_is_item, items)):
         return False
     told = isinstance(record.get("instructions"), str) or "previous_response_id" in record
     return told or any(map(_is_own, items))
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 def _is_item(value: Any) -> bool:
@@ -119,7 +115,7 @@ def _is_item(value: Any) -> bool:
 
 
 def _is_own(item: dict[str, Any]) -> bool:
-    kind, parts = str(item.get("type")), _list(item.get("content"))
+    kind, parts = str(item.get("type")), listed(item.get("content"))
     typed = any(isinstance(it, dict) and it.get("type") in OWN_PARTS for it in parts)
     # Only messages have roles; with one, it is a block of a task of Roo Code.
     own = (kind in OWN_TYPES or kind.endswith("_call_output")) and "role" not in item
@@ -136,7 +132,7 @@ def _conversation(source: Source, number: str, where: str, record: dict[str, Any
     for field, value in (("input", asked), ("output", answered)):
         if value is not None and not isinstance(value, list):
             source.refuse(where, f"'{field}': expected text or an array, got {kind_of(value)}")
-    items = [*_list(instructions), *_list(asked), *_list(answered)]
+    items = [*listed(instructions), *listed(asked), *listed(answered)]
     if not items:
         source.refuse(where, "'input': expected text or items, got none")
     numbered = ((f"{where}, item {at}", it) for at, it in enumerate(items, start=1))
