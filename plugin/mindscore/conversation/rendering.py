@@ -87,7 +87,7 @@ class Renderer:
             render = None
             if message.parts:
                 render = await self._renderings(messages[:at], message)
-            nodes.append(_node(message, ids, body, render))
+            nodes.append(node_of(message, ids, body, render))
         await self._compare_edges(messages, pieces, before)
         return nodes
 
@@ -177,15 +177,16 @@ class Renderer:
 
 
 def _recorded(message: Message) -> Node:
-    return _node(message, message.token_ids or (), message.body or (0, 0), None)
+    return node_of(message, message.token_ids or (), message.body or (0, 0), None)
 
 
-def _node(
+def node_of(
     message: Message,
     token_ids: tuple[int, ...],
     body: tuple[int, int],
     render: Renderings | None,
 ) -> Node:
+    """Return the node of ``message``; ``render`` leaves out memories that stand in it."""
     return Node(
         id=message.id,
         role=message.role,

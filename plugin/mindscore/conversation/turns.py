@@ -11,7 +11,7 @@ from mindhooks import MindhooksError, Node, Role, ScorerError, WirePrompt
 from mindscore.conversation.additive import without_memories
 from mindscore.conversation.message import Message
 from mindscore.conversation.own_template import OwnTemplate
-from mindscore.conversation.rendering import Renderings, Tokenize, shorter, skippable
+from mindscore.conversation.rendering import Renderings, Tokenize, node_of, shorter, skippable
 
 
 class TurnPrompts:
@@ -60,20 +60,7 @@ class TurnPrompts:
             if message.role == Role.ASSISTANT:
                 ids = await self._body(messages[:at], message)
                 body = (0, len(ids))
-            nodes.append(
-                Node(
-                    id=message.id,
-                    role=message.role,
-                    text=message.text,
-                    token_ids=ids,
-                    body=body,
-                    memory_key=message.memory_key,
-                    timestamp_ns=message.timestamp_ns,
-                    images=message.images,
-                    parts=message.parts,
-                    render=await self._without(message),
-                )
-            )
+            nodes.append(node_of(message, ids, body, await self._without(message)))
         self.fingerprint = await self._hash_of(messages)
         return nodes
 
