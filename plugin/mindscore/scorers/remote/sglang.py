@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import Raw, Struct
 
 from mindhooks import Generated, RangeScore, ScorerError, WirePrompt
+from mindscore.conversation.template import NoTemplateError
 from mindscore.http.answers import MISSING, Quote
 from mindscore.scorers.remote.answers import (
     BYTES_BY_NEW_TOKEN,
@@ -20,12 +21,15 @@ from mindscore.scorers.remote.answers import (
     scored_part,
     wrong_id,
 )
-from mindscore.scorers.remote.base import RemoteScorer
 from mindscore.scorers.remote.priority import PrioritySender
+from mindscore.scorers.remote.rendering import RenderingScorer
 
 PATH = "/generate"
 CLIPPED = 0
 """The id that SGLang reports for a vocabulary's last ids, which it takes for image padding."""
+
+GREETING = ({"role": "user", "content": "Hello"},)
+"""Messages that differ with and without a generation prompt, where the server takes that word."""
 
 Entries = list[tuple[float | None, int, Any]]
 
@@ -47,7 +51,7 @@ class _Said(Struct):
     output_ids: Raw = MISSING
 
 
-class SGLangScorer(RemoteScorer):
+class SGLangScorer(RenderingScorer):
     """A scorer by ``/generate``, from the token before the first range on.
 
     Up to there SGLang uses its cache: a prefix that prompts share is computed once.
@@ -86,6 +90,28 @@ class SGLangScorer(RemoteScorer):
         if meta.prompt_tokens is None or meta.cached_tokens is None:
             return Answer(scores, None)
         return Answer(scores, max(0, meta.prompt_tokens - meta.cached_tokens))
+
+    async def _render_by_server(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]],
+    ) -> str:
+        """Return the text of ``messages`` by the server's template.
+
+        Raises:
+            NoTemplateError: it prints all messages up to where the model speaks next, as SGLang
+                does that does not know ``add_generation_prompt``: that would change every prompt.
+            ScorerError: the template refuses these.
+        """
+        with_prompt, without = [await self._chat.render(GREETING, it, ()) for it in (True, False)]
+        if with_prompt == without:
+            raise NoTemplateError(
+                "the server does not say what the model's chat template prints before a response; "
+                "use SGLang 0.5.23 or later, or set server.tokenizer to the folder of the model's "
+                "tokenizer.json and chat_template.jinja or tokenizer_config.json"
+            )
+        return await super()._render_by_server(messages, add_generation_prompt, tools)
 
     async def generate(
         self, prompt: WirePrompt, *, max_tokens: int, stop: Sequence[int]

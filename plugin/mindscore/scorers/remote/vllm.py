@@ -19,9 +19,8 @@ from mindscore._util.aio import Pace
 from mindscore.http.answers import MISSING, Quote
 from mindscore.http.client import StatusError, UnavailableError, WireClient
 from mindscore.scorers.remote import answers
-from mindscore.scorers.remote.base import RemoteScorer
-from mindscore.scorers.remote.chat import ServerTemplate
 from mindscore.scorers.remote.priority import PrioritySender
+from mindscore.scorers.remote.rendering import RenderingScorer
 
 log = logging.getLogger("mindscore")
 T = TypeVar("T")
@@ -157,7 +156,7 @@ class _PromptCompletion(Struct):
     usage: answers.TokenUsage | None = None
 
 
-class VLLMScorer(RemoteScorer):
+class VLLMScorer(RenderingScorer):
     """A scorer by ``/inference/v1/generate`` where it is offered, else by ``/v1/completions``.
 
     The former answers for the wanted tokens alone; the latter, which every vLLM has, for each token
@@ -174,37 +173,6 @@ class VLLMScorer(RemoteScorer):
         self._rows = RowsEndpoint(self._client, self.model, self._sender)
         self._has_rows: bool | None = None
         self._learning = asyncio.Lock()
-        self._chat = ServerTemplate(self._token_ids, self.tokenize, self.detokenize)
-        self._bos: tuple[int, ...] | None = None
-
-    @property
-    def bos(self) -> tuple[int, ...]:  # type: ignore[override]
-        """The ids that ``server.tokenizer``, or else the server, puts before every text.
-
-        The server's are known once it has rendered messages.
-        """
-        return super().bos if self._tokenizer is not None else self._bos or ()
-
-    async def _render_chat(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        add_generation_prompt: bool,
-        tools: Sequence[Mapping[str, Any]] = (),
-    ) -> str:
-        """Return the text of ``messages`` by the template beside ``server.tokenizer``.
-
-        Where there is none, it is the server's.
-
-        Raises:
-            NoTemplateError: the server renders no messages.
-            ScorerError: the template refuses these.
-        """
-        if self._tokenizer is not None and self._tokenizer.template is not None:
-            return await super()._render_chat(messages, add_generation_prompt, tools)
-        text = await self._chat.render(messages, add_generation_prompt, tools)
-        if self._bos is None:
-            self._bos = tuple((await self._tokenize("", add_special_tokens=True))[:1])
-        return text
 
     async def _ask(self, prompt: WirePrompt) -> answers.Answer:
         answers.refuse_images(prompt)

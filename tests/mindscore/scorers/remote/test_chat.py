@@ -1,4 +1,4 @@
-"""Messages printed by a vLLM server's chat template: as by the same template in this process."""
+"""Messages printed by a server's chat template: as by the same template in this process."""
 
 import json
 import logging
@@ -14,10 +14,11 @@ from mindscore.conversation import Message, ToolCall
 from mindscore.conversation.choice import begins_unlike, template_for
 from mindscore.conversation.conversation import Transcript
 from mindscore.conversation.jinja import JinjaTemplate
-from mindscore.conversation.template import ChatML
+from mindscore.conversation.template import ChatML, NoTemplateError
 from mindscore.measure.memories import skip_all, skip_none
 from mindscore.measure.prompts import prompts_for, responses, whole
 from mindscore.scorers.remote.auto import AutoScorer
+from mindscore.scorers.remote.sglang import SGLangScorer
 from mindscore.scorers.remote.vllm import VLLMScorer
 from mindscore.scorers.toy import ToyScorer
 from mindscore.session.session import Session
@@ -116,6 +117,30 @@ class ChatServer(VLLMImitation):
         return Counter("messages" if "messages" in it.body else it.path for it in asked)
 
 
+class SGLangChat(ChatServer):
+    """An SGLang in its place, which knows the roles of OpenAI only.
+
+    ``opens``: each text goes up to where the model speaks next, whatever it is asked for, as before
+    0.5.23.
+    """
+
+    def __init__(self, *args, opens=False, **options):
+        super().__init__(*args, **options)
+        self.opens = opens
+
+    async def models(self):
+        return {"object": "list", "data": [{"id": "toy", "object": "model", "owned_by": "sglang"}]}
+
+    def _rendered(self, body):
+        if any(it["role"] == "memory" for it in body["messages"]):
+            raise RefusedError(400, "'role' must be one of 'system', 'assistant', 'tool'")
+        opens = self.opens or body["add_generation_prompt"]
+        return super()._rendered({**body, "add_generation_prompt": opens})
+
+    async def detokenize(self, body):
+        return {"text": (await super().detokenize(body))["prompt"]}
+
+
 class Local(ToyScorer):
     """The same template and tokenizer, in this process."""
 
@@ -211,6 +236,39 @@ async def test_prompts_are_those_of_the_same_template_in_this_process(
     assert [it for it in remarks if "BOS" not in it] == said
     assert len(expected[0]) == (2 if source is LOOKS_BACK else 1)
     assert expected[0] != expected[1]
+
+
+@pytest.mark.parametrize("kind", [SGLangScorer, AutoScorer])
+async def test_sglang_prints_messages_too(kind, tokenizer_with_bos):
+    async def refuses_memories(messages, add_generation_prompt, tools=()):
+        if any(it["role"] == "memory" for it in messages):
+            raise ScorerError("no such role")
+        return await Local.render_chat(local, messages, add_generation_prompt, tools)
+
+    local = Local(tokenizer_with_bos, LOOKS_BACK)
+    local.render_chat = refuses_memories
+    mine, said = await context_of(local, talk())
+    assert any("system messages" in it for it in said)
+    async with SGLangChat(tokenizer_with_bos, LOOKS_BACK) as server, scorer(server.url, kind) as it:
+        theirs, remarks = await context_of(it, talk())
+        assert await prompts(theirs) == await prompts(mine)
+    assert remarks == said
+
+
+async def test_an_sglang_that_always_prints_where_the_model_speaks_next_is_not_believed(
+    tokenizer_with_bos,
+):
+    async with (
+        SGLangChat(tokenizer_with_bos, ADDS, opens=True) as server,
+        scorer(server.url, SGLangScorer) as it,
+    ):
+        with pytest.raises(NoTemplateError, match=r"SGLang 0\.5\.23 or later, or set server\.tok"):
+            await it.render_chat([{"role": "user", "content": "Hi"}], False)
+        context, remarks = await context_of(it, talk())
+    [remark] = [it for it in remarks if "use SGLang 0.5.23" in it]
+    assert remark.startswith("the messages are printed as ChatML: the server does not say")
+    bare = server.tokenizer.decode(context.conversation[0].token_ids, skip_special_tokens=False)
+    assert bare == "<|im_start|>user\nHow much tea? <|im_end|>\n"
 
 
 async def test_messages_are_sent_as_vllm_takes_them(tokenizer_with_bos):
