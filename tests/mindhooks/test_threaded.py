@@ -230,8 +230,9 @@ def test_close_ends_though_a_task_and_a_plugin_do_not_heed_it(caplog):
 
 STUCK = """
 import threading, time
-from mindhooks import ThreadedRegistry, hookimpl, in_thread
+from mindhooks import ThreadedRegistry, _threaded, hookimpl, in_thread
 from mindhooks.testing import StubMind
+_threaded.EXIT_TIMEOUT_S, _threaded.ANSWER_TIMEOUT_S = 1.0, 0.1
 
 class Stuck:
     @hookimpl
