@@ -11,22 +11,29 @@ SOURCES := $(shell find hooks plugin -type f -not -path '*/__pycache__/*') pypro
 # Two at once, each with one thread: as many as there are cores where CI runs.
 SUITE := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test slow check browser lowest pythons faults hosts live bench compare lock clean
+.PHONY: demo test older slow check browser lowest pythons faults hosts live bench compare lock clean
 
 demo: $(VENV)/installed
 	$(BIN)/mindscore demo
 
-test: check $(PLUGGIES:%=$(VENV)/pluggy-%)
+# The checks beside the contract with each older pluggy: both take one core.
+test: $(VENV)/installed
 	cd $(VENV) && bin/python -c "import mindscore as it; assert 'site-packages' in it.__file__"
+	$(MAKE) --jobs=2 check older
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SUITE)
+
+# pluggy's older versions, one after the other.
+older: $(PLUGGIES:%=$(VENV)/pluggy-%)
 	for version in $(PLUGGIES); do \
 	  PYTHONPATH=$(VENV)/pluggy-$$version $(BIN)/python -m pytest -q tests/mindhooks || exit 1; \
 	done
 
-# The demos, the pages' figures of the real model, and coverage: minutes, and rarely broken.
+# The demos, the pages' figures of the real model, trainers, many more examples, and coverage:
+# minutes, and rarely broken.
 slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SUITE) --cov --cov-report=term --cov-fail-under=90
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SUITE) --hypothesis-profile=thorough \
+	  --cov --cov-report=term --cov-fail-under=90
 
 check: $(VENV)/installed
 	$(BIN)/ruff check .

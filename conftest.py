@@ -10,6 +10,8 @@ from hypothesis import settings
 settings.register_profile(
     "mindscore", deadline=None, max_examples=60, derandomize=bool(os.environ.get("CI"))
 )
+# By `make slow`.
+settings.register_profile("thorough", settings.get_profile("mindscore"), max_examples=180)
 settings.load_profile("mindscore")
 
 

@@ -24,6 +24,8 @@ NASTY = [
     b'"data:image/png;base64,\xc3\xa9"',
 ]  # fmt: skip
 LINE = 500
+# Of each of very many files; `make slow` tries more.
+FEWER = settings.default.max_examples // 3
 
 places = st.integers(0, 2**16 - 1)
 mutations = st.tuples(
@@ -68,7 +70,7 @@ def whole_or_refused(file, format_):
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda it: it.name)
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=FEWER, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.lists(mutations, min_size=1, max_size=3), st.booleans())
 def test_a_damaged_file_is_refused_in_one_line_or_read(file, changes, forced):
     original = file.read_bytes()
@@ -83,6 +85,7 @@ def test_a_damaged_file_is_refused_in_one_line_or_read(file, changes, forced):
 
 
 @pytest.mark.parametrize("name", load_readers())
+@settings(max_examples=FEWER)
 @given(st.binary(max_size=60) | st.sampled_from(NASTY))
 def test_any_bytes_are_refused_in_one_line_by_every_reader(name, content):
     with tempfile.TemporaryDirectory() as folder:

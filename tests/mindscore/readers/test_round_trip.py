@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mindscore.readers.conversations import Conversations
@@ -47,6 +47,8 @@ def with_responses_merged(said):
 
 
 @pytest.mark.parametrize("name", WRITERS)
+# Few of each of very many formats; `make slow` tries more.
+@settings(max_examples=settings.default.max_examples // 3)
 @given(data=st.data())
 def test_what_was_written_is_read(name, data):
     format_, write, without = WRITERS[name]

@@ -25,7 +25,8 @@ DEMO = Path(__file__).parents[4] / "plugin" / "mindscore" / "demo" / "conversati
 TRAINERS = Path(__file__).with_name("trainers.py")
 RESPONSES = slice(1, 4)
 
-pytestmark = pytest.mark.model
+# A minute, most of it to import what it checks, whose versions are pinned.
+pytestmark = [pytest.mark.slow, pytest.mark.model]
 
 
 @pytest.fixture(scope="module")
