@@ -16,6 +16,8 @@ LONGEST = (
     "serve/test_training.py",
     "lora/test_process.py",
     "serve/test_train_command.py",
+    "local/test_kv_cache.py",
+    "mindscore/test_docs.py",
     "report/test_large.py",
     "review/test_hostile.py",
 )
