@@ -69,11 +69,7 @@ async def test_a_healthy_server_passes(tested, length: int) -> None:
     if any("prompt_logprobs" in it.body.get("sampling_params", ()) for it in asked):
         asked = [it for it in asked if "prompt_logprobs" in it.body["sampling_params"]]
     # Two prompts at once, then two one by one; of next to nothing two.
-    reused = (
-        2
-        if any("sampling_params" in it.body for it in asked) and "cache_salt" in asked[0].body
-        else 0
-    )
+    reused = 2 if "cache_salt" in asked[0].body else 0
     assert len(asked) == (2 if length == 8 else 4 + reused)
 
 
@@ -97,6 +93,9 @@ async def test_a_fault_is_found(tested, fault: str, named: str, length: int) -> 
     with pytest.raises(ScorerError, match=f"Scorer, model 'toy', .*{named}"):
         await tested(fault, TOKENS[:length])
 
+
+LONG = range(200, 400)
+"""Enough for a prefix of more than 128 tokens."""
 
 WRONG_WHERE_REUSED = {
     "other values": {},
@@ -129,10 +128,10 @@ async def test_where_reuse_gives_other_values_it_ends_and_scoring_goes_on(
         async with aclosing(kind(table)) as scorer:
             for _ in range(2):
                 # It is not remembered as passed.
-                await ensure_tested(scorer, ServerSettings(**table), TOKENS)
+                await ensure_tested(scorer, ServerSettings(**table), LONG)
             assert scorer.reuses_prefixes is False
             count = len(server.requests)
-            await ensure_tested(scorer, ServerSettings(**table), TOKENS)
+            await ensure_tested(scorer, ServerSettings(**table), LONG)
             assert len(server.requests) > count
     [record] = [it for it in caplog.records if it.levelname == "WARNING"]
     assert "each prompt is computed in full from here on" in record.getMessage()
@@ -143,12 +142,12 @@ async def test_where_reuse_is_right_it_goes_on(runner, caplog) -> None:
     with VLLMImitation(generate=runner, block=128) as server:
         table = {"base_url": server.url, "model": "toy", "max_attempts": 1}
         async with aclosing(VLLMScorer(table)) as scorer:
-            await ensure_tested(scorer, ServerSettings(**table), TOKENS)
+            await ensure_tested(scorer, ServerSettings(**table), LONG)
             assert scorer.reuses_prefixes is True
             read = [it for it in server.requests if it.path.endswith("/generate")][-1]
             assert read.body["sampling_params"]["skip_reading_prefix_cache"] is False
             count = len(server.requests)
-            await ensure_tested(scorer, ServerSettings(**table), TOKENS)
+            await ensure_tested(scorer, ServerSettings(**table), LONG)
             assert len(server.requests) == count
     assert "WARNING" not in caplog.text
 
