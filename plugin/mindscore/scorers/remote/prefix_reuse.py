@@ -205,15 +205,17 @@ class PrefixReuse:
             return "usage.prompt_tokens_details.cached_tokens is missing"
         if cached < 0 or usage.prompt_tokens != len(prompt.tokens):
             return f"usage: {usage.prompt_tokens} tokens, {cached} of them cached"
-        # Of those sent since, one may have been computed first.
-        if cached > (shared := sent.longest(prompt.tokens, is_added=True)):
+        # Of those sent since, too: one may have been computed first.
+        shared = sent.longest(prompt.tokens, is_added=True)
+        if cached > shared:
             self.stop(
                 f"{cached} tokens of a prompt were taken from it, of which {shared} were sent "
                 "under this run's salt: cache_salt is not honoured"
             )
-        if cached > most:
-            return f"{cached} tokens are cached, of {most} before the first wanted row"
-        return None if cached <= shared else "cache_salt is not honoured"
+            return "cache_salt is not honoured"
+        if shared > most:
+            return f"{shared} tokens may be cached by now, of {most} before the first wanted row"
+        return None
 
     async def _ask_in_full(self, prompt: WirePrompt, salt: str) -> Answer:
         reply = await self._endpoint.ask(prompt, _caching(salt, is_read=False))

@@ -65,7 +65,7 @@ class VLLMScorer(RemoteScorer):
     """
 
     def __init__(self, table: Mapping[str, Any]) -> None:
-        self._secret = secrets.token_urlsafe(24)
+        self._salt = secrets.token_urlsafe(24)
         super().__init__(table)
         # As in the settings, a larger priority is served later.
         self._sender = PrioritySender(self._client, self._settings.priority)
@@ -79,7 +79,7 @@ class VLLMScorer(RemoteScorer):
         self._bos: tuple[int, ...] | None = None
 
     def _make_client(self, settings: ServerSettings) -> WireClient:
-        return client_of(settings, self._secret)
+        return client_of(settings, self._salt)
 
     @property
     def reuses_prefixes(self) -> bool | None:  # type: ignore[override]
@@ -145,7 +145,7 @@ class VLLMScorer(RemoteScorer):
             return await self._by_plugin(prompt)
         why = f"vLLM {self._client.quote(version)}" if number else "its version is not known"
         for endpoint in await self._endpoints() if is_new else ():
-            reuse = PrefixReuse(endpoint, self._client.base_url, self._secret)
+            reuse = PrefixReuse(endpoint, self._client.base_url, self._salt)
             try:
                 answer = await reuse.score(prompt)
             except (StatusError, NoRowsError) as error:

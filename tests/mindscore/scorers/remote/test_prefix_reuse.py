@@ -242,6 +242,33 @@ async def test_one_that_fails_or_is_cancelled_holds_up_nobody(runner):
     assert totals == await exact(without[1:])
 
 
+@pytest.mark.parametrize("runner", RUNNERS)
+async def test_an_answer_is_not_used_if_more_came_to_be_cached_meanwhile(runner):
+    baseline, early, *_ = prompts()
+    # It agrees with the other beyond what that one wants, and wants less.
+    later = WirePrompt((*early.tokens[:-10], 3), (), ((180, 181),), ("r",))
+    server = VLLMImitation(generate=runner, junk="right", says=lambda hit: min(hit, 16))
+    async with server, scorer(server.url) as it:
+        await it.score([baseline])
+        whole = server._entries, server._rows
+
+        async def late(ids, *more):
+            if len(ids) == len(early.tokens):
+                await asyncio.sleep(0.05)
+            return await whole[runner == "on"](ids, *more)
+
+        server._entries = server._rows = late
+        first = asyncio.create_task(it.score([early]))
+        while len(reading(server)) < 1:
+            await asyncio.sleep(0.001)
+        totals, _ = await scored(it, [later])
+        [[score]] = (await first).ranges
+    assert totals == await exact([later])
+    assert [score.total] == (await exact([early]))[0]
+    again = [it.body for it in server.requests if it.path == GENERATE]
+    assert [len(it["token_ids"]) for it in again].count(len(early.tokens)) == 2
+
+
 @st.composite
 def conversations(draw):
     """Prompts without some memory each, of a conversation of few different tokens."""
