@@ -245,9 +245,10 @@ async def test_one_that_fails_or_is_cancelled_holds_up_nobody(runner):
 @pytest.mark.parametrize("runner", RUNNERS)
 async def test_an_answer_is_not_used_if_more_came_to_be_cached_meanwhile(runner):
     baseline, early, *_ = prompts()
-    # It agrees with the other beyond what that one wants, and wants less.
-    later = WirePrompt((*early.tokens[:-10], 3), (), ((180, 181),), ("r",))
-    server = VLLMImitation(generate=runner, junk="right", says=lambda hit: min(hit, 16))
+    # It agrees with the other beyond the first token that that one wants.
+    later = WirePrompt((*early.tokens[:-10], *[3] * 9), (), ((185, 189),), ("r",))
+    # In whole blocks it shares no more with it than with the baseline, so it does not wait.
+    server = VLLMImitation(generate=runner, junk="right", block=128)
     async with server, scorer(server.url) as it:
         await it.score([baseline])
         whole = server._entries, server._rows
