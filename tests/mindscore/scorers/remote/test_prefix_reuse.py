@@ -260,7 +260,7 @@ async def test_an_answer_is_not_used_if_more_came_to_be_cached_meanwhile(runner)
 
         server._entries = server._rows = late
         first = asyncio.create_task(it.score([early]))
-        while len(reading(server)) < 1:
+        while not reading(server):  # noqa: ASYNC110
             await asyncio.sleep(0.001)
         totals, _ = await scored(it, [later])
         [[score]] = (await first).ranges
