@@ -140,7 +140,8 @@ async def test_what_comes_after_the_last_range_is_not_sent(kind):
     async with Pair(kind) as it:
         longer = WirePrompt((*PROMPT.tokens, 3, 4, 8), (), PROMPT.ranges, PROMPT.node_ids)
         assert totals((await it.scorer.score([longer])).ranges) == await toys([PROMPT])
-        sent = [str(request.body) for request in it.posts]
+        # A salt may have any figures.
+        sent = [str({**request.body, "cache_salt": ""}) for request in it.posts]
         assert all("5, 6, 5, 5, 9, 5]" in body and "8" not in body for body in sent)
 
 
