@@ -140,7 +140,8 @@ async def test_what_comes_after_the_last_range_is_not_sent(kind):
     async with Pair(kind) as it:
         longer = WirePrompt((*PROMPT.tokens, 3, 4, 8), (), PROMPT.ranges, PROMPT.node_ids)
         assert totals((await it.scorer.score([longer])).ranges) == await toys([PROMPT])
-        sent = [str(request.body) for request in it.posts]
+        # A salt may have any figures.
+        sent = [str({**request.body, "cache_salt": ""}) for request in it.posts]
         assert all("5, 6, 5, 5, 9, 5]" in body and "8" not in body for body in sent)
 
 
@@ -278,9 +279,13 @@ async def test_no_more_requests_than_the_settings_say_are_under_way(kind):
 
 async def test_a_call_that_is_cancelled_ends_its_requests(kind):
     before = asyncio.all_tasks()
-    async with Pair(kind, concurrency=2, server={"delay_s": 60}) as it:
+    async with Pair(kind, concurrency=2) as it:
+        # Some learn by their first prompt what they speak to.
+        await it.scorer.score([PROMPT])
+        known = len(it.posts)
+        it.server.delay_s = 60
         task = asyncio.create_task(it.scorer.score([PROMPT] * 5))
-        await it.asked(2)
+        await it.asked(known + 2)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -331,7 +336,7 @@ def test_a_table_that_is_wrong_is_an_error_that_names_the_key(table, expected, k
 
 
 async def test_what_flows_ask_of_it(kind):
-    reuses = {"vllm": False, "sglang": True, "openai": None}
+    reuses = {"vllm": None, "sglang": True, "openai": None}
     async with aclosing(KINDS[kind][0]({"base_url": "https://h", "model": "some/model"})) as it:
         assert it.model == "some/model"
         assert it.noisy is True
