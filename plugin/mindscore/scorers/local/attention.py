@@ -41,22 +41,23 @@ def _efficient(query: Any, key: Any, value: Any, causal: bool, scale: float | No
 
 
 KERNELS: dict[str, Kernel] = {
-    "mindscore_cpu_flash": _cpu_flash,
-    "mindscore_flash": _flash,
-    "mindscore_efficient": _efficient,
+    "mindscore_causal": _cpu_flash,
+    "mindscore_causal_half": _flash,
+    "mindscore_causal_efficient": _efficient,
 }
 """Those of torch that return the log-sum-exp, by the name that transformers knows them by.
 
-Not cuDNN's, which compiles anew for each length."""
+None has "flash" in its name: transformers would look for that library. cuDNN's kernel is not among
+them: it compiles anew for each length."""
 
-_HALF = ["mindscore_flash", "mindscore_efficient"]
+_HALF = ["mindscore_causal_half", "mindscore_causal_efficient"]
 _CHOICES = {
-    ("cpu", "float32"): ["mindscore_cpu_flash"],
-    ("cpu", "bfloat16"): ["mindscore_cpu_flash"],
-    ("cpu", "float16"): ["mindscore_cpu_flash"],
+    ("cpu", "float32"): ["mindscore_causal"],
+    ("cpu", "bfloat16"): ["mindscore_causal"],
+    ("cpu", "float16"): ["mindscore_causal"],
     ("cuda", "bfloat16"): _HALF,
     ("cuda", "float16"): _HALF,
-    ("cuda", "float32"): ["mindscore_efficient"],
+    ("cuda", "float32"): ["mindscore_causal_efficient"],
 }
 
 

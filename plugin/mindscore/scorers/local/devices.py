@@ -187,8 +187,10 @@ def placement(compute: Compute, nbytes: int) -> Mapping[str, Any]:
 def free_bytes(device: str) -> int:
     """Return the free memory of an accelerator."""
     module = _module(device)
-    if device == "mps":
-        return int(module.recommended_max_memory() - module.driver_allocated_memory())
+    if device.startswith("mps"):
+        # Torch 2.4 does not tell.
+        most = getattr(module, "recommended_max_memory", lambda: 4 * _GIB)()
+        return max(0, int(most - module.driver_allocated_memory()))
     return int(module.mem_get_info(device)[0])
 
 
