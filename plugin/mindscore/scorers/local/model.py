@@ -73,7 +73,8 @@ class LocalModel:
         self.vocabulary: int = embeddings.num_embeddings
         self._keeps_rows = "logits_to_keep" in inspect.signature(self._model.forward).parameters
         self._device = embeddings.weight.device
-        self._devices = sorted({str(it.device) for it in self._model.parameters()})
+        # Of weights that are on none, accelerate has hold.
+        self._devices = sorted({str(it.device) for it in self._model.parameters()} - {"meta"})
         self._cache_mb = cache_mb
         self._cache_failures = 0
         row_bytes = self.vocabulary * self._model.dtype.itemsize
