@@ -1,8 +1,10 @@
 """Devices, number formats and memory: what is chosen on machines that are imitated here."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -147,8 +149,6 @@ async def test_a_scorer_on_an_accelerator_says_so_and_measures_its_noise(machine
     ],
 )
 def test_the_weights_own_format_is_the_declared_one_or_that_of_most(tiny, tmp_path, config, found):
-    from pathlib import Path
-
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "model.safetensors").symlink_to(Path(tiny) / "model.safetensors")
     assert ModelFiles(str(tmp_path)).dtype == found
@@ -168,6 +168,17 @@ def test_files_that_tell_nothing_are_no_error(tmp_path, torn):
     (tmp_path / "model.safetensors").write_bytes((2**40).to_bytes(8, "little") + torn)
     it = ModelFiles(str(tmp_path))
     assert (it.dtype, it.nbytes("float32"), it.keeps_prefixes) == ("float32", 0, True)
+
+
+def test_the_benchmark_for_gpus_runs_on_any_machine():
+    file = Path(__file__).parents[3] / "bench" / "gpu.py"
+    command = [sys.executable, str(file), "--tiny"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.count("x the tokens/s of a bare forward") == 2
+    assert done.stdout.count("x faster") == 2
+    worst = re.findall(r"from a full forward's: (\S+) nats", done.stdout)
+    assert len(worst) == 2
+    assert all(float(it) < 1e-4 for it in worst)
 
 
 # -- prefixes -------------------------------------------------------------------------------------
