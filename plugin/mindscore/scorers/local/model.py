@@ -7,6 +7,7 @@ import inspect
 import logging
 import math
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -33,6 +34,9 @@ LOGSUMEXP_ROWS = 256
 
 MAX_CACHE_FAILURES = 2
 """Prompts in a row that fail with KV caches, and succeed without, before they are given up."""
+
+REMEMBERED_PROMPTS = 64
+"""Prompts that are known again, where the repeat of one measures the noise."""
 
 _TRIED = "The quick brown fox jumps over the lazy dog, and the lazy dog does not mind at all."
 _TOLERANCE = 0.05
@@ -77,6 +81,7 @@ class LocalModel:
         self._devices = sorted({str(it.device) for it in self._model.parameters()} - {"meta"})
         self._cache_mb = cache_mb
         self._cache_failures = 0
+        self._asked: deque[int] = deque(maxlen=REMEMBERED_PROMPTS)
         row_bytes = self.vocabulary * self._model.dtype.itemsize
         self._chunks = Chunks(compute.chunk_tokens(CHUNK_TOKENS), row_bytes)
         self._caching = self._choose_attention()
@@ -269,10 +274,12 @@ class LocalModel:
         """
         known = self._caches.fork(tokens, rows, length)
         start, size = len(known.ids), self._chunks.tokens
-        if start >= end:
-            if self._compute.is_exact or not rows:
-                return known, 0
-            # Asked again, to measure the noise: other chunks are rounded otherwise.
+        # Kept or not, what is asked again is to measure the noise.
+        asked = None if self._compute.is_exact or not rows else hash((tuple(tokens), tuple(rows)))
+        if start >= end and asked is None:
+            return known, 0
+        if start >= end or asked in self._asked:
+            # Other chunks are rounded otherwise.
             known, start, size = self._caches.empty(), 0, max(1, min(size, end) // 3)
         logprobs = dict(known.logprobs)
         for first, last in self._chunks.split(start, end, rows, size):
@@ -282,6 +289,8 @@ class LocalModel:
                 raise RuntimeError("the model does not keep its state in the cache it is given")
         computed = CachedSequence(tuple(tokens), known.cache, logprobs)
         self._caches.keep(computed)
+        if asked is not None:
+            self._asked.append(asked)
         return computed, end - start
 
     def _with_room(self, work: Callable[[], T], length: int) -> T:

@@ -129,10 +129,13 @@ def test_a_gpu_computes_more_tokens_at_once():
     assert devices.Compute("cpu", "bfloat16").chunk_tokens(1024) == 1024
 
 
+@pytest.mark.parametrize("cache_mb", [0, 64])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-async def test_the_noise_of_a_short_prompt_is_measured_by_other_chunks(dtype, tiny, plain):
+async def test_the_noise_of_a_short_prompt_is_measured_by_other_chunks(
+    dtype, cache_mb, tiny, plain
+):
     asked = prompt()
-    async with opened(tiny, dtype=dtype) as scorer:
+    async with opened(tiny, dtype=dtype, cache_mb=cache_mb) as scorer:
         assert scorer.noisy
         [[first]] = (await scorer.score([asked])).ranges
         again = await scorer.score([asked])
