@@ -65,9 +65,17 @@ class ServerSettings(_Table, frozen=True):
     priority: int = 5
     self_test: bool = True
     require_images: bool = False
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    cache_mb: Count = 1024
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    cache_mb: Count | Literal["auto"] = "auto"
     options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:\d{1,3})?", self.device):
+            raise ValueError(
+                "device: expected 'auto', 'cpu', 'cuda', 'mps' or 'xpu', or one of several, such "
+                f"as 'cuda:1', got {self.device!r}"
+            )
 
     @property
     def place(self) -> str:
@@ -247,7 +255,7 @@ def _explain(message: str, kind: type, name: str) -> str:
         hint = get_type_hints(_TABLES.get(table, kind))[last]
         expected = " or ".join(_choices(hint))
         return f"{key}: expected {expected}, got {problem.removeprefix('Invalid enum value ')}"
-    if problem.startswith(("settings.", "url: ", "folder: ")):
+    if problem.startswith(("settings.", "url: ", "folder: ", "device: ")):
         # Of a table's own __post_init__.
         return printable(f"{key}.{problem}")
     problem = problem.replace("`int | str`", "`int`")

@@ -24,8 +24,9 @@ DEFAULTS = {
         "priority": 5,
         "self_test": True,
         "require_images": False,
-        "dtype": "float32",
-        "cache_mb": 1024,
+        "device": "auto",
+        "dtype": "auto",
+        "cache_mb": "auto",
     },
     "memory": {
         "interval_s": 3600,

@@ -30,8 +30,9 @@ concurrency = 4
 priority = 5
 self_test = true
 require_images = false
-dtype = "float32"
-cache_mb = 1024
+device = "auto"
+dtype = "auto"
+cache_mb = "auto"
 [memory]
 interval_s = 3600
 response_window = 50
@@ -75,9 +76,14 @@ AT_LEAST_ONE = [
     "memory.response_window",
     "finetune.max_alternate_tokens",
 ]
-INTEGERS = [*AT_LEAST_ONE, "finetune.prior_messages", "server.priority", "server.cache_mb"]
+INTEGERS = [*AT_LEAST_ONE, "finetune.prior_messages", "server.priority"]
+COUNTS_OR_AUTO = ["memory.noise_repeats", "server.cache_mb"]
 STRINGS = [
-    *(f"server.{name}" for name, value in DEFAULTS["server"].items() if isinstance(value, str)),
+    *(
+        f"server.{name}"
+        for name, value in DEFAULTS["server"].items()
+        if isinstance(value, str) and f"server.{name}" not in COUNTS_OR_AUTO
+    ),
     "store.url",
     "store.namespace",
     "train.sink",
@@ -313,11 +319,13 @@ def test_an_error_in_one_table_alone_names_the_key_in_full(table, key, expected)
     assert expected in str(caught.value)
 
 
+@pytest.mark.parametrize("key", COUNTS_OR_AUTO)
 @pytest.mark.parametrize("value", [0, 3, "auto"])
-def test_noise_repeats_is_a_count_or_auto(value):
-    assert parse_settings(tables("memory.noise_repeats", value)).memory.noise_repeats == value
+def test_some_counts_may_be_auto(key, value):
+    assert at(parse_settings(tables(key, value)), key) == value
 
 
+@pytest.mark.parametrize("key", COUNTS_OR_AUTO)
 @pytest.mark.parametrize(
     ("value", "said"),
     [
@@ -326,12 +334,24 @@ def test_noise_repeats_is_a_count_or_auto(value):
         (-1, "expected an integer >= 0"),
     ],
 )
-def test_noise_repeats_that_are_neither_are_refused(value, said):
-    assert said in refusal(tables("memory.noise_repeats", value))
+def test_what_is_neither_is_refused(key, value, said):
+    assert said in refusal(tables(key, value))
 
 
 def test_another_number_format_is_refused_with_those_there_are():
-    assert "'float32' or 'bfloat16'" in refusal(tables("server.dtype", "float16"))
+    said = refusal(tables("server.dtype", "float64"))
+    assert "'auto' or 'float32' or 'bfloat16' or 'float16', got 'float64'" in said
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:1", "mps", "xpu:0"])
+def test_a_device_is_torchs_name_of_it(device):
+    assert parse_settings(tables("server.device", device)).server.device == device
+
+
+@pytest.mark.parametrize("device", ["", "gpu", "cuda:", "cuda:x", "cpu:0", "cuda:1\nx", "CUDA"])
+def test_another_device_is_refused_with_those_there_are(device):
+    said = refusal(tables("server.device", device))
+    assert said.startswith("server.device: expected 'auto', 'cpu', 'cuda', 'mps' or 'xpu'")
 
 
 @pytest.mark.parametrize(

@@ -12,63 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AttentionInterface, Cache, DynamicCache
+from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from mindscore.measure.prompts import common_prefix
-
-NAME = "mindscore_causal"
-
-_UNSUPPORTED = ("softcap", "s_aux", "position_bias", "sliding_window")
-
-
-def is_available() -> bool:
-    """Return whether this torch has the kernel."""
-    return hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu")
-
-
-def attend(
-    module: Any,
-    query: Any,
-    key: Any,
-    value: Any,
-    attention_mask: Any,
-    scaling: float | None = None,
-    **more: Any,
-) -> tuple[Any, None]:
-    """Return the causal attention of the last tokens of a sequence.
-
-    ``query`` is (batch, heads, new tokens, size). ``key`` and ``value`` are (batch, groups of
-    heads, tokens, size), of the new tokens where ``key.before`` has the pieces before them, else of
-    all. The result is (batch, new tokens, heads, size).
-
-    Raises:
-        NotImplementedError: the model asks for more than plain causal attention.
-    """
-    del module
-    if attention_mask is not None or any(more.get(name) is not None for name in _UNSUPPORTED):
-        raise NotImplementedError("only plain causal attention")
-    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    batch, heads, new, size = query.shape
-    groups, cached = key.shape[1], key.shape[2] - new
-    before = getattr(key, "before", [(key[:, :, :cached], value[:, :, :cached])] if cached else ())
-    key_new, value_new = (
-        it[:, :, cached:].repeat_interleave(heads // groups, dim=1) for it in (key, value)
-    )
-    output, norm = kernel(query, key_new, value_new, 0.0, True, scale=scaling)
-    # Heads that share keys are stacked, so that cached keys are not copied for each.
-    stacked = query.reshape(batch, groups, heads // groups * new, size)
-    for keys, values in before:
-        found, its_norm = kernel(stacked, keys, values, 0.0, False, scale=scaling)
-        its_norm = its_norm.reshape(norm.shape)
-        share = torch.sigmoid(its_norm - norm)[..., None].to(output.dtype)
-        output = torch.lerp(output, found.reshape(output.shape), share)
-        norm = torch.logaddexp(norm, its_norm)
-    return output.transpose(1, 2).contiguous(), None
-
-
-AttentionInterface.register(NAME, attend)
-
 
 Piece = tuple[Any, Any]
 """Keys and values of some tokens, each (1, groups of heads, tokens, size)."""
@@ -84,6 +31,7 @@ class PiecesLayer(DynamicLayer):
         super().__init__()  # type: ignore[no-untyped-call]
         self._joins = joins
         self.pieces = list(pieces)
+        self._shared = len(self.pieces)
 
     def update(self, key_states: Any, value_states: Any, *_: Any, **__: Any) -> Piece:
         """Add new tokens, and return the keys and values for the attention."""
@@ -104,6 +52,12 @@ class PiecesLayer(DynamicLayer):
         """Return all keys and values in one piece."""
         keys, values = (torch.cat(list(parts), dim=-2) for parts in zip(*self.pieces, strict=True))
         return keys, values
+
+    def join_new(self) -> None:
+        """Join the pieces that are this layer's own: an accelerator is faster with few."""
+        if len(self.pieces) > self._shared + 1:
+            own = PiecesLayer(self._joins, self.pieces[self._shared :])
+            self.pieces = [*self.pieces[: self._shared], own.joined()]
 
     def first(self, length: int) -> Iterator[Piece]:
         """Yield views of the first ``length`` tokens."""
@@ -129,12 +83,14 @@ class CachedSequence:
 class PrefixCaches:
     """The most recently used sequences, as many as ``limit`` bytes hold.
 
-    ``joins``: the model's attention needs keys and values in one piece.
+    ``joins``: the model's attention needs keys and values in one piece. ``joins_new``: those of a
+    sequence that no other has are joined before it is kept.
     """
 
-    def __init__(self, config: Any, limit: int, joins: bool) -> None:
+    def __init__(self, config: Any, limit: int, *, joins: bool, joins_new: bool = False) -> None:
         self._config = config
         self._joins = joins
+        self._joins_new = joins_new
         self._kept: list[CachedSequence] = []
         self._token_bytes = 0.0
         layers = DynamicCache(config=config).layers
@@ -142,6 +98,11 @@ class PrefixCaches:
         self._is_plain = all(type(layer) is DynamicLayer for layer in layers)
         self._layers = len(layers)
         self._limit = limit if self._is_plain else 0
+
+    @property
+    def keeps(self) -> bool:
+        """Whether any sequence is kept."""
+        return self._limit > 0
 
     def fork(self, tokens: Sequence[int], rows: Sequence[int], length: int) -> CachedSequence:
         """Return the longest usable cached prefix of ``tokens``, with its log-probabilities.
@@ -183,6 +144,8 @@ class PrefixCaches:
         """Keep a sequence for later prompts, if it fits."""
         if self._limit == 0:
             return
+        for layer in computed.cache.layers if self._joins_new else ():
+            layer.join_new()
         ids, tensors = computed.ids, list(_tensors([computed]))
         self._token_bytes = sum(it.nbytes for it in tensors) / computed.cache.get_seq_length()
         # A sequence that is a prefix of this one is of no more use. For the rest fork made room.
@@ -199,9 +162,13 @@ class PrefixCaches:
             whole.update(*layer.joined(), number)
         return whole
 
-    def clear(self) -> None:
-        """Free them all."""
+    def clear(self, limit: int | None = None) -> bool:
+        """Free them all, and return whether there were any; from here on, keep ``limit`` bytes."""
+        had = bool(self._kept)
         self._kept.clear()
+        if limit is not None:
+            self._limit = min(self._limit, limit)
+        return had
 
     def _make_room(self, length: int) -> None:
         room = self._limit - length * self._token_bytes
@@ -225,7 +192,8 @@ class PrefixCaches:
 def _nbytes(computed: Iterable[CachedSequence]) -> int:
     """Return the memory of their tensors, in bytes; memory that they share counts once."""
     storages = [tensor.untyped_storage() for tensor in _tensors(computed)]
-    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+    each = {(it.device, it.data_ptr()): it.nbytes() for it in storages}
+    return sum(each.values())
 
 
 def _tensors(computed: Iterable[CachedSequence]) -> Iterator[Any]:

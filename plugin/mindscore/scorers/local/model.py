@@ -2,37 +2,47 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import logging
 import math
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import pairwise
-from typing import Any
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 import torch
 import transformers
 from transformers import AutoModelForCausalLM
 
 from mindhooks import Generated, RangeScore, ScorerError, WirePrompt
-from mindscore.scorers.local import kv_cache as attention
+from mindscore._util.text import one_line
+from mindscore.scorers.local import attention, devices
+from mindscore.scorers.local.chunks import Chunks
+from mindscore.scorers.local.devices import Compute
 from mindscore.scorers.local.kv_cache import CachedSequence, PrefixCaches
+from mindscore.scorers.local.model_files import ModelFiles
 from mindscore.scorers.local.weights import LocalTokenizer, naming_model, with_adapter
 
 CHUNK_TOKENS = 1024
-"""Tokens that run through the model at once (prefill chunk).
+"""Tokens that run through the model at once (prefill chunk), where the device asks for no more.
 
-It can be stopped between chunks, and logits are held for no more rows: 0.6 GB with a vocabulary of
-150,000."""
+It can be stopped between chunks."""
 
 LOGSUMEXP_ROWS = 256
 
 MAX_CACHE_FAILURES = 2
 """Prompts in a row that fail with KV caches, and succeed without, before they are given up."""
 
+REMEMBERED_PROMPTS = 64
+"""Prompts that are known again, where the repeat of one measures the noise."""
+
 _TRIED = "The quick brown fox jumps over the lazy dog, and the lazy dog does not mind at all."
 _TOLERANCE = 0.05
 """Share of the logits' mean size: a wrong attention is far off, bfloat16 by 0.02."""
+
+T = TypeVar("T")
 
 Stopped = Callable[[], bool]
 
@@ -44,38 +54,59 @@ class StoppedError(Exception):
 
 
 class LocalModel:
-    """The model whose ``tokenizer`` this is, loaded from the same folder.
+    """The model whose ``tokenizer`` this is, loaded from the same folder to a device.
 
-    ``dtype`` is the name of the weights' number format, ``cache_bytes`` what KV caches of earlier
-    prompts may take. ``adapter`` is the folder of a LoRA adapter, or empty.
+    ``cache_mb`` is what KV caches of earlier prompts may take, ``"auto"`` by what is free.
+    ``adapter`` is the folder of a LoRA adapter, or empty.
     """
 
     def __init__(
-        self, tokenizer: LocalTokenizer, dtype: str, cache_bytes: int, adapter: str = ""
+        self,
+        tokenizer: LocalTokenizer,
+        compute: Compute,
+        cache_mb: int | Literal["auto"],
+        adapter: str = "",
     ) -> None:
         self.tokenizer = tokenizer
         self._name = tokenizer.name
-        transformers.utils.logging.disable_progress_bar()
-        with naming_model(self._name):
-            # Safetensors only: other weight files are pickles, which can run code.
-            self._model: Any = AutoModelForCausalLM.from_pretrained(
-                tokenizer.location,
-                dtype=getattr(torch, dtype),
-                use_safetensors=True,
-                trust_remote_code=False,
-            )
-        if adapter:
-            self._model = with_adapter(self._model, adapter)
-        self._model.eval()
+        self._compute = compute
+        self._model = self._load(adapter)
         config = self._model.config.get_text_config()
         self.context_length: int | None = getattr(config, "max_position_embeddings", None)
         embeddings: Any = self._model.get_input_embeddings()
         self.vocabulary: int = embeddings.num_embeddings
         self._keeps_rows = "logits_to_keep" in inspect.signature(self._model.forward).parameters
-        self._cache_bytes = cache_bytes
+        self._device = embeddings.weight.device
+        # Of weights that are on none, accelerate has hold.
+        self._devices = sorted({str(it.device) for it in self._model.parameters()} - {"meta"})
+        self._cache_mb = cache_mb
         self._cache_failures = 0
-        self._rounds = dtype != "float32"
+        self._asked: deque[int] = deque(maxlen=REMEMBERED_PROMPTS)
+        row_bytes = self.vocabulary * self._model.dtype.itemsize
+        self._chunks = Chunks(compute.chunk_tokens(CHUNK_TOKENS), row_bytes)
         self._caching = self._choose_attention()
+
+    @property
+    def reuses_prefixes(self) -> bool:
+        """Whether a prompt is computed from where it departs from an earlier one."""
+        return self._caching and self._caches.keeps
+
+    def _load(self, adapter: str) -> Any:
+        transformers.utils.logging.disable_progress_bar()
+        compute, location = self._compute, self.tokenizer.location
+        where = devices.placement(compute, ModelFiles(location).nbytes(compute.dtype))
+        with naming_model(self._name):
+            # Safetensors only: other weight files are pickles, which can run code.
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                location,
+                dtype=getattr(torch, compute.dtype),
+                use_safetensors=True,
+                trust_remote_code=False,
+                **where,
+            )
+        if adapter:
+            model = with_adapter(model, adapter)
+        return model.eval()
 
     @torch.inference_mode()
     def _choose_attention(self) -> bool:
@@ -83,21 +114,24 @@ class LocalModel:
 
         Right are the logits without a cache: some models keep none, or none that can be forked.
         """
-        tokens = self.tokenizer.encode(_TRIED)
-        half = len(tokens) // 2
-        plain = self._model(input_ids=torch.tensor([tokens]), use_cache=False).logits[:, half:]
+        ids = self._ids(self.tokenizer.encode(_TRIED))
+        # The last third has two pieces before it.
+        thirds = ids.tensor_split(3, dim=1)
+        plain = self._model(input_ids=ids, use_cache=False).logits[:, -thirds[-1].shape[1] :]
         usual = self._model.config._attn_implementation
-        for name in (attention.NAME, usual) if attention.is_available() else (usual,):
+        room = devices.cache_bytes(self._cache_mb, self._devices)
+        for name in (*attention.choices(self._compute.kind, self._compute.dtype), usual):
             try:
                 self._model.set_attn_implementation(name)
                 self._caches = PrefixCaches(
-                    self._model.config, self._cache_bytes, joins=name != attention.NAME
+                    self._model.config,
+                    room,
+                    joins=name == usual,
+                    joins_new=self._compute.kind != devices.CPU,
                 )
                 cache = self._caches.empty().cache
-                for part in (tokens[:half], tokens[half:]):
-                    output = self._model(
-                        input_ids=torch.tensor([part]), past_key_values=cache, use_cache=True
-                    )
+                for part in thirds:
+                    output = self._model(input_ids=part, past_key_values=cache, use_cache=True)
             # A model may raise anything at an attention that it does not know.
             except Exception as error:
                 _logger.debug("%s: attention %s: %r", self._name, name, error)
@@ -124,7 +158,8 @@ class LocalModel:
             wanted[start:end] = b"\1" * (end - start)
         # The logits of row i are those of token i + 1.
         rows = [index - 1 for index, is_wanted in enumerate(wanted) if is_wanted]
-        logprobs, computed = self._logprobs(prompt.tokens, rows, stopped)
+        work = partial(self._logprobs, prompt.tokens, rows, stopped)
+        logprobs, computed = self._with_room(work, len(prompt.tokens))
         scores: dict[tuple[int, int], RangeScore] = {}
         room = len(rows)
         for start, end in spans:
@@ -148,11 +183,17 @@ class LocalModel:
             StoppedError: ``stopped()`` before the first token.
         """
         self._require_fit(prompt, len(prompt.tokens) + 1)
+        work = partial(self._continue, prompt, max_tokens, stop, stopped)
+        return self._with_room(work, len(prompt.tokens) + max_tokens)
+
+    def _continue(
+        self, prompt: WirePrompt, max_tokens: int, stop: Sequence[int], stopped: Stopped
+    ) -> Generated:
         asked, room = max_tokens, (self.context_length or math.inf) - len(prompt.tokens)
         max_tokens = int(min(asked, room))
         before_last = prompt.tokens[:-1]
         cache = self._prefilled(before_last, len(prompt.tokens) + max_tokens, stopped)
-        ids = torch.tensor([prompt.tokens])
+        ids = self._ids(prompt.tokens)
         ends = {*stop, *_as_ids(self._model.generation_config.eos_token_id)}
         output = self._model.generate(
             ids,
@@ -162,7 +203,9 @@ class LocalModel:
             max_new_tokens=max_tokens,
             eos_token_id=sorted(ends) or None,
             pad_token_id=min(ends, default=0),
-            stopping_criteria=[lambda so_far, _: torch.full((len(so_far),), stopped())],
+            stopping_criteria=[
+                lambda so_far, _: torch.full((len(so_far),), stopped(), device=so_far.device)
+            ],
         )
         spoken: list[int] = output[0, ids.shape[1] :].tolist()
         if len(spoken) == max_tokens < asked and spoken[-1] not in ends:
@@ -184,10 +227,13 @@ class LocalModel:
                 self._cache_failures = 0
                 return found.logprobs, computed
             except Exception as error:
+                if _is_final(error):
+                    raise
                 failure = self._set_aside(error)
         logprobs, computed = dict[int, float](), 0
-        for first in range(0, len(rows), CHUNK_TOKENS):
-            wanted = rows[first : first + CHUNK_TOKENS]
+        size = self._chunks.most_rows
+        for first in range(0, len(rows), size):
+            wanted = rows[first : first + size]
             logprobs.update(self._forward(None, tokens, 0, wanted[-1] + 1, wanted, stopped))
             computed += wanted[-1] + 1
         self._blame_caches(failure)
@@ -200,17 +246,13 @@ class LocalModel:
                 found, _ = self._advance(tokens, len(tokens), (), length, stopped)
                 return self._caches.to_continue(found.cache)
             except Exception as error:
+                if _is_final(error):
+                    raise
                 self._set_aside(error)
         return None
 
     def _set_aside(self, error: Exception) -> Exception:
-        """Free the caches after ``error``, which a model may raise at a cache that is not its own.
-
-        Raises:
-            StoppedError: that is what ``error`` is.
-        """
-        if isinstance(error, StoppedError):
-            raise error
+        """Free the caches after ``error``, which models raise at a cache that is not their own."""
         _logger.info("%s: a prompt is computed without KV caches: %r", self._name, error)
         self._caches.clear()
         return error
@@ -231,21 +273,59 @@ class LocalModel:
         Return the sequence, which will grow to ``length`` tokens, and the tokens computed.
         """
         known = self._caches.fork(tokens, rows, length)
-        start = shift = len(known.ids)
-        if start >= end:
-            if not self._rounds or not rows:
-                return known, 0
-            # Asked again, to measure the noise: other chunks are rounded otherwise.
-            known, start, shift = self._caches.empty(), 0, CHUNK_TOKENS // 3 - CHUNK_TOKENS
+        start, size = len(known.ids), self._chunks.tokens
+        # Kept or not, what is asked again is to measure the noise.
+        asked = None if self._compute.is_exact or not rows else hash((tuple(tokens), tuple(rows)))
+        if start >= end and asked is None:
+            return known, 0
+        if start >= end or asked in self._asked:
+            # Other chunks are rounded otherwise.
+            known, start, size = self._caches.empty(), 0, max(1, min(size, end) // 3)
         logprobs = dict(known.logprobs)
-        for first, last in pairwise([start, *range(shift + CHUNK_TOKENS, end, CHUNK_TOKENS), end]):
+        for first, last in self._chunks.split(start, end, rows, size):
             wanted = rows[bisect_left(rows, first) : bisect_left(rows, last)]
             logprobs.update(self._forward(known.cache, tokens, first, last, wanted, stopped))
             if known.cache.get_seq_length() != last:
                 raise RuntimeError("the model does not keep its state in the cache it is given")
         computed = CachedSequence(tuple(tokens), known.cache, logprobs)
         self._caches.keep(computed)
+        if asked is not None:
+            self._asked.append(asked)
         return computed, end - start
+
+    def _with_room(self, work: Callable[[], T], length: int) -> T:
+        """Return what ``work`` does; where memory runs out, in smaller chunks.
+
+        Raises:
+            ScorerError: the smallest is too large; a shorter prompt may fit.
+        """
+        while True:
+            try:
+                return work()
+            except Exception as error:
+                if not devices.is_out_of_memory(error):
+                    raise
+                said = one_line(str(error), 200)
+            # Not above: the error refers to what it took the memory for.
+            self._make_room(length, said)
+
+    def _make_room(self, length: int, said: str) -> None:
+        _logger.info("%s: out of memory with %d tokens: %s", self._name, length, said)
+        had_caches = self._caches.clear()
+        gc.collect()
+        for device in self._devices:
+            devices.release(device)
+        if self._cache_mb == "auto":
+            self._caches.clear(devices.cache_bytes("auto", self._devices))
+        if not had_caches and not self._chunks.halve():
+            raise ScorerError(
+                f"{self._name}: a prompt of {length} tokens needs more memory than there is on "
+                f"{self._compute} ({said}): free memory there, or choose a shorter conversation, "
+                "another server.device or server.dtype, or a smaller server.model"
+            )
+
+    def _ids(self, tokens: Sequence[int]) -> Any:
+        return torch.tensor([tokens], device=self._device)
 
     def _forward(
         self,
@@ -259,16 +339,21 @@ class LocalModel:
         """Run ``tokens`` from ``start`` to ``end``; return each row with its log-probability."""
         if stopped():
             raise StoppedError
-        kept = torch.tensor([row - start for row in rows], dtype=torch.long)
-        keep = {"logits_to_keep": kept} if self._keeps_rows else {}
-        ids = torch.tensor([tokens[start:end]])
+        wanted: Any = [row - start for row in rows]
+        if len(self._devices) == 1:
+            wanted = torch.tensor(wanted, dtype=torch.long, device=self._device)
+        # Else a list, which has no device: accelerate would send it to that of the first layers.
+        keep = {"logits_to_keep": wanted} if self._keeps_rows else {}
         output = self._model(
-            input_ids=ids, past_key_values=cache, use_cache=cache is not None, **keep
+            input_ids=self._ids(tokens[start:end]),
+            past_key_values=cache,
+            use_cache=cache is not None,
+            **keep,
         )
         if not rows:
             return ()
-        logits = output.logits[0] if self._keeps_rows else output.logits[0, kept]
-        targets = torch.tensor([tokens[row + 1] for row in rows])
+        logits = output.logits[0] if self._keeps_rows else output.logits[0, wanted]
+        targets = torch.tensor([tokens[row + 1] for row in rows], device=logits.device)
         chosen = logits.gather(1, targets[:, None])[:, 0].float()
         # By blocks: the exponentials need as much memory again.
         blocks = logits.split(LOGSUMEXP_ROWS)
@@ -293,6 +378,11 @@ class LocalModel:
                     f"{self._name}: token id {token} is outside the model's vocabulary of "
                     f"{self.vocabulary}: were token_ids made with another tokenizer?"
                 )
+
+
+def _is_final(error: Exception) -> bool:
+    """Return whether to compute without caches would not help against ``error``."""
+    return isinstance(error, StoppedError) or devices.is_out_of_memory(error)
 
 
 def _as_ids(end: int | Sequence[int] | None) -> Sequence[int]:

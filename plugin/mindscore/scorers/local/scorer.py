@@ -8,7 +8,7 @@ import importlib.metadata
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,12 +16,15 @@ import msgspec
 
 from mindhooks import BaseScorer, Generated, ScorerError, ScoreResult, WirePrompt, in_thread
 from mindscore.config.settings import ServerSettings, parse_table
+from mindscore.scorers.local.devices import CPU, Compute, choose
+from mindscore.scorers.local.model_files import ModelFiles
 from mindscore.scorers.local.weights import (
     LocalTokenizer,
     Stamp,
     adapter_folder,
     content_hash,
     locate,
+    present,
     stamps,
 )
 
@@ -43,17 +46,45 @@ class LocalScorer(BaseScorer):
     def __init__(self, table: Mapping[str, Any]) -> None:
         self._settings = parse_table(table, ServerSettings, "server")
         self.model = self._settings.model
-        # In float32 rounding is far below what a response's words make of a difference.
-        self.noisy = self._settings.dtype != "float32"
-        self.reuses_prefixes = self._settings.cache_mb > 0
         self.adapter = self._settings.adapter or None
-        self.device = f"cpu, {self._settings.dtype}"
+        self._model_files: ModelFiles | None = None
         self._loaded: LocalModel | None = None
         self._tokenizer: LocalTokenizer | None = None
         self._stamps: tuple[Stamp, ...] | None = None
         self._fingerprint: str | None = None
         self._loading = asyncio.Lock()
         self._turn = asyncio.Lock()
+
+    @property
+    def noisy(self) -> bool:  # type: ignore[override]
+        """Whether rounding may make a difference."""
+        return self._compute is None or not self._compute.is_exact
+
+    @property
+    def reuses_prefixes(self) -> bool:  # type: ignore[override]
+        """Whether the model's layers keep prefixes, as far as it is known yet."""
+        if self._loaded is not None:
+            return self._loaded.reuses_prefixes
+        files = self._files() if self._settings.cache_mb != 0 else None
+        return self._settings.cache_mb != 0 and (files is None or files.keeps_prefixes)
+
+    @property
+    def device(self) -> str:  # type: ignore[override]
+        """The device and the number format."""
+        return str(self._compute or self._settings.device)
+
+    @property
+    def _compute(self) -> Compute | None:
+        """What is computed with, as far as it is known yet; ``None`` if it isn't there."""
+        with suppress(ScorerError, ImportError):
+            return choose(self._settings.device, self._settings.dtype, self._files)
+        return None
+
+    def _files(self) -> ModelFiles | None:
+        """Return the model's files, if they are on this machine yet."""
+        if self._model_files is None and (location := present(self.model)) is not None:
+            self._model_files = ModelFiles(location)
+        return self._model_files
 
     @property
     def adapter_folder(self) -> Path | None:
@@ -218,9 +249,13 @@ def _load(settings: ServerSettings, tokenizer: LocalTokenizer | None) -> LocalMo
         from mindscore.scorers.local.model import LocalModel
 
         tokenizer = tokenizer or _load_tokenizer(settings)
-        cache_bytes = settings.cache_mb * 2**20
         adapter = str(adapter_folder(settings.adapter)) if settings.adapter else ""
-        return LocalModel(tokenizer, settings.dtype, cache_bytes, adapter)
+        compute = _choose(settings, tokenizer.location)
+        return LocalModel(tokenizer, compute, settings.cache_mb, adapter)
+
+
+def _choose(settings: ServerSettings, location: str) -> Compute:
+    return choose(settings.device, settings.dtype, lambda: ModelFiles(location))
 
 
 def _load_tokenizer(settings: ServerSettings) -> LocalTokenizer:
@@ -238,5 +273,8 @@ def _fingerprint(settings: ServerSettings) -> tuple[str, tuple[Stamp, ...]]:
     with _explaining():
         found = _stamps(settings)
         versions = [importlib.metadata.version(name) for name in ("torch", "transformers")]
-        facts = ("local", content_hash(found), bool(settings.adapter), settings.dtype, versions)
+        compute = _choose(settings, locate(settings.model))
+        # An accelerator's kernels add up in another order; so do those of another product.
+        format_ = compute.dtype if compute.kind == CPU else str(compute)
+        facts = ("local", content_hash(found), bool(settings.adapter), format_, versions)
         return hashlib.sha256(msgspec.json.encode(facts)).hexdigest(), found

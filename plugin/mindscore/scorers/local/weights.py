@@ -103,7 +103,17 @@ def locate(model: str) -> str:
     return str(folder)
 
 
-def _downloaded(model: str) -> str:
+def present(model: str) -> str | None:
+    """Return what ``locate`` would, if nothing is downloaded or converted for it."""
+    with suppress(ScorerError, ImportError):
+        if model == SMOLLM2:
+            folder = _converted(_packaged_gguf())
+            return str(folder) if folder.exists() else None
+        return locate(model) if named_path(model) else _downloaded(model, local_files_only=True)
+    return None
+
+
+def _downloaded(model: str, *, local_files_only: bool = False) -> str:
     """Return the folder of the Hugging Face hub's cache that has the files of a model's id."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils.tqdm import disable_progress_bars
@@ -115,6 +125,7 @@ def _downloaded(model: str) -> str:
             model,
             allow_patterns=["*.json", "*.jinja", "*.model", "*.txt", "*.safetensors"],
             ignore_patterns=["*/*", "consolidated*"],
+            local_files_only=local_files_only,
         )
     # The hub's library raises many kinds.
     except Exception as error:
@@ -261,17 +272,23 @@ def content_hash(files: Sequence[Stamp]) -> str:
 
 
 def _packaged_folder() -> str:
-    import platformdirs
     from filelock import FileLock
 
     gguf = _packaged_gguf()
-    version = importlib.metadata.version(_DISTRIBUTION)
-    folder = platformdirs.user_cache_path("mindscore") / f"{gguf.stem}-{version}"
+    folder = _converted(gguf)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             _convert(gguf, folder)
     return str(folder)
+
+
+def _converted(gguf: Path) -> Path:
+    """Return the folder that the package's weights are converted to."""
+    import platformdirs
+
+    version = importlib.metadata.version(_DISTRIBUTION)
+    return platformdirs.user_cache_path("mindscore") / f"{gguf.stem}-{version}"
 
 
 def _packaged_gguf() -> Path:

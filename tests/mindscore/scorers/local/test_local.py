@@ -528,3 +528,6 @@ async def test_totals_of_a_model_with_sliding_windows_are_those_of_a_plain_forwa
                 sum(values[at - 1, tokens[at]].item() for at in range(*span)) for span in spans
             ]
             assert [it.total for it in found] == pytest.approx(expected, abs=1e-4)
+        # As was known before the model was loaded: its layers forget.
+        assert not scorer.reuses_prefixes
+    assert not LocalScorer({"model": str(tmp_path)}).reuses_prefixes
