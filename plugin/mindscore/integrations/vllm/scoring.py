@@ -186,6 +186,13 @@ def _fault(config: Any) -> str | None:
             "with --kv-sharing-fast-prefill vLLM's log-probabilities of prompts are wrong: start "
             "it without"
         )
+    lora = config.lora_config
+    if lora and any(it.endswith("lm_head") for it in lora.target_modules or ["lm_head"]):
+        return (
+            "vLLM applies adapters of the output layer to the wrong rows of a prompt, and on a CPU "
+            "that ends its engine: start it with --lora-target-modules and the names of the "
+            "modules that the adapters change (q_proj v_proj …), without lm_head"
+        )
     if model.is_encoder_decoder or model.is_diffusion:
         return f"{model.model} is not a causal language model"
     return None
