@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mindscore.integrations.vllm.engine import LIMIT
-from mindscore.integrations.vllm.protocol import ROUNDING, AnswerError, Span
+from mindscore.integrations.vllm.protocol import ROUNDING, RowsError, Span
 
 
 class Rows:
@@ -83,11 +83,11 @@ class Rows:
         """Return the values of each range.
 
         Raises:
-            AnswerError: one is not finite or above 0.
+            RowsError: one is not finite or above 0.
         """
         for at, value in values.items():
             if not math.isfinite(value) or value > ROUNDING:
-                raise AnswerError(
+                raise RowsError(
                     f"the model gives the token at position {at} a log-probability of {value}, "
                     "which none can be: the model or its number format is broken"
                 )

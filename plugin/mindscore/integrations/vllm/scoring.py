@@ -25,9 +25,9 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from mindscore.integrations.vllm.engine import REQUEST_PREFIX
 from mindscore.integrations.vllm.images import move_ranges
 from mindscore.integrations.vllm.protocol import (
-    AnswerError,
+    RangesRequest,
     RequestError,
-    ScoreRequest,
+    RowsError,
     error_body,
     read_request,
     write_answer,
@@ -58,7 +58,7 @@ async def score(raw_request: Request) -> Response:
         answer = await _answer(request, raw_request)
     except RequestError as error:
         raise VLLMValidationError(str(error), parameter=error.param) from None
-    except AnswerError as error:
+    except RowsError as error:
         raise GenerationError(str(error)) from None
     # None where the client has gone.
     return answer if answer is not None else Response()
@@ -66,7 +66,7 @@ async def score(raw_request: Request) -> Response:
 
 @with_cancellation  # type: ignore[untyped-decorator]
 @load_aware_call  # type: ignore[untyped-decorator]
-async def _answer(request: ScoreRequest, raw_request: Request) -> Response:
+async def _answer(request: RangesRequest, raw_request: Request) -> Response:
     result = await raw_request.app.state.mindscore.score(request, raw_request)
     if isinstance(result, ErrorResponse):
         return JSONResponse(result.model_dump(), result.error.code)
@@ -86,7 +86,7 @@ class ScoreService:
         if self.fault:
             logger.warning("/v1/score is refused: %s", self.fault)
 
-    async def score(self, request: ScoreRequest, raw_request: Request) -> Any:
+    async def score(self, request: RangesRequest, raw_request: Request) -> Any:
         """Return the answer's body, or vLLM's error for a model that it does not serve."""
         if (refused := await self._serving._check_model(request)) is not None:
             return refused
@@ -109,10 +109,10 @@ class ScoreService:
             logger.warning("/v1/score: rows are missing beside a cached prefix; asking in full")
             values, cached = await self._run(rows, prompt, options, reuse=False)
         if values is None:
-            raise AnswerError("vLLM returned no log-probability for some of the scored tokens")
+            raise RowsError("vLLM returned no log-probability for some of the scored tokens")
         return write_answer(rows.by_range(values), len(ids), cached)
 
-    async def _render(self, request: ScoreRequest) -> tuple[Any, list[tuple[int, int]]]:
+    async def _render(self, request: RangesRequest) -> tuple[Any, list[tuple[int, int]]]:
         """Return the prompt for the engine, and the ranges in it."""
         model = self._config.model_config
         prompt = TokensPrompt(prompt_token_ids=request.prompt)

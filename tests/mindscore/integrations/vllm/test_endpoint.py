@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mindscore.integrations.vllm.endpoint import ScoreEndpoint
+from mindscore.integrations.vllm.endpoint import ScoreRoute
 
 LOADED = """
 import sys
@@ -75,15 +75,15 @@ def test_installed_and_not_named_it_imports_next_to_nothing():
 
 def test_a_pooling_model_keeps_its_own_route():
     # vLLM loads a plugin for servers with one of its tasks.
-    assert ScoreEndpoint().required_tasks == ("generate",)
+    assert ScoreRoute().required_tasks == ("generate",)
 
 
 @pytest.mark.parametrize("version", ["0.31.0", "0.34.1", "dev"])
 def test_on_another_vllm_the_route_says_which_ones_it_works_with(fake_vllm, starlette, version):
     fake_vllm(version)
     app = App()
-    ScoreEndpoint().attach_router(app)
-    asyncio.run(ScoreEndpoint().init_state(None, SimpleNamespace(), None))
+    ScoreRoute().attach_router(app)
+    asyncio.run(ScoreRoute().init_state(None, SimpleNamespace(), None))
     answers = refusals(app)
     assert answers.keys() == {("GET", "/v1/score"), ("POST", "/v1/score")}
     for answer in answers.values():
@@ -97,8 +97,8 @@ def test_on_another_vllm_the_route_says_which_ones_it_works_with(fake_vllm, star
 def test_a_known_vllm_without_what_is_needed_starts_and_refuses(fake_vllm, starlette, caplog):
     fake_vllm("0.32.7")
     app, state = App(), SimpleNamespace()
-    ScoreEndpoint().attach_router(app)
-    asyncio.run(ScoreEndpoint().init_state(None, state, None))
+    ScoreRoute().attach_router(app)
+    asyncio.run(ScoreRoute().init_state(None, state, None))
     [*answers] = refusals(app).values()
     assert len(answers) == 2
     assert (

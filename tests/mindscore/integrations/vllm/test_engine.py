@@ -129,7 +129,7 @@ def test_another_vllm_is_refused_by_name_and_not_patched(fake_vllm, monkeypatch,
 
 
 def test_a_lookup_of_another_form_is_not_wrapped(fake_vllm, monkeypatch, caplog):
-    class Manager(Manager32):
+    class Manager:
         def get_computed_blocks(self, request, hashes):
             raise AssertionError("not called")
 

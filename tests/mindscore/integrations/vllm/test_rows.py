@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mindscore.integrations.vllm.engine import LIMIT
-from mindscore.integrations.vllm.protocol import AnswerError
+from mindscore.integrations.vllm.protocol import RowsError
 from mindscore.integrations.vllm.rows import Rows
 
 PROMPT = [50, 51, 52, 53, 54, 55, 56, 57]
@@ -83,5 +83,5 @@ def test_scores_by_id_of_another_shape_are_missing(shape):
 @pytest.mark.parametrize("value", [math.nan, -math.inf, math.inf, 0.5])
 def test_a_value_that_no_log_probability_has_is_an_error(value):
     rows = Rows(PROMPT, [(4, 6)])
-    with pytest.raises(AnswerError, match="position 5"):
+    with pytest.raises(RowsError, match="position 5"):
         rows.by_range({4: -1.0, 5: value})
