@@ -6,7 +6,7 @@ import pytest
 
 from mindscore.integrations.vllm.engine import LIMIT
 from mindscore.integrations.vllm.protocol import RowsError
-from mindscore.integrations.vllm.rows import Rows
+from mindscore.integrations.vllm.rows import Rows, score_rows
 
 PROMPT = [50, 51, 52, 53, 54, 55, 56, 57]
 VALUES = {at: -float(at) for at in range(1, len(PROMPT))}
@@ -85,3 +85,70 @@ def test_a_value_that_no_log_probability_has_is_an_error(value):
     rows = Rows(PROMPT, [(4, 6)])
     with pytest.raises(RowsError, match="position 5"):
         rows.by_range({4: -1.0, 5: value})
+
+
+class VLLM:
+    """Answers prompts in turn, each with so many tokens from its cache; keeps what it was asked."""
+
+    def __init__(self, *cached):
+        self.cached = list(cached)
+        self.asked = []
+
+    async def __call__(self, arguments):
+        self.asked.append(arguments)
+        cached = self.cached.pop(0)
+        scores = None
+        if (rows := arguments.get("prompt_logprob_token_ids")) is not None:
+            start = arguments["prompt_logprob_start"]
+            if cached <= start:
+                scores = np.array([[VALUES[start + 1 + at]] for at in range(len(rows))])
+        return SimpleNamespace(
+            num_cached_tokens=cached,
+            prompt_logprobs=listed(cached or 0),
+            prompt_token_id_logprobs=scores,
+        )
+
+
+@pytest.mark.parametrize("by_id", [True, False])
+@pytest.mark.parametrize("cached", [0, 2, 3])
+async def test_a_prefix_that_ends_before_the_first_scored_row_is_reused(cached, by_id):
+    vllm = VLLM(cached)
+    found = await score_rows(Rows(PROMPT, [(4, 6)]), vllm, by_id=by_id)
+    assert found == ({4: -4.0, 5: -5.0}, cached)
+    [arguments] = vllm.asked
+    assert arguments["extra_args"] == {LIMIT: 3}
+
+
+@pytest.mark.parametrize("by_id", [True, False])
+@pytest.mark.parametrize("cached", [4, 7])
+async def test_a_prefix_that_reaches_further_has_the_prompt_computed_in_full(cached, by_id, caplog):
+    vllm = VLLM(cached, 0)
+    found = await score_rows(Rows(PROMPT, [(4, 6)]), vllm, by_id=by_id)
+    assert found == ({4: -4.0, 5: -5.0}, 0)
+    assert ["extra_args" in it for it in vllm.asked] == [True, False]
+    assert f"{cached} of it cached" in caplog.text
+
+
+async def test_rows_of_the_very_prompt_but_from_the_cache_are_not_believed():
+    # Unwritten memory may be that of an earlier answer for the same prompt.
+    async def stale(arguments):
+        cached = 7 if "extra_args" in arguments else 0
+        values = (
+            listed()
+            if cached == 0
+            else [None, *({id_: SimpleNamespace(logprob=-50.0)} for id_ in PROMPT[1:])]
+        )
+        return SimpleNamespace(num_cached_tokens=cached, prompt_logprobs=values)
+
+    assert await score_rows(Rows(PROMPT, [(4, 6)]), stale, by_id=False) == ({4: -4.0, 5: -5.0}, 0)
+
+
+async def test_rows_that_stay_away_are_an_error():
+    with pytest.raises(RowsError, match="no log-probability for some"):
+        await score_rows(Rows(PROMPT, [(4, 6)]), VLLM(4, 4), by_id=True)
+
+
+async def test_a_prompt_scored_from_its_second_token_on_is_asked_for_once_in_full():
+    vllm = VLLM(None)
+    assert await score_rows(Rows(PROMPT, [(1, 2)]), vllm, by_id=False) == ({1: -1.0}, 0)
+    assert "extra_args" not in vllm.asked[0]
