@@ -20,15 +20,30 @@ Found = tuple[dict[int, float], int]
 """The value of each position, and how many tokens were computed."""
 
 
-def split_ranges(ranges: Sequence[Span], block: int) -> list[list[Span]]:
-    """Return ``ranges`` in groups, in order, a whole block of the cache or more apart."""
+MIN_SAVING = 8
+"""Tokens between two ranges for which a request of its own pays."""
+
+SAVING_SHARE = 4
+"""How many times the tokens that are lost without a cached prompt must be saved with one."""
+
+
+def split_ranges(prompt_length: int, ranges: Sequence[Span], block: int) -> list[list[Span]]:
+    """Return ``ranges`` in groups that are asked for apart, in order; one where that saves little.
+
+    Without a cached prompt, the tokens of the first group that fill no block are computed twice.
+    """
     groups: list[list[Span]] = []
-    reached = 0
+    reached = saved = 0
     for start, end in sorted(ranges):
-        if not groups or _aligned(start, block) - reached >= block:
+        between = _aligned(start, block) - reached
+        if not groups or between >= MIN_SAVING:
+            saved += between if groups else 0
             groups.append([])
         groups[-1].append((start, end))
         reached = max(reached, end)
+    saved += prompt_length - reached
+    if saved < SAVING_SHARE * (_end(groups[0]) % block):
+        return [list(ranges)]
     return groups
 
 
@@ -53,7 +68,7 @@ async def score_prompt(
         values, cached = await score_rows(Rows(tokens, group), ask_once, by_id=by_id)
         return values, length - cached
 
-    first, *others = split_ranges(ranges, block) if block else [list(ranges)]
+    first, *others = split_ranges(len(prompt), ranges, block) if block else [list(ranges)]
     if not block or not others:
         return await score(ranges, len(prompt))
     end = _end(first)

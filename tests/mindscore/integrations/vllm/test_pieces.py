@@ -54,13 +54,18 @@ def score(vllm, prompt=PROMPT, ranges=RANGES, block=BLOCK):
     return found[1]
 
 
-def test_ranges_are_apart_where_a_whole_block_lies_between_them():
-    assert split_ranges([(40, 45), (5, 10)], BLOCK) == [[(5, 10)], [(40, 45)]]
-    assert split_ranges([(32, 45), (5, 10)], BLOCK) == [[(5, 10), (32, 45)]]
+def test_ranges_are_apart_where_enough_tokens_lie_between_them():
+    assert split_ranges(100, [(40, 45), (5, 10)], BLOCK) == [[(5, 10)], [(40, 45)]]
     # The row before a token scores it: that of 33 is the first of a block.
-    assert split_ranges([(5, 16), (33, 45)], BLOCK) == [[(5, 16)], [(33, 45)]]
-    assert split_ranges([(5, 16), (32, 45)], BLOCK) == [[(5, 16), (32, 45)]]
-    assert split_ranges([(5, 60), (6, 8), (70, 71)], BLOCK) == [[(5, 60), (6, 8), (70, 71)]]
+    assert split_ranges(100, [(5, 17), (33, 45)], BLOCK) == [[(5, 17)], [(33, 45)]]
+    assert split_ranges(100, [(5, 17), (32, 45)], BLOCK) == [[(5, 17), (32, 45)]]
+    assert split_ranges(100, [(5, 60), (6, 8), (66, 67)], BLOCK) == [[(5, 60), (6, 8), (66, 67)]]
+
+
+def test_ranges_stay_together_where_less_is_saved_than_may_be_lost():
+    # Fifteen tokens could be computed twice: four times as many must lie between and behind.
+    assert len(split_ranges(80 + 27, [(20, 31), (64, 80)], BLOCK)) == 1
+    assert len(split_ranges(80 + 44, [(20, 31), (65, 80)], BLOCK)) == 2
 
 
 def test_a_prompt_that_is_not_cached_takes_two_requests_and_one_block_more_at_most():
