@@ -64,8 +64,8 @@ class PrefixReuse:
     cannot make it reach beyond the first wanted row: before that nothing is computed, and what the
     server answers for it is no score. A prompt that shares more, as one does that is asked again,
     goes under the second salt, or is asked in full. Each answer is checked, whatever the server
-    claims; one that does not pass is asked for again in the same way, and the tokens of both count,
-    unless the server refused the first: that is a retry.
+    claims; one that does not pass is asked for again in the same way, and the tokens of both count.
+    What the server refuses counts in full, the most that it can have computed.
 
     Attributes:
         is_on: the cache is read; it ends, for good, when a salt is not honoured, too many answers
@@ -169,7 +169,7 @@ class PrefixReuse:
         except StatusError as error:
             # The V1 runner's own JSON may fail at what it has not computed.
             self._say_refused(error)
-            fault, usage, computed = format_error(error), None, 0
+            fault, usage, computed = format_error(error), None, len(prompt.tokens)
         except ScorerError as error:
             fault, usage = format_error(error), None
         if usage is not None or scores is not None:
@@ -190,7 +190,7 @@ class PrefixReuse:
             self._is_refused = True
             log.info(
                 "%s: a request that may read the prefix cache was refused (HTTP %d) and made again "
-                "without; as of any retry, its tokens are not among those counted as computed",
+                "without; its tokens count as computed, as the server does not say how far it got",
                 self._url,
                 error.status,
             )
