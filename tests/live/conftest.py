@@ -68,7 +68,7 @@ def server(request: pytest.FixtureRequest, folder: Path) -> Iterator[Server]:
     if kind.template is None:
         from mindscore.scorers.local.weights import SMOLLM2, locate
 
-        model = locate(SMOLLM2)
+        model = Path(locate(SMOLLM2))
     else:
         model = folder / kind.template
         write_model(model, TEMPLATES[kind.template])
@@ -122,11 +122,13 @@ def _arguments(conversation: list[str], store: Path, *more: str, **server: objec
 
 def _run(arguments: list[str]) -> Ran:
     with (
-        contextlib.redirect_stdout(io.StringIO()) as out,
-        contextlib.redirect_stderr(io.StringIO()) as err,
+        contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), "utf-8")) as out,
+        contextlib.redirect_stderr(io.TextIOWrapper(io.BytesIO(), "utf-8")) as err,
     ):
         status = main(arguments)
-    return Ran(status, out.getvalue(), err.getvalue())
+        out.seek(0)
+        err.seek(0)
+        return Ran(status, out.read(), err.read())
 
 
 @pytest.fixture

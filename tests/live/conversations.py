@@ -73,7 +73,7 @@ def write(folder: Path) -> dict[str, list[str]]:
     for name, lines in {
         "lines": LINES,
         "long": long_lines(memories=6, turns_before=20),
-        "endless": long_lines(memories=60, turns_before=20),
+        "longer": long_lines(memories=24, turns_before=20),
     }.items():
         file = folder / f"{name}.jsonl"
         file.write_text("\n".join(map(json.dumps, lines)), "utf-8")

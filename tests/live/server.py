@@ -95,7 +95,7 @@ class Server:
             if ended or time.monotonic() > until:
                 said = self._log.read_text(errors="replace")[-3000:]
                 raise AssertionError(f"no server that {what}:\n{said}")
-            time.sleep(0.1)
+            time.sleep(0.05)
 
     def count(self, metric: str, **labels: str) -> float:
         """Return the sum of a Prometheus metric, over all samples with ``labels``."""
