@@ -1,0 +1,191 @@
+"""Scores from vLLM's engine: imported in its API server alone, as all of it is vLLM's."""
+
+from __future__ import annotations
+
+import uuid
+from http import HTTPStatus
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import Depends, Request, Response
+from fastapi.responses import JSONResponse
+from vllm.entrypoints.generate.base.serving import GenerateBaseServing
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.entrypoints.serve.utils.api_utils import (
+    load_aware_call,
+    validate_json_request,
+    with_cancellation,
+)
+from vllm.exceptions import GenerationError, VLLMValidationError
+from vllm.inputs import TokensPrompt
+from vllm.renderers.chat_utils import AsyncMultiModalItemTracker
+from vllm.renderers.params import TokenizeParams
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+from mindscore.integrations.vllm.engine import REQUEST_PREFIX
+from mindscore.integrations.vllm.images import move_ranges
+from mindscore.integrations.vllm.protocol import (
+    AnswerError,
+    RequestError,
+    ScoreRequest,
+    error_body,
+    read_request,
+    write_answer,
+)
+from mindscore.integrations.vllm.rows import Rows
+from mindscore.integrations.vllm.versions import NAME, logger
+
+
+def add_routes(app: Any, path: str, vllm_version: str) -> None:
+    """Add ``GET`` and ``POST`` of ``path`` to ``app``."""
+    about = {"server": NAME, "version": version(NAME), "vllm": vllm_version}
+
+    async def describe() -> JSONResponse:
+        return JSONResponse(about)
+
+    app.add_api_route(path, describe, methods=["GET"])
+    checks = [Depends(validate_json_request)]
+    app.add_api_route(path, score, methods=["POST"], dependencies=checks)
+
+
+async def score(raw_request: Request) -> Response:
+    """Score ranges of a prompt of token ids; what fails is for vLLM's handlers of exceptions."""
+    service = raw_request.app.state.mindscore
+    if fault := service if isinstance(service, str) else service.fault:
+        return JSONResponse(error_body(fault, "NotImplementedError", 501), 501)
+    try:
+        request = read_request(await raw_request.body())
+        answer = await _answer(request, raw_request)
+    except RequestError as error:
+        raise VLLMValidationError(str(error), parameter=error.param) from None
+    except AnswerError as error:
+        raise GenerationError(str(error)) from None
+    # None where the client has gone.
+    return answer if answer is not None else Response()
+
+
+@with_cancellation  # type: ignore[untyped-decorator]
+@load_aware_call  # type: ignore[untyped-decorator]
+async def _answer(request: ScoreRequest, raw_request: Request) -> Response:
+    result = await raw_request.app.state.mindscore.score(request, raw_request)
+    if isinstance(result, ErrorResponse):
+        return JSONResponse(result.model_dump(), result.error.code)
+    return Response(result, HTTPStatus.OK, media_type="application/json")
+
+
+class ScoreService:
+    """Scores prompts with the engine of this server, under the names of models that it serves."""
+
+    def __init__(self, engine: Any, models: Any) -> None:
+        self._engine = engine
+        self._config = engine.vllm_config
+        self._serving = GenerateBaseServing(engine, models, request_logger=None)
+        model = self._config.model_config
+        self._by_id = self._config.use_v2_model_runner and model.max_logprobs != 0
+        self.fault = _fault(self._config)
+        if self.fault:
+            logger.warning("/v1/score is refused: %s", self.fault)
+
+    async def score(self, request: ScoreRequest, raw_request: Request) -> Any:
+        """Return the answer's body, or vLLM's error for a model that it does not serve."""
+        if (refused := await self._serving._check_model(request)) is not None:
+            return refused
+        self._serving._preflight()
+        adapter = self._serving._maybe_get_adapters(request)
+        prompt, ranges = await self._render(request)
+        ids = prompt["prompt_token_ids"]
+        if not ranges:
+            return write_answer([], len(ids), 0)
+        rows = Rows(ids, ranges)
+        self._require_vocabulary(rows)
+        options = {
+            "lora_request": adapter,
+            "priority": request.priority or 0,
+            "trace_headers": await self._serving._get_trace_headers(raw_request.headers),
+            "data_parallel_rank": self._serving._get_data_parallel_rank(raw_request),
+        }
+        values, cached = await self._run(rows, prompt, options, reuse=rows.prefix_limit > 0)
+        if values is None:
+            logger.warning("/v1/score: rows are missing beside a cached prefix; asking in full")
+            values, cached = await self._run(rows, prompt, options, reuse=False)
+        if values is None:
+            raise AnswerError("vLLM returned no log-probability for some of the scored tokens")
+        return write_answer(rows.by_range(values), len(ids), cached)
+
+    async def _render(self, request: ScoreRequest) -> tuple[Any, list[tuple[int, int]]]:
+        """Return the prompt for the engine, and the ranges in it."""
+        model = self._config.model_config
+        prompt = TokensPrompt(prompt_token_ids=request.prompt)
+        if request.images:
+            tracker = AsyncMultiModalItemTracker(model)
+            parser = tracker.create_parser()
+            for image in request.images:
+                parser.parse_image(image)
+            media, ids = await tracker.resolve_items()
+            prompt["multi_modal_data"] = media
+            if ids:
+                prompt["multi_modal_uuids"] = ids
+        limits = TokenizeParams(
+            max_total_tokens=model.max_model_len, max_output_tokens=1, add_special_tokens=False
+        )
+        [rendered] = await self._engine.renderer.render_cmpl_async([prompt], limits)
+        if not request.images:
+            return rendered, request.score_ranges
+        places = rendered.get("mm_placeholders") or {}
+        spans = sorted(
+            (it.offset, it.offset + it.length) for group in places.values() for it in group
+        )
+        ids = rendered["prompt_token_ids"]
+        return rendered, move_ranges(request.score_ranges, request.prompt, ids, spans)
+
+    def _require_vocabulary(self, rows: Rows) -> None:
+        size = self._config.model_config.get_vocab_size()
+        for at in rows.positions:
+            if rows.prompt[at] >= size:
+                raise RequestError(f"Token id {rows.prompt[at]} is out of vocabulary", "prompt")
+
+    async def _run(
+        self, rows: Rows, prompt: Any, options: dict[str, Any], *, reuse: bool
+    ) -> tuple[dict[int, float] | None, int]:
+        """Return each scored position's value, if all are there, and how many tokens were cached."""
+        params = SamplingParams(
+            **rows.arguments(by_id=self._by_id, reuse=reuse),
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        request_id = f"{REQUEST_PREFIX}{uuid.uuid4().hex}"
+        output: Any = None
+        async for latest in self._engine.generate(prompt, params, request_id, **options):
+            output = latest
+        reason = output.outputs[0].finish_reason if output is not None else None
+        if reason not in ("length", "stop"):
+            raise GenerationError(f"vLLM ended the request early: {reason or 'no answer'}")
+        cached = output.num_cached_tokens or 0
+        if cached > rows.prefix_limit:
+            # Rows before it were not computed, whatever the answer says of them.
+            return None, cached
+        if self._by_id:
+            return rows.read_scores(output.prompt_token_id_logprobs), cached
+        return rows.read_listed(output.prompt_logprobs), cached
+
+
+def _fault(config: Any) -> str | None:
+    """Return why this server's prompt log-probabilities cannot be used, and what to change."""
+    model = config.model_config
+    if model.logprobs_mode in ("raw_logits", "processed_logits"):
+        return (
+            f"--logprobs-mode {model.logprobs_mode} has vLLM return logits: start it with "
+            "raw_logprobs"
+        )
+    if config.speculative_config is not None:
+        return (
+            "with speculative decoding vLLM's log-probabilities of prompts can be wrong "
+            "(vllm-project/vllm issue 53488): start it without --speculative-config"
+        )
+    if config.cache_config.kv_sharing_fast_prefill:
+        return (
+            "with --kv-sharing-fast-prefill vLLM's log-probabilities of prompts are wrong: start "
+            "it without"
+        )
+    if model.is_encoder_decoder or model.is_diffusion:
+        return f"{model.model} is not a causal language model"
+    return None
