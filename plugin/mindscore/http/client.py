@@ -10,7 +10,7 @@ import io
 import json
 import re
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from datetime import UTC
 from typing import Any, TypeVar
 from urllib.parse import quote, quote_plus
@@ -132,19 +132,21 @@ class _Connector(aiohttp.TCPConnector):
 class WireClient:
     """Asks one server, in JSON, with one attempt a call.
 
+    Texts never have its API key, nor any of ``secrets`` that its requests hold.
+
     Raises:
         ConfigError: ``server.base_url`` is no address, the API key cannot be read, it would be sent
             in the clear, or the environment's proxy or certificates are not valid.
     """
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: ServerSettings, *secrets: str) -> None:
         self.base_url = checked_address(settings.base_url)
         self._settings = settings
         self._key = read_api_key(settings)
         if self._key is not None and not settings.allow_insecure:
             require_privacy(self.base_url)
         self._proxy = proxy_for(self.base_url)
-        self._redact = Redactor(self._key, *(self._proxy.secrets if self._proxy else ()))
+        self._redact = Redactor(self._key, *secrets, *(self._proxy.secrets if self._proxy else ()))
         self._is_tls = self.base_url.startswith("https:")
         is_proxy_tls = self._proxy is not None and self._proxy.url.startswith("https:")
         self._tls = tls_context() if self._is_tls or is_proxy_tls else None
@@ -184,6 +186,11 @@ class WireClient:
         """
         return await self._ask("GET", path, None, answer, {}, SMALL_ANSWER_BYTES)
 
+    async def get_text(self, path: str) -> str:
+        """Return the text that the server has at ``path``; errors are those of ``get``."""
+        raw = await self._fetch("GET", path, None, {}, SMALL_ANSWER_BYTES)
+        return raw.decode("utf-8", "replace")
+
     def quote(self, text: str, *, is_cut: bool = False) -> str:
         """Return a server's words in a short line, without the key should it repeat it.
 
@@ -200,16 +207,18 @@ class WireClient:
         headers: Mapping[str, str],
         max_bytes: int,
     ) -> T:
-        url = self.base_url + path
-        async with self._slots:
-            raw = await self._attempt(url, self._exchange(method, url, data, headers, max_bytes))
+        raw = await self._fetch(method, path, data, headers, max_bytes)
         if len(raw) >= LARGE_BYTES:
             await self.pace.yield_to_loop()
-        return decode(url, raw, answer, self.quote)
+        return decode(self.base_url + path, raw, answer, self.quote)
 
-    async def _attempt(self, url: str, exchange: Awaitable[bytearray]) -> bytearray:
+    async def _fetch(
+        self, method: str, path: str, data: bytes | None, headers: Mapping[str, str], max_bytes: int
+    ) -> bytearray:
+        url = self.base_url + path
         try:
-            return await exchange
+            async with self._slots:
+                return await self._exchange(method, url, data, headers, max_bytes)
         except (OSError, aiohttp.ClientError, ValueError) as error:
             failure = self._failure(url, error)
         # Outside, so that it has no context: aiohttp's errors hold the request's headers, and with

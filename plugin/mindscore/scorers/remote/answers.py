@@ -111,14 +111,18 @@ class TokenUsage(Struct):
     prompt_tokens: int | None = None
     prompt_tokens_details: _Details | None = None
 
+    @property
+    def cached(self) -> int | None:
+        """The tokens that came from a cache, or ``None`` where the server does not say."""
+        details = self.prompt_tokens_details
+        return details.cached_tokens if details is not None else None
+
     def computed(self, *, default_cached: int | None) -> int | None:
         """Return the tokens that ran through the model, or ``None`` if that is not known.
 
         ``default_cached`` is how many were cached where the server does not say.
         """
-        details = self.prompt_tokens_details
-        said = details.cached_tokens if details is not None else None
-        cached = default_cached if said is None else said
+        cached = default_cached if self.cached is None else self.cached
         if self.prompt_tokens is None or cached is None:
             return None
         return max(0, self.prompt_tokens - cached)

@@ -15,6 +15,7 @@ from mindscore.conversation.template import RenderChat
 from mindscore.http.client import StatusError, UnavailableError, WireClient
 from mindscore.scorers.remote.base import RemoteScorer, address, client_of
 from mindscore.scorers.remote.openai import OpenAIScorer
+from mindscore.scorers.remote.prefix_reuse import PrefixReuse
 from mindscore.scorers.remote.score import ScoreScorer
 from mindscore.scorers.remote.sglang import SGLangScorer
 from mindscore.scorers.remote.vllm import ServerVersion, VLLMScorer
@@ -88,6 +89,16 @@ class AutoScorer(BaseScorer):
         return await (await self._scorer()).fingerprint()
 
     @property
+    def reuses_prefixes(self) -> bool | None:  # type: ignore[override]
+        """The capability of the scorer that was found; ``None`` until then."""
+        return self._found.reuses_prefixes if self._found else None
+
+    @property
+    def prefix_reuse(self) -> PrefixReuse | None:
+        """The switch of the scorer that was found, for the self-test."""
+        return self._found.prefix_reuse if isinstance(self._found, VLLMScorer) else None
+
+    @property
     def render_chat(self) -> RenderChat | None:  # type: ignore[override]
         """The capability of the scorer that was found; ``None`` until then."""
         return self._found.render_chat if self._found else None
@@ -115,7 +126,6 @@ class AutoScorer(BaseScorer):
                 own = address(self._settings.base_url)
                 more = {"base_url": own.root + own.api} if kind is ScoreScorer else {}
                 self._found = kind({**self._table, **more})
-                self.reuses_prefixes = self._found.reuses_prefixes
                 self.swaps_adapters = self._found.swaps_adapters
         return self._found
 

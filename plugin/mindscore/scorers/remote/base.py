@@ -82,14 +82,14 @@ def address(base_url: str) -> Address:
     return Address(root, "/v1" if is_bare or root != given else "")
 
 
-def client_of(settings: ServerSettings) -> WireClient:
-    """Return a client whose paths go behind the server's root.
+def client_of(settings: ServerSettings, *secrets: str) -> WireClient:
+    """Return a client whose paths go behind the server's root; it never shows ``secrets``.
 
     Raises:
         ConfigError: ``server.base_url`` is no address, or the API key cannot be read.
     """
     root = address(settings.base_url).root
-    return WireClient(msgspec.structs.replace(settings, base_url=root))
+    return WireClient(msgspec.structs.replace(settings, base_url=root), *secrets)
 
 
 class _ServedModel(Struct):

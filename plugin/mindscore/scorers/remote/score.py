@@ -2,43 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from msgspec import Raw, Struct
-
-from mindhooks import (
-    Generated,
-    Image,
-    RangeScore,
-    ScorerError,
-    WirePrompt,
-)
+from mindhooks import Generated, WirePrompt
 from mindscore.config.settings import ServerSettings
 from mindscore.conversation.template import RenderChat
 from mindscore.http.client import WireClient
-from mindscore.measure.divergence import implausible
-from mindscore.scorers.remote.answers import (
-    Answer,
-    TokenUsage,
-    room_for,
-)
+from mindscore.scorers.remote.answers import Answer
 from mindscore.scorers.remote.base import RemoteScorer
-
-
-class _Total(Struct):
-    total_logprob: float
-
-
-_BETWEEN_TOTALS = re.compile(rb"\}\s*,(?=\s*\{)")
-
-
-class _Scores(Struct):
-    scores: Raw
-    usage: TokenUsage | None = None
-    fingerprint: str | None = None
+from mindscore.scorers.remote.score_endpoint import ScoreEndpoint, ScoreReply, multi_modal_data
 
 
 class ScoreScorer(RemoteScorer):
@@ -50,7 +23,12 @@ class ScoreScorer(RemoteScorer):
     swaps_adapters = True
     takes_images = True
 
-    _answered: _Scores | None = None
+    _answered: ScoreReply | None = None
+
+    def __init__(self, table: Mapping[str, Any]) -> None:
+        super().__init__(table)
+        priority = self._settings.priority
+        self._scores = ScoreEndpoint(self._client, self.model, priority, "/score")
 
     @property
     def render_chat(self) -> RenderChat | None:  # type: ignore[override]
@@ -73,43 +51,14 @@ class ScoreScorer(RemoteScorer):
         return WireClient(settings)
 
     async def _ask(self, prompt: WirePrompt) -> Answer:
-        body = {
-            "model": self.model,
-            "prompt": prompt.tokens,
-            "score_ranges": prompt.ranges,
-            "logprobs": 1,
-            "priority": self._settings.priority,
-            **_images(prompt.images),
-        }
-        answer = await self._client.post("/score", body, _Scores, max_bytes=room_for(prompt))
-        where = f"{self._client.base_url}/score"
-        totals = await self._decoded(
-            where, "scores", answer.scores, list[_Total], _BETWEEN_TOTALS, len(prompt.ranges)
-        )
-        if totals is None:
-            raise ScorerError(f"{where}: scores: is null; does server.scorer fit this server?")
-        if len(totals) != len(prompt.ranges):
-            raise ScorerError(
-                f"{where}: scores: asked for {len(prompt.ranges)}, got {len(totals)}; "
-                "the server does not score every range: update it, or use another scorer"
-            )
-        for number, score in enumerate(totals):
-            if wrong := implausible(score.total_logprob):
-                raise ScorerError(f"{where}: scores[{number}].total_logprob: {wrong}")
-        self._answered = answer
-        scores = [RangeScore(score.total_logprob) for score in totals]
-        return Answer(scores, answer.usage.computed(default_cached=None) if answer.usage else None)
+        self._answered = await self._scores.ask(prompt)
+        usage = self._answered.usage
+        computed = usage.computed(default_cached=None) if usage else None
+        return Answer(self._answered.scores, computed)
 
     async def generate(
         self, prompt: WirePrompt, *, max_tokens: int, stop: Sequence[int]
     ) -> Generated:
         """Continue greedily by ``/completions``; ids are there where the server returns them."""
-        more = {"priority": self._settings.priority, **_images(prompt.images)}
+        more = {"priority": self._settings.priority, **multi_modal_data(prompt.images)}
         return await self._complete("/completions", prompt, max_tokens, stop, more)
-
-
-def _images(images: Sequence[Image]) -> dict[str, Any]:
-    if not images:
-        return {}
-    encoded = [f"data:{it.mime};base64,{base64.b64encode(it.data).decode()}" for it in images]
-    return {"multi_modal_data": {"image": encoded}}

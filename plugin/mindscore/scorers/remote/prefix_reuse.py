@@ -1,0 +1,195 @@
+"""Reuse of the prefixes that prompts share, from a server's cache, in which nothing is trusted."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from mindhooks import ScorerError, ScorerUnavailable, WirePrompt
+from mindscore._util.errors import format_error
+from mindscore.http.client import WireClient
+from mindscore.measure.prefixes import PrefixIndex, PrefixQueue
+from mindscore.scorers.remote.answers import Answer
+from mindscore.scorers.remote.vllm_endpoints import Endpoint, Reply
+
+log = logging.getLogger("mindscore")
+
+SMALL_BLOCK = 16
+"""Tokens that a server caches together, where it does not say."""
+
+MOST_BYTES = 2**26
+"""Size of the prompts that are remembered; then a new salt begins, with none of them."""
+
+MOST_FAILURES = 3
+"""Prompts that were asked twice, more than were asked once, after which reuse ends."""
+
+
+class CacheFacts(NamedTuple):
+    """The facts that a server tells of its prefix cache: its block size, and whether it is on."""
+
+    block: int
+    is_on: bool
+
+
+async def cache_facts(client: WireClient) -> CacheFacts:
+    """Return what ``/metrics`` tells of the prefix cache, or what may be where it tells nothing."""
+    try:
+        text = await client.get_text("/metrics")
+    except ScorerError:
+        text = ""
+    told = re.findall(r"^vllm:cache_config_info\{(.*)\}", text, re.MULTILINE)
+    sizes = [int(it[1]) for line in told if (it := re.search(r'\bblock_size="(\d{1,6})"', line))]
+    is_off = bool(told) and all('enable_prefix_caching="False"' in line for line in told)
+    return CacheFacts(max([*sizes, 1]) if sizes else SMALL_BLOCK, not is_off)
+
+
+class PrefixReuse:
+    """Asks an endpoint for prompts so that a prefix that they share is computed once.
+
+    vLLM's cache is read only where the prompts that were sent under this run's secret salt cannot
+    make it reach beyond the first wanted row: before that nothing is computed, and what the server
+    answers for it is no score. A prompt that shares more, as one does that is asked again, is asked
+    in full. Each answer is checked, whatever the server claims; one that does not pass is asked for
+    again in full, and the tokens of both count. ``is_on`` ends, for good, when the salt is not
+    honoured, too many answers do not pass, or the server does not say what it took from its cache.
+    """
+
+    def __init__(self, endpoint: Endpoint, url: str, secret: str) -> None:
+        self.is_on = True
+        self._endpoint = endpoint
+        self._url = url
+        self._secret = secret
+        self._salts = 0
+        self._salt = self._new_salt()
+        self._sent = PrefixIndex()
+        self._queue = PrefixQueue(SMALL_BLOCK)
+        self._failures = 0
+        self._is_aside = False
+
+    def learn(self, facts: CacheFacts) -> None:
+        """Take ``facts`` into account."""
+        self._queue.block = facts.block
+        if self.is_on and not facts.is_on:
+            self.is_on = False
+            log.info(
+                "%s: the server's prefix cache is off, so each prompt is computed in full; start "
+                "vLLM with --enable-prefix-caching",
+                self._url,
+            )
+
+    def stop(self, why: str) -> None:
+        """Ask for every prompt in full from now on, and say so once."""
+        if self.is_on:
+            self.is_on = False
+            log.warning(
+                "%s: the server's prefix cache is not used any more (%s): each prompt is computed "
+                "in full from here on",
+                self._url,
+                why,
+            )
+
+    @contextmanager
+    def set_aside(self) -> Iterator[None]:
+        """Within, ask in full and under salts of no other prompt: nothing of it can be reused."""
+        self._is_aside = True
+        try:
+            yield
+        finally:
+            self._is_aside = False
+
+    async def score(self, prompt: WirePrompt) -> Answer:
+        """Return the answer for ``prompt``, which may wait for another that is under way.
+
+        Raises:
+            ScorerError: the server failed, or its answer in full does not fit.
+        """
+        if self._is_aside:
+            return await self._ask_in_full(prompt, self._new_salt())
+        if not self.is_on:
+            return await self._ask_in_full(prompt, self._salt)
+        # The row of a token is computed at the token before it.
+        most = min(start for start, _ in prompt.ranges) - 1
+        async with self._queue.turn(prompt.tokens, most):
+            return await self._ask(prompt, most)
+
+    async def _ask(self, prompt: WirePrompt, most: int) -> Answer:
+        if self._sent.size > MOST_BYTES:
+            self._salt, self._sent = self._new_salt(), PrefixIndex()
+            self._queue.forget()
+        salt, sent, known = self._salt, self._sent, self._sent.longest(prompt.tokens)
+        # Before it is answered: what fails or is cancelled may have come to be cached.
+        sent.add(prompt.tokens)
+        if not self.is_on or not self._queue.block <= known <= most:
+            return await self._ask_in_full(prompt, salt)
+        computed: int | None = None
+        try:
+            reply = await self._endpoint.ask(prompt, _caching(salt, is_read=True))
+        except ScorerUnavailable:
+            raise
+        except ScorerError as error:
+            fault: str | None = format_error(error)
+        else:
+            fault = self._fault(prompt, most, sent, reply)
+            if reply.usage is not None:
+                computed = reply.usage.computed(default_cached=None)
+            if fault is None:
+                self._failures = max(0, self._failures - 1)
+                return Answer(reply.scores, computed)
+        self._failures += 1
+        log.debug("%s: asking again in full: %s", self._url, fault)
+        if self._failures >= MOST_FAILURES:
+            self.stop(f"{self._failures} answers did not fit; the last: {fault}")
+        again = await self._ask_in_full(prompt, salt)
+        known_both = computed is not None and again.computed is not None
+        return Answer(again.scores, computed + again.computed if known_both else None)  # type: ignore[operator]
+
+    def _fault(self, prompt: WirePrompt, most: int, sent: PrefixIndex, reply: Reply) -> str | None:
+        """Return why ``reply`` may hold rows that were not computed, or ``None``."""
+        usage = reply.usage
+        cached = usage.cached if usage is not None else None
+        if usage is None or cached is None:
+            self.stop("it does not say any more what it took from there")
+            return "usage.prompt_tokens_details.cached_tokens is missing"
+        if cached < 0 or usage.prompt_tokens != len(prompt.tokens):
+            return f"usage: {usage.prompt_tokens} tokens, {cached} of them cached"
+        # Of those sent since, one may have been computed first.
+        if cached > (shared := sent.longest(prompt.tokens, is_added=True)):
+            self.stop(
+                f"{cached} tokens of a prompt were taken from it, of which {shared} were sent "
+                "under this run's salt: cache_salt is not honoured"
+            )
+        if cached > most:
+            return f"{cached} tokens are cached, of {most} before the first wanted row"
+        return None if cached <= shared else "cache_salt is not honoured"
+
+    async def _ask_in_full(self, prompt: WirePrompt, salt: str) -> Answer:
+        reply = await self._endpoint.ask(prompt, _caching(salt, is_read=False))
+        usage = reply.usage
+        cached = usage.cached if usage is not None else None
+        if self.is_on and cached is None:
+            self.is_on = False
+            log.info(
+                "%s: the server does not say what it takes from its cache, so each prompt is "
+                "computed in full; start vLLM with --enable-prompt-tokens-details",
+                self._url,
+            )
+        if cached is not None and cached >= min(start for start, _ in prompt.ranges):
+            raise ScorerError(
+                f"{self._url}: usage.prompt_tokens_details.cached_tokens: {cached}, although the "
+                "server was asked not to read its prefix cache: tokens that it does not compute "
+                "have no log-probabilities; start vLLM with --no-enable-prefix-caching"
+            )
+        # What is not read from the cache is computed.
+        return Answer(reply.scores, usage.computed(default_cached=0) if usage else None)
+
+    def _new_salt(self) -> str:
+        # It begins with the secret, which the client takes out of all that is shown.
+        self._salts += 1
+        return f"{self._secret}.{self._salts}"
+
+
+def _caching(salt: str, *, is_read: bool) -> dict[str, Any]:
+    return {"cache_salt": salt, "skip_reading_prefix_cache": not is_read}
