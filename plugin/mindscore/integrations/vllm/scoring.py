@@ -147,7 +147,7 @@ class ScoreService:
     async def _run(
         self, rows: Rows, prompt: Any, options: dict[str, Any], *, reuse: bool
     ) -> tuple[dict[int, float] | None, int]:
-        """Return each scored position's value, if all are there, and how many tokens were cached."""
+        """Return each scored position's value, if all are there, and the cached tokens."""
         params = SamplingParams(
             **rows.arguments(by_id=self._by_id, reuse=reuse),
             output_kind=RequestOutputKind.FINAL_ONLY,

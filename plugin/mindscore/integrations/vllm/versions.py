@@ -16,7 +16,7 @@ logger = logging.getLogger("vllm.mindscore")
 
 
 def is_named() -> bool:
-    """Return whether VLLM_PLUGINS names this plugin; where it is unset, vLLM loads all there are."""
+    """Return whether VLLM_PLUGINS names this plugin; where it is unset, vLLM loads all."""
     return NAME in os.environ.get("VLLM_PLUGINS", "").split(",")
 
 
