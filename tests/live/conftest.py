@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from tests.live import conversations, environment
+from tests.live.gateway import gateway
 from tests.live.models import TEMPLATES, write_model
 from tests.live.server import NAME, PATIENCE_S, Server
 
@@ -35,7 +36,8 @@ class Kind:
     environment: dict[str, str] = field(default_factory=dict)
 
 
-SCALED_OUT = ("--enable-scale-out", "--enable-prompt-tokens-details")
+# A request that is given up leaves a line in the log.
+SCALED_OUT = ("--enable-scale-out", "--enable-prompt-tokens-details", "--enable-log-requests")
 PLUGIN = {"VLLM_PLUGINS": "mindscore"}
 KINDS = {
     "equipped": Kind("only-adds", SCALED_OUT, PLUGIN),
@@ -79,6 +81,16 @@ def server(request: pytest.FixtureRequest, folder: Path) -> Iterator[Server]:
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture
+def paths(request: pytest.FixtureRequest, server: Server) -> Iterator[str]:
+    """The address of the server, or of a gateway that hides the paths that the test names."""
+    if not request.param:
+        yield server.url
+        return
+    with gateway(server.url, request.param) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

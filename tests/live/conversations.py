@@ -52,15 +52,20 @@ LINES = [
 ]
 
 
-def long_lines(*, memories: int, turns_before: int) -> list[Line]:
-    """Return a conversation with a turn after each memory: about 30 tokens for each turn."""
+def long_lines(*, before: int, memories: int, after: int = 0) -> list[Line]:
+    """Return a conversation of turns before memories, one after each, and after them.
+
+    A turn and a memory have about 25 tokens each.
+    """
     lines = [{"role": "system", "content": "You help in a tea shop, and answer in one sentence."}]
-    for number in range(turns_before):
+    for number in range(before):
         lines += _turn(f"How many tins of tea {number} are left?", f"There are {number * 7 % 11}.")
     for number in range(memories):
         guest = f"Guest {number}"
         lines.append(_memory(f"guest-{number}", f"{guest} drinks tea {number * 5 % 13} at noon."))
         lines += _turn(f"What does {guest} like?", f"Tea {number * 5 % 13}, at noon.")
+    for number in range(after):
+        lines += _turn(f"And what is on shelf {number}?", f"Tea {number * 5 % 17}.")
     return lines
 
 
@@ -72,8 +77,8 @@ def write(folder: Path) -> dict[str, list[str]]:
     arguments = {"chat": [str(chat), "--memories", str(memories)]}
     for name, lines in {
         "lines": LINES,
-        "long": long_lines(memories=6, turns_before=20),
-        "longer": long_lines(memories=24, turns_before=20),
+        "late": long_lines(before=20, memories=6),
+        "early": long_lines(before=0, memories=24, after=60),
     }.items():
         file = folder / f"{name}.jsonl"
         file.write_text("\n".join(map(json.dumps, lines)), "utf-8")
