@@ -7,6 +7,7 @@ It takes minutes and 3 GB. Where it cannot be made, the reason is kept for the t
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import platform
 import re
@@ -28,7 +29,17 @@ _WHEEL = FOLDER / "wheel"
 
 
 def main() -> None:
-    """Make the environment, if it is not there as the locks say; print the reason if it fails."""
+    """Make the environment, if it is not there as the locks say; print the reason if it fails.
+
+    Where another process makes it, wait for that.
+    """
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with FOLDER.with_name("vllm-lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _ensure_made()
+
+
+def _ensure_made() -> None:
     wanted = _digest(*LOCKS)
     if _read(_MADE) == wanted:
         return
@@ -73,7 +84,8 @@ def _make() -> None:
 
 def _pip(*arguments: str) -> None:
     python = str(FOLDER / "bin" / "python")
-    quiet = ("--quiet", "--disable-pip-version-check")
+    # Twice: without warnings.
+    quiet = ("--quiet", "--quiet", "--disable-pip-version-check")
     subprocess.run([python, "-m", "pip", *quiet, *arguments], check=True)
 
 
@@ -90,7 +102,6 @@ def _rename() -> None:
 
 
 def _give_up(reason: str) -> None:
-    REASON.parent.mkdir(exist_ok=True)
     REASON.write_text(f"{reason}\n", "utf-8")
     sys.stdout.write(f"skipped: {reason}\n")
 
