@@ -75,7 +75,7 @@ live: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/live $(LIVE)
 
 bench-vllm: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.vllm
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.live
 
 # Against other libraries, which need half a gigabyte of their own.
 compare: $(VENV)/compared

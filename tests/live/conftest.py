@@ -19,7 +19,7 @@ import pytest
 from tests.live import conversations, environment
 from tests.live.gateway import gateway
 from tests.live.models import TEMPLATES, write_model
-from tests.live.server import NAME, PATIENCE_S, Server
+from tests.live.server import NAME, PATIENCE_S, PLUGIN, SCALED_OUT, Server
 
 from mindscore.cli import main
 
@@ -36,9 +36,6 @@ class Kind:
     environment: dict[str, str] = field(default_factory=dict)
 
 
-# A request that is given up leaves a line in the log.
-SCALED_OUT = ("--enable-scale-out", "--enable-prompt-tokens-details", "--enable-log-requests")
-PLUGIN = {"VLLM_PLUGINS": "mindscore"}
 KINDS = {
     "equipped": Kind("only-adds", SCALED_OUT, PLUGIN),
     "plain": Kind(None),

@@ -72,7 +72,7 @@ def write_model(folder: Path, chat_template: str) -> None:
         # Heads of 32: vLLM's attention on CPUs knows no smaller ones.
         num_attention_heads=2,
         num_key_value_heads=1,
-        max_position_embeddings=4096,
+        max_position_embeddings=8192,
         initializer_range=0.3,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,

@@ -19,6 +19,12 @@ from tests.live.environment import FOLDER
 NAME = "m"
 """What the model is called on the server."""
 
+SCALED_OUT = ("--enable-scale-out", "--enable-prompt-tokens-details")
+PLUGIN = {"VLLM_PLUGINS": "mindscore"}
+STOCK = ("/v1/score",)
+"""Paths that a vLLM without the plugin lacks; and one without ``--enable-scale-out``, too."""
+BARE = (*STOCK, "/inference/v1/generate")
+
 PATIENCE_S = 600
 """How long one waits for what always comes, on a machine that is busy."""
 
@@ -51,7 +57,15 @@ class Server:
         """
         command = [str(FOLDER / "bin" / "vllm"), "serve", str(self.model)]
         command += ["--served-model-name", NAME, "--dtype", "float32", "--enforce-eager"]
-        command += ["--host", "127.0.0.1", "--port", str(self._port), *self._options]
+        # A request that is given up leaves a line in the log.
+        command += [
+            "--enable-log-requests",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self._port),
+            *self._options,
+        ]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 command,
@@ -105,7 +119,7 @@ class Server:
         return sum(map(float, found))
 
     def aborted(self) -> int:
-        """Return how many requests it has given up; it must have been told to log requests."""
+        """Return how many requests it has given up."""
         return self._log.read_text(errors="replace").count(" aborted.")
 
     def get(self, path: str) -> str:

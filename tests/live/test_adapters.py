@@ -1,11 +1,9 @@
 """Scorers against a real vLLM: the values of ``local``, whatever the template and the cache."""
 
 import pytest
+from tests.live.server import BARE, STOCK
 
 on = pytest.mark.parametrize
-STOCK = ("/v1/score",)
-"""What a vLLM without the plugin lacks, and below, one without ``--enable-scale-out``."""
-BARE = (*STOCK, "/inference/v1/generate")
 # How each is asked: by the plugin, /inference/v1/generate, /v1/completions twice.
 WAYS = [
     pytest.param("vllm", (), id="vllm by the plugin"),
