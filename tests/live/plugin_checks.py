@@ -52,13 +52,15 @@ class Server:
         assert status == 200, (status, answer)
         return answer
 
-    def whole(self, prompt: list[int], model: str = "") -> list[float | None]:
-        """Return the log-probability of each token, by a prompt computed in full."""
+    def whole(self, prompt: list[int], model: str = "") -> list[float]:
+        """Return each token's log-probability, by a prompt computed in full; 0 of the first."""
         body = {"model": model or self.model, "prompt": prompt, "max_tokens": 1, "temperature": 0}
         status, answer = self.ask("/completions", {**body, "prompt_logprobs": 0})
         assert status == 200, (status, answer)
         rows = answer["choices"][0]["prompt_logprobs"]
-        return [row and row[str(id_)]["logprob"] for row, id_ in zip(rows, prompt, strict=True)]
+        return [
+            row[str(id_)]["logprob"] if row else 0.0 for row, id_ in zip(rows, prompt, strict=True)
+        ]
 
 
 def check_description(server: Server) -> None:
@@ -142,7 +144,7 @@ def check_no_reuse(server: Server) -> None:
 def check_errors(server: Server, *, max_model_len: int = 4096) -> None:
     """Each refusal has vLLM's form, its status and the field."""
     good = {"model": server.model, "prompt": [5, 6, 7, 8], "score_ranges": [[1, 4]]}
-    cases = [
+    cases: list[tuple[dict[str, Any], int, str | None]] = [
         ({"model": "nobody"}, 404, "model"),
         ({"prompt": list(range(max_model_len + 1))}, 400, "input_tokens"),
         ({"prompt": [5, 6, -1]}, 400, "prompt[2]"),

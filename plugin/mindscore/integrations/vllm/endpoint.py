@@ -10,7 +10,7 @@ from mindscore.integrations.vllm.versions import NAME, logger, unknown_version, 
 PATH = "/v1/score"
 
 
-class ScoreEndpoint:
+class ScoreRoute:
     """What ``vllm.endpoint_plugins`` expects of a plugin.
 
     A pooling model has a ``/v1/score`` of vLLM's own, and does not generate: it keeps its route.

@@ -29,7 +29,7 @@ class RequestError(Exception):
         self.param = param
 
 
-class AnswerError(Exception):
+class RowsError(Exception):
     """Scores that vLLM gave and that cannot be right."""
 
 
@@ -39,7 +39,7 @@ class Media(Struct, forbid_unknown_fields=True):
     image: list[str]
 
 
-class ScoreRequest(Struct):
+class RangesRequest(Struct):
     """``POST /v1/score``."""
 
     prompt: Annotated[list[TokenId], Meta(min_length=1)]
@@ -83,14 +83,14 @@ class ScoreRequest(Struct):
                 )
 
 
-def read_request(body: bytes) -> ScoreRequest:
+def read_request(body: bytes) -> RangesRequest:
     """Return the checked request in ``body``.
 
     Raises:
         RequestError: names the field where one is at fault.
     """
     try:
-        request = msgspec.json.decode(body, type=ScoreRequest)
+        request = msgspec.json.decode(body, type=RangesRequest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         message, _, where = str(error).partition(" - at `$.")
         raise RequestError(message, where.rstrip("`") or None) from None

@@ -6,11 +6,15 @@ A row predicts the token after it: that of position ``p`` is scored by row ``p -
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from mindscore.integrations.vllm.engine import LIMIT
-from mindscore.integrations.vllm.protocol import ROUNDING, AnswerError, Span
+from mindscore.integrations.vllm.protocol import ROUNDING, RowsError, Span
+from mindscore.integrations.vllm.versions import logger
+
+Ask = Callable[[dict[str, Any]], Awaitable[Any]]
+"""Asks vLLM with these arguments of ``SamplingParams``; returns its ``RequestOutput``."""
 
 
 class Rows:
@@ -83,12 +87,38 @@ class Rows:
         """Return the values of each range.
 
         Raises:
-            AnswerError: one is not finite or above 0.
+            RowsError: one is not finite or above 0.
         """
         for at, value in values.items():
             if not math.isfinite(value) or value > ROUNDING:
-                raise AnswerError(
+                raise RowsError(
                     f"the model gives the token at position {at} a log-probability of {value}, "
                     "which none can be: the model or its number format is broken"
                 )
         return [[values[at] for at in range(start, end)] for start, end in self.ranges]
+
+
+async def score_rows(rows: Rows, ask: Ask, *, by_id: bool) -> tuple[dict[int, float], int]:
+    """Return the value of each scored position, and how many tokens came from the cache.
+
+    Where the cache reached past the first scored row, or a row is missing, the prompt is asked for
+    a second time, in full.
+
+    Raises:
+        RowsError: a row is missing of that, too.
+    """
+    for reuse in (True, False) if rows.prefix_limit > 0 else (False,):
+        output = await ask(rows.arguments(by_id=by_id, reuse=reuse))
+        cached = output.num_cached_tokens or 0
+        values = None
+        # Rows from the cache were not computed, whatever the answer says of them.
+        if cached <= rows.prefix_limit:
+            values = (
+                rows.read_scores(output.prompt_token_id_logprobs)
+                if by_id
+                else rows.read_listed(output.prompt_logprobs)
+            )
+        if values is not None:
+            return values, cached
+        logger.warning("/v1/score: rows of a prompt are missing, %d of it cached", cached)
+    raise RowsError("vLLM returned no log-probability for some of the scored tokens")

@@ -25,14 +25,15 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from mindscore.integrations.vllm.engine import REQUEST_PREFIX
 from mindscore.integrations.vllm.images import move_ranges
 from mindscore.integrations.vllm.protocol import (
-    AnswerError,
+    RangesRequest,
     RequestError,
-    ScoreRequest,
+    RowsError,
     error_body,
     read_request,
     write_answer,
 )
-from mindscore.integrations.vllm.rows import Rows
+from mindscore.integrations.vllm.refusals import fault_of
+from mindscore.integrations.vllm.rows import Rows, score_rows
 from mindscore.integrations.vllm.versions import NAME, logger
 
 
@@ -58,7 +59,7 @@ async def score(raw_request: Request) -> Response:
         answer = await _answer(request, raw_request)
     except RequestError as error:
         raise VLLMValidationError(str(error), parameter=error.param) from None
-    except AnswerError as error:
+    except RowsError as error:
         raise GenerationError(str(error)) from None
     # None where the client has gone.
     return answer if answer is not None else Response()
@@ -66,7 +67,7 @@ async def score(raw_request: Request) -> Response:
 
 @with_cancellation  # type: ignore[untyped-decorator]
 @load_aware_call  # type: ignore[untyped-decorator]
-async def _answer(request: ScoreRequest, raw_request: Request) -> Response:
+async def _answer(request: RangesRequest, raw_request: Request) -> Response:
     result = await raw_request.app.state.mindscore.score(request, raw_request)
     if isinstance(result, ErrorResponse):
         return JSONResponse(result.model_dump(), result.error.code)
@@ -82,11 +83,11 @@ class ScoreService:
         self._serving = GenerateBaseServing(engine, models, request_logger=None)
         model = self._config.model_config
         self._by_id = self._config.use_v2_model_runner and model.max_logprobs != 0
-        self.fault = _fault(self._config)
+        self.fault = fault_of(self._config)
         if self.fault:
             logger.warning("/v1/score is refused: %s", self.fault)
 
-    async def score(self, request: ScoreRequest, raw_request: Request) -> Any:
+    async def score(self, request: RangesRequest, raw_request: Request) -> Any:
         """Return the answer's body, or vLLM's error for a model that it does not serve."""
         if (refused := await self._serving._check_model(request)) is not None:
             return refused
@@ -104,15 +105,14 @@ class ScoreService:
             "trace_headers": await self._serving._get_trace_headers(raw_request.headers),
             "data_parallel_rank": self._serving._get_data_parallel_rank(raw_request),
         }
-        values, cached = await self._run(rows, prompt, options, reuse=rows.prefix_limit > 0)
-        if values is None:
-            logger.warning("/v1/score: rows are missing beside a cached prefix; asking in full")
-            values, cached = await self._run(rows, prompt, options, reuse=False)
-        if values is None:
-            raise AnswerError("vLLM returned no log-probability for some of the scored tokens")
+
+        async def ask(arguments: dict[str, Any]) -> Any:
+            return await self._generate(prompt, arguments, options)
+
+        values, cached = await score_rows(rows, ask, by_id=self._by_id)
         return write_answer(rows.by_range(values), len(ids), cached)
 
-    async def _render(self, request: ScoreRequest) -> tuple[Any, list[tuple[int, int]]]:
+    async def _render(self, request: RangesRequest) -> tuple[Any, list[tuple[int, int]]]:
         """Return the prompt for the engine, and the ranges in it."""
         model = self._config.model_config
         prompt = TokensPrompt(prompt_token_ids=request.prompt)
@@ -144,14 +144,11 @@ class ScoreService:
             if rows.prompt[at] >= size:
                 raise RequestError(f"Token id {rows.prompt[at]} is out of vocabulary", "prompt")
 
-    async def _run(
-        self, rows: Rows, prompt: Any, options: dict[str, Any], *, reuse: bool
-    ) -> tuple[dict[int, float] | None, int]:
-        """Return each scored position's value, if all are there, and the cached tokens."""
-        params = SamplingParams(
-            **rows.arguments(by_id=self._by_id, reuse=reuse),
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
+    async def _generate(
+        self, prompt: Any, arguments: dict[str, Any], options: dict[str, Any]
+    ) -> Any:
+        """Return vLLM's last output for ``prompt``, which has its log-probabilities."""
+        params = SamplingParams(**arguments, output_kind=RequestOutputKind.FINAL_ONLY)
         request_id = f"{REQUEST_PREFIX}{uuid.uuid4().hex}"
         output: Any = None
         async for latest in self._engine.generate(prompt, params, request_id, **options):
@@ -159,33 +156,4 @@ class ScoreService:
         reason = output.outputs[0].finish_reason if output is not None else None
         if reason not in ("length", "stop"):
             raise GenerationError(f"vLLM ended the request early: {reason or 'no answer'}")
-        cached = output.num_cached_tokens or 0
-        if cached > rows.prefix_limit:
-            # Rows before it were not computed, whatever the answer says of them.
-            return None, cached
-        if self._by_id:
-            return rows.read_scores(output.prompt_token_id_logprobs), cached
-        return rows.read_listed(output.prompt_logprobs), cached
-
-
-def _fault(config: Any) -> str | None:
-    """Return why this server's prompt log-probabilities cannot be used, and what to change."""
-    model = config.model_config
-    if model.logprobs_mode in ("raw_logits", "processed_logits"):
-        return (
-            f"--logprobs-mode {model.logprobs_mode} has vLLM return logits: start it with "
-            "raw_logprobs"
-        )
-    if config.speculative_config is not None:
-        return (
-            "with speculative decoding vLLM's log-probabilities of prompts can be wrong "
-            "(vllm-project/vllm issue 53488): start it without --speculative-config"
-        )
-    if config.cache_config.kv_sharing_fast_prefill:
-        return (
-            "with --kv-sharing-fast-prefill vLLM's log-probabilities of prompts are wrong: start "
-            "it without"
-        )
-    if model.is_encoder_decoder or model.is_diffusion:
-        return f"{model.model} is not a causal language model"
-    return None
+        return output
