@@ -354,11 +354,17 @@ class OpenAIImitation(CompletionsImitation):
 
 
 class VLLMImitation(CompletionsImitation):
-    """vLLM.
+    """vLLM, with a prefix cache by salt and block.
 
     ``generate`` says what ``/inference/v1/generate`` does: ``"off"`` (403, as without
-    ``--enable-scale-out``), ``"on"``, ``"v1-runner"`` (400), ``"no-rows"`` (they are null), or
-    ``"missing"`` (404).
+    ``--enable-scale-out``), ``"on"`` (the V2 runner), ``"v1-runner"`` (400 for rows, but entries),
+    ``"no-rows"`` (they are null), or ``"missing"`` (404). ``computed`` counts the tokens that it
+    computed. The cache is off without ``caching``; ``salts`` false: it ignores them. ``says(hit)``
+    is what usage has for a request that may read the cache; without ``details`` there is nothing.
+    ``junk`` is what the V1 runner has for entries that it does not compute: ``"ids"`` that are not
+    the prompt's, ``"right"`` ids with other values, or ``"nan"``, for which the request fails.
+    ``drops`` entries that it computes from the answers that may read the cache; ``evicts``: that
+    many prompts are cached. ``plugin``: it has mindscore's.
     """
 
     owned_by = "vllm"
@@ -370,10 +376,68 @@ class VLLMImitation(CompletionsImitation):
         ("POST", "/inference/v1/generate"): "generate_",
     }
 
-    def __init__(self, *, version="0.33.0", generate="off", **options):
+    def __init__(
+        self,
+        *,
+        version="0.33.0",
+        generate="off",
+        block=16,
+        caching=True,
+        details=True,
+        salts=True,
+        says=lambda hit: hit,
+        junk="ids",
+        drops=0,
+        evicts=10**9,
+        metrics=True,
+        plugin=False,
+        **options,
+    ):
         super().__init__(**options)
         self.version = version
         self.generate = generate
+        self.block, self.caching, self.salts, self.evicts = block, caching, salts, evicts
+        self.details, self.says, self.junk, self.drops = details, says, junk, drops
+        self.metrics = metrics
+        self.computed = 0
+        self.blocks = {}
+        if plugin:
+            routes = {("GET", "/v1/score"): "plugin_", ("POST", "/v1/score"): "score_"}
+            self.routes = {**self.routes, **routes}
+
+    async def _answered_with(self, request, body):
+        if request.path == "/metrics" and self.metrics:
+            labels = f'block_size="{self.block}",enable_prefix_caching="{self.caching}"'
+            return web.Response(text=f"# HELP\nvllm:cache_config_info{{{labels}}} 1.0\n")
+        return await super()._answered_with(request, body)
+
+    def _hit(self, ids, salt, most):
+        """The tokens of ``ids`` that are cached, of at most ``most``; all of them are then."""
+        salt = salt if self.salts else None
+        keys = [(salt, *ids[:end]) for end in range(self.block, len(ids) + 1, self.block)]
+        reach = [key for key in keys if len(key) - 1 <= most]
+        found = next((at for at, key in enumerate(reach) if key not in self.blocks), len(reach))
+        if self.caching:
+            self.blocks.update(dict.fromkeys(keys))
+            while len(self.blocks) > self.evicts:
+                del self.blocks[next(iter(self.blocks))]
+        self.computed += len(ids) - found * self.block
+        return found * self.block
+
+    async def plugin_(self):
+        return {"server": "mindscore", "version": "1.0", "vllm": self.version}
+
+    async def score_(self, body):
+        ids = self.kept(body["prompt"])
+        hit = self._hit(ids, None, min(start for start, _ in body["score_ranges"]) - 1)
+        values = await self.logprobs(ids)
+        parts = [values[start:end] for start, end in body["score_ranges"]]
+        details = {"cached_tokens": hit}
+        usage = {"prompt_tokens": len(ids), "completion_tokens": 0, "total_tokens": len(ids)}
+        return {
+            "scores": [{"total_logprob": math.fsum(it), "token_logprobs": it} for it in parts],
+            "usage": {**usage, "prompt_tokens_details": details},
+        }
 
     def is_open(self, path):
         return not path.startswith(("/v1", "/inference"))
@@ -421,26 +485,55 @@ class VLLMImitation(CompletionsImitation):
                 "Scale-out endpoints are disabled. Restart vllm serve with --enable-scale-out to "
                 "enable them.",
             )
-        params = body["sampling_params"]
-        rows = params["prompt_logprob_token_ids"]
-        if self.generate == "v1-runner":
-            raise RefusedError(400, "prompt_logprob_token_ids requires the V2 model runner.")
+        params, asked = body["sampling_params"], "prompt_logprob_token_ids"
+        if asked in params and self.generate == "v1-runner":
+            raise RefusedError(400, f"{asked} requires the V2 model runner.")
         ids = self.kept(body["token_ids"])
-        start = params["prompt_logprob_start"]
-        if self.fault != "truncate" and len(rows) != len(ids) - 1 - start:
-            raise RefusedError(400, f"expected {len(ids) - 1 - start} rows, got {len(rows)}")
-        omitted = self.generate == "no-rows" or self.fault == "omit"
+        reads = params.get("skip_reading_prefix_cache") is False
+        hit = self._hit(ids, body.get("cache_salt"), len(ids) - 1 if reads else 0)
+        if asked in params:
+            scored = {"prompt_token_id_logprobs": await self._rows(ids, params, hit)}
+        else:
+            scored = {"prompt_logprobs": await self._entries(ids, hit, reads)}
+        usage = {"prompt_tokens": len(ids), "total_tokens": len(ids) + 1}
+        if self.details:
+            usage["prompt_tokens_details"] = {"cached_tokens": self.says(hit) if reads else hit}
         return {
             "request_id": "generate-tokens-1",
             "model": "toy",
             "created": 1,
-            "usage": {"prompt_tokens": len(ids), "total_tokens": len(ids) + 1},
+            "usage": usage,
             "output_mode": "tokens",
             "choices": [{"index": 0, "finish_reason": "length", "token_ids": [11]}],
             "prompt_logprobs": None,
-            "prompt_token_id_logprobs": None if omitted else await self._npy(ids, start, rows),
+            "prompt_token_id_logprobs": None,
             "prompt_token_ids": None,
+            **scored,
         }
+
+    async def _rows(self, ids, params, hit):
+        start, rows = params["prompt_logprob_start"], params["prompt_logprob_token_ids"]
+        if self.fault != "truncate" and len(rows) != len(ids) - 1 - start:
+            raise RefusedError(400, f"expected {len(ids) - 1 - start} rows, got {len(rows)}")
+        if self.generate == "no-rows" or self.fault == "omit" or hit > start:
+            return None
+        return await self._npy(ids, start, rows)
+
+    async def _entries(self, ids, hit, reads):
+        """The V1 runner's entries; of what it took from its cache, whatever was in memory."""
+        if self.generate == "no-rows" or self.fault == "omit":
+            return None
+        values, said = await self.logprobs(ids), self.said_ids(ids)
+        if hit and self.junk == "nan":
+            raise RefusedError(400, "Out of range float values are not JSON compliant")
+        for index in range(1, hit + 1):
+            values[index] = -1.0 - index % 5
+            said[index] = ids[index] if self.junk == "right" else 7 - index
+        entries = [
+            None if value is None else {str(id_): {"logprob": value, "rank": 1}}
+            for id_, value in zip(said, values, strict=True)
+        ]
+        return entries[: len(entries) - self.drops] if reads else entries
 
     async def _npy(self, ids, start, rows):
         import numpy as np

@@ -12,8 +12,8 @@ from mindhooks import ScorerError, ScorerUnavailable, WirePrompt
 from mindscore._util.errors import format_error
 from mindscore.http.client import WireClient
 from mindscore.measure.prefixes import PrefixIndex, PrefixQueue
-from mindscore.scorers.remote.answers import Answer
-from mindscore.scorers.remote.vllm_endpoints import Endpoint, Reply
+from mindscore.scorers.remote.answers import Answer, TokenUsage
+from mindscore.scorers.remote.vllm_endpoints import Endpoint, UnfitError
 
 log = logging.getLogger("mindscore")
 
@@ -124,33 +124,38 @@ class PrefixReuse:
         sent.add(prompt.tokens)
         if not self.is_on or not self._queue.block <= known <= most:
             return await self._ask_in_full(prompt, salt)
-        computed: int | None = None
+        scores, fault, computed = None, None, None
         try:
-            reply = await self._endpoint.ask(prompt, _caching(salt, is_read=True))
+            scores, usage = await self._endpoint.ask(prompt, _caching(salt, is_read=True))
         except ScorerUnavailable:
             raise
+        except UnfitError as error:
+            fault, usage = format_error(error), error.usage
         except ScorerError as error:
-            fault: str | None = format_error(error)
-        else:
-            fault = self._fault(prompt, most, sent, reply)
-            if reply.usage is not None:
-                computed = reply.usage.computed(default_cached=None)
-            if fault is None:
-                self._failures = max(0, self._failures - 1)
-                return Answer(reply.scores, computed)
+            # It does not say how far it got.
+            fault, usage = format_error(error), None
+        if usage is not None or scores is not None:
+            usage = usage or TokenUsage()
+            computed = usage.computed(default_cached=None)
+            fault = self._fault(prompt, most, sent, usage) or fault
+        if scores is not None and fault is None:
+            self._failures = max(0, self._failures - 1)
+            return Answer(scores, computed)
         self._failures += 1
         log.debug("%s: asking again in full: %s", self._url, fault)
         if self._failures >= MOST_FAILURES:
             self.stop(f"{self._failures} answers did not fit; the last: {fault}")
         again = await self._ask_in_full(prompt, salt)
-        known_both = computed is not None and again.computed is not None
-        return Answer(again.scores, computed + again.computed if known_both else None)  # type: ignore[operator]
+        if computed is None or again.computed is None:
+            return Answer(again.scores, None)
+        return Answer(again.scores, computed + again.computed)
 
-    def _fault(self, prompt: WirePrompt, most: int, sent: PrefixIndex, reply: Reply) -> str | None:
-        """Return why ``reply`` may hold rows that were not computed, or ``None``."""
-        usage = reply.usage
-        cached = usage.cached if usage is not None else None
-        if usage is None or cached is None:
+    def _fault(
+        self, prompt: WirePrompt, most: int, sent: PrefixIndex, usage: TokenUsage
+    ) -> str | None:
+        """Return why an answer may hold rows that were not computed, or ``None``."""
+        cached = usage.cached
+        if cached is None:
             self.stop("it does not say any more what it took from there")
             return "usage.prompt_tokens_details.cached_tokens is missing"
         if cached < 0 or usage.prompt_tokens != len(prompt.tokens):

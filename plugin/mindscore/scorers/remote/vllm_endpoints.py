@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -46,16 +47,30 @@ class Endpoint(Protocol):
         all of the prompt through the model.
 
         Raises:
-            NoRowsError: the server answered without log-probabilities.
-            ScorerError: it failed, or its answer does not fit.
+            UnfitError: the server's answer does not fit.
+            ScorerError: it failed.
         """
 
 
-class NoRowsError(ScorerError):
+class UnfitError(ScorerError):
+    """The server computed something, as ``usage`` says, and its answer does not fit."""
+
+    def __init__(self, message: str, usage: answers.TokenUsage | None) -> None:
+        super().__init__(message)
+        self.usage = usage
+
+
+class NoRowsError(UnfitError):
     """The server accepted the request and answered without rows."""
 
 
-class _Generate:
+class _Answer(Struct):
+    prompt_token_id_logprobs: str | None = None
+    prompt_logprobs: Raw = MISSING
+    usage: answers.TokenUsage | None = None
+
+
+class _Generate(ABC):
     """``/inference/v1/generate``, which vLLM has with ``--enable-scale-out``."""
 
     path = GENERATE
@@ -65,10 +80,11 @@ class _Generate:
         self._model = model
         self._sender = sender
 
-    def _body(
-        self, prompt: WirePrompt, caching: Mapping[str, Any], asked: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        return {
+    async def ask(self, prompt: WirePrompt, caching: Mapping[str, Any]) -> Reply:
+        """Return the answer for one prompt."""
+        first = min(start for start, _ in prompt.ranges)
+        await self._client.pace.yield_to_loop()
+        body = {
             "model": self._model,
             "token_ids": prompt.tokens,
             "stream": False,
@@ -78,14 +94,29 @@ class _Generate:
                 "temperature": 0,
                 "detokenize": False,
                 "skip_reading_prefix_cache": caching["skip_reading_prefix_cache"],
-                **asked,
+                **self._asked(prompt, first),
             },
         }
+        answer = await self._sender.post(self.path, body, _Answer, answers.room_for(prompt))
+        await self._client.pace.yield_to_loop()
+        where = f"{self._client.base_url}{self.path}"
+        try:
+            scores = await self._scores(where, prompt, first, answer)
+        except NoRowsError:
+            raise
+        except ScorerError as error:
+            raise UnfitError(str(error), answer.usage) from error
+        return Reply(scores, answer.usage)
 
+    @abstractmethod
+    def _asked(self, prompt: WirePrompt, first: int) -> dict[str, Any]:
+        """Return what is asked for, from the token ``first`` on."""
 
-class _Table(Struct):
-    prompt_token_id_logprobs: str | None = None
-    usage: answers.TokenUsage | None = None
+    @abstractmethod
+    async def _scores(
+        self, where: str, prompt: WirePrompt, first: int, answer: _Answer
+    ) -> list[RangeScore]:
+        """Return the scores of ``answer``."""
 
 
 class RowsEndpoint(_Generate):
@@ -95,30 +126,27 @@ class RowsEndpoint(_Generate):
     first row, it answers without rows.
     """
 
-    async def ask(self, prompt: WirePrompt, caching: Mapping[str, Any]) -> Reply:
-        """Return the answer for one prompt."""
-        first = min(start for start, _ in prompt.ranges)
-        await self._client.pace.yield_to_loop()
-        asked = {
+    def _asked(self, prompt: WirePrompt, first: int) -> dict[str, Any]:
+        return {
             # Row i is of the token at prompt_logprob_start + i + 1.
             "prompt_logprob_start": first - 1,
-            "prompt_logprob_token_ids": _asked_for(prompt, first),
+            "prompt_logprob_token_ids": _rows_of(prompt, first),
         }
-        body = self._body(prompt, caching, asked)
-        answer = await self._sender.post(self.path, body, _Table, answers.room_for(prompt))
-        field = f"{self._client.base_url}{self.path}: prompt_token_id_logprobs"
+
+    async def _scores(
+        self, where: str, prompt: WirePrompt, first: int, answer: _Answer
+    ) -> list[RangeScore]:
+        field = f"{where}: prompt_token_id_logprobs"
         if answer.prompt_token_id_logprobs is None:
-            raise NoRowsError(f"{field}: is null")
-        await self._client.pace.yield_to_loop()
+            raise NoRowsError(f"{field}: is null", answer.usage)
         values = _column(field, answer.prompt_token_id_logprobs)
         answers.expect_entries(field, len(prompt.tokens) - first, len(values), "update vLLM")
-        scores = answers.range_scores(
+        return answers.range_scores(
             lambda index: f"{field}: row {index}", prompt.ranges, values, first=first
         )
-        return Reply(scores, answer.usage)
 
 
-def _asked_for(prompt: WirePrompt, first: int) -> Raw:
+def _rows_of(prompt: WirePrompt, first: int) -> Raw:
     """Return one row for each token from ``first`` on, as JSON: the token, or none."""
     ids = [NOT_WANTED] * (len(prompt.tokens) - first)
     for start, end in prompt.ranges:
@@ -164,11 +192,6 @@ _Rows = list[dict[int, _Entry] | None]
 _BETWEEN_ROWS = re.compile(rb"\}\s*,(?=\s*\{\s*\"-?\d+\"\s*:\s*\{)")
 
 
-class _Prompt(Struct):
-    prompt_logprobs: Raw = MISSING
-    usage: answers.TokenUsage | None = None
-
-
 class EntriesEndpoint(_Generate):
     """Asks for an entry for each token, of which those from the first range on are read.
 
@@ -176,16 +199,16 @@ class EntriesEndpoint(_Generate):
     nothing was written to: any ids, any values.
     """
 
-    async def ask(self, prompt: WirePrompt, caching: Mapping[str, Any]) -> Reply:
-        """Return the answer for one prompt."""
-        await self._client.pace.yield_to_loop()
-        body = self._body(prompt, caching, {"prompt_logprobs": 0})
-        answer = await self._sender.post(self.path, body, _Prompt, answers.room_for(prompt))
-        client, tokens = self._client, prompt.tokens
-        where, field = f"{client.base_url}{self.path}", "prompt_logprobs"
+    def _asked(self, prompt: WirePrompt, first: int) -> dict[str, Any]:
+        del prompt, first
+        return {"prompt_logprobs": 0}
+
+    async def _scores(
+        self, where: str, prompt: WirePrompt, first: int, answer: _Answer
+    ) -> list[RangeScore]:
+        client, tokens, field = self._client, prompt.tokens, "prompt_logprobs"
         if answer.prompt_logprobs == MISSING:
-            raise NoRowsError(f"{where}: {field}: is null")
-        await client.pace.yield_to_loop()
+            raise NoRowsError(f"{where}: {field}: is null", answer.usage)
         entries = await decode_in_pieces(
             where,
             answer.prompt_logprobs,
@@ -197,14 +220,12 @@ class EntriesEndpoint(_Generate):
             len(tokens),
         )
         answers.expect_entries(f"{where}: {field}", len(tokens), len(entries), HINT)
-        first = min(start for start, _ in prompt.ranges)
         rows: _Rows = []
         for start in range(first, len(entries), CHUNK_TOKENS):
             await client.pace.yield_to_loop()
             written = b"[%b]" % b",".join(entries[start : start + CHUNK_TOKENS])
             rows += decode(where, memoryview(written), _Rows, client.quote, f"$.{field}", start)
-        scores = await _scores(f"{where}: {field}", prompt, rows, first, client.quote, client.pace)
-        return Reply(scores, answer.usage)
+        return await _scores(f"{where}: {field}", prompt, rows, first, client.quote, client.pace)
 
 
 class _PromptChoice(answers.Choice):

@@ -28,6 +28,11 @@ def scorer(url, **settings):
     return aclosing(VLLMScorer({"base_url": url, **limits, **settings}))
 
 
+def asked(server):
+    """The paths that prompts went to, and the first of all."""
+    return [it for it in server.paths if it not in ("/v1/score", "/metrics")]
+
+
 async def expected(*prompts):
     answers = (await ToyScorer().score(prompts)).ranges
     return [[pytest.approx(score.total, abs=1e-5) for score in answer] for answer in answers]
@@ -185,9 +190,10 @@ async def test_an_answer_of_several_megabytes_is_read_like_any_other():
 async def test_rows_are_asked_for_from_the_first_range_on_and_only_those_in_ranges():
     async with VLLMImitation(generate="on") as server, scorer(server.url) as it:
         assert await totals(it, PROMPT) == await expected(PROMPT)
-    _, asked = server.requests
-    assert asked.path == ROWS
-    assert asked.body == {
+    [_, sent] = [it for it in server.requests if it.path in asked(server)]
+    assert sent.path == ROWS
+    assert len(sent.body.pop("cache_salt")) > 30
+    assert sent.body == {
         "model": "m",
         "token_ids": [5, 6, 5, 5, 9, 5],
         "stream": False,
@@ -196,6 +202,7 @@ async def test_rows_are_asked_for_from_the_first_range_on_and_only_those_in_rang
             "max_tokens": 1,
             "temperature": 0,
             "detokenize": False,
+            "skip_reading_prefix_cache": True,
             "prompt_logprob_start": 1,
             "prompt_logprob_token_ids": [[5], [-1], [9], [5]],
         },
@@ -207,19 +214,21 @@ async def test_by_rows_every_prompt_is_a_request_of_its_own():
         result = await it.score([PROMPT, OTHER])
         await it.score([PROMPT, OTHER])
     assert result.computed_tokens == 9
-    assert server.paths == ["/version", *[ROWS] * 4]
+    assert asked(server) == ["/version", *[ROWS] * 4]
 
 
-@pytest.mark.parametrize("generate", ["off", "missing", "v1-runner", "no-rows"])
+@pytest.mark.parametrize("generate", ["off", "missing", "no-rows"])
 async def test_where_rows_are_not_offered_it_falls_back_once_and_for_all(generate, caplog):
     caplog.set_level(logging.INFO, "mindscore")
     async with VLLMImitation(generate=generate) as server, scorer(server.url) as it:
         for _ in range(3):
             assert await totals(it, PROMPT) == await expected(PROMPT)
-    assert server.paths == ["/version", ROWS, *[COMPLETIONS] * 3]
+    tries = 2 if generate == "no-rows" else 1
+    assert asked(server) == ["/version", *[ROWS] * tries, *[COMPLETIONS] * 3]
     [record] = caplog.records
     assert record.name == "mindscore"
     assert COMPLETIONS in record.getMessage()
+    assert "--enable-scale-out --enable-prompt-tokens-details" in record.getMessage()
 
 
 async def test_a_prompt_that_both_endpoints_refuse_is_no_reason_to_fall_back():
@@ -227,7 +236,8 @@ async def test_a_prompt_that_both_endpoints_refuse_is_no_reason_to_fall_back():
         with pytest.raises(ScorerError, match="maximum context length"):
             await it.score([PROMPT])
         assert await totals(it, OTHER) == await expected(OTHER)
-    assert server.paths == ["/version", ROWS, COMPLETIONS, ROWS]
+    refused = ["/version", ROWS, ROWS, COMPLETIONS]
+    assert asked(server) == [*refused, "/version", ROWS]
 
 
 @pytest.mark.parametrize(
@@ -245,14 +255,15 @@ async def test_a_prompt_that_both_endpoints_refuse_is_no_reason_to_fall_back():
 async def test_rows_are_tried_from_version_0_32_on(version, uses):
     async with VLLMImitation(generate="on", version=version) as server, scorer(server.url) as it:
         await it.score([PROMPT])
-    assert server.paths == ["/version", uses]
+    assert asked(server) == ["/version", uses]
 
 
 async def test_without_numpy_rows_are_not_tried(monkeypatch):
     monkeypatch.setitem(sys.modules, "numpy", None)
     async with VLLMImitation(generate="on") as server, scorer(server.url) as it:
         await it.score([PROMPT])
-    assert server.paths == ["/version", COMPLETIONS]
+    assert asked(server) == ["/version", ROWS]
+    assert "prompt_logprobs" in server.requests[2].body["sampling_params"]
 
 
 @pytest.mark.parametrize("hidden", [404, 403, b"<html>gateway</html>"])
