@@ -82,12 +82,18 @@ def measure(label: str, conversation: Path, model: Path, folder: Path) -> None:
                 for one, other in zip(row, expected, strict=True)
             )
             sent, computed = stats["prompt_tokens"], stats["computed_tokens"]
+            # Not known where the server refused a prompt that was then asked for in another way.
+            known = "        ?        ?" if computed is None else _computed(computed, sent)
             say(
-                f"{label:5} {way:13} {stats['calls']:5} {sent:9,} {computed:9,} "
-                f"{computed / sent:8.3f} {stats['seconds']:8.1f} {apart:8.1e}"
+                f"{label:5} {way:13} {stats['calls']:5} {sent:9,} {known} "
+                f"{stats['seconds']:8.1f} {apart:8.1e}"
             )
     finally:
         server.stop()
+
+
+def _computed(computed: int, sent: int) -> str:
+    return f"{computed:9,} {computed / sent:8.3f}"
 
 
 def _forget(server: Server) -> None:
