@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any
@@ -24,6 +25,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from mindscore.integrations.vllm.engine import REQUEST_PREFIX
 from mindscore.integrations.vllm.images import move_ranges
+from mindscore.integrations.vllm.pieces import score_prompt
 from mindscore.integrations.vllm.protocol import (
     RangesRequest,
     RequestError,
@@ -33,7 +35,7 @@ from mindscore.integrations.vllm.protocol import (
     write_answer,
 )
 from mindscore.integrations.vllm.refusals import fault_of
-from mindscore.integrations.vllm.rows import Rows, score_rows
+from mindscore.integrations.vllm.rows import Rows
 from mindscore.integrations.vllm.versions import NAME, logger
 
 
@@ -83,6 +85,7 @@ class ScoreService:
         self._serving = GenerateBaseServing(engine, models, request_logger=None)
         model = self._config.model_config
         self._by_id = self._config.use_v2_model_runner and model.max_logprobs != 0
+        self._block = _block_of(self._config)
         self.fault = fault_of(self._config)
         if self.fault:
             logger.warning("/v1/score is refused: %s", self.fault)
@@ -106,11 +109,15 @@ class ScoreService:
             "data_parallel_rank": self._serving._get_data_parallel_rank(raw_request),
         }
 
-        async def ask(arguments: dict[str, Any]) -> Any:
-            return await self._generate(prompt, arguments, options)
+        async def ask(tokens: Sequence[int], arguments: dict[str, Any]) -> Any:
+            its_prompt = (
+                {**prompt, "prompt_token_ids": tokens} if len(tokens) < len(ids) else prompt
+            )
+            return await self._generate(its_prompt, arguments, options)
 
-        values, cached = await score_rows(rows, ask, by_id=self._by_id)
-        return write_answer(rows.by_range(values), len(ids), cached)
+        block = self._block if prompt["type"] == "token" else None
+        values, computed = await score_prompt(ids, ranges, ask, by_id=self._by_id, block=block)
+        return write_answer(rows.by_range(values), len(ids), max(0, len(ids) - computed))
 
     async def _render(self, request: RangesRequest) -> tuple[Any, list[tuple[int, int]]]:
         """Return the prompt for the engine, and the ranges in it."""
@@ -157,3 +164,15 @@ class ScoreService:
         if reason not in ("length", "stop"):
             raise GenerationError(f"vLLM ended the request early: {reason or 'no answer'}")
         return output
+
+
+def _block_of(config: Any) -> int | None:
+    """Return how many tokens the prefix cache keeps together; ``None`` to send prompts whole.
+
+    A limit to the queue would turn away the pieces of one prompt for being many.
+    """
+    cache, scheduler = config.cache_config, config.scheduler_config
+    limits = (scheduler.max_num_queued_reqs, scheduler.max_num_queued_tokens)
+    if not cache.enable_prefix_caching or limits != (None, None):
+        return None
+    return int(cache.block_size)
