@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from mindhooks import ScorerError, ScorerUnavailable, WirePrompt
+from mindhooks import RangeScore, ScorerError, ScorerUnavailable, WirePrompt
 from mindscore._util.errors import format_error
-from mindscore.http.client import WireClient
+from mindscore.http.client import StatusError, WireClient
 from mindscore.measure.prefixes import PrefixIndex, PrefixQueue
 from mindscore.scorers.remote.answers import Answer, TokenUsage
 from mindscore.scorers.remote.vllm_endpoints import Endpoint, UnfitError
@@ -25,6 +25,17 @@ MOST_BYTES = 2**26
 
 MOST_FAILURES = 3
 """Prompts that were asked twice, more than were asked once, after which reuse ends."""
+
+
+SALTS = 2
+"""Salts in use: what is asked again under the second still finds what was sent under that."""
+
+
+class _Cache(NamedTuple):
+    """The part of the server's cache that a salt has to itself, and what was sent under it."""
+
+    salt: str
+    sent: PrefixIndex
 
 
 class CacheFacts(NamedTuple):
@@ -49,25 +60,31 @@ async def cache_facts(client: WireClient) -> CacheFacts:
 class PrefixReuse:
     """Asks an endpoint for prompts so that a prefix that they share is computed once.
 
-    vLLM's cache is read only where the prompts that were sent under this run's secret salt cannot
-    make it reach beyond the first wanted row: before that nothing is computed, and what the server
-    answers for it is no score. A prompt that shares more, as one does that is asked again, is asked
-    in full. Each answer is checked, whatever the server claims; one that does not pass is asked for
-    again in full, and the tokens of both count. ``is_on`` ends, for good, when the salt is not
-    honoured, too many answers do not pass, or the server does not say what it took from its cache.
+    vLLM's cache is read only where the prompts that were sent under a secret salt of this run
+    cannot make it reach beyond the first wanted row: before that nothing is computed, and what the
+    server answers for it is no score. A prompt that shares more, as one does that is asked again,
+    goes under the second salt, or is asked in full. Each answer is checked, whatever the server
+    claims; one that does not pass is asked for again in the same way, and the tokens of both count,
+    unless the server refused the first: that is a retry.
+
+    Attributes:
+        is_on: the cache is read; it ends, for good, when a salt is not honoured, too many answers
+            do not pass, or the server does not say what it took from its cache.
+        is_faulty: it ended because the server's answers are not to be trusted.
     """
 
     def __init__(self, endpoint: Endpoint, url: str, secret: str) -> None:
         self.is_on = True
+        self.is_faulty = False
         self._endpoint = endpoint
         self._url = url
         self._secret = secret
         self._salts = 0
-        self._salt = self._new_salt()
-        self._sent = PrefixIndex()
+        self._caches = self._new_caches()
         self._queue = PrefixQueue(SMALL_BLOCK)
         self._failures = 0
         self._is_aside = False
+        self._is_refused = False
 
     def learn(self, facts: CacheFacts) -> None:
         """Take ``facts`` into account."""
@@ -83,7 +100,7 @@ class PrefixReuse:
     def stop(self, why: str) -> None:
         """Ask for every prompt in full from now on, and say so once."""
         if self.is_on:
-            self.is_on = False
+            self.is_on, self.is_faulty = False, True
             log.warning(
                 "%s: the server's prefix cache is not used any more (%s): each prompt is computed "
                 "in full from here on",
@@ -109,46 +126,74 @@ class PrefixReuse:
         if self._is_aside:
             return await self._ask_in_full(prompt, self._new_salt())
         if not self.is_on:
-            return await self._ask_in_full(prompt, self._salt)
+            return await self._ask_in_full(prompt, self._caches[0].salt)
         # The row of a token is computed at the token before it.
         most = min(start for start, _ in prompt.ranges) - 1
         async with self._queue.turn(prompt.tokens, most):
             return await self._ask(prompt, most)
 
     async def _ask(self, prompt: WirePrompt, most: int) -> Answer:
-        if self._sent.size > MOST_BYTES:
-            self._salt, self._sent = self._new_salt(), PrefixIndex()
+        if sum(it.sent.size for it in self._caches) > MOST_BYTES:
+            self._caches = self._new_caches()
             self._queue.forget()
-        salt, sent, known = self._salt, self._sent, self._sent.longest(prompt.tokens)
-        # Before it is answered: what fails or is cancelled may have come to be cached.
-        sent.add(prompt.tokens)
-        if not self.is_on or not self._queue.block <= known <= most:
-            return await self._ask_in_full(prompt, salt)
-        scores, fault, computed = None, None, None
+        computed: int | None = 0
+        *_, last = caches = self._caches
+        for cache in caches:
+            known = cache.sent.longest(prompt.tokens)
+            if known > most and cache is not last:
+                continue
+            # Before it is answered: what fails or is cancelled may have come to be cached.
+            cache.sent.add(prompt.tokens)
+            if not self.is_on or not self._queue.block <= known <= most:
+                last = cache
+                break
+            scores, more = await self._read(prompt, most, cache)
+            computed = _sum(computed, more)
+            if scores is not None:
+                return Answer(scores, computed)
+        again = await self._ask_in_full(prompt, last.salt)
+        return Answer(again.scores, _sum(computed, again.computed))
+
+    async def _read(
+        self, prompt: WirePrompt, most: int, cache: _Cache
+    ) -> tuple[list[RangeScore] | None, int | None]:
+        """Return the scores, if they are sound, and the tokens computed, if they are known."""
+        scores, fault = None, None
+        computed: int | None = None
         try:
-            scores, usage = await self._endpoint.ask(prompt, _caching(salt, is_read=True))
+            scores, usage = await self._endpoint.ask(prompt, _caching(cache.salt, is_read=True))
         except ScorerUnavailable:
             raise
         except UnfitError as error:
             fault, usage = format_error(error), error.usage
+        except StatusError as error:
+            # The V1 runner's own JSON may fail at what it has not computed.
+            self._say_refused(error)
+            fault, usage, computed = format_error(error), None, 0
         except ScorerError as error:
-            # It does not say how far it got.
             fault, usage = format_error(error), None
         if usage is not None or scores is not None:
             usage = usage or TokenUsage()
             computed = usage.computed(default_cached=None)
-            fault = self._fault(prompt, most, sent, usage) or fault
-        if scores is not None and fault is None:
+            fault = self._fault(prompt, most, cache.sent, usage) or fault
+        if fault is None:
             self._failures = max(0, self._failures - 1)
-            return Answer(scores, computed)
+            return scores, computed
         self._failures += 1
-        log.debug("%s: asking again in full: %s", self._url, fault)
+        log.debug("%s: asking again: %s", self._url, fault)
         if self._failures >= MOST_FAILURES:
             self.stop(f"{self._failures} answers did not fit; the last: {fault}")
-        again = await self._ask_in_full(prompt, salt)
-        if computed is None or again.computed is None:
-            return Answer(again.scores, None)
-        return Answer(again.scores, computed + again.computed)
+        return None, computed
+
+    def _say_refused(self, error: StatusError) -> None:
+        if not self._is_refused:
+            self._is_refused = True
+            log.info(
+                "%s: a request that may read the prefix cache was refused (HTTP %d) and made again "
+                "without; as of any retry, its tokens are not among those counted as computed",
+                self._url,
+                error.status,
+            )
 
     def _fault(
         self, prompt: WirePrompt, most: int, sent: PrefixIndex, usage: TokenUsage
@@ -190,10 +235,17 @@ class PrefixReuse:
         # What is not read from the cache is computed.
         return Answer(reply.scores, usage.computed(default_cached=0) if usage else None)
 
+    def _new_caches(self) -> list[_Cache]:
+        return [_Cache(self._new_salt(), PrefixIndex()) for _ in range(SALTS)]
+
     def _new_salt(self) -> str:
         # It begins with the secret, which the client takes out of all that is shown.
         self._salts += 1
         return f"{self._secret}.{self._salts}"
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
 
 
 def _caching(salt: str, *, is_read: bool) -> dict[str, Any]:

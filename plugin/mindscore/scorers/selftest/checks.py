@@ -61,6 +61,7 @@ _ORDER_BLIND = 0.2
 _FEWEST_NATURAL = 24
 _EXACT = 1e-6
 _CERTAIN = -0.01
+_PIECE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +231,22 @@ def natural(answers: Answers) -> str | None:
         f"natural order: the beginning of the conversation has {own:.2f} nats per token, "
         f"{gain:+.2f} against its tokens shuffled: these ids are not text to the model; check "
         "that server.tokenizer belongs to the server's model"
+    )
+
+
+def reused_prefix(full: Totals, reused: Totals) -> str | None:
+    """Compare a prompt whose beginning came from the server's cache with the same in full.
+
+    A server that takes more from its cache than it may answers for what it has not computed.
+    """
+    spans = list(full)
+    pieces = [spans[start : start + _PIECE] for start in range(0, len(spans), _PIECE)]
+    off = max(_apart(full, reused, piece) for piece in pieces)
+    if off <= NOISE:
+        return None
+    return (
+        f"reused prefix: a prompt whose beginning is cached has values {off:.2f} nats per token "
+        f"from those of the same prompt computed in full; more than {NOISE} is no noise"
     )
 
 

@@ -107,6 +107,20 @@ class Probe:
         return (self._starts[0], middle), *fine
 
     @property
+    def branched(self) -> tuple[int, ...]:
+        """Return ``told`` up to the list's second time, and then ``told`` backwards.
+
+        Of ``told`` it shares more than a block of 128 tokens, which is what vLLM caches together on
+        CPUs; all of it has another block.
+        """
+        return *self.told[: self._second_start], *reversed(self.told)
+
+    @property
+    def branch_spans(self) -> tuple[Span, ...]:
+        """Return each token of ``branched`` from the second on that ``told`` does not share."""
+        return tuple(map(_single, range(self._second_start + 1, len(self.branched))))
+
+    @property
     def _starts(self) -> range:
         return range(self._second_start, len(self.told), _GROUP)
 

@@ -7,6 +7,7 @@ import itertools
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import msgspec
@@ -26,7 +27,15 @@ from mindscore._util.text import printable
 from mindscore.config.settings import ServerSettings
 from mindscore.measure.divergence import check_answers
 from mindscore.measure.retry import Retry
-from mindscore.scorers.selftest.checks import Answers, Totals, first_fault, one_value, sum_of_parts
+from mindscore.scorers.remote.prefix_reuse import PrefixReuse
+from mindscore.scorers.selftest.checks import (
+    Answers,
+    Totals,
+    first_fault,
+    one_value,
+    reused_prefix,
+    sum_of_parts,
+)
 from mindscore.scorers.selftest.probe import MAX_TOKENS, Probe, Span, ask, make_probe
 
 logger = logging.getLogger(__name__)
@@ -38,7 +47,9 @@ async def self_test(scorer: Scorer, tokens: Sequence[int]) -> None:
     """Test that ``scorer`` answers like a causal language model.
 
     ``tokens`` are ids of natural text, best the beginning of a conversation's own prompt; at most
-    192 are used. Costs three calls, four prompts of up to 192 tokens and a few of four tokens.
+    192 are used. Costs three calls, four prompts of up to 192 tokens. Where a scorer has prefixes
+    reused under its own control (``prefix_reuse``), two of up to 350 more: if that does not give
+    the values of prompts in full, it ends, and the test passes all the same.
     Fewer than about 32 tokens, or too few different ones, allow for less: that not all values are
     one, and that parts add up to the whole of a second answer.
 
@@ -61,7 +72,34 @@ async def _run_test(scorer: Scorer, tokens: Sequence[int], retry: Retry) -> bool
             f"{_name(scorer)}, failed the self-test: {fault}. To score anyway, pass --no-self-test "
             "or set server.self_test = false"
         )
-    return probe is not None and probe.is_large
+    if probe is None:
+        return False
+    return await _test_reuse(scorer, probe, retry) and probe.is_large
+
+
+async def _test_reuse(scorer: Scorer, probe: Probe, retry: Retry) -> bool:
+    """Switch off the reuse of prefixes if it gives other values; return whether it was right."""
+    reuse = _reuse_of(scorer)
+    if reuse is None or not reuse.is_on:
+        return reuse is None or not reuse.is_faulty
+    prompt = ask(probe.branched, probe.branch_spans)
+    with reuse.set_aside():
+        [full] = await _score(scorer, [prompt], retry)
+    [reused] = await _score(scorer, [prompt], retry)
+    if fault := reused_prefix(full, reused):
+        reuse.stop(fault)
+    return reuse.is_on
+
+
+def _reuse_of(scorer: Scorer) -> PrefixReuse | None:
+    """Return the switch of a scorer that controls what its server reuses; known once it is used."""
+    found: PrefixReuse | None = getattr(scorer, "prefix_reuse", None)
+    return found
+
+
+def _set_aside(scorer: Scorer) -> AbstractContextManager[None]:
+    reuse = _reuse_of(scorer)
+    return nullcontext() if reuse is None else reuse.set_aside()
 
 
 async def _ask(scorer: Scorer, probe: Probe, retry: Retry) -> Answers:
@@ -70,7 +108,9 @@ async def _ask(scorer: Scorer, probe: Probe, retry: Retry) -> Answers:
     together = [ask(probe.told, spans), ask(probe.shuffled, spans)]
     told, shuffled = await _score(scorer, together, retry)
     [untold] = await _score(scorer, [ask(probe.untold, spans)], retry)
-    [again] = await _score(scorer, [ask(probe.told, probe.late_spans)], retry)
+    # In full: what is reused is tested by itself.
+    with _set_aside(scorer):
+        [again] = await _score(scorer, [ask(probe.told, probe.late_spans)], retry)
     return Answers(probe, told=told, shuffled=shuffled, untold=untold, again=again)
 
 
@@ -126,7 +166,7 @@ def _name(scorer: Scorer) -> str:
 VALID_S = 7 * 24 * 3600.0
 """Seconds for which a passed test counts. A server may be updated meanwhile."""
 
-_VERSION = 1
+_VERSION = 2
 """Version of the test: one that checks more is to be passed anew."""
 
 _passed: dict[str, float] = {}

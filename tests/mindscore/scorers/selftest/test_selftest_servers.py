@@ -32,6 +32,7 @@ TOKENS = asyncio.run(ToyScorer().tokenize(TEXT))
 SERVERS = {
     "vllm": (VLLMScorer, lambda fault: VLLMImitation(fault=fault)),
     "vllm-rows": (VLLMScorer, lambda fault: VLLMImitation(fault=fault, generate="on")),
+    "vllm-v1": (VLLMScorer, lambda fault: VLLMImitation(fault=fault, generate="v1-runner")),
     "sglang": (SGLangScorer, lambda fault: SGLangImitation(fault=fault)),
     "auto-vllm": (AutoScorer, lambda fault: VLLMImitation(fault=fault)),
     "auto-sglang": (AutoScorer, lambda fault: SGLangImitation(fault=fault)),
@@ -65,8 +66,11 @@ async def test_a_healthy_server_passes(tested, length: int) -> None:
     if any(it.path == "/v1/completions" for it in asked):
         # What was refused, and asked for again, is not counted.
         asked = [it for it in asked if it.path == "/v1/completions"]
+    if any("prompt_logprobs" in it.body.get("sampling_params", ()) for it in asked):
+        asked = [it for it in asked if "prompt_logprobs" in it.body["sampling_params"]]
     # Two prompts at once, then two one by one; of next to nothing two.
-    assert len(asked) == (2 if length == 8 else 4)
+    reused = 2 if "cache_salt" in asked[0].body else 0
+    assert len(asked) == (2 if length == 8 else 4 + reused)
 
 
 @pytest.mark.parametrize("length", [32, 64, 192])
@@ -88,6 +92,64 @@ async def test_a_healthy_server_passes(tested, length: int) -> None:
 async def test_a_fault_is_found(tested, fault: str, named: str, length: int) -> None:
     with pytest.raises(ScorerError, match=f"Scorer, model 'toy', .*{named}"):
         await tested(fault, TOKENS[:length])
+
+
+LONG = range(200, 400)
+"""Enough for a prefix of more than 128 tokens."""
+
+WRONG_WHERE_REUSED = {
+    "other values": {},
+    "no salt": {"salts": False},
+    "no salt, and says nothing of it": {"salts": False, "says": lambda hit: min(hit, 128)},
+}
+
+
+@pytest.mark.parametrize("block", [16, 128])
+@pytest.mark.parametrize("kind", [VLLMScorer, AutoScorer])
+@pytest.mark.parametrize("how", WRONG_WHERE_REUSED)
+async def test_where_reuse_gives_other_values_it_ends_and_scoring_goes_on(
+    how, kind, block, caplog
+) -> None:
+    options = {"generate": "v1-runner", "junk": "right", **WRONG_WHERE_REUSED[how]}
+    with VLLMImitation(block=block, **options) as server:
+        if how == "other values":
+            entries = server._entries
+
+            async def spoilt(ids, hit, reads):
+                # All that is computed behind a cached prefix is wrong.
+                found = await entries(ids, hit, reads)
+                for entry in found[hit + 1 :] if hit else ():
+                    for it in entry.values():
+                        it["logprob"] -= 2.0
+                return found
+
+            server._entries = spoilt
+        table = {"base_url": server.url, "model": "toy", "max_attempts": 1}
+        async with aclosing(kind(table)) as scorer:
+            for _ in range(2):
+                # It is not remembered as passed.
+                await ensure_tested(scorer, ServerSettings(**table), LONG)
+            assert scorer.reuses_prefixes is False
+            count = len(server.requests)
+            await ensure_tested(scorer, ServerSettings(**table), LONG)
+            assert len(server.requests) > count
+    [record] = [it for it in caplog.records if it.levelname == "WARNING"]
+    assert "each prompt is computed in full from here on" in record.getMessage()
+
+
+@pytest.mark.parametrize("runner", ["on", "v1-runner"])
+async def test_where_reuse_is_right_it_goes_on(runner, caplog) -> None:
+    with VLLMImitation(generate=runner, block=128) as server:
+        table = {"base_url": server.url, "model": "toy", "max_attempts": 1}
+        async with aclosing(VLLMScorer(table)) as scorer:
+            await ensure_tested(scorer, ServerSettings(**table), LONG)
+            assert scorer.reuses_prefixes is True
+            read = [it for it in server.requests if it.path.endswith("/generate")][-1]
+            assert read.body["sampling_params"]["skip_reading_prefix_cache"] is False
+            count = len(server.requests)
+            await ensure_tested(scorer, ServerSettings(**table), LONG)
+            assert len(server.requests) == count
+    assert "WARNING" not in caplog.text
 
 
 class Mixed(OpenAIImitation):
