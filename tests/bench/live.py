@@ -63,8 +63,8 @@ def measure(label: str, conversation: Path, model: Path, folder: Path) -> None:
         model,
         folder / "vllm.log",
         ("--max-model-len", "8192", *SCALED_OUT),
-        # So that its cache can be emptied.
-        {**PLUGIN, "VLLM_SERVER_DEV_MODE": "1"},
+        # So that its cache can be emptied, and that it holds all of a run.
+        {**PLUGIN, "VLLM_SERVER_DEV_MODE": "1", "VLLM_CPU_KVCACHE_SPACE": "2"},
     )
     right: list[list[float]] = []
     try:
