@@ -1,9 +1,9 @@
-"""What is known of the memories of an archive, in columns, and each memory's share of it."""
+"""Effects of the memories of an archive, in columns, and each set against its response's null."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from mindscore.measure.divergence import FEWEST, OF_MEDIAN, UNMEASURED_NOISE
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,77 +66,15 @@ class EvidenceColumns:
             raise ValueError(f"memory: expected an index below {len(self.versions)}")
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """The range in which a value lies, at the confidence that was asked for."""
-
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
-class Effect:
-    """What a memory did to one response: its numbers in the columns, and nats."""
-
-    response: int
-    conversation: int
-    signed: float
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryEvidence:
-    """What is known of one version of a memory.
-
-    ``conversations`` and ``responses`` are those judged; ``helped`` and ``harmed`` count the
-    responses on which its effect is beyond their ``noise_limit``, and ``by_chance`` is how many a
-    memory without any effect would be expected to seem to help. ``nats`` is its effect in all,
-    beyond what a typical memory does to the same responses; ``mean`` is that per response, and
-    ``interval`` where the mean lies (``None``: too few conversations to say). ``largest`` is the
-    help that is at stake, ``worst`` are the responses that it harmed, the most harmed first.
-    ``last_helped`` is in seconds since the epoch. ``p_help`` and ``p_harm`` are the chances of such
-    evidence if the memory did nothing.
-    """
-
-    version: MemoryVersion
-    conversations: int
-    responses: int
-    helped: int
-    harmed: int
-    by_chance: float
-    nats: float
-    mean: float
-    interval: Interval | None
-    largest: Effect | None
-    worst: tuple[Effect, ...]
-    last_helped: float | None
-    p_help: float
-    p_harm: float
-
-    @property
-    def nats_interval(self) -> Interval | None:
-        """The interval of ``nats``."""
-        if self.interval is None:
-            return None
-        return Interval(self.interval.low * self.responses, self.interval.high * self.responses)
-
-    @property
-    def context_tokens(self) -> int | None:
-        """Tokens of context that it cost in all; ``None`` where its length is not known."""
-        return None if self.version.tokens is None else self.version.tokens * self.version.contexts
-
-    @property
-    def nats_per_1000_tokens(self) -> float | None:
-        """Nats for 1,000 tokens of context; ``None`` where the cost is not known."""
-        return 1000 * self.nats / self.context_tokens if self.context_tokens else None
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Cells:
     """The cells that count, in a fixed order, each set against its response's null.
 
     ``conversation`` and ``response`` are numbered from 0; ``conversation_ids`` and ``response_ids``
-    give the columns' own. ``limit`` is the response's ``noise_limit``; ``effect`` is ``signed``
-    less what the typical memory does to that response; ``size`` is that in limits.
+    give the columns' own. ``noise`` is 0.0 where unknown; ``limit`` is the response's
+    ``noise_limit``; ``effect`` is ``signed`` less what the typical memory does to that response;
+    ``size`` is that in limits, of 1 nat at least where too few memories are known to say what is
+    typical.
     """
 
     memories: int
@@ -149,15 +88,8 @@ class Cells:
     noise: Floats
     time: Floats
     limit: Floats
-    effect: Floats = field(init=False)
-    size: Floats = field(init=False)
-
-    def __post_init__(self) -> None:
-        typical, counts = grouped_median(self.response, self.signed)
-        typical[counts < FEWEST] = 0.0
-        effect = self.signed - typical[self.response]
-        object.__setattr__(self, "effect", effect)
-        object.__setattr__(self, "size", effect / self.limit)
+    effect: Floats
+    size: Floats
 
 
 def judged_cells(columns: EvidenceColumns) -> Cells:
@@ -166,15 +98,20 @@ def judged_cells(columns: EvidenceColumns) -> Cells:
     Raises:
         ValueError: a memory and a response meet in two cells.
     """
-    order = np.lexsort((columns.memory, columns.response, columns.conversation))
-    signed = columns.signed[order]
-    order = order[np.isfinite(signed) & (signed != 0)]
+    order = np.flatnonzero(np.isfinite(columns.signed) & (columns.signed != 0))
+    order = order[
+        np.lexsort((columns.memory[order], columns.response[order], columns.conversation[order]))
+    ]
     memory, response = columns.memory[order], columns.response[order]
+    response_ids, response = _numbered(response)
     if ((memory[1:] == memory[:-1]) & (response[1:] == response[:-1])).any():
         raise ValueError("a memory and a response meet in two cells of the evidence")
-    conversation_ids, conversation = np.unique(columns.conversation[order], return_inverse=True)
-    response_ids, response = np.unique(response, return_inverse=True)
+    conversation_ids, conversation = _numbered(columns.conversation[order])
     signed, noise = columns.signed[order], columns.noise[order]
+    typical, counts = grouped_median(response, signed)
+    is_known = (counts >= FEWEST)[response]
+    effect = signed - np.where(is_known, typical[response], 0.0)
+    limit = noise_limits(response, signed, noise)
     return Cells(
         memories=len(columns.versions),
         memory=memory,
@@ -184,10 +121,20 @@ def judged_cells(columns: EvidenceColumns) -> Cells:
         response_ids=response_ids,
         signed=signed,
         hold=columns.hold[order],
-        noise=noise,
+        noise=np.where(np.isnan(noise), 0.0, noise),
         time=columns.time[order],
-        limit=noise_limits(response, signed, noise),
+        limit=limit,
+        effect=effect,
+        # Noise is the server's alone: with it and no spread, chance effects are larger.
+        size=effect / np.where(is_known, limit, np.maximum(limit, UNMEASURED_NOISE)),
     )
+
+
+def _numbered(ids: Integers) -> tuple[Integers, Integers]:
+    """Return each run of equal ``ids``, and the number of the run that each is in."""
+    begins = np.ones(len(ids), bool)
+    begins[1:] = ids[1:] != ids[:-1]
+    return ids[begins], np.cumsum(begins) - 1
 
 
 def noise_limits(response: Integers, signed: Floats, noise: Floats) -> Floats:
@@ -197,8 +144,7 @@ def noise_limits(response: Integers, signed: Floats, noise: Floats) -> Floats:
     known = np.where(np.isnan(noise), 0.0, noise)
     limit: Floats = np.maximum(known, spread)
     limit[np.isnan(noise) & (spread == 0)] = UNMEASURED_NOISE
-    # Without noise and without spread, anything is an effect.
-    return np.maximum(limit, np.finfo(float).tiny)
+    return limit
 
 
 def grouped_median(groups: Integers, values: Floats) -> tuple[Floats, Integers]:
