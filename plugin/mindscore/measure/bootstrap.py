@@ -45,9 +45,8 @@ def resampled_means(cells: Cells) -> Floats:
     for rows, places, conversations in _blocks(cells):
         weights = random.poisson(1.0, (RESAMPLES, conversations)).astype(float)
         size = conversations * cells.memories
-        nats = np.bincount(places, cells.effect[rows], size).reshape(conversations, -1)
-        counts = np.bincount(places, minlength=size).reshape(conversations, -1)
-        sums += weights @ np.hstack([nats, counts])
+        tables = [np.bincount(places, it, size) for it in (cells.effect[rows], None)]
+        sums += weights @ np.hstack([it.reshape(conversations, -1) for it in tables])
     nats, counts = sums[:, : cells.memories], sums[:, cells.memories :]
     with np.errstate(invalid="ignore"):
         return np.where(counts > 0, nats / counts, np.nan)

@@ -14,7 +14,7 @@ from statistics import NormalDist
 import numpy as np
 
 from mindscore.measure.divergence import FEW, HOLD, OF_HOLD, OF_LARGEST, SPREADS
-from mindscore.measure.evidence import Cells, Flags, Integers, MemoryVersion, grouped_median
+from mindscore.measure.evidence import Cells, Flags, Floats, Integers, MemoryVersion, grouped_median
 
 ALIKE = 0.5
 """Similarity of two texts' words from which on they may say the same."""
@@ -38,8 +38,9 @@ class Basis(StrEnum):
 class Duplicate:
     """Another memory that says the same.
 
-    Of the ``supported`` responses that the memory supports alone, the other does its work in
-    ``shared``. By text, both are 0 and ``similarity`` is that of the words, from 0 to 1.
+    Of the ``supported`` responses that the memory supports alone with the other in the context,
+    the other does its work in ``shared``; both are 0 where no hold is known. By text,
+    ``similarity`` is that of the words, from 0 to 1.
     """
 
     key: str
@@ -62,17 +63,15 @@ def find_duplicates(
     """
     keys = {index: versions[index].key for index in current}
     sure = {pair for group in confirmed for pair in permutations(group, 2)}
-    supported, ones, others, counts = hidden_together(cells)
     found: dict[tuple[str, str], Duplicate] = {}
-    for one, other, shared in zip(ones.tolist(), others.tolist(), counts.tolist(), strict=True):
+    for one, other, shared, supported in overlaps(cells):
         if one in keys and other in keys:
             pair = (keys[one], keys[other])
             basis = Basis.CONFIRMED if pair in sure else Basis.HOLD
-            found[pair] = Duplicate(pair[1], basis, shared, int(supported[one]))
-    known = {key: int(supported[index]) for index, key in keys.items()}
-    for pair in sorted(sure - found.keys()):
-        if known.keys() >= set(pair):
-            found[pair] = Duplicate(pair[1], Basis.CONFIRMED, 0, known[pair[0]])
+            found[pair] = Duplicate(pair[1], basis, shared, supported)
+    for pair in sorted(sure):
+        if set(pair) <= set(keys.values()):
+            found.setdefault(pair, Duplicate(pair[1], Basis.CONFIRMED))
     has_hold = np.bincount(cells.memory[np.isfinite(cells.hold)], minlength=cells.memories) > 0
     unknown = [index for index in current if not has_hold[index]]
     for at, near, similarity in alike([versions[index].text for index in unknown]):
@@ -91,55 +90,79 @@ def find_duplicates(
     }
 
 
-def hidden_together(cells: Cells) -> tuple[Integers, Integers, Integers, Integers]:
-    """Return how often memories support responses, and how often others do their work.
+def overlaps(cells: Cells) -> list[tuple[int, int, int, int]]:
+    """Return pairs of memories of which the first is hidden by the other.
 
-    The first is of shape (memories,): the responses that each supports alone. The other three are
-    of equal length, a triple for each pair of memories that share a response: one memory, the
-    other, and in how many responses. A memory is in such a pair with each other one of the
-    response's that supports it alone and is not missed, as ``divergence.redundant_candidates`` has
-    it. Whether they are missed together, only removing them together shows.
+    Each is the two memories, the number of responses that both support alone, and the number that
+    the first supports alone with the other in the context. Support, and that nothing is missed, are
+    as in ``divergence.redundant_candidates``, the latter over all responses that both support.
     """
-    supports, is_hidden = _supports(cells)
-    supported = np.bincount(cells.memory[supports], minlength=cells.memories)
-    memory, response = cells.memory[is_hidden], cells.response[is_hidden]
-    group_sizes = np.bincount(response)[response] if len(response) else response
-    # Each hidden cell with each other one of its response, which lie next to each other.
-    pairs = np.zeros(0, np.int64)
-    for distance in range(1, int(group_sizes.max(initial=0))):
-        same = np.flatnonzero(response[distance:] == response[:-distance])
-        one, other = memory[same], memory[same + distance]
-        both = [one * cells.memories + other, other * cells.memories + one]
-        pairs = np.concatenate([pairs, *both])
-    codes, counts = np.unique(pairs, return_counts=True)
-    return supported, codes // cells.memories, codes % cells.memories, counts
+    lifted, is_support = supports(cells)
+    rows = np.flatnonzero(is_support)
+    ones, others = _pairs(cells.response[rows])
+    codes = cells.memory[rows[ones]] * cells.memories + cells.memory[rows[others]]
+    codes, place, shared = np.unique(codes, return_inverse=True, return_counts=True)
+    first = rows[ones]
+    missed = np.bincount(place, cells.signed[first], len(codes))
+    nothing = np.maximum(OF_HOLD * lifted[first], cells.noise[first])
+    is_hidden = np.abs(missed) <= np.bincount(place, nothing, len(codes))
+    codes, shared = codes[is_hidden & (shared > 1)], shared[is_hidden & (shared > 1)]
+    one, other = codes // cells.memories, codes % cells.memories
+    met = _met(cells, rows, one, other)
+    return list(zip(one.tolist(), other.tolist(), shared.tolist(), met.tolist(), strict=True))
 
 
-def _supports(cells: Cells) -> tuple[Flags, Flags]:
-    """Return whether each cell's memory supports the response alone, and whether it hides there."""
+def _pairs(groups: Integers) -> tuple[Integers, Integers]:
+    """Return both orders of each two places of the same group; equal groups lie together."""
+    ones, others = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for distance in range(1, int(np.bincount(groups).max(initial=0))):
+        same = np.flatnonzero(groups[distance:] == groups[:-distance])
+        ones += [same, same + distance]
+        others += [same + distance, same]
+    return np.concatenate(ones), np.concatenate(others)
+
+
+def _met(cells: Cells, rows: Integers, one: Integers, other: Integers) -> Integers:
+    """Return in how many of the ``rows`` of each memory ``one`` the memory ``other`` was known."""
+    number = np.full(cells.memories, -1)
+    involved = np.unique(np.concatenate([one, other]))
+    number[involved] = np.arange(len(involved))
+    rows = rows[number[cells.memory[rows]] >= 0]
+    known = np.flatnonzero(np.isfinite(cells.hold) & (number[cells.memory] >= 0))
+    starts, ends = (
+        np.searchsorted(cells.response[known], cells.response[rows], side=side)
+        for side in ("left", "right")
+    )
+    lengths = ends - starts
+    before = np.repeat(np.cumsum(lengths) - lengths, lengths)
+    beside = known[np.repeat(starts, lengths) + np.arange(lengths.sum()) - before]
+    codes = number[np.repeat(cells.memory[rows], lengths)] * len(involved)
+    codes += number[cells.memory[beside]]
+    counts: Integers = np.bincount(codes, minlength=len(involved) ** 2)
+    return counts[number[one] * len(involved) + number[other]]
+
+
+def supports(cells: Cells) -> tuple[Floats, Flags]:
+    """Return each cell's hold beyond the general lift, and whether it supports the response alone.
+
+    NaN and false where no hold is known.
+    """
+    lifted, is_support = np.full(len(cells.hold), np.nan), np.zeros(len(cells.hold), bool)
     known = np.flatnonzero(np.isfinite(cells.hold))
-    _, response = np.unique(cells.response[known], return_inverse=True)
-    hold, effect = cells.hold[known], np.abs(cells.signed[known])
+    response, hold = cells.response[known], cells.hold[known]
     largest = np.full(response.max(initial=-1) + 1, -np.inf)
     np.maximum.at(largest, response, hold)
     lift, counts = grouped_median(response, hold)
     deviation, _ = grouped_median(response, np.abs(hold - lift[response]))
     # Of few memories, the typical one is among those far below the largest.
-    unrelated = np.flatnonzero(hold < OF_LARGEST * largest[response])
-    low, low_counts = grouped_median(response[unrelated], hold[unrelated])
-    few_lift = np.zeros(len(lift))
-    few_lift[: len(low)] = np.where(low_counts > 0, low, 0.0)
-    has_enough = counts >= FEW
-    lift = np.maximum(0.0, np.where(has_enough, lift, few_lift))
-    spread = np.where(has_enough, 1.4826 * deviation, 0.0)
+    unrelated = hold < OF_LARGEST * largest[response]
+    low, _ = grouped_median(response[unrelated], hold[unrelated], len(lift))
+    lift = np.maximum(0.0, np.where(counts >= FEW, lift, low))
+    spread = np.where(counts >= FEW, 1.4826 * deviation, 0.0)
     enough = np.maximum(np.maximum(HOLD, SPREADS * spread), OF_LARGEST * (largest - lift))
-    above = hold - lift[response]
-    supports, is_hidden = np.zeros(len(cells.hold), bool), np.zeros(len(cells.hold), bool)
-    is_support = above >= enough[response]
-    supports[known] = is_support
-    nothing = np.maximum(OF_HOLD * above, cells.noise[known])
-    is_hidden[known] = is_support & (effect <= nothing)
-    return supports, is_hidden
+    lifted[known] = hold - lift[response]
+    is_support[known] = lifted[known] >= enough[response]
+    return lifted, is_support
 
 
 def lowest_share(part: int, whole: int, confidence: float) -> float:

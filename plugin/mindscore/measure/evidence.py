@@ -147,17 +147,14 @@ def noise_limits(response: Integers, signed: Floats, noise: Floats) -> Floats:
     return limit
 
 
-def grouped_median(groups: Integers, values: Floats) -> tuple[Floats, Integers]:
+def grouped_median(groups: Integers, values: Floats, number: int = 0) -> tuple[Floats, Integers]:
     """Return the median of each group's values, 0.0 for one without any, and their number.
 
-    ``groups`` are numbered from 0.
+    ``groups`` are numbered from 0; there are ``number`` at least.
     """
-    counts = np.bincount(groups)
-    if not len(counts):
-        return np.zeros(0), counts
+    counts = np.bincount(groups, minlength=number)
+    medians, has_any = np.zeros(len(counts)), counts > 0
     ordered = values[np.lexsort((values, groups))]
-    starts = np.cumsum(counts) - counts
-    last = max(len(ordered) - 1, 0)
-    low = np.minimum(starts + np.maximum(counts - 1, 0) // 2, last)
-    high = np.minimum(starts + counts // 2, last)
-    return np.where(counts > 0, (ordered[low] + ordered[high]) / 2, 0.0), counts
+    starts, some = (np.cumsum(counts) - counts)[has_any], counts[has_any]
+    medians[has_any] = (ordered[starts + (some - 1) // 2] + ordered[starts + some // 2]) / 2
+    return medians, counts

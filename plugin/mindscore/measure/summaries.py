@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -158,7 +159,7 @@ def _strongest(cells: Cells, chosen: Flags, number: int) -> list[tuple[Effect, .
             )
             for row in rows[start : min(start + number, end)]
         )
-        for start, end in zip(starts, starts[1:], strict=False)
+        for start, end in pairwise(starts)
     ]
 
 

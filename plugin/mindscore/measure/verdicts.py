@@ -20,9 +20,6 @@ from mindscore.measure.summaries import MemoryEvidence, summaries
 POWER = 0.8
 """Chance that as many more conversations as are named will do."""
 
-MOST_TIMES = 100
-"""How many times the evidence that more of it is still asked for."""
-
 _STANDARD = NormalDist()
 
 
@@ -103,7 +100,7 @@ class _Bench:
         self._merges = self._merged((Basis.CONFIRMED, Basis.HOLD))
         self._textual = self._merged((Basis.TEXT,))
         known = [it for it in evidence if it.error is not None]
-        self._spread = median(_spread(it) for it in known) if known else None
+        self._spread = median(_spread(it) for it in known) if known else 0.0
         judged = [it.responses / it.conversations for it in evidence if it.conversations]
         self._responses = median(judged) if judged else 0.0
 
@@ -232,7 +229,7 @@ class _Bench:
         elif it.supported:
             reason = (
                 f"{kept} does its work in {it.shared} of the "
-                f"{count_of(it.supported, 'response')} that it supports alone"
+                f"{count_of(it.supported, 'response')} that it supports alone beside it"
             )
         else:
             reason = f"{kept} does its work"
@@ -244,9 +241,6 @@ class _Bench:
         it = said.evidence
         more = self._more_conversations(it)
         seen = f"judged in {count_of(it.conversations, 'conversation')}"
-        if more is None:
-            reason = f"{seen}; it varies too much for more to help soon"
-            return replace(said, verdict=Verdict.NOT_ENOUGH_EVIDENCE, reason=reason)
         each = it.responses / it.conversations if it.conversations else self._responses
         return replace(
             said,
@@ -256,25 +250,18 @@ class _Bench:
             more_responses=math.ceil(more * each),
         )
 
-    def _more_conversations(self, it: MemoryEvidence) -> int | None:
+    def _more_conversations(self, it: MemoryEvidence) -> int:
         """Return how many more conversations would do with probability ``POWER``.
 
-        The mean is to differ from the threshold, or, if it is above, from 0, by as many standard
-        errors as the confidence takes, and those of the power. The errors shrink with the root of
-        the number. ``None``: over a hundred times as many.
+        The mean is to differ from 0, or from the threshold, whichever is farther, by as many
+        standard errors as the confidence takes, and those of the power. The errors shrink with the
+        root of the number.
         """
         settings = self._settings
-        spread = self._spread if it.error is None else _spread(it)
-        least = settings.min_conversations
-        if spread is None:
-            return max(1, least - it.conversations)
-        mean = 0.0 if it.error is None else it.mean
-        threshold = settings.drop_below_nats
-        margin = mean if mean >= threshold else threshold - max(0.0, mean)
+        spread, mean = (self._spread, 0.0) if it.error is None else (_spread(it), it.mean)
+        margin = max(mean, settings.drop_below_nats - max(0.0, mean))
         errors = _STANDARD.inv_cdf((1 + settings.confidence) / 2) + _STANDARD.inv_cdf(POWER)
-        needed = max(least, (errors * spread / max(margin, 1e-12)) ** 2)
-        if needed > MOST_TIMES * max(least, it.conversations):
-            return None
+        needed = max(settings.min_conversations, (errors * spread / margin) ** 2)
         return max(1, math.ceil(needed) - it.conversations)
 
 
