@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from statistics import NormalDist
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,7 +20,7 @@ SEED = 20260101
 """Of all draws: the same evidence has the same advice."""
 
 FEWEST_CONVERSATIONS = 5
-"""Conversations below which a bootstrap says nothing: the interval would be far too narrow."""
+"""Conversations below which a bootstrap says nothing."""
 
 LEVELS = (1.0, 3.0, 10.0)
 """Sizes, in limits, beyond which effects are counted: often and small, or rarely and much."""
@@ -31,53 +31,85 @@ TAIL = 3.0
 _BLOCK = 1024
 """Conversations handled at once: memory stays bounded, however many there are."""
 
-_STANDARD = NormalDist()
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Means:
+    """Each memory's mean in nats per response, its standard error, and their resamples.
+
+    ``errors`` are NaN for fewer than ``FEWEST_CONVERSATIONS``. ``resampled`` is of shape
+    (``RESAMPLES``, memories): by how many of its own standard errors the mean of resampled
+    conversations is above the mean, infinite where all that it rests on are equal.
+    """
+
+    means: Floats
+    errors: Floats
+    resampled: Floats
+
+    def intervals(self, confidence: float) -> tuple[Floats, Floats]:
+        """Return both ends of each mean's interval, NaN where it is not known.
+
+        It is the bootstrap-t interval (Efron 1981): wider where there are few conversations, and
+        on the side of the long tail.
+        """
+        ends = [self._end((1 + confidence) / 2), self._end((1 - confidence) / 2)]
+        is_known = np.isfinite(ends).all(0)
+        low, high = (np.where(is_known, end, np.nan) for end in ends)
+        return low, high
+
+    def _end(self, quantile: float) -> Floats:
+        # No interpolation: between infinite values there is nothing.
+        scores = np.quantile(self.resampled, quantile, axis=0, method="nearest")
+        return self.means - scores * self.errors
+
+    def p_values_below(self, threshold: float) -> Floats:
+        """Return the chance of so low a mean if it were ``threshold``; 1.0 where not known."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            scores = (self.means - threshold) / self.errors
+        lower = (self.resampled <= scores).sum(0)
+        return np.where(np.isnan(scores), 1.0, (lower + 1) / (RESAMPLES + 1))
 
 
-def resampled_means(cells: Cells) -> Floats:
-    """Return each memory's mean effect in nats per response, in resampled conversations.
+def resampled_means(cells: Cells, nats: Floats, conversations: Integers) -> Means:
+    """Return the mean of each memory's ``nats``, and what comes of it in resampled conversations.
 
-    Of shape (``RESAMPLES``, memories); NaN where a draw has none of a memory's conversations. Each
-    conversation is drawn a Poisson(1) number of times, independently of the others.
+    ``nats`` has a value for each cell; ``conversations`` are the numbers in which each memory was
+    judged. Each conversation is drawn a Poisson(1) number of times, independently of the others.
     """
     random = np.random.default_rng(SEED)
-    sums = np.zeros((RESAMPLES, 2 * cells.memories))
-    for rows, places, conversations in _blocks(cells):
-        weights = random.poisson(1.0, (RESAMPLES, conversations)).astype(float)
-        size = conversations * cells.memories
-        tables = [np.bincount(places, it, size) for it in (cells.effect[rows], None)]
-        sums += weights @ np.hstack([it.reshape(conversations, -1) for it in tables])
-    nats, counts = sums[:, : cells.memories], sums[:, cells.memories :]
-    with np.errstate(invalid="ignore"):
-        return np.where(counts > 0, nats / counts, np.nan)
+    observed, drawn = np.zeros((1, 5 * cells.memories)), np.zeros((RESAMPLES, 5 * cells.memories))
+    for rows, places, number in _blocks(cells):
+        sums, counts = (
+            np.bincount(places, it, number * cells.memories).reshape(number, -1)
+            for it in (nats[rows], None)
+        )
+        table = np.hstack([sums, counts, sums * sums, sums * counts, counts * counts])
+        observed += table.sum(0)
+        drawn += random.poisson(1.0, (RESAMPLES, number)).astype(float) @ table
+    means, errors = (it[0] for it in _ratios(observed))
+    errors = np.where(conversations < FEWEST_CONVERSATIONS, np.nan, errors)
+    drawn_means, drawn_errors = _ratios(drawn)
+    difference = drawn_means - means
+    with np.errstate(divide="ignore", invalid="ignore"):
+        resampled = difference / drawn_errors
+    # Without any of the memory's conversations, or all of them alike, a draw says nothing.
+    blank = ~np.isfinite(resampled)
+    resampled[blank] = np.where(difference < 0, -np.inf, np.inf)[blank]
+    return Means(means, errors, resampled)
 
 
-def intervals(means: Floats, conversations: Integers, confidence: float) -> tuple[Floats, Floats]:
-    """Return both ends of each memory's interval; NaN for too few conversations.
+def _ratios(sums: Floats) -> tuple[Floats, Floats]:
+    """Return means per response, and their standard errors, of sums over conversations.
 
-    ``means`` are the ``resampled_means``. A percentile interval, expanded for the number of
-    conversations (Hesterberg 2015).
+    ``sums`` has five parts: nats, responses, nats squared, nats times responses, and responses
+    squared, of conversations. The error is that of a ratio, by its linear approximation.
     """
-    low, high = np.full(means.shape[1], np.nan), np.full(means.shape[1], np.nan)
-    for memory, number in enumerate(conversations):
-        if number >= FEWEST_CONVERSATIONS:
-            draws = means[:, memory]
-            draws = draws[~np.isnan(draws)]
-            tail = 1 - _STANDARD.cdf(expanded((1 + confidence) / 2, int(number)))
-            low[memory], high[memory] = np.quantile(draws, [tail, 1 - tail])
-    return low, high
-
-
-def expanded(confidence: float, conversations: int) -> float:
-    """Return the standard errors that cover ``confidence`` on one side, of so few conversations.
-
-    Student's t (Abramowitz and Stegun 26.7.5), times the factor by which resampling few values
-    makes their spread too small.
-    """
-    z, freedom = _STANDARD.inv_cdf(confidence), conversations - 1
-    t = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
-    t += (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
-    return t * math.sqrt(conversations / freedom)
+    nats, counts, nats_squared, products, counts_squared = np.split(sums, 5, axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        means = nats / counts
+        squares = nats_squared - 2 * means * products + means * means * counts_squared
+        # What is left of equal values is rounding.
+        squares[squares < 1e-9 * nats_squared] = 0.0
+        return means, np.sqrt(squares) / counts
 
 
 def sign_flip_p_values(cells: Cells) -> tuple[Floats, Floats]:

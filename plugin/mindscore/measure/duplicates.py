@@ -138,8 +138,9 @@ def _met(cells: Cells, rows: Integers, one: Integers, other: Integers) -> Intege
     beside = known[np.repeat(starts, lengths) + np.arange(lengths.sum()) - before]
     codes = number[np.repeat(cells.memory[rows], lengths)] * len(involved)
     codes += number[cells.memory[beside]]
-    counts: Integers = np.bincount(codes, minlength=len(involved) ** 2)
-    return counts[number[one] * len(involved) + number[other]]
+    counts = np.bincount(codes, minlength=len(involved) ** 2)
+    together: Integers = counts[number[one] * len(involved) + number[other]]
+    return together
 
 
 def supports(cells: Cells) -> tuple[Floats, Flags]:

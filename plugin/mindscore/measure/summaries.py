@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from mindscore.config.settings import AdviseSettings
 from mindscore.measure import bootstrap
 from mindscore.measure.evidence import Cells, Flags, Floats, Integers, MemoryVersion
 
@@ -41,10 +42,12 @@ class MemoryEvidence:
     memory that does nothing would seem to help. ``nats`` is its effect in all, beyond what a
     typical memory does to the same responses, and ``mean`` that per response; ``interval`` is where
     the mean lies (``None``: too few conversations to say) and ``error`` its standard error.
+    ``cost_of_dropping`` is the most nats per response that responses would lose without it.
     ``largest`` is the most help to one response, beyond the limit: what is at stake. ``worst`` are
     responses that it harmed, at most ``MOST_NAMED``, the most harmed first. ``last_helped`` is in
     seconds since the epoch. If the memory did nothing, ``p_help`` and ``p_harm`` are the chances of
-    such evidence of help and of harm, ``p_largest`` that of so large a single help.
+    such evidence of help and of harm, ``p_largest`` that of so large a single help; ``p_idle`` is
+    that of so low a mean if it were ``advise.drop_below_nats``.
     """
 
     version: MemoryVersion
@@ -57,12 +60,14 @@ class MemoryEvidence:
     mean: float
     error: float | None
     interval: Interval | None
+    cost_of_dropping: float | None
     largest: Effect | None
     worst: tuple[Effect, ...]
     last_helped: float | None
     p_help: float
     p_harm: float
     p_largest: float
+    p_idle: float
 
     @property
     def nats_interval(self) -> Interval | None:
@@ -83,7 +88,7 @@ class MemoryEvidence:
 
 
 def summaries(
-    versions: Sequence[MemoryVersion], cells: Cells, confidence: float
+    versions: Sequence[MemoryVersion], cells: Cells, settings: AdviseSettings
 ) -> list[MemoryEvidence]:
     """Return the evidence on each version, in order."""
     number = cells.memories
@@ -94,8 +99,12 @@ def summaries(
     judged = responses > 0
     chance_rate = float(np.median(harmed[judged] / responses[judged])) if judged.any() else 0.0
     nats = np.bincount(cells.memory, cells.effect, number)
-    draws = bootstrap.resampled_means(cells)
-    low, high = bootstrap.intervals(draws, conversations, confidence)
+    means = bootstrap.resampled_means(cells, cells.effect, conversations)
+    low, high = means.intervals(settings.confidence)
+    # Where the typical memory does harm, doing less harm is no help.
+    costs = bootstrap.resampled_means(cells, np.minimum(cells.effect, cells.signed), conversations)
+    _, cost = costs.intervals(settings.confidence)
+    p_idle = costs.p_values_below(settings.drop_below_nats)
     most, least = _extremes(cells)
     p_largest = bootstrap.largest_p_values(most, -least, responses)
     p_lowest = bootstrap.largest_p_values(-least, -least, responses)
@@ -107,7 +116,8 @@ def summaries(
     last_helped = _latest(cells, helps)
     found = []
     for memory, version in enumerate(versions):
-        known = not np.isnan(low[memory])
+        error = float(means.errors[memory])
+        is_known = not np.isnan(low[memory])
         found.append(
             MemoryEvidence(
                 version=version,
@@ -118,14 +128,16 @@ def summaries(
                 by_chance=chance_rate * int(responses[memory]),
                 nats=float(nats[memory]),
                 mean=float(nats[memory]) / max(1, int(responses[memory])),
-                error=float(np.nanstd(draws[:, memory])) if known else None,
-                interval=Interval(float(low[memory]), float(high[memory])) if known else None,
+                error=None if np.isnan(error) else error,
+                interval=Interval(float(low[memory]), float(high[memory])) if is_known else None,
+                cost_of_dropping=None if np.isnan(cost[memory]) else float(cost[memory]),
                 largest=next(iter(best[memory]), None),
                 worst=worst[memory],
                 last_helped=last_helped[memory],
                 p_help=float(p_help[memory]),
                 p_harm=float(p_harm[memory]),
                 p_largest=float(p_largest[memory]),
+                p_idle=float(p_idle[memory]),
             )
         )
     return found

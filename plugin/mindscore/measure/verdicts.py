@@ -12,7 +12,7 @@ import numpy as np
 
 from mindscore._util.text import count_of
 from mindscore.config.settings import AdviseSettings
-from mindscore.measure.bootstrap import discoveries, expanded
+from mindscore.measure.bootstrap import discoveries
 from mindscore.measure.duplicates import Basis, Duplicate, find_duplicates, lowest_share
 from mindscore.measure.evidence import EvidenceColumns, MemoryVersion, judged_cells
 from mindscore.measure.summaries import MemoryEvidence, summaries
@@ -64,7 +64,7 @@ def advise(
     The same evidence has the same advice, in whatever order its rows come.
     """
     cells = judged_cells(columns)
-    evidence = summaries(columns.versions, cells, settings.confidence)
+    evidence = summaries(columns.versions, cells, settings)
     current, older = _current(columns.versions)
     duplicates = find_duplicates(columns.versions, cells, current, confirmed)
     bench = _Bench([evidence[index] for index in current], duplicates, settings)
@@ -96,7 +96,7 @@ class _Bench:
         self._level = 1 - settings.confidence
         self._helps = self._discovered(lambda it: it.p_help)
         self._harms = self._discovered(lambda it: it.p_harm)
-        self._idle = self._discovered(self._p_useful)
+        self._idle = self._discovered(lambda it: it.p_idle)
         self._merges = self._merged((Basis.CONFIRMED, Basis.HOLD))
         self._textual = self._merged((Basis.TEXT,))
         known = [it for it in evidence if it.error is not None]
@@ -139,8 +139,8 @@ class _Bench:
                 return replace(said, verdict=Verdict.NOT_ENOUGH_EVIDENCE, reason=reason)
             reason = (
                 f"over {count_of(it.conversations, 'conversation')} it helps by "
-                f"{max(0.0, it.interval.high if it.interval else 0.0):.2f} nats per response at "
-                "most, and by much nowhere"
+                f"{max(0.0, it.cost_of_dropping or 0.0):.2f} nats per response at most, and by "
+                "much nowhere"
             )
             return replace(said, verdict=Verdict.DROP, reason=reason)
         return self._not_enough(said)
@@ -205,19 +205,10 @@ class _Bench:
         return (
             key in self._idle
             and it.conversations >= self._settings.min_conversations
-            and it.interval is not None
-            and it.interval.high < self._settings.drop_below_nats
+            and it.cost_of_dropping is not None
+            and it.cost_of_dropping < self._settings.drop_below_nats
             and not may_be_much
         )
-
-    def _p_useful(self, it: MemoryEvidence) -> float:
-        """Return the chance of so little help if its mean were at the threshold."""
-        if it.error is None:
-            return 1.0
-        confidence = self._settings.confidence
-        widened = expanded(confidence, it.conversations) / _STANDARD.inv_cdf(confidence)
-        margin = self._settings.drop_below_nats - it.mean
-        return 1 - _STANDARD.cdf(margin / max(it.error * widened, 1e-12))
 
     def _merge(self, said: Advice, kept: str) -> Advice:
         it = next(each for each in said.duplicates if each.key == kept)
