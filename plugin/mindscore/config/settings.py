@@ -150,7 +150,7 @@ class AdviseSettings(_Table, frozen=True):
 
     confidence: Annotated[float, Meta(ge=0.5, le=0.999)] = 0.95
     min_conversations: AtLeastOne = 30
-    drop_below_nats: Positive = 0.1
+    drop_below_nats: Positive = 0.2
     stake_nats: Positive = 3.0
     merge_share: Fraction = 0.5
 

@@ -42,7 +42,8 @@ class MemoryEvidence:
     memory that does nothing would seem to help. ``nats`` is its effect in all, beyond what a
     typical memory does to the same responses, and ``mean`` that per response; ``interval`` is where
     the mean lies (``None``: too few conversations to say) and ``error`` its standard error.
-    ``cost_of_dropping`` is the most nats per response that responses would lose without it.
+    ``cost_of_dropping`` is the most nats per response that would be lost without it: the upper end
+    of that interval, or of the same without regard to what a typical memory does, if lower.
     ``largest`` is the most help to one response, beyond the limit: what is at stake. ``worst`` are
     responses that it harmed, at most ``MOST_NAMED``, the most harmed first. ``last_helped`` is in
     seconds since the epoch. If the memory did nothing, ``p_help`` and ``p_harm`` are the chances of
@@ -101,10 +102,10 @@ def summaries(
     nats = np.bincount(cells.memory, cells.effect, number)
     means = bootstrap.resampled_means(cells, cells.effect, conversations)
     low, high = means.intervals(settings.confidence)
-    # Where the typical memory does harm, doing less harm is no help.
-    costs = bootstrap.resampled_means(cells, np.minimum(cells.effect, cells.signed), conversations)
-    _, cost = costs.intervals(settings.confidence)
-    p_idle = costs.p_values_below(settings.drop_below_nats)
+    # Where the typical memory harms, to harm less is no help.
+    absolute = bootstrap.resampled_means(cells, cells.signed, conversations)
+    cost = np.minimum(high, absolute.intervals(settings.confidence)[1])
+    p_idle = np.minimum(*(it.p_values_below(settings.drop_below_nats) for it in (means, absolute)))
     most, least = _extremes(cells)
     p_largest = bootstrap.largest_p_values(most, -least, responses)
     p_lowest = bootstrap.largest_p_values(-least, -least, responses)

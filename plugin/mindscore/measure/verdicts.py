@@ -165,7 +165,7 @@ class _Bench:
                 if it.basis in bases
                 and it.key not in found
                 and self._worth(it.key) < self._worth(key)
-                and self._does_the_same(it)
+                and self._does_the_same(key, it)
             ]
             if able:
                 best = max(able, key=lambda it: (it.shared, it.similarity))
@@ -179,24 +179,34 @@ class _Bench:
         tokens = math.inf if it.version.tokens is None else it.version.tokens
         return (-supported, -it.helped, tokens, key)
 
-    def _does_the_same(self, it: Duplicate) -> bool:
+    def _does_the_same(self, key: str, it: Duplicate) -> bool:
+        """Return whether two memories do the same: each does most of what the other does."""
         if not it.supported:
             return it.basis is not Basis.HOLD
-        share = lowest_share(it.shared, it.supported, self._settings.confidence)
-        return share >= self._settings.merge_share
+        back = [each for each in self._duplicates.get(it.key, ()) if each.key == key]
+        shares = (
+            lowest_share(each.shared, each.supported, self._settings.confidence)
+            for each in (it, *back)
+        )
+        return bool(back) and min(shares) >= self._settings.merge_share
 
     def _does_help(self, key: str, it: MemoryEvidence) -> bool:
+        least = it.interval.low if it.interval else 0.0
         most = it.largest.signed if it.largest else 0.0
-        return key in self._helps and self._is_material(it.mean, most)
+        return key in self._helps and self._is_material(least, most)
 
     def _does_harm(self, key: str, it: MemoryEvidence) -> bool:
+        least = -it.interval.high if it.interval else 0.0
         most = -it.worst[0].signed if it.worst else 0.0
-        return key in self._harms and self._is_material(-it.mean, most)
+        return key in self._harms and self._is_material(least, most)
 
-    def _is_material(self, mean: float, most: float) -> bool:
-        """Return whether an effect that is no chance matters, too: its mean, and the most of it."""
+    def _is_material(self, least: float, most: float) -> bool:
+        """Return whether an effect that is no chance matters, too.
+
+        ``least`` is the least that its mean may be, ``most`` its largest beyond the limit.
+        """
         settings = self._settings
-        return most >= settings.stake_nats or (most > 0 and mean >= settings.drop_below_nats)
+        return most >= settings.stake_nats or (most > 0 and least >= settings.drop_below_nats)
 
     def _is_idle(self, key: str, it: MemoryEvidence) -> bool:
         """Return whether all that it helps, were it dropped, is below the threshold."""
