@@ -69,6 +69,7 @@ class MemoryEvidence:
     p_harm: float
     p_largest: float
     p_idle: float
+    has_hold: bool
 
     @property
     def nats_interval(self) -> Interval | None:
@@ -113,6 +114,7 @@ def summaries(
     # Two tests of one hypothesis: the smaller p-value, times two.
     p_help = np.minimum(1, 2 * np.minimum(p_help, p_largest))
     p_harm = np.minimum(1, 2 * np.minimum(p_harm, p_lowest))
+    has_hold = np.bincount(cells.memory, np.isfinite(cells.hold), number) > 0
     best, worst = _strongest(cells, helps, 1), _strongest(cells, harms, MOST_NAMED)
     last_helped = _latest(cells, helps)
     found = []
@@ -139,6 +141,7 @@ def summaries(
                 p_harm=float(p_harm[memory]),
                 p_largest=float(p_largest[memory]),
                 p_idle=float(p_idle[memory]),
+                has_hold=bool(has_hold[memory]),
             )
         )
     return found

@@ -137,12 +137,7 @@ class _Bench:
             if hidden_by:
                 reason = f"{_listed(hidden_by)} may hide what it does: score with --hold"
                 return replace(said, verdict=Verdict.NOT_ENOUGH_EVIDENCE, reason=reason)
-            reason = (
-                f"over {count_of(it.conversations, 'conversation')} it helps by "
-                f"{max(0.0, it.cost_of_dropping or 0.0):.2f} nats per response at most, and by "
-                "much nowhere"
-            )
-            return replace(said, verdict=Verdict.DROP, reason=reason)
+            return self._drop(said)
         return self._not_enough(said)
 
     def _discovered(self, p_value: Callable[[MemoryEvidence], float]) -> set[str]:
@@ -210,15 +205,20 @@ class _Bench:
 
     def _is_idle(self, key: str, it: MemoryEvidence) -> bool:
         """Return whether all that it helps, were it dropped, is below the threshold."""
-        stake = it.largest.signed if it.largest else 0.0
-        may_be_much = stake >= self._settings.stake_nats and it.p_largest < self._level
+        return key in self._idle and self._helps_little(it) and not self._may_be_much(it)
+
+    def _helps_little(self, it: MemoryEvidence) -> bool:
+        """Return whether it was seen often enough, and helps by less than matters."""
         return (
-            key in self._idle
-            and it.conversations >= self._settings.min_conversations
+            it.conversations >= self._settings.min_conversations
             and it.cost_of_dropping is not None
             and it.cost_of_dropping < self._settings.drop_below_nats
-            and not may_be_much
         )
+
+    def _may_be_much(self, it: MemoryEvidence) -> bool:
+        """Return whether a single help is too large to be passed over, and hardly chance."""
+        stake = it.largest.signed if it.largest else 0.0
+        return stake >= self._settings.stake_nats and it.p_largest < self._level
 
     def _merge(self, said: Advice, kept: str) -> Advice:
         it = next(each for each in said.duplicates if each.key == kept)
@@ -238,8 +238,22 @@ class _Bench:
             reason += "; they were removed together, and missed"
         return replace(said, verdict=Verdict.MERGE, reason=reason, merge_with=kept)
 
+    def _drop(self, said: Advice) -> Advice:
+        it = said.evidence
+        reason = (
+            f"over {count_of(it.conversations, 'conversation')} it helps by "
+            f"{max(0.0, it.cost_of_dropping or 0.0):.2f} nats per response at most, and by much "
+            "nowhere"
+        )
+        if not it.has_hold:
+            reason += "; whether others hide it is not known: score with --hold"
+        return replace(said, verdict=Verdict.DROP, reason=reason)
+
     def _not_enough(self, said: Advice) -> Advice:
         it = said.evidence
+        if it.largest is not None and self._may_be_much(it) and self._helps_little(it):
+            reason = f"one help of {it.largest.signed:.1f} nats may be no chance: look at it"
+            return replace(said, verdict=Verdict.NOT_ENOUGH_EVIDENCE, reason=reason)
         more = self._more_conversations(it)
         seen = f"judged in {count_of(it.conversations, 'conversation')}"
         each = it.responses / it.conversations if it.conversations else self._responses
