@@ -59,6 +59,7 @@ class Means:
     def _end(self, quantile: float) -> Floats:
         # No interpolation: between infinite values there is nothing.
         scores = np.quantile(self.resampled, quantile, axis=0, method="nearest")
+        scores[self.errors == 0] = 0.0
         return self.means - scores * self.errors
 
     def p_values_below(self, threshold: float) -> Floats:
@@ -137,8 +138,8 @@ def sign_flip_p_values(cells: Cells) -> tuple[Floats, Floats]:
         signs = 2 * signs - 1
         flipped += signs @ table.astype(np.float32)
     errors = np.sqrt(np.where(squares > 0, squares, np.inf))
-    scores = (observed / errors).reshape(-1, cells.memories)
-    chance = (flipped / errors.astype(np.float32)).reshape(FLIPS, -1, cells.memories).max(1)
+    scores = (observed / errors).reshape(1 + len(LEVELS), cells.memories)
+    chance = (flipped / errors.astype(np.float32)).reshape(FLIPS, *scores.shape).max(1)
     # Sums in single precision: what is equal may differ in the last digits.
     chance += 1e-5
     help_ = (chance >= scores.max(0)).sum(0)

@@ -16,7 +16,7 @@ import numpy as np
 from mindscore.measure.divergence import FEW, HOLD, OF_HOLD, OF_LARGEST, SPREADS
 from mindscore.measure.evidence import Cells, Flags, Floats, Integers, MemoryVersion, grouped_median
 
-ALIKE = 0.5
+ALIKE = 0.4
 """Similarity of two texts' words from which on they may say the same."""
 
 _WORD = re.compile(r"\w+")

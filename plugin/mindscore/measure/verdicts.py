@@ -149,8 +149,8 @@ class _Bench:
     def _merged(self, bases: Collection[Basis]) -> dict[str, str]:
         """Return the memory to keep for each that another one makes superfluous.
 
-        The one that supports the most responses is kept, of equals the shortest; a memory is merged
-        only with one that is kept.
+        The one that supports the most responses is kept, of equals the shortest, but rather than
+        either one that is missed; a memory is merged only with one that is kept.
         """
         found: dict[str, str] = {}
         for key in sorted(self._evidence, key=self._worth):
@@ -167,12 +167,12 @@ class _Bench:
                 found[key] = best.key
         return found
 
-    def _worth(self, key: str) -> tuple[float, float, float, str]:
+    def _worth(self, key: str) -> tuple[bool, float, float, str]:
         """Return the order in which memories are kept: the first rather than the later ones."""
         it = self._evidence[key]
         supported = max((each.supported for each in self._duplicates.get(key, ())), default=0)
         tokens = math.inf if it.version.tokens is None else it.version.tokens
-        return (-supported, -it.helped, tokens, key)
+        return (not self._does_help(key, it), -supported, tokens, key)
 
     def _does_the_same(self, key: str, it: Duplicate) -> bool:
         """Return whether two memories do the same: each does most of what the other does."""
