@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from mindscore.measure.divergence import FEWEST
 from mindscore.measure.evidence import Cells, Flags, Floats, Integers
 
 RESAMPLES = 2000
@@ -118,33 +118,44 @@ def sign_flip_p_values(cells: Cells) -> tuple[Floats, Floats]:
 
     A memory that does nothing helps and harms alike: the sign of a conversation's effects is then
     a coin's. What is summed over conversations is the number of effects beyond each of ``LEVELS``,
-    helps less harms, and the effects cut off at one limit; the largest of these sums, each
-    in its own standard errors, is compared with that of random signs.
+    helps less harms, and the effects cut off at one limit, each less what the typical memory would
+    have; the largest of these sums, in its own standard errors, is compared with that of random
+    signs.
     """
-    width = (1 + len(LEVELS)) * cells.memories
-    observed, squares = np.zeros(width), np.zeros(width)
-    flipped = np.zeros((FLIPS, width), np.float32)
+    number = cells.memories
+    parts = [np.clip(cells.size, -1, 1)]
+    parts += [np.sign(cells.size) * (np.abs(cells.size) > level) for level in LEVELS]
+    typical = [_typical_rate(cells, part) for part in parts]
+    observed, squares = (np.zeros(len(parts) * number) for _ in range(2))
+    flipped = np.zeros((FLIPS, len(parts) * number), np.float32)
     random = np.random.default_rng(SEED)
     for rows, places, conversations in _blocks(cells):
-        size = cells.size[rows]
-        parts = [np.clip(size, -1, 1)]
-        parts += [np.sign(size) * (np.abs(size) > level) for level in LEVELS]
-        shape = (conversations, cells.memories)
-        sums = [np.bincount(places, part, math.prod(shape)).reshape(shape) for part in parts]
-        table = np.hstack(sums)
+        counts = np.bincount(places, minlength=conversations * number)
+        sums = (np.bincount(places, part[rows], conversations * number) for part in parts)
+        over = [it - rate * counts for it, rate in zip(sums, typical, strict=True)]
+        table = np.hstack([it.reshape(conversations, number) for it in over])
         observed += table.sum(0)
         squares += (table**2).sum(0)
         signs = random.integers(0, 2, (FLIPS, conversations), np.int8).astype(np.float32)
-        signs = 2 * signs - 1
-        flipped += signs @ table.astype(np.float32)
+        flipped += (2 * signs - 1) @ table.astype(np.float32)
     errors = np.sqrt(np.where(squares > 0, squares, np.inf))
-    scores = (observed / errors).reshape(1 + len(LEVELS), cells.memories)
-    chance = (flipped / errors.astype(np.float32)).reshape(FLIPS, *scores.shape).max(1)
+    scores = (observed / errors).reshape(len(parts), number)
+    chance = (flipped / errors.astype(np.float32)).reshape(FLIPS, len(parts), number).max(1)
     # Sums in single precision: what is equal may differ in the last digits.
     chance += 1e-5
     help_ = (chance >= scores.max(0)).sum(0)
     harm = (chance >= (-scores).max(0)).sum(0)
     return (help_ + 1) / (FLIPS + 1), (harm + 1) / (FLIPS + 1)
+
+
+def _typical_rate(cells: Cells, part: Floats) -> float:
+    """Return the typical memory's mean of ``part`` per response, 0.0 where too few are known."""
+    responses = np.bincount(cells.memory, minlength=cells.memories)
+    judged = responses > 0
+    if judged.sum() < FEWEST:
+        return 0.0
+    sums = np.bincount(cells.memory, part, cells.memories)
+    return float(np.median(sums[judged] / responses[judged]))
 
 
 def largest_p_values(largest: Floats, chance: Floats, responses: Integers) -> Floats:

@@ -96,7 +96,7 @@ def test_the_sign_flip_test_has_the_p_value_of_all_signs():
     helps, harms = (it[0] for it in sign_flip_p_values(one_memory(effects)))
     assert helps == pytest.approx(exact, abs=0.01)
     assert harms > 0.9
-    assert sign_flip_p_values(one_memory(-effects))[1][0] == helps
+    assert sign_flip_p_values(one_memory(-effects))[1][0] == pytest.approx(helps, abs=0.005)
 
 
 def test_the_smallest_p_value_is_that_of_the_draws():

@@ -5,8 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tests.mindscore.measure.planted import KINDS, archive, columns
 
 from mindscore.config.settings import AdviseSettings
@@ -86,12 +84,15 @@ def test_of_100_conversations_most_is_known(capsys):
     assert precision(found, Verdict.HARMFUL) >= 0.9
 
 
-def test_of_1000_conversations_all_is_known(capsys):
-    found = verdicts(1000, range(2))
+def test_of_1000_conversations_nearly_all_is_known(capsys):
+    found = verdicts(1000, range(4))
     report(capsys, 1000, found)
-    assert all(recall(found, it) == 1.0 for it in ("steady", "rare", "copy", "misleading"))
+    assert all(recall(found, it) == 1.0 for it in ("steady", "rare", "misleading"))
+    assert recall(found, "copy") >= 0.9
     assert recall(found, "idle") >= 0.95
-    assert all(precision(found, it) == 1.0 for it in (Verdict.KEEP, Verdict.MERGE, Verdict.DROP))
+    assert precision(found, Verdict.MERGE) == precision(found, Verdict.DROP) == 1.0
+    # The two that a false discovery rate of 0.05 bounds.
+    assert precision(found, Verdict.KEEP) >= 0.95
     assert precision(found, Verdict.HARMFUL) >= 0.85
 
 
@@ -128,30 +129,27 @@ def test_among_memories_that_do_nothing_hardly_any_is_said_to_do_something(tails
 
 def test_as_many_more_conversations_as_are_named_mostly_do():
     idle = ["idle"] * 20
-    short = [it for it in advise(archive(30, 3, idle), DEFAULTS) if it.more_conversations]
-    assert len(short) > 10
+    short = [it for it in advise(archive(12, 3, idle), DEFAULTS) if it.more_conversations]
+    assert len(short) >= 18
     more = int(np.median([it.more_conversations for it in short]))
-    assert 10 < more < 1000
+    assert 20 <= more <= 200
     assert all(it.more_responses > it.more_conversations for it in short)
-    enough = advise(archive(int(1.25 * (30 + more)), 4, idle), DEFAULTS)
+    # A memory is in 0.8 of them.
+    enough = advise(archive(12 + round(more / 0.8), 4, idle), DEFAULTS)
     assert sum(it.verdict is Verdict.DROP for it in enough) >= 14
 
 
 # -- what changes nothing -------------------------------------------------------------------------
 
 
-@given(st.randoms(use_true_random=False), st.integers(-5, 10**9), st.integers(-5, 10**9))
-@settings(max_examples=10, deadline=None)
-def test_neither_the_order_of_rows_nor_the_numbers_of_ids_change_the_advice(random, one, other):
+@pytest.mark.parametrize(("seed", "shift"), [(1, 0), (2, 7), (3, -(10**9)), (4, 2**40)])
+def test_neither_the_order_of_rows_nor_the_numbers_of_ids_change_the_advice(seed, shift):
     evidence = archive(25, 2)
-    order = np.array(random.sample(range(len(evidence.memory)), len(evidence.memory)))
-    moved = reordered(
-        replace(
-            evidence, conversation=evidence.conversation + one, response=evidence.response + other
-        ),
-        order,
+    moved = replace(
+        evidence, conversation=evidence.conversation + shift, response=evidence.response - shift
     )
-    assert [summary(it) for it in advise(moved, DEFAULTS)] == [
+    order = np.random.default_rng(seed).permutation(len(evidence.memory))
+    assert [summary(it) for it in advise(reordered(moved, order), DEFAULTS)] == [
         summary(it) for it in advise(evidence, DEFAULTS)
     ]
 
