@@ -118,22 +118,19 @@ def sign_flip_p_values(cells: Cells) -> tuple[Floats, Floats]:
 
     A memory that does nothing helps and harms alike: the sign of a conversation's effects is then
     a coin's. What is summed over conversations is the number of effects beyond each of ``LEVELS``,
-    helps less harms, and the effects cut off at one limit, each less what the typical memory would
-    have; the largest of these sums, in its own standard errors, is compared with that of random
-    signs.
+    helps less harms, and the effects cut off at one limit, less those of the typical memory; the
+    largest of these sums, in its own standard errors, is compared with that of random signs.
     """
     number = cells.memories
-    parts = [np.clip(cells.size, -1, 1)]
+    cut = np.clip(cells.size, -1, 1)
+    parts = [cut - _typical_mean(cells, cut)]
     parts += [np.sign(cells.size) * (np.abs(cells.size) > level) for level in LEVELS]
-    typical = [_typical_rate(cells, part) for part in parts]
     observed, squares = (np.zeros(len(parts) * number) for _ in range(2))
     flipped = np.zeros((FLIPS, len(parts) * number), np.float32)
     random = np.random.default_rng(SEED)
     for rows, places, conversations in _blocks(cells):
-        counts = np.bincount(places, minlength=conversations * number)
         sums = (np.bincount(places, part[rows], conversations * number) for part in parts)
-        over = [it - rate * counts for it, rate in zip(sums, typical, strict=True)]
-        table = np.hstack([it.reshape(conversations, number) for it in over])
+        table = np.hstack([it.reshape(conversations, number) for it in sums])
         observed += table.sum(0)
         squares += (table**2).sum(0)
         signs = random.integers(0, 2, (FLIPS, conversations), np.int8).astype(np.float32)
@@ -148,13 +145,13 @@ def sign_flip_p_values(cells: Cells) -> tuple[Floats, Floats]:
     return (help_ + 1) / (FLIPS + 1), (harm + 1) / (FLIPS + 1)
 
 
-def _typical_rate(cells: Cells, part: Floats) -> float:
-    """Return the typical memory's mean of ``part`` per response, 0.0 where too few are known."""
+def _typical_mean(cells: Cells, values: Floats) -> float:
+    """Return the typical memory's mean of ``values``, 0.0 where too few memories are known."""
     responses = np.bincount(cells.memory, minlength=cells.memories)
     judged = responses > 0
     if judged.sum() < FEWEST:
         return 0.0
-    sums = np.bincount(cells.memory, part, cells.memories)
+    sums = np.bincount(cells.memory, values, cells.memories)
     return float(np.median(sums[judged] / responses[judged]))
 
 
