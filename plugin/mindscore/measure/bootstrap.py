@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,8 +29,10 @@ LEVELS = (1.0, 3.0, 10.0)
 TAIL = 3.0
 """Shape of the largest of many chance effects (Fréchet): heavier tails have no variance."""
 
-_BLOCK = 1024
-"""Conversations handled at once: memory stays bounded, however many there are."""
+_CONVERSATIONS, _MEMORIES = 1024, 256
+"""Conversations and memories handled at once: the room that is needed stays bounded."""
+
+_Block = tuple[Integers, Integers, tuple[int, int], np.random.Generator]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,18 +79,24 @@ def resampled_means(cells: Cells, nats: Floats, conversations: Integers) -> Mean
     ``nats`` has a value for each cell; ``conversations`` are the numbers in which each memory was
     judged. Each conversation is drawn a Poisson(1) number of times, independently of the others.
     """
-    random = np.random.default_rng(SEED)
-    observed, drawn = np.zeros((1, 5 * cells.memories)), np.zeros((RESAMPLES, 5 * cells.memories))
-    for rows, places, number in _blocks(cells):
+    parts = [_resample(cells, nats, memories) for memories in _groups(cells)]
+    means, errors, resampled = (np.concatenate(it, axis=-1) for it in zip(*parts, strict=True))
+    errors[conversations < FEWEST_CONVERSATIONS] = np.nan
+    return Means(means, errors, resampled)
+
+
+def _resample(cells: Cells, nats: Floats, memories: range) -> tuple[Floats, Floats, Floats]:
+    """Return the means of some memories, their errors, and what comes of resampling."""
+    width = 5 * len(memories)
+    observed, drawn = np.zeros((1, width)), np.zeros((RESAMPLES, width))
+    for rows, places, shape, random in _blocks(cells, memories):
         sums, counts = (
-            np.bincount(places, it, number * cells.memories).reshape(number, -1)
-            for it in (nats[rows], None)
+            np.bincount(places, it, math.prod(shape)).reshape(shape) for it in (nats[rows], None)
         )
         table = np.hstack([sums, counts, sums * sums, sums * counts, counts * counts])
         observed += table.sum(0)
-        drawn += random.poisson(1.0, (RESAMPLES, number)).astype(float) @ table
+        drawn += random.poisson(1.0, (RESAMPLES, len(table))).astype(float) @ table
     means, errors = (it[0] for it in _ratios(observed))
-    errors = np.where(conversations < FEWEST_CONVERSATIONS, np.nan, errors)
     drawn_means, drawn_errors = _ratios(drawn)
     difference = drawn_means - means
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -95,7 +104,7 @@ def resampled_means(cells: Cells, nats: Floats, conversations: Integers) -> Mean
     # Without any of the memory's conversations, or all of them alike, a draw says nothing.
     blank = ~np.isfinite(resampled)
     resampled[blank] = np.where(difference < 0, -np.inf, np.inf)[blank]
-    return Means(means, errors, resampled)
+    return means, errors, resampled
 
 
 def _ratios(sums: Floats) -> tuple[Floats, Floats]:
@@ -121,23 +130,29 @@ def sign_flip_p_values(cells: Cells) -> tuple[Floats, Floats]:
     helps less harms, and the effects cut off at one limit, less those of the typical memory; the
     largest of these sums, in its own standard errors, is compared with that of random signs.
     """
-    number = cells.memories
     cut = np.clip(cells.size, -1, 1)
     parts = [cut - _typical_mean(cells, cut)]
     parts += [np.sign(cells.size) * (np.abs(cells.size) > level) for level in LEVELS]
-    observed, squares = (np.zeros(len(parts) * number) for _ in range(2))
-    flipped = np.zeros((FLIPS, len(parts) * number), np.float32)
-    random = np.random.default_rng(SEED)
-    for rows, places, conversations in _blocks(cells):
-        sums = (np.bincount(places, part[rows], conversations * number) for part in parts)
-        table = np.hstack([it.reshape(conversations, number) for it in sums])
+    found = [_flip(cells, parts, memories) for memories in _groups(cells)]
+    help_, harm = (np.concatenate(it) for it in zip(*found, strict=True))
+    return help_, harm
+
+
+def _flip(cells: Cells, parts: Sequence[Floats], memories: range) -> tuple[Floats, Floats]:
+    """Return the p-values of some memories' help and harm, from the ``parts`` of each cell."""
+    width = len(parts) * len(memories)
+    observed, squares = np.zeros(width), np.zeros(width)
+    flipped = np.zeros((FLIPS, width), np.float32)
+    for rows, places, shape, random in _blocks(cells, memories):
+        sums = [np.bincount(places, it[rows], math.prod(shape)).reshape(shape) for it in parts]
+        table = np.hstack(sums)
         observed += table.sum(0)
         squares += (table**2).sum(0)
-        signs = random.integers(0, 2, (FLIPS, conversations), np.int8).astype(np.float32)
+        signs = random.integers(0, 2, (FLIPS, len(table)), np.int8).astype(np.float32)
         flipped += (2 * signs - 1) @ table.astype(np.float32)
     errors = np.sqrt(np.where(squares > 0, squares, np.inf))
-    scores = (observed / errors).reshape(len(parts), number)
-    chance = (flipped / errors.astype(np.float32)).reshape(FLIPS, len(parts), number).max(1)
+    scores = (observed / errors).reshape(len(parts), len(memories))
+    chance = (flipped / errors.astype(np.float32)).reshape(FLIPS, *scores.shape).max(1)
     # Sums in single precision: what is equal may differ in the last digits.
     chance += 1e-5
     help_ = (chance >= scores.max(0)).sum(0)
@@ -185,14 +200,22 @@ def discoveries(p_values: Floats, level: float) -> Flags:
     return found
 
 
-def _blocks(cells: Cells) -> Iterator[tuple[slice, Integers, int]]:
-    """Yield rows of at most ``_BLOCK`` conversations, their places in a table, its height.
+def _groups(cells: Cells) -> Iterator[range]:
+    """Yield the memories, at most ``_MEMORIES`` at once."""
+    for first in range(0, max(1, cells.memories), _MEMORIES):
+        yield range(first, min(first + _MEMORIES, cells.memories))
 
-    The table has a row for each conversation and a column for each memory.
+
+def _blocks(cells: Cells, memories: range) -> Iterator[_Block]:
+    """Yield the rows of at most ``_CONVERSATIONS``, their places in a table, and its shape.
+
+    The table has a row for each conversation and a column for each memory. The random numbers are
+    those of the conversations, whatever the memories.
     """
-    total = len(cells.conversation_ids)
-    for first in range(0, total, _BLOCK):
-        end = min(first + _BLOCK, total)
-        rows = slice(*np.searchsorted(cells.conversation, [first, end]))
-        places = (cells.conversation[rows] - first) * cells.memories + cells.memory[rows]
-        yield rows, places, end - first
+    mine = np.flatnonzero((cells.memory >= memories.start) & (cells.memory < memories.stop))
+    for first in range(0, len(cells.conversation_ids), _CONVERSATIONS):
+        end = min(first + _CONVERSATIONS, len(cells.conversation_ids))
+        rows = mine[slice(*np.searchsorted(cells.conversation[mine], [first, end]))]
+        places = (cells.conversation[rows] - first) * len(memories)
+        places += cells.memory[rows] - memories.start
+        yield rows, places, (end - first, len(memories)), np.random.default_rng([SEED, first])

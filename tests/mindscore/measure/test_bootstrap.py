@@ -137,9 +137,18 @@ def test_many_conversations_are_handled_in_blocks(monkeypatch):
     """Sums over blocks of conversations are sums over all."""
     cells = judged_cells(archive(50, 1))
     whole = means(cells)
-    monkeypatch.setattr("mindscore.measure.bootstrap._BLOCK", 7)
+    monkeypatch.setattr("mindscore.measure.bootstrap._CONVERSATIONS", 7)
     blocks = means(cells)
     assert blocks.means == pytest.approx(whole.means)
     assert blocks.errors == pytest.approx(whole.errors)
     for one, other in zip(blocks.intervals(0.9), whole.intervals(0.9), strict=True):
         assert one == pytest.approx(other, abs=0.25 * np.nanmax(whole.errors))
+
+
+def test_many_memories_are_handled_in_groups_with_equal_results(monkeypatch):
+    cells = judged_cells(archive(20, 1))
+    whole, whole_p = means(cells), sign_flip_p_values(cells)
+    monkeypatch.setattr("mindscore.measure.bootstrap._MEMORIES", 7)
+    groups, groups_p = means(cells), sign_flip_p_values(cells)
+    assert groups.resampled == pytest.approx(whole.resampled)
+    assert np.array(groups_p) == pytest.approx(np.array(whole_p), abs=2 / FLIPS)
