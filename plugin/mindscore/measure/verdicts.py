@@ -109,7 +109,8 @@ class _Bench:
         return [self._advice(key, it) for key, it in self._evidence.items()]
 
     def _advice(self, key: str, it: MemoryEvidence) -> Advice:
-        duplicates = self._duplicates.get(key, ())
+        known = self._duplicates.get(key, ())
+        duplicates = tuple(each for each in known if self._does_the_same(key, each))
         said = Advice(key, Verdict.KEEP, "", it, duplicates)
         helps, stake = self._does_help(key, it), it.largest.signed if it.largest else 0.0
         merged = [other for other, kept in self._merges.items() if kept == key]

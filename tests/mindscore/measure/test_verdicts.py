@@ -108,7 +108,9 @@ def report(capsys, conversations, found):
 
 
 def test_of_copies_one_is_kept_and_the_others_are_merged_with_it():
-    copies = [it for it in advise(archive(100, 1), DEFAULTS) if kind(it) == "copy"]
+    given = advise(archive(100, 1), DEFAULTS)
+    assert not any(it.duplicates for it in given if kind(it) != "copy")
+    copies = [it for it in given if kind(it) == "copy"]
     assert Counter(it.verdict for it in copies) == {Verdict.KEEP: 1, Verdict.MERGE: 4}
     kept = next(it.key for it in copies if it.verdict is Verdict.KEEP)
     assert {it.merge_with for it in copies if it.verdict is Verdict.MERGE} == {kept}
