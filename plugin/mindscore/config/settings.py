@@ -147,6 +147,22 @@ class TrainSettings(_Table, frozen=True):
             raise ValueError(f'folder: expected "" or an absolute path, got {self.folder!r}')
 
 
+class AdviseSettings(_Table, frozen=True):
+    """``[advise]``: what a verdict on a memory takes.
+
+    ``confidence``: of intervals and tests; ``min_conversations``: a memory seen in fewer is never
+    dropped; ``drop_below_nats``: the most that a dropped memory may help, on average per response;
+    ``stake_nats``: one help of this size protects a memory; ``merge_share``: of the responses that
+    a memory supports, those for which another must do the same.
+    """
+
+    confidence: Annotated[float, Meta(ge=0.5, le=0.999)] = 0.95
+    min_conversations: AtLeastOne = 30
+    drop_below_nats: Positive = 0.2
+    stake_nats: Positive = 3.0
+    merge_share: Fraction = 0.5
+
+
 class PluginSettings(_Table, frozen=True):
     """``[plugins]``: the plugins that are off, and each one's own table."""
 
@@ -195,6 +211,7 @@ class Settings(_Table, frozen=True):
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
     store: StoreSettings = field(default_factory=StoreSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
+    advise: AdviseSettings = field(default_factory=AdviseSettings)
     plugins: PluginSettings = field(default_factory=PluginSettings)
 
 

@@ -55,6 +55,12 @@ sink = "http"
 context = "bare"
 folder = ""
 format = "input_ids"
+[advise]
+confidence = 0.95
+min_conversations = 30
+drop_below_nats = 0.2
+stake_nats = 3.0
+merge_share = 0.5
 [plugins]
 disabled = []
 listener_timeout_s = 30.0
@@ -63,10 +69,10 @@ FREE_FORM = ("server.options", "train.options", "plugins.settings")
 
 LONGEST = {"server.timeout_s": 1e9, "server.deadline_s": 1e9}
 LONGEST["plugins.listener_timeout_s"] = MAX_LISTENER_TIMEOUT_S
-POSITIVE = list(LONGEST)
+POSITIVE = [*LONGEST, "advise.drop_below_nats", "advise.stake_nats"]
 NOT_NEGATIVE = ["memory.interval_s", "memory.min_divergence", "finetune.threshold"]
 NOT_NEGATIVE += ["store.retention_days"]
-FRACTIONS = ["memory.token_cutoff", "finetune.window_fraction"]
+FRACTIONS = ["memory.token_cutoff", "finetune.window_fraction", "advise.merge_share"]
 FLOATS = [*POSITIVE, *NOT_NEGATIVE, *FRACTIONS, "memory.ewma_alpha"]
 AT_LEAST_ONE = [
     "server.max_attempts",
@@ -75,6 +81,7 @@ AT_LEAST_ONE = [
     "server.concurrency",
     "memory.response_window",
     "finetune.max_alternate_tokens",
+    "advise.min_conversations",
 ]
 INTEGERS = [*AT_LEAST_ONE, "finetune.prior_messages", "server.priority"]
 COUNTS_OR_AUTO = ["memory.noise_repeats", "server.cache_mb"]
@@ -189,7 +196,9 @@ def test_an_unknown_key_is_an_error_that_suggests_the_one_that_was_meant(key, me
     assert repr(meant) in text
 
 
-@pytest.mark.parametrize("table", ["", "server", "memory", "finetune", "store", "train", "plugins"])
+@pytest.mark.parametrize(
+    "table", ["", "server", "memory", "finetune", "store", "train", "advise", "plugins"]
+)
 def test_an_unknown_key_that_resembles_none_is_told_all_that_are_known(table):
     key = f"{table}.zzz" if table else "zzz"
     known = DEFAULTS[table] if table else DEFAULTS
@@ -253,6 +262,8 @@ OUT_OF_RANGE = [
     *(("memory.ewma_alpha", value, "> 0") for value in (0, -0.5)),
     *((key, value, ">= 1") for key in AT_LEAST_ONE for value in (0, -1)),
     ("finetune.prior_messages", -1, ">= 0"),
+    ("advise.confidence", 0.49, ">= 0.5"),
+    ("advise.confidence", 1, "<= 0.999"),
     ("server.scorer", "", "length >= 1"),
     ("store.namespace", "", "length >= 1"),
     ("server.chat_template", "llama", "'chatml'"),
@@ -272,10 +283,11 @@ def test_a_value_out_of_range_is_an_error_that_names_key_and_range(key, value, e
 
 
 BOUNDS = [
-    *((key, value) for key in POSITIVE for value in (1e-9, LONGEST[key])),
+    *((key, value) for key in POSITIVE for value in (1e-9, LONGEST.get(key, 1e9))),
     *((key, value) for key in NOT_NEGATIVE for value in (0.0, 1e9)),
     *((key, value) for key in FRACTIONS for value in (0.0, 1.0)),
     *(("memory.ewma_alpha", value) for value in (1e-9, 1.0)),
+    *(("advise.confidence", value) for value in (0.5, 0.999)),
     *((key, value) for key in AT_LEAST_ONE for value in (1, 10**6)),
     *(("finetune.prior_messages", value) for value in (0, 10**6)),
     *(("server.priority", value) for value in (-3, 0, 10**6)),
