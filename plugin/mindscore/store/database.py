@@ -71,14 +71,24 @@ Changes = Callable[[Any], Mapping[str, Any]]
 
 
 def upsert(
-    connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], changes: Changes
+    connection: Connection,
+    table: Table,
+    rows: Sequence[Mapping[str, Any]],
+    changes: Changes,
+    where: Callable[[Any], ColumnElement[bool]] | None = None,
 ) -> None:
-    """Insert ``rows``; where one is there already, set ``changes(the new row)`` instead."""
+    """Insert ``rows``; where one is there already, set ``changes(the new row)`` instead.
+
+    The row that is there stays as it is unless ``where(the new row)``.
+    """
     if not rows:
         return
     statement = insert(table)
+    new = statement.excluded
     statement = statement.on_conflict_do_update(
-        index_elements=list(table.primary_key), set_=dict(changes(statement.excluded))
+        index_elements=list(table.primary_key),
+        set_=dict(changes(new)),
+        where=None if where is None else where(new),
     )
     connection.execute(statement, rows)
 

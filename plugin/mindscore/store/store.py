@@ -19,7 +19,9 @@ from mindscore._util.errors import StoreError, UsageError
 from mindscore._util.files import write_files
 from mindscore._util.text import harmless_json
 from mindscore.measure.prompts import response_hash
+from mindscore.store.archive import ArchiveTables
 from mindscore.store.database import replacing, upsert
+from mindscore.store.evidence import EvidenceTables
 from mindscore.store.records import check_candidate, decode_candidate, intact, row_id
 from mindscore.store.schema import candidates, reviews, sends, trained
 from mindscore.store.scores import Scores
@@ -95,8 +97,8 @@ class TrainedMarks:
         return imported | self.marks.get((timestamp_ns, continuation_hash), nobody)
 
 
-class Store(Scores):
-    """The scores, candidates and trained marks of one namespace.
+class Store(Scores, EvidenceTables, ArchiveTables):
+    """The scores, candidates, trained marks and evidence of one namespace.
 
     Every method is one transaction and may raise ``StoreError``. A missing file reads as an empty
     store; the first write makes it. Cells, rows, weights and candidates older than
