@@ -6,7 +6,8 @@ from mindscore.store.evidence import COLUMNS, Columns, Evidence, columns_of, row
 from mindscore.store.history import Cell, History, KnownConversation, Point, RunRecord, Speed
 from mindscore.store.records import Damage, Records, damage_remark
 from mindscore.store.reviews import CandidateName, ConflictError, Listed, Review, Reviewed, Reviews
-from mindscore.store.scores import KnownScore, Seen, StoredMemory
+from mindscore.store.scores import KnownScore, StoredMemory
+from mindscore.store.seen import Seen
 from mindscore.store.sends import Send, Sends
 from mindscore.store.store import Store, TrainedMarks
 

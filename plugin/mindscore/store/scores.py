@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -14,7 +14,6 @@ from sqlalchemy import (
     Connection,
     Select,
     Table,
-    bindparam,
     case,
     delete,
     func,
@@ -24,7 +23,6 @@ from sqlalchemy import (
 
 from mindhooks import MemoryScore
 from mindscore.store.database import NamespaceTables, replacing, upsert
-from mindscore.store.archive import MemoryText, keep_texts
 from mindscore.store.records import checked, intact, row_id
 from mindscore.store.schema import (
     cells,
@@ -34,6 +32,7 @@ from mindscore.store.schema import (
     rows,
     weights,
 )
+from mindscore.store.seen import Seen, keep_evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +67,6 @@ class KnownScore:
     score: float
     scored_at: float
     count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """The facts of a conversation that belong to a memory's score.
-
-    ``text`` is the memory's, ``None`` where it is not to be kept, and ``tokens`` what a prompt has
-    of it. ``responses``: by node id, how many tokens each has, and its own time in seconds since
-    the epoch. ``None``: not known.
-    """
-
-    text: str | None = None
-    tokens: int | None = None
-    responses: Mapping[str, tuple[int | None, float | None]] = field(default_factory=dict)
 
 
 class Scores(NamespaceTables):
@@ -202,12 +187,13 @@ class Scores(NamespaceTables):
         conversation: str = "",
         text_hash: str = "",
         run: str | None = None,
-        seen: Seen | None = None,
+        seen: Seen = Seen(),
     ) -> None:
         """Keep an incremental score, and update the memory's weight, time and count.
 
-        Its cells and, from ``seen``, the memory's text are kept as evidence. Weight and count are of the text of ``text_hash``. A row whose text is not known (imported, or of an
-        older version) becomes this text's. A score that ``run`` has recorded already is not
+        Weight and count are of the text of ``text_hash``. A row whose text is not known (imported,
+        or of an older version) becomes this text's. The score's cells and, from ``seen``, the
+        memory's text are kept as evidence. A score that ``run`` has recorded already is not
         recorded again.
         """
         now = time.time()
@@ -217,7 +203,7 @@ class Scores(NamespaceTables):
         weight = alpha * score.score + (1 - alpha) * memories.c.weight
         there = {**self._with_namespace(**name), "conversation": conversation, "score": score.score}
         point = {**there, "run": run or uuid.uuid4().hex, "scored_at": now}
-        evidence = self._cells(score, seen, **{**name, "conversation": conversation}, scored_at=now)
+        about = self._with_namespace(**name, conversation=conversation, scored_at=now)
 
         def changes(_: Any) -> dict[str, Any]:
             return {**fresh, "weight": weight, "count": memories.c.count + 1}
@@ -227,7 +213,9 @@ class Scores(NamespaceTables):
             return {"score": new["score"], "scored_at": new["scored_at"], "count": count}
 
         def work(connection: Connection) -> None:
-            self._prune(connection, weights.c.scored_at, cells.c.scored_at)
+            self._prune(
+                connection, weights.c.scored_at, cells.c.scored_at, memory_texts.c.last_seen
+            )
             unique = (it.name for it in weights.primary_key)
             told = select(weights.c.run).where(*(weights.c[it] == point[it] for it in unique))
             if connection.execute(told).first() is not None:
@@ -244,8 +232,7 @@ class Scores(NamespaceTables):
             led_to = select(memories.c.weight).where(*self._is(memories, name))
             point["weight"] = connection.execute(led_to).scalar_one()
             upsert(connection, weights, [point], replacing(weights))
-            upsert(connection, cells, evidence, replacing(cells))
-            self._keep_text(connection, score.key, text_hash, seen, now)
+            keep_evidence(connection, score, seen, about)
 
         await self._database.write(work)
 
@@ -262,37 +249,6 @@ class Scores(NamespaceTables):
     def _is(self, table: Table, name: Mapping[str, Any]) -> list[ColumnElement[bool]]:
         return [table.c[column] == value for column, value in self._with_namespace(**name).items()]
 
-    def _cells(self, score: MemoryScore, seen: Seen | None, **about: Any) -> list[dict[str, Any]]:
-        """Return a score's values as rows of ``cells``."""
-        hold = {it.node_id: it.signed for it in score.hold or ()}
-        responses = {} if seen is None else seen.responses
-        found = []
-        for it in score.divergences:
-            tokens, responded_at = responses.get(it.node_id, (None, None))
-            found.append(
-                self._with_namespace(
-                    **about,
-                    mode=score.mode,
-                    node_id=it.node_id,
-                    entry_idx=it.entry_idx,
-                    divergence=it.divergence,
-                    signed=it.signed,
-                    hold=hold.get(it.node_id),
-                    noise=it.noise,
-                    tokens=tokens,
-                    responded_at=responded_at,
-                )
-            )
-        return found
-
-    def _keep_text(
-        self, connection: Connection, key: str, text_hash: str, seen: Seen | None, now: float
-    ) -> None:
-        if seen is not None and text_hash:
-            self._prune(connection, memory_texts.c.last_seen)
-            text = MemoryText(key, text_hash, seen.text, seen.tokens, now, now)
-            keep_texts(connection, self._namespace, [text])
-
     async def record_row(
         self,
         score: MemoryScore,
@@ -300,40 +256,31 @@ class Scores(NamespaceTables):
         *,
         conversation: str = "",
         text_hash: str = "",
-        seen: Seen | None = None,
+        seen: Seen = Seen(),
     ) -> None:
         """Keep a row of the full matrix, signed values included, and the text of ``seen``.
 
         A row with a fingerprint is kept whole, too, except the values of single tokens.
         """
         now = time.time()
-        about = {"key": score.key, "model": model, "conversation": conversation}
+        about = self._with_namespace(
+            key=score.key,
+            text_hash=text_hash,
+            model=model,
+            conversation=conversation,
+            scored_at=now,
+        )
 
         def work(connection: Connection) -> None:
-            self._prune(connection, cells.c.scored_at, rows.c.scored_at)
-            found = self._cells(score, seen, **about, text_hash=text_hash, scored_at=now)
-            if conversation:
-                self._replace_unknown(connection, found)
-            upsert(connection, cells, found, replacing(cells))
+            self._prune(connection, cells.c.scored_at, rows.c.scored_at, memory_texts.c.last_seen)
+            keep_evidence(connection, score, seen, about)
             if score.fingerprint is not None:
-                whole = self._with_namespace(
-                    **about,
-                    fingerprint=score.fingerprint,
-                    row=msgspec.json.encode(_without_tokens(score)).decode(),
-                    scored_at=now,
-                )
+                whole = {name: about[name] for name in about if name != "text_hash"}
+                whole["fingerprint"] = score.fingerprint
+                whole["row"] = msgspec.json.encode(_without_tokens(score)).decode()
                 upsert(connection, rows, [whole], replacing(rows))
-            self._keep_text(connection, score.key, text_hash, seen, now)
 
         await self._database.write(work)
-
-    def _replace_unknown(self, connection: Connection, found: Sequence[Mapping[str, Any]]) -> None:
-        """Remove the cells of ``found`` that an older version kept: it told no conversations."""
-        names = ("namespace", "model", "key", "node_id", "mode")
-        same = [cells.c[name] == bindparam(f"_{name}") for name in names]
-        gone = [{f"_{name}": row[name] for name in names} for row in found]
-        if gone:
-            connection.execute(delete(cells).where(cells.c.conversation == "", *same), gone)
 
     async def rows(self, model: str, conversation: str | None = None) -> dict[str, MemoryScore]:
         """Return the rows of the matrix that are kept whole, by memory; the latest of each.
