@@ -103,11 +103,15 @@ class FinetuneSettings(_Table, frozen=True):
 
 
 class StoreSettings(_Table, frozen=True):
-    """``[store]``: the database of scores, the agent that they are of, and their retention."""
+    """``[store]``: the database of scores, the agent that they are of, and their retention.
+
+    ``keep_texts``: the texts of memories are kept beside their hashes.
+    """
 
     url: str = ""
     namespace: Name = "default"
     retention_days: NonNegative = 90.0
+    keep_texts: bool = True
 
     def __post_init__(self) -> None:
         file = self.url.removeprefix(SQLITE)

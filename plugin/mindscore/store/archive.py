@@ -99,6 +99,19 @@ def keep_texts(connection: Connection, namespace: str, texts: Sequence[MemoryTex
     upsert(connection, memory_texts, rows, changes)
 
 
+def keep_conversation(connection: Connection, namespace: str, facts: ConversationFacts) -> None:
+    """Keep the facts of a conversation, with storable texts, within a transaction."""
+    row = {**asdict(facts), "namespace": namespace}
+    row |= {name: storable_text(row[name]) for name in ("source", "title")}
+
+    def changes(new: Any) -> dict[str, Any]:
+        known, latest = conversations.c, replacing(conversations)(new)
+        texts = {name: _chosen(new[name] != "", new, known, name) for name in ("source", "title")}
+        return {**latest, **texts}
+
+    upsert(connection, conversations, [row], changes)
+
+
 def _chosen(is_new: ColumnElement[bool], new: Any, known: Any, name: str) -> ColumnElement[Any]:
     return case((is_new, new[name]), else_=known[name])
 
@@ -140,16 +153,11 @@ class ArchiveTables(NamespaceTables):
         await self._database.write(work)
 
     async def record_conversation(self, facts: ConversationFacts) -> None:
-        """Keep a conversation's facts in place of what was known of it.
-
-        Its source and title are made storable.
-        """
-        row = self._with_namespace(**asdict(facts))
-        row |= {name: storable_text(row[name]) for name in ("source", "title")}
+        """Keep a conversation's facts; an empty source or title leaves what is known."""
 
         def work(connection: Connection) -> None:
             self._prune(connection, conversations.c.seen_at)
-            upsert(connection, conversations, [row], replacing(conversations))
+            keep_conversation(connection, self._namespace, facts)
 
         await self._database.write(work)
 

@@ -32,7 +32,7 @@ from mindscore.store.schema import (
     rows,
     weights,
 )
-from mindscore.store.seen import Seen, keep_evidence
+from mindscore.store.seen import NOT_SEEN, Seen, keep_evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +187,7 @@ class Scores(NamespaceTables):
         conversation: str = "",
         text_hash: str = "",
         run: str | None = None,
-        seen: Seen = Seen(),
+        seen: Seen = NOT_SEEN,
     ) -> None:
         """Keep an incremental score, and update the memory's weight, time and count.
 
@@ -256,7 +256,7 @@ class Scores(NamespaceTables):
         *,
         conversation: str = "",
         text_hash: str = "",
-        seen: Seen = Seen(),
+        seen: Seen = NOT_SEEN,
     ) -> None:
         """Keep a row of the full matrix, signed values included, and the text of ``seen``.
 
