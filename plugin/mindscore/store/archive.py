@@ -8,9 +8,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Table, case, func
 
-from mindscore.store.database import NamespaceTables, replacing, upsert
+from mindscore.store.namespace import NamespaceTables
 from mindscore.store.records import checked, intact, row_id
 from mindscore.store.schema import conversations, memory_texts, passes
+from mindscore.store.transactions import replacing, upsert
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,9 @@ from typing import Any, Literal, get_type_hints
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Select, tuple_
 
-from mindscore.store.database import NamespaceTables, replacing, upsert
+from mindscore.store.namespace import NamespaceTables
 from mindscore.store.schema import cells
+from mindscore.store.transactions import replacing, upsert
 
 log = logging.getLogger("mindscore")
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, astuple, dataclass, replace
 
 from sqlalchemy import Connection, func, insert, select
 
-from mindscore.store.database import NamespaceTables, replacing, upsert
+from mindscore.store.namespace import NamespaceTables
 from mindscore.store.records import checked, intact, row_id
 from mindscore.store.schema import (
     candidates,
@@ -18,6 +18,7 @@ from mindscore.store.schema import (
     speeds,
     weights,
 )
+from mindscore.store.transactions import replacing, upsert
 
 
 @dataclass(frozen=True, slots=True)

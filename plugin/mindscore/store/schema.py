@@ -18,8 +18,6 @@ from sqlalchemy import (
     text,
 )
 
-from mindscore.store.migrations import STEPS
-
 Int = BigInteger().with_variant(Integer(), "sqlite")
 """An integer of 64 bits, which SQLite calls otherwise."""
 
@@ -265,10 +263,11 @@ reviews = Table(
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """A kind of database file: its name in messages, its tables and its versions.
+    """A kind of database: its name in messages, its tables and its version.
 
-    ``tables`` are those that every version has. The first version is ``first``, and ``steps`` has
-    the statements from each to the next. A file bears its version in ``PRAGMA user_version``.
+    ``tables`` are those that every version has, from ``first`` on; those before ``version``, if
+    there are any, are brought to it by ``migrations``. A file bears its version in
+    ``PRAGMA user_version``.
 
     ``beside_agent``: an agent waits for its transactions. They wait for others briefly, and
     outlive the process, yet the newest may be lost with the machine.
@@ -278,17 +277,17 @@ class Schema:
     metadata: MetaData
     tables: frozenset[str]
     first: int
-    steps: tuple[tuple[str, ...], ...] = ()
+    version: int
     beside_agent: bool = False
 
     @property
-    def version(self) -> int:
-        """The version that files are brought to."""
-        return self.first + len(self.steps)
+    def has_history(self) -> bool:
+        """Whether there are earlier versions."""
+        return self.version > self.first
 
 
 STORE = Schema(
-    "the store", metadata, frozenset({"memories", "cells", "candidates", "trained"}), 1, STEPS
+    "the store", metadata, frozenset({"memories", "cells", "candidates", "trained"}), 1, 6
 )
 
 queue_metadata = MetaData()
@@ -353,12 +352,13 @@ hermes_candidates = Table(
 )
 
 QUEUE = Schema(
-    "the queue of turns", queue_metadata, frozenset({"turns", "facts"}), 0, beside_agent=True
+    "the queue of turns", queue_metadata, frozenset({"turns", "facts"}), 0, 0, beside_agent=True
 )
 FINDINGS = Schema(
     "the findings",
     findings_metadata,
     frozenset({"memories", "drops", "candidates"}),
+    0,
     0,
     beside_agent=True,
 )

@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 from mindhooks import MemoryScore
-from mindscore.store.database import NamespaceTables, replacing, upsert
+from mindscore.store.namespace import NamespaceTables
 from mindscore.store.records import checked, intact, row_id
 from mindscore.store.schema import (
     cells,
@@ -33,6 +33,7 @@ from mindscore.store.schema import (
     weights,
 )
 from mindscore.store.seen import NOT_SEEN, Seen, keep_evidence
+from mindscore.store.transactions import replacing, upsert
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +164,7 @@ class Scores(NamespaceTables):
         """Count the memories of ``model``: what ``memories`` lists without a limit."""
         table = memories.c
         query = self._select(memories, func.count(table.key.distinct())).where(table.model == model)
-        [[count]] = await self._all(query.where(table.key.contains(search, autoescape=True)))
+        [[count]] = await self._all(query.where(table.key.icontains(search, autoescape=True)))
         return int(count)
 
     def _current(self, model: str | None, search: str = "") -> Select[Any]:
@@ -176,7 +177,7 @@ class Scores(NamespaceTables):
         query = self._select(memories, number, *columns, rank.label("rank"))
         if model is not None:
             query = query.where(table.model == model)
-        return query.where(table.key.contains(search, autoescape=True)) if search else query
+        return query.where(table.key.icontains(search, autoescape=True)) if search else query
 
     async def record_score(
         self,

@@ -10,8 +10,8 @@ from sqlalchemy import Connection, bindparam, delete
 
 from mindhooks import MemoryScore
 from mindscore.store.archive import ConversationFacts, MemoryText, keep_conversation, keep_texts
-from mindscore.store.database import replacing, upsert
 from mindscore.store.schema import cells
+from mindscore.store.transactions import replacing, upsert
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,11 @@ from mindscore._util.files import write_files
 from mindscore._util.text import harmless_json
 from mindscore.measure.prompts import response_hash
 from mindscore.store.archive import ArchiveTables
-from mindscore.store.database import replacing, upsert
 from mindscore.store.evidence import EvidenceTables
 from mindscore.store.records import check_candidate, decode_candidate, intact, row_id
 from mindscore.store.schema import candidates, reviews, sends, trained
 from mindscore.store.scores import Scores
+from mindscore.store.transactions import replacing, upsert
 
 Timestamp = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Exchange = dict[str, float] | list[Timestamp]
