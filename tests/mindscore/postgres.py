@@ -48,12 +48,13 @@ class Server:
         )
 
     def start(self):
-        self._process = subprocess.Popen(
-            [program("postgres"), "-D", self.folder / "data"],
-            stdout=subprocess.DEVNULL,
-            stderr=(self.folder / "log").open("ab"),
-            **self._as_user(),
-        )
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [program("postgres"), "-D", self.folder / "data"],
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                **self._as_user(),
+            )
         deadline = time.monotonic() + PATIENCE_S
         while not self._answers():
             assert self._process.poll() is None, (self.folder / "log").read_text()

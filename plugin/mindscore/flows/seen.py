@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 from mindhooks import Context, MemoryScore, Mind, MindhooksError, Node
+from mindscore._util.files import STANDARD_INPUT
 from mindscore.conversation.conversation import Transcript
 from mindscore.measure.memories import find_memories, is_response
 from mindscore.store import ConversationFacts, Seen
@@ -14,9 +15,14 @@ NS_PER_S = 1e9
 
 
 def source_of(mind: Mind) -> str:
-    """Return the file that the conversation was read from; empty: the host does not say."""
+    """Return the path of the file that the conversation was read from.
+
+    Empty: the host does not say, or it came from standard input.
+    """
     transcript = getattr(mind, "transcript", None)
-    return str(transcript.file) if isinstance(transcript, Transcript) else ""
+    if not isinstance(transcript, Transcript) or transcript.file == STANDARD_INPUT:
+        return ""
+    return str(transcript.file.absolute())
 
 
 def seen_of(score: MemoryScore, context: Context, source: str, *, keep_texts: bool) -> Seen:

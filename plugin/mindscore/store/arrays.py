@@ -26,7 +26,8 @@ class EvidenceArrays:
 
     def __len__(self) -> int:
         """Return the number of rows."""
-        return next((len(it) for it in (*self.codes.values(), *self.values.values())), 0)
+        columns: list[np.ndarray[Any, Any]] = [*self.codes.values(), *self.values.values()]
+        return len(columns[0]) if columns else 0
 
 
 async def as_arrays(batches: AsyncIterator[Columns]) -> EvidenceArrays:

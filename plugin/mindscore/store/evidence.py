@@ -9,7 +9,7 @@ from dataclasses import astuple, dataclass
 from typing import Any, Literal, get_type_hints
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Select, tuple_
+from sqlalchemy import ColumnElement, tuple_
 
 from mindscore.store.namespace import NamespaceTables
 from mindscore.store.schema import cells
@@ -60,6 +60,8 @@ COLUMNS = Evidence.__slots__
 KINDS: Mapping[str, Any] = get_type_hints(Evidence)
 """The type of each column's values."""
 
+_LISTS: Mapping[str, Any] = {name: list.__class_getitem__(kind) for name, kind in KINDS.items()}
+
 _ORDER = ("model", "conversation", "key", "text_hash", "node_id", "mode")
 
 
@@ -99,7 +101,8 @@ class EvidenceTables(NamespaceTables):
             StoreError: the store cannot be read.
         """
         fixed = {"model": model, "conversation": conversation, "mode": mode}
-        query = self._select(cells, *(cells.c[name] for name in (*columns, *_ORDER)))
+        names = tuple(dict.fromkeys((*columns, *_ORDER)))
+        query = self._select(cells, *(cells.c[name] for name in names))
         for name, value in fixed.items():
             query = query if value is None else query.where(cells.c[name] == value)
         if since is not None:
@@ -112,12 +115,13 @@ class EvidenceTables(NamespaceTables):
         while True:
             page = query if last is None else query.where(tuple_(*order) > tuple_(*last))
             page = page.order_by(*order).limit(batch_rows)
-            found = await self._database.read(lambda it, page=page: _fetch(it, page))
+            found = await self._all(page)
             if found:
-                yield _batch([row[: len(columns)] for row in found], columns)
+                batch = _intact_columns(found, names)
+                yield {name: batch[name] for name in columns}
             if len(found) < batch_rows:
                 return
-            place = dict(zip(_ORDER, found[-1][len(columns) :], strict=True))
+            place = dict(zip(names, found[-1], strict=True))
             last = [place[column.name] for column in order]
 
     async def add_evidence(self, rows: Iterable[Evidence]) -> int:
@@ -150,30 +154,28 @@ class EvidenceTables(NamespaceTables):
         return len(rows)
 
 
-def _fetch(connection: Connection, query: Select[Any]) -> Sequence[Sequence[Any]]:
-    return connection.execute(query).all()
-
-
-def _batch(rows: Sequence[Sequence[Any]], columns: Sequence[str]) -> Columns:
+def _intact_columns(rows: Sequence[Sequence[Any]], names: Sequence[str]) -> Columns:
     """Return rows as columns, without those that are damaged."""
-    kinds = [KINDS[name] for name in columns]
     try:
-        return _checked_columns(rows, columns)
+        return checked_columns(dict(zip(names, zip(*rows, strict=True), strict=True)))
     except msgspec.ValidationError:
+        kinds = [KINDS[name] for name in names]
         intact = [row for row in rows if _is_intact(row, kinds)]
     log.warning(
         "%d damaged cells of the store are left out; see mindscore store check",
         len(rows) - len(intact),
     )
-    return _checked_columns(intact, columns)
+    values = zip(*intact, strict=True) if intact else [()] * len(names)
+    return checked_columns(dict(zip(names, values, strict=True)))
 
 
-def _checked_columns(rows: Sequence[Sequence[Any]], columns: Sequence[str]) -> Columns:
-    values = list(zip(*rows, strict=True)) or [()] * len(columns)
-    return {
-        name: msgspec.convert(its, type=list[KINDS[name]])  # type: ignore[misc]
-        for name, its in zip(columns, values, strict=True)
-    }
+def checked_columns(columns: Mapping[str, Sequence[Any]]) -> Columns:
+    """Return columns of evidence as lists.
+
+    Raises:
+        msgspec.ValidationError: a value is none that its column may have.
+    """
+    return {name: msgspec.convert(values, type=_LISTS[name]) for name, values in columns.items()}
 
 
 def _is_intact(row: Sequence[Any], kinds: Sequence[Any]) -> bool:

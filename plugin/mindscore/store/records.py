@@ -23,7 +23,8 @@ from mindscore.store.schema import candidates, metadata, reviews, rows, sends
 
 T = TypeVar("T")
 
-_DAMAGE = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
+DAMAGE = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
+"""The exceptions that a damaged record leads to."""
 
 log = logging.getLogger("mindscore")
 _named: set[tuple[str, int]] = set()
@@ -69,7 +70,7 @@ def intact(table: Table, found: Iterable[Any], make: Callable[..., T | None]) ->
     for number, *columns in found:
         try:
             record = make(*columns)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             _name(table, number, error)
         else:
             if record is not None:
@@ -190,8 +191,8 @@ def _damage(connection: Connection, table: Table, number: int | None = None) -> 
         query = query.where(row_id(table) == number)
     for found, *values in connection.execute(query):
         try:
-            _check(table, dict(zip(table.columns.keys(), values, strict=True)))
-        except _DAMAGE as error:
+            check_record(table, dict(zip(table.columns.keys(), values, strict=True)))
+        except DAMAGE as error:
             yield Damage(f"{table.name}:{found}", one_line(str(error), 200))
 
 
@@ -201,7 +202,8 @@ def damage_remark(damaged: Sequence[Damage]) -> str:
     return f"{len(damaged)} {what} damaged and left out (mindscore store check)"
 
 
-def _check(table: Table, row: dict[str, Any]) -> None:
+def check_record(table: Table, row: dict[str, Any]) -> None:
+    """Raise one of ``DAMAGE`` if a row of ``table`` has what none may have."""
     for column in table.columns:
         value = row[column.name]
         if value is None and column.nullable:

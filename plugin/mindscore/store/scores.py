@@ -329,23 +329,16 @@ class Scores(NamespaceTables):
 
         The cells of an incremental score are not counted beside it.
         """
-        counted = (
-            (memories, True),
-            (cells, cells.c.mode == "full"),
-            (rows, True),
-            *((table, False) for table in (cells, weights, conversation_scores, memory_texts)),
-        )
 
         def work(connection: Connection) -> int:
-            count = 0
-            for table, counts in counted:
-                its = delete(table).where(self._in_namespace(table), table.c.key == key)
-                if isinstance(counts, bool):
-                    gone = connection.execute(its).rowcount
-                    count += gone if counts else 0
-                else:
-                    count += connection.execute(its.where(counts)).rowcount
-            return count
+            def remove(table: Table, *where: ColumnElement[bool]) -> int:
+                its = delete(table).where(self._in_namespace(table), table.c.key == key, *where)
+                return connection.execute(its).rowcount
+
+            counted = remove(memories) + remove(cells, cells.c.mode == "full") + remove(rows)
+            for table in (cells, weights, conversation_scores, memory_texts):
+                remove(table)
+            return counted
 
         return await self._database.write(work)
 

@@ -59,12 +59,17 @@ def write_exchange(file: Path, contents: dict[str, float] | list[int]) -> None:
     Raises:
         UsageError: it cannot be written.
     """
-    if file.exists() and not file.is_file():
-        raise UsageError(f"{file}: cannot be written: it is no regular file")
+    require_regular(file)
     try:
         write_files({file: harmless_json(msgspec.json.encode(contents)) + b"\n"})
     except OSError as error:
         raise UsageError(f"{file}: cannot be written: {error.strerror or error}") from None
+
+
+def require_regular(file: Path) -> None:
+    """Raise ``UsageError`` if ``file`` is there and is no file that can be replaced."""
+    if file.exists() and not file.is_file():
+        raise UsageError(f"{file}: cannot be written: it is no regular file")
 
 
 def _require_unique(file: Path, raw: bytes, contents: dict[str, float]) -> None:

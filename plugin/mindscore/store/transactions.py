@@ -9,7 +9,18 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Engine, Table, create_engine
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Connection,
+    Engine,
+    Select,
+    Table,
+    bindparam,
+    create_engine,
+    func,
+    select,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
@@ -38,15 +49,30 @@ def upsert(
     """
     if not rows:
         return
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement: Any = dialect.insert(table)  # type: ignore[attr-defined]
+    is_postgresql = connection.dialect.name == "postgresql"
+    statement: Any = postgresql.insert(table) if is_postgresql else sqlite.insert(table)
+    parameters: Any = rows
+    unique = {tuple(row[column.name] for column in table.primary_key) for row in rows}
+    if is_postgresql and len(unique) == len(rows):
+        # One statement for all rows, with an array for each column: many times as fast. It must
+        # not meet a row twice.
+        names = list(rows[0])
+        statement = statement.from_select(names, _unnested(table, names))
+        parameters = {f"_{name}": [row[name] for row in rows] for name in names}
     new = statement.excluded
     statement = statement.on_conflict_do_update(
         index_elements=list(table.primary_key),
         set_=dict(changes(new)),
         where=None if where is None else where(new),
     )
-    connection.execute(statement, rows)
+    connection.execute(statement, parameters)
+
+
+def _unnested(table: Table, names: Sequence[str]) -> Select[Any]:
+    """Return the query for rows whose columns are the arrays ``_NAME``, ``_OTHER``…"""
+    arrays = [bindparam(f"_{name}", type_=ARRAY(table.c[name].type)) for name in names]
+    found = func.unnest(*arrays).table_valued(*names).render_derived()
+    return select(*(found.c[name] for name in names))
 
 
 def replacing(table: Table) -> Changes:
