@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, case, func
+from sqlalchemy import ColumnElement, Connection, Table, case, delete, func
 
 from mindscore.store.namespace import NamespaceTables
 from mindscore.store.records import checked, intact, row_id
@@ -169,7 +169,10 @@ class ArchiveTables(NamespaceTables):
             row["error"] = storable_text(done.error)
 
         def work(connection: Connection) -> None:
-            self._prune(connection, passes.c.done_at)
+            # By its beginning: the first of the evidence that it led to goes then.
+            begun = passes.c.done_at - passes.c.seconds
+            oldest = self._oldest(connection, passes.c.done_at)
+            connection.execute(delete(passes).where(self._in_namespace(passes), begun < oldest))
             upsert(connection, passes, [row], replacing(passes))
 
         await self._database.write(work)

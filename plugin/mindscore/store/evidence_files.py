@@ -44,7 +44,7 @@ def holds_evidence(file: Path) -> bool:
         raise UsageError(f"{file}: cannot be read: {error.strerror or error}") from None
     try:
         row = msgspec.json.decode(first, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
     return {"key", "node_id", "mode"} <= row.keys()
 
@@ -73,7 +73,7 @@ def _jsonl(file: Path) -> Iterator[Columns]:
                     continue
                 try:
                     yield decoder.decode(line)
-                except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                     raise UsageError(f"{file}: line {number} is no evidence: {error}") from None
 
     found = rows()

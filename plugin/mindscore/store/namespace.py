@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -77,13 +78,21 @@ class NamespaceTables:
 
         A clock that jumps ahead removes nothing: see ``_believed_now``.
         """
-        if not self._retention_s:
-            return
         for when in times:
-            believed = self._believed_now(connection, when, time.time() if now is None else now)
+            oldest = self._oldest(connection, when, now)
+            if oldest == -math.inf:
+                return
             of_namespace = self._in_namespace(when.table)
-            oldest = believed - self._retention_s
             connection.execute(delete(when.table).where(of_namespace, when < oldest))
+
+    def _oldest(
+        self, connection: Connection, when: Column[float], now: float | None = None
+    ) -> float:
+        """Return the time before which what is in the table of ``when`` is not to be kept."""
+        if not self._retention_s:
+            return -math.inf
+        believed = self._believed_now(connection, when, time.time() if now is None else now)
+        return believed - self._retention_s
 
     def _believed_now(self, connection: Connection, when: Column[float], now: float) -> float:
         """Return ``now``, or the last write before a jump that few days of writing confirm."""

@@ -129,6 +129,9 @@ class PostgreSQL(Transactions):
         with super()._guarded():
             try:
                 yield
+            except DBAPIError as error:
+                # Without its cause, whose details quote the row.
+                raise StoreError(f"{self._place}: {self._explain(error)}") from None
             except PoolTimeoutError as error:
                 raise StoreError(
                     f"{self._place}: this process has had all its connections in use for "
