@@ -195,11 +195,11 @@ def _connect(file: Path) -> sqlite3.Connection:
         uri=True,
         check_same_thread=False,
     )
-    connection.text_factory = _decoded
+    connection.text_factory = decode_text
     return connection
 
 
-def _decoded(text: bytes) -> str | bytes:
+def decode_text(text: bytes) -> str | bytes:
     """Return ``text``; as bytes, which no column may hold, where its row is damaged."""
     try:
         return text.decode()

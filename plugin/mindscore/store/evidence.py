@@ -3,66 +3,30 @@
 from __future__ import annotations
 
 import itertools
-import logging
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
-from typing import Any, Literal, get_type_hints
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from dataclasses import astuple
+from typing import Any
 
-import msgspec
-from sqlalchemy import ColumnElement, tuple_
+from sqlalchemy import ColumnElement
 
 from mindscore.store.namespace import NamespaceTables
+from mindscore.store.pages import COLUMNS, GROUPS, KINDS, Columns, Evidence, Mode, Pages
 from mindscore.store.schema import cells
 from mindscore.store.transactions import replacing, upsert
 
-log = logging.getLogger("mindscore")
-
-Mode = Literal["full", "incremental"]
-
-Columns = dict[str, list[Any]]
-"""Evidence by column: for each name of ``COLUMNS`` that was asked for, the values of its rows."""
+__all__ = [
+    "COLUMNS",
+    "KINDS",
+    "Columns",
+    "Evidence",
+    "EvidenceTables",
+    "Mode",
+    "columns_of",
+    "rows_of",
+]
 
 BATCH_ROWS = 50_000
-"""Rows of one batch, which is read in one transaction."""
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """The effect of one memory on one response, as one model measured it.
-
-    ``key`` names the memory, ``text_hash`` the text that it had; ``conversation`` is
-    ``Context.id``. Each may be empty: it is not known. ``mode`` is ``"full"`` for a cell of the
-    matrix and ``"incremental"`` for a response in the window of a score. ``divergence``,
-    ``signed``, ``hold`` (the memory alone, signed) and ``noise`` are in nats; ``None``: not
-    measured. ``tokens`` counts those of the response's body. ``responded_at``, the response's own
-    time, and ``scored_at`` are in seconds since the epoch.
-    """
-
-    conversation: str
-    model: str
-    key: str
-    text_hash: str
-    mode: Mode
-    node_id: str
-    entry_idx: int
-    divergence: float
-    signed: float
-    hold: float | None
-    noise: float | None
-    tokens: int | None
-    responded_at: float | None
-    scored_at: float
-
-
-COLUMNS = Evidence.__slots__
-"""The names of the columns of evidence, in order."""
-
-KINDS: Mapping[str, Any] = get_type_hints(Evidence)
-"""The type of each column's values."""
-
-_LISTS: Mapping[str, Any] = {name: list.__class_getitem__(kind) for name, kind in KINDS.items()}
-
-_ORDER = ("model", "conversation", "key", "text_hash", "node_id", "mode")
+"""Rows of one batch, which is read or written in one transaction."""
 
 
 def rows_of(columns: Columns) -> Iterator[Evidence]:
@@ -93,36 +57,27 @@ class EvidenceTables(NamespaceTables):
         """Yield the evidence in batches, ordered by model, conversation, key, text and response.
 
         Only that of ``model``, scored at ``since`` or later (seconds since the epoch), in
-        ``conversation``, of the memories ``keys`` and of ``mode``, where they are given. Each batch
-        is a transaction of its own, so that others may write between two. Damaged rows are left
-        out; the log says how many.
+        ``conversation``, of the memories ``keys`` and of ``mode``, where they are given. A batch
+        has at most ``batch_rows`` rows, or those of one memory in one conversation; it is a
+        transaction of its own, so that others may write between two. Damaged rows are left out;
+        the log says how many.
 
         Raises:
             StoreError: the store cannot be read.
         """
         fixed = {"model": model, "conversation": conversation, "mode": mode}
-        names = tuple(dict.fromkeys((*columns, *_ORDER)))
-        query = self._select(cells, *(cells.c[name] for name in names))
-        for name, value in fixed.items():
-            query = query if value is None else query.where(cells.c[name] == value)
+        where = [self._in_namespace(cells)]
+        where += [cells.c[name] == it for name, it in fixed.items() if it is not None]
         if since is not None:
-            query = query.where(cells.c.scored_at >= since)
+            where.append(cells.c.scored_at >= since)
         if keys is not None:
-            query = query.where(cells.c.key.in_(keys))
+            where.append(cells.c.key.in_(keys))
         # Without those that are fixed, so that the index leads to where the last batch ended.
-        order = [cells.c[name] for name in _ORDER if fixed.get(name) is None]
-        last: Sequence[str] | None = None
-        while True:
-            page = query if last is None else query.where(tuple_(*order) > tuple_(*last))
-            page = page.order_by(*order).limit(batch_rows)
-            found = await self._all(page)
-            if found:
-                batch = _intact_columns(found, names)
+        groups = [name for name in GROUPS if fixed.get(name) is None]
+        pages = Pages(where, groups, [it for it in columns if it not in groups], batch_rows)
+        while (batch := await self._database.read(pages.next)) is not None:
+            if batch:
                 yield {name: batch[name] for name in columns}
-            if len(found) < batch_rows:
-                return
-            place = dict(zip(names, found[-1], strict=True))
-            last = [place[column.name] for column in order]
 
     async def add_evidence(self, rows: Iterable[Evidence]) -> int:
         """Keep evidence that was measured elsewhere; return how many rows were given.
@@ -152,36 +107,3 @@ class EvidenceTables(NamespaceTables):
             lambda connection: upsert(connection, cells, rows, replacing(cells), where=is_newer)
         )
         return len(rows)
-
-
-def _intact_columns(rows: Sequence[Sequence[Any]], names: Sequence[str]) -> Columns:
-    """Return rows as columns, without those that are damaged."""
-    try:
-        return checked_columns(dict(zip(names, zip(*rows, strict=True), strict=True)))
-    except msgspec.ValidationError:
-        kinds = [KINDS[name] for name in names]
-        intact = [row for row in rows if _is_intact(row, kinds)]
-    log.warning(
-        "%d damaged cells of the store are left out; see mindscore store check",
-        len(rows) - len(intact),
-    )
-    values = zip(*intact, strict=True) if intact else [()] * len(names)
-    return checked_columns(dict(zip(names, values, strict=True)))
-
-
-def checked_columns(columns: Mapping[str, Sequence[Any]]) -> Columns:
-    """Return columns of evidence as lists.
-
-    Raises:
-        msgspec.ValidationError: a value is none that its column may have.
-    """
-    return {name: msgspec.convert(values, type=_LISTS[name]) for name, values in columns.items()}
-
-
-def _is_intact(row: Sequence[Any], kinds: Sequence[Any]) -> bool:
-    try:
-        for value, kind in zip(row, kinds, strict=True):
-            msgspec.convert(value, type=kind)
-    except msgspec.ValidationError:
-        return False
-    return True

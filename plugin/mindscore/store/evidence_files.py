@@ -10,16 +10,9 @@ from typing import Any
 import msgspec
 
 from mindscore._util.errors import UsageError
-from mindscore.store.evidence import (
-    BATCH_ROWS,
-    COLUMNS,
-    KINDS,
-    Columns,
-    Evidence,
-    checked_columns,
-    columns_of,
-)
+from mindscore.store.evidence import BATCH_ROWS, columns_of
 from mindscore.store.export import import_pyarrow
+from mindscore.store.pages import COLUMNS, KINDS, Columns, Evidence, checked_columns
 
 PARQUET = b"PAR1"
 """The bytes that a Parquet file begins with."""
