@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_type_hints
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, func, select, tuple_
 from sqlalchemy.exc import OperationalError
 
 from mindscore.store.database import decode_text
@@ -108,7 +108,7 @@ class Pages:
             where.append(tuple_(*self._groups) > tuple_(*self._last))
         query = select(*self._groups, func.count()).where(*where).group_by(*self._groups)
         query = query.order_by(*self._groups).limit(self._limit)
-        groups = connection.execute(query).all()
+        groups = _fetch(connection, query)
         if not groups:
             return None
         found = self._within_limit(groups)
@@ -116,7 +116,7 @@ class Pages:
         where.append(tuple_(*self._groups) <= tuple_(*last))
         columns = [cells.c[name] for name in (*self._columns, "entry_idx")]
         order = (*self._groups, cells.c.node_id, cells.c.mode)
-        rows = connection.execute(select(*columns).where(*where).order_by(*order)).all()
+        rows = _fetch(connection, select(*columns).where(*where).order_by(*order))
         self._last = last
         self._limit = max(1, self._most_rows * len(found) // len(rows))
         texts = zip(*(row[:-1] for row in found), strict=True)
@@ -137,6 +137,15 @@ class Pages:
             if size > len(groups):
                 raise ValueError("the name of a memory or conversation is no text")
         return groups[:size]
+
+
+def _fetch(connection: Connection, query: Select[Any]) -> Sequence[tuple[Any, ...]]:
+    """Return the driver's own tuples, which Python's collector does not track as other rows."""
+    result = connection.execute(query)
+    try:
+        return result.cursor.fetchall() if result.cursor is not None else []
+    finally:
+        result.close()
 
 
 def _driver(connection: Connection) -> sqlite3.Connection:
