@@ -455,7 +455,7 @@ async def test_scores_of_both_modes_leave_evidence_and_the_memory_s_text(say, ho
     [memory], body = talk.identity, reply.body
     assert cells.keys() == {"incremental", "full"}
     for row in cells.values():
-        assert (row["key"], row["node_id"]) == ("k", reply.id)
+        assert (row["key"], row["node_id"]) == ("k", talk.conversation[0].id)
         assert (row["tokens"], row["responded_at"]) == (body[1] - body[0], 1.5)
         assert row["text_hash"] == text.text_hash
     assert (text.key, text.text) == ("k", memory.text)
