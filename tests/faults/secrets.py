@@ -309,6 +309,7 @@ def memory_leaks(trials: int) -> Finding:
                 "server.base_url": server.url,
                 "server.max_attempts": 1,
                 "finetune.threshold": 0,
+                "store.keep_texts": str(number % 4 < 2).lower(),
             }
             arguments = ["score", str(talk), *flow]
             arguments += [
@@ -323,16 +324,19 @@ def memory_leaks(trials: int) -> Finding:
             )
             told["the store"] = stored.decode("utf-8", "replace")
             for where, text in told.items():
-                allowed = (
-                    {RESPONSE, MEMORY} if where == "the store" and flow == ["--finetune"] else set()
-                )
+                allowed = set()
+                if where == "the store" and flow == ["--finetune"]:
+                    allowed = {RESPONSE, MEMORY}
+                elif where == "the store" and settings["store.keep_texts"] == "true":
+                    allowed = {MEMORY}
                 for marker in {MEMORY, RESPONSE} - allowed:
                     if marker in text:
                         failures.append(
                             f"{way or 'toy'}, {flow}: {marker} is in {where}: {text:.300}"
                         )
     return Finding(
-        "what memories and responses say is not logged above DEBUG, nor kept but for candidates",
+        "what memories and responses say is not logged above DEBUG, nor kept but for candidates, "
+        "and for memories' texts unless store.keep_texts is false",
         "runs that succeed and that fail; log records, standard error and store read",
         trials,
         failures,

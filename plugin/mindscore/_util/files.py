@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -94,6 +94,26 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
                 temporary.unlink()
     for folder in {file.parent for file in contents}:
         sync_folder(folder)
+
+
+@contextmanager
+def whole_file(file: Path) -> Iterator[BinaryIO]:
+    """Yield a private file to write to, which becomes ``file`` when the block succeeds.
+
+    Raises:
+        OSError: it cannot be written, or may not survive a loss of power.
+    """
+    opened, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(opened, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(name).replace(file)
+    finally:
+        with suppress(OSError):
+            Path(name).unlink()
+    sync_folder(file.parent)
 
 
 def write_whole(file: Path, content: bytes) -> None:

@@ -21,7 +21,7 @@ from mindscore._util.errors import (
     UsageError,
     format_error,
 )
-from mindscore.cli import config, plugins, store
+from mindscore.cli import config, plugins, transfer
 from mindscore.cli.interruption import DONE, FAILED, INTERRUPTED, WRONG, InterruptedRunError
 from mindscore.cli.options import (
     ExportOptions,
@@ -50,7 +50,7 @@ app = typer.Typer(
 )
 app.add_typer(config.app, name="config")
 app.add_typer(plugins.app, name="plugins")
-app.add_typer(store.app, name="store")
+app.add_typer(transfer.app, name="store")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

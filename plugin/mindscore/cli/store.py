@@ -1,11 +1,10 @@
-"""``mindscore store``: look at what is stored, forget, import and export."""
+"""``mindscore store``: look at what is stored, and forget; ``transfer`` has the rest."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 from collections.abc import Collection
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Look at what is stored, forget, import and export.")
 
-Model = Annotated[str | None, typer.Option("--model", help="Model of the scores.")]
-
 
 @app.command("list")
 @takes_options
@@ -29,7 +26,7 @@ def list_(options: ConfigOptions, json: Json = False) -> None:
     """List the memories of the namespace, model by model, the heaviest first."""
     from mindscore.display.screen import write_json
 
-    configuration, store = _open(options)
+    configuration, store = open_store(options)
     found = sorted(asyncio.run(store.memories()), key=lambda it: it.model)
     if json:
         names = ("key", "model", "score", "weight", "last_scored", "count")
@@ -49,7 +46,7 @@ def sent(options: ConfigOptions, json: Json = False) -> None:
     """List what was sent to a trainer with an unknown outcome."""
     from mindscore.display.screen import write_json
 
-    configuration, _ = _open(options)
+    configuration, _ = open_store(options)
     found = asyncio.run(_sends(configuration).unknown())
     if json:
         write_json(found)
@@ -79,7 +76,7 @@ def settle(
     """
     if trained is None:
         raise UsageError("did the trainer accept it? Say --trained or --not-trained")
-    configuration, store = _open(options)
+    configuration, store = open_store(options)
     sends = _sends(configuration)
 
     async def run() -> int:
@@ -108,7 +105,7 @@ def check(options: ConfigOptions, json: Json = False) -> None:
     from mindscore.display.screen import write_json
     from mindscore.store import Records
 
-    configuration, _ = _open(options)
+    configuration, _ = open_store(options)
     found = asyncio.run(Records(configuration.settings.store).damaged())
     if json:
         write_json(found)
@@ -128,7 +125,7 @@ def drop(
     """Remove damaged records, by their ids as store check shows them."""
     from mindscore.store import Records
 
-    configuration, _ = _open(options)
+    configuration, _ = open_store(options)
     gone = asyncio.run(Records(configuration.settings.store).drop(ids))
     sys.stdout.write(f"removed {count_of(gone, 'damaged record')}\n")
 
@@ -137,61 +134,11 @@ def drop(
 @takes_options
 def forget(options: ConfigOptions, key: Annotated[str, typer.Argument(metavar="KEY")]) -> None:
     """Remove a memory's scores and matrix cells, of every model."""
-    _, store = _open(options)
+    _, store = open_store(options)
     gone = asyncio.run(store.forget(key))
     if not gone:
         raise UsageError(f"nothing is kept of a memory {key!r}; see mindscore store list")
     sys.stdout.write(f"removed {count_of(gone, 'row')}\n")
-
-
-@app.command("import")
-@takes_options
-def import_(
-    options: ConfigOptions,
-    file: Annotated[Path, typer.Argument(metavar="FILE")],
-    model: Model = None,
-) -> None:
-    """Import memory scores, {key: score}, or trained responses, [timestamp in ns, ...]."""
-    from mindscore.store.store import read_exchange
-
-    contents = read_exchange(file)
-    configuration, store = _open(options)
-    if isinstance(contents, dict):
-        model = model or asyncio.run(configured_model(configuration))
-        asyncio.run(store.import_scores(contents, model))
-        found = count_of(len(contents), "memory score")
-        sys.stdout.write(f"imported {found} of model {printable(model)}\n")
-    else:
-        asyncio.run(store.import_trained(contents))
-        sys.stdout.write(f"imported {count_of(len(contents), 'trained response')}\n")
-
-
-@app.command()
-@takes_options
-def export(
-    options: ConfigOptions,
-    file: Annotated[Path, typer.Argument(metavar="FILE")],
-    trained: Annotated[
-        bool, typer.Option("--trained", help="Export the trained responses instead.")
-    ] = False,
-    model: Model = None,
-) -> None:
-    """Export memory scores, {key: score}, or with --trained the timestamps of responses."""
-    from mindscore.store.store import write_exchange
-
-    configuration, store = _open(options)
-    if trained:
-        stamps = asyncio.run(store.trained_timestamps())
-        write_exchange(file, stamps)
-        wrote = count_of(len(stamps), "trained response")
-        sys.stdout.write(f"wrote {wrote} to {printable(str(file))}\n")
-        return
-    found = asyncio.run(store.memories())
-    models = {it.model for it in found}
-    chosen = asyncio.run(one_model(models, model, configuration, "scores"))
-    write_exchange(file, {it.key: it.score for it in found if it.model == chosen})
-    wrote = count_of(sum(it.model == chosen for it in found), "score")
-    sys.stdout.write(f"wrote {wrote} to {printable(str(file))}\n")
 
 
 async def configured_model(configuration: Configuration) -> str:
@@ -231,7 +178,7 @@ async def one_model(
     return asked or (known[0] if known else None)
 
 
-def _open(options: ConfigOptions) -> tuple[Configuration, Store]:
+def open_store(options: ConfigOptions) -> tuple[Configuration, Store]:
     from mindscore.store import Store
 
     configuration = options.load()

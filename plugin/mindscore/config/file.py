@@ -15,7 +15,7 @@ import msgspec
 
 from mindscore._util.errors import ConfigError
 from mindscore._util.text import harmless_toml, shortened
-from mindscore.config.settings import ServerSettings, Settings, parse_settings
+from mindscore.config.settings import ServerSettings, Settings, parse_settings, without_password
 
 ENVIRONMENT = "MINDSCORE_CONFIG"
 
@@ -83,11 +83,12 @@ def load_configuration(given: Path | None, assignments: Iterable[str] = ()) -> C
 
 
 def dump(settings: Settings) -> str:
-    """Return the settings as TOML, every key written out."""
+    """Return the settings as TOML, every key written out, without the password of the store."""
     import tomli_w
 
     # TOML has dates and times of its own.
     tables = msgspec.to_builtins(settings, builtin_types=(date, datetime, time))
+    tables["store"]["url"] = without_password(tables["store"]["url"])
     return harmless_toml(tomli_w.dumps(tables))
 
 

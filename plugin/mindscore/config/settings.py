@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 
 import msgspec
 from msgspec import Meta, Struct, field
+from msgspec.structs import asdict
 
 from mindscore._util.errors import ConfigError
 from mindscore._util.text import printable
@@ -18,6 +19,7 @@ from mindscore._util.text import printable
 T = TypeVar("T")
 
 SQLITE = "sqlite:///"
+POSTGRESQL = "postgresql+psycopg://"
 
 # msgspec lets infinity pass a lower bound alone.
 _FINITE = 1e300
@@ -111,20 +113,44 @@ class FinetuneSettings(_Table, frozen=True):
 
 
 class StoreSettings(_Table, frozen=True):
-    """``[store]``: the database of scores, the agent that they are of, and their retention."""
+    """``[store]``: the database of scores, the agent that they are of, and their retention.
+
+    ``keep_texts``: the texts of memories are kept beside their hashes.
+    """
 
     url: str = ""
     namespace: Name = "default"
     retention_days: NonNegative = 90.0
+    keep_texts: bool = True
 
     def __post_init__(self) -> None:
+        if "\0" in self.url:
+            shown = without_password(self.url)
+            raise ValueError(f"url: a file's name holds no NUL character, got {shown!r}")
+        if self.url.startswith(POSTGRESQL):
+            address = self.url.removeprefix(POSTGRESQL).partition("?")[0]
+            if address.count("@") > 1 or "@" in address.partition("/")[2]:
+                # Else a part of the password would be taken for the server's name, and shown.
+                raise ValueError("url: in a user's name or password write @ as %40 and / as %2F")
+            return
         file = self.url.removeprefix(SQLITE)
         if self.url and (file == self.url or file in ("", ":memory:")):
             raise ValueError(
-                f'url: expected "" or "sqlite:///FILE" (absolute: four slashes), got {self.url!r}'
+                f'url: expected "", "sqlite:///FILE" (absolute: four slashes) or '
+                f'"{POSTGRESQL}USER@HOST/DATABASE", got {without_password(self.url)!r}'
             )
-        if "\0" in self.url:
-            raise ValueError(f"url: a file's name holds no NUL character, got {self.url!r}")
+
+    def __repr__(self) -> str:
+        """Return the settings without the password that the URL may have."""
+        values = {**asdict(self), "url": without_password(self.url)}
+        return f"StoreSettings({', '.join(f'{name}={it!r}' for name, it in values.items())})"
+
+
+def without_password(url: str) -> str:
+    """Return the URL of a database with ``***`` in the place of its passwords."""
+    # To the last @: one that should be %40 is no end.
+    hidden = re.sub(r"(?<=://)([^:/?@]*):.*@", r"\1:***@", url, flags=re.DOTALL)
+    return re.sub(r"(?i)([?&][^=&]*pass[^=&]*)=[^&]*", r"\1=***", hidden)
 
 
 class TrainSettings(_Table, frozen=True):

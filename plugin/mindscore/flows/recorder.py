@@ -23,6 +23,7 @@ from mindhooks import (
 )
 from mindscore._util.errors import format_error
 from mindscore.config.settings import Settings, parse_settings
+from mindscore.flows.seen import seen_of, source_of
 from mindscore.measure.memories import text_hashes
 from mindscore.store import History, RunRecord, Speed, Store
 
@@ -126,7 +127,7 @@ class ScoreRecorder:
             mind.state.memory_scores[score.key] = score.score
             mind.changed()
         context = await _snapshot(mind, registry, run)
-        work = _record_score(score, context, registry, run)
+        work = _record_score(score, context, source_of(mind), registry, run)
         await store_failures(registry, run).store("score", work)
 
     @hookimpl(tryfirst=True)
@@ -183,16 +184,25 @@ async def _snapshot(mind: Mind, registry: Registry, run: Run | None) -> Context:
 
 
 async def _record_score(
-    score: MemoryScore, context: Context, registry: Registry, run: Run | None
+    score: MemoryScore, context: Context, source: str, registry: Registry, run: Run | None
 ) -> None:
     settings, model = await _settings_and_model(registry, run)
     store, text_hash = Store(settings.store), text_hashes(context).get(score.key, "")
-    of = {"conversation": context.id, "text_hash": text_hash}
+    seen = seen_of(score, context, source, keep_texts=settings.store.keep_texts)
     if score.mode == "full":
-        await store.record_row(score, model, **of)
+        await store.record_row(
+            score, model, conversation=context.id, text_hash=text_hash, seen=seen
+        )
     else:
-        alpha, id_ = settings.memory.ewma_alpha, None if run is None else run.id
-        await store.record_score(score, model, alpha, **of, run=id_)
+        await store.record_score(
+            score,
+            model,
+            settings.memory.ewma_alpha,
+            conversation=context.id,
+            text_hash=text_hash,
+            run=None if run is None else run.id,
+            seen=seen,
+        )
 
 
 async def _record_candidate(

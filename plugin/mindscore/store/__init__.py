@@ -1,32 +1,47 @@
 """SQLite files: the store of scores, candidates, marks and sends, and the tables of others."""
 
+from mindscore.store.archive import ConversationFacts, MemoryText, Pass
+from mindscore.store.arrays import EvidenceArrays, as_arrays
+from mindscore.store.evidence import COLUMNS, Columns, Evidence, columns_of, rows_of
 from mindscore.store.history import Cell, History, KnownConversation, Point, RunRecord, Speed
 from mindscore.store.records import Damage, Records, damage_remark
 from mindscore.store.reviews import CandidateName, ConflictError, Listed, Review, Reviewed, Reviews
 from mindscore.store.scores import KnownScore, StoredMemory
+from mindscore.store.seen import Seen
 from mindscore.store.sends import Send, Sends
 from mindscore.store.store import Store, TrainedMarks
 
 __all__ = [
+    "COLUMNS",
     "CandidateName",
     "Cell",
+    "Columns",
     "ConflictError",
+    "ConversationFacts",
     "Damage",
+    "Evidence",
+    "EvidenceArrays",
     "History",
     "KnownConversation",
     "KnownScore",
     "Listed",
+    "MemoryText",
+    "Pass",
     "Point",
     "Records",
     "Review",
     "Reviewed",
     "Reviews",
     "RunRecord",
+    "Seen",
     "Send",
     "Sends",
     "Speed",
     "Store",
     "StoredMemory",
     "TrainedMarks",
+    "as_arrays",
+    "columns_of",
     "damage_remark",
+    "rows_of",
 ]

@@ -7,7 +7,7 @@ from dataclasses import asdict, astuple, dataclass, replace
 
 from sqlalchemy import Connection, func, insert, select
 
-from mindscore.store.database import NamespaceTables, replacing, upsert
+from mindscore.store.namespace import NamespaceTables
 from mindscore.store.records import checked, intact, row_id
 from mindscore.store.schema import (
     candidates,
@@ -18,6 +18,7 @@ from mindscore.store.schema import (
     speeds,
     weights,
 )
+from mindscore.store.transactions import replacing, upsert
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +221,8 @@ class History(NamespaceTables):
                 name = (table.c.conversation, table.c.model)
                 counted = func.count(column.distinct() if at == 0 else column)
                 query = self._select(table, *name, counted, func.max(when)).group_by(*name)
+                if table is cells:
+                    query = query.where(cells.c.mode == "full")
                 for id_, model, count, newest in connection.execute(query):
                     # A damaged row may hold anything; store check names it.
                     if (
@@ -250,13 +253,15 @@ class History(NamespaceTables):
         conversation: str | None = None,
         texts: Mapping[str, str] | None = None,
     ) -> list[Cell]:
-        """List the ``limit`` cells that ``model`` measured last, of ``keys`` or of all memories.
+        """List the ``limit`` cells of matrices that ``model`` measured last, of ``keys`` or of all.
 
         Only those in ``conversation``, and of ``texts``, ``{key: text hash}``, where they are
         given. Of a response that was measured with several texts of a memory, the latest counts.
         """
         columns = [cells.c[name] for name in Cell.__slots__]
-        query = self._select(cells, row_id(cells), *columns).where(cells.c.model == model)
+        query = self._select(cells, row_id(cells), *columns).where(
+            cells.c.model == model, cells.c.mode == "full"
+        )
         if keys is not None:
             query = query.where(cells.c.key.in_(keys))
         if conversation is not None:

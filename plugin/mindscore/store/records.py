@@ -8,28 +8,57 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Column, Connection, Table, literal_column, select, text
+from sqlalchemy import BigInteger, Connection, Table, select, text
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from mindhooks import FinetuneCandidate, MemoryScore
 from mindscore._util.errors import StoreError
 from mindscore._util.text import one_line
 from mindscore.config.settings import TOKEN_ID_LIMIT, StoreSettings
 from mindscore.measure.prompts import response_hash
-from mindscore.store.database import Database, file_of
+from mindscore.store.namespace import database_of
 from mindscore.store.schema import candidates, metadata, reviews, rows, sends
 
 T = TypeVar("T")
 
-_DAMAGE = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
+DAMAGE = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
+"""The exceptions that a damaged record leads to."""
 
 log = logging.getLogger("mindscore")
 _named: set[tuple[str, int]] = set()
 """Damaged records that this process has named already."""
 
 
-def row_id(table: Table) -> Column[int]:
-    """Return the number of a record within its table, by which it can be removed."""
-    return literal_column(f'"{table.name}".rowid')  # type: ignore[return-value]
+class row_id(FunctionElement[int]):  # noqa: N801 - reads as the function of SQL that it is
+    """The number of a record within its table, by which it can be removed.
+
+    In PostgreSQL it is the record's place, which changes when the record does.
+    """
+
+    inherit_cache = True
+    type = BigInteger()
+
+    def __init__(self, table: Table) -> None:
+        super().__init__(next(iter(table.columns)))
+
+
+@compiles(row_id)
+def _rowid(element: row_id, compiler: SQLCompiler, **_: Any) -> str:
+    return f"{_quoted(element, compiler)}.rowid"
+
+
+@compiles(row_id, "postgresql")
+def _ctid(element: row_id, compiler: SQLCompiler, **_: Any) -> str:
+    place = f"({_quoted(element, compiler)}.ctid::text::point)"
+    # A page has less than 2 ** 16 records.
+    return f"({place}[0]::bigint * 65536 + {place}[1]::bigint)"
+
+
+def _quoted(element: row_id, compiler: SQLCompiler) -> str:
+    [column] = element.clauses
+    return compiler.preparer.format_table(column.table)
 
 
 def intact(table: Table, found: Iterable[Any], make: Callable[..., T | None]) -> Iterator[T]:
@@ -41,7 +70,7 @@ def intact(table: Table, found: Iterable[Any], make: Callable[..., T | None]) ->
     for number, *columns in found:
         try:
             record = make(*columns)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             _name(table, number, error)
         else:
             if record is not None:
@@ -107,7 +136,7 @@ class Records:
     """All records of the store, of every namespace; methods may raise ``StoreError``."""
 
     def __init__(self, settings: StoreSettings) -> None:
-        self._database = Database(file_of(settings.url))
+        self._database = database_of(settings)
 
     async def damaged(self) -> list[Damage]:
         """List the damaged records, table by table; an index that disagrees is named as such."""
@@ -139,7 +168,8 @@ class Records:
                 if id_ not in found:
                     raise StoreError(f"{id_} is no damaged record: see mindscore store check")
             # An index that lacks a damaged row, or holds it twice, would keep it from being found.
-            connection.exec_driver_sql("REINDEX")
+            if connection.dialect.name == "sqlite":
+                connection.exec_driver_sql("REINDEX")
             for id_ in wanted:
                 name, _, number = id_.partition(":")
                 table = metadata.tables[name]
@@ -161,8 +191,8 @@ def _damage(connection: Connection, table: Table, number: int | None = None) -> 
         query = query.where(row_id(table) == number)
     for found, *values in connection.execute(query):
         try:
-            _check(table, dict(zip(table.columns.keys(), values, strict=True)))
-        except _DAMAGE as error:
+            check_record(table, dict(zip(table.columns.keys(), values, strict=True)))
+        except DAMAGE as error:
             yield Damage(f"{table.name}:{found}", one_line(str(error), 200))
 
 
@@ -172,7 +202,8 @@ def damage_remark(damaged: Sequence[Damage]) -> str:
     return f"{len(damaged)} {what} damaged and left out (mindscore store check)"
 
 
-def _check(table: Table, row: dict[str, Any]) -> None:
+def check_record(table: Table, row: dict[str, Any]) -> None:
+    """Raise one of ``DAMAGE`` if a row of ``table`` has what none may have."""
     for column in table.columns:
         value = row[column.name]
         if value is None and column.nullable:

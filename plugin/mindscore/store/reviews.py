@@ -14,7 +14,7 @@ from mindhooks import FinetuneCandidate
 from mindscore._util.errors import StoreError, UsageError
 from mindscore._util.text import moment_ago
 from mindscore.measure.prompts import response_hash
-from mindscore.store.database import NamespaceTables
+from mindscore.store.namespace import NamespaceTables
 from mindscore.store.records import decode_candidate, intact, row_id
 from mindscore.store.schema import candidates, reviews, trained
 from mindscore.store.store import read_marks

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     Float,
     Index,
@@ -17,7 +18,11 @@ from sqlalchemy import (
     text,
 )
 
-from mindscore.store.migrations import STEPS
+Int = BigInteger().with_variant(Integer(), "sqlite")
+"""An integer of 64 bits, which SQLite calls otherwise."""
+
+Str = String().with_variant(String(collation="C"), "postgresql")
+"""A text, which PostgreSQL is to order as SQLite does: by its characters' numbers."""
 
 metadata = MetaData()
 """The tables of a store of scores, as its newest version has them."""
@@ -27,58 +32,118 @@ metadata = MetaData()
 memories = Table(
     "memories",
     metadata,
-    Column("namespace", String, primary_key=True),
-    Column("key", String, primary_key=True),
-    Column("text_hash", String, primary_key=True),
-    Column("model", String, primary_key=True),
+    Column("namespace", Str, primary_key=True),
+    Column("key", Str, primary_key=True),
+    Column("text_hash", Str, primary_key=True),
+    Column("model", Str, primary_key=True),
     Column("score", Float, nullable=False),
     Column("weight", Float, nullable=False),
     # NULL: imported, never measured here. Seconds since the epoch.
     Column("last_scored", Float),
-    Column("count", Integer, nullable=False),
+    Column("count", Int, nullable=False),
 )
 
 # The last incremental score of each memory in each conversation.
 conversation_scores = Table(
     "conversation_scores",
     metadata,
-    Column("namespace", String, primary_key=True),
-    Column("model", String, primary_key=True),
-    Column("conversation", String, primary_key=True),
-    Column("key", String, primary_key=True),
-    Column("text_hash", String, primary_key=True),
+    Column("namespace", Str, primary_key=True),
+    Column("model", Str, primary_key=True),
+    Column("conversation", Str, primary_key=True),
+    Column("key", Str, primary_key=True),
+    Column("text_hash", Str, primary_key=True),
     Column("score", Float, nullable=False),
     Column("scored_at", Float, nullable=False),
-    Column("count", Integer, nullable=False),
+    Column("count", Int, nullable=False),
 )
 
 cells = Table(
     "cells",
     metadata,
-    Column("namespace", String, primary_key=True),
-    Column("model", String, primary_key=True),
-    Column("conversation", String, primary_key=True),
-    Column("key", String, primary_key=True),
-    Column("text_hash", String, primary_key=True),
-    Column("node_id", String, primary_key=True),
-    Column("entry_idx", Integer, nullable=False),
+    Column("namespace", Str, primary_key=True),
+    Column("model", Str, primary_key=True),
+    Column("conversation", Str, primary_key=True),
+    Column("key", Str, primary_key=True),
+    Column("text_hash", Str, primary_key=True),
+    Column("node_id", Str, primary_key=True),
+    # "full": of the matrix; "incremental": of a score.
+    Column("mode", Str, primary_key=True),
+    Column("entry_idx", Int, nullable=False),
     Column("divergence", Float, nullable=False),
     Column("signed", Float, nullable=False),
     Column("scored_at", Float, nullable=False),
     Column("noise", Float),
+    Column("hold", Float),
+    # How many the response's body has.
+    Column("tokens", Int),
+    # The response's own time, in seconds since the epoch.
+    Column("responded_at", Float),
     Index("cells_by_age", "namespace", "scored_at"),
+)
+
+# Each text that a scored memory has had.
+memory_texts = Table(
+    "memory_texts",
+    metadata,
+    Column("namespace", Str, primary_key=True),
+    Column("key", Str, primary_key=True),
+    Column("text_hash", Str, primary_key=True),
+    # NULL: store.keep_texts was false.
+    Column("text", Str),
+    # How many a prompt has of it.
+    Column("tokens", Int),
+    Column("first_seen", Float, nullable=False),
+    Column("last_seen", Float, nullable=False),
+    Index("memory_texts_by_age", "namespace", "last_seen"),
+)
+
+# The conversations that scores are of, as they were when the last one was scored.
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("namespace", Str, primary_key=True),
+    Column("conversation", Str, primary_key=True),
+    Column("source", Str, nullable=False),
+    Column("title", Str, nullable=False),
+    Column("responses", Int, nullable=False),
+    Column("memories", Int, nullable=False),
+    Column("tokens", Int, nullable=False),
+    # Its first and last message's own times; NULL: they have none.
+    Column("begun_at", Float),
+    Column("ended_at", Float),
+    Column("seen_at", Float, nullable=False),
+    Index("conversations_by_age", "namespace", "seen_at"),
+)
+
+# What a pass over an archive has done: an unchanged conversation is not paid for again.
+passes = Table(
+    "passes",
+    metadata,
+    Column("namespace", Str, primary_key=True),
+    Column("model", Str, primary_key=True),
+    Column("conversation", Str, primary_key=True),
+    Column("command", Str, primary_key=True),
+    Column("fingerprint", Str, nullable=False),
+    Column("done_at", Float, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("calls", Int, nullable=False),
+    Column("prompt_tokens", Int, nullable=False),
+    # NULL: the server does not say.
+    Column("computed_tokens", Int),
+    Column("error", Str),
+    Index("passes_by_age", "namespace", "done_at"),
 )
 
 # Rows of the matrix whole, for a run that goes on where another one ended.
 rows = Table(
     "rows",
     metadata,
-    Column("namespace", String, primary_key=True),
-    Column("model", String, primary_key=True),
-    Column("conversation", String, primary_key=True),
-    Column("key", String, primary_key=True),
-    Column("fingerprint", String, nullable=False),
-    Column("row", String, nullable=False),
+    Column("namespace", Str, primary_key=True),
+    Column("model", Str, primary_key=True),
+    Column("conversation", Str, primary_key=True),
+    Column("key", Str, primary_key=True),
+    Column("fingerprint", Str, nullable=False),
+    Column("row", Str, nullable=False),
     Column("scored_at", Float, nullable=False),
     Index("rows_by_age", "namespace", "scored_at"),
 )
@@ -86,29 +151,29 @@ rows = Table(
 candidates = Table(
     "candidates",
     metadata,
-    Column("namespace", String, primary_key=True),
-    Column("model", String, primary_key=True),
-    Column("timestamp_ns", Integer, primary_key=True),
-    Column("continuation_hash", String, primary_key=True),
+    Column("namespace", Str, primary_key=True),
+    Column("model", Str, primary_key=True),
+    Column("timestamp_ns", Int, primary_key=True),
+    Column("continuation_hash", Str, primary_key=True),
     Column("divergence", Float, nullable=False),
-    Column("candidate", String, nullable=False),
+    Column("candidate", Str, nullable=False),
     Column("found_at", Float, nullable=False),
-    Column("conversation", String, nullable=False, server_default=""),
+    Column("conversation", Str, nullable=False, server_default=""),
     # 1: its timestamp, if it had none, was derived by version 3, which hashed the whole prompt.
-    Column("earlier", Integer, nullable=False, server_default=text("0")),
+    Column("earlier", Int, nullable=False, server_default=text("0")),
     Index("candidates_by_age", "namespace", "found_at"),
 )
 
 trained = Table(
     "trained",
     metadata,
-    Column("namespace", String, primary_key=True),
-    Column("timestamp_ns", Integer, primary_key=True),
+    Column("namespace", Str, primary_key=True),
+    Column("timestamp_ns", Int, primary_key=True),
     # Empty: imported from a list of timestamps, and matched by the timestamp alone.
-    Column("continuation_hash", String, primary_key=True),
+    Column("continuation_hash", Str, primary_key=True),
     # Which has accepted it; empty for what was imported, which counts for every one.
-    Column("sink", String, primary_key=True),
-    Column("job_id", String),
+    Column("sink", Str, primary_key=True),
+    Column("job_id", Str),
     Column("trained_at", Float, nullable=False),
 )
 
@@ -116,13 +181,13 @@ trained = Table(
 sends = Table(
     "sends",
     metadata,
-    Column("namespace", String, primary_key=True),
-    Column("timestamp_ns", Integer, primary_key=True),
-    Column("continuation_hash", String, primary_key=True),
-    Column("sink", String, primary_key=True),
-    Column("idempotency_key", String, nullable=False),
-    Column("position", Integer, nullable=False),
-    Column("sample", String, nullable=False),
+    Column("namespace", Str, primary_key=True),
+    Column("timestamp_ns", Int, primary_key=True),
+    Column("continuation_hash", Str, primary_key=True),
+    Column("sink", Str, primary_key=True),
+    Column("idempotency_key", Str, nullable=False),
+    Column("position", Int, nullable=False),
+    Column("sample", Str, nullable=False),
     Column("sent_at", Float, nullable=False),
 )
 
@@ -130,13 +195,13 @@ sends = Table(
 weights = Table(
     "weights",
     metadata,
-    Column("namespace", String, primary_key=True),
-    Column("key", String, primary_key=True),
-    Column("model", String, primary_key=True),
-    Column("text_hash", String, primary_key=True),
-    Column("conversation", String, primary_key=True),
+    Column("namespace", Str, primary_key=True),
+    Column("key", Str, primary_key=True),
+    Column("model", Str, primary_key=True),
+    Column("text_hash", Str, primary_key=True),
+    Column("conversation", Str, primary_key=True),
     # The id of the run: a score that is told twice counts once.
-    Column("run", String, primary_key=True),
+    Column("run", Str, primary_key=True),
     Column("scored_at", Float, nullable=False),
     Column("score", Float, nullable=False),
     Column("weight", Float, nullable=False),
@@ -146,18 +211,18 @@ weights = Table(
 runs = Table(
     "runs",
     metadata,
-    Column("id", Integer, primary_key=True),
-    Column("namespace", String, nullable=False),
-    Column("command", String, nullable=False),
-    Column("model", String, nullable=False),
+    Column("id", Int, primary_key=True),
+    Column("namespace", Str, nullable=False),
+    Column("command", Str, nullable=False),
+    Column("model", Str, nullable=False),
     Column("started_at", Float, nullable=False),
     Column("seconds", Float, nullable=False),
-    Column("calls", Integer, nullable=False),
-    Column("prompt_tokens", Integer, nullable=False),
-    Column("computed_tokens", Integer),
-    Column("found", Integer, nullable=False),
-    Column("considered", Integer, nullable=False),
-    Column("error", String),
+    Column("calls", Int, nullable=False),
+    Column("prompt_tokens", Int, nullable=False),
+    Column("computed_tokens", Int),
+    Column("found", Int, nullable=False),
+    Column("considered", Int, nullable=False),
+    Column("error", Str),
     Index("runs_by_age", "namespace", "started_at"),
 )
 
@@ -166,10 +231,10 @@ speeds = Table(
     "speeds",
     metadata,
     # As ``ServerSettings.place``.
-    Column("server", String, primary_key=True),
-    Column("model", String, primary_key=True),
+    Column("server", Str, primary_key=True),
+    Column("model", Str, primary_key=True),
     # Empty: the server's own.
-    Column("device", String, primary_key=True),
+    Column("device", Str, primary_key=True),
     Column("prompt_tokens", Float, nullable=False),
     # NULL: the server does not say.
     Column("computed_tokens", Float),
@@ -185,12 +250,12 @@ speeds = Table(
 reviews = Table(
     "reviews",
     metadata,
-    Column("id", Integer, primary_key=True),
-    Column("namespace", String, nullable=False),
-    Column("model", String, nullable=False),
-    Column("timestamp_ns", Integer, nullable=False),
-    Column("continuation_hash", String, nullable=False),
-    Column("review", String, nullable=False),
+    Column("id", Int, primary_key=True),
+    Column("namespace", Str, nullable=False),
+    Column("model", Str, nullable=False),
+    Column("timestamp_ns", Int, nullable=False),
+    Column("continuation_hash", Str, nullable=False),
+    Column("review", Str, nullable=False),
     Column("decided_at", Float, nullable=False),
     Index("reviews_by_candidate", "namespace", "model", "timestamp_ns", "continuation_hash"),
 )
@@ -198,10 +263,11 @@ reviews = Table(
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """A kind of database file: its name in messages, its tables and its versions.
+    """A kind of database: its name in messages, its tables and its version.
 
-    ``tables`` are those that every version has. The first version is ``first``, and ``steps`` has
-    the statements from each to the next. A file bears its version in ``PRAGMA user_version``.
+    ``tables`` are those that every version has, from ``first`` on; those before ``version``, if
+    there are any, are brought to it by ``migrations``. A file bears its version in
+    ``PRAGMA user_version``.
 
     ``beside_agent``: an agent waits for its transactions. They wait for others briefly, and
     outlive the process, yet the newest may be lost with the machine.
@@ -211,17 +277,17 @@ class Schema:
     metadata: MetaData
     tables: frozenset[str]
     first: int
-    steps: tuple[tuple[str, ...], ...] = ()
+    version: int
     beside_agent: bool = False
 
     @property
-    def version(self) -> int:
-        """The version that files are brought to."""
-        return self.first + len(self.steps)
+    def has_history(self) -> bool:
+        """Whether there are earlier versions."""
+        return self.version > self.first
 
 
 STORE = Schema(
-    "the store", metadata, frozenset({"memories", "cells", "candidates", "trained"}), 1, STEPS
+    "the store", metadata, frozenset({"memories", "cells", "candidates", "trained"}), 1, 6
 )
 
 queue_metadata = MetaData()
@@ -286,12 +352,13 @@ hermes_candidates = Table(
 )
 
 QUEUE = Schema(
-    "the queue of turns", queue_metadata, frozenset({"turns", "facts"}), 0, beside_agent=True
+    "the queue of turns", queue_metadata, frozenset({"turns", "facts"}), 0, 0, beside_agent=True
 )
 FINDINGS = Schema(
     "the findings",
     findings_metadata,
     frozenset({"memories", "drops", "candidates"}),
+    0,
     0,
     beside_agent=True,
 )

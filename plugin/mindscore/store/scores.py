@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,6 @@ from sqlalchemy import (
     Connection,
     Select,
     Table,
-    bindparam,
     case,
     delete,
     func,
@@ -23,9 +22,18 @@ from sqlalchemy import (
 )
 
 from mindhooks import MemoryScore
-from mindscore.store.database import NamespaceTables, replacing, upsert
+from mindscore.store.namespace import NamespaceTables
 from mindscore.store.records import checked, intact, row_id
-from mindscore.store.schema import cells, conversation_scores, memories, rows, weights
+from mindscore.store.schema import (
+    cells,
+    conversation_scores,
+    memories,
+    memory_texts,
+    rows,
+    weights,
+)
+from mindscore.store.seen import NOT_SEEN, Seen, keep_evidence
+from mindscore.store.transactions import replacing, upsert
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +164,7 @@ class Scores(NamespaceTables):
         """Count the memories of ``model``: what ``memories`` lists without a limit."""
         table = memories.c
         query = self._select(memories, func.count(table.key.distinct())).where(table.model == model)
-        [[count]] = await self._all(query.where(table.key.contains(search, autoescape=True)))
+        [[count]] = await self._all(query.where(table.key.icontains(search, autoescape=True)))
         return int(count)
 
     def _current(self, model: str | None, search: str = "") -> Select[Any]:
@@ -169,7 +177,7 @@ class Scores(NamespaceTables):
         query = self._select(memories, number, *columns, rank.label("rank"))
         if model is not None:
             query = query.where(table.model == model)
-        return query.where(table.key.contains(search, autoescape=True)) if search else query
+        return query.where(table.key.icontains(search, autoescape=True)) if search else query
 
     async def record_score(
         self,
@@ -180,11 +188,13 @@ class Scores(NamespaceTables):
         conversation: str = "",
         text_hash: str = "",
         run: str | None = None,
+        seen: Seen = NOT_SEEN,
     ) -> None:
         """Keep an incremental score, and update the memory's weight, time and count.
 
-        Those are of the text of ``text_hash``. A row whose text is not known (imported, or of an
-        older version) becomes this text's. A score that ``run`` has recorded already is not
+        Weight and count are of the text of ``text_hash``. A row whose text is not known (imported,
+        or of an older version) becomes this text's. The score's cells and, from ``seen``, the
+        memory's text are kept as evidence. A score that ``run`` has recorded already is not
         recorded again.
         """
         now = time.time()
@@ -194,6 +204,7 @@ class Scores(NamespaceTables):
         weight = alpha * score.score + (1 - alpha) * memories.c.weight
         there = {**self._with_namespace(**name), "conversation": conversation, "score": score.score}
         point = {**there, "run": run or uuid.uuid4().hex, "scored_at": now}
+        about = self._with_namespace(**name, conversation=conversation, scored_at=now)
 
         def changes(_: Any) -> dict[str, Any]:
             return {**fresh, "weight": weight, "count": memories.c.count + 1}
@@ -203,7 +214,9 @@ class Scores(NamespaceTables):
             return {"score": new["score"], "scored_at": new["scored_at"], "count": count}
 
         def work(connection: Connection) -> None:
-            self._prune(connection, weights.c.scored_at)
+            self._prune(
+                connection, weights.c.scored_at, cells.c.scored_at, memory_texts.c.last_seen
+            )
             unique = (it.name for it in weights.primary_key)
             told = select(weights.c.run).where(*(weights.c[it] == point[it] for it in unique))
             if connection.execute(told).first() is not None:
@@ -220,6 +233,7 @@ class Scores(NamespaceTables):
             led_to = select(memories.c.weight).where(*self._is(memories, name))
             point["weight"] = connection.execute(led_to).scalar_one()
             upsert(connection, weights, [point], replacing(weights))
+            keep_evidence(connection, score, seen, about)
 
         await self._database.write(work)
 
@@ -237,54 +251,37 @@ class Scores(NamespaceTables):
         return [table.c[column] == value for column, value in self._with_namespace(**name).items()]
 
     async def record_row(
-        self, score: MemoryScore, model: str, *, conversation: str = "", text_hash: str = ""
+        self,
+        score: MemoryScore,
+        model: str,
+        *,
+        conversation: str = "",
+        text_hash: str = "",
+        seen: Seen = NOT_SEEN,
     ) -> None:
-        """Keep a row of the full matrix, signed values included.
+        """Keep a row of the full matrix, signed values included, and the text of ``seen``.
 
         A row with a fingerprint is kept whole, too, except the values of single tokens.
         """
         now = time.time()
+        about = self._with_namespace(
+            key=score.key,
+            text_hash=text_hash,
+            model=model,
+            conversation=conversation,
+            scored_at=now,
+        )
 
         def work(connection: Connection) -> None:
-            self._prune(connection, cells.c.scored_at, rows.c.scored_at)
-            found = [
-                self._with_namespace(
-                    key=score.key,
-                    model=model,
-                    conversation=conversation,
-                    text_hash=text_hash,
-                    node_id=response.node_id,
-                    entry_idx=response.entry_idx,
-                    divergence=response.divergence,
-                    signed=response.signed,
-                    noise=response.noise,
-                    scored_at=now,
-                )
-                for response in score.divergences
-            ]
-            if conversation:
-                self._replace_unknown(connection, found)
-            upsert(connection, cells, found, replacing(cells))
+            self._prune(connection, cells.c.scored_at, rows.c.scored_at, memory_texts.c.last_seen)
+            keep_evidence(connection, score, seen, about)
             if score.fingerprint is not None:
-                whole = self._with_namespace(
-                    key=score.key,
-                    model=model,
-                    conversation=conversation,
-                    fingerprint=score.fingerprint,
-                    row=msgspec.json.encode(_without_tokens(score)).decode(),
-                    scored_at=now,
-                )
+                whole = {name: about[name] for name in about if name != "text_hash"}
+                whole["fingerprint"] = score.fingerprint
+                whole["row"] = msgspec.json.encode(_without_tokens(score)).decode()
                 upsert(connection, rows, [whole], replacing(rows))
 
         await self._database.write(work)
-
-    def _replace_unknown(self, connection: Connection, found: Sequence[Mapping[str, Any]]) -> None:
-        """Remove the cells of ``found`` that an older version kept: it told no conversations."""
-        names = ("namespace", "model", "key", "node_id")
-        same = [cells.c[name] == bindparam(f"_{name}") for name in names]
-        gone = [{f"_{name}": row[name] for name in names} for row in found]
-        if gone:
-            connection.execute(delete(cells).where(cells.c.conversation == "", *same), gone)
 
     async def rows(self, model: str, conversation: str | None = None) -> dict[str, MemoryScore]:
         """Return the rows of the matrix that are kept whole, by memory; the latest of each.
@@ -328,16 +325,20 @@ class Scores(NamespaceTables):
         await self._database.write(work)
 
     async def forget(self, key: str) -> int:
-        """Remove all of a memory, for every model; return how many scores, cells and rows."""
+        """Remove all of a memory, for every model; return how many scores, cells and rows.
+
+        The cells of an incremental score are not counted beside it.
+        """
 
         def work(connection: Connection) -> int:
-            gone = [
-                connection.execute(
-                    delete(table).where(self._in_namespace(table), table.c.key == key)
-                ).rowcount
-                for table in (memories, cells, rows, weights, conversation_scores)
-            ]
-            return sum(gone[:-2])
+            def remove(table: Table, *where: ColumnElement[bool]) -> int:
+                its = delete(table).where(self._in_namespace(table), table.c.key == key, *where)
+                return connection.execute(its).rowcount
+
+            counted = remove(memories) + remove(cells, cells.c.mode == "full") + remove(rows)
+            for table in (cells, weights, conversation_scores, memory_texts):
+                remove(table)
+            return counted
 
         return await self._database.write(work)
 

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
-from sqlalchemy import Connection, func
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import Connection, func, insert
 
 from mindhooks import FinetuneCandidate, TrainingSample
 from mindscore.measure.prompts import response_hash
-from mindscore.store.database import NamespaceTables
+from mindscore.store.namespace import NamespaceTables
 from mindscore.store.records import intact, row_id
 from mindscore.store.schema import sends, trained
 from mindscore.store.store import read_marks

@@ -19,10 +19,12 @@ from mindscore._util.errors import StoreError, UsageError
 from mindscore._util.files import write_files
 from mindscore._util.text import harmless_json
 from mindscore.measure.prompts import response_hash
-from mindscore.store.database import replacing, upsert
+from mindscore.store.archive import ArchiveTables
+from mindscore.store.evidence import EvidenceTables
 from mindscore.store.records import check_candidate, decode_candidate, intact, row_id
 from mindscore.store.schema import candidates, reviews, sends, trained
 from mindscore.store.scores import Scores
+from mindscore.store.transactions import replacing, upsert
 
 Timestamp = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Exchange = dict[str, float] | list[Timestamp]
@@ -57,12 +59,17 @@ def write_exchange(file: Path, contents: dict[str, float] | list[int]) -> None:
     Raises:
         UsageError: it cannot be written.
     """
-    if file.exists() and not file.is_file():
-        raise UsageError(f"{file}: cannot be written: it is no regular file")
+    require_regular(file)
     try:
         write_files({file: harmless_json(msgspec.json.encode(contents)) + b"\n"})
     except OSError as error:
         raise UsageError(f"{file}: cannot be written: {error.strerror or error}") from None
+
+
+def require_regular(file: Path) -> None:
+    """Raise ``UsageError`` if ``file`` is there and is no file that can be replaced."""
+    if file.exists() and not file.is_file():
+        raise UsageError(f"{file}: cannot be written: it is no regular file")
 
 
 def _require_unique(file: Path, raw: bytes, contents: dict[str, float]) -> None:
@@ -95,8 +102,8 @@ class TrainedMarks:
         return imported | self.marks.get((timestamp_ns, continuation_hash), nobody)
 
 
-class Store(Scores):
-    """The scores, candidates and trained marks of one namespace.
+class Store(Scores, EvidenceTables, ArchiveTables):
+    """The scores, candidates, trained marks and evidence of one namespace.
 
     Every method is one transaction and may raise ``StoreError``. A missing file reads as an empty
     store; the first write makes it. Cells, rows, weights and candidates older than

@@ -683,3 +683,78 @@ def test_drop_removes_what_is_damaged_and_nothing_else(cli, damaged, id_):
     assert ran.err.startswith("mindscore: ")
     assert "store check" in ran.err
     assert damaged in cli("store", "check").out
+
+
+# -- evidence and other databases -----------------------------------------------------------------
+
+HALF_A_YEAR_S = 183 * 86_400
+
+
+def evidence(**changes):
+    values = {"conversation": "c", "model": "m", "key": "k", "text_hash": "t", "mode": "full"}
+    values |= {"node_id": "n", "entry_idx": 1, "divergence": 1.0, "signed": 1.0, "hold": None}
+    values |= {"noise": None, "tokens": 5, "responded_at": None, "scored_at": time.time()}
+    return json.dumps(values | changes) + "\n"
+
+
+@pytest.mark.parametrize("file_format", ["parquet", "jsonl"])
+def test_evidence_goes_out_and_in_again(cli, exchange, tmp_path, file_format):
+    lines = evidence() + evidence(key="other", mode="incremental")
+    ran = cli("store", "import", exchange(lines))
+    assert (ran.status, ran.out, ran.err) == (0, "imported 2 rows of evidence\n", "")
+    file = tmp_path / "evidence"
+    ran = cli("store", "export", file, "--format", file_format)
+    assert (ran.status, ran.out) == (0, f"wrote 2 rows of evidence to {file}\n")
+    for _ in range(2):
+        assert cli("store", "import", file, "--set", "store.namespace=b").status == 0
+    again = tmp_path / "again"
+    ran = cli("store", "export", again, "--format", "jsonl", "--set", "store.namespace=b")
+    assert ran.status == 0
+    assert [json.loads(it) for it in again.read_text().splitlines()] == [
+        json.loads(it) for it in lines.splitlines()
+    ]
+
+
+def test_evidence_that_the_next_run_would_remove_is_said(cli, exchange):
+    old = exchange(evidence(scored_at=time.time() - HALF_A_YEAR_S) + evidence(key="new"))
+    ran = cli("store", "import", old)
+    assert (ran.status, ran.out) == (0, "imported 2 rows of evidence\n")
+    assert "1 row of it is older than store.retention_days = 90" in ran.err
+    assert cli("store", "import", old, "--set", "store.retention_days=0").err == ""
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--format", "xml"), ("--format", "csv", "--trained"), ("--format",)]
+)
+def test_an_export_that_cannot_be_is_wrong_usage(cli, tmp_path, arguments):
+    ran = cli("store", "export", tmp_path / "e", *arguments)
+    assert (ran.status, ran.out) == (2, "")
+    assert not (tmp_path / "e").exists()
+
+
+def test_a_store_is_copied_and_its_rows_are_counted(cli, exchange, tmp_path):
+    cli("store", "import", exchange(evidence()))
+    other = f"sqlite:///{tmp_path}/other"
+    ran = cli("store", "copy", "--to", other)
+    assert (ran.status, ran.err) == (0, "")
+    assert "cells: 1 row\n" in ran.out
+    ran = cli("store", "copy", "--to", other, "--json")
+    assert {"table": "cells", "rows": 1, "left_out": 0} in ran.document
+    export = ("store", "export", tmp_path / "e", "--format", "jsonl")
+    assert cli(*export, "--set", f"store.url={other}").out.startswith("wrote 1 row of evidence")
+
+
+@pytest.mark.parametrize("url", ["nonsense", "postgresql://u:s3cr3t@h/d"])
+def test_a_copy_to_nowhere_is_wrong_usage_and_shows_no_password(cli, url):
+    ran = cli("store", "copy", "--to", url)
+    assert (ran.status, ran.out) == (2, "")
+    assert "--to: url: expected" in ran.err
+    assert "s3cr3t" not in ran.err
+
+
+def test_no_command_shows_a_store_s_password(cli, tmp_path):
+    url = "postgresql+psycopg://u:s3cr3t@127.0.0.1:1/d"
+    for arguments in (("store", "list"), ("store", "check"), ("config", "show"), ("store", "sent")):
+        ran = cli(*arguments, "--set", f"store.url={url}", "--debug")
+        assert "s3cr3t" not in ran.out + ran.err
+        assert "u:***@127.0.0.1" in ran.out + ran.err

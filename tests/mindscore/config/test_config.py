@@ -50,6 +50,7 @@ max_alternate_tokens = 256
 url = ""
 namespace = "default"
 retention_days = 90.0
+keep_texts = true
 [train]
 sink = "http"
 context = "bare"

@@ -5,6 +5,7 @@ import json
 import math
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
@@ -437,3 +438,47 @@ async def test_a_host_without_the_recorder_keeps_and_shows_nothing(talk, host):
         assert it.state.memory_scores == {}
         assert it.rows("memories") == []
         assert it.outcomes == {"k": "scored"}
+
+
+# -- evidence -------------------------------------------------------------------------------------
+
+
+async def test_scores_of_both_modes_leave_evidence_and_the_memory_s_text(say, host):
+    reply = replace(say.reply(1, 1, text="said"), timestamp_ns=1_500_000_000)
+    talk = say.talk(reply, identity=[say.memory("k", 1)])
+    async with host(talk, memory={"token_cutoff": 1.0}) as it:
+        await it.run(SCORE)
+        await it.run(FULL)
+        cells = {row["mode"]: row for row in it.rows("cells")}
+        [text] = await it.store.memory_texts()
+        [facts] = await it.store.conversations()
+    [memory], body = talk.identity, reply.body
+    assert cells.keys() == {"incremental", "full"}
+    for row in cells.values():
+        assert (row["key"], row["node_id"]) == ("k", talk.conversation[0].id)
+        assert (row["tokens"], row["responded_at"]) == (body[1] - body[0], 1.5)
+        assert row["text_hash"] == text.text_hash
+    assert (text.key, text.text) == ("k", memory.text)
+    assert text.tokens == len(memory.token_ids)
+    nodes = (*talk.system, *talk.identity, *talk.conversation)
+    assert (facts.conversation, facts.source, facts.title) == (talk.id, "", "")
+    assert (facts.responses, facts.memories) == (1, 1)
+    assert facts.tokens == sum(len(node.token_ids) for node in nodes)
+    assert (facts.begun_at, facts.ended_at) == (1.5, 1.5)
+
+
+async def test_texts_are_not_kept_where_they_are_not_to_be(talk, host):
+    async with host(talk, store={"keep_texts": False}) as it:
+        await it.run(FULL)
+        [text] = await it.store.memory_texts()
+        rows = it.rows("cells")
+    assert (text.key, text.text) == ("k", None)
+    assert {row["text_hash"] for row in rows} == {text.text_hash}
+
+
+async def test_a_response_without_a_time_has_none(talk, host):
+    async with host(talk) as it:
+        await it.run(FULL)
+        [facts] = await it.store.conversations()
+        assert [row["responded_at"] for row in it.rows("cells")] == [None]
+    assert (facts.begun_at, facts.ended_at) == (None, None)

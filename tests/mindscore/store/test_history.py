@@ -16,8 +16,8 @@ DAY_S = 24 * 3600
 
 
 @pytest.fixture
-def settings(tmp_path):
-    return StoreSettings(f"sqlite:///{tmp_path}/store.sqlite3")
+def settings(url):
+    return StoreSettings(url)
 
 
 def run(started_at, **changes):

@@ -17,8 +17,8 @@ EDITED = Review("accepted", "edited", 3.0, "so", (5, 9))
 
 
 @pytest.fixture
-def settings(tmp_path):
-    return StoreSettings(f"sqlite:///{tmp_path}/store.sqlite3")
+def settings(url):
+    return StoreSettings(url)
 
 
 @pytest.fixture

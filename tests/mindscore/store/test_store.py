@@ -20,19 +20,6 @@ from mindscore.store.database import Database
 from mindscore.store.schema import STORE
 
 
-@pytest.fixture
-def file(tmp_path):
-    """Where the store is; it is not there yet."""
-    return tmp_path / "deep" / "store.sqlite3"
-
-
-@pytest.fixture
-def store(file):
-    """Opens the store of a namespace."""
-    url = f"sqlite:///{file}"
-    return lambda namespace="default", days=90.0: Store(StoreSettings(url, namespace, days))
-
-
 def score(key, value):
     return MemoryScore(key, value, "incremental", ())
 
@@ -66,7 +53,7 @@ WRITES = [
 EVERY_METHOD = [*READS, lambda store: store.trained(), *WRITES]
 
 
-def read(file, query):
+def read_file(file, query):
     with closing(sqlite3.connect(file)) as connection:
         return connection.execute(query).fetchall()
 
@@ -153,7 +140,7 @@ async def test_importing_nothing_is_fine(store):
     assert await store().trained_timestamps() == []
 
 
-async def test_forgetting_removes_scores_and_cells_of_every_model_and_says_how_many(store, file):
+async def test_forgetting_removes_scores_and_cells_of_every_model_and_says_how_many(store, read):
     for model in ("m", "other"):
         await store().record_score(score("k", 1.0), model, 0.5)
         await store().record_score(score("stays", 1.0), model, 0.5)
@@ -161,29 +148,29 @@ async def test_forgetting_removes_scores_and_cells_of_every_model_and_says_how_m
         await store().record_row(row("stays", "n1"), model)
     assert await store().forget("k") == 2 + 4
     assert {memory.key for memory in await store().memories()} == {"stays"}
-    assert set(read(file, "SELECT key FROM cells")) == {("stays",)}
+    assert set(read("SELECT key FROM cells")) == {("stays",)}
     assert await store().forget("k") == 0
 
 
 # -- cells and candidates -------------------------------------------------------------------------
 
 
-async def test_a_row_s_cells_are_replaced_by_the_next_row_s(store, file):
+async def test_a_row_s_cells_are_replaced_by_the_next_row_s(store, read):
     first = MemoryScore("k", 2.0, "full", (ResponseDivergence(3, "n", 2.0, 2.0),))
     second = MemoryScore("k", 0.0, "full", (ResponseDivergence(4, "n", 0.0, -1.0),))
     await store().record_row(first, "m")
     await store().record_row(second, "m")
-    found = read(file, "SELECT node_id, entry_idx, divergence, signed FROM cells")
+    found = read("SELECT node_id, entry_idx, divergence, signed FROM cells")
     assert found == [("n", 4, 0.0, -1.0)]
 
 
-async def test_candidates_are_told_apart_by_model_timestamp_and_ids(store, file):
+async def test_candidates_are_told_apart_by_model_timestamp_and_ids(store, read):
     await store().record_candidate(candidate(), "m")
     await store().record_candidate(candidate(), "m")
     await store().record_candidate(candidate(), "other")
     await store().record_candidate(candidate(timestamp_ns=6), "m")
     await store().record_candidate(candidate(continuation_ids=(4,)), "m")
-    found = read(file, "SELECT model, timestamp_ns, continuation_hash FROM candidates")
+    found = read("SELECT model, timestamp_ns, continuation_hash FROM candidates")
     assert sorted(found) == sorted(
         [
             ("m", 5, response_hash([3])),
@@ -228,10 +215,10 @@ async def test_the_next_row_of_a_memory_replaces_it(store):
     assert await store().rows("m") == {"k": row("k", "n", fingerprint="g")}
 
 
-async def test_a_row_without_a_fingerprint_is_not_kept_whole(store, file):
+async def test_a_row_without_a_fingerprint_is_not_kept_whole(store, read):
     await store().record_row(row("k", "n"), "m")
     assert await store().rows("m") == {}
-    assert read(file, "SELECT key FROM cells") == [("k",)]
+    assert read("SELECT key FROM cells") == [("k",)]
 
 
 async def test_a_forgotten_memory_s_row_goes_too(store):
@@ -241,12 +228,12 @@ async def test_a_forgotten_memory_s_row_goes_too(store):
     assert list(await store().rows("m")) == ["stays"]
 
 
-async def test_a_row_that_cannot_be_kept_leaves_no_cells(store, file):
+async def test_a_row_that_cannot_be_kept_leaves_no_cells(store, read):
     await store().record_score(score("k", 1.0), "m", 0.5)
     broken = MemoryScore("k", 1.0, "full", row("k", "n").divergences, None, "\ud800")
     with pytest.raises(StoreError, match="cannot hold"):
         await store().record_row(broken, "m")
-    assert read(file, "SELECT * FROM cells") == []
+    assert read("SELECT * FROM cells") == []
 
 
 # -- for how long ---------------------------------------------------------------------------------
@@ -264,7 +251,7 @@ async def test_what_is_older_than_the_retention_goes_when_something_is_written(s
     assert set(await store().rows("m")) == {"new", "newer"}
 
 
-async def test_old_cells_and_candidates_go_from_their_own_namespace_only(store, file, clock):
+async def test_old_cells_and_candidates_go_from_their_own_namespace_only(store, read, clock):
     for namespace in ("mine", "other"):
         await store(namespace).record_row(row("old", "n"), "m")
         await store(namespace).record_candidate(candidate(timestamp_ns=1), "m")
@@ -272,9 +259,9 @@ async def test_old_cells_and_candidates_go_from_their_own_namespace_only(store, 
     await store("mine", days=1e-6).record_row(row("new", "n"), "m")
     await store("mine", days=1e-6).record_candidate(candidate(timestamp_ns=2), "m")
     found = [("mine", "new"), ("other", "old")]
-    assert read(file, "SELECT namespace, key FROM cells ORDER BY 1, 2") == found
+    assert read("SELECT namespace, key FROM cells ORDER BY 1, 2") == found
     found = [("mine", 2), ("other", 1)]
-    assert read(file, "SELECT namespace, timestamp_ns FROM candidates ORDER BY 1, 2") == found
+    assert read("SELECT namespace, timestamp_ns FROM candidates ORDER BY 1, 2") == found
 
 
 async def test_memories_and_marks_are_kept_for_ever(store, clock):
@@ -294,7 +281,7 @@ async def test_a_retention_of_0_days_is_for_ever(store, clock):
     assert set(await store().rows("m")) == {"old", "new"}
 
 
-async def test_a_store_of_ever_new_responses_stops_growing(store, file, clock):
+async def test_a_store_of_ever_new_responses_stops_growing(store, file, clock, read):
     sizes = []
     for run in range(40):
         for key in range(10):
@@ -303,7 +290,7 @@ async def test_a_store_of_ever_new_responses_stops_growing(store, file, clock):
         clock.now += 6 * 3600
         sizes.append(file.stat().st_size)
     assert max(sizes[20:]) <= max(sizes[:20])
-    assert len(read(file, "SELECT * FROM cells")) <= 5 * 10 * 20
+    assert len(read("SELECT * FROM cells")) <= 5 * 10 * 20
 
 
 def test_removing_what_is_old_reads_nothing_else(file, store):
@@ -311,7 +298,7 @@ def test_removing_what_is_old_reads_nothing_else(file, store):
     asyncio.run(store().import_trained([5]))
     for table, when in (("cells", "scored_at"), ("rows", "scored_at"), ("candidates", "found_at")):
         query = f'EXPLAIN QUERY PLAN DELETE FROM "{table}" WHERE namespace = 1 AND {when} < 1'
-        [(*_, plan)] = read(file, query)
+        [(*_, plan)] = read_file(file, query)
         assert f"{table}_by_age" in plan
 
 
@@ -334,11 +321,11 @@ async def test_an_imported_mark_covers_its_timestamp_whatever_the_ids(store):
     assert not marks.covers(6, (3, 4))
 
 
-async def test_a_mark_may_be_written_twice_and_keeps_the_last_job(store, file):
+async def test_a_mark_may_be_written_twice_and_keeps_the_last_job(store, read):
     await store().mark_trained([(5, (3,))], "first")
     await store().mark_trained([(5, (3,)), (5, (4,))], "second")
-    assert set(read(file, "SELECT job_id FROM trained")) == {("second",)}
-    assert len(read(file, "SELECT * FROM trained")) == 2
+    assert set(read("SELECT job_id FROM trained")) == {("second",)}
+    assert len(read("SELECT * FROM trained")) == 2
 
 
 async def test_timestamps_are_listed_ascending_each_once(store):
@@ -375,7 +362,7 @@ async def test_the_store_s_file_and_folder_are_for_their_owner_alone(store, file
 async def test_an_empty_url_is_a_file_in_the_user_s_data_folder(tmp_path, no_umask):
     await Store(StoreSettings()).record_score(score("k", 1.0), "m", 0.5)
     file = tmp_path / "data" / "mindscore" / "store.sqlite3"
-    assert read(file, "SELECT key FROM memories") == [("k",)]
+    assert read_file(file, "SELECT key FROM memories") == [("k",)]
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
 
@@ -422,7 +409,7 @@ async def test_the_journal_is_for_its_owner_alone(store, file, no_umask):
 async def test_a_file_whose_name_has_marks_of_a_url_is_that_file(tmp_path):
     file = tmp_path / "a b" / "50%?mode=memory#x"
     await Store(StoreSettings(f"sqlite:///{file}")).import_trained([5])
-    assert read(file, "SELECT timestamp_ns FROM trained") == [(5,)]
+    assert read_file(file, "SELECT timestamp_ns FROM trained") == [(5,)]
 
 
 async def test_a_link_to_where_nothing_is_yet_is_a_store(tmp_path):
@@ -723,13 +710,13 @@ async def test_a_clock_that_is_a_year_ahead_removes_nothing(store, clock):
     assert len(rows) == 7
 
 
-async def test_days_of_writing_show_that_a_clock_is_right(store, file, clock):
+async def test_days_of_writing_show_that_a_clock_is_right(store, read, clock):
     await store(days=90).record_candidate(candidate(timestamp_ns=1), "m")
     clock.now += 365 * 86_400
     for stamp in range(2, 7):
         await store(days=90).record_candidate(candidate(timestamp_ns=stamp), "m")
         clock.now += 86_400
-    assert (1,) not in read(file, "SELECT timestamp_ns FROM candidates")
+    assert (1,) not in read("SELECT timestamp_ns FROM candidates")
 
 
 # -- damage ---------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 
 from mindhooks import MemoryScore
 from mindscore.config.settings import StoreSettings
-from mindscore.store import Store
+from mindscore.store import Store, rows_of
 
 PROCESSES, SCORES = 10, 20
 
@@ -33,12 +33,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-@pytest.fixture
-def url(tmp_path):
-    """The store's, not there yet."""
-    return f"sqlite:///{tmp_path}/folder/store.sqlite3"
 
 
 def test_ten_processes_that_record_at_once_lose_no_score(url):
@@ -76,10 +70,10 @@ def test_ten_processes_that_record_at_once_lose_no_score(url):
     assert found.keys() == {"shared"}
 
 
-async def test_a_score_waits_for_another_process_that_is_writing(url, tmp_path):
+async def test_a_score_waits_for_another_process_that_is_writing(url, file):
     store = Store(StoreSettings(url))
     await store.import_trained([5])
-    other = sqlite3.connect(tmp_path / "folder" / "store.sqlite3", isolation_level=None)
+    other = sqlite3.connect(file, isolation_level=None)
     with closing(other):
         other.execute("BEGIN IMMEDIATE")
         score = MemoryScore("k", 1.0, "incremental", ())
@@ -89,6 +83,37 @@ async def test_a_score_waits_for_another_process_that_is_writing(url, tmp_path):
         other.execute("COMMIT")
         await recording
     assert [memory.key for memory in await store.memories()] == ["k"]
+
+
+def test_ten_processes_that_add_the_same_evidence_at_once_keep_each_row_once(url):
+    code = """
+import asyncio, sys
+from mindscore.config.settings import StoreSettings
+from mindscore.store import Evidence, Store
+
+store = Store(StoreSettings(sys.argv[1]))
+for batch in range(5):
+    value, unknown = float(sys.argv[2]), (None, None, None, None)
+    rows = [
+        Evidence("c", "m", "k", "t", "full", f"{it}", it, value, 1.0, *unknown, value)
+        for it in range(200 * batch, 200 * batch + 200)
+    ]
+    asyncio.run(store.add_evidence(rows))
+"""
+    started = [
+        subprocess.Popen([sys.executable, "-c", code, url, str(number)]) for number in range(10)
+    ]
+    assert [process.wait(120) for process in started] == [0] * 10
+
+    async def kept():
+        return [
+            row async for batch in Store(StoreSettings(url)).evidence() for row in rows_of(batch)
+        ]
+
+    found = asyncio.run(kept())
+    assert len(found) == 1000
+    # The one that was scored last, whoever came last.
+    assert {(it.divergence, it.scored_at) for it in found} == {(9.0, 9.0)}
 
 
 async def test_many_scores_of_one_process_at_once_are_all_kept(url):

@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from mindscore.store.database import Database, replacing, upsert
+from mindscore.store.database import Database
 from mindscore.store.schema import QUEUE, facts, turns
+from mindscore.store.transactions import replacing, upsert
 
 LIMIT_BYTES = 64 * 2**20
 """Bytes of turns that wait at most: some hundred long conversations."""

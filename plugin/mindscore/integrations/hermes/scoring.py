@@ -24,8 +24,10 @@ from mindscore.measure.divergence import within_noise
 from mindscore.measure.prompts import response_hash
 from mindscore.recognisers import MemoryFinder
 from mindscore.session.attach import Attached, attach
-from mindscore.store.database import DAY_S, Database, replacing, upsert
+from mindscore.store.database import Database
+from mindscore.store.namespace import DAY_S
 from mindscore.store.schema import FINDINGS, drops, hermes_candidates, hermes_memories
+from mindscore.store.transactions import replacing, upsert
 
 NAMESPACE = "hermes"
 TABLE = "plugins.settings.hermes"

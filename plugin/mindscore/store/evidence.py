@@ -1,0 +1,109 @@
+"""The evidence of a namespace: what each memory did to each response, as rows or as columns."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from dataclasses import astuple
+from typing import Any
+
+from sqlalchemy import ColumnElement
+
+from mindscore.store.namespace import NamespaceTables
+from mindscore.store.pages import COLUMNS, GROUPS, KINDS, Columns, Evidence, Mode, Pages
+from mindscore.store.schema import cells
+from mindscore.store.transactions import replacing, upsert
+
+__all__ = [
+    "COLUMNS",
+    "KINDS",
+    "Columns",
+    "Evidence",
+    "EvidenceTables",
+    "Mode",
+    "columns_of",
+    "rows_of",
+]
+
+BATCH_ROWS = 50_000
+"""Rows of one batch, which is read or written in one transaction."""
+
+
+def rows_of(columns: Columns) -> Iterator[Evidence]:
+    """Yield the rows of a batch that has all columns."""
+    return itertools.starmap(Evidence, zip(*(columns[name] for name in COLUMNS), strict=True))
+
+
+def columns_of(rows: Iterable[Evidence]) -> Columns:
+    """Return rows as a batch of all columns."""
+    values = list(zip(*map(astuple, rows), strict=True)) or [()] * len(COLUMNS)
+    return {name: list(its) for name, its in zip(COLUMNS, values, strict=True)}
+
+
+class EvidenceTables(NamespaceTables):
+    """The evidence of one namespace: the part of ``Store`` that is about cells of both modes."""
+
+    async def evidence(
+        self,
+        model: str | None = None,
+        *,
+        since: float | None = None,
+        conversation: str | None = None,
+        keys: Sequence[str] | None = None,
+        mode: Mode | None = None,
+        columns: Sequence[str] = COLUMNS,
+        batch_rows: int = BATCH_ROWS,
+    ) -> AsyncIterator[Columns]:
+        """Yield the evidence in batches, ordered by model, conversation, key, text and response.
+
+        Only that of ``model``, scored at ``since`` or later (seconds since the epoch), in
+        ``conversation``, of the memories ``keys`` and of ``mode``, where they are given. A batch
+        has at most ``batch_rows`` rows, or those of one memory in one conversation; it is a
+        transaction of its own, so that others may write between two. Damaged rows are left out;
+        the log says how many.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        fixed = {"model": model, "conversation": conversation, "mode": mode}
+        where = [self._in_namespace(cells)]
+        where += [cells.c[name] == it for name, it in fixed.items() if it is not None]
+        if since is not None:
+            where.append(cells.c.scored_at >= since)
+        if keys is not None:
+            where.append(cells.c.key.in_(keys))
+        # Without those that are fixed, so that the index leads to where the last batch ended.
+        groups = [name for name in GROUPS if fixed.get(name) is None]
+        pages = Pages(where, groups, [it for it in columns if it not in groups], batch_rows)
+        while (batch := await self._database.read(pages.next)) is not None:
+            if batch:
+                yield {name: batch[name] for name in columns}
+
+    async def add_evidence(self, rows: Iterable[Evidence]) -> int:
+        """Keep evidence that was measured elsewhere; return how many rows were given.
+
+        Of two rows about the same memory, text, response, model and mode the one that was scored
+        later is kept, so that adding the same rows twice changes nothing.
+
+        Raises:
+            StoreError: the store cannot be written; some batches of rows may be kept.
+        """
+        count, its = 0, iter(rows)
+        while batch := list(itertools.islice(its, BATCH_ROWS)):
+            count += await self.add_columns(columns_of(batch))
+        return count
+
+    async def add_columns(self, columns: Columns) -> int:
+        """Keep one batch of evidence, with all columns, as ``add_evidence`` does."""
+        names = ("namespace", *COLUMNS)
+        values = zip(*(columns[name] for name in COLUMNS), strict=True)
+        rows = [dict(zip(names, (self._namespace, *row), strict=True)) for row in values]
+
+        def is_newer(new: Any) -> ColumnElement[bool]:
+            newer: ColumnElement[bool] = new["scored_at"] > cells.c.scored_at
+            return newer
+
+        await self._database.write(
+            lambda connection: upsert(connection, cells, rows, replacing(cells), where=is_newer)
+        )
+        return len(rows)
