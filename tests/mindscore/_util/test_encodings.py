@@ -38,7 +38,7 @@ def test_gzip_is_decompressed_all_its_members_and_what_is_in_it_decoded():
 @pytest.mark.parametrize(
     ("packed", "why"),
     [
-        (gzip.compress(b"a" * 100)[:-9], "is cut off: its gzip data has no end"),
+        (gzip.compress(b"a" * 100, mtime=0)[:-9], "is cut off: its gzip data has no end"),
         (b"\x1f\x8b" + b"x" * 20, "is damaged gzip: "),
     ],
 )
