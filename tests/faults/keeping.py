@@ -37,8 +37,7 @@ Tables = dict[str, list[dict[str, Any]]]
 OLD_STORES = Path(__file__).parents[1] / "mindscore" / "store"
 KEPT = {
     "score": "SELECT key, score FROM memories WHERE key GLOB 'k[0-9]*'",
-    "score-full": "SELECT key, max(divergence) FROM cells WHERE key GLOB 'k[0-9]*' "
-    "AND mode = 'full' GROUP BY key",
+    "score-full": "SELECT key, max(divergence) FROM cells WHERE key GLOB 'k[0-9]*' GROUP BY key",
 }
 """What of a run is in the store, by command."""
 
