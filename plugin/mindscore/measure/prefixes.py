@@ -10,6 +10,9 @@ from contextlib import asynccontextmanager
 
 _ID_BYTES = 8
 
+MOST_BYTES = 2**26
+"""Size of the prompts that are remembered; then they are forgotten, all at once."""
+
 
 class PrefixIndex:
     """Prompts, in lexical order: the one that shares most with another stands next to it.
@@ -83,6 +86,8 @@ class PrefixQueue:
         self._under_way[mine] = key
         try:
             yield
+            if self._answered.size > MOST_BYTES:
+                self.forget()
             self._answered.add(prompt)
         finally:
             del self._under_way[mine]

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mindscore.measure import prefixes
 from mindscore.measure.prefixes import PrefixIndex, PrefixQueue
 from mindscore.measure.prompts import common_prefix
 
@@ -123,3 +124,13 @@ async def test_what_is_forgotten_counts_as_not_answered():
     await it.end("b")
     await it.end("c")
     await asyncio.gather(*tasks)
+
+
+async def test_what_is_remembered_takes_so_much_memory_at_most(monkeypatch):
+    monkeypatch.setattr(prefixes, "MOST_BYTES", 8 * 100)
+    queue = PrefixQueue(4)
+    for number in range(50):
+        async with queue.turn([number, *range(39)], 20):
+            pass
+        assert queue._answered.size <= 8 * (100 + 40)
+    assert queue._answered.longest([49, *range(39)]) == 40

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+import secrets
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from mindhooks import RangeScore, ScorerError, ScorerUnavailable, WirePrompt
 from mindscore._util.errors import format_error
 from mindscore.http.client import StatusError, WireClient
-from mindscore.measure.prefixes import PrefixIndex, PrefixQueue
+from mindscore.measure.prefixes import MOST_BYTES, PrefixIndex, PrefixQueue
 from mindscore.scorers.remote.answers import Answer, TokenUsage
 from mindscore.scorers.remote.vllm_endpoints import Endpoint, UnfitError
 
@@ -20,12 +21,8 @@ log = logging.getLogger("mindscore")
 SMALL_BLOCK = 16
 """Tokens that a server caches together, where it does not say."""
 
-MOST_BYTES = 2**26
-"""Size of the prompts that are remembered; then a new salt begins, with none of them."""
-
 MOST_FAILURES = 3
 """Prompts that were asked twice, more than were asked once, after which reuse ends."""
-
 
 SALTS = 2
 """Salts in use: what is asked again under the second still finds what was sent under that."""
@@ -78,12 +75,13 @@ class PrefixReuse:
         self.is_faulty = False
         self._endpoint = endpoint
         self._url = url
-        self._secret = secret
+        # What another sent under the same secret is not known here.
+        self._salt = f"{secret}.{secrets.token_urlsafe(6)}"
         self._salts = 0
         self._caches = self._new_caches()
         self._queue = PrefixQueue(SMALL_BLOCK)
         self._failures = 0
-        self._is_aside = False
+        self._asides = 0
         self._is_refused = False
 
     def learn(self, facts: CacheFacts) -> None:
@@ -111,11 +109,11 @@ class PrefixReuse:
     @contextmanager
     def set_aside(self) -> Iterator[None]:
         """Within, ask in full and under salts of no other prompt: nothing of it can be reused."""
-        self._is_aside = True
+        self._asides += 1
         try:
             yield
         finally:
-            self._is_aside = False
+            self._asides -= 1
 
     async def score(self, prompt: WirePrompt) -> Answer:
         """Return the answer for ``prompt``, which may wait for another that is under way.
@@ -123,7 +121,7 @@ class PrefixReuse:
         Raises:
             ScorerError: the server failed, or its answer in full does not fit.
         """
-        if self._is_aside:
+        if self._asides:
             return await self._ask_in_full(prompt, self._new_salt())
         if not self.is_on:
             return await self._ask_in_full(prompt, self._caches[0].salt)
@@ -137,6 +135,7 @@ class PrefixReuse:
             self._caches = self._new_caches()
             self._queue.forget()
         computed: int | None = 0
+        faults: list[str] = []
         *_, last = caches = self._caches
         for cache in caches:
             known = cache.sent.longest(prompt.tokens)
@@ -147,17 +146,29 @@ class PrefixReuse:
             if not self.is_on or not self._queue.block <= known <= most:
                 last = cache
                 break
-            scores, more = await self._read(prompt, most, cache)
+            scores, more = await self._read(prompt, most, cache, faults)
             computed = _sum(computed, more)
             if scores is not None:
+                self._count(faults, sound=1)
                 return Answer(scores, computed)
+        # If this is refused too, the prompt is at fault, and not the reuse.
         again = await self._ask_in_full(prompt, last.salt)
+        self._count(faults, sound=0)
         return Answer(again.scores, _sum(computed, again.computed))
 
+    def _count(self, faults: Sequence[str], *, sound: int) -> None:
+        """Count a prompt's answers that did not fit, and end the reuse if they are too many."""
+        self._failures = max(0, self._failures + len(faults) - sound)
+        if faults and self._failures >= MOST_FAILURES:
+            self.stop(f"{self._failures} answers did not fit; the last: {faults[-1]}")
+
     async def _read(
-        self, prompt: WirePrompt, most: int, cache: _Cache
+        self, prompt: WirePrompt, most: int, cache: _Cache, faults: list[str]
     ) -> tuple[list[RangeScore] | None, int | None]:
-        """Return the scores, if they are sound, and the tokens computed, if they are known."""
+        """Return the scores, if they are sound, and the tokens computed, if they are known.
+
+        What is wrong with them is added to ``faults``.
+        """
         scores, fault = None, None
         computed: int | None = None
         try:
@@ -177,12 +188,9 @@ class PrefixReuse:
             computed = usage.computed(default_cached=None)
             fault = self._fault(prompt, most, cache.sent, usage) or fault
         if fault is None:
-            self._failures = max(0, self._failures - 1)
             return scores, computed
-        self._failures += 1
         log.debug("%s: asking again: %s", self._url, fault)
-        if self._failures >= MOST_FAILURES:
-            self.stop(f"{self._failures} answers did not fit; the last: {fault}")
+        faults.append(fault)
         return None, computed
 
     def _say_refused(self, error: StatusError) -> None:
@@ -243,7 +251,7 @@ class PrefixReuse:
     def _new_salt(self) -> str:
         # It begins with the secret, which the client takes out of all that is shown.
         self._salts += 1
-        return f"{self._secret}.{self._salts}"
+        return f"{self._salt}.{self._salts}"
 
 
 def _sum(one: int | None, other: int | None) -> int | None:
