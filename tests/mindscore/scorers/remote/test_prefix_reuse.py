@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mindhooks import ScorerError, WirePrompt
-from mindscore.scorers.remote import prefix_reuse
+from mindscore.scorers.remote import prefix_reuse, vllm
 from mindscore.scorers.remote.auto import AutoScorer
 from mindscore.scorers.remote.vllm import VLLMScorer
 from mindscore.scorers.toy import ToyScorer
@@ -76,6 +76,18 @@ async def test_what_prompts_share_is_computed_once(runner, at_once, block, junk,
     assert totals == await exact(asked)
     shared = [(it.ranges[0][0] - 8) // block * block for it in asked[1:]]
     assert computed == server.computed == sum(len(it.tokens) for it in asked) - sum(shared)
+
+
+@pytest.mark.parametrize("how", [{}, {"drops": 1}, {"drops": 16}, {"block": 1, "drops": 1}])
+async def test_without_numpy_the_v2_runners_entries_do_as_well(how, monkeypatch, caplog):
+    monkeypatch.setattr(vllm, "_has_numpy", lambda: False)
+    asked = prompts(length=300)
+    async with VLLMImitation(generate="on", **how) as server, scorer(server.url) as it:
+        totals, computed = await scored(it, asked)
+        assert it.reuses_prefixes is ("drops" not in how)
+        assert computed == server.computed
+    assert totals == await exact(asked)
+    assert ("did not fit" in caplog.text) is ("drops" in how)
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
