@@ -55,7 +55,8 @@ async def score(raw_request: Request) -> Response:
     """Score ranges of a prompt of token ids; what fails is for vLLM's handlers of exceptions."""
     service = raw_request.app.state.mindscore
     if fault := service if isinstance(service, str) else service.fault:
-        return JSONResponse(error_body(fault, "NotImplementedError", 501), 501)
+        # No server error, after which clients ask again.
+        return JSONResponse(error_body(fault, "BadRequestError", 400), 400)
     try:
         request = read_request(await raw_request.body())
         answer = await _answer(request, raw_request)

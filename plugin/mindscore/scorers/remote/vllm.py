@@ -94,7 +94,13 @@ class VLLMScorer(RenderingScorer):
         async with self._learning:
             if self._way is None:
                 return await self._learn(prompt)
-        return await self._way(prompt)
+        try:
+            return await self._way(prompt)
+        except StatusError as error:
+            if error.status not in ABSENT:
+                raise
+            said = f"{error}; it answered when this run began: was the server started otherwise?"
+            raise StatusError(said, error.status, error.said) from error
 
     async def _learn(self, prompt: WirePrompt) -> answers.Answer:
         """Score ``prompt`` by the best way that the server offers, which is then kept."""
