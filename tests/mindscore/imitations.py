@@ -520,7 +520,7 @@ class VLLMImitation(CompletionsImitation):
         return await self._npy(ids, start, rows)
 
     async def _entries(self, ids, hit, reads):
-        """The V1 runner's entries; of what it took from its cache, whatever was in memory."""
+        """The entries; of what it took from its cache, the V1 runner's have what was in memory."""
         if self.generate == "no-rows" or self.fault == "omit":
             return None
         values, said = await self.logprobs(ids), self.said_ids(ids)
@@ -533,7 +533,10 @@ class VLLMImitation(CompletionsImitation):
             None if value is None else {str(id_): {"logprob": value, "rank": 1}}
             for id_, value in zip(said, values, strict=True)
         ]
-        return entries[: len(entries) - self.drops] if reads else entries
+        if self.generate == "on":
+            # The V2 runner has those that it computed.
+            entries = [None, *entries[hit + 1 :]]
+        return entries[: max(0, len(entries) - self.drops)] if reads else entries
 
     async def _npy(self, ids, start, rows):
         import numpy as np

@@ -29,7 +29,7 @@ from mindscore.conversation.template import RenderChat
 from mindscore.flows.finetune import FinetuneScoring
 from mindscore.flows.memory import MemoryScoring
 from mindscore.measure.divergence import MOST_GROUPS
-from mindscore.measure.prefixes import PrefixIndex
+from mindscore.measure.prefixes import PrefixIndex, prefix_key
 from mindscore.session.session import Session
 from mindscore.store import History, Speed
 
@@ -149,8 +149,9 @@ class CountingScorer(BaseScorer):
         tokens = prompt.tokens
         if not reuses:
             return len(tokens)
-        shared = self._earlier.longest(tokens)
-        self._earlier.add(tokens)
+        key = prefix_key(tokens)
+        shared = self._earlier.longest(key)
+        self._earlier.add(key)
         # The token before a response says how likely its first one is.
         return len(tokens) - min(shared, prompt.ranges[0][0] - 1)
 

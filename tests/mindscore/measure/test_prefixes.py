@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindscore.measure.prefixes import PrefixIndex, PrefixQueue
+from mindscore.measure import prefixes
+from mindscore.measure.prefixes import PrefixIndex, PrefixQueue, prefix_key
 from mindscore.measure.prompts import common_prefix
 
 PROMPTS = st.lists(st.integers(0, 2), max_size=8).map(tuple)
@@ -16,20 +17,22 @@ PROMPTS = st.lists(st.integers(0, 2), max_size=8).map(tuple)
 def test_the_longest_prefix_is_found_among_all(added, prompt):
     index = PrefixIndex()
     for it in added:
-        index.add(it)
-    assert index.longest(prompt) == max((common_prefix(it, prompt) for it in added), default=0)
-    index.add(prompt)
+        index.add(prefix_key(it))
+    assert index.longest(prefix_key(prompt)) == max(
+        (common_prefix(it, prompt) for it in added), default=0
+    )
+    index.add(prefix_key(prompt))
     others = max((common_prefix(it, prompt) for it in added), default=0)
-    assert index.longest(prompt, is_added=True) == others
+    assert index.longest(prefix_key(prompt), is_added=True) == others
     assert index.size == 8 * sum(map(len, [*added, prompt]))
 
 
 def test_ids_of_any_size_and_sign_are_told_apart():
     index = PrefixIndex()
-    index.add((1, -1, 2**40))
-    assert [index.longest(it) for it in [(1, -1, 2**40), (1, -1, 2**41), (1, 255), (2,)]] == [
-        *(3, 2, 1, 0)
-    ]
+    index.add(prefix_key((1, -1, 2**40)))
+    assert [
+        index.longest(prefix_key(it)) for it in [(1, -1, 2**40), (1, -1, 2**41), (1, 255), (2,)]
+    ] == [*(3, 2, 1, 0)]
 
 
 class Server:
@@ -42,7 +45,7 @@ class Server:
 
     def send(self, name, prompt, limit=100):
         async def run():
-            async with self.queue.turn(prompt, limit):
+            async with self.queue.turn(prefix_key(prompt), limit):
                 self.under_way.append(name)
                 try:
                     await self._ends[name]
@@ -123,3 +126,13 @@ async def test_what_is_forgotten_counts_as_not_answered():
     await it.end("b")
     await it.end("c")
     await asyncio.gather(*tasks)
+
+
+async def test_what_is_remembered_takes_so_much_memory_at_most(monkeypatch):
+    monkeypatch.setattr(prefixes, "MOST_BYTES", 8 * 100)
+    queue = PrefixQueue(4)
+    for number in range(50):
+        async with queue.turn(prefix_key([number, *range(39)]), 20):
+            pass
+        assert queue._answered.size <= 8 * (100 + 40)
+    assert queue._answered.longest(prefix_key([49, *range(39)])) == 40

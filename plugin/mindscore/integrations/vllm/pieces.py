@@ -27,6 +27,21 @@ SAVING_SHARE = 4
 """How many times the tokens that are lost without a cached prompt must be saved with one."""
 
 
+def block_of(config: Any) -> int | None:
+    """Return how many tokens the prefix cache keeps together; ``None`` to send prompts whole.
+
+    ``config`` is a ``VllmConfig``. A limit to the queue would turn away the pieces of one prompt
+    for being many, and each of several engines has a cache of its own, in which others' pieces are
+    not found.
+    """
+    cache, scheduler = config.cache_config, config.scheduler_config
+    limits = (scheduler.max_num_queued_reqs, scheduler.max_num_queued_tokens)
+    is_shared = config.parallel_config.data_parallel_size == 1
+    if not cache.enable_prefix_caching or limits != (None, None) or not is_shared:
+        return None
+    return int(cache.block_size)
+
+
 def split_ranges(prompt_length: int, ranges: Sequence[Span], block: int) -> list[list[Span]]:
     """Return ``ranges`` in groups that are asked for apart, in order; one where that saves little.
 

@@ -25,7 +25,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from mindscore.integrations.vllm.engine import REQUEST_PREFIX
 from mindscore.integrations.vllm.images import move_ranges
-from mindscore.integrations.vllm.pieces import score_prompt
+from mindscore.integrations.vllm.pieces import block_of, score_prompt
 from mindscore.integrations.vllm.protocol import (
     RangesRequest,
     RequestError,
@@ -55,7 +55,8 @@ async def score(raw_request: Request) -> Response:
     """Score ranges of a prompt of token ids; what fails is for vLLM's handlers of exceptions."""
     service = raw_request.app.state.mindscore
     if fault := service if isinstance(service, str) else service.fault:
-        return JSONResponse(error_body(fault, "NotImplementedError", 501), 501)
+        # No server error, after which clients ask again.
+        return JSONResponse(error_body(fault, "BadRequestError", 400), 400)
     try:
         request = read_request(await raw_request.body())
         answer = await _answer(request, raw_request)
@@ -85,7 +86,7 @@ class ScoreService:
         self._serving = GenerateBaseServing(engine, models, request_logger=None)
         model = self._config.model_config
         self._by_id = self._config.use_v2_model_runner and model.max_logprobs != 0
-        self._block = _block_of(self._config)
+        self._block = block_of(self._config)
         self.fault = fault_of(self._config)
         if self.fault:
             logger.warning("/v1/score is refused: %s", self.fault)
@@ -164,15 +165,3 @@ class ScoreService:
         if reason not in ("length", "stop"):
             raise GenerationError(f"vLLM ended the request early: {reason or 'no answer'}")
         return output
-
-
-def _block_of(config: Any) -> int | None:
-    """Return how many tokens the prefix cache keeps together; ``None`` to send prompts whole.
-
-    A limit to the queue would turn away the pieces of one prompt for being many.
-    """
-    cache, scheduler = config.cache_config, config.scheduler_config
-    limits = (scheduler.max_num_queued_reqs, scheduler.max_num_queued_tokens)
-    if not cache.enable_prefix_caching or limits != (None, None):
-        return None
-    return int(cache.block_size)

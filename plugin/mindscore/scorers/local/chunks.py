@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 FEWEST_TOKENS = 64
 """Where memory does not suffice for these, it does not suffice for the prompt."""
@@ -49,3 +51,19 @@ class Chunks:
         is_small = self.tokens <= FEWEST_TOKENS
         self.tokens = self._usual if is_small else self.tokens // 2
         return not is_small
+
+
+def longest_in_chunks(config: Any) -> float:
+    """Return how many tokens a prompt may have, that its chunks are as those of the whole.
+
+    LongRoPE turns all positions otherwise where a prompt is longer than those that the model was
+    first trained with. Keys of its first chunks would not be turned so.
+    """
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    found = [math.inf]
+    # Kinds of layers may each have their own.
+    for each in (rope, *(it for it in rope.values() if isinstance(it, dict))):
+        if each.get("rope_type", each.get("type")) == "longrope":
+            first = getattr(config, "original_max_position_embeddings", None)
+            found.append(each.get("original_max_position_embeddings") or first or math.inf)
+    return min(found)

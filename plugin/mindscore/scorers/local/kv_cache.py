@@ -67,6 +67,14 @@ class PiecesLayer(DynamicLayer):
             length -= keys.shape[-2]
 
 
+def looks_at_all(config: Any) -> bool:
+    """Return whether each layer of a model looks at all tokens.
+
+    Sliding windows and recurrent states forget: no shorter prefix can be taken from them.
+    """
+    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
+
+
 @dataclass(frozen=True, slots=True)
 class CachedSequence:
     """A sequence that ran through the model.
@@ -93,10 +101,8 @@ class PrefixCaches:
         self._joins_new = joins_new
         self._kept: list[CachedSequence] = []
         self._token_bytes = 0.0
-        layers = DynamicCache(config=config).layers
-        # Sliding windows and recurrent states forget: no shorter prefix can be taken from them.
-        self._is_plain = all(type(layer) is DynamicLayer for layer in layers)
-        self._layers = len(layers)
+        self._is_plain = looks_at_all(config)
+        self._layers = len(DynamicCache(config=config).layers)
         self._limit = limit if self._is_plain else 0
 
     @property

@@ -19,9 +19,9 @@ from transformers import AutoModelForCausalLM
 from mindhooks import Generated, RangeScore, ScorerError, WirePrompt
 from mindscore._util.text import one_line
 from mindscore.scorers.local import attention, devices
-from mindscore.scorers.local.chunks import Chunks
+from mindscore.scorers.local.chunks import Chunks, longest_in_chunks
 from mindscore.scorers.local.devices import Compute
-from mindscore.scorers.local.kv_cache import CachedSequence, PrefixCaches
+from mindscore.scorers.local.kv_cache import CachedSequence, PrefixCaches, looks_at_all
 from mindscore.scorers.local.model_files import ModelFiles
 from mindscore.scorers.local.weights import LocalTokenizer, naming_model, with_adapter
 
@@ -83,6 +83,7 @@ class LocalModel:
         self._cache_failures = 0
         self._asked: deque[int] = deque(maxlen=REMEMBERED_PROMPTS)
         row_bytes = self.vocabulary * self._model.dtype.itemsize
+        self._longest_in_chunks = longest_in_chunks(config)
         self._chunks = Chunks(compute.chunk_tokens(CHUNK_TOKENS), row_bytes)
         self._caching = self._choose_attention()
 
@@ -120,7 +121,10 @@ class LocalModel:
         plain = self._model(input_ids=ids, use_cache=False).logits[:, -thirds[-1].shape[1] :]
         usual = self._model.config._attn_implementation
         room = devices.cache_bytes(self._cache_mb, self._devices)
-        for name in (*attention.choices(self._compute.kind, self._compute.dtype), usual):
+        # Only the usual has a mask, which may be all that tells a layer what to forget.
+        is_plain = looks_at_all(self._model.config)
+        faster = attention.choices(self._compute.kind, self._compute.dtype) if is_plain else ()
+        for name in (*faster, usual):
             try:
                 self._model.set_attn_implementation(name)
                 self._caches = PrefixCaches(
@@ -221,7 +225,8 @@ class LocalModel:
     ) -> tuple[Mapping[int, float], int]:
         """Return the log-probability of the token after each row, and the tokens computed."""
         end, failure = rows[-1] + 1, None
-        if self._caching:
+        is_whole = end > self._longest_in_chunks
+        if self._caching and not is_whole:
             try:
                 found, computed = self._advance(tokens[: end + 1], end, rows, end, stopped)
                 self._cache_failures = 0
@@ -234,14 +239,15 @@ class LocalModel:
         size = self._chunks.most_rows
         for first in range(0, len(rows), size):
             wanted = rows[first : first + size]
-            logprobs.update(self._forward(None, tokens, 0, wanted[-1] + 1, wanted, stopped))
-            computed += wanted[-1] + 1
+            last = end if is_whole else wanted[-1] + 1
+            logprobs.update(self._forward(None, tokens, 0, last, wanted, stopped))
+            computed += last
         self._blame_caches(failure)
         return logprobs, computed
 
     def _prefilled(self, tokens: Sequence[int], length: int, stopped: Stopped) -> Any:
         """Return the cache of ``tokens``, to grow to ``length``, or ``None`` without caches."""
-        if self._caching and tokens:
+        if self._caching and tokens and length <= self._longest_in_chunks:
             try:
                 found, _ = self._advance(tokens, len(tokens), (), length, stopped)
                 return self._caches.to_continue(found.cache)
@@ -299,6 +305,7 @@ class LocalModel:
         Raises:
             ScorerError: the smallest is too large; a shorter prompt may fit.
         """
+        is_first = True
         while True:
             try:
                 return work()
@@ -307,17 +314,19 @@ class LocalModel:
                     raise
                 said = one_line(str(error), 200)
             # Not above: the error refers to what it took the memory for.
-            self._make_room(length, said)
+            self._make_room(length, said, is_first)
+            is_first = False
 
-    def _make_room(self, length: int, said: str) -> None:
+    def _make_room(self, length: int, said: str, is_first: bool) -> None:
         _logger.info("%s: out of memory with %d tokens: %s", self._name, length, said)
-        had_caches = self._caches.clear()
+        # Each attempt may fill them anew, before it fails.
+        may_help = self._caches.clear() and is_first
         gc.collect()
         for device in self._devices:
             devices.release(device)
         if self._cache_mb == "auto":
             self._caches.clear(devices.cache_bytes("auto", self._devices))
-        if not had_caches and not self._chunks.halve():
+        if not may_help and not self._chunks.halve():
             raise ScorerError(
                 f"{self._name}: a prompt of {length} tokens needs more memory than there is on "
                 f"{self._compute} ({said}): free memory there, or choose a shorter conversation, "

@@ -175,9 +175,9 @@ class LocalScorer(BaseScorer):
         """
         settings = msgspec.structs.replace(self._settings, adapter=str(adapter or ""))
         async with self._turn, self._loading:
-            self._stamps = await in_thread(_stamps, settings)
-            self._fingerprint = None
+            found = await in_thread(_stamps, settings)
             self._loaded = await in_thread(_load, settings, self._tokenizer)
+            self._stamps, self._fingerprint = found, None
             self._settings, self.adapter = settings, settings.adapter or None
 
     async def aclose(self) -> None:

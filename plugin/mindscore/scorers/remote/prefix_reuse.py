@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+import secrets
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from mindhooks import RangeScore, ScorerError, ScorerUnavailable, WirePrompt
 from mindscore._util.errors import format_error
 from mindscore.http.client import StatusError, WireClient
-from mindscore.measure.prefixes import PrefixIndex, PrefixQueue
+from mindscore.measure.prefixes import MOST_BYTES, PrefixIndex, PrefixQueue, prefix_key
 from mindscore.scorers.remote.answers import Answer, TokenUsage
 from mindscore.scorers.remote.vllm_endpoints import Endpoint, UnfitError
 
@@ -20,12 +21,8 @@ log = logging.getLogger("mindscore")
 SMALL_BLOCK = 16
 """Tokens that a server caches together, where it does not say."""
 
-MOST_BYTES = 2**26
-"""Size of the prompts that are remembered; then a new salt begins, with none of them."""
-
 MOST_FAILURES = 3
 """Prompts that were asked twice, more than were asked once, after which reuse ends."""
-
 
 SALTS = 2
 """Salts in use: what is asked again under the second still finds what was sent under that."""
@@ -36,6 +33,14 @@ class _Cache(NamedTuple):
 
     salt: str
     sent: PrefixIndex
+
+
+class _Read(NamedTuple):
+    """An answer: its scores, the tokens computed, if they are known, and what is wrong with it."""
+
+    scores: list[RangeScore]
+    computed: int | None
+    fault: str | None
 
 
 class CacheFacts(NamedTuple):
@@ -78,12 +83,13 @@ class PrefixReuse:
         self.is_faulty = False
         self._endpoint = endpoint
         self._url = url
-        self._secret = secret
+        # What another sent under the same secret is not known here.
+        self._salt = f"{secret}.{secrets.token_urlsafe(6)}"
         self._salts = 0
         self._caches = self._new_caches()
         self._queue = PrefixQueue(SMALL_BLOCK)
         self._failures = 0
-        self._is_aside = False
+        self._asides = 0
         self._is_refused = False
 
     def learn(self, facts: CacheFacts) -> None:
@@ -111,11 +117,11 @@ class PrefixReuse:
     @contextmanager
     def set_aside(self) -> Iterator[None]:
         """Within, ask in full and under salts of no other prompt: nothing of it can be reused."""
-        self._is_aside = True
+        self._asides += 1
         try:
             yield
         finally:
-            self._is_aside = False
+            self._asides -= 1
 
     async def score(self, prompt: WirePrompt) -> Answer:
         """Return the answer for ``prompt``, which may wait for another that is under way.
@@ -123,43 +129,55 @@ class PrefixReuse:
         Raises:
             ScorerError: the server failed, or its answer in full does not fit.
         """
-        if self._is_aside:
+        if self._asides:
             return await self._ask_in_full(prompt, self._new_salt())
         if not self.is_on:
             return await self._ask_in_full(prompt, self._caches[0].salt)
         # The row of a token is computed at the token before it.
         most = min(start for start, _ in prompt.ranges) - 1
-        async with self._queue.turn(prompt.tokens, most):
-            return await self._ask(prompt, most)
+        key = prefix_key(prompt.tokens)
+        async with self._queue.turn(key, most):
+            return await self._ask(prompt, key, most)
 
-    async def _ask(self, prompt: WirePrompt, most: int) -> Answer:
+    async def _ask(self, prompt: WirePrompt, key: bytes, most: int) -> Answer:
         if sum(it.sent.size for it in self._caches) > MOST_BYTES:
             self._caches = self._new_caches()
             self._queue.forget()
         computed: int | None = 0
+        faults: list[str] = []
         *_, last = caches = self._caches
         for cache in caches:
-            known = cache.sent.longest(prompt.tokens)
+            known = cache.sent.longest(key)
             if known > most and cache is not last:
                 continue
             # Before it is answered: what fails or is cancelled may have come to be cached.
-            cache.sent.add(prompt.tokens)
+            cache.sent.add(key)
             if not self.is_on or not self._queue.block <= known <= most:
                 last = cache
                 break
-            scores, more = await self._read(prompt, most, cache)
+            scores, more, fault = await self._read(prompt, key, most, cache)
             computed = _sum(computed, more)
-            if scores is not None:
+            if fault is None:
+                self._count(faults, sound=1)
                 return Answer(scores, computed)
+            log.debug("%s: asking again: %s", self._url, fault)
+            faults.append(fault)
+        # If this is refused too, the prompt is at fault, and not the reuse.
         again = await self._ask_in_full(prompt, last.salt)
+        self._count(faults, sound=0)
         return Answer(again.scores, _sum(computed, again.computed))
 
-    async def _read(
-        self, prompt: WirePrompt, most: int, cache: _Cache
-    ) -> tuple[list[RangeScore] | None, int | None]:
-        """Return the scores, if they are sound, and the tokens computed, if they are known."""
-        scores, fault = None, None
+    def _count(self, faults: Sequence[str], *, sound: int) -> None:
+        """Count a prompt's answers that did not fit, and end the reuse if they are too many."""
+        self._failures = max(0, self._failures + len(faults) - sound)
+        if faults and self._failures >= MOST_FAILURES:
+            self.stop(f"{self._failures} answers did not fit; the last: {faults[-1]}")
+
+    async def _read(self, prompt: WirePrompt, key: bytes, most: int, cache: _Cache) -> _Read:
+        """Return the answer to a request that may read the cache."""
+        scores: list[RangeScore] | None = None
         computed: int | None = None
+        fault: str | None = None
         try:
             scores, usage = await self._endpoint.ask(prompt, _caching(cache.salt, is_read=True))
         except ScorerUnavailable:
@@ -175,15 +193,10 @@ class PrefixReuse:
         if usage is not None or scores is not None:
             usage = usage or TokenUsage()
             computed = usage.computed(default_cached=None)
-            fault = self._fault(prompt, most, cache.sent, usage) or fault
-        if fault is None:
-            self._failures = max(0, self._failures - 1)
-            return scores, computed
-        self._failures += 1
-        log.debug("%s: asking again: %s", self._url, fault)
-        if self._failures >= MOST_FAILURES:
-            self.stop(f"{self._failures} answers did not fit; the last: {fault}")
-        return None, computed
+            # Of those sent since, too: one may have been computed first.
+            shared = cache.sent.longest(key, is_added=True)
+            fault = self._fault(prompt, most, shared, usage) or fault
+        return _Read(scores or [], computed, fault)
 
     def _say_refused(self, error: StatusError) -> None:
         if not self._is_refused:
@@ -195,9 +208,7 @@ class PrefixReuse:
                 error.status,
             )
 
-    def _fault(
-        self, prompt: WirePrompt, most: int, sent: PrefixIndex, usage: TokenUsage
-    ) -> str | None:
+    def _fault(self, prompt: WirePrompt, most: int, shared: int, usage: TokenUsage) -> str | None:
         """Return why an answer may hold rows that were not computed, or ``None``."""
         cached = usage.cached
         if cached is None:
@@ -205,8 +216,6 @@ class PrefixReuse:
             return "usage.prompt_tokens_details.cached_tokens is missing"
         if cached < 0 or usage.prompt_tokens != len(prompt.tokens):
             return f"usage: {usage.prompt_tokens} tokens, {cached} of them cached"
-        # Of those sent since, too: one may have been computed first.
-        shared = sent.longest(prompt.tokens, is_added=True)
         if cached > shared:
             self.stop(
                 f"{cached} tokens of a prompt were taken from it, of which {shared} were sent "
@@ -243,7 +252,7 @@ class PrefixReuse:
     def _new_salt(self) -> str:
         # It begins with the secret, which the client takes out of all that is shown.
         self._salts += 1
-        return f"{self._secret}.{self._salts}"
+        return f"{self._salt}.{self._salts}"
 
 
 def _sum(one: int | None, other: int | None) -> int | None:

@@ -16,7 +16,7 @@ from msgspec import Struct
 from mindhooks import Generated, ScorerError, WirePrompt, in_thread
 from mindscore.config.settings import ServerSettings
 from mindscore.http.client import StatusError, UnavailableError, WireClient
-from mindscore.measure.prefixes import PrefixQueue
+from mindscore.measure.prefixes import PrefixQueue, prefix_key
 from mindscore.scorers.remote import answers
 from mindscore.scorers.remote.base import client_of
 from mindscore.scorers.remote.prefix_reuse import SMALL_BLOCK, PrefixReuse, cache_facts
@@ -94,7 +94,13 @@ class VLLMScorer(RenderingScorer):
         async with self._learning:
             if self._way is None:
                 return await self._learn(prompt)
-        return await self._way(prompt)
+        try:
+            return await self._way(prompt)
+        except StatusError as error:
+            if error.status not in ABSENT:
+                raise
+            said = f"{error}; it answered when this run began: was the server started otherwise?"
+            raise StatusError(said, error.status, error.said) from error
 
     async def _learn(self, prompt: WirePrompt) -> answers.Answer:
         """Score ``prompt`` by the best way that the server offers, which is then kept."""
@@ -161,7 +167,7 @@ class VLLMScorer(RenderingScorer):
 
     async def _by_plugin(self, prompt: WirePrompt) -> answers.Answer:
         most = min(start for start, _ in prompt.ranges) - 1
-        async with self._queue.turn(prompt.tokens, most):
+        async with self._queue.turn(prefix_key(prompt.tokens), most):
             reply = await self._plugin.ask(prompt)
         computed = reply.usage.computed(default_cached=None) if reply.usage else None
         return answers.Answer(reply.scores, computed)

@@ -196,7 +196,7 @@ class EntriesEndpoint(_Generate):
     """Asks for an entry for each token, of which those from the first range on are read.
 
     That is for vLLM's V1 model runner. The entries of what it takes from its cache are memory that
-    nothing was written to: any ids, any values.
+    nothing was written to: any ids, any values. The V2 runner leaves them out.
     """
 
     def _asked(self, prompt: WirePrompt, first: int) -> dict[str, Any]:
@@ -219,9 +219,14 @@ class EntriesEndpoint(_Generate):
             client.pace,
             len(tokens),
         )
-        answers.expect_entries(f"{where}: {field}", len(tokens), len(entries), HINT)
+        cached = answer.usage.cached if answer.usage is not None else None
+        # The first of those that are left is null.
+        is_short = cached is not None and 0 < cached < first and len(entries) < len(tokens)
+        left_out = cached if cached is not None and is_short else 0
+        expected = len(tokens) - left_out
+        answers.expect_entries(f"{where}: {field}", expected, len(entries), HINT)
         rows: _Rows = []
-        for start in range(first, len(entries), CHUNK_TOKENS):
+        for start in range(first - left_out, len(entries), CHUNK_TOKENS):
             await client.pace.yield_to_loop()
             written = b"[%b]" % b",".join(entries[start : start + CHUNK_TOKENS])
             rows += decode(where, memoryview(written), _Rows, client.quote, f"$.{field}", start)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import platformdirs
@@ -27,7 +28,6 @@ from mindscore._util.text import printable
 from mindscore.config.settings import ServerSettings
 from mindscore.measure.divergence import check_answers
 from mindscore.measure.retry import Retry
-from mindscore.scorers.remote.prefix_reuse import PrefixReuse
 from mindscore.scorers.selftest.checks import (
     Answers,
     Totals,
@@ -37,6 +37,9 @@ from mindscore.scorers.selftest.checks import (
     sum_of_parts,
 )
 from mindscore.scorers.selftest.probe import MAX_TOKENS, Probe, Span, ask, make_probe
+
+if TYPE_CHECKING:
+    from mindscore.scorers.remote.prefix_reuse import PrefixReuse
 
 logger = logging.getLogger(__name__)
 

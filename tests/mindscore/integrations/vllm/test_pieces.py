@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from mindscore.integrations.vllm.engine import LIMIT
-from mindscore.integrations.vllm.pieces import score_prompt, split_ranges
+from mindscore.integrations.vllm.pieces import block_of, score_prompt, split_ranges
 
 BLOCK = 16
 
@@ -132,3 +132,27 @@ async def test_the_other_pieces_end_with_one_that_fails():
         await score_prompt(PROMPT, RANGES, failing, by_id=False, block=BLOCK)
     await asyncio.sleep(0)
     assert cancelled == [182]
+
+
+@pytest.mark.parametrize(
+    ("part", "settings", "block"),
+    [
+        ("cache_config", {}, 16),
+        ("cache_config", {"enable_prefix_caching": False}, None),
+        ("scheduler_config", {"max_num_queued_reqs": 9}, None),
+        ("scheduler_config", {"max_num_queued_tokens": 9}, None),
+        # Each engine has a cache of its own.
+        ("parallel_config", {"data_parallel_size": 2}, None),
+    ],
+)
+def test_where_pieces_may_be_turned_away_or_computed_anew_prompts_are_sent_whole(
+    part, settings, block
+):
+    config = {
+        "cache_config": {"enable_prefix_caching": True, "block_size": 16},
+        "scheduler_config": {"max_num_queued_reqs": None, "max_num_queued_tokens": None},
+        "parallel_config": {"data_parallel_size": 1},
+    }
+    config[part] |= settings
+    parts = {name: SimpleNamespace(**each) for name, each in config.items()}
+    assert block_of(SimpleNamespace(**parts)) == block

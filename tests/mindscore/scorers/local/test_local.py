@@ -273,6 +273,7 @@ async def test_an_adapter_that_is_wrong_leaves_the_model_as_it_was(
     (torn / "adapter_model.safetensors").write_bytes(b"torn")
     async with opened({"model": tiny}) as scorer:
         plain = (await scorer.score([ASKED])).ranges
+        fingerprint = await scorer.fingerprint()
         for folder, said in (
             (
                 tmp_path / "nowhere",
@@ -284,6 +285,7 @@ async def test_an_adapter_that_is_wrong_leaves_the_model_as_it_was(
                 await scorer.adopt(folder)
             assert scorer.adapter is None
             assert (await scorer.score([ASKED])).ranges == plain
+            assert await scorer.fingerprint() == fingerprint
 
 
 @pytest.mark.parametrize(("its_layers", "the_models"), [(4, 6), (6, 4)])

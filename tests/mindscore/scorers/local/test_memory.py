@@ -1,5 +1,6 @@
 """Chunks, pieces and lack of memory: the same values, or an error that says what to do."""
 
+import asyncio
 import random
 from contextlib import asynccontextmanager
 
@@ -243,6 +244,20 @@ async def test_a_text_is_generated_in_smaller_chunks_too(tiny, monkeypatch):
         monkeypatch.setattr(model, "forward", forward)
         assert await scorer.generate(asked, max_tokens=5, stop=()) == expected
         assert seen[:5] == [128, 64, 64, 64, 7]
+
+
+async def test_a_text_that_cannot_be_generated_for_lack_of_memory_is_an_error(tiny, monkeypatch):
+    asked = WirePrompt(prompt().tokens, (), (), ())
+
+    def fail(*_, **__):
+        raise OUT_OF_MEMORY
+
+    async with opened(tiny) as scorer:
+        await scorer.score([])
+        # The prompt itself fits, and is cached anew each time.
+        monkeypatch.setattr(scorer._loaded._model, "generate", fail)
+        with pytest.raises(ScorerError, match="a prompt of 205 tokens needs more memory"):
+            await asyncio.wait_for(scorer.generate(asked, max_tokens=5, stop=()), 60)
 
 
 async def test_a_model_without_caches_has_logits_for_fewer_rows_at_once(tiny, plain, monkeypatch):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mindhooks import ScorerError, WirePrompt
-from mindscore.scorers.remote import prefix_reuse
+from mindscore.scorers.remote import prefix_reuse, vllm
 from mindscore.scorers.remote.auto import AutoScorer
 from mindscore.scorers.remote.vllm import VLLMScorer
 from mindscore.scorers.toy import ToyScorer
@@ -76,6 +76,18 @@ async def test_what_prompts_share_is_computed_once(runner, at_once, block, junk,
     assert totals == await exact(asked)
     shared = [(it.ranges[0][0] - 8) // block * block for it in asked[1:]]
     assert computed == server.computed == sum(len(it.tokens) for it in asked) - sum(shared)
+
+
+@pytest.mark.parametrize("how", [{}, {"drops": 1}, {"drops": 16}, {"block": 1, "drops": 1}])
+async def test_without_numpy_the_v2_runners_entries_do_as_well(how, monkeypatch, caplog):
+    monkeypatch.setattr(vllm, "_has_numpy", lambda: False)
+    asked = prompts(length=300)
+    async with VLLMImitation(generate="on", **how) as server, scorer(server.url) as it:
+        totals, computed = await scored(it, asked)
+        assert it.reuses_prefixes is ("drops" not in how)
+        assert computed == server.computed
+    assert totals == await exact(asked)
+    assert ("did not fit" in caplog.text) is ("drops" in how)
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
@@ -218,7 +230,8 @@ async def test_where_much_was_sent_a_new_salt_begins(runner, monkeypatch):
     assert totals == await exact(asked)
     assert computed == server.computed < sum(len(it.tokens) for it in asked)
     salts = {it.body["cache_salt"] for it in server.requests if it.path == GENERATE}
-    assert len(salts) == 2
+    # The first is that of the rows, which the V1 runner refuses.
+    assert len(salts) == 2 + (runner == "v1-runner")
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
@@ -268,6 +281,56 @@ async def test_an_answer_is_not_used_if_more_came_to_be_cached_meanwhile(runner)
     assert [score.total] == (await exact([early]))[0]
     again = [it.body for it in server.requests if it.path == GENERATE]
     assert [len(it["token_ids"]) for it in again].count(len(early.tokens)) == 2
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+async def test_what_was_cached_before_it_was_known_how_to_ask_is_under_another_salt(runner):
+    baseline, *without = prompts()
+    other = WirePrompt((*baseline.tokens[:40], *[3] * 60), (), ((60, 100),), ("r",))
+    async with VLLMImitation(generate=runner) as server, scorer(server.url, timeout_s=90) as it:
+        server._npy = server.logprobs = hangs
+        first = asyncio.create_task(it.score([baseline]))
+        while not server.blocks:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        first.cancel()
+        await asyncio.wait([first])
+        del server._npy, server.logprobs
+        totals, _ = await scored(it, [other, *without])
+        assert it.reuses_prefixes
+    assert totals == await exact([other, *without])
+
+
+async def hangs(*_):
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+async def test_prompts_that_are_refused_for_their_own_sake_do_not_end_the_reuse(runner):
+    baseline, *without = prompts()
+    tokens = [(*baseline.tokens, it, *range(9)) for it in range(5)]
+    long = [WirePrompt(it, (), ((205, 210),), ("r",)) for it in tokens]
+    async with VLLMImitation(generate=runner) as server, scorer(server.url) as it:
+        await it.score([baseline])
+        server.max_model_len = 200
+        for each in long:
+            with pytest.raises(ScorerError, match="maximum context length"):
+                await it.score([each])
+        totals, _ = await scored(it, without)
+        assert it.reuses_prefixes
+    assert totals == await exact(without)
+
+
+async def test_within_two_self_tests_at_once_nothing_is_reused():
+    baseline, *without = prompts()
+    async with VLLMImitation(generate="on") as server, scorer(server.url) as it:
+        await it.score([baseline])
+        with it.prefix_reuse.set_aside():
+            with it.prefix_reuse.set_aside():
+                pass
+            await it.score(without)
+        assert not reading(server)
+        await it.score(without[:1])
+        assert len(reading(server)) == 1
 
 
 @st.composite

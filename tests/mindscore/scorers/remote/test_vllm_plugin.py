@@ -116,3 +116,16 @@ async def test_a_call_that_is_cancelled_holds_up_no_other():
         first.cancel()
         totals, _ = await asyncio.wait_for(others, 10)
     assert totals == await exact(asked[1:])
+
+
+@pytest.mark.parametrize(
+    "options", [{"plugin": True}, {"generate": "on"}, {"generate": "v1-runner"}]
+)
+async def test_a_server_that_was_started_otherwise_is_an_error_that_says_so(options):
+    asked = prompts()
+    async with VLLMImitation(**options) as server, scorer(server.url) as it:
+        await it.score(asked[:1])
+        server.generate = "off"
+        server.routes = {key: it for key, it in server.routes.items() if SCORE not in key}
+        with pytest.raises(ScorerError, match=r"HTTP 40[34].*: was the server started otherwise\?"):
+            await it.score(asked[1:2])
