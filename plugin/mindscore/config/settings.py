@@ -47,10 +47,15 @@ class _Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class ServerSettings(_Table, frozen=True):
-    """``[server]``: the model that scores, and the way to reach it."""
+    """``[server]``: the model that scores, and the way to reach it.
+
+    ``base_urls``: servers of the same model, among which the conversations of an archive are
+    divided; what is about one conversation goes to the first of them, if ``base_url`` is empty.
+    """
 
     scorer: Name = "local"
     base_url: str = ""
+    base_urls: list[Name] = field(default_factory=list)
     model: str = "smollm2"
     adapter: str = ""
     tokenizer: str = ""
@@ -78,6 +83,8 @@ class ServerSettings(_Table, frozen=True):
                 "device: expected 'auto', 'cpu', 'cuda', 'mps' or 'xpu', or one of several, such "
                 f"as 'cuda:1', got {self.device!r}"
             )
+        if self.base_urls and not self.base_url:
+            msgspec.structs.force_setattr(self, "base_url", self.base_urls[0])
 
     @property
     def place(self) -> str:
@@ -189,6 +196,24 @@ class AdviseSettings(_Table, frozen=True):
     merge_share: Fraction = 0.5
 
 
+class RaySettings(_Table, frozen=True):
+    """``[ray]``: passes over an archive with ``--engine ray``.
+
+    ``folder``: where conversations wait and findings are gathered; every machine of the cluster has
+    it at the same path, or it is a URI that pyarrow can open. Empty: in the user's data folder.
+    ``workers``: how many score at the same time; 0: one for each of ``server.base_urls``, or for
+    each GPU of the cluster.
+    """
+
+    folder: str = ""
+    workers: Count = 0
+
+    def __post_init__(self) -> None:
+        is_path = self.folder.startswith("~") or Path(self.folder).is_absolute()
+        if self.folder and not is_path and "://" not in self.folder:
+            raise ValueError(f'folder: expected "", an absolute path or a URI, got {self.folder!r}')
+
+
 class PluginSettings(_Table, frozen=True):
     """``[plugins]``: the plugins that are off, and each one's own table."""
 
@@ -238,6 +263,7 @@ class Settings(_Table, frozen=True):
     store: StoreSettings = field(default_factory=StoreSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     advise: AdviseSettings = field(default_factory=AdviseSettings)
+    ray: RaySettings = field(default_factory=RaySettings)
     plugins: PluginSettings = field(default_factory=PluginSettings)
 
 
