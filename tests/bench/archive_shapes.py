@@ -37,11 +37,12 @@ PER_FILE = 50
 STARTED = 1_767_225_600
 """When the first conversation began, in seconds since the epoch; the others hours later."""
 
-_COMMON = """
+_WORDS = """
 the a of to and in that it is was for on with as be at by this have from or had not
 but what all were when we there can an your which their said if do will each about how
 up out them then
-""".split()
+"""
+_COMMON = _WORDS.split()
 
 
 @dataclass(frozen=True, slots=True)
