@@ -198,7 +198,8 @@ def _is_pattern(path: Path) -> bool:
 
 
 def _matches(pattern: Path) -> Iterator[Path]:
-    return map(Path, glob.iglob(str(pattern.expanduser()), recursive=True))
+    # Path.glob takes no absolute pattern, and finds hidden files too.
+    return map(Path, glob.iglob(str(pattern.expanduser()), recursive=True))  # noqa: PTH207
 
 
 def _is_within(link: Path, root: Path) -> bool:
