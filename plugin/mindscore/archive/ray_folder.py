@@ -65,8 +65,8 @@ class RayFolder:
                     failed[row["id"].partition("~")[0]] += 1
         return failed
 
-    def queue(self, rows: Iterable[Waiting]) -> Iterator[Waiting]:
-        """Write the conversations, a file for every few; yield each once it is written."""
+    def write(self, rows: Iterable[Waiting]) -> None:
+        """Write the conversations that wait, a file for every few."""
         its = iter(rows)
         for number in itertools.count():
             batch = list(itertools.islice(its, FILE_ROWS))
@@ -75,7 +75,6 @@ class RayFolder:
             path = self._path(f"waiting/{number:06}.parquet")
             table = as_table(Waiting, batch)
             self._parquet.write_table(table, path, filesystem=self._files, compression="zstd")
-            yield from batch
 
     def findings(self) -> Iterator[Finding]:
         """Yield what was found, by this command and by earlier ones that were ended."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -21,29 +20,30 @@ from mindscore.store import ConversationFacts, Evidence, MemoryText, Pass
 from mindscore.store.archive import storable_text
 from mindscore.store.export import import_pyarrow
 
-DIGITS = 16
-"""Hexadecimal digits of a fingerprint in a row's id."""
-
+T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
     """A conversation that waits for a worker.
 
-    ``id`` tells the row from all others, ``fingerprint`` is that of the pass that is to come.
+    ``id`` tells the row from all others, ``content`` is that of the ``PassFingerprint`` to come.
     ``transcript`` is packed by ``pack``; ``seal`` proves that this command has packed it.
     """
 
     id: str
     conversation: str
     source: str
-    fingerprint: str
+    content: str
     transcript: bytes
     seal: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The findings in one conversation, as the store takes them; ``document`` is that of --json."""
+    """The findings in one conversation, as the store takes them.
+
+    ``candidates`` are JSON, and so is ``json``, the document of ``--json``: empty if it failed.
+    """
 
     id: str
     source: str
@@ -52,18 +52,26 @@ class Finding:
     texts: list[MemoryText]
     facts: ConversationFacts | None
     candidates: list[str]
-    document: str
+    json: str
 
     @property
+    def error(self) -> str | None:
+        """What failed, or ``None``."""
+        return self.done.error
+
+    def document(self) -> dict[str, Any]:
+        """Return the document of ``--json``."""
+        decoded: dict[str, Any] = msgspec.json.decode(self.json)
+        return decoded
+
     def decoded_candidates(self) -> list[FinetuneCandidate]:
-        """The fine-tuning candidates."""
+        """Return the fine-tuning candidates."""
         return [msgspec.json.decode(it, type=FinetuneCandidate) for it in self.candidates]
 
 
-def row_id(conversation: str, fingerprint: str, attempt: int) -> str:
+def row_id(conversation: str, content: str, attempt: int = 0) -> str:
     """Return the id of a row; another ``attempt`` at the same conversation is another row."""
-    digest = hashlib.sha256(fingerprint.encode()).hexdigest()[:DIGITS]
-    return storable_text(f"{conversation}@{digest}") + (f"~{attempt}" if attempt else "")
+    return storable_text(f"{conversation}@{content}") + (f"~{attempt}" if attempt else "")
 
 
 def pack(transcript: Transcript) -> bytes:
@@ -75,7 +83,7 @@ def pack(transcript: Transcript) -> bytes:
     from ray import cloudpickle
 
     try:
-        packed: bytes = cloudpickle.dumps(transcript)
+        packed: bytes = cloudpickle.dumps(transcript)  # type: ignore[no-untyped-call]
     # A recogniser is anybody's code.
     except Exception as error:
         raise TranscriptError(
@@ -119,9 +127,9 @@ def as_table(kind: type, rows: Sequence[Any]) -> Any:
     )
 
 
-def as_rows(kind: type[Any], table: Any) -> list[Any]:
-    """Return the rows of a ``pyarrow.Table``, or of a batch, as objects of ``kind``."""
-    return msgspec.convert(table.to_pylist(), list[kind], builtin_types=(bytes,))
+def as_rows(kind: type[T], table: Any) -> list[T]:
+    """Return the rows of a ``pyarrow.Table`` as objects of ``kind``."""
+    return [msgspec.convert(it, kind, builtin_types=(bytes,)) for it in table.to_pylist()]
 
 
 def _storable(value: Any) -> Any:

@@ -11,10 +11,13 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from mindscore._util.errors import format_error
+from mindscore.archive.pass_record import PassFingerprint, short_hash
 from mindscore.archive.ray_rows import Finding, Waiting, as_rows, as_table, finding, unpack
 from mindscore.archive.unit import Unit, open_unit
 from mindscore.config.file import merge
 from mindscore.config.settings import parse_settings
+from mindscore.measure.cached_scorer import weights_of
+from mindscore.measure.retry import Retry
 from mindscore.store import Pass
 
 
@@ -57,6 +60,7 @@ class ConversationWorker:
         self._runner = asyncio.Runner()
         self._stack = AsyncExitStack()
         self._unit: Unit | None = None
+        self._weights: str | None = None
 
     def __call__(self, table: Any) -> Any:
         """Score the conversations of a table; one that fails is a finding with an error."""
@@ -68,17 +72,29 @@ class ConversationWorker:
             return self._runner.run(self._score(waiting, begun))
         # A plugin is anybody's code, and other conversations may do.
         except Exception as error:
-            model = self._settings.server.model
-            done = self._done(waiting, model, None, begun, format_error(error))
+            model, fingerprint = self._settings.server.model, PassFingerprint(waiting.content, "")
+            done = self._done(waiting, model, fingerprint, None, begun, format_error(error))
             return Finding(waiting.id, waiting.source, done, [], [], None, [], "")
 
     async def _score(self, waiting: Waiting, begun: float) -> Finding:
-        if self._unit is None:
-            self._unit = await self._stack.enter_async_context(open_unit(self._own_tables()))
-        scored = await self._unit.score(unpack(waiting, self._key), self._command)
-        result = scored.result
-        done = self._done(waiting, result.model, result.stats, begun, scored.error)
+        unit = await self._opened()
+        scored = await unit.score(unpack(waiting, self._key), self._command)
+        result, fingerprint = scored.result, PassFingerprint(waiting.content, self._weights or "")
+        if scored.context is not None:
+            fingerprint = fingerprint.grown(scored.context)
+        done = self._done(waiting, result.model, fingerprint, result.stats, begun, scored.error)
         return finding(waiting.id, scored, done, keep_texts=self._settings.store.keep_texts)
+
+    async def _opened(self) -> Unit:
+        """Return the unit with this worker's scorer, opened on first use."""
+        if self._unit is None:
+            tables = self._own_tables()
+            unit = await self._stack.enter_async_context(open_unit(tables))
+            server = parse_settings(tables).server
+            weights = await weights_of(await unit.scorer(), server, Retry(server))
+            self._weights = None if weights is None else short_hash(weights)
+            self._unit = unit
+        return self._unit
 
     def _own_tables(self) -> dict[str, Any]:
         """Return the settings with this worker's server, and with an empty store of its own."""
@@ -92,14 +108,20 @@ class ConversationWorker:
         return merge(dict(self._tables), own)
 
     def _done(
-        self, waiting: Waiting, model: str, stats: Any, begun: float, error: str | None
+        self,
+        waiting: Waiting,
+        model: str,
+        fingerprint: PassFingerprint,
+        stats: Any,
+        begun: float,
+        error: str | None,
     ) -> Pass:
         now = time.time()
         return Pass(
             model=model,
             conversation=waiting.conversation,
             command=self._command,
-            fingerprint=waiting.fingerprint,
+            fingerprint=str(fingerprint),
             done_at=now,
             seconds=now - begun,
             calls=0 if stats is None else stats.calls,
