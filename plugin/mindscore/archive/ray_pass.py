@@ -24,7 +24,7 @@ from mindscore.store import Store
 
 LOST = (
     f"its worker died {RETRIES + 1} times: Ray's logs on that machine, in "
-    "/tmp/ray/session_latest/logs, may say why"
+    "its folder session_latest/logs, may say why"
 )
 """The error of a conversation of which there is no finding."""
 
