@@ -95,12 +95,14 @@ def score_with_ray(
     settings: Settings,
     tables: Mapping[str, Any],
     command: str,
+    digest: bytes,
     folder: RayFolder,
     key: bytes,
     workers: int,
 ) -> None:
     """Score the conversations that wait in ``folder``, but for those of Ray's checkpoint.
 
+    ``digest`` and ``key`` are as ``ConversationWorker`` takes them.
     One conversation is a block, so that each is done or not. One whose worker dies is tried again
     ``RETRIES`` times, and then left out.
     """
@@ -118,7 +120,7 @@ def score_with_ray(
         rows = data.read_parquet(folder.waiting).repartition(target_num_rows_per_block=1)
         rows.map_batches(
             ConversationWorker,
-            fn_constructor_args=(sent_tables(tables), command, key, share),
+            fn_constructor_args=(sent_tables(tables), command, digest, key, share),
             batch_size=1,
             batch_format="pyarrow",
             # A conversation must not wait behind another while a worker is idle.

@@ -51,10 +51,7 @@ class RayFolder:
         return f"{self._root}/{name}"
 
     def begin(self) -> Counter[str]:
-        """Remove conversations that waited for an earlier command; count the attempts that failed.
-
-        Returned by the id of the row, without the number of the attempt.
-        """
+        """Remove what waited for an earlier command, and return by row how many attempts failed."""
         self._remove("waiting")
         for name in ("waiting", "found"):
             self._files.create_dir(self._path(name))

@@ -13,12 +13,12 @@ from filelock import FileLock, Timeout
 from mindhooks import in_thread
 from mindscore._util.errors import TranscriptError, UsageError
 from mindscore._util.files import make_folder
-from mindscore.archive.archive_pass import ArchivePass, Failure
-from mindscore.archive.pass_record import PassFingerprint
+from mindscore.archive.archive_pass import ArchivePass, Failure, work_of
+from mindscore.archive.pass_record import transcript_digest
 from mindscore.archive.ray_engine import RETRIES, connected, require_ray, score_with_ray
 from mindscore.archive.ray_folder import RayFolder
 from mindscore.archive.ray_rows import Finding, Waiting, pack, row_id, sealed
-from mindscore.archive.survey import ArchiveReader, Found, Survey, chosen_transcripts
+from mindscore.archive.survey import Found, Survey, chosen_transcripts
 from mindscore.config.settings import StoreSettings
 from mindscore.store import Store
 
@@ -35,7 +35,7 @@ class RayPass(ArchivePass):
     ``heard`` is called with the findings of each at the end.
     """
 
-    async def run(self, reader: ArchiveReader, survey: Survey, chosen: Sequence[Found]) -> None:
+    async def run(self, survey: Survey, chosen: Sequence[Found]) -> None:
         """Score what is not scored yet; keep also what an interrupted command had found.
 
         Raises:
@@ -53,28 +53,33 @@ class RayPass(ArchivePass):
         make_folder(own)
         with alone(f"{own / name}.lock"):
             folder = RayFolder(f"{self._settings.ray.folder or own}/{name}")
-            waiting = await in_thread(self._score, folder, reader, survey, todo)
+            waiting = await in_thread(self._score_all, folder, survey, todo)
             await self._gather(folder, survey, waiting)
             folder.clear()
         self._progress(self.state)
 
-    def _score(
-        self, folder: RayFolder, reader: ArchiveReader, survey: Survey, todo: Sequence[Found]
+    def _score_all(
+        self, folder: RayFolder, survey: Survey, todo: Sequence[Found]
     ) -> dict[str, Found]:
         """Score with Ray; return what was to be scored, by the ids of the rows."""
         key, waiting = secrets.token_bytes(32), dict[str, Found]()
-        folder.write(self._rows(folder, reader, survey, todo, key, waiting))
+        folder.write(self._rows(folder, survey, todo, key, waiting))
         if waiting:
             with connected(self._settings) as workers:
                 score_with_ray(
-                    self._settings, self._tables, self._command, folder, key, workers
+                    self._settings,
+                    self._tables,
+                    self._command,
+                    self._digest,
+                    folder,
+                    key,
+                    workers,
                 )
         return waiting
 
     def _rows(
         self,
         folder: RayFolder,
-        reader: ArchiveReader,
         survey: Survey,
         todo: Sequence[Found],
         key: bytes,
@@ -82,7 +87,7 @@ class RayPass(ArchivePass):
     ) -> Iterator[Waiting]:
         """Yield a row for each conversation, and note it in ``waiting``."""
         failed = folder.begin()
-        for found, transcript in chosen_transcripts(reader, survey.files, todo):
+        for found, transcript in chosen_transcripts(self._reader, survey.files, todo):
             source = str(survey.files[found.file].path)
             try:
                 if isinstance(transcript, TranscriptError):
@@ -91,14 +96,17 @@ class RayPass(ArchivePass):
             except TranscriptError as error:
                 self.state.failures.append(Failure(found.id, source, str(error)))
                 continue
-            content = PassFingerprint.of(found.digest, self._digest, None).content
-            row = row_id(found.id, content, failed[row_id(found.id, content)])
-            waiting[row] = found
-            yield Waiting(row, found.id, source, content, packed, sealed(key, row, packed))
+            # Of what was read now: the file may have changed since the survey.
+            content = transcript_digest(transcript).hex()
+            row = row_id(found.id, content, self._digest)
+            if failed[row]:
+                # To Ray, what failed is done: another attempt is another row.
+                row = f"{row}~{failed[row]}"
+            waiting[row], keys = found, list(self._reader.keys(transcript))
+            seal = sealed(key, row, packed)
+            yield Waiting(row, found.id, source, content, keys, packed, seal)
 
-    async def _gather(
-        self, folder: RayFolder, survey: Survey, waiting: dict[str, Found]
-    ) -> None:
+    async def _gather(self, folder: RayFolder, survey: Survey, waiting: dict[str, Found]) -> None:
         """Move what was found to the store: doing so twice changes nothing."""
         lost, current = dict(waiting), {it.id for it in waiting.values()}
         for it in folder.findings():
@@ -114,13 +122,15 @@ class RayPass(ArchivePass):
 
     def _end_row(self, found: Found, finding: Finding) -> None:
         state = self.state
-        state.add(found, finding.done)
+        state.spend(finding.done)
+        state.work += work_of(found)
         if finding.error is not None:
             state.failures.append(Failure(found.id, finding.source, finding.error))
         else:
             state.scored += 1
             state.responses += found.responses
-        self._heard(finding)
+        if finding.json:
+            self._heard(finding)
 
 
 def pass_name(store: StoreSettings, command: str) -> str:
@@ -149,6 +159,11 @@ async def keep(store: Store, found: Finding) -> None:
     if found.facts is not None:
         await store.record_conversation(found.facts)
     model, conversation = found.done.model, found.done.conversation
-    for candidate in found.decoded_candidates():
-        await store.record_candidate(candidate, model, conversation=conversation)
-    await store.record_pass(found.done)
+    if found.candidates:
+        trained = await store.trained()
+        for it in found.decoded_candidates():
+            # The worker, which has no store, cannot know.
+            if not trained.covers(it.timestamp_ns, it.continuation_ids):
+                await store.record_candidate(it, model, conversation=conversation)
+    if model:
+        await store.record_pass(found.done)

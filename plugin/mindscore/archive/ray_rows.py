@@ -14,6 +14,7 @@ import msgspec
 
 from mindhooks import FinetuneCandidate
 from mindscore._util.errors import TranscriptError
+from mindscore.archive.pass_record import short_hash
 from mindscore.archive.unit import ScoredConversation
 from mindscore.conversation.conversation import Transcript
 from mindscore.store import ConversationFacts, Evidence, MemoryText, Pass
@@ -22,18 +23,20 @@ from mindscore.store.export import import_pyarrow
 
 T = TypeVar("T")
 
+
 @dataclass(frozen=True, slots=True)
 class Waiting:
     """A conversation that waits for a worker.
 
-    ``id`` tells the row from all others, ``content`` is that of the ``PassFingerprint`` to come.
-    ``transcript`` is packed by ``pack``; ``seal`` proves that this command has packed it.
+    ``id`` tells the row from all others, ``content`` is that of the ``PassFingerprint`` to come,
+    ``keys`` are the memories that are asked for. ``transcript`` is packed by ``pack``; ``seal`` proves that this command has packed it.
     """
 
     id: str
     conversation: str
     source: str
     content: str
+    keys: list[str]
     transcript: bytes
     seal: bytes
 
@@ -69,9 +72,12 @@ class Finding:
         return [msgspec.json.decode(it, type=FinetuneCandidate) for it in self.candidates]
 
 
-def row_id(conversation: str, content: str, attempt: int = 0) -> str:
-    """Return the id of a row; another ``attempt`` at the same conversation is another row."""
-    return storable_text(f"{conversation}@{content}") + (f"~{attempt}" if attempt else "")
+def row_id(conversation: str, content: str, settings: bytes) -> str:
+    """Return the id of a row, without the number of the attempt.
+
+    A conversation that has changed, or is scored with other settings, is another row.
+    """
+    return storable_text(f"{conversation}@{short_hash(content + settings.hex())}")
 
 
 def pack(transcript: Transcript) -> bytes:

@@ -8,12 +8,14 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Any
 
+from mindhooks import MindCommand
 from mindscore._util.errors import format_error
-from mindscore.archive.pass_record import PassFingerprint, short_hash
+from mindscore.archive.pass_record import PassFingerprint, conditions_of
 from mindscore.archive.ray_rows import Finding, Waiting, as_rows, as_table, finding, unpack
-from mindscore.archive.unit import Unit, open_unit
+from mindscore.archive.unit import ScoredConversation, Unit, open_unit
 from mindscore.config.file import merge
 from mindscore.config.settings import parse_settings
 from mindscore.measure.cached_scorer import weights_of
@@ -50,82 +52,86 @@ def sent_tables(tables: Mapping[str, Any]) -> dict[str, Any]:
 class ConversationWorker:
     """An actor of Ray Data's pool: takes tables of conversations, and returns their findings.
 
-    ``tables`` are the settings as ``sent_tables`` returns them, ``key`` is that of the rows' seals,
-    and ``share`` a handle of ``ServerShare``, or ``None`` where there is no choice of servers.
+    ``tables`` are the settings as ``sent_tables`` returns them, ``digest`` is that of all of them,
+    and ``key`` that of the rows' seals. ``share`` is a handle of ``ServerShare``, or ``None`` where
+    there is no choice of servers.
     """
 
-    def __init__(self, tables: Mapping[str, Any], command: str, key: bytes, share: Any) -> None:
-        self._tables, self._command, self._key, self._share = tables, command, key, share
-        self._settings = parse_settings(tables)
+    def __init__(
+        self, tables: Mapping[str, Any], command: str, digest: bytes, key: bytes, share: Any
+    ) -> None:
+        self._tables, self._command, self._digest = tables, command, digest
+        self._key, self._share = key, share
         self._runner = asyncio.Runner()
-        self._stack = AsyncExitStack()
-        self._unit: Unit | None = None
-        self._weights: str | None = None
+        self._server: _Server | None = None
 
     def __call__(self, table: Any) -> Any:
         """Score the conversations of a table; one that fails is a finding with an error."""
         return as_table(Finding, [self._find(it) for it in as_rows(Waiting, table)])
 
     def _find(self, waiting: Waiting) -> Finding:
-        begun = time.time()
         try:
-            return self._runner.run(self._score(waiting, begun))
+            return self._runner.run(self._score(waiting))
         # A plugin is anybody's code, and other conversations may do.
         except Exception as error:
-            model, fingerprint = self._settings.server.model, PassFingerprint(waiting.content, "")
-            done = self._done(waiting, model, fingerprint, None, begun, format_error(error))
+            done = self._done(waiting, None, format_error(error))
             return Finding(waiting.id, waiting.source, done, [], [], None, [], "")
 
-    async def _score(self, waiting: Waiting, begun: float) -> Finding:
-        unit = await self._opened()
-        scored = await unit.score(unpack(waiting, self._key), self._command)
-        result, fingerprint = scored.result, PassFingerprint(waiting.content, self._weights or "")
-        if scored.context is not None:
-            fingerprint = fingerprint.grown(scored.context)
-        done = self._done(waiting, result.model, fingerprint, result.stats, begun, scored.error)
-        return finding(waiting.id, scored, done, keep_texts=self._settings.store.keep_texts)
+    async def _score(self, waiting: Waiting) -> Finding:
+        if self._server is None:
+            self._server = await self._open()
+        transcript, server = unpack(waiting, self._key), self._server
+        own: dict[str, Any] = {"memory": {"interval_s": 0}}
+        if self._command == MindCommand.SCORE:
+            own["plugins"] = {"settings": {"memory-scoring": {"only": waiting.keys}}}
+        tables, keys = merge(server.tables, own), tuple(waiting.keys)
+        scored = await server.unit.score(transcript, self._command, tables, keys)
+        done = self._done(waiting, scored, scored.error)
+        keep_texts = parse_settings(self._tables).store.keep_texts
+        return finding(waiting.id, scored, done, keep_texts=keep_texts)
 
-    async def _opened(self) -> Unit:
-        """Return the unit with this worker's scorer, opened on first use."""
-        if self._unit is None:
-            tables = self._own_tables()
-            unit = await self._stack.enter_async_context(open_unit(tables))
-            server = parse_settings(tables).server
-            weights = await weights_of(await unit.scorer(), server, Retry(server))
-            self._weights = None if weights is None else short_hash(weights)
-            self._unit = unit
-        return self._unit
-
-    def _own_tables(self) -> dict[str, Any]:
-        """Return the settings with this worker's server, and with an empty store of its own."""
-        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="mindscore-"))
+    async def _open(self) -> _Server:
+        """Return this worker's server, with an empty store of its own."""
+        stack = AsyncExitStack()
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="mindscore-"))
         own: dict[str, Any] = {"store": {"url": f"sqlite:///{folder}/store.sqlite3"}}
         if self._share is not None:
             import ray
 
             worker = ray.get_runtime_context().get_actor_id()
             own["server"] = {"base_url": ray.get(self._share.take.remote(worker))}
-        return merge(dict(self._tables), own)
+        tables = merge(dict(self._tables), own)
+        unit = await stack.enter_async_context(open_unit(tables))
+        scorer, settings = await unit.scorer(), parse_settings(tables).server
+        weights = await weights_of(scorer, settings, Retry(settings))
+        return _Server(unit, tables, scorer.model, conditions_of(self._digest, weights), stack)
 
-    def _done(
-        self,
-        waiting: Waiting,
-        model: str,
-        fingerprint: PassFingerprint,
-        stats: Any,
-        begun: float,
-        error: str | None,
-    ) -> Pass:
-        now = time.time()
+    def _done(self, waiting: Waiting, scored: ScoredConversation | None, error: str | None) -> Pass:
+        conditions = "" if self._server is None else self._server.conditions
+        fingerprint = PassFingerprint(waiting.content, conditions)
+        if error is None and scored is not None and scored.context is not None:
+            fingerprint = fingerprint.finished(scored.context)
+        stats = None if scored is None else scored.result.stats
         return Pass(
-            model=model,
+            model="" if self._server is None else self._server.model,
             conversation=waiting.conversation,
             command=self._command,
             fingerprint=str(fingerprint),
-            done_at=now,
-            seconds=now - begun,
-            calls=0 if stats is None else stats.calls,
-            prompt_tokens=0 if stats is None else stats.prompt_tokens,
-            computed_tokens=None if stats is None else stats.computed_tokens,
+            done_at=time.time(),
+            seconds=stats.seconds if stats else 0.0,
+            calls=stats.calls if stats else 0,
+            prompt_tokens=stats.prompt_tokens if stats else 0,
+            computed_tokens=stats.computed_tokens if stats else None,
             error=error,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """A worker's server, with its registry; ``stack`` keeps it open."""
+
+    unit: Unit
+    tables: dict[str, Any]
+    model: str
+    conditions: str
+    stack: AsyncExitStack

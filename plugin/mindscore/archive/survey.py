@@ -7,7 +7,7 @@ import heapq
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -85,7 +85,7 @@ class ArchiveReader:
     """Reads the conversations of an archive, file by file.
 
     ``memories`` are files that name memories printed in the messages; files in the native format
-    mark their own.
+    mark their own. ``only``: the memories that are asked for, if not all.
     """
 
     def __init__(
@@ -95,8 +95,10 @@ class ArchiveReader:
         memories: Sequence[Path] = (),
         *,
         anywhere: bool = False,
+        only: Collection[str] = (),
     ) -> None:
         self.sources = sources
+        self._only = frozenset(only)
         self._format = format_
         self._anywhere = anywhere
         self._texts = read_memories(*memories) if memories else None
@@ -120,6 +122,11 @@ class ArchiveReader:
         for _, transcript in found:
             yield transcript
         self.records_left_out += conversations.left_out
+
+    def keys(self, transcript: Transcript) -> tuple[str, ...]:
+        """Return the memories of a conversation that are asked for."""
+        keys = transcript.keys()
+        return tuple(it for it in keys if not self._only or it in self._only)
 
 
 class Survey:
@@ -162,7 +169,8 @@ class Survey:
         number = len(self.files) - 1
         try:
             for at, transcript in enumerate(self._reader.transcripts(file)):
-                self._admit(_found(file.path, number, at, transcript))
+                keys = self._reader.keys(transcript)
+                self._admit(_found(file.path, number, at, transcript, len(keys)))
         except UnknownFormatError:
             if file.is_named:
                 raise
@@ -229,7 +237,7 @@ class Survey:
         return sorted(kept, key=lambda it: (it.file, it.number))
 
 
-def _found(path: Path, file: int, number: int, transcript: Transcript) -> Found:
+def _found(path: Path, file: int, number: int, transcript: Transcript, memories: int) -> Found:
     times = [it.timestamp_ns for it in transcript.messages if it.timestamp_ns is not None]
     ended_at = max(times) / NS_PER_S if times else _modified(path)
     return Found(
@@ -240,7 +248,7 @@ def _found(path: Path, file: int, number: int, transcript: Transcript) -> Found:
         chain=response_chain(transcript),
         messages=len(transcript.messages),
         tokens=sum(len(it.text) for it in transcript.messages) // 4,
-        memories=len(transcript.keys()),
+        memories=memories,
         ended_at=ended_at,
         by_file=not times,
     )

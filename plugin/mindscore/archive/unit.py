@@ -117,11 +117,16 @@ class Unit:
         return retry is not None and retry.is_open
 
     async def score(
-        self, transcript: Transcript, command: str, settings: Mapping[str, Any] | None = None
+        self,
+        transcript: Transcript,
+        command: str,
+        settings: Mapping[str, Any] | None = None,
+        keys: tuple[str, ...] | None = None,
     ) -> ScoredConversation:
         """Run ``command`` over one conversation, and return what it found.
 
-        ``settings``: the tables for this conversation, in place of the unit's. A conversation that
+        ``settings``: the tables for this conversation, in place of the unit's; ``keys``: the
+        memories that are asked for, if not all. A conversation that
         fails is a result with an error. What was found is stored as it is found, unless the
         recorder is disabled.
 
@@ -133,7 +138,7 @@ class Unit:
             session.transcript, session.state = transcript, MindState()
         if settings is not None:
             session.registry.settings = settings
-        result = await session.attempt(command, tuple(transcript.keys()))
+        result = await session.attempt(command, tuple(transcript.keys()) if keys is None else keys)
         return ScoredConversation(result, session.rendered, source_of(session), time.time())
 
 
