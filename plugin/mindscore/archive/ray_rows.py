@@ -29,7 +29,8 @@ class Waiting:
     """A conversation that waits for a worker.
 
     ``id`` tells the row from all others, ``content`` is that of the ``PassFingerprint`` to come,
-    ``keys`` are the memories that are asked for. ``transcript`` is packed by ``pack``; ``seal`` proves that this command has packed it.
+    ``keys`` are the memories that are asked for. ``transcript`` is packed by ``pack``; ``seal``
+    proves that this command has packed it.
     """
 
     id: str
