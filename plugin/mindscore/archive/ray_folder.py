@@ -56,7 +56,7 @@ class RayFolder:
         for name in ("waiting", "found"):
             self._files.create_dir(self._path(name))
         failed = Counter[str]()
-        for table in self._tables(["id", "done"]):
+        for table in self.tables("found", ["id", "done"]):
             for row in table.to_pylist():
                 if row["done"]["error"] is not None:
                     failed[row["id"].partition("~")[0]] += 1
@@ -75,12 +75,13 @@ class RayFolder:
 
     def findings(self) -> Iterator[Finding]:
         """Yield what was found, by this command and by earlier ones that were ended."""
-        for table in self._tables(None):
+        for table in self.tables("found"):
             yield from as_rows(Finding, table)
 
-    def _tables(self, columns: list[str] | None) -> Iterator[Any]:
+    def tables(self, name: str, columns: list[str] | None = None) -> Iterator[Any]:
+        """Yield what the files of one of the three folders hold, in their order."""
         pyarrow, _ = import_pyarrow()
-        select = self._select(self._path("found"), allow_not_found=True)
+        select = self._select(self._path(name), allow_not_found=True)
         for it in sorted(self._files.get_file_info(select), key=lambda it: it.path):
             if it.type != self._types.File:
                 continue

@@ -46,6 +46,7 @@ class Waiting:
 class Finding:
     """The findings in one conversation, as the store takes them.
 
+    ``done.model`` is empty of a conversation that could not even be rendered: no pass is kept.
     ``candidates`` are JSON, and so is ``json``, the document of ``--json``: empty if it failed.
     """
 

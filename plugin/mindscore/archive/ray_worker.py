@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
+import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mindhooks import MindCommand
@@ -69,6 +71,12 @@ class ConversationWorker:
         """Score the conversations of a table; one that fails is a finding with an error."""
         return as_table(Finding, [self._find(it) for it in as_rows(Waiting, table)])
 
+    def close(self) -> None:
+        """Close the scorer; Ray ends a worker without it."""
+        with self._runner:
+            if self._server is not None:
+                self._runner.run(self._server.stack.aclose())
+
     def _find(self, waiting: Waiting) -> Finding:
         try:
             return self._runner.run(self._score(waiting))
@@ -85,16 +93,17 @@ class ConversationWorker:
         if self._command == MindCommand.SCORE:
             own["plugins"] = {"settings": {"memory-scoring": {"only": waiting.keys}}}
         tables, keys = merge(server.tables, own), tuple(waiting.keys)
+        await server.unit.render(transcript)
         scored = await server.unit.score(transcript, self._command, tables, keys)
         done = self._done(waiting, scored, scored.error)
         keep_texts = parse_settings(self._tables).store.keep_texts
         return finding(waiting.id, scored, done, keep_texts=keep_texts)
 
     async def _open(self) -> _Server:
-        """Return this worker's server, with an empty store of its own."""
+        """Return this worker's server; its store is empty, a file that is never made."""
         stack = AsyncExitStack()
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="mindscore-"))
-        own: dict[str, Any] = {"store": {"url": f"sqlite:///{folder}/store.sqlite3"}}
+        nowhere = Path(tempfile.gettempdir()) / f"mindscore-{uuid.uuid4()}" / "store.sqlite3"
+        own: dict[str, Any] = {"store": {"url": f"sqlite:///{nowhere}"}}
         if self._share is not None:
             import ray
 
@@ -113,7 +122,7 @@ class ConversationWorker:
             fingerprint = fingerprint.finished(scored.context)
         stats = None if scored is None else scored.result.stats
         return Pass(
-            model="" if self._server is None else self._server.model,
+            model="" if scored is None else scored.result.model,
             conversation=waiting.conversation,
             command=self._command,
             fingerprint=str(fingerprint),
