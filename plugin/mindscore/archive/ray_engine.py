@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from mindscore._util.errors import UsageError
@@ -23,6 +24,9 @@ SPARE_CPUS = 2
 
 RETRIES = 3
 """How often a conversation is tried again whose worker has died."""
+
+STDERR = 2
+"""The descriptor of standard error."""
 
 OBJECT_STORE_BYTES = 200 << 20
 """Memory for what is on its way between the processes of this machine."""
@@ -63,10 +67,16 @@ def connected(settings: Settings) -> Iterator[int]:
         "object_store_memory": OBJECT_STORE_BYTES,
         "include_dashboard": False,
     }
+    quieted = ExitStack()
+    quieted.enter_context(_native_messages_dropped())
+    quieted.enter_context(warnings.catch_warnings())
+    # Ray warns of its own next versions, and of few conversations.
+    warnings.simplefilter("ignore")
     try:
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
         ray.init(**quiet, **({} if CLUSTER in os.environ else own))
     except (ConnectionError, RuntimeError, ValueError) as error:
+        quieted.close()
         raise UsageError(f"Ray cannot be reached or started: {error}") from None
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler):
@@ -83,6 +93,36 @@ def connected(settings: Settings) -> Iterator[int]:
         yield workers
     finally:
         ray.shutdown()
+        quieted.close()
+
+
+@contextmanager
+def _native_messages_dropped() -> Iterator[None]:
+    """Drop what Ray's native code writes to standard error: it is in Ray's own files, too.
+
+    Python's ``sys.stderr``, and with it progress, goes where it went.
+    """
+    usual = sys.stderr
+    try:
+        is_real = usual.fileno() == STDERR
+    except (AttributeError, OSError):
+        is_real = False
+    if not is_real:
+        yield
+        return
+    usual.flush()
+    kept = os.dup(STDERR)
+    with open(os.devnull, "wb") as nothing:  # noqa: PTH123 - a device
+        os.dup2(nothing.fileno(), STDERR)
+    encoding, errors = usual.encoding, usual.errors
+    with open(kept, "w", encoding=encoding, errors=errors, buffering=1) as stream:  # noqa: PTH123
+        sys.stderr = stream
+        try:
+            yield
+        finally:
+            sys.stderr = usual
+            stream.flush()
+            os.dup2(kept, STDERR)
 
 
 def _on_gpus(settings: Settings, there: Mapping[str, float]) -> bool:
