@@ -44,6 +44,7 @@ FAILURES_OF_A_SERVER = 2
 """Conversations in a row that a server gives up on before it counts as down."""
 
 
+NOT_REACHED = "not reached: no server is up"
 TOO_LARGE = "too large for --max-tokens"
 
 
@@ -79,6 +80,11 @@ class PassState:
     def done(self) -> int:
         """The conversations that have ended, one way or the other."""
         return self.scored + len(self.failures)
+
+    @property
+    def is_cut_short(self) -> bool:
+        """True if conversations were not reached, because no server was up."""
+        return self.left_out[NOT_REACHED] > 0
 
     @property
     def seconds(self) -> float:
@@ -127,7 +133,8 @@ class ArchivePass:
         progress: Callable[[PassState], None] = lambda _: None,
     ) -> None:
         self._reader = reader
-        self._tables = tables
+        # What is due is told by the records of passes.
+        self._tables = merge(tables, {"memory": {"interval_s": 0}})
         self._command = command
         self._measure_again = measure_again
         self._is_finetune = command == MindCommand.SCORE_FINETUNE
@@ -164,7 +171,7 @@ class ArchivePass:
             source = str(survey.files[found.file].path)
             self.state.failures.append(Failure(found.id, source, error))
         if not_reached := len(todo) - jobs.taken - len(jobs.failed):
-            self.state.left_out["not reached: no server is up"] += not_reached
+            self.state.left_out[NOT_REACHED] += not_reached
         self._progress(self.state)
 
     def _begun(self) -> dict[str, str]:
@@ -197,7 +204,7 @@ class ArchivePass:
                 self.state.remarks[f"{place} is down: {format_error(error)}"] = None
                 continue
             taker = Taker(place, conditions_of(self._digest, weights))
-            servers.append(_Server(unit, tables, scorer.model, taker))
+            servers.append(_Server(unit, scorer.model, taker))
         if not servers:
             raise errors[0]
         if any(not it.taker.conditions for it in servers):
@@ -301,14 +308,12 @@ class ArchivePass:
     async def _run(
         self, server: _Server, job: Job, left: Remainder, granted: int | None
     ) -> ScoredConversation:
-        options = left.options if granted is None else {**left.options, "max_tokens": granted}
-        own = {"plugins": {"settings": {"memory-scoring": options}}, "memory": {"interval_s": 0}}
-        begun = self._record(server, job, left.fingerprint, UNFINISHED, None)
-        await self._store.record_pass(begun)
+        options = {**self._options, **left.options}
+        if granted is not None:
+            options["max_tokens"] = granted
+        await self._store.record_pass(self._record(server, job, left.fingerprint, UNFINISHED, None))
         keys = self._reader.keys(job.transcript)
-        return await server.unit.score(
-            job.transcript, self._command, merge(server.tables, own), keys
-        )
+        return await server.unit.score(job.transcript, self._command, keys, options)
 
     async def _end(
         self,
@@ -369,10 +374,9 @@ class ArchivePass:
 
 @dataclass(slots=True)
 class _Server:
-    """A server with its registry; ``tables`` are the settings for it."""
+    """A server with its registry."""
 
     unit: Unit
-    tables: Mapping[str, Any]
     model: str
     taker: Taker
 

@@ -86,6 +86,7 @@ class ArchiveReader:
 
     ``memories`` are files that name memories printed in the messages; files in the native format
     mark their own. ``only``: the memories that are asked for, if not all.
+    ``given``: standard input, if it has been read.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class ArchiveReader:
         *,
         anywhere: bool = False,
         only: Collection[str] = (),
+        given: Source | None = None,
     ) -> None:
         self.sources = sources
         self._only = frozenset(only)
@@ -103,13 +105,15 @@ class ArchiveReader:
         self._anywhere = anywhere
         self._texts = read_memories(*memories) if memories else None
         # It can be read once only.
-        self._input = Source(STANDARD_INPUT)
+        self._input = given or Source(STANDARD_INPUT)
         self._readers, self._finder = load_readers(), MemoryFinder()
-        self.records_left_out = 0
-        """Records of files that were not valid, of what has been read."""
 
-    def transcripts(self, file: ArchiveFile) -> Iterator[Transcript]:
+    def transcripts(
+        self, file: ArchiveFile, left_out: Callable[[int], None] = lambda _: None
+    ) -> Iterator[Transcript]:
         """Yield the conversations of one file, one by one.
+
+        ``left_out`` is called at the end with the number of records that were not valid.
 
         Raises:
             UnknownFormatError: it is of no known format.
@@ -121,7 +125,7 @@ class ArchiveReader:
         found = conversations.transcripts(texts, anywhere=self._anywhere, finder=self._finder)
         for _, transcript in found:
             yield transcript
-        self.records_left_out += conversations.left_out
+        left_out(conversations.left_out)
 
     def keys(self, transcript: Transcript) -> tuple[str, ...]:
         """Return the memories of a conversation that are asked for."""
@@ -153,22 +157,20 @@ class Survey:
         self._reader = reader
         self._numbered = 0
         reader.sources.check()
-        named = [it for it in reader.sources if it.is_named]
-        for file in named:
+        for file in reader.sources.named:
             # Before the others: whatever is wrong with what the user named is said at once.
-            self._first(file)
+            next(reader.transcripts(file), None)
+        self.records_left_out = 0
+        """Records that were not valid."""
         for file in reader.sources:
             self._add(file)
             progress(len(self.files), len(self._by_id))
-
-    def _first(self, file: ArchiveFile) -> None:
-        next(self._reader.transcripts(file), None)
 
     def _add(self, file: ArchiveFile) -> None:
         self.files.append(file)
         number = len(self.files) - 1
         try:
-            for at, transcript in enumerate(self._reader.transcripts(file)):
+            for at, transcript in enumerate(self._reader.transcripts(file, self._leave_out)):
                 keys = self._reader.keys(transcript)
                 self._admit(_found(file.path, number, at, transcript, len(keys)))
         except UnknownFormatError:
@@ -179,6 +181,9 @@ class Survey:
             if file.is_named:
                 raise
             self.failed.append(str(error))
+
+    def _leave_out(self, records: int) -> None:
+        self.records_left_out += records
 
     def _admit(self, found: Found) -> None:
         """Take a conversation in, unless it, or a later state of it, is there already."""
