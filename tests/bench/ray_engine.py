@@ -120,17 +120,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = Path(name) / "talks"
         folder.mkdir()
         write_talks(folder, given.conversations)
-        sys.stdout.write("| workers | scoring, s | the whole pass, s | times as fast |\n|--:|--:|--:|--:|\n")
+        sys.stdout.write(
+            "| workers | scoring, s | the whole pass, s | times as fast |\n|--:|--:|--:|--:|\n"
+        )
         first = None
         for workers in given.workers:
             store = Path(name) / f"store{workers}"
             store.mkdir()
             scoring, whole = measure(folder, workers, store)
             first = first or scoring
-            print(
-                f"| {workers} | {scoring:.1f} | {whole:.1f} | {first / scoring:.2f} |", flush=True
-            )
+            _print(f"| {workers} | {scoring:.1f} | {whole:.1f} | {first / scoring:.2f} |")
     return 0
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -64,6 +64,7 @@ class ConversationWorker:
     ) -> None:
         self._tables, self._command, self._digest = tables, command, digest
         self._key, self._share = key, share
+        self._settings = parse_settings(tables)
         self._runner = asyncio.Runner()
         self._server: _Server | None = None
 
@@ -89,15 +90,14 @@ class ConversationWorker:
         if self._server is None:
             self._server = await self._open()
         transcript, server = unpack(waiting, self._key), self._server
-        own: dict[str, Any] = {"memory": {"interval_s": 0}}
-        if self._command == MindCommand.SCORE:
-            own["plugins"] = {"settings": {"memory-scoring": {"only": waiting.keys}}}
-        tables, keys = merge(server.tables, own), tuple(waiting.keys)
         await server.unit.render(transcript)
-        scored = await server.unit.score(transcript, self._command, tables, keys)
+        keys = tuple(waiting.keys)
+        options = self._settings.plugins.settings.get("memory-scoring", {})
+        if self._command == MindCommand.SCORE:
+            options = {**options, "only": list(keys)}
+        scored = await server.unit.score(transcript, self._command, keys, options)
         done = self._done(waiting, scored, scored.error)
-        keep_texts = parse_settings(self._tables).store.keep_texts
-        return finding(waiting.id, scored, done, keep_texts=keep_texts)
+        return finding(waiting.id, scored, done, keep_texts=self._settings.store.keep_texts)
 
     async def _open(self) -> _Server:
         """Return this worker's server; its store is empty, a file that is never made."""
@@ -113,7 +113,7 @@ class ConversationWorker:
         unit = await stack.enter_async_context(open_unit(tables))
         scorer, settings = await unit.scorer(), parse_settings(tables).server
         weights = await weights_of(scorer, settings, Retry(settings))
-        return _Server(unit, tables, scorer.model, conditions_of(self._digest, weights), stack)
+        return _Server(unit, scorer.model, conditions_of(self._digest, weights), stack)
 
     def _done(self, waiting: Waiting, scored: ScoredConversation | None, error: str | None) -> Pass:
         conditions = "" if self._server is None else self._server.conditions
@@ -140,7 +140,6 @@ class _Server:
     """A worker's server, with its registry; ``stack`` keeps it open."""
 
     unit: Unit
-    tables: dict[str, Any]
     model: str
     conditions: str
     stack: AsyncExitStack

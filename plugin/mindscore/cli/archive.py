@@ -15,7 +15,7 @@ from mindscore.archive.archive_plan import ArchivePlan, plan_archive
 from mindscore.archive.sources import Sources
 from mindscore.archive.survey import ArchiveReader, Found, Survey, parse_since
 from mindscore.cli.interruption import DONE, FAILED, run_until_interrupted
-from mindscore.cli.options import MeasureOptions, PlanOptions, ScoreOptions
+from mindscore.cli.options import Engine, MeasureOptions, PlanOptions, ScoreOptions
 from mindscore.config.file import Configuration, merge
 from mindscore.display.pass_tables import (
     duration_text,
@@ -26,6 +26,8 @@ from mindscore.display.pass_tables import (
 )
 from mindscore.display.screen import Screen, new_console, own_output, write_json
 from mindscore.readers.source import Source
+
+RAY_SO_FAR = ": what workers have done is kept, and the same command goes on"
 
 
 class _Chosen:
@@ -88,7 +90,7 @@ def run_pass(options: ScoreOptions, configuration: Configuration, given: Source 
     with screen, own_output():
         chosen = _Chosen(options, given, screen)
         with screen.activity("loading the model …") as activity:
-            this = ArchivePass(
+            this = _engine(options.engine)(
                 chosen.reader,
                 tables,
                 options.command,
@@ -98,11 +100,20 @@ def run_pass(options: ScoreOptions, configuration: Configuration, given: Source 
                 progress=lambda state: activity.update(*_progress(state)),
             )
             run_until_interrupted(
-                lambda: this.run(chosen.survey, chosen.found), lambda: _so_far(this.state)
+                lambda: this.run(chosen.survey, chosen.found),
+                lambda: _so_far(this.state) if options.engine is Engine.ASYNCIO else RAY_SO_FAR,
             )
     _summarise(this.state, chosen, screen, is_json=options.json)
     failed = [*this.state.failures, *chosen.survey.failed]
     return FAILED if failed or this.state.is_cut_short else DONE
+
+
+def _engine(name: Engine) -> type[ArchivePass]:
+    if name is Engine.ASYNCIO:
+        return ArchivePass
+    from mindscore.archive.ray_pass import RayPass
+
+    return RayPass
 
 
 def _progress(state: PassState) -> tuple[str, int, int]:

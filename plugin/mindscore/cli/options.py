@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from enum import StrEnum
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
@@ -53,6 +54,13 @@ TranscriptFile = Annotated[
         metavar="TRANSCRIPT", help="A file of one or several conversations; -: standard input."
     ),
 ]
+
+
+class Engine(StrEnum):
+    """What runs a pass over an archive."""
+
+    ASYNCIO = "asyncio"
+    RAY = "ray"
 
 
 def takes_options(function: Callable[..., T]) -> Callable[..., T]:
@@ -296,6 +304,14 @@ class ScoreOptions(PlanOptions):
         Path | None,
         Option("--html", metavar="FILE", help="Also write the findings to one HTML file."),
     ] = None
+    engine: Annotated[
+        Engine, Option("--engine", help="What runs a pass over an archive; ray: several machines.")
+    ] = Engine.ASYNCIO
+
+    def check(self) -> None:
+        super().check()
+        if self.engine is Engine.RAY and self.max_tokens is not None:
+            raise UsageError("--max-tokens does not go with --engine ray: workers share no budget")
 
 
 @dataclass(frozen=True, kw_only=True)

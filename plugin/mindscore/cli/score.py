@@ -20,7 +20,7 @@ from mindscore._util.aio import share_one_arena
 from mindscore._util.errors import UsageError
 from mindscore._util.text import count_of, one_line, printable, shortened
 from mindscore.cli.interruption import DONE, FAILED, run_until_interrupted
-from mindscore.cli.options import MeasureOptions, PlanOptions, ScoreOptions, check_memories
+from mindscore.cli.options import Engine, MeasureOptions, PlanOptions, ScoreOptions, check_memories
 from mindscore.config.file import Configuration, merge
 from mindscore.conversation.conversation import Conversation, Transcript
 from mindscore.conversation.places import Place, find_places
@@ -191,7 +191,7 @@ def run_score(options: ScoreOptions) -> int:
     share_one_arena()
     options.check()
     configuration = options.load()
-    transcript, given = read_one(options)
+    transcript, given = (None, None) if options.engine is Engine.RAY else read_one(options)
     if transcript is None:
         from mindscore.cli.archive import run_pass
 

@@ -6,7 +6,7 @@ import pickle
 import subprocess
 import sys
 from contextlib import closing, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
@@ -23,7 +23,9 @@ from mindscore.archive.sources import Sources
 from mindscore.archive.survey import ArchiveReader, Survey
 from mindscore.config.settings import parse_settings
 from mindscore.readers.conversations import Conversations
-from mindscore.store import ConversationFacts, Evidence, MemoryText, Pass, Store, rows_of
+from mindscore.store import ConversationFacts, Evidence, MemoryText, Pass, Store
+
+from .kept import kept
 
 KEY = bytes(32)
 DONE = Pass("m", "c", "score-full", "f", 5.0, 1.0, 3, 200, None, None)
@@ -122,20 +124,6 @@ def run(kind, folder, tables, heard=lambda _: None, **options):
     work = kind(reader, tables, "score-full", heard=heard, **options)
     asyncio.run(work.run(survey, survey.select()))
     return work.state
-
-
-def kept(tables):
-    """All that a store has of an archive, without the times of measuring."""
-    store = Store(parse_settings(tables).store)
-
-    async def read():
-        evidence = [row async for batch in store.evidence() for row in rows_of(batch)]
-        facts = [*evidence, *await store.memory_texts(), *await store.conversations()]
-        return [*facts, *await store.passes()]
-
-    measured = ("scored_at", "first_seen", "last_seen", "seen_at", "done_at", "seconds")
-    rows = [asdict(it) for it in asyncio.run(read())]
-    return [{name: it for name, it in row.items() if name not in measured} for row in rows]
 
 
 def test_importing_the_engine_imports_neither_ray_nor_pyarrow():
