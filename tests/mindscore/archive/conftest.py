@@ -40,11 +40,11 @@ def mindscore(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
-    def run(*arguments, store="store"):
+    def run(*arguments, store="store", servers=("--set", "server.scorer=toy")):
         capsys.readouterr()
         given = [str(it) for it in arguments]
         if given[0] in ("score", "plan"):
-            given += ["--set", "server.scorer=toy"]
+            given += servers
         status = main([*given, "--set", f"store.url=sqlite:///{tmp_path}/{store}"])
         return Done(status, *capsys.readouterr())
 

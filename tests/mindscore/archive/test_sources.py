@@ -22,8 +22,9 @@ def lines(*values):
 
 
 def several(*names):
-    messages = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Tea."}]
-    memories = {"tea": "Tea."}
+    messages = [{"role": "system", "content": "You know:\n- Green tea."}]
+    messages += [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Tea."}]
+    memories = {"tea": "Green tea."}
     return lines(*({"id": it, "messages": messages, "memories": memories} for it in names))
 
 
