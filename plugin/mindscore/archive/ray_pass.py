@@ -15,7 +15,7 @@ from mindscore._util.errors import TranscriptError, UsageError
 from mindscore._util.files import make_folder
 from mindscore.archive.archive_pass import ArchivePass, Failure, work_of
 from mindscore.archive.pass_record import transcript_digest
-from mindscore.archive.ray_engine import RETRIES, connected, require_ray, score_with_ray
+from mindscore.archive.ray_engine import RETRIES, connected, score_with_ray
 from mindscore.archive.ray_folder import RayFolder
 from mindscore.archive.ray_rows import Finding, Waiting, pack, row_id, sealed
 from mindscore.archive.survey import Found, Survey, chosen_transcripts
@@ -45,7 +45,6 @@ class RayPass(ArchivePass):
             ScorerError: no server answers.
             StoreError: the store cannot be read or written; the same command goes on.
         """
-        require_ray()
         async with AsyncExitStack() as stack:
             todo = await self._todo(await self._open(stack), chosen)
         name = pass_name(self._settings.store, self._command)

@@ -83,6 +83,7 @@ def run_pass(options: ScoreOptions, configuration: Configuration, given: Source 
     options.check_pass()
     if options.html is not None:
         raise UsageError("--html goes with one conversation; choose it with --select")
+    engine = _engine(options.engine)
     screen = Screen(once=True)
     tables = pass_tables(options, configuration)
     if options.no_self_test:
@@ -91,7 +92,7 @@ def run_pass(options: ScoreOptions, configuration: Configuration, given: Source 
     with screen, own_output():
         chosen = _Chosen(options, given, screen)
         with screen.activity("loading the model …") as activity:
-            this = _engine(options.engine)(
+            this = engine(
                 chosen.reader,
                 tables,
                 options.command,
@@ -110,10 +111,13 @@ def run_pass(options: ScoreOptions, configuration: Configuration, given: Source 
 
 
 def _engine(name: Engine) -> type[ArchivePass]:
+    """Return the kind of pass; refuse Ray where it is not installed, before the archive is read."""
     if name is Engine.ASYNCIO:
         return ArchivePass
+    from mindscore.archive.ray_engine import require_ray
     from mindscore.archive.ray_pass import RayPass
 
+    require_ray()
     return RayPass
 
 

@@ -1,6 +1,7 @@
 """A pass with Ray itself: workers and command killed, and the same evidence all the same."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -10,10 +11,14 @@ from pathlib import Path
 import pytest
 from tests.bench.ray_engine import SlowScoreServer, write_talks
 
+from mindscore.readers.conversations import Conversations
+
 from .kept import kept
 
 pytest.importorskip("ray")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+FIXTURES = Path(__file__).parent.parent / "readers" / "fixtures"
 
 TALKS = 24
 CALLS = 9
@@ -124,3 +129,19 @@ def test_a_command_that_is_killed_goes_on(tmp_path, command, expected):
     # Two conversations were under way, and as many may not have been written yet.
     assert len(server.at) - before <= TALKS * CALLS - (before // CALLS - 4) * CALLS
     assert len(server.at) - before < TALKS * CALLS
+
+
+def test_conversations_of_every_format_can_be_sent_to_workers():
+    from mindscore.archive.ray_rows import pack
+
+    packed = 0
+    for file in sorted(FIXTURES.glob("*.json*")):
+        for _, transcript in Conversations(file).transcripts():
+            its = pickle.loads(pack(transcript))
+            for message, other in zip(transcript.messages, its.messages, strict=True):
+                for key in message.memory_keys():
+                    left = frozenset([key])
+                    assert other.text_without(left) == message.text_without(left)
+            packed += bool(transcript.keys())
+
+    assert packed >= 10

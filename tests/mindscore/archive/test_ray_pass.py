@@ -21,6 +21,7 @@ from mindscore.archive.ray_rows import Finding, Waiting, as_rows, as_table, row_
 from mindscore.archive.ray_worker import ConversationWorker, ServerShare, sent_tables
 from mindscore.archive.sources import Sources
 from mindscore.archive.survey import ArchiveReader, Survey
+from mindscore.cli import main
 from mindscore.config.settings import parse_settings
 from mindscore.readers.conversations import Conversations
 from mindscore.store import ConversationFacts, Evidence, MemoryText, Pass, Store
@@ -92,7 +93,6 @@ class Pipeline:
         monkeypatch.setattr(ray_pass, "pack", pickle.dumps)
         monkeypatch.setattr(ray_pass, "connected", self.connected)
         monkeypatch.setattr(ray_pass, "score_with_ray", self.score)
-        monkeypatch.setattr(ray_pass, "require_ray", lambda: None)
 
     @contextmanager
     def connected(self, settings):
@@ -117,11 +117,11 @@ class Pipeline:
         self.done.add(row.id)
 
 
-def run(kind, folder, tables, heard=lambda _: None, **options):
+def run(kind, folder, tables, heard=lambda _: None, command="score-full"):
     """Run a pass over ``folder``; return what it did."""
     reader = ArchiveReader(Sources([folder]))
     survey = Survey(reader)
-    work = kind(reader, tables, "score-full", heard=heard, **options)
+    work = kind(reader, tables, command, heard=heard)
     asyncio.run(work.run(survey, survey.select()))
     return work.state
 
@@ -216,13 +216,15 @@ def test_keeping_a_finding_twice_is_keeping_it_once(tmp_path):
     assert len(once) == 4
 
 
-def test_a_pass_with_ray_keeps_what_one_without_keeps(tmp_path, archive, monkeypatch):
-    with_ray, without = tables(tmp_path / "a"), tables(tmp_path / "b")
+@pytest.mark.parametrize("command", ["score", "score-full", "score-finetune"])
+def test_a_pass_with_ray_keeps_what_one_without_keeps(tmp_path, archive, monkeypatch, command):
+    more = {"memory": {"token_cutoff": 1.0}, "finetune": {"window_fraction": 1.0}}
+    with_ray, without = (tables(tmp_path / it, **more) for it in ("a", "b"))
     Pipeline(monkeypatch)
     heard = []
 
-    state = run(RayPass, archive, with_ray, heard.append)
-    other = run(ArchivePass, archive, without)
+    state = run(RayPass, archive, with_ray, heard.append, command)
+    other = run(ArchivePass, archive, without, command=command)
 
     assert kept(with_ray) == kept(without)
     assert (state.scored, state.calls, state.responses) == (3, other.calls, other.responses)
@@ -316,3 +318,33 @@ def test_a_second_command_at_the_same_pass_is_refused(tmp_path):
 
     with alone(lock), pytest.raises(UsageError, match="another command"), alone(lock):
         pass
+
+
+def test_the_command_refuses_ray_where_it_is_not_installed(archive, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+
+    status = main(["score", str(archive), "--engine", "ray", "--set", "server.scorer=toy"])
+
+    assert status == 2
+    assert "pip install 'mindscore[ray]'" in capsys.readouterr().err
+
+
+def test_the_command_refuses_a_budget_that_workers_cannot_share(archive, capsys):
+    status = main(["score", str(archive), "--engine", "ray", "--max-tokens", "9"])
+
+    assert status == 2
+    assert "--max-tokens does not go with --engine ray" in capsys.readouterr().err
+
+
+def test_the_command_runs_even_one_conversation_with_ray(tmp_path, archive, monkeypatch, capsys):
+    monkeypatch.setattr("mindscore.archive.ray_engine.require_ray", lambda: None)
+    ray = Pipeline(monkeypatch)
+    url = f"store.url=sqlite:///{tmp_path}/store.sqlite3"
+    settings = ["--set", "server.scorer=toy", "--set", url]
+
+    status = main(
+        ["score", str(archive / "ann.jsonl"), "--full", "--engine", "ray", "--json", *settings]
+    )
+
+    assert (status, len(ray.scored)) == (0, 1)
+    assert json.loads(capsys.readouterr().out)["command"] == "score-full"
