@@ -14,6 +14,7 @@ DEFAULTS = tomllib.loads("""
 [server]
 scorer = "local"
 base_url = ""
+base_urls = []
 model = "smollm2"
 adapter = ""
 tokenizer = ""
@@ -62,6 +63,9 @@ min_conversations = 30
 drop_below_nats = 0.2
 stake_nats = 3.0
 merge_share = 0.5
+[ray]
+folder = ""
+workers = 0
 [plugins]
 disabled = []
 listener_timeout_s = 30.0
@@ -198,7 +202,7 @@ def test_an_unknown_key_is_an_error_that_suggests_the_one_that_was_meant(key, me
 
 
 @pytest.mark.parametrize(
-    "table", ["", "server", "memory", "finetune", "store", "train", "advise", "plugins"]
+    "table", ["", "server", "memory", "finetune", "store", "train", "advise", "ray", "plugins"]
 )
 def test_an_unknown_key_that_resembles_none_is_told_all_that_are_known(table):
     key = f"{table}.zzz" if table else "zzz"
@@ -377,3 +381,22 @@ def test_an_absurd_duration_is_an_error_that_names_its_key(key, most):
     for absurd in (most * 1.01, 1e300):
         with pytest.raises(ConfigError, match=rf"{key}: expected .*<= {most:.0f}\b"):
             parse_settings({table: {name: absurd}})
+
+
+def test_the_first_of_several_servers_is_the_one_for_a_single_conversation():
+    urls = ["http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1"]
+
+    assert ServerSettings(base_urls=urls).base_url == urls[0]
+    assert ServerSettings(base_urls=urls, base_url="http://127.0.0.1:3").base_url.endswith(":3")
+    assert parse_table({"base_urls": urls}, ServerSettings, "server").base_url == urls[0]
+
+
+@pytest.mark.parametrize("folder", ["", "~/ray", "/mnt/ray", "s3://bucket/ray"])
+def test_the_folder_of_ray_is_the_same_from_everywhere(folder):
+    assert parse_settings({"ray": {"folder": folder}}).ray.folder == folder
+
+
+def test_a_folder_of_ray_that_is_relative_is_refused():
+    said = refusal({"ray": {"folder": "ray"}})
+
+    assert said == "ray.folder: expected \"\", an absolute path or a URI, got 'ray'"

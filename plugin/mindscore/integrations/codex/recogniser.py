@@ -57,12 +57,14 @@ def _files(found: re.Match[str]) -> Block | None:
     entries = tuple(Entry(key, it) for key, it in zip(keys, texts, strict=True) if it.strip())
     if not entries:
         return None
+    # Texts, not the match: what renders goes to other processes with the transcript.
+    opening, closing = found["open"], found["close"]
 
     def render(skipped: frozenset[str]) -> str:
         left = _PROJECT.join(it.text for it in entries if it.key not in skipped)
         if not left and not rest:
             return ""
-        return found["open"] + left + (rest if left else rest.lstrip()) + found["close"]
+        return opening + left + (rest if left else rest.lstrip()) + closing
 
     return Block(found.start(), found.end(), entries, render)
 

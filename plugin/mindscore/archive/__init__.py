@@ -1,0 +1,1 @@
+"""Archives: passes over many conversations, and what they tell of the memories together."""

@@ -1,0 +1,180 @@
+"""Rows of a pass with Ray: a conversation that waits, and what was found in one."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from mindhooks import FinetuneCandidate
+from mindscore._util.errors import TranscriptError
+from mindscore.archive.pass_record import short_hash
+from mindscore.archive.unit import ScoredConversation
+from mindscore.conversation.conversation import Transcript
+from mindscore.store import ConversationFacts, Evidence, MemoryText, Pass
+from mindscore.store.archive import storable_text
+from mindscore.store.export import import_pyarrow
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A conversation that waits for a worker.
+
+    ``id`` tells the row from all others, ``content`` is that of the ``PassFingerprint`` to come,
+    ``keys`` are the memories that are asked for. ``transcript`` is packed by ``pack``; ``seal``
+    proves that this command has packed it.
+    """
+
+    id: str
+    conversation: str
+    source: str
+    content: str
+    keys: list[str]
+    transcript: bytes
+    seal: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The findings in one conversation, as the store takes them.
+
+    ``done.model`` is empty of a conversation that could not even be rendered: no pass is kept.
+    ``candidates`` are JSON, and so is ``json``, the document of ``--json``: empty if it failed.
+    """
+
+    id: str
+    source: str
+    done: Pass
+    evidence: list[Evidence]
+    texts: list[MemoryText]
+    facts: ConversationFacts | None
+    candidates: list[str]
+    json: str
+
+    @property
+    def error(self) -> str | None:
+        """What failed, or ``None``."""
+        return self.done.error
+
+    def document(self) -> dict[str, Any]:
+        """Return the document of ``--json``."""
+        decoded: dict[str, Any] = msgspec.json.decode(self.json)
+        return decoded
+
+    def decoded_candidates(self) -> list[FinetuneCandidate]:
+        """Return the fine-tuning candidates."""
+        return [msgspec.json.decode(it, type=FinetuneCandidate) for it in self.candidates]
+
+
+def row_id(conversation: str, content: str, settings: bytes) -> str:
+    """Return the id of a row, without the number of the attempt.
+
+    A conversation that has changed, or is scored with other settings, is another row.
+    """
+    return storable_text(f"{conversation}@{short_hash(content + settings.hex())}")
+
+
+def pack(transcript: Transcript) -> bytes:
+    """Return the bytes of a transcript, with the functions that print its memories.
+
+    Raises:
+        TranscriptError: a function of a third party's recogniser cannot go to another process.
+    """
+    from ray import cloudpickle
+
+    try:
+        packed: bytes = cloudpickle.dumps(transcript)  # type: ignore[no-untyped-call]
+    # A recogniser is anybody's code.
+    except Exception as error:
+        raise TranscriptError(
+            f"{transcript.file}: a recogniser's way to print memories cannot be sent to workers: "
+            f"{error}"
+        ) from None
+    return packed
+
+
+def sealed(key: bytes, row: str, packed: bytes) -> bytes:
+    """Return the seal of a row's packed transcript."""
+    return hmac.digest(key, row.encode() + b"\0" + packed, "sha256")
+
+
+def unpack(waiting: Waiting, key: bytes) -> Transcript:
+    """Return the transcript of a row.
+
+    Raises:
+        TranscriptError: the row is not from the command that made ``key``: a pickle can run code.
+    """
+    if not hmac.compare_digest(sealed(key, waiting.id, waiting.transcript), waiting.seal):
+        raise TranscriptError("the conversation was changed on its way to the worker")
+    transcript: Transcript = pickle.loads(waiting.transcript)  # noqa: S301 - sealed
+    return transcript
+
+
+def finding(row: str, scored: ScoredConversation, done: Pass, *, keep_texts: bool) -> Finding:
+    """Return what was found in a conversation as a row."""
+    candidates = [msgspec.json.encode(it).decode() for it in scored.result.candidates]
+    document = json.dumps(msgspec.to_builtins(scored.document()))
+    texts = scored.texts(keep_texts=keep_texts)
+    facts = scored.facts()
+    return Finding(row, scored.source, done, scored.evidence(), texts, facts, candidates, document)
+
+
+def as_table(kind: type, rows: Sequence[Any]) -> Any:
+    """Return rows of ``kind``, a dataclass, as a ``pyarrow.Table``."""
+    pyarrow, _ = import_pyarrow()
+    return pyarrow.Table.from_pylist(
+        _storable(msgspec.to_builtins(rows, builtin_types=(bytes,))), schema=schema_of(kind)
+    )
+
+
+def as_rows(kind: type[T], table: Any) -> list[T]:
+    """Return the rows of a ``pyarrow.Table`` as objects of ``kind``."""
+    return [msgspec.convert(it, kind, builtin_types=(bytes,)) for it in table.to_pylist()]
+
+
+def _storable(value: Any) -> Any:
+    """Return ``value`` with texts that UTF-8 can hold."""
+    if isinstance(value, str):
+        return storable_text(value)
+    if isinstance(value, dict):
+        return {name: _storable(it) for name, it in value.items()}
+    return [_storable(it) for it in value] if isinstance(value, list) else value
+
+
+def schema_of(kind: type) -> Any:
+    """Return the ``pyarrow.Schema`` of a dataclass of texts, numbers, bytes, lists and the like."""
+    pyarrow, _ = import_pyarrow()
+    return pyarrow.schema(_fields(pyarrow, kind))
+
+
+def _fields(pyarrow: Any, kind: type) -> list[Any]:
+    return [_field(pyarrow, name, hint) for name, hint in get_type_hints(kind).items()]
+
+
+def _field(pyarrow: Any, name: str, hint: Any) -> Any:
+    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    return pyarrow.field(name, _type(pyarrow, kinds[0]), nullable=len(kinds) > 1)
+
+
+def _type(pyarrow: Any, kind: Any) -> Any:
+    plain = {
+        str: pyarrow.string(),
+        bytes: pyarrow.binary(),
+        int: pyarrow.int64(),
+        float: pyarrow.float64(),
+    }
+    if get_origin(kind) is list:
+        return pyarrow.list_(_field(pyarrow, "item", *get_args(kind)))
+    if kind in plain:
+        return plain[kind]
+    if isinstance(kind, type):
+        return pyarrow.struct(_fields(pyarrow, kind))
+    return pyarrow.string()  # a literal

@@ -1,0 +1,350 @@
+"""A pass with Ray, without Ray: its rows, its worker, its folder, and what reaches the store."""
+
+import asyncio
+import json
+import pickle
+import subprocess
+import sys
+from contextlib import closing, contextmanager
+from dataclasses import replace
+
+import pyarrow.parquet as pq
+import pytest
+
+from mindscore._util.errors import TranscriptError, UsageError
+from mindscore.archive import ray_pass
+from mindscore.archive.archive_pass import ArchivePass
+from mindscore.archive.ray_engine import require_ray
+from mindscore.archive.ray_folder import RayFolder
+from mindscore.archive.ray_pass import LOST, RayPass, alone, keep
+from mindscore.archive.ray_rows import Finding, Waiting, as_rows, as_table, row_id, sealed, unpack
+from mindscore.archive.ray_worker import ConversationWorker, ServerShare, sent_tables
+from mindscore.archive.sources import Sources
+from mindscore.archive.survey import ArchiveReader, Survey
+from mindscore.cli import main
+from mindscore.config.settings import parse_settings
+from mindscore.readers.conversations import Conversations
+from mindscore.store import ConversationFacts, Evidence, MemoryText, Pass, Store
+
+from .kept import kept
+
+KEY = bytes(32)
+DONE = Pass("m", "c", "score-full", "f", 5.0, 1.0, 3, 200, None, None)
+FOUND = Finding(
+    "c@1",
+    "talk.jsonl",
+    DONE,
+    [Evidence("c", "m", "k", "t", "full", "n", 3, 0.5, -0.5, None, 0.1, 7, None, 10.0)],
+    [MemoryText("k", "t", "likes tea", None, 5.0, 5.0)],
+    ConversationFacts("c", "talk.jsonl", "Tea", 1, 1, 20, None, 4.0, 5.0),
+    [],
+    '{"command":"score-full"}',
+)
+
+
+def talk(folder, name, *, bad=False):
+    """Write a conversation; a ``bad`` one has an image, which the scorer is not given."""
+    lines = [
+        {"role": "memory", "key": "tea", "content": f"{name} likes green tea"},
+        {"role": "memory", "key": "cats", "content": "There are two cats"},
+        {"role": "user", "content": f"What does {name} drink?"},
+        {"role": "assistant", "content": "Green tea"},
+    ]
+    if bad:
+        lines[2]["images"] = [{"mime": "image/png", "data": "aGk="}]
+    text = "".join(json.dumps(it) + "\n" for it in lines)
+    (folder / f"{name}.jsonl").write_text(text)
+
+
+@pytest.fixture
+def archive(tmp_path):
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    for name in ("ann", "ben", "cas"):
+        talk(folder, name)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_data_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_pass.platformdirs, "user_data_path", lambda _: tmp_path / "data")
+
+
+def tables(tmp_path, **more):
+    return {
+        "server": {"scorer": "toy", "require_images": True},
+        "store": {"url": f"sqlite:///{tmp_path}/store.sqlite3", "retention_days": 0},
+        **more,
+    }
+
+
+class KilledError(Exception):
+    """Ends a command in the middle."""
+
+
+class Pipeline:
+    """Ray's pipeline in this process: one conversation after the other, with its checkpoint.
+
+    After ``until`` conversations it is killed; those of ``deadly`` kill every worker.
+    """
+
+    def __init__(self, monkeypatch):
+        self.until, self.deadly, self.scored, self.done = None, (), [], set()
+        monkeypatch.setattr(ray_pass, "pack", pickle.dumps)
+        monkeypatch.setattr(ray_pass, "connected", self.connected)
+        monkeypatch.setattr(ray_pass, "score_with_ray", self.score)
+
+    @contextmanager
+    def connected(self, settings):
+        yield 1
+
+    def score(self, settings, tables, command, digest, folder, key, workers):
+        worker = ConversationWorker(sent_tables(tables), command, digest, key, None)
+        (waiting,) = folder.tables("waiting")
+        with closing(worker):
+            for row in as_rows(Waiting, waiting):
+                if row.id not in self.done:
+                    self.score_one(worker, row, folder)
+
+    def score_one(self, worker, row, folder):
+        if len(self.scored) == self.until:
+            raise KilledError
+        self.scored.append(row.id)
+        if row.source.endswith(self.deadly or "nothing"):
+            return
+        found = worker(as_table(Waiting, [row]))
+        pq.write_table(found, f"{folder.found}/{len(self.scored):03}.parquet")
+        self.done.add(row.id)
+
+
+def run(kind, folder, tables, heard=lambda _: None, command="score-full"):
+    """Run a pass over ``folder``; return what it did."""
+    reader = ArchiveReader(Sources([folder]))
+    survey = Survey(reader)
+    work = kind(reader, tables, command, heard=heard)
+    asyncio.run(work.run(survey, survey.select()))
+    return work.state
+
+
+def test_importing_the_engine_imports_neither_ray_nor_pyarrow():
+    code = (
+        "import sys, mindscore.archive.ray_pass, mindscore.cli;"
+        "sys.exit(bool({'ray', 'pyarrow', 'torch'} & sys.modules.keys()))"
+    )
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_without_ray_an_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+
+    with pytest.raises(UsageError, match=r"pip install 'mindscore\[ray\]'"):
+        require_ray()
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [FOUND],
+        [replace(FOUND, evidence=[], texts=[], facts=None, done=replace(DONE, error="down"))],
+        [FOUND, replace(FOUND, id="other", candidates=["{}", "{}"])],
+        [],
+    ],
+)
+def test_a_finding_comes_through_a_table_as_it_was(rows):
+    assert as_rows(Finding, as_table(Finding, rows)) == rows
+
+
+def test_a_text_that_utf8_cannot_hold_comes_through_repaired():
+    row = replace(FOUND, source="caf\udce9.jsonl")
+
+    (found,) = as_rows(Finding, as_table(Finding, [row]))
+
+    assert found.source == "caf\N{REPLACEMENT CHARACTER}.jsonl"
+
+
+def test_a_transcript_is_unpacked_only_with_its_own_seal(archive):
+    conversations = Conversations(archive / "ann.jsonl")
+    transcript = conversations.transcript(conversations.chosen(None))
+    packed = pickle.dumps(transcript)
+    row = Waiting("a@1", "a", "", "", [], packed, sealed(KEY, "a@1", packed))
+
+    assert unpack(row, KEY) == transcript
+    for changed in (
+        replace(row, transcript=pickle.dumps(print)),
+        replace(row, id="b@1"),
+        replace(row, seal=sealed(bytes([1] * 32), "a@1", packed)),
+    ):
+        with pytest.raises(TranscriptError, match="changed on its way"):
+            unpack(changed, KEY)
+
+
+def test_a_conversation_that_changed_or_has_other_settings_is_another_row():
+    rows = {row_id("a", "1", b"x"), row_id("a", "2", b"x"), row_id("a", "1", b"y")}
+
+    assert len(rows | {row_id("b", "1", b"x")}) == 4
+
+
+def test_workers_are_sent_no_password_and_keep_nothing():
+    url = "postgresql+psycopg://me:secret@db/scores"
+
+    sent = sent_tables({"store": {"url": url, "keep_texts": False}, "server": {"scorer": "toy"}})
+
+    assert "secret" not in repr(sent)
+    assert sent["store"] == {"keep_texts": False}
+    assert sent["plugins"] == {"disabled": ["score-recorder"]}
+    assert sent["server"] == {"scorer": "toy"}
+
+
+def test_servers_are_divided_evenly_and_a_restarted_worker_keeps_its_own():
+    share = ServerShare(["a", "b"])
+    taken = [share.take(worker) for worker in ("1", "2", "3", "4")]
+
+    assert sorted(taken) == ["a", "a", "b", "b"]
+    assert [share.take(worker) for worker in ("4", "3", "2", "1")] == taken[::-1]
+
+
+def test_keeping_a_finding_twice_is_keeping_it_once(tmp_path):
+    settings = tables(tmp_path)
+    store = Store(parse_settings(settings).store)
+
+    asyncio.run(keep(store, FOUND))
+    once = kept(settings)
+    asyncio.run(keep(store, FOUND))
+
+    assert kept(settings) == once
+    assert len(once) == 4
+
+
+@pytest.mark.parametrize("command", ["score", "score-full", "score-finetune"])
+def test_a_pass_with_ray_keeps_what_one_without_keeps(tmp_path, archive, monkeypatch, command):
+    more = {"memory": {"token_cutoff": 1.0}, "finetune": {"window_fraction": 1.0}}
+    with_ray, without = (tables(tmp_path / it, **more) for it in ("a", "b"))
+    Pipeline(monkeypatch)
+    heard = []
+
+    state = run(RayPass, archive, with_ray, heard.append, command)
+    other = run(ArchivePass, archive, without, command=command)
+
+    assert kept(with_ray) == kept(without)
+    assert (state.scored, state.calls, state.responses) == (3, other.calls, other.responses)
+    assert sorted(it.document()["source"] for it in heard) == [
+        str(archive / f"{name}.jsonl") for name in ("ann", "ben", "cas")
+    ]
+
+
+def test_what_has_not_changed_is_not_sent_again(tmp_path, archive, monkeypatch):
+    ray = Pipeline(monkeypatch)
+    run(RayPass, archive, tables(tmp_path))
+    talk(archive, "dan")
+
+    state = run(RayPass, archive, tables(tmp_path))
+
+    assert (state.scored, state.unchanged, len(ray.scored)) == (1, 3, 4)
+
+
+def test_one_that_fails_stops_no_other_and_is_tried_again(tmp_path, archive, monkeypatch):
+    ray = Pipeline(monkeypatch)
+    talk(archive, "bad", bad=True)
+
+    for attempt in (1, 2):
+        state = run(RayPass, archive, tables(tmp_path))
+
+        (failure,) = state.failures
+        assert failure.source.endswith("bad.jsonl")
+        assert failure.error
+        assert len(ray.scored) == 3 + attempt
+        ray.done = set()
+
+
+def test_after_a_kill_the_same_command_goes_on(tmp_path, archive, monkeypatch):
+    ray = Pipeline(monkeypatch)
+    talk(archive, "bad", bad=True)
+    ray.until = 3
+    with pytest.raises(KilledError):
+        run(RayPass, archive, tables(tmp_path))
+    ray.until = None
+
+    state = run(RayPass, archive, tables(tmp_path))
+
+    assert state.scored == 3
+    # Only what failed is tried twice.
+    assert len(ray.scored) == len(set(ray.scored)) == 5
+    assert sum("~1" in row for row in ray.scored) == 1
+
+
+def test_what_an_ended_command_had_found_is_kept_by_the_next_of_its_kind(
+    tmp_path, archive, monkeypatch
+):
+    ray = Pipeline(monkeypatch)
+    ray.until = 2
+    with pytest.raises(KilledError):
+        run(RayPass, archive, tables(tmp_path))
+    ray.until = None
+    other = tmp_path / "other"
+    other.mkdir()
+    talk(other, "zoe")
+
+    run(RayPass, other, tables(tmp_path))
+    state = run(RayPass, archive, tables(tmp_path))
+
+    assert (state.unchanged, state.scored) == (2, 1)
+
+
+def test_one_whose_workers_died_is_a_failure(tmp_path, archive, monkeypatch):
+    ray = Pipeline(monkeypatch)
+    ray.deadly = "ben.jsonl"
+
+    state = run(RayPass, archive, tables(tmp_path))
+
+    assert [it.error for it in state.failures] == [LOST]
+    assert state.scored == 2
+
+
+def test_a_file_that_was_cut_off_is_passed_over(tmp_path):
+    folder = RayFolder(str(tmp_path / "ray"))
+    folder.begin()
+    (tmp_path / "ray/found/a.parquet").write_bytes(b"PAR1 cut")
+    pq.write_table(as_table(Finding, [FOUND]), f"{folder.found}/b.parquet")
+
+    assert list(folder.findings()) == [FOUND]
+    assert not folder.begin()
+    folder.clear()
+    assert not list((tmp_path / "ray").iterdir())
+
+
+def test_a_second_command_at_the_same_pass_is_refused(tmp_path):
+    lock = str(tmp_path / "lock")
+
+    with alone(lock), pytest.raises(UsageError, match="another command"), alone(lock):
+        pass
+
+
+def test_the_command_refuses_ray_where_it_is_not_installed(archive, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+
+    status = main(["score", str(archive), "--engine", "ray", "--set", "server.scorer=toy"])
+
+    assert status == 2
+    assert "pip install 'mindscore[ray]'" in capsys.readouterr().err
+
+
+def test_the_command_refuses_a_budget_that_workers_cannot_share(archive, capsys):
+    status = main(["score", str(archive), "--engine", "ray", "--max-tokens", "9"])
+
+    assert status == 2
+    assert "--max-tokens does not go with --engine ray" in capsys.readouterr().err
+
+
+def test_the_command_runs_even_one_conversation_with_ray(tmp_path, archive, monkeypatch, capsys):
+    monkeypatch.setattr("mindscore.archive.ray_engine.require_ray", lambda: None)
+    ray = Pipeline(monkeypatch)
+    url = f"store.url=sqlite:///{tmp_path}/store.sqlite3"
+    settings = ["--set", "server.scorer=toy", "--set", url]
+
+    status = main(
+        ["score", str(archive / "ann.jsonl"), "--full", "--engine", "ray", "--json", *settings]
+    )
+
+    assert (status, len(ray.scored)) == (0, 1)
+    assert json.loads(capsys.readouterr().out)["command"] == "score-full"
