@@ -1,0 +1,146 @@
+"""Advice on all memories of an archive, what it rests on, and what following it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mindscore.measure.verdicts import Advice, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class ResponsePlace:
+    """A response of the archive.
+
+    ``conversation`` is ``Context.id``, ``title`` how that begins and ``source`` the file that it
+    was read from, each empty if it is not known. ``node_id`` and ``entry_idx`` are the response's
+    within it; ``responded_at``, its own time, is in seconds since the epoch, ``None`` if unknown.
+    """
+
+    conversation: str
+    title: str
+    source: str
+    node_id: str
+    entry_idx: int
+    responded_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """What one memory did in one stretch of time, which ``begins`` in seconds since the epoch.
+
+    ``judged`` counts responses, ``helped`` and ``harmed`` those changed beyond their noise limit;
+    ``nats`` is the sum of all its effects on them.
+    """
+
+    begins: float
+    judged: int
+    helped: int
+    harmed: int
+    nats: float
+
+
+@dataclass(frozen=True, slots=True)
+class JointEffect:
+    """The effect on one response, in nats, of all the memories that were removed together.
+
+    It is positive where they helped. ``limit``: a smaller one cannot be told from chance.
+    """
+
+    place: ResponsePlace
+    signed: float
+    limit: float
+
+
+@dataclass(frozen=True, slots=True)
+class JointRemoval:
+    """What it does to the archive to remove the memories ``keys`` together.
+
+    ``responses`` are those measured. ``lost`` is the help, in nats, that ``missed`` of them lose,
+    and ``gained`` the harm that ``freed`` of them are rid of, each beyond its limit; ``rest`` is
+    the sum of all effects within their limits, positive for a loss. ``worst`` are the largest
+    losses, ``best`` the largest gains.
+    """
+
+    keys: tuple[str, ...]
+    responses: int
+    lost: float
+    missed: int
+    gained: float
+    freed: int
+    rest: float
+    worst: tuple[JointEffect, ...]
+    best: tuple[JointEffect, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What following the advice costs, as measured: the proposed drops removed together.
+
+    ``proposed`` are the keys of the drops, and of the merges' copies. ``rounds`` begins with their
+    joint removal; each further one is without one more key, that of ``kept`` which helped the most
+    when it was put back. ``tokens_a_turn`` are saved by the last round, ``proposed_tokens_a_turn``
+    by the first (``None``: lengths are not known). ``conversations`` were measured; ``unmeasured``
+    are lines on what was not. ``is_complete``: no budget or failure has ended it early.
+    """
+
+    proposed: tuple[str, ...]
+    kept: tuple[str, ...]
+    rounds: tuple[JointRemoval, ...]
+    tokens_a_turn: float | None
+    proposed_tokens_a_turn: float | None
+    conversations: int
+    calls: int
+    prompt_tokens: int
+    computed_tokens: int | None
+    unmeasured: tuple[str, ...] = ()
+    is_complete: bool = True
+
+    @property
+    def first(self) -> JointRemoval:
+        """The effect of removing all that was proposed."""
+        return self.rounds[0]
+
+    @property
+    def last(self) -> JointRemoval:
+        """The effect of removing what is left of it."""
+        return self.rounds[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveAdvice:
+    """The advice on each memory of a namespace, by one model and in one mode.
+
+    ``conversations`` and ``responses`` are those in which anything was judged, ``cells`` all effects
+    that were read; ``first_scored`` and ``last_scored`` are when, in seconds since the epoch, 0.0 if
+    there are none. ``advice`` is in order of verdicts, as a table shows it. ``remarks`` are lines on
+    what the advice does not rest on. ``timeline`` has the periods of each key's current text,
+    oldest first, and ``texts`` a line of it (none where it is not kept). ``places`` are the
+    responses that ``Effect.response`` names in the evidence.
+    """
+
+    model: str
+    mode: Literal["full", "incremental"]
+    namespace: str
+    conversations: int
+    responses: int
+    cells: int
+    first_scored: float
+    last_scored: float
+    advice: tuple[Advice, ...]
+    remarks: tuple[str, ...] = ()
+    receipt: Receipt | None = None
+    period: Literal["week", "month"] = "week"
+    timeline: Mapping[str, tuple[Period, ...]] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
+    places: Mapping[int, ResponsePlace] = field(default_factory=dict)
+
+    def of(self, *verdicts: Verdict) -> list[Advice]:
+        """Return the advice with one of ``verdicts``, in order."""
+        return [it for it in self.advice if it.verdict in verdicts]
+
+    @property
+    def removable(self) -> list[Advice]:
+        """The drops, and the merges' superfluous copies."""
+        return self.of(Verdict.DROP, Verdict.MERGE)
