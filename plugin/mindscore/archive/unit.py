@@ -57,7 +57,7 @@ class ScoredConversation:
             return []
         hashes, found = text_hashes(self.context), list[Evidence]()
         for score in self.result.scores.values():
-            about = {
+            about: dict[str, Any] = {
                 "conversation": self.conversation,
                 "model": self.result.model,
                 "key": score.key,
