@@ -199,6 +199,14 @@ class ArchiveAdvice:
         """Return the advice with one of ``verdicts``, in order."""
         return [it for it in self.advice if it.verdict in verdicts]
 
+    def tokens_a_turn(self, it: Advice) -> float | None:
+        """Return the tokens that a memory costs for each response, on average over all of them.
+
+        ``None``: its length is not known.
+        """
+        tokens = it.evidence.context_tokens
+        return None if tokens is None else tokens / max(1, self.responses)
+
     @property
     def removable(self) -> list[Advice]:
         """The drops and the merges' superfluous copies, less those that a receipt says to keep."""
