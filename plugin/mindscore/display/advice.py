@@ -123,7 +123,7 @@ def _about(advice: ArchiveAdvice, it: Advice, *, is_wide: bool) -> Text:
     lines.append(Text(printable(it.reason)))
     lines += [Text(fact, style="dim") for fact in _facts(advice, it, is_wide=is_wide)]
     if text := advice.texts.get(it.key):
-        lines.append(Text(f"“{one_line(text, 2 * TITLE)}”", style="dim italic"))
+        lines.append(Text(f"“{one_line(text, TITLE)}”", style="dim italic"))
     return Text("\n").join(lines)
 
 
@@ -205,13 +205,13 @@ def receipt_lines(receipt: Receipt) -> list[str]:
     if not last.keys:
         lines.append(f"Dropping any of the {len(first.keys):,} is missed: keep all of them")
     else:
-        cost = "costs nothing beyond noise"
+        cost, most = "costs nothing beyond noise", ""
         if last.missed:
             cost = f"costs {_lost(last.lost)} of help"
-        most = f", most on {_place(last.worst[0].place)} ({last.worst[0].signed:,.1f})"
+            most = f", most on {_place(last.worst[0].place)} ({last.worst[0].signed:,.1f})"
         line = (
             f"Dropping {these} saves {last.tokens_a_turn:,.0f} tokens a turn and {cost} over "
-            f"{count_of(last.responses, 'response')}{most if last.missed else ''}"
+            f"{count_of(last.responses, 'response')}{most}"
         )
         keep = f"; keep {len(kept)} of the {len(first.keys)} proposed" if kept else ""
         lines.append(line + keep)
@@ -223,7 +223,7 @@ def receipt_lines(receipt: Receipt) -> list[str]:
     if kept:
         lines.append(
             f"Without all {len(first.keys):,}, {count_of(first.missed, 'response')} would lose "
-            f"{_lost(first.lost)}; put back, measured: "
+            f"{_lost(first.lost)}; put back, measured:"
         )
         lines += [f"  keep {printable(key)}: {_effect(receipt.kept_for[key])}" for key in kept]
     within = last.responses - last.missed - last.freed
