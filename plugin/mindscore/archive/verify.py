@@ -49,7 +49,8 @@ class _Measured:
     removed: dict[str, JointRemoval] = field(default_factory=dict)
     losing: dict[str, Transcript] = field(default_factory=dict)
     edited: set[str] = field(default_factory=set)
-    alone: dict[str, int] = field(default_factory=dict)
+    alone: set[str] = field(default_factory=set)
+    with_alone: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
     unread: set[str] = field(default_factory=set)
     present: set[str] = field(default_factory=set)
@@ -218,8 +219,9 @@ class _Verification:
 
     def _note(self, found: _Measured, transcript: Transcript, trial: Trial, what: Removed) -> None:
         found.edited.update(trial.edited)
-        for key in trial.alone:
-            found.alone[key] = found.alone.get(key, 0) + 1
+        found.alone.update(trial.alone)
+        if trial.alone:
+            found.with_alone.add(transcript.id)
         if trial.unread is not None:
             found.unread.add(transcript.id)
         if not trial.keys:
@@ -332,10 +334,8 @@ def _unmeasured(proposed: tuple[str, ...], found: _Measured) -> list[str]:
         lines.append(f"earlier texts of {texts} were left where they stand")
     if found.alone:
         copies = count_of(len(found.alone), "copy", "copies")
-        lines.append(
-            f"{copies} to merge stayed in up to {count_of(max(found.alone.values()), 'conversation')} "
-            "that lack the memory to merge with"
-        )
+        where = count_of(len(found.with_alone), "conversation")
+        lines.append(f"{copies} to merge stayed in {where} without the memory to merge with")
     if found.stale:
         conversations = count_of(len(found.stale), "conversation")
         lines.append(f"{conversations} not measured again with what is put back: as before it")
