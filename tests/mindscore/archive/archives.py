@@ -8,7 +8,7 @@ from mindscore.archive.advise import archive_advice
 from mindscore.archive.sources import Sources
 from mindscore.archive.survey import ArchiveReader, Survey, chosen_transcripts
 from mindscore.archive.verify import verified
-from mindscore.config.settings import StoreSettings, parse_settings
+from mindscore.config.settings import parse_settings
 from mindscore.measure.memories import text_hashes
 from mindscore.measure.verdicts import Verdict
 from mindscore.scorers.toy import PRIOR, VOCABULARY, ToyScorer
@@ -67,7 +67,7 @@ class Archive:
         survey = Survey(reader)
         return [it for _, it in chosen_transcripts(reader, survey.files, survey.select())]
 
-    async def plant(self, effect, model="toy", mode="full", hold=None, **changes):
+    async def plant(self, effect, model="toy", mode="full", hold=None, keep_texts=True, **changes):
         """Keep ``effect(key, node id, number of the conversation)`` as each cell's nats."""
         rows, texts = [], {}
         for number, it in enumerate(self.transcripts()):
@@ -76,7 +76,8 @@ class Archive:
                 for part in (node, *node.parts):
                     if part.memory_key:
                         name = (part.memory_key, hashes[part.memory_key])
-                        texts[name] = MemoryText(*name, part.text, 8, SCORED_AT, SCORED_AT)
+                        text = part.text if keep_texts else None
+                        texts[name] = MemoryText(*name, text, 8, SCORED_AT, SCORED_AT)
             for key, text_hash in hashes.items():
                 for index, id_ in it.responses():
                     signed = effect(key, id_, number)
