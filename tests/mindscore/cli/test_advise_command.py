@@ -51,7 +51,7 @@ def test_every_memory_has_its_verdict_and_its_reason(advise, monkeypatch, column
     assert headings == [("harmful: look here", "1"), ("drop", "3"), ("merge", "1"), ("keep", "2")]
     assert "4 memories could go, 32 tokens a turn" in said
     assert "Nothing was changed." in said
-    assert "+, −: responses helped and harmed" in said
+    assert "helped (+) and harmed (−)" in said
 
 
 def test_the_document_has_all_of_it(advise):
