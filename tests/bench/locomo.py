@@ -83,9 +83,8 @@ async def joint_ablation(
                     session.listen(own)
                     context = await session.context()
                 prompt = context.wire_prompt(range(len(context.conversation)), lambda _: False)
-                answers = await scorer.score([prompt])
-                ranges = getattr(answers, "ranges", answers)[0]
-                scores = [score.total for score in ranges]
+                answers: Any = await scorer.score([prompt])
+                scores = [score.total for score in getattr(answers, "ranges", answers)[0]]
                 totals.append(dict(zip(prompt.node_ids, scores, strict=True)))
             for node_id, total in totals[0].items():
                 found[it.id, node_id] = total - totals[1][node_id]

@@ -22,8 +22,8 @@ from mindscore.archive.memory_diff import memory_diff
 from mindscore.archive.sources import Sources
 from mindscore.archive.survey import ArchiveReader, Survey, chosen_transcripts, parse_since
 from mindscore.archive.verify import verified
+from mindscore.cli.advise_options import AdviseOptions
 from mindscore.cli.interruption import DONE, FAILED, run_until_interrupted
-from mindscore.cli.options import AdviseOptions
 from mindscore.config.file import Configuration
 from mindscore.conversation.conversation import Transcript
 from mindscore.display.advice import show_advice

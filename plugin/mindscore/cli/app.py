@@ -22,9 +22,9 @@ from mindscore._util.errors import (
     format_error,
 )
 from mindscore.cli import config, plugins, transfer
+from mindscore.cli.advise_options import AdviseOptions
 from mindscore.cli.interruption import DONE, FAILED, INTERRUPTED, WRONG, InterruptedRunError
 from mindscore.cli.options import (
-    AdviseOptions,
     ExportOptions,
     Format,
     Json,
