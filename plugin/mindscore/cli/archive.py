@@ -20,6 +20,7 @@ from mindscore.config.file import Configuration, merge
 from mindscore.display.pass_tables import (
     duration_text,
     failure_lines,
+    money_text,
     progress_line,
     short_number,
     summary_table,
@@ -124,12 +125,12 @@ def _summarise(state: PassState, chosen: _Chosen, screen: Screen, *, is_json: bo
     note += "" if computed is None else f", {short_number(computed)} computed"
     rows = {"scored": (state.scored, f"{note}, in {duration_text(state.seconds)}")}
     rows["unchanged"] = (state.unchanged, "scored by an earlier pass" * bool(state.unchanged))
-    rows["failed"] = (len(state.failures), "")
+    rows["failed"] = (len(state.failures), "named below" * bool(state.failures))
     left_out = chosen.survey.left_out + state.left_out
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
     rows["left out"] = (left_out.total(), reasons)
-    if files := len(chosen.survey.failed):
-        rows["files not read"] = (files, "")
+    rows["files not read"] = (len(chosen.survey.failed), "named below")
+    rows = {name: it for name, it in rows.items() if it[0] or name == "scored"}
     console = screen.errors() if is_json else new_console()
     console.print(Text("conversations", style="bold"))
     console.print(summary_table(rows))
@@ -186,13 +187,14 @@ def _show_plan(plan: ArchivePlan, chosen: _Chosen, price: float | None) -> None:
         "unchanged": (plan.unchanged, ""),
         "left out": (reasons.total(), ", ".join(notes.values())),
         "calls": (plan.calls, ""),
-        "tokens sent": (plan.prompt_tokens, short_number(plan.prompt_tokens)),
+        "tokens sent": (plan.prompt_tokens, ""),
     }
     if plan.computed_tokens is not None:
         rows["tokens computed"] = (
             plan.computed_tokens,
-            "an estimate: of what is sent, what no cache holds",
+            "about: what no cache holds of them",
         )
+    rows = {name: it for name, it in rows.items() if it[0] or name == "to score"}
     console.print(summary_table(rows))
     if plan.seconds is None:
         console.print(f"time: no speed is known of {plan.place}: score one conversation first")
@@ -200,8 +202,8 @@ def _show_plan(plan: ArchivePlan, chosen: _Chosen, price: float | None) -> None:
         console.print(f"time: about {duration_text(plan.seconds)}, at the speed of earlier runs")
     if price is not None:
         console.print(
-            f"money: {plan.money(price):,.2f}, at {price:g} per million tokens sent; whatever a "
-            "provider takes less for what it has cached, and calls that are repeated, are not in it"
+            f"money: {money_text(plan.money(price))}, at {price:g} per million tokens sent; "
+            "repeated calls, and discounts for what a provider has cached, are not in it"
         )
     for line in (*plan.remarks, *chosen.remarks()):
         console.print(Text(line, style="dim"))

@@ -32,6 +32,11 @@ def duration_text(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes / 60:,.1f} h"
 
 
+def money_text(amount: float) -> str:
+    """Return an amount of money, of whatever currency, to the cent."""
+    return f"{amount:,.2f}" if amount >= 0.01 or not amount else "less than 0.01"
+
+
 def progress_line(responses: int, tokens: int, seconds: float, seconds_left: float | None) -> str:
     """Return what the progress display says beside the number of conversations."""
     parts = [count_of(responses, "response"), f"{short_number(tokens)} tokens"]
