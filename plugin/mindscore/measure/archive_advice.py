@@ -1,0 +1,214 @@
+"""Advice on all memories of an archive, what it rests on, and what following it costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from heapq import nlargest
+from typing import Literal
+
+from mindscore.measure.verdicts import Advice, Verdict
+
+MOST_NAMED = 5
+"""Responses that are named as those that lose or gain the most."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResponsePlace:
+    """A response of the archive.
+
+    ``conversation`` is ``Context.id``, ``title`` how that begins and ``source`` the file that it
+    was read from, each empty if it is not known. ``node_id`` and ``entry_idx`` are the response's
+    within it; ``responded_at``, its own time, is in seconds since the epoch, ``None`` if unknown.
+    """
+
+    conversation: str
+    title: str
+    source: str
+    node_id: str
+    entry_idx: int
+    responded_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """What one memory did in one stretch of time, which ``begins`` in seconds since the epoch.
+
+    ``judged`` counts responses, ``helped`` and ``harmed`` those changed beyond their noise limit;
+    ``nats`` is the sum of all its effects on them.
+    """
+
+    begins: float
+    judged: int
+    helped: int
+    harmed: int
+    nats: float
+
+
+@dataclass(frozen=True, slots=True)
+class JointEffect:
+    """The effect on one response, in nats, of all the memories that were removed together.
+
+    It is positive where they helped. ``limit``: a smaller one cannot be told from chance.
+    """
+
+    place: ResponsePlace
+    signed: float
+    limit: float
+
+
+@dataclass(frozen=True, slots=True)
+class JointRemoval:
+    """What it does to the archive to remove the memories ``keys`` together.
+
+    ``responses`` are those behind any of them. ``lost`` is the help, in nats, that ``missed`` of
+    them lose, and ``gained`` the harm that ``freed`` of them are rid of, each beyond its limit;
+    ``rest`` is the sum of all effects within their limits, positive for a loss. ``worst`` are the
+    largest losses, ``best`` the largest gains. ``tokens`` is the sum, over the responses, of those
+    by which their prompts are shorter.
+    """
+
+    keys: tuple[str, ...]
+    responses: int = 0
+    lost: float = 0.0
+    missed: int = 0
+    gained: float = 0.0
+    freed: int = 0
+    rest: float = 0.0
+    tokens: int = 0
+    worst: tuple[JointEffect, ...] = ()
+    best: tuple[JointEffect, ...] = ()
+
+    @property
+    def net(self) -> float:
+        """The sum of all effects in nats: losses less gains."""
+        return self.lost - self.gained + self.rest
+
+    @property
+    def tokens_a_turn(self) -> float:
+        """The tokens saved for each response, on average."""
+        return self.tokens / max(1, self.responses)
+
+
+def joint_removal(
+    keys: tuple[str, ...], effects: Iterable[JointEffect], tokens: int
+) -> JointRemoval:
+    """Return the sums of what a removal does to responses."""
+    found = list(effects)
+    lost = [it for it in found if it.signed > it.limit]
+    gained = [it for it in found if it.signed < -it.limit]
+    return JointRemoval(
+        keys=keys,
+        responses=len(found),
+        lost=math.fsum(it.signed for it in lost),
+        missed=len(lost),
+        gained=-math.fsum(it.signed for it in gained),
+        freed=len(gained),
+        rest=math.fsum(it.signed for it in found if abs(it.signed) <= it.limit),
+        tokens=tokens,
+        worst=_largest(lost),
+        best=_largest(gained),
+    )
+
+
+def in_all(keys: tuple[str, ...], removals: Iterable[JointRemoval]) -> JointRemoval:
+    """Return what the removals in several conversations come to."""
+    its = list(removals)
+    return JointRemoval(
+        keys=keys,
+        responses=sum(it.responses for it in its),
+        lost=math.fsum(it.lost for it in its),
+        missed=sum(it.missed for it in its),
+        gained=math.fsum(it.gained for it in its),
+        freed=sum(it.freed for it in its),
+        rest=math.fsum(it.rest for it in its),
+        tokens=sum(it.tokens for it in its),
+        worst=_largest(effect for it in its for effect in it.worst),
+        best=_largest(effect for it in its for effect in it.best),
+    )
+
+
+def _largest(effects: Iterable[JointEffect]) -> tuple[JointEffect, ...]:
+    return tuple(nlargest(MOST_NAMED, effects, key=lambda it: abs(it.signed)))
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What following the advice costs, as measured: the proposed drops removed together.
+
+    ``proposed`` are the keys of the drops, and of the merges' copies. ``rounds`` begins with their
+    joint removal; each further one is without those that were found missing in the one before, so
+    that the last is without all of ``kept``. ``kept_for`` has, for each of these, the response that
+    missed it most, and the nats that its return recovered there. ``conversations`` were measured;
+    ``unmeasured`` are lines on what was not. ``is_complete``: no budget or failure has ended it
+    early.
+    """
+
+    proposed: tuple[str, ...]
+    kept: tuple[str, ...]
+    kept_for: Mapping[str, JointEffect]
+    rounds: tuple[JointRemoval, ...]
+    conversations: int
+    calls: int
+    prompt_tokens: int
+    computed_tokens: int | None
+    unmeasured: tuple[str, ...] = ()
+    is_complete: bool = True
+
+    @property
+    def first(self) -> JointRemoval:
+        """The effect of removing all that was proposed."""
+        return self.rounds[0]
+
+    @property
+    def last(self) -> JointRemoval:
+        """The effect of removing what is left of it."""
+        return self.rounds[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveAdvice:
+    """The advice on each memory of a namespace, by one model and in one mode.
+
+    ``conversations`` and ``responses`` are those in which anything was judged, ``cells`` all
+    effects that were read; ``first_scored`` and ``last_scored`` are when, in seconds since the
+    epoch, 0.0 if there are none. ``advice`` is in order of verdicts, as a table shows it.
+    ``remarks`` are lines on what the advice does not rest on. ``timeline`` has the periods of each
+    key's current text, oldest first, and ``texts`` a line of it (none where it is not kept).
+    ``places`` are the responses that ``Effect.response`` names in the evidence.
+    """
+
+    model: str
+    mode: Literal["full", "incremental"]
+    namespace: str
+    conversations: int
+    responses: int
+    cells: int
+    first_scored: float
+    last_scored: float
+    advice: tuple[Advice, ...]
+    remarks: tuple[str, ...] = ()
+    receipt: Receipt | None = None
+    period: Literal["week", "month"] = "week"
+    timeline: Mapping[str, tuple[Period, ...]] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
+    places: Mapping[int, ResponsePlace] = field(default_factory=dict)
+
+    def of(self, *verdicts: Verdict) -> list[Advice]:
+        """Return the advice with one of ``verdicts``, in order."""
+        return [it for it in self.advice if it.verdict in verdicts]
+
+    def tokens_a_turn(self, it: Advice) -> float | None:
+        """Return the tokens that a memory costs for each response, on average over all of them.
+
+        ``None``: its length is not known.
+        """
+        tokens = it.evidence.context_tokens
+        return None if tokens is None else tokens / max(1, self.responses)
+
+    @property
+    def removable(self) -> list[Advice]:
+        """The drops and the merges' superfluous copies, less those that a receipt says to keep."""
+        kept = () if self.receipt is None else self.receipt.kept
+        return [it for it in self.of(Verdict.DROP, Verdict.MERGE) if it.key not in kept]
