@@ -79,14 +79,17 @@ class Receipt:
     """What following the advice costs, as measured: the proposed drops removed together.
 
     ``proposed`` are the keys of the drops, and of the merges' copies. ``rounds`` begins with their
-    joint removal; each further one is without one more key, that of ``kept`` which helped the most
-    when it was put back. ``tokens_a_turn`` are saved by the last round, ``proposed_tokens_a_turn``
-    by the first (``None``: lengths are not known). ``conversations`` were measured; ``unmeasured``
-    are lines on what was not. ``is_complete``: no budget or failure has ended it early.
+    joint removal; each further one is without those that were found missing in the one before, so
+    that the last is without all of ``kept``. ``kept_for`` has, for each of these, the response that
+    missed it most, and the nats that its return recovered there. ``tokens_a_turn`` are saved by the
+    last round, ``proposed_tokens_a_turn`` by the first, on average over the responses (``None``:
+    none was measured). ``conversations`` were measured; ``unmeasured`` are lines on what was not.
+    ``is_complete``: no budget or failure has ended it early.
     """
 
     proposed: tuple[str, ...]
     kept: tuple[str, ...]
+    kept_for: Mapping[str, JointEffect]
     rounds: tuple[JointRemoval, ...]
     tokens_a_turn: float | None
     proposed_tokens_a_turn: float | None
@@ -112,12 +115,12 @@ class Receipt:
 class ArchiveAdvice:
     """The advice on each memory of a namespace, by one model and in one mode.
 
-    ``conversations`` and ``responses`` are those in which anything was judged, ``cells`` all effects
-    that were read; ``first_scored`` and ``last_scored`` are when, in seconds since the epoch, 0.0 if
-    there are none. ``advice`` is in order of verdicts, as a table shows it. ``remarks`` are lines on
-    what the advice does not rest on. ``timeline`` has the periods of each key's current text,
-    oldest first, and ``texts`` a line of it (none where it is not kept). ``places`` are the
-    responses that ``Effect.response`` names in the evidence.
+    ``conversations`` and ``responses`` are those in which anything was judged, ``cells`` all
+    effects that were read; ``first_scored`` and ``last_scored`` are when, in seconds since the
+    epoch, 0.0 if there are none. ``advice`` is in order of verdicts, as a table shows it.
+    ``remarks`` are lines on what the advice does not rest on. ``timeline`` has the periods of each
+    key's current text, oldest first, and ``texts`` a line of it (none where it is not kept).
+    ``places`` are the responses that ``Effect.response`` names in the evidence.
     """
 
     model: str
@@ -142,5 +145,6 @@ class ArchiveAdvice:
 
     @property
     def removable(self) -> list[Advice]:
-        """The drops, and the merges' superfluous copies."""
-        return self.of(Verdict.DROP, Verdict.MERGE)
+        """The drops and the merges' superfluous copies, less those that a receipt says to keep."""
+        kept = () if self.receipt is None else self.receipt.kept
+        return [it for it in self.of(Verdict.DROP, Verdict.MERGE) if it.key not in kept]

@@ -74,10 +74,11 @@ class Cells:
     give the columns' own. ``noise`` is 0.0 where unknown; ``limit`` is the response's
     ``noise_limit``; ``effect`` is ``signed`` less what the typical memory does to that response;
     ``size`` is that in limits, of 1 nat at least where too few memories are known to say what is
-    typical.
+    typical. ``rows`` are the columns' rows; ``is_assumed``: the limit is none that was measured.
     """
 
     memories: int
+    rows: Integers
     memory: Integers
     conversation: Integers
     response: Integers
@@ -88,6 +89,7 @@ class Cells:
     noise: Floats
     time: Floats
     limit: Floats
+    is_assumed: Flags
     effect: Floats
     size: Floats
 
@@ -114,6 +116,7 @@ def judged_cells(columns: EvidenceColumns) -> Cells:
     limit = noise_limits(response, signed, noise)
     return Cells(
         memories=len(columns.versions),
+        rows=order,
         memory=memory,
         conversation=conversation,
         response=response,
@@ -124,6 +127,7 @@ def judged_cells(columns: EvidenceColumns) -> Cells:
         noise=np.where(np.isnan(noise), 0.0, noise),
         time=columns.time[order],
         limit=limit,
+        is_assumed=np.isnan(noise) & ~is_known,
         effect=effect,
         # Noise is the server's alone: with it and no spread, chance effects are larger.
         size=effect / np.where(is_known, limit, np.maximum(limit, UNMEASURED_NOISE)),

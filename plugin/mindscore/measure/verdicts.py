@@ -14,7 +14,7 @@ from mindscore._util.text import count_of
 from mindscore.config.settings import AdviseSettings
 from mindscore.measure.bootstrap import discoveries
 from mindscore.measure.duplicates import Basis, Duplicate, find_duplicates, lowest_share
-from mindscore.measure.evidence import EvidenceColumns, MemoryVersion, judged_cells
+from mindscore.measure.evidence import Cells, EvidenceColumns, MemoryVersion, judged_cells
 from mindscore.measure.summaries import MemoryEvidence, summaries
 
 POWER = 0.8
@@ -57,13 +57,15 @@ def advise(
     columns: EvidenceColumns,
     settings: AdviseSettings,
     confirmed: Iterable[Collection[str]] = (),
+    cells: Cells | None = None,
 ) -> list[Advice]:
     """Return the advice on each memory's current text, in order of first mention.
 
     ``confirmed`` are groups of keys that were removed together and missed: ``RedundantGroup.keys``.
+    ``cells`` are ``judged_cells(columns)``, where they are known already.
     The same evidence has the same advice, in whatever order its rows come.
     """
-    cells = judged_cells(columns)
+    cells = judged_cells(columns) if cells is None else cells
     evidence = summaries(columns.versions, cells, settings)
     current, older = _current(columns.versions)
     duplicates = find_duplicates(columns.versions, cells, current, confirmed)

@@ -2,7 +2,14 @@
 
 from mindscore.store.archive import ConversationFacts, MemoryText, Pass
 from mindscore.store.arrays import EvidenceArrays, as_arrays
-from mindscore.store.evidence import COLUMNS, Columns, Evidence, columns_of, rows_of
+from mindscore.store.evidence import (
+    COLUMNS,
+    Columns,
+    Evidence,
+    EvidenceKind,
+    columns_of,
+    rows_of,
+)
 from mindscore.store.history import Cell, History, KnownConversation, Point, RunRecord, Speed
 from mindscore.store.records import Damage, Records, damage_remark
 from mindscore.store.reviews import CandidateName, ConflictError, Listed, Review, Reviewed, Reviews
@@ -21,6 +28,7 @@ __all__ = [
     "Damage",
     "Evidence",
     "EvidenceArrays",
+    "EvidenceKind",
     "History",
     "KnownConversation",
     "KnownScore",

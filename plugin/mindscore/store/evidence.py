@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, func
 
 from mindscore.store.namespace import NamespaceTables
 from mindscore.store.pages import COLUMNS, GROUPS, KINDS, Columns, Evidence, Mode, Pages
@@ -19,6 +19,7 @@ __all__ = [
     "KINDS",
     "Columns",
     "Evidence",
+    "EvidenceKind",
     "EvidenceTables",
     "Mode",
     "columns_of",
@@ -27,6 +28,15 @@ __all__ = [
 
 BATCH_ROWS = 50_000
 """Rows of one batch, which is read or written in one transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceKind:
+    """The number of cells that one model has measured in one mode."""
+
+    model: str
+    mode: Mode
+    cells: int
 
 
 def rows_of(columns: Columns) -> Iterator[Evidence]:
@@ -42,6 +52,13 @@ def columns_of(rows: Iterable[Evidence]) -> Columns:
 
 class EvidenceTables(NamespaceTables):
     """The evidence of one namespace: the part of ``Store`` that is about cells of both modes."""
+
+    async def evidence_kinds(self) -> list[EvidenceKind]:
+        """Return how many cells each model has measured in each mode, the most first."""
+        kind = (cells.c.model, cells.c.mode)
+        query = self._select(cells, *kind, func.count()).group_by(*kind)
+        found = [EvidenceKind(*row) for row in await self._all(query)]
+        return sorted(found, key=lambda it: (-it.cells, it.model, it.mode))
 
     async def evidence(
         self,

@@ -1,0 +1,1 @@
+"""Whole archives: the pass over many conversations, and the advice on their memories."""
