@@ -1,1 +1,1 @@
-"""Whole archives: the pass over many conversations, and the advice on their memories."""
+"""Archives: passes over many conversations, and what they tell of the memories together."""

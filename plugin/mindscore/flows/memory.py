@@ -18,7 +18,6 @@ from mindhooks import (
     Outcome,
     Registry,
     ResponseDivergence,
-    ScorerCapabilities,
     ScorerError,
     Trigger,
     hookimpl,
@@ -27,6 +26,7 @@ from mindscore._util.aio import map_ordered
 from mindscore._util.errors import format_error
 from mindscore.config.settings import MemoryScoringOptions, parse_table
 from mindscore.flows.run import FlowRun
+from mindscore.measure.cached_scorer import weights_of
 from mindscore.measure.divergence import RedundantGroup, confirmed, redundant_candidates
 from mindscore.measure.memories import (
     Memory,
@@ -281,15 +281,7 @@ REPLACED = (
 
 
 async def _weights(run: MemoryRun) -> str | None:
-    """Return what tells the scorer's weights from others of one name; ``None``: it is not known."""
-    capabilities = ScorerCapabilities.of(run.scorer)
-    if capabilities.fingerprint is not None:
-        return await run.retry.wrap(capabilities.fingerprint)()
-    if capabilities.swaps_adapters:
-        return None
-    adapter, server = capabilities.adapter, run.settings.server
-    # Answered by the name alone: another address may have another model of that name.
-    return f"{server.scorer} {server.base_url} {'' if adapter is None else adapter}"
+    return await weights_of(run.scorer, run.settings.server, run.retry)
 
 
 async def _kept_rows(run: MemoryRun, fingerprints: RowFingerprints) -> dict[str, MemoryScore]:

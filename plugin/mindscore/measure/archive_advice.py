@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from heapq import nlargest
 from typing import Literal
 
 from mindscore.measure.verdicts import Advice, Verdict
+
+MOST_NAMED = 5
+"""Responses that are named as those that lose or gain the most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +62,75 @@ class JointEffect:
 class JointRemoval:
     """What it does to the archive to remove the memories ``keys`` together.
 
-    ``responses`` are those measured. ``lost`` is the help, in nats, that ``missed`` of them lose,
-    and ``gained`` the harm that ``freed`` of them are rid of, each beyond its limit; ``rest`` is
-    the sum of all effects within their limits, positive for a loss. ``worst`` are the largest
-    losses, ``best`` the largest gains.
+    ``responses`` are those behind any of them. ``lost`` is the help, in nats, that ``missed`` of
+    them lose, and ``gained`` the harm that ``freed`` of them are rid of, each beyond its limit;
+    ``rest`` is the sum of all effects within their limits, positive for a loss. ``worst`` are the
+    largest losses, ``best`` the largest gains. ``tokens`` is the sum, over the responses, of those
+    by which their prompts are shorter.
     """
 
     keys: tuple[str, ...]
-    responses: int
-    lost: float
-    missed: int
-    gained: float
-    freed: int
-    rest: float
-    worst: tuple[JointEffect, ...]
-    best: tuple[JointEffect, ...]
+    responses: int = 0
+    lost: float = 0.0
+    missed: int = 0
+    gained: float = 0.0
+    freed: int = 0
+    rest: float = 0.0
+    tokens: int = 0
+    worst: tuple[JointEffect, ...] = ()
+    best: tuple[JointEffect, ...] = ()
+
+    @property
+    def net(self) -> float:
+        """The sum of all effects in nats: losses less gains."""
+        return self.lost - self.gained + self.rest
+
+    @property
+    def tokens_a_turn(self) -> float:
+        """The tokens saved for each response, on average."""
+        return self.tokens / max(1, self.responses)
+
+
+def joint_removal(
+    keys: tuple[str, ...], effects: Iterable[JointEffect], tokens: int
+) -> JointRemoval:
+    """Return the sums of what a removal does to responses."""
+    found = list(effects)
+    lost = [it for it in found if it.signed > it.limit]
+    gained = [it for it in found if it.signed < -it.limit]
+    return JointRemoval(
+        keys=keys,
+        responses=len(found),
+        lost=math.fsum(it.signed for it in lost),
+        missed=len(lost),
+        gained=-math.fsum(it.signed for it in gained),
+        freed=len(gained),
+        rest=math.fsum(it.signed for it in found if abs(it.signed) <= it.limit),
+        tokens=tokens,
+        worst=_largest(lost),
+        best=_largest(gained),
+    )
+
+
+def in_all(keys: tuple[str, ...], removals: Iterable[JointRemoval]) -> JointRemoval:
+    """Return what the removals in several conversations come to."""
+    its = list(removals)
+    return JointRemoval(
+        keys=keys,
+        responses=sum(it.responses for it in its),
+        lost=math.fsum(it.lost for it in its),
+        missed=sum(it.missed for it in its),
+        gained=math.fsum(it.gained for it in its),
+        freed=sum(it.freed for it in its),
+        rest=math.fsum(it.rest for it in its),
+        tokens=sum(it.tokens for it in its),
+        worst=_largest(effect for it in its for effect in it.worst),
+        best=_largest(effect for it in its for effect in it.best),
+    )
+
+
+def _largest(effects: Iterable[JointEffect]) -> tuple[JointEffect, ...]:
+    return tuple(nlargest(MOST_NAMED, effects, key=lambda it: abs(it.signed)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +140,15 @@ class Receipt:
     ``proposed`` are the keys of the drops, and of the merges' copies. ``rounds`` begins with their
     joint removal; each further one is without those that were found missing in the one before, so
     that the last is without all of ``kept``. ``kept_for`` has, for each of these, the response that
-    missed it most, and the nats that its return recovered there. ``tokens_a_turn`` are saved by the
-    last round, ``proposed_tokens_a_turn`` by the first, on average over the responses (``None``:
-    none was measured). ``conversations`` were measured; ``unmeasured`` are lines on what was not.
-    ``is_complete``: no budget or failure has ended it early.
+    missed it most, and the nats that its return recovered there. ``conversations`` were measured;
+    ``unmeasured`` are lines on what was not. ``is_complete``: no budget or failure has ended it
+    early.
     """
 
     proposed: tuple[str, ...]
     kept: tuple[str, ...]
     kept_for: Mapping[str, JointEffect]
     rounds: tuple[JointRemoval, ...]
-    tokens_a_turn: float | None
-    proposed_tokens_a_turn: float | None
     conversations: int
     calls: int
     prompt_tokens: int
@@ -142,6 +198,14 @@ class ArchiveAdvice:
     def of(self, *verdicts: Verdict) -> list[Advice]:
         """Return the advice with one of ``verdicts``, in order."""
         return [it for it in self.advice if it.verdict in verdicts]
+
+    def tokens_a_turn(self, it: Advice) -> float | None:
+        """Return the tokens that a memory costs for each response, on average over all of them.
+
+        ``None``: its length is not known.
+        """
+        tokens = it.evidence.context_tokens
+        return None if tokens is None else tokens / max(1, self.responses)
 
     @property
     def removable(self) -> list[Advice]:

@@ -20,6 +20,7 @@ from mindhooks import (
     ScoreResult,
     WirePrompt,
 )
+from mindscore.config.settings import ServerSettings
 from mindscore.measure.divergence import (
     ROUNDING,
     TokenLogprobs,
@@ -302,6 +303,22 @@ class CachedScorer:
                     (usage.computed_tokens or 0) + (computed or 0) if known else None
                 )
         return result
+
+
+async def weights_of(scorer: Scorer, server: ServerSettings, retry: Retry) -> str | None:
+    """Return what tells the scorer's weights from others of one name; ``None``: it is not known.
+
+    Raises:
+        ScorerError: the scorer failed.
+    """
+    capabilities = ScorerCapabilities.of(scorer)
+    if capabilities.fingerprint is not None:
+        return await retry.wrap(capabilities.fingerprint)()
+    if capabilities.swaps_adapters:
+        return None
+    adapter = capabilities.adapter
+    # Answered by the name alone: another address may have another model of that name.
+    return f"{server.scorer} {server.base_url} {'' if adapter is None else adapter}"
 
 
 def _by_token(score: RangeScore, span: tuple[int, int]) -> tuple[float, ...] | None:

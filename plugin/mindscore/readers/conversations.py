@@ -33,6 +33,10 @@ _END: Any = object()
 log = logging.getLogger("mindscore")
 
 
+class UnknownFormatError(TranscriptError):
+    """A file is of no format that a reader knows."""
+
+
 @runtime_checkable
 class Reader(Protocol):
     """A reader of one format, brought through the entry-point group ``mindscore.readers``.
@@ -108,7 +112,7 @@ def choose_reader(source: Source, name: str | None) -> tuple[str, Reader]:
     if refusal is not None:
         raise refusal
     if source.is_sqlite:
-        raise TranscriptError(f"{source.file}: is a SQLite database of no known format")
+        raise UnknownFormatError(f"{source.file}: is a SQLite database of no known format")
     native = readers[NATIVE]
     if not source.content.strip() or nearly_native(source):
         return NATIVE, native
@@ -118,7 +122,7 @@ def choose_reader(source: Source, name: str | None) -> tuple[str, Reader]:
             source.whole()
         except TranscriptError as error:
             why = f" ({str(error).removeprefix(f'{source.file}, ')})"
-    raise TranscriptError(f"{source.file}: is of no known format{why}; known are: {known}")
+    raise UnknownFormatError(f"{source.file}: is of no known format{why}; known are: {known}")
 
 
 def read_conversations(source: Source, format_: str, reader: Reader) -> Iterator[Conversation]:

@@ -296,6 +296,12 @@ class Session:
             self._context = transcript, context
         return self._context[1]
 
+    @property
+    def rendered(self) -> Context | None:
+        """The context as the last run read it, or ``None`` if it could not be rendered."""
+        known = self._context
+        return known[1] if known is not None and known[0] is self.transcript else None
+
     def activity(self, message: str) -> Activity:
         return self._show(message)
 

@@ -41,7 +41,7 @@ def keep_evidence(
     ``about`` has the columns that all values share: ``namespace``, ``model``, ``conversation``,
     ``key``, ``text_hash`` and ``scored_at``.
     """
-    rows = [dict(about, **values) for values in _values(score, seen)]
+    rows = [dict(about, **values) for values in cell_values(score, seen)]
     if about["conversation"]:
         _remove_unknown(connection, rows)
     upsert(connection, cells, rows, replacing(cells))
@@ -53,7 +53,8 @@ def keep_evidence(
         keep_conversation(connection, about["namespace"], seen.conversation)
 
 
-def _values(score: MemoryScore, seen: Seen) -> list[dict[str, Any]]:
+def cell_values(score: MemoryScore, seen: Seen) -> list[dict[str, Any]]:
+    """Return the columns of a score's cells that are of one response each."""
     hold = {it.node_id: it.signed for it in score.hold or ()}
     found = []
     for it in score.divergences:

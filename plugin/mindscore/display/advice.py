@@ -1,0 +1,246 @@
+"""Advice on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import PurePath
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from mindscore._util.text import count_of, moment_text, one_line, printable, shortened
+from mindscore.display.tables import HARMED, HELPED, LONGEST_KEY, remark_lines
+from mindscore.measure.archive_advice import ArchiveAdvice, JointEffect, Receipt, ResponsePlace
+from mindscore.measure.duplicates import Basis
+from mindscore.measure.summaries import Effect, MemoryEvidence
+from mindscore.measure.verdicts import Advice, Verdict
+
+WIDE = 120
+"""Columns of a terminal from which on intervals have a column of their own."""
+
+STYLES = {
+    Verdict.HARMFUL: f"bold {HARMED}",
+    Verdict.DROP: "bold",
+    Verdict.MERGE: "bold",
+    Verdict.KEEP: f"bold {HELPED}",
+    Verdict.NOT_ENOUGH_EVIDENCE: "bold dim",
+}
+HEADINGS = {
+    Verdict.HARMFUL: "harmful: look here",
+    Verdict.DROP: "drop",
+    Verdict.MERGE: "merge",
+    Verdict.KEEP: "keep",
+    Verdict.NOT_ENOUGH_EVIDENCE: "not enough evidence",
+}
+NAMED = 3
+"""Responses and memories that a line names."""
+TITLE = 40
+UNCHANGED = "Nothing was changed."
+
+
+def show_advice(console: Console, advice: ArchiveAdvice) -> None:
+    """Print the verdicts, each with its memories and reasons, the receipt, and the remarks."""
+    if advice.advice:
+        console.print(Text(_headline(advice)))
+    for verdict in dict.fromkeys(it.verdict for it in advice.advice):
+        console.print()
+        for part in _group(console, advice, verdict):
+            console.print(part)
+    if advice.advice:
+        console.print()
+        console.print(Text(MEANINGS, style="dim"))
+        for line in _proposal(advice):
+            console.print(line)
+    for remark in remark_lines(advice.remarks):
+        console.print(remark)
+    if advice.advice:
+        console.print(Text(UNCHANGED, style="dim"))
+
+
+MEANINGS = (
+    "nats: what a memory does in all, beyond what the typical one does; 0.7 doubles a response's "
+    "probability. +, −: responses helped and harmed beyond noise. tok: tokens a turn"
+)
+
+
+def _headline(advice: ArchiveAdvice) -> str:
+    mode = "" if advice.mode == "full" else ", in windows after each memory"
+    first, last = moment_text(advice.first_scored), moment_text(advice.last_scored)
+    when = first if first == last else f"{first} to {last}"
+    return (
+        f"{count_of(len(advice.advice), 'memory', 'memories')} judged by {printable(advice.model)} "
+        f"on {count_of(advice.responses, 'response')} of "
+        f"{count_of(advice.conversations, 'conversation')}{mode}, scored {when}"
+    )
+
+
+def _group(console: Console, advice: ArchiveAdvice, verdict: Verdict) -> Iterator[RenderableType]:
+    """Yield the heading of a verdict and a table of its memories."""
+    its = advice.of(verdict)
+    tokens = [it for it in map(advice.tokens_a_turn, its) if it is not None]
+    cost = f", {sum(tokens):,.0f} tokens a turn" if tokens else ""
+    heading = f"{HEADINGS[verdict]}: {count_of(len(its), 'memory', 'memories')}{cost}"
+    yield Text(heading, style=STYLES[verdict])
+    is_wide = console.width >= WIDE
+    table = Table(box=None, padding=(0, 1, 0, 0), expand=is_wide)
+    table.add_column("memory", overflow="fold", ratio=1 if is_wide else None)
+    table.add_column("nats", justify="right", no_wrap=True, min_width=7)
+    if is_wide:
+        table.add_column("interval", justify="right", no_wrap=True, min_width=15)
+        table.add_column("per 1,000 tok", justify="right", no_wrap=True)
+    for name, width in (("tok", 4), ("talks", 5), ("resp", 6), ("+", 5), ("−", 5)):
+        table.add_column(name, justify="right", no_wrap=True, min_width=width)
+    for it in its:
+        evidence = it.evidence
+        tokens_a_turn, each = advice.tokens_a_turn(it), evidence.nats_per_1000_tokens
+        wide = (
+            _interval(evidence),
+            "?" if each is None else f"{each:,.2f}",
+        )
+        table.add_row(
+            _about(advice, it, is_wide=is_wide),
+            f"{evidence.nats:,.1f}",
+            *(wide if is_wide else ()),
+            "?" if tokens_a_turn is None else f"{tokens_a_turn:,.0f}",
+            f"{evidence.conversations:,}",
+            f"{evidence.responses:,}",
+            f"{evidence.helped:,}",
+            f"{evidence.harmed:,}",
+        )
+    yield table
+
+
+def _about(advice: ArchiveAdvice, it: Advice, *, is_wide: bool) -> Text:
+    """Return the cell that names a memory, with the reason for its verdict and more facts."""
+    receipt = advice.receipt
+    key = shortened(it.key, LONGEST_KEY)
+    lines = [Text(key, style="bold")]
+    kept = None if receipt is None else receipt.kept_for.get(it.key)
+    if kept is not None:
+        missed = f"keep it: removed with the others, it is missed by {_effect(kept)}"
+        lines.append(Text(missed, style=HELPED))
+    lines.append(Text(printable(it.reason)))
+    lines += [Text(fact, style="dim") for fact in _facts(advice, it, is_wide=is_wide)]
+    if text := advice.texts.get(it.key):
+        lines.append(Text(f"“{one_line(text, 2 * TITLE)}”", style="dim italic"))
+    return Text("\n").join(lines)
+
+
+def _facts(advice: ArchiveAdvice, it: Advice, *, is_wide: bool) -> Iterator[str]:
+    evidence = it.evidence
+    if not is_wide:
+        each = evidence.nats_per_1000_tokens
+        per = "" if each is None else f", {each:,.2f} per 1,000 tokens"
+        yield f"interval {_interval(evidence)}{per}"
+    helped = []
+    if evidence.last_helped is not None:
+        helped.append(f"last helped {moment_text(evidence.last_helped)[:10]}")
+    if evidence.largest is not None:
+        helped.append(f"most {_where(advice, evidence.largest)}")
+    if helped:
+        yield ", ".join(helped)
+    if evidence.worst and it.verdict in (Verdict.HARMFUL, Verdict.KEEP):
+        named = "; ".join(_where(advice, each) for each in evidence.worst[:NAMED])
+        yield f"harmed {named}"
+    if it.duplicates:
+        others = [
+            f"{shortened(each.key, LONGEST_KEY)} ({_BASES[each.basis]})"
+            for each in it.duplicates[:NAMED]
+        ]
+        more = len(it.duplicates) - NAMED
+        yield f"says the same as {', '.join(others)}" + (f" and {more} more" if more > 0 else "")
+    if it.older:
+        texts = count_of(len(it.older), "earlier text")
+        yield f"{texts} of it: not counted here"
+
+
+_BASES = {
+    Basis.CONFIRMED: "removed together, missed",
+    Basis.HOLD: "does the same alone",
+    Basis.TEXT: "like words",
+}
+
+
+def _where(advice: ArchiveAdvice, effect: Effect) -> str:
+    place = advice.places.get(effect.response)
+    return f"{effect.signed:,.1f} on {_place(place)}" if place else f"{effect.signed:,.1f}"
+
+
+def _place(place: ResponsePlace) -> str:
+    about = place.title or PurePath(place.source).name or place.conversation
+    return f"#{place.entry_idx} of {one_line(about, TITLE)}"
+
+
+def _effect(effect: JointEffect) -> str:
+    return f"{effect.signed:,.1f} nats on {_place(effect.place)}"
+
+
+def _interval(evidence: MemoryEvidence) -> str:
+    if evidence.nats_interval is None:
+        return "not known"
+    return f"{evidence.nats_interval.low:,.1f} to {evidence.nats_interval.high:,.1f}"
+
+
+def _proposal(advice: ArchiveAdvice) -> Iterator[Text]:
+    """Yield what would be saved, or the receipt where it was measured."""
+    its = advice.removable
+    if advice.receipt is not None:
+        for number, line in enumerate(receipt_lines(advice.receipt)):
+            yield Text(line, style="" if number else "bold")
+        return
+    if its:
+        tokens = [it for it in map(advice.tokens_a_turn, its) if it is not None]
+        yield Text(
+            f"{count_of(len(its), 'memory', 'memories')} could go, {sum(tokens):,.0f} tokens a "
+            "turn; effects do not add up: advise --verify PATH measures them removed together"
+        )
+
+
+def receipt_lines(receipt: Receipt) -> list[str]:
+    """Return what the receipt says, a line each, the result first."""
+    first, last, kept = receipt.first, receipt.last, receipt.kept
+    these = f"these {len(last.keys):,}" if len(last.keys) != 1 else f"{printable(last.keys[0])}"
+    lines = []
+    if not last.keys:
+        lines.append(f"Dropping any of the {len(first.keys):,} is missed: keep all of them")
+    else:
+        cost = "costs nothing beyond noise"
+        if last.missed:
+            cost = f"costs {_lost(last.lost)} of help"
+        most = f", most on {_place(last.worst[0].place)} ({last.worst[0].signed:,.1f})"
+        line = (
+            f"Dropping {these} saves {last.tokens_a_turn:,.0f} tokens a turn and {cost} over "
+            f"{count_of(last.responses, 'response')}{most if last.missed else ''}"
+        )
+        keep = f"; keep {len(kept)} of the {len(first.keys)} proposed" if kept else ""
+        lines.append(line + keep)
+    if last.freed:
+        lines.append(
+            f"It rids {count_of(last.freed, 'response')} of {last.gained:,.1f} nats of harm, most "
+            f"{_effect(last.best[0])}"
+        )
+    if kept:
+        lines.append(
+            f"Without all {len(first.keys):,}, {count_of(first.missed, 'response')} would lose "
+            f"{_lost(first.lost)}; put back, measured: "
+        )
+        lines += [f"  keep {printable(key)}: {_effect(receipt.kept_for[key])}" for key in kept]
+    within = last.responses - last.missed - last.freed
+    if within:
+        lines.append(
+            f"{count_of(within, 'response')} changed within noise, by {last.rest:+,.1f} nats in "
+            "all (positive: likelier with the memories)"
+        )
+    lines += [f"Not in it: {printable(it)}" for it in receipt.unmeasured]
+    computed = receipt.computed_tokens
+    spent = "" if computed is None else f", {computed:,} computed"
+    lines.append(
+        f"Measured in {count_of(receipt.conversations, 'conversation')}: "
+        f"{count_of(receipt.calls, 'call')}, {count_of(receipt.prompt_tokens, 'token')} sent{spent}"
+    )
+    return lines
+
+
+def _lost(nats: float) -> str:
+    return f"{nats:,.1f} nats"
