@@ -28,7 +28,7 @@ ORDERS: dict[str, tuple[str, Callable[[Advice], Any]]] = {
     "nats": ("Value", lambda it: it.evidence.nats),
     "helped": ("Helped", lambda it: it.evidence.helped),
     "harmed": ("Harmed", lambda it: it.evidence.harmed),
-    "tokens": ("Tokens", lambda it: it.evidence.version.tokens),
+    "tokens": ("Tokens a turn", lambda it: it.evidence.context_tokens),
     "last": ("Last helped", lambda it: it.evidence.last_helped),
 }
 """Orders of memories: heading, and what is compared; ``None`` comes last."""
@@ -68,9 +68,9 @@ def groups(archive: ArchiveAdvice) -> list[Group]:
     found = []
     for verdict, (kind, words) in VERDICTS.items():
         its = archive.of(verdict)
-        removed = [it.evidence.context_tokens for it in removable if it.verdict == verdict]
+        removed = [archive.tokens_a_turn(it) for it in removable if it.verdict == verdict]
         known = [it for it in removed if it is not None]
-        saved = sum(known) / archive.responses if known and archive.responses else None
+        saved = sum(known) if known else None
         unknown = len(removed) - len(known)
         kept = len(its) - len(removed) if verdict in REMOVABLE else 0
         found.append(Group(verdict, kind, words, len(its), saved, unknown, kept))
