@@ -76,7 +76,7 @@ def timed(what: str, *arguments: str) -> None:
     """Run the command, and print its seconds and its peak of memory."""
     began = time.perf_counter()
     command = [sys.executable, "-m", "mindscore", "advise", *arguments]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / MIB
     sys.stdout.write(f"advise {what:<12} {seconds:5.1f} s, peak {peak:4.0f} MiB\n")

@@ -31,6 +31,10 @@ class TranscriptError(MindhooksError):
     """A transcript is not valid; the text names the file, the place and the reason."""
 
 
+class UnknownFormatError(TranscriptError):
+    """A file is of no format that a reader knows."""
+
+
 class StoreError(MindhooksError):
     """The store cannot be opened, read or written; the text says where and why."""
 

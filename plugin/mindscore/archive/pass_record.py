@@ -13,7 +13,7 @@ from mindhooks import Context, MindCommand, Role
 from mindscore.config.settings import parse_settings
 from mindscore.conversation.conversation import Transcript
 from mindscore.conversation.message import Message
-from mindscore.measure.memories import find_memories, response_window, responses
+from mindscore.measure.memories import assistant_indexes, find_memories, response_window
 from mindscore.measure.prompts import RowFingerprints
 from mindscore.store import Pass
 
@@ -193,6 +193,6 @@ def closed_memories(context: Context, count: int, window: int) -> set[str]:
     closed = set()
     for memory in find_memories(before):
         its = response_window(context, memory.position, window)
-        if its.stop <= count and len(responses(context, its)) >= window:
+        if len(assistant_indexes(before, its)) >= window:
             closed.add(memory.key)
     return closed

@@ -15,6 +15,7 @@ from mindscore.conversation.conversation import Transcript
 from mindscore.display.documents import document
 from mindscore.flows.seen import seen_of, source_of
 from mindscore.measure.memories import text_hashes
+from mindscore.measure.retry import Retry
 from mindscore.session.session import Result, Session, SilentActivity
 from mindscore.store import ConversationFacts, Evidence, MemoryText, Seen
 from mindscore.store.seen import cell_values
@@ -99,6 +100,22 @@ class Unit:
         """Return the scorer, loaded on first use."""
         return await self._session.registry.scorer()
 
+    async def render(self, transcript: Transcript) -> Context:
+        """Return the conversation as it is sent to the model; ``score`` uses it, too.
+
+        Raises:
+            MindhooksError: it cannot be rendered.
+        """
+        # Nothing of the conversation before stays.
+        self._session.transcript, self._session.state = transcript, MindState()
+        return await self._session.context()
+
+    @property
+    def gave_up(self) -> bool:
+        """True if the last command ended because too many calls in a row had failed."""
+        retry: Retry | None = self._session.registry.stash.get(Retry)
+        return retry is not None and retry.is_open
+
     async def score(
         self, transcript: Transcript, command: str, settings: Mapping[str, Any] | None = None
     ) -> ScoredConversation:
@@ -112,8 +129,8 @@ class Unit:
             ConfigError: the scorer cannot be built because of the configuration.
         """
         session = self._session
-        # Nothing of the conversation before stays.
-        session.transcript, session.state = transcript, MindState()
+        if session.transcript is not transcript:
+            session.transcript, session.state = transcript, MindState()
         if settings is not None:
             session.registry.settings = settings
         result = await session.attempt(command, tuple(transcript.keys()))

@@ -24,6 +24,7 @@ from mindscore._util.errors import (
 from mindscore.cli import config, plugins, transfer
 from mindscore.cli.interruption import DONE, FAILED, INTERRUPTED, WRONG, InterruptedRunError
 from mindscore.cli.options import (
+    AdviseOptions,
     ExportOptions,
     Format,
     Json,
@@ -198,6 +199,18 @@ def show(options: ShowOptions) -> int:
     from mindscore.cli.show import run_show
 
     return run_show(options)
+
+
+@app.command()
+@takes_options
+def advise(options: AdviseOptions) -> int:
+    """Say which memories to keep, by all that was scored.
+
+    Nothing is changed. With --verify, what is proposed is removed together and measured.
+    """
+    from mindscore.cli.advise import run_advise
+
+    return run_advise(options)
 
 
 @app.command("list")

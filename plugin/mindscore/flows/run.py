@@ -103,6 +103,8 @@ class FlowRun:
         self.compared = LeaveOneOut(self.cached, self.context, self.noise)
         # A host's session says beside the result what could not be measured.
         self.registry.stash[LeaveOneOut] = self.compared
+        # A pass over many conversations goes on with another server if this one is down.
+        self.registry.stash[Retry] = self.retry
 
     def _speed(self) -> Speed:
         """Return what the calls took; the first of a process may have loaded the model."""

@@ -84,16 +84,19 @@ def text_hashes(context: Sections) -> dict[str, str]:
     Where a key stands with several texts, as before and after a rewriting, it is of all of them.
     White space does not count.
     """
-    texts: dict[str, dict[str, None]] = {}
+    texts: dict[str, list[str]] = {}
     for node in (*context.system, *context.identity, *context.conversation):
         said = [(part.memory_key, part.text) for part in node.parts]
         for key, text in ((node.memory_key, node.text), *said):
             if key is not None:
-                texts.setdefault(key, {})[" ".join(text.split())] = None
-    return {
-        key: hashlib.sha256("\0".join(found).encode("utf-8", "surrogatepass")).hexdigest()[:32]
-        for key, found in texts.items()
-    }
+                texts.setdefault(key, []).append(text)
+    return {key: text_hash(*found) for key, found in texts.items()}
+
+
+def text_hash(*texts: str) -> str:
+    """Return a hash of the texts of one memory, each distinct one once, without white space."""
+    distinct = dict.fromkeys(" ".join(text.split()) for text in texts)
+    return hashlib.sha256("\0".join(distinct).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def _before(context: Context) -> tuple[Node, ...]:

@@ -73,6 +73,11 @@ class Breaker:
         else:
             self._failures = 0
 
+    @property
+    def is_open(self) -> bool:
+        """True once too many calls in a row have failed."""
+        return self._opened is not None
+
     def require_closed(self) -> None:
         """Raise ``BreakerError`` if it is open."""
         if self._opened is not None:
@@ -109,6 +114,11 @@ class Retry:
             return await self(lambda: awaited(function, *args, **kwargs))
 
         return repeated
+
+    @property
+    def is_open(self) -> bool:
+        """True once too many calls in a row have failed: the server is down, or as good as."""
+        return self._breaker.is_open
 
     def require_closed(self) -> None:
         """Raise ``BreakerError`` if too many calls in a row have failed."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from mindhooks import Role
-from mindscore._util.errors import TranscriptError, UsageError, format_error
+from mindscore._util.errors import TranscriptError, UnknownFormatError, UsageError, format_error
 from mindscore._util.extensions import OWN, load_extensions
 from mindscore._util.text import count_of, shortened
 from mindscore.conversation.conversation import Conversation, Transcript, id_by_beginning
@@ -31,10 +31,6 @@ T = TypeVar("T")
 _END: Any = object()
 
 log = logging.getLogger("mindscore")
-
-
-class UnknownFormatError(TranscriptError):
-    """A file is of no format that a reader knows."""
 
 
 @runtime_checkable
@@ -81,8 +77,12 @@ def load_readers() -> dict[str, Reader]:
     return {**others, **own}
 
 
-def choose_reader(source: Source, name: str | None) -> tuple[str, Reader]:
+def choose_reader(
+    source: Source, name: str | None, readers: Mapping[str, Reader] | None = None
+) -> tuple[str, Reader]:
     """Return name and reader of format ``name``, or of the first that knows the file.
+
+    ``readers`` are the installed ones, for who reads many files.
 
     It is native if it is nearly so: that reader names the line that is not valid.
 
@@ -90,7 +90,7 @@ def choose_reader(source: Source, name: str | None) -> tuple[str, Reader]:
         UsageError: there is no reader of that name.
         TranscriptError: the file cannot be read, or no reader knows it.
     """
-    readers = load_readers()
+    readers = load_readers() if readers is None else readers
     if name is not None:
         if name not in readers:
             known = ", ".join(readers)
@@ -182,10 +182,15 @@ class Conversations:
         TranscriptError: no conversation of the file is valid; the text names place and reason.
     """
 
-    def __init__(self, file: Path | Source, format_: str | None = None) -> None:
+    def __init__(
+        self,
+        file: Path | Source,
+        format_: str | None = None,
+        readers: Mapping[str, Reader] | None = None,
+    ) -> None:
         self._source = file if isinstance(file, Source) else Source(file)
         self.file = self._source.file
-        self.format, self._reader = choose_reader(self._source, format_)
+        self.format, self._reader = choose_reader(self._source, format_, readers)
         reading = self._read()
         self._first = next(reading)
         self._begun: Iterator[Conversation] | None = chain((self._first,), reading)
@@ -290,15 +295,21 @@ class Conversations:
         return self._transcript(conversation, number, MemoryFinder(), memories, anywhere)
 
     def transcripts(
-        self, memories: Mapping[str, str] | None = None, *, anywhere: bool = False
+        self,
+        memories: Mapping[str, str] | None = None,
+        *,
+        anywhere: bool = False,
+        finder: MemoryFinder | None = None,
     ) -> Iterator[tuple[Conversation, Transcript]]:
         """Yield each conversation with its transcript, as ``transcript`` returns it.
+
+        ``finder``: one that other files were read with, which has the recognisers loaded.
 
         Raises:
             UsageError: memories are named for a format that marks its own.
         """
         self._check(memories)
-        finder, numbers = MemoryFinder(), _Numbers()
+        finder, numbers = finder or MemoryFinder(), _Numbers()
         for conversation in self:
             number = numbers.of(conversation)
             yield conversation, self._transcript(conversation, number, finder, memories, anywhere)

@@ -63,9 +63,7 @@ def read_memories(*files: Path, transcript: Path | None = None) -> dict[str, str
 def _memories(source: Source) -> Iterable[tuple[str, Any]]:
     """Yield the keys of memories with their texts, which may be anything yet."""
     content = source.content.lstrip()
-    if source.file.suffix.lower() not in (".md", ".markdown") and (
-        content[:1] in (b"{", b"[") or source.first is not None
-    ):
+    if not is_markdown(source.file) and (content[:1] in (b"{", b"[") or source.first is not None):
         values = [value for _, value in source.values()]
         # No memory is left out without a word.
         if source.damage.first is not None:
@@ -76,6 +74,11 @@ def _memories(source: Source) -> Iterable[tuple[str, Any]]:
         return _headed(source.content.decode("utf-8"))
 
 
+def is_markdown(file: Path) -> bool:
+    """Return whether a file is Markdown by its name, whatever it begins with."""
+    return file.suffix.lower() in (".md", ".markdown")
+
+
 def _named(source: Source, given: Any) -> Iterator[tuple[str, Any]]:
     """Yield the memories of a JSON value."""
     if isinstance(given, dict):
@@ -84,17 +87,22 @@ def _named(source: Source, given: Any) -> Iterator[tuple[str, Any]]:
                 yield from _named(source, given[name])
                 return
         for key, value in given.items():
-            yield key, _text(value) if isinstance(value, dict) else value
+            yield key, text_of(value) if isinstance(value, dict) else value
     elif isinstance(given, list):
         for number, item in enumerate(given, start=1):
-            yield from _item(source, f"memory {number}", item)
+            yield from item_memories(source, f"memory {number}", item)
     else:
         raise TranscriptError(
             f"{source.file}: expected {{key: text}} or a list of memories, got {kind_of(given)}"
         )
 
 
-def _item(source: Source, where: str, item: Any) -> Iterator[tuple[str, Any]]:
+def item_memories(source: Source, where: str, item: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the key and text of each memory of a list's item: one, or an entity's observations.
+
+    Raises:
+        TranscriptError: it is no memory.
+    """
     if isinstance(item, str):
         if not item.strip():
             source.refuse(where, "its text is empty")
@@ -113,14 +121,15 @@ def _item(source: Source, where: str, item: Any) -> Iterator[tuple[str, Any]]:
         fields = ", ".join(f"{json.dumps(key)}: {json.dumps(it)}" for key, it in relation.items())
         yield named, fields
     else:
-        text = _text(item)
+        text = text_of(item)
         if text is None:
             source.refuse(where, f"expected a text in one of {', '.join(TEXTS)}")
         key = next((item[it] for it in KEYS if isinstance(item.get(it), str | int)), "")
         yield str(key) or (slug(text) if isinstance(text, str) else ""), text
 
 
-def _text(item: Mapping[str, Any]) -> Any:
+def text_of(item: Mapping[str, Any]) -> Any:
+    """Return the text of a memory that is an object, ``None`` if it has none."""
     return next((item[name] for name in TEXTS if item.get(name) is not None), None)
 
 

@@ -251,7 +251,7 @@ class Session:
     def forget(self) -> None:
         """Forget what earlier commands found."""
         self.scores, self.candidates, self.ended = {}, [], []
-        for kind in (RedundantGroup, LeaveOneOut):
+        for kind in (RedundantGroup, LeaveOneOut, Retry):
             self.registry.stash.pop(kind, None)
 
     @property

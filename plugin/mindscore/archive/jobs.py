@@ -1,0 +1,126 @@
+"""Conversations that wait to be scored, and the servers that take them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from mindhooks import in_thread
+from mindscore._util.errors import TranscriptError
+from mindscore.archive.survey import Found
+from mindscore.conversation.conversation import Transcript
+
+LOOK_AHEAD = 2
+"""Conversations that wait in memory, for each server."""
+
+MOST_SERVERS_TRIED = 2
+"""Servers that give up on a conversation before it counts as failed."""
+
+
+@dataclass(slots=True)
+class Job:
+    """One conversation to score; ``prefers``: the weights with which a part of it was measured."""
+
+    found: Found
+    transcript: Transcript
+    prefers: str = ""
+    tried: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True, eq=False)
+class Taker:
+    """A server that takes jobs; ``weights`` tell its model from others of that name."""
+
+    place: str
+    weights: str
+    is_up: bool = True
+    failures: int = 0
+    """Conversations in a row that it gave up on."""
+
+
+class Jobs:
+    """Hands conversations out, each to one server, and again to another where that gives up.
+
+    ``transcripts`` are read as they are needed; what could be read no more goes to ``failed``.
+    ``prefers`` returns the weights that a conversation was begun with.
+    """
+
+    def __init__(
+        self,
+        transcripts: Iterator[tuple[Found, Transcript | TranscriptError]],
+        takers: list[Taker],
+        begun_with: dict[str, str],
+    ) -> None:
+        self.failed: list[tuple[Found, str]] = []
+        self._transcripts = transcripts
+        self._takers = takers
+        self._begun_with = begun_with
+        self._waiting: deque[Job] = deque()
+        self._out = 0
+        self._is_read = False
+        self._changed = asyncio.Condition()
+
+    async def take(self, taker: Taker) -> Job | None:
+        """Return the next conversation for ``taker``; ``None``: there will be none.
+
+        It waits while others may yet give one up.
+        """
+        async with self._changed:
+            while taker.is_up:
+                await self._read_ahead()
+                job = next((it for it in self._waiting if self._suits(it, taker)), None)
+                if job is not None:
+                    self._waiting.remove(job)
+                    self._out += 1
+                    return job
+                if self._is_read and not self._waiting and not self._out:
+                    self._changed.notify_all()
+                    return None
+                await self._changed.wait()
+        return None
+
+    async def done(self) -> None:
+        """Note that a conversation that was taken has ended."""
+        await self._put(None)
+
+    async def give_up(self, job: Job, taker: Taker) -> bool:
+        """Give ``job`` to another server, and return whether there is one that may take it."""
+        job.tried.add(taker.place)
+        others = [it for it in self._takers if it.is_up and it.place not in job.tried]
+        goes_on = bool(others) and len(job.tried) < MOST_SERVERS_TRIED
+        await self._put(job if goes_on else None)
+        return goes_on
+
+    async def leave(self, taker: Taker) -> None:
+        """Note that ``taker`` is down, and takes no more."""
+        async with self._changed:
+            taker.is_up = False
+            self._changed.notify_all()
+
+    async def _put(self, job: Job | None) -> None:
+        async with self._changed:
+            self._out -= 1
+            if job is not None:
+                self._waiting.appendleft(job)
+            self._changed.notify_all()
+
+    def _suits(self, job: Job, taker: Taker) -> bool:
+        if taker.place in job.tried:
+            return False
+        others = [it for it in self._takers if it.is_up and it is not taker]
+        # One that another has begun waits for that one: its rows count for the same weights only.
+        return job.prefers in ("", taker.weights) or all(it.weights != job.prefers for it in others)
+
+    async def _read_ahead(self) -> None:
+        while not self._is_read and len(self._waiting) < LOOK_AHEAD * len(self._takers):
+            read = await in_thread(next, self._transcripts, None)
+            if read is None:
+                self._is_read = True
+            else:
+                found, transcript = read
+                if isinstance(transcript, TranscriptError):
+                    self.failed.append((found, str(transcript)))
+                else:
+                    self._waiting.append(Job(found, transcript, self._begun_with.get(found.id, "")))
