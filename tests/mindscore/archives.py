@@ -110,7 +110,7 @@ def made_receipt(advice, place, text):
     return Receipt(
         proposed=proposed,
         kept=proposed[:1],
-        kept_for={key: effect for key in proposed[:1]},
+        kept_for=dict.fromkeys(proposed[:1], effect),
         rounds=(
             JointRemoval(proposed, lost=9.0, missed=3, tokens=9000, **counts),
             JointRemoval(proposed[1:], lost=0.4, missed=1, tokens=8000, **counts),

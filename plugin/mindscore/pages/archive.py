@@ -165,7 +165,9 @@ class ArchiveCards:
     def card(self, advice: Advice) -> MemoryCard:
         """Return the card of one memory."""
         it = advice.evidence
-        text = self.archive.texts.get(it.version.key) if it.version.text is None else it.version.text
+        text = (
+            self.archive.texts.get(it.version.key) if it.version.text is None else it.version.text
+        )
         if text is not None and len(text) > self.longest:
             text = f"{text[: self.longest]}…"
         return MemoryCard(
@@ -197,24 +199,24 @@ class ArchiveCards:
             return None
         step = PERIOD_S[self.archive.period]
         per_second = TIME_WIDTH / (self.last - self.first + step)
-        tall = TIME_HEIGHT / ((self.most - self.least) or 1.0)
-        zero = round(TIME_HEIGHT - 1 - (TIME_HEIGHT - 2) * self._share_below(), 1)
+        # A pixel, for the line, is left above and below.
+        tall = (TIME_HEIGHT - 2) / ((self.most - self.least) or 1.0)
+        zero = round(1 + tall * self.most, 1)
         # A gap between two, where there is room for one.
         wide = step * per_second
         wide = round(wide - 1 if wide > 3 else max(1.0, wide), 1)
-        helped, harmed, judged = [], [], []
+        helped: list[str] = []
+        harmed: list[str] = []
+        judged: list[str] = []
         for it in periods:
             x = round((it.begins - self.first) * per_second, 1)
             judged.append(f"M{x:g} {zero:g}h{wide:g}")
-            height = round(tall * it.nats * (TIME_HEIGHT - 2) / TIME_HEIGHT, 1)
+            height = round(tall * it.nats, 1)
             if height:
                 bars = helped if height > 0 else harmed
                 bars.append(f"M{x:g} {zero:g}v{-height:g}h{wide:g}v{height:g}z")
         words = self._words(periods)
         return TimeBars("".join(helped), "".join(harmed), "".join(judged), words)
-
-    def _share_below(self) -> float:
-        return -self.least / ((self.most - self.least) or 1.0)
 
     def _words(self, periods: Sequence[Period]) -> str:
         """Return what a line shows: for those who do not see it, and on hover."""

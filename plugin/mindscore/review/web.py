@@ -178,6 +178,12 @@ def address(path: str, **query: str | None) -> str:
     return f"{path}?{urlencode(given, errors='replace')}" if given else path
 
 
+def page_number(request: web.Request) -> int:
+    """Return the number of the page that is asked for: from 1, which is what nonsense asks for."""
+    number = request.query.get("page", "")
+    return max(1, int(number)) if number.isascii() and number.isdigit() and len(number) < 7 else 1
+
+
 log = logging.getLogger("mindscore.review")
 
 SAID = {
