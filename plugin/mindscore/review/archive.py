@@ -19,7 +19,7 @@ from mindscore.review.web import Views, address, page_number
 from mindscore.store import EvidenceState, Store
 
 PATIENCE_S = 0.1
-"""Seconds that a page waits for advice that it has begun, before it is shown without, or with the last."""
+"""Seconds that a page waits for advice that it has begun; then it shows the last, or none."""
 
 LOOK_AGAIN_S = 2
 """Seconds after which a browser looks again whether the advice is there."""
