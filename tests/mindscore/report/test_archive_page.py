@@ -38,7 +38,7 @@ def long(written):
 @pytest.mark.parametrize("width", WIDTHS)
 def test_it_is_clean_and_open_to_everybody(browser, axe_source, screenshots, written, width):
     wide, high = WIDTHS[width]
-    with opened(browser, written(made_archive(40)), wide, high) as it:
+    with opened(browser, written(made_archive(12)), wide, high) as it:
         it.script("for (const each of document.querySelectorAll('details')) each.open = true")
         for scheme in ("light", "dark"):
             it.page.emulate_media(color_scheme=scheme)
@@ -194,7 +194,7 @@ def test_without_scripts_the_first_are_there_and_it_says_what_is_not(browser, lo
 
 
 def test_ten_thousand_memories_stay_usable(browser, written):
-    file = written(made_archive(10_000, weeks=12, receipt=False))
+    file = written(made_archive(10_000, weeks=3, receipt=False))
     assert file.stat().st_size < 30_000_000
     with opened(browser, file) as it:
         assert it.page.text_content("#shown") == "10,000 memories: 1 to 100"
