@@ -35,6 +35,9 @@ ORDERS: dict[str, tuple[str, Callable[[Advice], Any]]] = {
 
 BAR_WIDTH, BAR_HEIGHT = 120, 12
 TIME_WIDTH, TIME_HEIGHT = 140, 32
+WIDEST = 12
+"""Pixels of a bar for a period, at most."""
+
 SIZES = {
     "bar_width": BAR_WIDTH,
     "bar_height": BAR_HEIGHT,
@@ -204,7 +207,7 @@ class ArchiveCards:
         zero = round(1 + tall * self.most, 1)
         # A gap between two, where there is room for one.
         wide = step * per_second
-        wide = round(wide - 1 if wide > 3 else max(1.0, wide), 1)
+        wide = round(min(WIDEST, wide - 1) if wide > 3 else max(1.0, wide), 1)
         helped: list[str] = []
         harmed: list[str] = []
         judged: list[str] = []

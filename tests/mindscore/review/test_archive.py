@@ -23,6 +23,7 @@ class Adviser:
 
     def __init__(self, memories=250):
         self.asked = []
+        self.made = 0
         self.error = None
         self.memories = memories
         self.may_go_on = threading.Event()
@@ -33,6 +34,7 @@ class Adviser:
         assert self.may_go_on.wait(PATIENCE_S)
         if self.error:
             raise self.error
+        self.made += 1
         found = made_archive(self.memories, text="tea", receipt=False, model=model or "toy")
         return found, None
 
@@ -71,7 +73,7 @@ def test_evidence_of_a_real_store_is_advised_on(filled, reviewing, monkeypatch):
     for key in ("tea", "dog", "office", "piano"):
         assert f">{key}</a>" in answer.text
     assert "Nora drinks rooibos tea in the evening" in said
-    assert "4 not enough evidence" in said
+    assert "4 keep are missed without them" in said
 
 
 def test_an_empty_store_says_how_to_fill_it(tables, reviewing, monkeypatch):
@@ -151,12 +153,11 @@ def test_a_page_that_is_closed_meanwhile_leaves_nothing_behind(
     tables, reviewing, adviser, monkeypatch, caplog
 ):
     monkeypatch.setattr(archive_page, "PATIENCE_S", 0.0)
-    before = set(threading.enumerate())
     adviser.may_go_on.clear()
     with caplog.at_level(logging.WARNING), reviewing(tables) as page:
         Client(page).let_in().ask("GET", "/archive")
         threading.Timer(0.2, adviser.may_go_on.set).start()
-    assert [it for it in threading.enumerate() if it not in before and not it.daemon] == []
+    assert adviser.made == 1
     assert caplog.messages == []
 
 
