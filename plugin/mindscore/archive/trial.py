@@ -30,6 +30,17 @@ from mindscore.session.session import Session
 TITLE = 60
 
 
+@dataclass(frozen=True, slots=True)
+class Proposed:
+    """A memory that may go: a hash of the text that was judged, empty where that is not known.
+
+    ``instead`` is the memory that does its work: where that is not in the context, it stays.
+    """
+
+    text_hash: str
+    instead: str | None = None
+
+
 class TokenBudgetError(Exception):
     """What is to be measured takes more tokens than are left."""
 
@@ -68,8 +79,10 @@ class JointScorer:
         self._left -= tokens
 
     @asynccontextmanager
-    async def open(self, transcript: Transcript, hashes: Mapping[str, str]) -> AsyncIterator[Trial]:
-        """Open the trial of one conversation; ``hashes`` are those of the texts to remove, by key.
+    async def open(
+        self, transcript: Transcript, proposed: Mapping[str, Proposed]
+    ) -> AsyncIterator[Trial]:
+        """Open the trial of one conversation, from which memories are ``proposed`` to go, by key.
 
         Raises:
             MindhooksError: the conversation cannot be rendered, or the scorer fails its self-test.
@@ -77,13 +90,16 @@ class JointScorer:
         session = Session(transcript)
         async with Registry(session, self._tables, scorer=self._scorer) as registry:
             session.listen(registry)
-            context = await session.context()
-            await ensure_tested(self._scorer, self._settings.server, await whole_prompt(context))
             cached = CachedScorer(self._scorer, self.usage, ScoreCache(), self._retry)
             noise = NoiseFloor(cached, self._settings.memory.noise_repeats)
-            yield Trial(
-                self, transcript, context, LeaveOneOut(cached, context, noise), noise, hashes
-            )
+            trial = Trial(self, session, cached, noise, proposed)
+            if trial.keys:
+                await self._test(await session.context_without(()))
+            yield trial
+
+    async def _test(self, context: Context) -> None:
+        """Test the scorer, unless it has passed."""
+        await ensure_tested(self._scorer, self._settings.server, await whole_prompt(context))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,37 +113,36 @@ class Removed:
 class Trial:
     """One conversation: measures it without any of its memories that may go.
 
-    ``keys`` are those that it has with the text they were judged by; ``edited`` those that it has
-    with another one, and that stay.
+    ``keys`` are those. Others that are proposed stay: ``edited`` ones, of which it has another text
+    than the one judged, and ``alone`` ones, without the memory that does their work.
     """
 
     def __init__(
         self,
         scorer: JointScorer,
-        transcript: Transcript,
-        context: Context,
-        compared: LeaveOneOut,
+        session: Session,
+        cached: CachedScorer,
         noise: NoiseFloor,
-        hashes: Mapping[str, str],
+        proposed: Mapping[str, Proposed],
     ) -> None:
-        known = text_hashes(context)
-        mine = [key for key in hashes if key in known]
-        self.keys = tuple(key for key in mine if hashes[key] in (known[key], ""))
-        self.edited = tuple(key for key in mine if key not in self.keys)
-        self.id = transcript.id
+        self._transcript = session.transcript
+        known = text_hashes(self._transcript)
+        mine = {key: it for key, it in proposed.items() if key in known}
+        self.edited = tuple(key for key, it in mine.items() if it.text_hash not in (known[key], ""))
+        self.alone = tuple(
+            key for key, it in mine.items() if it.instead is not None and it.instead not in known
+        )
+        stay = {*self.edited, *self.alone}
+        self.keys = tuple(key for key in mine if key not in stay)
+        self.id = session.transcript.id
+        self.unread: str | None = None
+        """A line on the responses that the model does not read, if there are any."""
         self._scorer = scorer
-        self._transcript = transcript
-        self._context = context
-        self._compared = compared
+        self._session = session
+        self._cached = cached
         self._noise = noise
         self._baseline: dict[str, int] | None = None
         self._known: dict[frozenset[str], Removed] = {}
-
-    @property
-    def unread(self) -> str | None:
-        """A line on the responses that the model does not read, ``None`` if there are none."""
-        unread = self._compared.unread
-        return None if unread is None else unread.remark
 
     async def remove(self, keys: Collection[str]) -> Removed:
         """Return what the conversation loses without those of ``keys`` that it has.
@@ -142,13 +157,16 @@ class Trial:
         return self._known[gone]
 
     async def _measured(self, gone: frozenset[str]) -> Removed:
-        context, window, skip = self._context, whole(self._context), gone.__contains__
+        every = frozenset(self.keys)
+        # A message that prints many memories is rendered without these sets alone.
+        context = await self._session.context_without((gone, every))
+        window, skip = whole(context), gone.__contains__
         names = tuple(key for key in self.keys if key in gone)
         asked = responses_after_change(context, window, skip)
         if not asked:
             return Removed(JointRemoval(names), ())
         # One baseline for all that is removed of this conversation.
-        judging = responses_after_change(context, window, set(self.keys).__contains__)
+        judging = responses_after_change(context, window, every.__contains__)
         if self._baseline is None:
             prompts = await prompts_for(context, window, skip_none, judging)
             self._scorer.take((1 + self._noise.repeats) * _tokens(prompts))
@@ -156,11 +174,14 @@ class Trial:
         prompts = await prompts_for(context, window, skip, asked)
         self._scorer.take(_tokens(prompts))
         starts = _starts(prompts)
-        row = await self._compared.drop(window, skip, judging)
+        # The baseline is scored once, whatever is compared with it: it is in the cache.
+        compared = LeaveOneOut(self._cached, context, self._noise)
+        row = await compared.drop(window, skip, judging)
+        self.unread = self.unread or (compared.unread.remark if compared.unread else None)
         measured = [it for it in row if it.node_id in asked]
         effects = tuple(
             JointEffect(
-                self._place(it.node_id, it.entry_idx),
+                self._place(context, it.node_id, it.entry_idx),
                 it.signed,
                 self._limit(it.node_id, it.noise, len(gone)),
             )
@@ -178,9 +199,9 @@ class Trial:
         spread = self._scorer.limits.get((self.id, node_id), 0.0) * math.sqrt(removed)
         return noise_limit(noise, spread)
 
-    def _place(self, node_id: str, entry_idx: int) -> ResponsePlace:
+    def _place(self, context: Context, node_id: str, entry_idx: int) -> ResponsePlace:
         said = (it.text for it in self._transcript.conversation if it.role == "user")
-        when = self._context.conversation[entry_idx].timestamp_ns
+        when = context.conversation[entry_idx].timestamp_ns
         return ResponsePlace(
             conversation=self.id,
             title=one_line(next(said, ""), TITLE),

@@ -14,7 +14,7 @@ from mindscore._util.aio import map_ordered
 from mindscore._util.errors import UsageError, format_error
 from mindscore._util.text import count_of, shortened
 from mindscore.archive.evidence import ArchiveEvidence
-from mindscore.archive.trial import JointScorer, Removed, TokenBudgetError, Trial
+from mindscore.archive.trial import JointScorer, Proposed, Removed, TokenBudgetError, Trial
 from mindscore.config.settings import AdviseSettings, parse_settings
 from mindscore.conversation.conversation import Transcript
 from mindscore.measure.archive_advice import (
@@ -49,6 +49,8 @@ class _Measured:
     removed: dict[str, JointRemoval] = field(default_factory=dict)
     losing: dict[str, Transcript] = field(default_factory=dict)
     edited: set[str] = field(default_factory=set)
+    alone: set[str] = field(default_factory=set)
+    with_alone: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
     unread: set[str] = field(default_factory=set)
     present: set[str] = field(default_factory=set)
@@ -76,16 +78,18 @@ async def verified(
         ScorerError: not one conversation could be measured.
         ConfigError: the scorer cannot be built because of the configuration.
     """
-    proposed = tuple(it.key for it in advice.removable)
-    if not proposed:
+    if not advice.removable:
         raise UsageError("--verify: nothing is proposed to be dropped, so there is nothing to test")
     async with Registry(StubMind(), tables) as registry:
         scorer = await registry.scorer()
         _require_model(advice, scorer)
         joint = JointScorer(tables, scorer, evidence.limits(), max_tokens)
-        hashes = {it.key: it.evidence.version.text_hash for it in advice.removable}
+        proposals = {
+            it.key: Proposed(it.evidence.version.text_hash, it.merge_with)
+            for it in advice.removable
+        }
         settings = parse_settings(tables)
-        work = _Verification(joint, hashes, transcripts, settings.advise, activity)
+        work = _Verification(joint, proposals, transcripts, settings.advise, activity)
         return await work.receipt(settings.server.concurrency)
 
 
@@ -103,13 +107,13 @@ class _Verification:
     def __init__(
         self,
         scorer: JointScorer,
-        hashes: Mapping[str, str],
+        proposed: Mapping[str, Proposed],
         transcripts: Transcripts,
         settings: AdviseSettings,
         activity: Activity,
     ) -> None:
         self._scorer = scorer
-        self._hashes = hashes
+        self._proposed = proposed
         self._transcripts = transcripts
         self._settings = settings
         self._activity = activity
@@ -117,7 +121,7 @@ class _Verification:
 
     async def receipt(self, at_once: int) -> Receipt:
         """Measure, put back what is missed, and measure again."""
-        proposed = tuple(self._hashes)
+        proposed = tuple(self._proposed)
         found = await self._measured(None, at_once)
         if not found.removed:
             raise ScorerError(f"--verify: {_nothing(found)}")
@@ -151,7 +155,7 @@ class _Verification:
     @property
     def _left(self) -> tuple[str, ...]:
         """The keys that are still removed."""
-        return tuple(key for key in self._hashes if key not in self._kept)
+        return tuple(key for key in self._proposed if key not in self._kept)
 
     def _is_missed(self, removal: JointRemoval) -> bool:
         """Return whether what is lost matters: one help of the stake, or much on average."""
@@ -206,7 +210,7 @@ class _Verification:
         self, transcripts: Iterable[Transcript], at_once: int
     ) -> AsyncGenerator[tuple[Transcript, tuple[Trial, Removed] | BaseException]]:
         async def measure(transcript: Transcript) -> tuple[Trial, Removed]:
-            async with self._scorer.open(transcript, self._hashes) as trial:
+            async with self._scorer.open(transcript, self._proposed) as trial:
                 return trial, await trial.remove(self._left)
 
         async with aclosing(map_ordered(measure, transcripts, at_once)) as turns:
@@ -215,6 +219,9 @@ class _Verification:
 
     def _note(self, found: _Measured, transcript: Transcript, trial: Trial, what: Removed) -> None:
         found.edited.update(trial.edited)
+        found.alone.update(trial.alone)
+        if trial.alone:
+            found.with_alone.add(transcript.id)
         if trial.unread is not None:
             found.unread.add(transcript.id)
         if not trial.keys:
@@ -240,7 +247,7 @@ class _Verification:
         before = len(self._kept)
         for id_ in _most_losing(found):
             try:
-                async with self._scorer.open(found.losing[id_], self._hashes) as trial:
+                async with self._scorer.open(found.losing[id_], self._proposed) as trial:
                     await self._put_back(trial, before + MOST_KEPT)
             except TokenBudgetError:
                 return len(self._kept) > before, "the search ended at --max-tokens"
@@ -325,10 +332,14 @@ def _unmeasured(proposed: tuple[str, ...], found: _Measured) -> list[str]:
     if found.edited:
         texts = count_of(len(found.edited), "memory", "memories")
         lines.append(f"earlier texts of {texts} were left where they stand")
+    if found.alone:
+        copies = count_of(len(found.alone), "copy", "copies")
+        where = count_of(len(found.with_alone), "conversation")
+        lines.append(f"{copies} to merge stayed in {where} without the memory to merge with")
     if found.stale:
         conversations = count_of(len(found.stale), "conversation")
         lines.append(f"{conversations} not measured again with what is put back: as before it")
-    absent = [key for key in proposed if key not in found.present]
+    absent = [key for key in proposed if key not in found.present and key not in found.alone]
     if absent:
         named = ", ".join(shortened(key, 40) for key in absent[:MOST_LISTED])
         more = f" and {len(absent) - MOST_LISTED:,} more" * (len(absent) > MOST_LISTED)

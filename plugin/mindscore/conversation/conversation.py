@@ -11,7 +11,7 @@ from typing import Any, Literal
 from mindhooks import Context, Role
 from mindscore.conversation.message import Message, with_ids
 from mindscore.conversation.own_template import OwnTemplate
-from mindscore.conversation.rendering import Renderer, Tokenize
+from mindscore.conversation.rendering import KeySets, Renderer, Tokenize
 from mindscore.conversation.template import ChatML, LooksBackError, Template
 from mindscore.conversation.turns import TurnPrompts
 from mindscore.recognisers import Found, MemoryFinder
@@ -62,8 +62,16 @@ class Transcript:
         """Return index and node id of every assistant message of the conversation."""
         return [(i, m.id) for i, m in enumerate(self.conversation) if m.role == Role.ASSISTANT]
 
-    async def context(self, tokenize: Tokenize, template: Template | None = None) -> Context:
+    async def context(
+        self,
+        tokenize: Tokenize,
+        template: Template | None = None,
+        without: KeySets | None = None,
+    ) -> Context:
         """Render the snapshot with the model's tokenizer, as ChatML or by its own ``template``.
+
+        ``without``: the sets of memories that its prompts can leave out of messages that print
+        several; ``None``: those that flows leave out.
 
         Raises:
             ScorerError: the tokenizer failed, or the template cannot be taken apart.
@@ -74,11 +82,11 @@ class Transcript:
             await template.begin(self.messages, self.tools, before)
         turns: TurnPrompts | None = None
         try:
-            nodes = await Renderer(tokenize, template).nodes(self.messages, before)
+            nodes = await Renderer(tokenize, template, without).nodes(self.messages, before)
         except LooksBackError:
             assert isinstance(template, OwnTemplate)  # noqa: S101 - ChatML does not look back
             said = (*self.system, *self.identity)
-            turns = TurnPrompts(tokenize, template, said, self.conversation)
+            turns = TurnPrompts(tokenize, template, said, self.conversation, without)
             nodes = await turns.nodes()
         # The template may print a text of its own in front of all messages: a node of the system's.
         first = len(self.system) + len(nodes) - len(self.messages)

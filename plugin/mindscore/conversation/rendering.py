@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -12,6 +12,9 @@ from mindscore.conversation.message import Message
 from mindscore.conversation.template import ChatML, LooksBackError, Pieces, Template
 
 Tokenize = Callable[[str], Awaitable[list[int]]]
+
+KeySets = Collection[frozenset[str]]
+"""Sets of memories, each left out of a prompt together."""
 
 
 class CachedTokenizer:
@@ -52,12 +55,16 @@ class Renderer:
     """Renders the messages of one conversation.
 
     Header, content and end of turn are tokenised each by itself, because a server gets the header's
-    ids as part of the prompt, while the model generates those of the response.
+    ids as part of the prompt, while the model generates those of the response. ``without``: the
+    sets of memories to render without, instead of those that flows leave out.
     """
 
-    def __init__(self, tokenize: Tokenize, template: Template) -> None:
+    def __init__(
+        self, tokenize: Tokenize, template: Template, without: KeySets | None = None
+    ) -> None:
         self._tokenize = tokenize
         self._template = template
+        self._without = without
         self._short: dict[str, list[int]] = {}
         self._variants: dict[int, list[str]] = {}
 
@@ -153,13 +160,13 @@ class Renderer:
         return self._short[text]
 
     async def _renderings(self, earlier: Sequence[Message], message: Message) -> Renderings | None:
-        """Render ``message`` without each set of its memories that flows leave out."""
+        """Render ``message`` without each set of its memories that is to be left out."""
         keys = frozenset(part.memory_key for part in message.parts if part.memory_key is not None)
         if not keys:
             return None
         ready = {}
         printed = self._variants.setdefault(len(earlier), [])
-        for skipped in skippable(keys):
+        for skipped in skippable(keys, self._without):
             text = message.text_without(skipped)
             if message.blocks and not text and not message.shown:
                 # An agent that has nothing left to say there sends no message.
@@ -201,8 +208,13 @@ def node_of(
     )
 
 
-def skippable(keys: frozenset[str]) -> Iterator[frozenset[str]]:
-    """Yield the sets of memories to render without: all sets of few keys, else the usual ones."""
+def skippable(keys: frozenset[str], without: KeySets | None = None) -> Iterator[frozenset[str]]:
+    """Yield the sets of ``keys`` to render a node without: what it has of those in ``without``.
+
+    If that is ``None``, all sets of few keys, else the usual ones.
+    """
+    if without is not None:
+        return iter({keys & chosen for chosen in without} - {frozenset()})
     count = len(keys)
     sizes = range(1, count + 1) if count <= ALL_SUBSETS_KEYS else (1, count - 1, count)
     return (frozenset(chosen) for size in sizes for chosen in combinations(keys, size))

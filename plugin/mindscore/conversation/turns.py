@@ -11,7 +11,14 @@ from mindhooks import MindhooksError, Node, Role, ScorerError, WirePrompt
 from mindscore.conversation.additive import without_memories
 from mindscore.conversation.message import Message
 from mindscore.conversation.own_template import OwnTemplate
-from mindscore.conversation.rendering import Renderings, Tokenize, node_of, shorter, skippable
+from mindscore.conversation.rendering import (
+    KeySets,
+    Renderings,
+    Tokenize,
+    node_of,
+    shorter,
+    skippable,
+)
 
 
 class TurnPrompts:
@@ -19,6 +26,7 @@ class TurnPrompts:
 
     A response's prompt is what was sent when it was generated: the messages before it, up to where
     the model speaks. Where it goes on as a later response's prompt does, they are one prompt.
+    ``without``: as ``Renderer`` has it.
     """
 
     def __init__(
@@ -27,11 +35,13 @@ class TurnPrompts:
         template: OwnTemplate,
         before: Sequence[Message],
         conversation: Sequence[Message],
+        without: KeySets | None = None,
     ) -> None:
         self._tokenize = tokenize
         self._template = template
         self._before = before
         self._conversation = conversation
+        self._left_out = without
         self._openings: dict[str, str] = {}
         self._bodies: dict[str, tuple[int, ...]] = {}
         self.fingerprint = b""
@@ -76,7 +86,7 @@ class TurnPrompts:
         keys = frozenset(part.memory_key for part in message.parts if part.memory_key is not None)
         ready = {
             shorter(skipped, keys): array("q", await self._tokenize(message.text_without(skipped)))
-            for skipped in skippable(keys)
+            for skipped in skippable(keys, self._left_out)
         }
         return Renderings(message.id, keys, ready) if keys else None
 

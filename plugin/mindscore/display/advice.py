@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 
 from rich.console import Console, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -60,7 +61,8 @@ def show_advice(console: Console, advice: ArchiveAdvice) -> None:
 
 MEANINGS = (
     "nats: what a memory does in all, beyond what the typical one does; 0.7 doubles a response's "
-    "probability. +, −: responses helped and harmed beyond noise. tok: tokens a turn"
+    "probability. tok: tokens a turn; talks: conversations; resp: responses judged, of which it "
+    "helped (+) and harmed (−) some beyond noise"
 )
 
 
@@ -83,48 +85,68 @@ def _group(console: Console, advice: ArchiveAdvice, verdict: Verdict) -> Iterato
     heading = f"{HEADINGS[verdict]}: {count_of(len(its), 'memory', 'memories')}{cost}"
     yield Text(heading, style=STYLES[verdict])
     is_wide = console.width >= WIDE
-    table = Table(box=None, padding=(0, 1, 0, 0), expand=is_wide)
-    table.add_column("memory", overflow="fold", ratio=1 if is_wide else None)
-    table.add_column("nats", justify="right", no_wrap=True, min_width=7)
-    if is_wide:
-        table.add_column("interval", justify="right", no_wrap=True, min_width=15)
-        table.add_column("per 1,000 tok", justify="right", no_wrap=True)
-    for name, width in (("tok", 4), ("talks", 5), ("resp", 6), ("+", 5), ("−", 5)):
-        table.add_column(name, justify="right", no_wrap=True, min_width=width)
+    names = [name for name in FIGURES if is_wide or name not in WIDE_FIGURES]
+    yield _line(Text("memory", style="bold"), [Text(it, style="bold") for it in names], names)
     for it in its:
-        evidence = it.evidence
-        tokens_a_turn, each = advice.tokens_a_turn(it), evidence.nats_per_1000_tokens
-        wide = (
-            _interval(evidence),
-            "?" if each is None else f"{each:,.2f}",
-        )
-        table.add_row(
-            _about(advice, it, is_wide=is_wide),
-            f"{evidence.nats:,.1f}",
-            *(wide if is_wide else ()),
-            "?" if tokens_a_turn is None else f"{tokens_a_turn:,.0f}",
-            f"{evidence.conversations:,}",
-            f"{evidence.responses:,}",
-            f"{evidence.helped:,}",
-            f"{evidence.harmed:,}",
-        )
-    yield table
+        figures = _figures(advice, it)
+        key = Text(shortened(it.key, LONGEST_KEY), style="bold")
+        yield _line(key, [Text(figures[name]) for name in names], names)
+        for line in _about(advice, it, is_wide=is_wide):
+            yield Padding(line, (0, 0, 0, 2))
 
 
-def _about(advice: ArchiveAdvice, it: Advice, *, is_wide: bool) -> Text:
-    """Return the cell that names a memory, with the reason for its verdict and more facts."""
-    receipt = advice.receipt
-    key = shortened(it.key, LONGEST_KEY)
-    lines = [Text(key, style="bold")]
-    kept = None if receipt is None else receipt.kept_for.get(it.key)
+FIGURES = {
+    "nats": 8,
+    "interval": 17,
+    "per 1,000 tok": 13,
+    "tok": 5,
+    "talks": 6,
+    "resp": 7,
+    "+": 6,
+    "−": 6,
+}
+"""What is shown of each memory in columns, and how wide they are."""
+
+WIDE_FIGURES = ("interval", "per 1,000 tok")
+"""Those that a narrow terminal shows below the memory."""
+
+
+def _line(key: Text, figures: Sequence[Text], names: Sequence[str]) -> Table:
+    """Return a line of a group's table: lines between them may be as wide as the terminal."""
+    table = Table.grid(padding=(0, 1, 0, 0), expand=True)
+    table.add_column(overflow="fold", ratio=1)
+    for name in names:
+        table.add_column(justify="right", no_wrap=True, width=FIGURES[name])
+    table.add_row(key, *figures)
+    return table
+
+
+def _figures(advice: ArchiveAdvice, it: Advice) -> dict[str, str]:
+    evidence, tokens = it.evidence, advice.tokens_a_turn(it)
+    each = evidence.nats_per_1000_tokens
+    return {
+        "nats": f"{evidence.nats:,.1f}",
+        "interval": _interval(evidence),
+        "per 1,000 tok": "?" if each is None else f"{each:,.2f}",
+        "tok": "?" if tokens is None else f"{tokens:,.0f}",
+        "talks": f"{evidence.conversations:,}",
+        "resp": f"{evidence.responses:,}",
+        "+": f"{evidence.helped:,}",
+        "−": f"{evidence.harmed:,}",
+    }
+
+
+def _about(advice: ArchiveAdvice, it: Advice, *, is_wide: bool) -> Iterator[Text]:
+    """Yield the reason for a memory's verdict, and more facts of it, a line each."""
+    kept = None if advice.receipt is None else advice.receipt.kept_for.get(it.key)
     if kept is not None:
         missed = f"keep it: removed with the others, it is missed by {_effect(kept)}"
-        lines.append(Text(missed, style=HELPED))
-    lines.append(Text(printable(it.reason)))
-    lines += [Text(fact, style="dim") for fact in _facts(advice, it, is_wide=is_wide)]
+        yield Text(missed, style=HELPED)
+    yield Text(printable(it.reason))
+    for fact in _facts(advice, it, is_wide=is_wide):
+        yield Text(fact, style="dim")
     if text := advice.texts.get(it.key):
-        lines.append(Text(f"“{one_line(text, 2 * TITLE)}”", style="dim italic"))
-    return Text("\n").join(lines)
+        yield Text(f"“{one_line(text, 2 * TITLE - 10)}”", style="dim italic")
 
 
 def _facts(advice: ArchiveAdvice, it: Advice, *, is_wide: bool) -> Iterator[str]:
@@ -143,22 +165,20 @@ def _facts(advice: ArchiveAdvice, it: Advice, *, is_wide: bool) -> Iterator[str]
     if evidence.worst and it.verdict in (Verdict.HARMFUL, Verdict.KEEP):
         named = "; ".join(_where(advice, each) for each in evidence.worst[:NAMED])
         yield f"harmed {named}"
-    if it.duplicates:
-        others = [
-            f"{shortened(each.key, LONGEST_KEY)} ({_BASES[each.basis]})"
-            for each in it.duplicates[:NAMED]
-        ]
-        more = len(it.duplicates) - NAMED
-        yield f"says the same as {', '.join(others)}" + (f" and {more} more" if more > 0 else "")
+    for basis, words in _BASES.items():
+        keys = [shortened(each.key, LONGEST_KEY) for each in it.duplicates if each.basis is basis]
+        if keys:
+            more = f" and {len(keys) - NAMED} more" * (len(keys) > NAMED)
+            yield f"{words} {', '.join(keys[:NAMED])}{more}"
     if it.older:
         texts = count_of(len(it.older), "earlier text")
         yield f"{texts} of it: not counted here"
 
 
 _BASES = {
-    Basis.CONFIRMED: "removed together, missed",
-    Basis.HOLD: "does the same alone",
-    Basis.TEXT: "like words",
+    Basis.CONFIRMED: "missed when removed together with",
+    Basis.HOLD: "does the same alone as",
+    Basis.TEXT: "reads like",
 }
 
 
@@ -205,13 +225,13 @@ def receipt_lines(receipt: Receipt) -> list[str]:
     if not last.keys:
         lines.append(f"Dropping any of the {len(first.keys):,} is missed: keep all of them")
     else:
-        cost = "costs nothing beyond noise"
+        cost, most = "costs nothing beyond noise", ""
         if last.missed:
             cost = f"costs {_lost(last.lost)} of help"
-        most = f", most on {_place(last.worst[0].place)} ({last.worst[0].signed:,.1f})"
+            most = f", most on {_place(last.worst[0].place)} ({last.worst[0].signed:,.1f})"
         line = (
             f"Dropping {these} saves {last.tokens_a_turn:,.0f} tokens a turn and {cost} over "
-            f"{count_of(last.responses, 'response')}{most if last.missed else ''}"
+            f"{count_of(last.responses, 'response')}{most}"
         )
         keep = f"; keep {len(kept)} of the {len(first.keys)} proposed" if kept else ""
         lines.append(line + keep)
@@ -223,7 +243,7 @@ def receipt_lines(receipt: Receipt) -> list[str]:
     if kept:
         lines.append(
             f"Without all {len(first.keys):,}, {count_of(first.missed, 'response')} would lose "
-            f"{_lost(first.lost)}; put back, measured: "
+            f"{_lost(first.lost)}; put back, measured:"
         )
         lines += [f"  keep {printable(key)}: {_effect(receipt.kept_for[key])}" for key in kept]
     within = last.responses - last.missed - last.freed

@@ -30,7 +30,7 @@ from mindscore.config.settings import parse_settings
 from mindscore.conversation.choice import begins_unlike, images_for, template_for
 from mindscore.conversation.conversation import Transcript
 from mindscore.conversation.own_template import OwnTemplate
-from mindscore.conversation.rendering import CachedTokenizer
+from mindscore.conversation.rendering import CachedTokenizer, KeySets
 from mindscore.flows.recorder import store_failures
 from mindscore.measure.divergence import RedundantGroup
 from mindscore.measure.leave_one_out import LeaveOneOut
@@ -277,24 +277,35 @@ class Session:
 
     async def context(self) -> Context:
         if self._context is None or self._context[0] is not self.transcript:
-            transcript, scorer = self.transcript, await self.registry.scorer()
-            server = parse_settings(self.registry.settings).server
-            if self._tokenizer is None:
-                self._tokenizer = CachedTokenizer(
-                    lambda text: with_retries(lambda: awaited(scorer.tokenize, text), server)
-                )
-            template, remarks = await template_for(
-                transcript, scorer, self.registry.settings, self._tokenizer
-            )
-            if isinstance(template, OwnTemplate):
-                template.render = Retry(server).wrap(template.render)
-            shown = images_for(transcript, scorer, self.registry.settings)
-            context = await shown.context(self._tokenizer, template)
-            remarks += await template.remarks(shown.messages)
-            self._rendered = (*remarks, *begins_unlike(context, scorer))
-            self._tokenizer.evict_unused()
-            self._context = transcript, context
+            transcript = self.transcript
+            self._context = transcript, await self.context_without(None)
         return self._context[1]
+
+    async def context_without(self, without: KeySets | None) -> Context:
+        """Return the conversation, ready to leave out each set of memories in ``without``.
+
+        ``None``: those that flows leave out.
+
+        Raises:
+            MindhooksError: it cannot be rendered.
+        """
+        transcript, scorer = self.transcript, await self.registry.scorer()
+        server = parse_settings(self.registry.settings).server
+        if self._tokenizer is None:
+            self._tokenizer = CachedTokenizer(
+                lambda text: with_retries(lambda: awaited(scorer.tokenize, text), server)
+            )
+        template, remarks = await template_for(
+            transcript, scorer, self.registry.settings, self._tokenizer
+        )
+        if isinstance(template, OwnTemplate):
+            template.render = Retry(server).wrap(template.render)
+        shown = images_for(transcript, scorer, self.registry.settings)
+        context = await shown.context(self._tokenizer, template, without)
+        remarks += await template.remarks(shown.messages)
+        self._rendered = (*remarks, *begins_unlike(context, scorer))
+        self._tokenizer.evict_unused()
+        return context
 
     @property
     def rendered(self) -> Context | None:

@@ -1,0 +1,179 @@
+"""``mindscore advise``: what it prints and writes, and what it refuses."""
+
+import asyncio
+import csv
+import json
+import re
+
+import pytest
+from tests.mindscore.archive.archives import Archive, chance
+
+from mindscore.display.advice_documents import COLUMNS
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """Thirty-six conversations: the dog helps, idle-0 harms, the teas hide each other."""
+
+    def effect(key, node_id, number):
+        planted = {("dog", "pet"): 6.0, ("idle-0", "pet"): -5.0}
+        return planted.get((key, node_id), 0.0) + chance(key, node_id, number)
+
+    made = Archive(tmp_path, 36)
+    asyncio.run(
+        made.plant(effect, hold=lambda key, id_: 9.0 * (key[:3] == "tea" and id_ == "drink"))
+    )
+    return made
+
+
+@pytest.fixture
+def advise(cli, archive):
+    """Runs ``mindscore advise`` over the archive's store."""
+    options = [it for table in ("server", "store") for it in assignments(archive, table)]
+    return lambda *arguments: cli("advise", *arguments, *options)
+
+
+def assignments(archive, table):
+    for key, value in archive.tables[table].items():
+        yield "--set"
+        yield f"{table}.{key}={value}"
+
+
+@pytest.mark.parametrize("columns", ["60", "80", "160"])
+def test_every_memory_has_its_verdict_and_its_reason(advise, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    ran = advise()
+    assert (ran.status, ran.err) == (0, "")
+    assert max(map(len, ran.out.splitlines())) <= int(columns)
+    said = " ".join(ran.out.split())
+    assert said.startswith("7 memories judged by toy on 72 responses of 36 conversations")
+    headings = re.findall(r"(harmful: look here|drop|merge|keep): (\d) memor", said)
+    assert headings == [("harmful: look here", "1"), ("drop", "3"), ("merge", "1"), ("keep", "2")]
+    assert "4 memories could go, 32 tokens a turn" in said
+    assert "Nothing was changed." in said
+    assert "helped (+) and harmed (−)" in said
+
+
+def test_the_document_has_all_of_it(advise):
+    document = advise("--json").document
+    assert document["command"] == "advise"
+    assert (document["model"], document["mode"]) == ("toy", "full")
+    assert document["receipt"] is None
+    by_key = {it["key"]: it for it in document["memories"]}
+    dog = by_key["dog"]
+    assert (dog["verdict"], dog["harmed"]) == ("keep", 0)
+    # One of the others is beyond noise by chance.
+    assert 36 <= dog["helped"] <= 40
+    assert dog["nats_interval"][0] < dog["nats"] < dog["nats_interval"][1]
+    assert dog["largest"]["node_id"] == "pet"
+    assert dog["last_helped"] > "2026-02"
+    assert dog["text"] == "The dog is called Rex."
+    assert len(by_key["idle-0"]["worst"]) == 10
+    assert by_key["tea-2"]["merge_with"] == "tea-1"
+    assert by_key["tea-2"]["duplicates"][0]["basis"] == "hold"
+    assert sum(it["judged"] for it in dog["timeline"]) == 72
+
+
+def test_a_table_has_a_row_for_each_memory(advise, tmp_path):
+    file = tmp_path / "advice.csv"
+    assert advise("--csv", file).status == 0
+    with file.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert tuple(rows[0]) == COLUMNS
+    assert {it["key"]: it["verdict"] for it in rows}["idle-0"] == "harmful"
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_keys_to_drop_are_written_with_their_reasons(advise, tmp_path):
+    lines, listed = tmp_path / "drop.txt", tmp_path / "drop.json"
+    assert advise("--write", lines).status == 0
+    assert advise("--write", listed).status == 0
+    keys = ["idle-1", "idle-2", "idle-3", "tea-2"]
+    found = dict(line.split("  # ") for line in lines.read_text().splitlines())
+    assert sorted(found) == keys
+    assert found["tea-2"].startswith("merge: tea-1 does its work")
+    assert sorted(it["key"] for it in json.loads(listed.read_text())) == keys
+
+
+def test_a_diff_is_all_that_standard_output_has(advise, tmp_path):
+    file = tmp_path / "MEMORY.md"
+    file.write_text("- The dog is called Rex.\n- Note 2: archive number 15838.\n")
+    ran = advise("--diff", file)
+    name = str(file).lstrip("/")
+    assert ran.out == (
+        f"--- a/{name}\n+++ b/{name}\n@@ -1,2 +1 @@\n - The dog is called Rex.\n"
+        "-- Note 2: archive number 15838.\n"
+    )
+    assert "1 memory of 4 would go; nothing was changed" in " ".join(ran.err.split())
+    assert len(file.read_text().splitlines()) == 2
+
+
+def test_the_receipt_of_what_is_proposed(advise, archive):
+    ran = advise("--verify", archive.folder)
+    assert ran.status == 0
+    said = " ".join(ran.out.split())
+    assert re.search(r"Dropping these 4 saves \d+ tokens a turn and costs ", said)
+    assert "Measured in 36 conversations: 72 calls" in said
+    document = advise("--verify", archive.folder, "--json").document
+    receipt = document["receipt"]
+    assert sorted(receipt["proposed"]) == ["idle-1", "idle-2", "idle-3", "tea-2"]
+    assert receipt["rounds"][0]["responses"] == 72
+    assert receipt["complete"] is True
+
+
+def test_what_the_receipt_keeps_is_not_written(cli, tmp_path):
+    """Without hold, and without texts to compare, both are thought idle; and both are missed."""
+    other = Archive(tmp_path, 36)
+    asyncio.run(other.plant(chance, keep_texts=False))
+    file = tmp_path / "drop.txt"
+    options = [*assignments(other, "server"), *assignments(other, "store"), "--write", file]
+    before = cli("advise", *options)
+    assert before.status == 0
+    assert {"tea-1", "tea-2"} <= {line.split("  #")[0] for line in file.read_text().splitlines()}
+    ran = cli("advise", "--verify", other.folder, *options)
+    said = " ".join(ran.out.split())
+    # The dog, too, was planted as idle.
+    assert "keep 2 of the 7 proposed" in said
+    assert "Without all 7, 72 responses would lose" in said
+    kept = {line.split("  #")[0] for line in file.read_text().splitlines()}
+    assert len({"tea-1", "tea-2"} & kept) == 1
+
+
+def test_too_few_tokens_are_said_and_fail(advise, archive):
+    ran = advise("--verify", archive.folder, "--max-tokens", "500")
+    assert ran.status == 1
+    assert "--max-tokens does not allow for more" in " ".join(ran.out.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--verify"], "--verify goes with PATH"),
+        (["talks"], "PATH goes with --verify"),
+        (["--max-tokens", "5"], "--max-tokens goes with --verify"),
+        (["--since", "soon"], "--since soon: expected an age"),
+        (["--model", "m"], "no evidence of model 'm' is kept; there is some of toy"),
+        (["--json", "--diff", "x.md"], "--json and --diff both print"),
+        (["--csv", "/none/such/file.csv"], "there is no folder"),
+        (["--verify", "/none/such/talks"], "cannot be read"),
+    ],
+)
+def test_wrong_usage_is_said(advise, arguments, error):
+    ran = advise(*arguments)
+    assert ran.status == 2
+    assert error in ran.error
+
+
+def test_a_file_that_is_read_is_never_written(advise, tmp_path):
+    file = tmp_path / "MEMORY.md"
+    file.write_text("- one\n")
+    ran = advise("--diff", file, "--write", file)
+    assert ran.status == 2
+    assert "nothing of yours is changed" in ran.error
+    assert file.read_text() == "- one\n"
+
+
+def test_an_empty_store_says_how_to_begin(cli):
+    ran = cli("advise")
+    assert ran.status == 0
+    assert "Nothing is kept yet in this namespace: mindscore score PATH --full" in ran.out
