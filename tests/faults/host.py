@@ -492,7 +492,8 @@ def _is_kept(said: str, store: Path) -> str | None:
     if store.exists():
         with contextlib.closing(sqlite3.connect(store)) as connection:
             counts = (
-                "SELECT (SELECT count(*) FROM memories) + (SELECT count(DISTINCT key) FROM cells)"
+                "SELECT (SELECT count(*) FROM memories)"
+                " + (SELECT count(DISTINCT key) FROM cells WHERE mode = 'full')"
             )
             kept = connection.execute(counts).fetchone()[0]
     return None if kept >= claimed else f"claimed {claimed}, kept {kept}"

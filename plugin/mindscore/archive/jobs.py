@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from mindhooks import in_thread
@@ -21,7 +21,7 @@ MOST_SERVERS_TRIED = 2
 
 @dataclass(slots=True)
 class Job:
-    """One conversation to score; ``prefers``: the weights with which a part of it was measured."""
+    """One conversation to score; ``prefers``: the conditions of what was measured of it."""
 
     found: Found
     transcript: Transcript
@@ -31,10 +31,10 @@ class Job:
 
 @dataclass(slots=True, eq=False)
 class Taker:
-    """A server that takes jobs; ``weights`` tell its model from others of that name."""
+    """A server that takes jobs; ``conditions`` tell its model and the settings."""
 
     place: str
-    weights: str
+    conditions: str
     is_up: bool = True
     failures: int = 0
     """Conversations in a row that it gave up on."""
@@ -44,19 +44,21 @@ class Jobs:
     """Hands conversations out, each to one server, and again to another where that gives up.
 
     ``transcripts`` are read as they are needed; what could be read no more goes to ``failed``.
-    ``prefers`` returns the weights that a conversation was begun with.
+    ``begun`` are the conditions of conversations that were begun, by their ids.
     """
 
     def __init__(
         self,
         transcripts: Iterator[tuple[Found, Transcript | TranscriptError]],
         takers: list[Taker],
-        begun_with: dict[str, str],
+        begun: Mapping[str, str],
     ) -> None:
         self.failed: list[tuple[Found, str]] = []
+        self.taken = 0
+        """Conversations that were taken, and not given to another since."""
         self._transcripts = transcripts
         self._takers = takers
-        self._begun_with = begun_with
+        self._begun = begun
         self._waiting: deque[Job] = deque()
         self._out = 0
         self._is_read = False
@@ -74,6 +76,7 @@ class Jobs:
                 if job is not None:
                     self._waiting.remove(job)
                     self._out += 1
+                    self.taken += 1
                     return job
                 if self._is_read and not self._waiting and not self._out:
                     self._changed.notify_all()
@@ -97,12 +100,17 @@ class Jobs:
         """Note that ``taker`` is down, and takes no more."""
         async with self._changed:
             taker.is_up = False
+            left = {it.place for it in self._takers if it.is_up}
+            for job in [it for it in self._waiting if left and it.tried >= left]:
+                self._waiting.remove(job)
+                self.failed.append((job.found, "no other server is up"))
             self._changed.notify_all()
 
     async def _put(self, job: Job | None) -> None:
         async with self._changed:
             self._out -= 1
             if job is not None:
+                self.taken -= 1
                 self._waiting.appendleft(job)
             self._changed.notify_all()
 
@@ -110,8 +118,10 @@ class Jobs:
         if taker.place in job.tried:
             return False
         others = [it for it in self._takers if it.is_up and it is not taker]
-        # One that another has begun waits for that one: its rows count for the same weights only.
-        return job.prefers in ("", taker.weights) or all(it.weights != job.prefers for it in others)
+        # One that another has begun waits for that one: its rows count for the same model only.
+        return job.prefers in ("", taker.conditions) or all(
+            it.conditions != job.prefers for it in others
+        )
 
     async def _read_ahead(self) -> None:
         while not self._is_read and len(self._waiting) < LOOK_AHEAD * len(self._takers):
@@ -123,4 +133,4 @@ class Jobs:
                 if isinstance(transcript, TranscriptError):
                     self.failed.append((found, str(transcript)))
                 else:
-                    self._waiting.append(Job(found, transcript, self._begun_with.get(found.id, "")))
+                    self._waiting.append(Job(found, transcript, self._begun.get(found.id, "")))

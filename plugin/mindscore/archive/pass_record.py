@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -110,46 +110,37 @@ class PassFingerprint:
     """What the result of a pass over one conversation depends on; ``Pass.fingerprint`` as text.
 
     Attributes:
-        content: a hash of the conversation, the command and the settings.
-        weights: a hash of what tells the model from others of its name; empty: it is not known.
+        content: a hash of the conversation.
+        conditions: a hash of the settings and the model; empty: the model's weights are not known.
         count: how many messages the conversation had when it was last scored wholly.
-        prefix: a hash of these, as they were sent to the model.
+        prefix: a hash of these, as they were sent to the model; empty: it never was.
         begun_at: when the pass began that has not ended, in seconds since the epoch.
     """
 
     content: str
-    weights: str
+    conditions: str
     count: int = 0
     prefix: str = ""
     begun_at: float = 0.0
-
-    @classmethod
-    def of(cls, digest: bytes, settings: bytes, weights: str | None) -> Self:
-        """Make one of the digests of a transcript and of the settings."""
-        content = hashlib.blake2b(digest + settings, digest_size=16).hexdigest()
-        return cls(content, "" if weights is None else short_hash(weights))
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
         """Return the fingerprint that a record has, or ``None`` where it is another version's."""
         content, *rest = text.split("/")
         try:
-            weights, count, prefix, begun_at = rest
-            return cls(content, weights, int(count), prefix, float(begun_at))
+            conditions, count, prefix, begun_at = rest
+            return cls(content, conditions, int(count), prefix, float(begun_at))
         except ValueError:
             return None
 
     def __str__(self) -> str:
-        fields = (self.content, self.weights, self.count, self.prefix, repr(self.begun_at))
+        fields = (self.content, self.conditions, self.count, self.prefix, repr(self.begun_at))
         return "/".join(map(str, fields))
 
-    def is_of(self, content: str, weights: Iterable[str]) -> bool:
-        """Return whether it is of this content, measured by a model of one of ``weights``."""
-        return bool(self.weights) and self.content == content and self.weights in weights
-
-    def grown(self, context: Context) -> Self:
+    def finished(self, context: Context) -> Self:
         """Return this with the length and the hash of ``context``, which was scored wholly."""
-        return replace(self, count=len(context.conversation), prefix=prefix_hash(context))
+        count, prefix = len(context.conversation), prefix_hash(context)
+        return replace(self, count=count, prefix=prefix, begun_at=0.0)
 
     def is_prefix_of(self, context: Context) -> bool:
         """Return whether ``context`` begins with exactly what was sent to the model then."""
@@ -176,12 +167,15 @@ def prefix_hash(context: Context) -> str:
     return short_hash(rows or fingerprints.of(""))
 
 
-def unchanged(found: Pass | None, content: str, weights: Iterable[str]) -> bool:
-    """Return whether a pass has scored exactly this, wholly."""
-    if found is None or found.error is not None:
-        return False
-    known = PassFingerprint.parse(found.fingerprint)
-    return known is not None and known.is_of(content, weights)
+def conditions_of(settings: bytes, weights: str | None) -> str:
+    """Return a hash of ``settings_digest`` and ``weights_of``; empty: these are not known."""
+    return "" if weights is None else short_hash(f"{settings.hex()} {weights}")
+
+
+def last_fingerprint(known: Pass | None, conditions: Collection[str]) -> PassFingerprint | None:
+    """Return the fingerprint of a record, if it was made under one of these conditions."""
+    found = None if known is None else PassFingerprint.parse(known.fingerprint)
+    return found if found is not None and found.conditions in conditions else None
 
 
 def closed_memories(context: Context, count: int, window: int) -> set[str]:

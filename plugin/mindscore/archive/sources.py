@@ -91,6 +91,12 @@ class Sources:
         self._paths = paths
         self.passed_over = PassedOver()
 
+    @property
+    def named(self) -> list[ArchiveFile]:
+        """The files that the user named, rather than a folder or a pattern."""
+        files = (it for it in self._paths if it == STANDARD_INPUT or os.path.lexists(it))
+        return [ArchiveFile(it, is_named=True) for it in files if not it.is_dir()]
+
     def check(self) -> None:
         """Refuse paths that name nothing, before any is read.
 

@@ -7,7 +7,7 @@ import heapq
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -85,7 +85,8 @@ class ArchiveReader:
     """Reads the conversations of an archive, file by file.
 
     ``memories`` are files that name memories printed in the messages; files in the native format
-    mark their own.
+    mark their own. ``only``: the memories that are asked for, if not all.
+    ``given``: standard input, if it has been read.
     """
 
     def __init__(
@@ -95,19 +96,24 @@ class ArchiveReader:
         memories: Sequence[Path] = (),
         *,
         anywhere: bool = False,
+        only: Collection[str] = (),
+        given: Source | None = None,
     ) -> None:
         self.sources = sources
+        self._only = frozenset(only)
         self._format = format_
         self._anywhere = anywhere
         self._texts = read_memories(*memories) if memories else None
         # It can be read once only.
-        self._input = Source(STANDARD_INPUT)
+        self._input = given or Source(STANDARD_INPUT)
         self._readers, self._finder = load_readers(), MemoryFinder()
-        self.records_left_out = 0
-        """Records of files that were not valid, of what has been read."""
 
-    def transcripts(self, file: ArchiveFile) -> Iterator[Transcript]:
+    def transcripts(
+        self, file: ArchiveFile, left_out: Callable[[int], None] = lambda _: None
+    ) -> Iterator[Transcript]:
         """Yield the conversations of one file, one by one.
+
+        ``left_out`` is called at the end with the number of records that were not valid.
 
         Raises:
             UnknownFormatError: it is of no known format.
@@ -119,7 +125,12 @@ class ArchiveReader:
         found = conversations.transcripts(texts, anywhere=self._anywhere, finder=self._finder)
         for _, transcript in found:
             yield transcript
-        self.records_left_out += conversations.left_out
+        left_out(conversations.left_out)
+
+    def keys(self, transcript: Transcript) -> tuple[str, ...]:
+        """Return the memories of a conversation that are asked for."""
+        keys = transcript.keys()
+        return tuple(it for it in keys if not self._only or it in self._only)
 
 
 class Survey:
@@ -146,23 +157,22 @@ class Survey:
         self._reader = reader
         self._numbered = 0
         reader.sources.check()
-        named = [it for it in reader.sources if it.is_named]
-        for file in named:
+        for file in reader.sources.named:
             # Before the others: whatever is wrong with what the user named is said at once.
-            self._first(file)
+            next(reader.transcripts(file), None)
+        self.records_left_out = 0
+        """Records that were not valid."""
         for file in reader.sources:
             self._add(file)
             progress(len(self.files), len(self._by_id))
-
-    def _first(self, file: ArchiveFile) -> None:
-        next(self._reader.transcripts(file), None)
 
     def _add(self, file: ArchiveFile) -> None:
         self.files.append(file)
         number = len(self.files) - 1
         try:
-            for at, transcript in enumerate(self._reader.transcripts(file)):
-                self._admit(_found(file.path, number, at, transcript))
+            for at, transcript in enumerate(self._reader.transcripts(file, self._leave_out)):
+                keys = self._reader.keys(transcript)
+                self._admit(_found(file.path, number, at, transcript, len(keys)))
         except UnknownFormatError:
             if file.is_named:
                 raise
@@ -171,6 +181,9 @@ class Survey:
             if file.is_named:
                 raise
             self.failed.append(str(error))
+
+    def _leave_out(self, records: int) -> None:
+        self.records_left_out += records
 
     def _admit(self, found: Found) -> None:
         """Take a conversation in, unless it, or a later state of it, is there already."""
@@ -229,7 +242,7 @@ class Survey:
         return sorted(kept, key=lambda it: (it.file, it.number))
 
 
-def _found(path: Path, file: int, number: int, transcript: Transcript) -> Found:
+def _found(path: Path, file: int, number: int, transcript: Transcript, memories: int) -> Found:
     times = [it.timestamp_ns for it in transcript.messages if it.timestamp_ns is not None]
     ended_at = max(times) / NS_PER_S if times else _modified(path)
     return Found(
@@ -240,7 +253,7 @@ def _found(path: Path, file: int, number: int, transcript: Transcript) -> Found:
         chain=response_chain(transcript),
         messages=len(transcript.messages),
         tokens=sum(len(it.text) for it in transcript.messages) // 4,
-        memories=len(transcript.keys()),
+        memories=memories,
         ended_at=ended_at,
         by_file=not times,
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from mindhooks import Activity, Context, MindState, Scorer
 from mindscore._util.files import STANDARD_INPUT
-from mindscore.config.settings import parse_settings
+from mindscore.config.settings import MemoryScoringOptions, parse_settings, parse_table
 from mindscore.conversation.conversation import Transcript
 from mindscore.display.documents import document
 from mindscore.flows.seen import seen_of, source_of
@@ -117,11 +117,16 @@ class Unit:
         return retry is not None and retry.is_open
 
     async def score(
-        self, transcript: Transcript, command: str, settings: Mapping[str, Any] | None = None
+        self,
+        transcript: Transcript,
+        command: str,
+        keys: tuple[str, ...] | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> ScoredConversation:
         """Run ``command`` over one conversation, and return what it found.
 
-        ``settings``: the tables for this conversation, in place of the unit's. A conversation that
+        ``keys``: the memories that are asked for, if not all; ``options``: those of
+        memory-scoring for this conversation, in place of the settings'. A conversation that
         fails is a result with an error. What was found is stored as it is found, unless the
         recorder is disabled.
 
@@ -131,9 +136,12 @@ class Unit:
         session = self._session
         if session.transcript is not transcript:
             session.transcript, session.state = transcript, MindState()
-        if settings is not None:
-            session.registry.settings = settings
-        result = await session.attempt(command, tuple(transcript.keys()))
+        stash = session.registry.stash
+        stash.pop(MemoryScoringOptions, None)
+        if options is not None:
+            name = "plugins.settings.memory-scoring"
+            stash[MemoryScoringOptions] = parse_table(options, MemoryScoringOptions, name)
+        result = await session.attempt(command, tuple(transcript.keys()) if keys is None else keys)
         return ScoredConversation(result, session.rendered, source_of(session), time.time())
 
 

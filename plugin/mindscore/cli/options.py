@@ -165,7 +165,13 @@ class ConversationOptions(ConfigOptions):
 class PlanOptions(ConversationOptions):
     """The options that ``plan`` and ``score`` share."""
 
-    transcript: TranscriptFile
+    paths: Annotated[
+        list[Path],
+        Argument(
+            metavar="PATH...",
+            help="Files of conversations, folders of such files, patterns; -: standard input.",
+        ),
+    ]
     full: Annotated[bool, Option("--full", help="Score every memory against every response.")] = (
         False
     )
@@ -194,6 +200,21 @@ class PlanOptions(ConversationOptions):
             help="Send at most N tokens: score what fits, the longest unscored memories first.",
         ),
     ] = None
+    since: Annotated[
+        str | None,
+        Option(
+            "--since",
+            metavar="WHEN",
+            help="Of several conversations, those that ended later: 12h, 30d, 2w ago, or a date.",
+        ),
+    ] = None
+    sample: Annotated[
+        int | None,
+        Option("--sample", min=1, metavar="N", help="Of several conversations, N by chance."),
+    ] = None
+    seed: Annotated[
+        int, Option("--seed", help="With --sample: another number, other conversations.")
+    ] = 0
     require_images: Annotated[
         bool,
         Option("--require-images", help="Refuse images that the scorer would not be given."),
@@ -219,8 +240,25 @@ class PlanOptions(ConversationOptions):
             raise UsageError("--hold goes with --full")
         if self.resume and not self.full:
             raise UsageError("--resume goes with --full: without it, what is scored is not due")
+
+    def check_one(self) -> None:
+        """Refuse options that do not go together for one conversation.
+
+        Raises:
+            UsageError: names them.
+        """
         if self.max_tokens is not None and self.command != "score":
             raise UsageError("--max-tokens goes with score alone, without --full and --finetune")
+
+    def check_pass(self) -> None:
+        """Refuse options that do not go with several conversations.
+
+        Raises:
+            UsageError: names them.
+        """
+        check_memories(self.memories, self.memories_anywhere)
+        if self.select is not None:
+            raise UsageError("--select goes with one file")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,6 +268,10 @@ class MeasureOptions(PlanOptions):
     measure: Annotated[
         bool, Option("--measure", help="Load the model and time one short prompt.")
     ] = False
+    price: Annotated[
+        float | None,
+        Option("--price", min=0, metavar="MONEY", help="Price of a million tokens sent."),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

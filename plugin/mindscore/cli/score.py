@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from glob import has_magic
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from mindscore._util.errors import UsageError
 from mindscore._util.text import count_of, one_line, printable, shortened
 from mindscore.cli.interruption import DONE, FAILED, run_until_interrupted
 from mindscore.cli.options import MeasureOptions, PlanOptions, ScoreOptions, check_memories
-from mindscore.config.file import merge
+from mindscore.config.file import Configuration, merge
 from mindscore.conversation.conversation import Conversation, Transcript
 from mindscore.conversation.places import Place, find_places
 from mindscore.display.documents import document, plan_document, with_remarks
@@ -27,6 +30,7 @@ from mindscore.display.screen import Screen, new_console, own_output, write_json
 from mindscore.display.tables import remark_lines, show_result, skipped_lines
 from mindscore.readers.conversations import Conversations
 from mindscore.readers.memories import read_memories
+from mindscore.readers.source import Source
 from mindscore.report.page import HtmlReport
 from mindscore.session.plan import Plan, make_plan
 from mindscore.session.session import Result, Session
@@ -118,21 +122,22 @@ class Prepared:
 
 
 def prepare(
-    options: PlanOptions, screen: Screen, *, self_test: bool, tokens: bool = False
+    options: PlanOptions,
+    configuration: Configuration,
+    transcript: Transcript,
+    screen: Screen,
+    *,
+    self_test: bool,
+    tokens: bool = False,
 ) -> Prepared:
-    """Read the configuration and the conversation, and apply the options.
+    """Apply the options to the configuration, for one conversation.
 
     ``self_test``: whether to test a server first; ``tokens``: whether to keep tokens' values.
 
     Raises:
-        UsageError: options do not go together, or name a memory or a conversation that is not
-            there.
-        ConfigError: the configuration is wrong.
-        TranscriptError: the transcript is.
+        UsageError: options do not go together, or name a memory that is not there.
     """
-    options.check()
-    configuration = options.load()
-    transcript = options.read(options.transcript)
+    options.check_one()
     keys = _selected(transcript, options.memory)
     given = {
         "only": options.memory or None,
@@ -155,12 +160,50 @@ def prepare(
     return Prepared(session, tables, configuration.file, keys)
 
 
+def read_one(options: PlanOptions) -> tuple[Transcript | None, Source | None]:
+    """Return the conversation where one is asked for, else its file, if that has been read.
+
+    Raises:
+        UsageError: there is no such conversation.
+        TranscriptError: the file cannot be read.
+    """
+    file = options.paths[0]
+    chooses = options.since is not None or options.sample is not None
+    is_pattern = has_magic(str(file)) and not os.path.lexists(file)
+    if len(options.paths) > 1 or chooses or file.is_dir() or is_pattern:
+        return None, None
+    if options.select is not None:
+        return options.read(file), None
+    check_memories(options.memories, options.memories_anywhere)
+    memories = options.memories
+    texts = read_memories(*memories, transcript=file) if memories else None
+    source = Source(file)
+    conversations = Conversations(source, options.format)
+    first, *others = islice(conversations, 2)
+    if others:
+        return None, source
+    anywhere = options.memories_anywhere
+    return conversations.transcript(first, texts, anywhere=anywhere), None
+
+
 def run_score(options: ScoreOptions) -> int:
     """Run the command, print its findings, and return the exit status."""
     share_one_arena()
+    options.check()
+    configuration = options.load()
+    transcript, given = read_one(options)
+    if transcript is None:
+        from mindscore.cli.archive import run_pass
+
+        return run_pass(options, configuration, given)
     screen = Screen("loading the model …")
     prepared = prepare(
-        options, screen, self_test=not options.no_self_test, tokens=options.html is not None
+        options,
+        configuration,
+        transcript,
+        screen,
+        self_test=not options.no_self_test,
+        tokens=options.html is not None,
     )
     report = _report(options, prepared)
     with screen, own_output():
@@ -182,8 +225,15 @@ def run_score(options: ScoreOptions) -> int:
 def run_plan(options: MeasureOptions) -> int:
     """Print the plan, and return the exit status."""
     share_one_arena()
+    options.check()
+    configuration = options.load()
+    transcript, given = read_one(options)
+    if transcript is None:
+        from mindscore.cli.archive import run_archive_plan
+
+        return run_archive_plan(options, configuration, given)
     screen = Screen("loading the model …" if options.measure else "planning …")
-    prepared = prepare(options, screen, self_test=False)
+    prepared = prepare(options, configuration, transcript, screen, self_test=False)
     session, tables = prepared.session, prepared.tables
     with screen, own_output():
         plan = run_until_interrupted(
@@ -271,7 +321,7 @@ def _report(options: ScoreOptions, prepared: Prepared) -> HtmlReport | None:
     if options.html is None:
         return None
     report = HtmlReport(options.html, prepared.tables)
-    report.check({"transcript": options.transcript, "configuration": prepared.file})
+    report.check({"transcript": options.paths[0], "configuration": prepared.file})
     for file in options.memories:
         report.check({"file of memories": file})
     return report

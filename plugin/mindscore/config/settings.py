@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 
 import msgspec
 from msgspec import Meta, Struct, field
-from msgspec.structs import asdict
+from msgspec.structs import asdict, force_setattr
 
 from mindscore._util.errors import ConfigError
 from mindscore._util.text import printable
@@ -47,10 +47,15 @@ class _Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class ServerSettings(_Table, frozen=True):
-    """``[server]``: the model that scores, and the way to reach it."""
+    """``[server]``: the model that scores, and the way to reach it.
+
+    ``base_urls``: servers of one model, among which a pass over many conversations divides them;
+    other commands use the first, unless ``base_url`` names one.
+    """
 
     scorer: Name = "local"
     base_url: str = ""
+    base_urls: list[str] = field(default_factory=list)
     model: str = "smollm2"
     adapter: str = ""
     tokenizer: str = ""
@@ -73,6 +78,10 @@ class ServerSettings(_Table, frozen=True):
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if len(set(self.base_urls)) < len(self.base_urls):
+            raise ValueError("base_urls: the same address is there twice")
+        if self.base_urls and not self.base_url:
+            force_setattr(self, "base_url", self.base_urls[0])
         if not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:\d{1,3})?", self.device):
             raise ValueError(
                 "device: expected 'auto', 'cpu', 'cuda', 'mps' or 'xpu', or one of several, such "
@@ -298,7 +307,7 @@ def _explain(message: str, kind: type, name: str) -> str:
         hint = get_type_hints(_TABLES.get(table, kind))[last]
         expected = " or ".join(_choices(hint))
         return f"{key}: expected {expected}, got {problem.removeprefix('Invalid enum value ')}"
-    if problem.startswith(("settings.", "url: ", "folder: ", "device: ")):
+    if problem.startswith(("settings.", "url: ", "folder: ", "device: ", "base_urls: ")):
         # Of a table's own __post_init__.
         return printable(f"{key}.{problem}")
     problem = problem.replace("`int | str`", "`int`")

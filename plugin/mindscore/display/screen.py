@@ -7,9 +7,10 @@ import json
 import logging
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TextIO
 
 import msgspec
 from rich.console import Console
@@ -18,7 +19,7 @@ from rich.text import Text
 
 from mindhooks import Activity
 from mindscore._util.errors import LOGGERS
-from mindscore._util.text import LINE, harmless_json, printable, shortened
+from mindscore._util.text import LINE, count_of, harmless_json, printable, shortened
 
 
 def new_console() -> Console:
@@ -26,17 +27,21 @@ def new_console() -> Console:
     return Console(highlight=False, markup=False, emoji=False)
 
 
-def write_json(document: Any) -> None:
-    """Write one JSON document, in UTF-8 in any locale, without control characters."""
+def write_json(document: Any, stream: TextIO | None = None) -> None:
+    """Write one JSON document, in UTF-8 in any locale, without control characters.
+
+    ``stream``: where to, if not to standard output as it is now.
+    """
+    out = sys.stdout if stream is None else stream
     try:
         encoded = msgspec.json.encode(document)
     except UnicodeEncodeError:
         # A file's name that is not UTF-8 holds surrogates: as escapes, they name it still.
         plain = msgspec.to_builtins(document)
         encoded = json.dumps(plain, separators=(",", ":"), allow_nan=False).encode()
-    sys.stdout.flush()
-    sys.stdout.buffer.write(harmless_json(encoded) + b"\n")
-    sys.stdout.flush()
+    out.flush()
+    out.buffer.write(harmless_json(encoded) + b"\n")
+    out.flush()
 
 
 def own_output() -> AbstractContextManager[object]:
@@ -49,9 +54,14 @@ class Screen(logging.Handler):
 
     _shown: ClassVar[Screen | None] = None
 
-    def __init__(self, waiting: str | None = None) -> None:
-        """Make it; ``waiting`` is the line of progress until the first activity begins."""
+    def __init__(self, waiting: str | None = None, *, once: bool = False) -> None:
+        """Make it; ``waiting`` is the line of progress until the first activity begins.
+
+        ``once``: of log lines of one kind, only the first is shown, and the number of the others.
+        """
         super().__init__()
+        self._once = once
+        self._kinds: Counter[str] = Counter()
         self._waiting = waiting
         self._waiting_task: TaskID | None = None
         self._logged: list[str] = []
@@ -80,6 +90,9 @@ class Screen(logging.Handler):
         self._stop()
         for name in LOGGERS:
             logging.getLogger(name).removeHandler(self)
+        for kind, count in self._kinds.items():
+            if count > 1:
+                self.complain(f"{count_of(count - 1, 'line')} more like: {kind}")
 
     @classmethod
     def restore_terminal(cls) -> None:
@@ -112,7 +125,15 @@ class Screen(logging.Handler):
         if not any(error in line for line in self._logged):
             self.complain(error)
 
+    def errors(self) -> Console:
+        """Return the console of standard error."""
+        return self._console
+
     def emit(self, record: logging.LogRecord) -> None:
+        if self._once:
+            self._kinds[str(record.msg)] += 1
+            if self._kinds[str(record.msg)] > 1:
+                return
         self._logged.append(record.getMessage())
         # A task's failure is in the run's error, which is printed at the end.
         if not _TASK_FAILED.match(self._logged[-1]):

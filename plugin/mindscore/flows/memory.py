@@ -39,7 +39,7 @@ from mindscore.measure.memories import (
     text_hashes,
     whole,
 )
-from mindscore.measure.prompts import Budget, RowFingerprints, whole_prompt
+from mindscore.measure.prompts import Beginnings, Budget, RowFingerprints, whole_prompt
 from mindscore.measure.retry import BreakerError
 from mindscore.scorers.selftest import ensure_tested
 from mindscore.store import Store
@@ -214,20 +214,24 @@ async def score_matrix(run: MemoryRun) -> None:
         run.set_outcome(run.memories, Outcome("no-response"))
         return
     kept, known, fingerprints = dict[str, MemoryScore](), None, None
+    grown: dict[str, MemoryScore] = {}
     if run.options.resume and (known := await _weights(run)) is not None:
         fingerprints = RowFingerprints(context, known)
-        kept = await _kept_rows(run, fingerprints)
+        kept, grown = await _kept_rows(run, fingerprints, known)
+    left = [memory for memory in run.memories if memory.key not in kept]
+    chosen = await _affordable(run, left)
+    run.set_outcome([memory for memory in left if memory not in chosen], Outcome("left-out"))
     judging: set[str] = set()
-    if len(kept) < len(run.memories):
+    if chosen:
         await ensure_tested(run.scorer, run.settings.server, await whole_prompt(context))
-        for memory in run.memories:
+        for memory in chosen:
             await run.pace.yield_to_loop()
-            if memory.key not in kept:
-                judging |= responses_after_change(context, window, skip_only(memory.key))
+            its = responses_after_change(context, window, skip_only(memory.key))
+            judging |= its - {it.node_id for it in _parts(grown, memory)[0]}
         await run.compared.baseline(window, judging)
     # Asked for once the server has answered: some say it in their answers alone.
     weights = await _weights(run)
-    if kept and weights != known:
+    if (kept or grown) and weights != known:
         raise ScorerError(REPLACED)
     if fingerprints is None or weights != known:
         fingerprints = RowFingerprints(context, weights or "")
@@ -237,19 +241,20 @@ async def score_matrix(run: MemoryRun) -> None:
             row = kept[memory.key]
             run.compared.resume(window, skip_only(memory.key), row.divergences)
             return row.divergences, row.hold if run.options.hold else None
-        found = await run.compared.drop(window, skip_only(memory.key), judging)
+        drop, hold = _parts(grown, memory)
+        found = await run.compared.drop(window, skip_only(memory.key), judging, drop)
         if await _weights(run) != weights:
             raise ScorerError(REPLACED)
         if not run.options.hold:
             return found, None
         try:
-            return found, await run.compared.hold(window, memory.key, judging)
+            return found, await run.compared.hold(window, memory.key, judging, hold)
         # What was measured of the memory is not lost with it.
         except Exception as error:
             return found, error
 
     await run.score_each(
-        run.memories[::-1],
+        [it for it in run.memories[::-1] if it.key in kept or it in chosen],
         "full",
         measure,
         take=lambda memory, row: _show_row(run, memory, row),
@@ -263,7 +268,12 @@ async def _confirm_redundant(run: MemoryRun, window: range) -> None:
     """Remove each group that may hide each other together, one prompt a group."""
     rows = [run.rows[memory.key] for memory in run.memories if memory.key in run.rows]
     found = []
+    length = len(await whole_prompt(run.context))
     for group in redundant_candidates(rows):
+        limit = run.options.max_tokens
+        if limit and run.usage.prompt_tokens + 2 * length > limit:
+            log.info("no tokens are left to confirm memories that may hide each other")
+            break
         try:
             without = await run.compared.drop(window, set(group.keys).__contains__)
         # What was measured is not lost with it: the group is not named.
@@ -284,10 +294,31 @@ async def _weights(run: MemoryRun) -> str | None:
     return await weights_of(run.scorer, run.settings.server, run.retry)
 
 
-async def _kept_rows(run: MemoryRun, fingerprints: RowFingerprints) -> dict[str, MemoryScore]:
-    """Return the rows that the store has of this very conversation and model, by memory."""
-    rows = await Store(run.settings.store).rows(run.scorer.model, run.context.id)
-    kept = {}
+async def _affordable(run: MemoryRun, left: list[Memory]) -> list[Memory]:
+    """Return the memories of ``left`` that fit into ``max_tokens``: the last ones, which go first.
+
+    Each prompt counts as long as the whole conversation, so that never more is sent.
+    """
+    limit, passes = run.options.max_tokens, 1 + run.options.hold
+    if not limit or not left:
+        return left
+    length = len(await whole_prompt(run.context))
+    baselines = length * (passes + run.noise.repeats)
+    count = max(0, limit - baselines) // (length * passes) if length else 0
+    return left[-count:] if count else []
+
+
+async def _kept_rows(
+    run: MemoryRun, fingerprints: RowFingerprints, weights: str
+) -> tuple[dict[str, MemoryScore], dict[str, MemoryScore]]:
+    """Return the rows that the store has of this very conversation and model, by memory.
+
+    The second are those of its beginning: it has grown since, and what was sent has not changed.
+    """
+    context = run.context
+    rows = await Store(run.settings.store).rows(run.scorer.model, context.id)
+    beginnings = Beginnings(context, weights)
+    kept, grown = {}, {}
     for memory in run.memories:
         await run.pace.yield_to_loop()
         row = rows.get(memory.key)
@@ -295,7 +326,15 @@ async def _kept_rows(run: MemoryRun, fingerprints: RowFingerprints) -> dict[str,
             continue
         if row.fingerprint == fingerprints.of(memory.key):
             kept[memory.key] = row
-    return kept
+        elif beginnings.have(row):
+            grown[memory.key] = row
+    return kept, grown
+
+
+def _parts(grown: Mapping[str, MemoryScore], memory: Memory) -> tuple[Row, Row]:
+    """Return what is known of a memory's row, and of its row alone."""
+    row = grown.get(memory.key)
+    return ((), ()) if row is None else (row.divergences, row.hold or ())
 
 
 def _show_row(run: MemoryRun, memory: Memory, row: Row) -> None:
@@ -330,5 +369,7 @@ class MemoryScoring:
     def on_trigger(self, command: str, mind: Mind, registry: Registry) -> Trigger | None:
         if command not in FLOWS:
             return None
-        run = MemoryRun(command, mind, registry, self._options)
+        # A host may have options for its next run alone.
+        options = registry.stash.get(MemoryScoringOptions, self._options)
+        run = MemoryRun(command, mind, registry, options)
         return registry.task_handle(NAME).trigger_if_idle(run.carry_out)

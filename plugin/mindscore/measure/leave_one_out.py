@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -164,19 +164,24 @@ class LeaveOneOut:
         return {node_id: values for each in found for node_id, values in each.items()}
 
     async def drop(
-        self, window: range, skip: memories.Skip, judging: Collection[str] = ()
+        self,
+        window: range,
+        skip: memories.Skip,
+        judging: Collection[str] = (),
+        known: Divergences = (),
     ) -> Divergences:
         """Return the effect of all that ``skip`` names on each response in ``window``.
 
         It is the response's total with all memories, less that without those. ``judging`` are
-        further responses for which the same baseline will be needed.
+        further responses for which the same baseline will be needed. ``known`` effects are not
+        measured again.
 
         Raises:
             ScorerError: the scorer failed.
         """
         context = self._context
         await self._pace.yield_to_loop()
-        asked = memories.responses_after_change(context, window, skip)
+        asked = memories.responses_after_change(context, window, skip) - _ids(known)
         with_ = await self.baseline(window, {*asked, *judging})
         await self._pace.yield_to_loop()
         prompts = await prompts_for(context, window, skip, asked & with_.keys())
@@ -185,10 +190,22 @@ class LeaveOneOut:
         tokens = token_differences(by_token, self._by_token(prompts))
         responses = memories.responses(context, window, skip)
         read = self._read(responses, asked, with_.keys() & without.keys())
-        return divergences(read, with_, without, asked, self._noise.spread, tokens)
+        return _joined(
+            known,
+            read,
+            lambda it: divergences(it, with_, without, asked, self._noise.spread, tokens),
+        )
 
-    async def hold(self, window: range, key: str, judging: Collection[str] = ()) -> Divergences:
+    async def hold(
+        self,
+        window: range,
+        key: str,
+        judging: Collection[str] = (),
+        known: Divergences = (),
+    ) -> Divergences:
         """Return the effect of the memory ``key`` alone: with it and no other, less with none.
+
+        ``known`` effects are not measured again.
 
         Raises:
             ScorerError: the scorer failed.
@@ -198,7 +215,7 @@ class LeaveOneOut:
         responses = memories.responses(context, window, memories.skip_all)
         asked = memories.responses_after_change(
             context, window, memories.skip_all_except(key), memories.skip_all
-        )
+        ) - _ids(known)
         bare = await prompts_for(context, window, memories.skip_all, {*asked, *judging})
         without = await self._totals(bare)
         await self._pace.yield_to_loop()
@@ -206,7 +223,9 @@ class LeaveOneOut:
         alone = await prompts_for(context, window, others, asked & without.keys())
         with_ = await self._totals(alone)
         read = self._read(responses, asked, with_.keys() & without.keys())
-        return divergences(read, with_, without, asked, self._noise.spread, {})
+        return _joined(
+            known, read, lambda it: divergences(it, with_, without, asked, self._noise.spread, {})
+        )
 
     def resume(self, window: range, skip: memories.Skip, row: Divergences) -> None:
         """Take note of the responses that ``row``, measured earlier, was without."""
@@ -240,6 +259,21 @@ class LeaveOneOut:
                 "context"
             )
         return {it: index for it, index in responses.items() if it not in unread}
+
+
+def _ids(row: Divergences) -> set[str]:
+    return {it.node_id for it in row}
+
+
+def _joined(
+    known: Divergences,
+    read: Mapping[str, int],
+    measured: Callable[[dict[str, int]], Divergences],
+) -> Divergences:
+    """Return the row of the responses ``read``: the known part of it, and what was measured."""
+    ids = _ids(known)
+    new = measured({it: index for it, index in read.items() if it not in ids})
+    return tuple(sorted((*known, *new), key=lambda it: it.entry_idx)) if known else new
 
 
 async def score_memory(

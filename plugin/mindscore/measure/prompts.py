@@ -9,10 +9,11 @@ from dataclasses import replace
 
 import msgspec
 
-from mindhooks import Context, Node, WirePrompt
+from mindhooks import Context, MemoryScore, Node, WirePrompt
 from mindscore.measure.memories import (
     Memory,
     Skip,
+    is_response,
     responses,
     responses_after_change,
     skip_none,
@@ -128,6 +129,39 @@ class RowFingerprints:
                 if node.render is not None and _prints(node, key):
                     digest.update(_digest(node.render(frozenset({key}))))
         return digest.hexdigest()
+
+
+class Beginnings:
+    """The rows of the matrix that were measured when a conversation was shorter.
+
+    A response depends on nothing behind it, so that they are exact still if what was sent then is
+    how the conversation begins now. ``weights``: as of ``RowFingerprints``.
+    """
+
+    def __init__(self, context: Context, weights: str) -> None:
+        self._context = context
+        self._weights = weights
+        self._fingerprints: dict[int, RowFingerprints] = {}
+
+    def have(self, row: MemoryScore) -> bool:
+        """Return whether ``row`` is of a beginning of the conversation."""
+        context = self._context
+        if context.prompts is not None or not row.divergences or row.fingerprint is None:
+            return False
+        last = max(it.entry_idx for it in row.divergences)
+        # It ended behind the last response that the row has, and before the next one.
+        for count in range(last + 1, len(context.conversation)):
+            if count > last + 1 and is_response(context.conversation[count - 1]):
+                return False
+            if self._of(count).of(row.key) == row.fingerprint:
+                return True
+        return False
+
+    def _of(self, count: int) -> RowFingerprints:
+        if count not in self._fingerprints:
+            shorter = replace(self._context, conversation=self._context.conversation[:count])
+            self._fingerprints[count] = RowFingerprints(shorter, self._weights)
+        return self._fingerprints[count]
 
 
 def _prints(node: Node, key: str) -> bool:

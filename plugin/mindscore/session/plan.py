@@ -180,13 +180,7 @@ async def make_plan(
             "finetune-scoring" if is_finetune else "memory-scoring",
         )
         options = own.get("memory-scoring", {})
-        async with Registry(session, tables, scorer=counting) as registry:
-            registry.register(MemoryScoring(options), name="memory-scoring")
-            finetune = FinetuneScoring(own.get("finetune-scoring", {}))
-            registry.register(finetune, name="finetune-scoring")
-            session.listen(registry)
-            stats = (await session.run(command)).stats
-        assert stats is not None  # noqa: S101 - our flows report them, however they end
+        stats = await _counted(session, tables, command, counting, options)
         confirming = alternates = 0
         outcomes = stats.outcomes if isinstance(stats, MemoryStats) else {}
         scored = sum(it.status == "scored" for it in outcomes.values())
@@ -224,6 +218,41 @@ async def make_plan(
     if speed is None:
         return replace(plan, times=Times(*[None] * 4))
     return _with_times(plan, speed, "remembered", settings)
+
+
+async def count_calls(
+    session: Session,
+    tables: Mapping[str, Any],
+    command: str,
+    scorer: Scorer,
+    options: Mapping[str, Any],
+) -> MemoryStats | FinetuneStats:
+    """Return the statistics that ``command`` would have: ``scorer`` scores nothing.
+
+    ``options`` are those of memory-scoring.
+
+    Raises:
+        MindhooksError: the settings are wrong.
+    """
+    return await _counted(session, tables, command, CountingScorer(scorer), options)
+
+
+async def _counted(
+    session: Session,
+    tables: Mapping[str, Any],
+    command: str,
+    counting: CountingScorer,
+    options: Mapping[str, Any],
+) -> MemoryStats | FinetuneStats:
+    own = parse_settings(tables).plugins.settings
+    async with Registry(session, tables, scorer=counting) as registry:
+        registry.register(MemoryScoring(options), name="memory-scoring")
+        finetune = FinetuneScoring(own.get("finetune-scoring", {}))
+        registry.register(finetune, name="finetune-scoring")
+        session.listen(registry)
+        stats = (await session.run(command)).stats
+    assert stats is not None  # noqa: S101 - our flows report them, however they end
+    return stats
 
 
 async def _other_plugins(registry: Registry, command: str, flow: str) -> tuple[str, ...]:

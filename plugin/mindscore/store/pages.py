@@ -11,7 +11,7 @@ from typing import Any, Literal, get_type_hints
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Select, func, select, tuple_
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from mindscore.store.database import decode_text
 from mindscore.store.schema import cells
@@ -96,7 +96,7 @@ class Pages:
                 # Faster than the store's own, which lets damaged texts through.
                 _driver(connection).text_factory = str
             return self._read(connection)
-        except OperationalError as error:
+        except DBAPIError as error:
             if "decode" not in str(error.orig):
                 raise
         _driver(connection).text_factory = decode_text
@@ -144,6 +144,9 @@ def _fetch(connection: Connection, query: Select[Any]) -> Sequence[tuple[Any, ..
     result = connection.execute(query)
     try:
         return result.cursor.fetchall() if result.cursor is not None else []
+    except connection.dialect.loaded_dbapi.Error as error:
+        # As SQLAlchemy's own reading does, so that the database explains it.
+        raise DBAPIError(None, None, error) from error
     finally:
         result.close()
 

@@ -14,6 +14,10 @@ import pytest
 from mindscore.config.settings import StoreSettings
 from mindscore.store import Review, Reviews
 
+COLUMNS = (
+    "namespace, model, conversation, key, text_hash, node_id, entry_idx, divergence, signed, "
+    "scored_at, noise, mode"
+)
 NOISE = ("--set", "memory.noise_repeats=1")
 
 
@@ -168,8 +172,9 @@ def test_without_a_transcript_two_texts_of_a_memory_are_not_mixed(show, score, t
     score(talk, "--full")
     # Of an older text, and on a response that the newer one was not measured on.
     change(
-        "INSERT INTO cells SELECT namespace, model, conversation, key, 'older', 'gone', 5, 9, 9, "
-        "scored_at - 60, NULL FROM cells WHERE key = 'tea' AND node_id = 'drink'"
+        f"INSERT INTO cells ({COLUMNS}) SELECT "
+        "namespace, model, conversation, key, 'older', 'gone', 5, 9, 9, "
+        "scored_at - 60, NULL, mode FROM cells WHERE key = 'tea' AND node_id = 'drink'"
     )
     [kept] = listed(show)
     found = results(show(kept["id"], "--json"))["score-full"]
@@ -180,8 +185,9 @@ def test_without_a_transcript_two_texts_of_a_memory_are_not_mixed(show, score, t
 def test_a_response_whose_place_another_one_took_is_left_out(show, score, talk, change):
     score(talk, "--full")
     change(
-        "INSERT INTO cells SELECT namespace, model, conversation, key, text_hash, 'gone', 3, 9, 9, "
-        "scored_at - 60, NULL FROM cells WHERE node_id = 'drink'"
+        f"INSERT INTO cells ({COLUMNS}) SELECT "
+        "namespace, model, conversation, key, text_hash, 'gone', 3, 9, 9, "
+        "scored_at - 60, NULL, mode FROM cells WHERE node_id = 'drink'"
     )
     [kept] = listed(show)
     found = results(show(kept["id"], "--json"))["score-full"]
@@ -190,8 +196,9 @@ def test_a_response_whose_place_another_one_took_is_left_out(show, score, talk, 
 
 def test_models_are_shown_one_by_one(show, talk, measured, change, tmp_path):
     change(
-        "INSERT INTO cells SELECT namespace, 'other', conversation, key, text_hash, node_id, "
-        "entry_idx, 5, 5, scored_at, NULL FROM cells"
+        f"INSERT INTO cells ({COLUMNS}) SELECT "
+        "namespace, 'other', conversation, key, text_hash, node_id, "
+        "entry_idx, 5, 5, scored_at, NULL, mode FROM cells"
     )
     found = show(talk, "--json").document["results"]
     matrices = {it["model"]: it["signed"] for it in found if it["command"] == "score-full"}

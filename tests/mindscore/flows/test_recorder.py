@@ -452,16 +452,17 @@ async def test_scores_of_both_modes_leave_evidence_and_the_memory_s_text(say, ho
         cells = {row["mode"]: row for row in it.rows("cells")}
         [text] = await it.store.memory_texts()
         [facts] = await it.store.conversations()
-    [memory], body = talk.identity, reply.body
+    context = talk.context()
+    [memory], body = context.identity, reply.body
     assert cells.keys() == {"incremental", "full"}
     for row in cells.values():
-        assert (row["key"], row["node_id"]) == ("k", talk.conversation[0].id)
+        assert (row["key"], row["node_id"]) == ("k", context.conversation[0].id)
         assert (row["tokens"], row["responded_at"]) == (body[1] - body[0], 1.5)
         assert row["text_hash"] == text.text_hash
     assert (text.key, text.text) == ("k", memory.text)
     assert text.tokens == len(memory.token_ids)
-    nodes = (*talk.system, *talk.identity, *talk.conversation)
-    assert (facts.conversation, facts.source, facts.title) == (talk.id, "", "")
+    nodes = (*context.system, *context.identity, *context.conversation)
+    assert (facts.conversation, facts.source, facts.title) == (context.id, "", "")
     assert (facts.responses, facts.memories) == (1, 1)
     assert facts.tokens == sum(len(node.token_ids) for node in nodes)
     assert (facts.begun_at, facts.ended_at) == (1.5, 1.5)

@@ -3,6 +3,8 @@
 import asyncio
 import re
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -183,3 +185,26 @@ async def test_a_score_of_before_is_taken_for_the_text_that_is_scored_next(tmp_p
     assert (after.text_hash, after.weight) == ("t1", 0.5 * 8.0 + 0.5 * before.weight)
     assert after.count == before.count + 1
     assert await store.last_scored("toy", "talk", {"tea": "t1"}) == {"tea": clock.now}
+
+
+@pytest.mark.parametrize("version", [OLD[0], OLD[-1]])
+def test_processes_that_meet_an_old_store_at_once_migrate_it_once(version, tmp_path):
+    file = tmp_path / "store"
+    lay_out(file, version)
+    _, before = contents(file)
+    code = (
+        "import asyncio, sys\n"
+        "from mindscore.config.settings import StoreSettings\n"
+        "from mindscore.store import Store\n"
+        "print(len(asyncio.run(Store(StoreSettings(sys.argv[1])).memories())))"
+    )
+    command = [sys.executable, "-c", code, f"sqlite:///{file}"]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(6)]
+    counts = {process.communicate(timeout=120)[0] for process in started}
+    assert [process.returncode for process in started] == [0] * 6
+    assert counts == {f"{sum(row['namespace'] == 'default' for row in before['memories'])}\n"}
+    now, after = contents(file)
+    assert now == VERSION
+    assert after["alembic_version"] == [{"version_num": f"{VERSION:04d}"}]
+    before = as_now(version, before)
+    assert {name: after[name] for name in before} == before

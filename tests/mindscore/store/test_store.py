@@ -15,7 +15,7 @@ from mindhooks import FinetuneCandidate, MemoryScore, ResponseDivergence
 from mindscore._util.errors import ConfigError, StoreError
 from mindscore.config.settings import StoreSettings, parse_settings
 from mindscore.measure.prompts import response_hash
-from mindscore.store import History, Records, Reviews, Store, database
+from mindscore.store import History, Records, Reviews, Store, as_arrays, database
 from mindscore.store.database import Database
 from mindscore.store.schema import STORE
 
@@ -773,6 +773,8 @@ def acts_on(settings):
         lambda: Store(settings).rows("m"),
         lambda: Store(settings).trained(),
         lambda: History(settings).cells("m", 100),
+        lambda: as_arrays(Store(settings).evidence()),
+        lambda: Store(settings).memory_texts(),
         lambda: History(settings).points("m", ["k"], 9),
         lambda: History(settings).runs(),
         lambda: History(settings).models(),

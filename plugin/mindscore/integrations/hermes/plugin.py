@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -49,6 +50,7 @@ ACTIONS = {
     "status": "show what is registered, how many turns wait, and which scorer is used",
     "memories": "show what each memory does, and which ones to drop",
     "candidates": "list the responses that could be trained on",
+    "prune": "show what MEMORY.md and USER.md would be without the entries that could go",
 }
 
 
@@ -88,6 +90,13 @@ class HermesCommands:
                     help="propose to drop an unused entry only if it was measured on N responses "
                     "(default: %(default)s)",
                 )
+            if name == "prune":
+                action.add_argument(
+                    "--dry-run",
+                    action="store_true",
+                    required=True,
+                    help="show it; there is no other way: mindscore changes no memory",
+                )
 
     def run(self, arguments: argparse.Namespace) -> None:
         """Run an action of ``hermes mind``, and print its result.
@@ -108,7 +117,9 @@ class HermesCommands:
         if action not in ACTIONS:
             return f"Usage: /mind [{'|'.join(ACTIONS)}]"
         if action != "score":
-            _, text = self._caught(lambda: self._act(action, ENOUGH_RESPONSES))
+            # Some of them read the store, which takes a loop of its own.
+            act = functools.partial(self._act, action, ENOUGH_RESPONSES)
+            _, text = await asyncio.to_thread(self._caught, act)
             return text
         self._last = None
         done = self.worker.ask()
@@ -125,6 +136,7 @@ class HermesCommands:
             "status": self._status,
             "memories": lambda: self._memories(enough),
             "candidates": self._candidates,
+            "prune": self._prune,
         }
         return actions[action]()
 
@@ -163,6 +175,12 @@ class HermesCommands:
     def _candidates(self) -> str:
         models = self._findings.models()
         return candidates_text(self._findings.candidates(models[0]) if models else [])
+
+    def _prune(self) -> str:
+        from mindscore.integrations.hermes.prune import prune_text
+        from mindscore.integrations.hermes.scoring import load_settings
+
+        return prune_text(load_settings().settings, hermes_home() / "memories")
 
     @staticmethod
     def _caught(act: Callable[[], str]) -> tuple[bool, str]:

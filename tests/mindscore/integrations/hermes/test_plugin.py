@@ -211,6 +211,34 @@ def test_an_entry_that_is_gone_from_the_newest_prompt_is_not_proposed(agent, cap
     assert f"2 responses  {HELIX}" in said
 
 
+def test_what_could_go_is_shown_and_the_files_stay(agent, configure, capsys) -> None:
+    configure('[server]\nscorer = "toy"\n[advise]\nmin_conversations = 5\n')
+    file = agent.folder / "memories" / "MEMORY.md"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"{HELIX}\n§\n{BUILD}")
+    agent.cli("prune", "--dry-run")
+    assert capsys.readouterr().out == "No memory has been measured yet: hermes mind score.\n"
+    for number in range(14):
+        said = [
+            {"role": "system", "content": SYSTEM},
+            {"role": "user", "content": f"{QUESTION} {'Well? ' * number**2}"},
+        ]
+        agent.turn(said, said=f"{ANSWER} {'So. ' * number}", session=f"s{number}")
+    agent.cli("score")
+    capsys.readouterr()
+    agent.cli("prune", "--dry-run")
+    said = capsys.readouterr().out
+    assert "on 14 responses of 14 sessions: of 2 memories, 1 entry could go" in said
+    assert f"drop  {BUILD}: over 14 conversations" in said
+    mark = "\\ No newline at end of file\n"
+    assert f"-{HELIX}\n-§\n-{BUILD}\n{mark}+{HELIX}\n{mark}" in said
+    assert "Nothing was changed." in said
+    assert file.read_text() == f"{HELIX}\n§\n{BUILD}"
+    assert agent.chat("prune") == said.strip("\n")
+    with pytest.raises(SystemExit):
+        agent.cli("prune")
+
+
 def test_responses_before_a_memory_say_nothing_about_it(agent, capsys) -> None:
     fence = (
         "<memory-context>\n[System note: The following is recalled memory context, NOT new user "
@@ -246,7 +274,7 @@ def test_mind_in_a_chat_scores_and_tells(agent) -> None:
     assert "Scored 1 turn of 1 session with toy." in said
     assert "Helix" in agent.chat("memories")
     assert "registered with Hermes" in agent.chat("status")
-    assert agent.chat("dance") == "Usage: /mind [score|status|memories|candidates]"
+    assert agent.chat("dance") == "Usage: /mind [score|status|memories|candidates|prune]"
 
 
 def test_an_idle_agent_is_scored_by_itself(agent, configure) -> None:
