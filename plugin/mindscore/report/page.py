@@ -100,14 +100,7 @@ class HtmlReport:
         Raises:
             UsageError: it cannot be written; an earlier file is left as it was.
         """
-        self.write_page(render(result, self._settings, self._without_words))
-
-    def write_page(self, page: str) -> None:
-        """Write any page as ``write`` does: that of an archive, too.
-
-        Raises:
-            UsageError: it cannot be written; an earlier file is left as it was.
-        """
+        page = render(result, self._settings, self._without_words)
         try:
             # JSON may hold half a surrogate pair, which UTF-8 cannot.
             write_whole(self._file, page.encode(errors="replace"))

@@ -7,7 +7,6 @@ import pytest
 
 from mindscore.measure.archive_advice import ArchiveAdvice
 from mindscore.report.archive_page import MOST_ROWS, MOST_TEXT, archive_page
-from mindscore.report.page import HtmlReport
 
 from ..archives import made_archive
 from ..opening import opened
@@ -216,12 +215,3 @@ def test_long_texts_are_cut_so_that_the_file_is_not_too_large():
     ]
     texts = {it.key: "word " * 10_000 for it in its}
     assert len(archive_page(replace(bare, advice=tuple(its), texts=texts))) < 2 * MOST_TEXT
-
-
-def test_it_is_written_as_reports_are_half_characters_and_all(tmp_path):
-    file = tmp_path / "archive.html"
-    report = HtmlReport(file, {})
-    report.check({})
-    report.write_page(archive_page(made_archive(3, text="half \ud800 of one")))
-    assert "half ? of one reason" in file.read_text(encoding="utf-8")
-    assert file.stat().st_mode & 0o077 == 0
