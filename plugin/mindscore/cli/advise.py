@@ -30,6 +30,8 @@ from mindscore.display.advice import show_advice
 from mindscore.display.advice_documents import COLUMNS, advice_document, advice_rows
 from mindscore.display.screen import Screen, new_console, own_output, write_json
 from mindscore.measure.archive_advice import ArchiveAdvice, Receipt
+from mindscore.pages.environment import environment
+from mindscore.report.archive_page import archive_page
 from mindscore.store.store import require_regular
 
 
@@ -38,8 +40,11 @@ def run_advise(options: AdviseOptions) -> int:
     options.check()
     configuration = options.load()
     since = None if options.since is None else parse_since(options.since)
-    outputs = {"--csv": options.csv, "--write": options.write}
+    outputs = {"--csv": options.csv, "--html": options.html, "--write": options.write}
     _check_outputs(options, outputs)
+    if options.html is not None:
+        # Before anything is measured: it may not be installed.
+        environment("mindscore.report")
     screen = Screen("reading the evidence …" if not options.verify else "loading the model …")
     with screen, own_output():
         advice, evidence = asyncio.run(archive_advice(configuration.settings, options.model, since))
@@ -49,6 +54,8 @@ def run_advise(options: AdviseOptions) -> int:
     written = {}
     if options.csv is not None:
         written[options.csv] = _csv(advice)
+    if options.html is not None:
+        written[options.html] = archive_page(advice).encode("utf-8", "replace")
     if options.write is not None:
         written[options.write] = _keys(advice, options.write)
     if written:

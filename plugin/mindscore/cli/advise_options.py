@@ -51,6 +51,9 @@ class AdviseOptions(ConfigOptions):
     csv: Annotated[
         Path | None, Option("--csv", metavar="FILE", help="Also write a row for each memory.")
     ] = None
+    html: Annotated[
+        Path | None, Option("--html", metavar="FILE", help="Also write a page: one HTML file.")
+    ] = None
     write: Annotated[
         Path | None,
         Option("--write", metavar="FILE", help="Also write the keys to drop, one a line, or JSON."),

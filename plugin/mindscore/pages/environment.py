@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from difflib import SequenceMatcher
 from hashlib import sha256
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal
 
 from mindscore._util.errors import UsageError
+from mindscore._util.text import iso_utc, moment_text
 from mindscore.conversation.conversation import Transcript
 from mindscore.measure.divergence import noise_limit
 
@@ -95,7 +98,8 @@ _HARMLESS = {ord(it): f"\\u{ord(it):04x}" for it in "<>&\u2028\u2029"}
 def environment(package: str) -> Environment:
     """Return the templates of ``package`` and of this one; an unknown name in one is an error.
 
-    A template has ``embed(id, data)`` and ``word_diff(before, after)``.
+    A template has ``embed(id, data)`` and ``word_diff(before, after)``, and the filters ``day``,
+    ``moment`` and ``number``.
 
     Raises:
         UsageError: Jinja2 is not installed.
@@ -116,7 +120,29 @@ def environment(package: str) -> Environment:
         lstrip_blocks=True,
     )
     made.globals.update(embed=embed, word_diff=word_diff)
+    made.filters.update(day=day, moment=moment, number=number)
     return made
+
+
+def moment(seconds: float | None) -> Markup:
+    """Return a time since the epoch as an element, in local time."""
+    from markupsafe import Markup
+
+    if seconds is None:
+        return Markup("never")
+    when = datetime.fromtimestamp(seconds).astimezone()
+    element = Markup('<time datetime="{}">{}</time>')
+    return element.format(when.isoformat(timespec="seconds"), moment_text(seconds))
+
+
+def day(seconds: float) -> str:
+    """Return the date of a time since the epoch, in UTC."""
+    return (iso_utc(seconds) or "an unknown day")[:10]
+
+
+def number(value: float | None, digits: int = 0) -> str:
+    """Return a number with separated thousands, or a dash if there is none."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:,.{digits}f}"
 
 
 def embed(element_id: str, data: Any) -> Markup:

@@ -140,7 +140,11 @@ def render(result: Result, settings: Settings, without_words: str | None = None)
     is_full = result.command == MindCommand.SCORE_FULL
     styles = [asset("theme.css"), asset("matrix.css"), asset("report.css", "mindscore.report")]
     data = _data(result, ranked, rows, columns, least)
-    scripts = [asset("matrix.js"), asset("report.js", "mindscore.report")]
+    scripts = [
+        asset("matrix.js"),
+        asset("sorting.js", "mindscore.report"),
+        asset("report.js", "mindscore.report"),
+    ]
     return (
         environment("mindscore.report")
         .get_template("report.html")

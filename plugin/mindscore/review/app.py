@@ -10,6 +10,7 @@ from aiohttp import web
 from mindscore.config.settings import Settings
 from mindscore.http.runner import Limits, listen, termination
 from mindscore.pages.environment import asset
+from mindscore.review.archive import ArchivePages
 from mindscore.review.decisions import Deciding
 from mindscore.review.reading import ReadingPages
 from mindscore.review.runs import DEFAULT_PACE, Running, Runs, StreamPace
@@ -18,6 +19,7 @@ from mindscore.review.web import MOST_BYTES, SessionAuth, Views, failures
 TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 ASSETS = {
     "theme.css": "mindscore.pages",
+    "archive.css": "mindscore.pages",
     "matrix.css": "mindscore.pages",
     "matrix.js": "mindscore.pages",
     "review.css": "mindscore.review",
@@ -39,8 +41,10 @@ def make_app(
     app = web.Application(
         middlewares=[entrance.middleware(), failures(views)], client_max_size=MOST_BYTES
     )
+    archive = ArchivePages(settings, views)
     for part in (
         ReadingPages(settings, runs, views),
+        archive,
         Deciding(settings, runs, views),
         Running(runs, pace),
     ):
@@ -50,6 +54,7 @@ def make_app(
 
     async def close(_: web.Application) -> None:
         runs.live.close()
+        await archive.aclose()
 
     app.on_shutdown.append(close)
     return app

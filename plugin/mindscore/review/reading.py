@@ -21,7 +21,7 @@ from mindscore.review.cells import (
     response_texts,
 )
 from mindscore.review.runs import COMMANDS, Runs
-from mindscore.review.web import PageRefusedError, Views
+from mindscore.review.web import PageRefusedError, Views, page_number
 from mindscore.store import Cell, History, Point, Store, StoredMemory
 
 MOST_CELLS = 50_000
@@ -194,9 +194,8 @@ class ReadingPages:
         models, model = await Models(self._history).of(request)
         sort, wanted = request.query.get("sort", ""), request.query.get("find", "")
         sort = sort if sort in ORDERS else "weight"
-        number = request.query.get("page", "")
-        at = int(number) if number.isascii() and number.isdigit() and len(number) < 7 else 1
-        offset = MOST_MEMORIES * (max(1, at) - 1)
+        page = page_number(request)
+        offset = MOST_MEMORIES * (page - 1)
         found = await self._store.memories(
             model, search=wanted, order=ORDERS[sort][1], limit=MOST_MEMORIES, offset=offset
         )
@@ -212,7 +211,7 @@ class ReadingPages:
             "unmeasured": UNMEASURED_NOISE,
             "total": total,
             "first": offset + 1,
-            "page": max(1, at),
+            "page": page,
             "pages_": -(-total // MOST_MEMORIES),
             "find": wanted,
             "orders": ORDERS,

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-import math
 import secrets
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -18,14 +16,12 @@ from aiohttp import web
 
 from mindhooks import MindhooksError, in_thread
 from mindscore._util.errors import StoreError, format_error
-from mindscore._util.text import moment_text
 from mindscore.config.settings import StoreSettings
 from mindscore.pages.environment import environment
 from mindscore.store import Damage, Records
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
-    from markupsafe import Markup
 
 
 NAMES = ("127.0.0.1", "localhost")
@@ -134,7 +130,13 @@ def _refuse(why: str) -> web.Response:
     return web.Response(status=403, text=f"mindscore: {why}\n")
 
 
-PAGES = {"/": "Memories", "/matrix": "Matrix", "/candidates": "Candidates", "/runs": "Runs"}
+PAGES = {
+    "/": "Memories",
+    "/archive": "Archive",
+    "/matrix": "Matrix",
+    "/candidates": "Candidates",
+    "/runs": "Runs",
+}
 
 
 class Views:
@@ -147,7 +149,6 @@ class Views:
     def __init__(self, settings: StoreSettings) -> None:
         self._records = Records(settings)
         self._templates = environment("mindscore.review")
-        self._templates.filters.update(moment=moment, number=number)
         self._templates.globals.update(pages=PAGES, namespace=settings.namespace, address=address)
 
     async def show(
@@ -177,20 +178,10 @@ def address(path: str, **query: str | None) -> str:
     return f"{path}?{urlencode(given, errors='replace')}" if given else path
 
 
-def moment(seconds: float | None) -> Markup:
-    """Return a time since the epoch as an element, in local time."""
-    from markupsafe import Markup
-
-    if seconds is None:
-        return Markup("never")
-    when = datetime.fromtimestamp(seconds).astimezone()
-    element = Markup('<time datetime="{}">{}</time>')
-    return element.format(when.isoformat(timespec="seconds"), moment_text(seconds))
-
-
-def number(value: float | None, digits: int = 0) -> str:
-    """Return a number with separated thousands, or a dash if there is none."""
-    return "–" if value is None or not math.isfinite(value) else f"{value:,.{digits}f}"
+def page_number(request: web.Request) -> int:
+    """Return the number of the page that is asked for: from 1, which is what nonsense asks for."""
+    number = request.query.get("page", "")
+    return max(1, int(number)) if number.isascii() and number.isdigit() and len(number) < 7 else 1
 
 
 log = logging.getLogger("mindscore.review")

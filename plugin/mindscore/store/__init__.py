@@ -7,6 +7,7 @@ from mindscore.store.evidence import (
     Columns,
     Evidence,
     EvidenceKind,
+    EvidenceState,
     columns_of,
     rows_of,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "Evidence",
     "EvidenceArrays",
     "EvidenceKind",
+    "EvidenceState",
     "History",
     "KnownConversation",
     "KnownScore",

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, func
+from sqlalchemy import ColumnElement, func, select
 
 from mindscore.store.namespace import NamespaceTables
 from mindscore.store.pages import COLUMNS, GROUPS, KINDS, Columns, Evidence, Mode, Pages
@@ -20,6 +20,7 @@ __all__ = [
     "Columns",
     "Evidence",
     "EvidenceKind",
+    "EvidenceState",
     "EvidenceTables",
     "Mode",
     "columns_of",
@@ -50,6 +51,17 @@ def columns_of(rows: Iterable[Evidence]) -> Columns:
     return {name: list(its) for name, its in zip(COLUMNS, values, strict=True)}
 
 
+@dataclass(frozen=True, slots=True)
+class EvidenceState:
+    """A number of cells, and when the newest was scored: seconds since the epoch, ``None``: none.
+
+    While it is the same, so is the evidence: a cell that is measured anew is a newer one.
+    """
+
+    cells: int
+    newest: float | None
+
+
 class EvidenceTables(NamespaceTables):
     """The evidence of one namespace: the part of ``Store`` that is about cells of both modes."""
 
@@ -59,6 +71,14 @@ class EvidenceTables(NamespaceTables):
         query = self._select(cells, *kind, func.count()).group_by(*kind)
         found = [EvidenceKind(*row) for row in await self._all(query)]
         return sorted(found, key=lambda it: (-it.cells, it.model, it.mode))
+
+    async def evidence_state(self) -> EvidenceState:
+        """Return what changes whenever the evidence does."""
+        # Apart, each is found in an index alone.
+        count = self._select(cells, func.count()).scalar_subquery()
+        newest = self._select(cells, func.max(cells.c.scored_at)).scalar_subquery()
+        [row] = await self._all(select(count, newest))
+        return EvidenceState(*row)
 
     async def evidence(
         self,

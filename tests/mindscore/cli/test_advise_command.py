@@ -84,6 +84,17 @@ def test_a_table_has_a_row_for_each_memory(advise, tmp_path):
     assert file.stat().st_mode & 0o777 == 0o600
 
 
+def test_a_page_has_all_of_it_and_only_its_owner_reads_it(advise, tmp_path):
+    file = tmp_path / "advice.html"
+    assert advise("--html", str(file)).status == 0
+    page = file.read_text(encoding="utf-8")
+    assert page.count('data-verdict="drop"') == 3
+    assert page.count('<tr id="m') == 7
+    assert file.stat().st_mode & 0o077 == 0
+    elsewhere = advise("--html", str(tmp_path / "nowhere" / "advice.html"))
+    assert (elsewhere.status, "there is no folder" in elsewhere.err) == (2, True)
+
+
 def test_keys_to_drop_are_written_with_their_reasons(advise, tmp_path):
     lines, listed = tmp_path / "drop.txt", tmp_path / "drop.json"
     assert advise("--write", lines).status == 0

@@ -99,6 +99,7 @@ def test_hostile_texts_are_shown_and_run_nowhere(tables, transcript, reviewing, 
             look(texts=[found])
         for path, texts in {
             "/memories": PAYLOADS,
+            "/archive": PAYLOADS,
             "/matrix": [MODEL],
             "/candidates": [MODEL],
             "/candidates?show=accepted": [PAYLOADS[0] + ALL, ALL],
@@ -121,8 +122,8 @@ def test_hostile_texts_are_shown_and_run_nowhere(tables, transcript, reviewing, 
             tab.get_by_role("button", name="Reject").click()
         tab.get_by_text("All candidates are decided").wait_for()
         # What a request says comes back in no page but as text.
-        asked = dict.fromkeys(("show", "at", "done", "sort"), ALL)
-        for path in ("/candidates", "/memories", "/matrix"):
+        asked = dict.fromkeys(("show", "at", "done", "sort", "find", "verdict"), ALL)
+        for path in ("/candidates", "/memories", "/matrix", "/archive"):
             for chosen in (ALL, MODEL):
                 answer = tab.request.get(page.url + path, params={**asked, "model": chosen})
                 assert "<script>window" not in answer.text()

@@ -8,6 +8,7 @@ PAGES = (
     "",
     "runs",
     "memory?key=tea",
+    "archive",
     "matrix",
     "candidates",
     "candidates?show=accepted",

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from mindhooks import FinetuneCandidate
 from mindscore.measure.divergence import noise_limit
+from mindscore.pages.environment import moment, number
 from mindscore.review.cells import MOST_RESPONSES, conversations, effects, matrix
 from mindscore.review.decisions import NEIGHBOURS, CandidateQueue, id_of
 from mindscore.review.reading import (
@@ -17,7 +18,7 @@ from mindscore.review.reading import (
     WIDTH,
     sparkline,
 )
-from mindscore.review.web import address, moment, number
+from mindscore.review.web import address
 from mindscore.store import Cell, Listed, Point, Review, Reviewed
 
 

@@ -15,6 +15,7 @@ from mindscore.store import (
     COLUMNS,
     ConversationFacts,
     Evidence,
+    EvidenceState,
     History,
     MemoryText,
     Pass,
@@ -277,3 +278,16 @@ def test_a_batch_is_found_by_the_index(store, file):
         )
         [(*_, plan)] = connection.execute(query).fetchall()
     assert "sqlite_autoindex_cells_1 (namespace=? AND model=? AND (conversation,key" in plan
+
+
+async def test_the_state_of_the_evidence_changes_with_it(store):
+    one = store()
+    seen = [await one.evidence_state()]
+    assert seen == [EvidenceState(0, None)]
+    for rows in ([ONE], [replace(ONE, scored_at=11.0)], [replace(ONE, node_id="older")]):
+        await one.add_evidence(rows)
+        seen.append(await one.evidence_state())
+    assert seen[1:] == [EvidenceState(1, 10.0), EvidenceState(1, 11.0), EvidenceState(2, 11.0)]
+    await one.add_evidence([ONE])
+    assert await store(namespace="other").evidence_state() == EvidenceState(0, None)
+    assert await one.evidence_state() == seen[-1]

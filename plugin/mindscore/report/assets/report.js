@@ -221,14 +221,6 @@
   };
 
   function sortBy(name, descending) {
-    for (const button of document.querySelectorAll(".sort")) {
-      const head = button.closest("th");
-      if (button.dataset.by === name) {
-        head.setAttribute("aria-sort", descending ? "descending" : "ascending");
-      } else {
-        head.removeAttribute("aria-sort");
-      }
-    }
     const compare = inOrder[name], sign = descending ? -1 : 1;
     const sorted = [...rows].sort((one, other) => {
       const [a, b] = [data.memories[rowOf(one)], data.memories[rowOf(other)]];
@@ -259,14 +251,7 @@
   }
 
   if (rows.length) {
-    for (const button of document.querySelectorAll(".sort")) {
-      button.addEventListener("click", () => {
-        const now = button.closest("th").getAttribute("aria-sort");
-        const first = button.dataset.by === "key" ? "ascending" : "descending";
-        const next = now ? (now === "ascending" ? "descending" : "ascending") : first;
-        sortBy(button.dataset.by, next === "descending");
-      });
-    }
+    mindscoreSorting(sortBy);
     element("filters").addEventListener("input", filter);
     element("filters").addEventListener("submit", (event) => event.preventDefault());
     filter();
