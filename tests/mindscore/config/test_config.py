@@ -14,6 +14,7 @@ DEFAULTS = tomllib.loads("""
 [server]
 scorer = "local"
 base_url = ""
+base_urls = []
 model = "smollm2"
 adapter = ""
 tokenizer = ""
