@@ -8,6 +8,7 @@ DEFAULTS = {
     "server": {
         "scorer": "local",
         "base_url": "",
+        "base_urls": [],
         "model": "smollm2",
         "adapter": "",
         "tokenizer": "",
