@@ -59,7 +59,7 @@ class Failure:
 
 @dataclass(slots=True)
 class PassState:
-    """What a pass has done so far, and what of it is left."""
+    """The part of a pass that is done, and the part that is left."""
 
     total: int = 0
     scored: int = 0

@@ -1,4 +1,4 @@
-"""What a file of memories would be without those that are proposed to go, as a unified diff."""
+"""A file of memories as it would be without those that are proposed to go, as a unified diff."""
 
 from __future__ import annotations
 

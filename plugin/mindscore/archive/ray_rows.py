@@ -61,7 +61,7 @@ class Finding:
 
     @property
     def error(self) -> str | None:
-        """What failed, or ``None``."""
+        """The failure, or ``None``."""
         return self.done.error
 
     def document(self) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def pack(transcript: Transcript) -> bytes:
     from ray import cloudpickle
 
     try:
-        packed: bytes = cloudpickle.dumps(transcript)  # type: ignore[no-untyped-call]
+        packed: bytes = cloudpickle.dumps(transcript)
     # A recogniser is anybody's code.
     except Exception as error:
         raise TranscriptError(

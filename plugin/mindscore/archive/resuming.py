@@ -1,4 +1,4 @@
-"""What is left to measure of a conversation that an earlier pass has begun, or scored."""
+"""The part that is left to measure of a conversation that an earlier pass has begun, or scored."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mindscore.store import Pass, Store
 
 @dataclass(frozen=True, slots=True)
 class Remainder:
-    """What is left to measure of one conversation.
+    """The part that is left to measure of one conversation.
 
     ``fingerprint`` is that of the pass that begins, or goes on; ``options`` are those of
     memory-scoring. ``keys``: the memories that are left, of which there may be none.

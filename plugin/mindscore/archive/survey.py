@@ -77,7 +77,7 @@ class Found:
 
     @property
     def state(self) -> tuple[int, int, float]:
-        """What is larger for a later state of the same conversation."""
+        """A number that is larger for a later state of the same conversation."""
         return self.responses, self.messages, self.ended_at
 
 

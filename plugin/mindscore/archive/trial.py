@@ -42,7 +42,7 @@ class Proposed:
 
 
 class TokenBudgetError(Exception):
-    """What is to be measured takes more tokens than are left."""
+    """The measurement takes more tokens than are left."""
 
 
 class JointScorer:
@@ -104,7 +104,7 @@ class JointScorer:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What the removal of some memories did to one conversation, with all of its effects."""
+    """The effect that the removal of some memories did to one conversation, with all of its effects."""
 
     sums: JointRemoval
     effects: tuple[JointEffect, ...]

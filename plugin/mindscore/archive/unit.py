@@ -41,7 +41,7 @@ class ScoredConversation:
 
     @property
     def error(self) -> str | None:
-        """What failed, or ``None``."""
+        """The failure, or ``None``."""
         return self.result.error
 
     def document(self) -> dict[str, Any]:

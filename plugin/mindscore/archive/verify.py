@@ -44,7 +44,7 @@ Transcripts = Callable[[], Iterable[Transcript]]
 
 @dataclass(slots=True)
 class _Measured:
-    """What a pass has found: the sums of each conversation, and what was not measured."""
+    """The findings of a pass: the sums of each conversation, and what was not measured."""
 
     removed: dict[str, JointRemoval] = field(default_factory=dict)
     losing: dict[str, Transcript] = field(default_factory=dict)

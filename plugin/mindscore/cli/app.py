@@ -25,7 +25,6 @@ from mindscore.cli import config, plugins, transfer
 from mindscore.cli.advise_options import AdviseOptions
 from mindscore.cli.interruption import DONE, FAILED, INTERRUPTED, WRONG, InterruptedRunError
 from mindscore.cli.options import (
-    ExportOptions,
     Format,
     Json,
     MeasureOptions,
@@ -36,10 +35,10 @@ from mindscore.cli.options import (
     ScoreOptions,
     ServeOptions,
     ShowOptions,
-    TrainOptions,
     TranscriptFile,
     takes_options,
 )
+from mindscore.cli.train_options import ExportOptions, TrainOptions
 
 ANYWHERE = ("--debug", "--trace-hooks")
 """Options of the whole command line, which may stand before or after a command's own."""

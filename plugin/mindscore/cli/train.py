@@ -11,8 +11,8 @@ from mindhooks import MindhooksError, TrainingSample
 from mindscore._util.errors import ConfigError, TrainError, UsageError, format_error
 from mindscore._util.text import count_of, printable
 from mindscore.cli.interruption import DONE, FAILED, run_until_interrupted
-from mindscore.cli.options import CandidateOptions, ExportOptions, TrainOptions
 from mindscore.cli.store import one_model
+from mindscore.cli.train_options import CandidateOptions, ExportOptions, TrainOptions
 from mindscore.config.file import Configuration
 from mindscore.display.screen import Screen, own_output, write_json
 from mindscore.store import Reviews, Send

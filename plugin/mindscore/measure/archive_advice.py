@@ -33,7 +33,7 @@ class ResponsePlace:
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """What one memory did in one stretch of time, which ``begins`` in seconds since the epoch.
+    """The effect of one memory in one stretch of time, which ``begins`` in seconds since the epoch.
 
     ``judged`` counts responses, ``helped`` and ``harmed`` those changed beyond their noise limit;
     ``nats`` is the sum of all its effects on them.
@@ -60,7 +60,7 @@ class JointEffect:
 
 @dataclass(frozen=True, slots=True)
 class JointRemoval:
-    """What it does to the archive to remove the memories ``keys`` together.
+    """The effect on the archive of removing the memories ``keys`` together.
 
     ``responses`` are those behind any of them. ``lost`` is the help, in nats, that ``missed`` of
     them lose, and ``gained`` the harm that ``freed`` of them are rid of, each beyond its limit;
@@ -135,7 +135,7 @@ def _largest(effects: Iterable[JointEffect]) -> tuple[JointEffect, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What following the advice costs, as measured: the proposed drops removed together.
+    """The cost of following the advice, as measured: the proposed drops removed together.
 
     ``proposed`` are the keys of the drops, and of the merges' copies. ``rounds`` begins with their
     joint removal; each further one is without those that were found missing in the one before, so

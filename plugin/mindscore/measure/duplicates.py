@@ -23,7 +23,7 @@ _WORD = re.compile(r"\w+")
 
 
 class Basis(StrEnum):
-    """How it is known that two memories say the same, the surest first.
+    """The reason to think that two memories say the same, the surest first.
 
     Confirmed: both were removed together, and were missed. Hold: either alone supports the same
     responses, and neither is missed. Text: they read alike, and nothing was measured.

@@ -26,7 +26,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What a memory did to one response: its numbers in the columns, and nats."""
+    """The effect of a memory on one response: its numbers in the columns, and nats."""
 
     response: int
     conversation: int
@@ -35,7 +35,7 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class MemoryEvidence:
-    """What is known of one version of a memory.
+    """The facts known of one version of a memory.
 
     ``conversations`` and ``responses`` are those judged; ``helped`` and ``harmed`` count the
     responses on which its effect is beyond their ``noise_limit``, and ``by_chance`` is how many a

@@ -1,4 +1,4 @@
-"""What each memory did in each week, or month where the archive is a long one."""
+"""The effect of each memory in each week, or month where the archive is a long one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to do with each memory of an archive, and how sure that is."""
+"""Verdicts on the memories of an archive, and how sure they are."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STANDARD = NormalDist()
 
 
 class Verdict(StrEnum):
-    """What to do with a memory."""
+    """The thing to do with a memory."""
 
     KEEP = "keep"
     DROP = "drop"

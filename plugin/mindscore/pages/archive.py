@@ -100,7 +100,7 @@ class ValueBar:
 
 @dataclass(frozen=True, slots=True)
 class TimeBars:
-    """What a memory did over time, as SVG paths: a bar up or down for each period.
+    """The effect of a memory over time, as SVG paths: a bar up or down for each period.
 
     ``judged`` is a line at 0 wherever it was judged; ``words`` say the same.
     """

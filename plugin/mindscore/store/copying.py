@@ -47,7 +47,7 @@ _TIMES = {
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """How many rows of a table were read, and how many the other database cannot hold.
+    """The number of rows of a table that were read, and of those that the other database cannot hold.
 
     ``left_out`` counts those that are damaged, and those with a NUL character for PostgreSQL.
     """

@@ -282,7 +282,7 @@ class Schema:
 
     @property
     def has_history(self) -> bool:
-        """Whether there are earlier versions."""
+        """True if there are earlier versions."""
         return self.version > self.first
 
 

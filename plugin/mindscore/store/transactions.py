@@ -1,4 +1,4 @@
-"""What the databases share: functions in transactions, their errors, and upserts."""
+"""The part that databases share: functions in transactions, their errors, and upserts."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class Transactions(ABC):
     @property
     @abstractmethod
     def _damage(self) -> str:
-        """What is said of values that cannot be."""
+        """Return what is said of values that cannot be."""
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:

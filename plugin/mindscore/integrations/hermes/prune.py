@@ -1,4 +1,4 @@
-"""What Hermes' own files of memories would be without the entries that are proposed to go."""
+"""Hermes' own files of memories as they would be without the entries that are proposed to go."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ PATH = "/v1/score"
 
 
 class ScoreRoute:
-    """What ``vllm.endpoint_plugins`` expects of a plugin.
+    """The plugin, as ``vllm.endpoint_plugins`` expects it.
 
     A pooling model has a ``/v1/score`` of vLLM's own, and does not generate: it keeps its route.
     """

@@ -1,4 +1,4 @@
-"""Where ranges lie once vLLM has put each image's placeholder in the place of its token."""
+"""The places of ranges once vLLM has put each image's placeholder in the place of its token."""
 
 from __future__ import annotations
 

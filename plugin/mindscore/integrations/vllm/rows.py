@@ -1,4 +1,4 @@
-"""Which rows of a prompt are asked of vLLM, and how they are read from its answer.
+"""The rows of a prompt that are asked of vLLM, and their values in its answer.
 
 A row predicts the token after it: that of position ``p`` is scored by row ``p - 1``.
 """
@@ -28,7 +28,7 @@ class Rows:
 
     @property
     def prefix_limit(self) -> int:
-        """How many tokens may come from the cache: those before the first scored row."""
+        """The number of tokens that may come from the cache: those before the first scored row."""
         return self.first - 1
 
     def arguments(self, *, by_id: bool, reuse: bool) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Whether this vLLM asked for the plugin, and is one that the plugin knows."""
+"""The checks that this vLLM asked for the plugin, and is one that the plugin knows."""
 
 from __future__ import annotations
 

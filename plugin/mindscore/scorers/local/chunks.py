@@ -26,7 +26,7 @@ class Chunks:
 
     @property
     def most_rows(self) -> int:
-        """How many rows may have logits at once."""
+        """The number of rows that may have logits at once."""
         return min(self.tokens, self._fitting)
 
     def split(

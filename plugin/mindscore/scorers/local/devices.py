@@ -50,7 +50,7 @@ class Compute:
 
     @property
     def is_exact(self) -> bool:
-        """Whether rounding is far below what a response's words make of a difference."""
+        """True if rounding is far below what a response's words make of a difference."""
         return self.dtype == "float32"
 
     def chunk_tokens(self, default: int) -> int:

@@ -107,7 +107,7 @@ class PrefixCaches:
 
     @property
     def keeps(self) -> bool:
-        """Whether any sequence is kept."""
+        """True if any sequence is kept."""
         return self._limit > 0
 
     def fork(self, tokens: Sequence[int], rows: Sequence[int], length: int) -> CachedSequence:

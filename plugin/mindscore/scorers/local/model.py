@@ -89,7 +89,7 @@ class LocalModel:
 
     @property
     def reuses_prefixes(self) -> bool:
-        """Whether a prompt is computed from where it departs from an earlier one."""
+        """True if a prompt is computed from where it departs from an earlier one."""
         return self._caching and self._caches.keeps
 
     def _load(self, adapter: str) -> Any:

@@ -33,7 +33,7 @@ class ModelFiles:
 
     @property
     def keeps_prefixes(self) -> bool:
-        """Whether each layer looks at all tokens, so that any prefix of its state is one."""
+        """Return whether each layer looks at all tokens, so that any prefix of its state is one."""
         types = self._config.get("layer_types")
         if isinstance(types, list):
             return all(it == "full_attention" for it in types)

@@ -57,12 +57,12 @@ class LocalScorer(BaseScorer):
 
     @property
     def noisy(self) -> bool:  # type: ignore[override]
-        """Whether rounding may make a difference."""
+        """True if rounding may make a difference."""
         return self._compute is None or not self._compute.is_exact
 
     @property
     def reuses_prefixes(self) -> bool:  # type: ignore[override]
-        """Whether the model's layers keep prefixes, as far as it is known yet."""
+        """True if the model's layers keep prefixes, as far as it is known yet."""
         if self._loaded is not None:
             return self._loaded.reuses_prefixes
         files = self._files() if self._settings.cache_mb != 0 else None
@@ -75,7 +75,7 @@ class LocalScorer(BaseScorer):
 
     @property
     def _compute(self) -> Compute | None:
-        """What is computed with, as far as it is known yet; ``None`` if it isn't there."""
+        """The device and format, as far as it is known yet; ``None`` if it isn't there."""
         with suppress(ScorerError, ImportError):
             return choose(self._settings.device, self._settings.dtype, self._files)
         return None

@@ -81,7 +81,7 @@ class VLLMScorer(RenderingScorer):
 
     @property
     def reuses_prefixes(self) -> bool | None:  # type: ignore[override]
-        """Whether what prompts share is computed once; known after the first prompt."""
+        """True if what prompts share is computed once; known after the first prompt."""
         if self._way is None:
             return None
         return self._way == self._by_plugin or (
