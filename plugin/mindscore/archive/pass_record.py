@@ -107,7 +107,7 @@ def settings_digest(tables: Mapping[str, Any], command: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class PassFingerprint:
-    """The facts that the result of a pass over one conversation depends on; ``Pass.fingerprint`` as text.
+    """The facts that a conversation's result depends on; ``Pass.fingerprint`` as text.
 
     Attributes:
         content: a hash of the conversation.

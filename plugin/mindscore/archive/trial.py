@@ -104,7 +104,7 @@ class JointScorer:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """The effect that the removal of some memories did to one conversation, with all of its effects."""
+    """The effect of removing some memories from one conversation, with that on each response."""
 
     sums: JointRemoval
     effects: tuple[JointEffect, ...]

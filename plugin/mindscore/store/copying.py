@@ -47,7 +47,7 @@ _TIMES = {
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """The number of rows of a table that were read, and of those that the other database cannot hold.
+    """The number of rows of a table that were read, and of those that could not be kept.
 
     ``left_out`` counts those that are damaged, and those with a NUL character for PostgreSQL.
     """

@@ -1,4 +1,4 @@
-"""Alembic's environment: runs the revisions, on the connection and in the transaction that it was given."""
+"""Alembic's environment: runs the revisions in the transaction that it was given."""
 
 from __future__ import annotations
 
