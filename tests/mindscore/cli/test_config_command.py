@@ -44,8 +44,16 @@ DEFAULTS = {
         "generate_alternates": False,
         "max_alternate_tokens": 256,
     },
-    "store": {"url": "", "namespace": "default", "retention_days": 90.0},
+    "store": {"url": "", "namespace": "default", "retention_days": 90.0, "keep_texts": True},
     "train": {"sink": "http", "context": "bare", "folder": "", "format": "input_ids"},
+    "advise": {
+        "confidence": 0.95,
+        "min_conversations": 30,
+        "drop_below_nats": 0.2,
+        "stake_nats": 3.0,
+        "merge_share": 0.5,
+    },
+    "ray": {"folder": "", "workers": 0},
     "plugins": {"disabled": [], "listener_timeout_s": 30.0},
 }
 """Section 6 of the contract, but for the tables that are empty there."""

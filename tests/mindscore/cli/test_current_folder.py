@@ -49,6 +49,8 @@ ARGUMENTS = {
     ("store", "forget"): ("k",),
     ("store", "import"): ("scores.jsonl",),
     ("store", "export"): ("scores.jsonl",),
+    ("store", "copy"): ("--to", "sqlite:////tmp/never-read.db"),
+    ("advise",): (),
 }
 """Of each command; the demo runs the flows that ``score`` runs, for minutes."""
 

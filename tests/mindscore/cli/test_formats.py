@@ -108,13 +108,9 @@ def test_words_of_the_user_that_become_a_memory_later_are_no_memory_before(score
     assert before > 10
 
 
-def test_one_of_several_conversations_has_to_be_chosen(score, chat):
+def test_one_of_several_conversations_may_be_chosen(score, chat):
     file = chat({"id": "first", "messages": MESSAGES, "memories": {"tea": TEA}},
                 {"id": "second", "messages": MESSAGES, "memories": {"dog": DOG}})  # fmt: skip
-    ran = score(file)
-    assert (ran.status, ran.out) == (2, "")
-    assert "holds 2 conversations" in ran.error
-    assert f"mindscore list {file}" in ran.error
     assert list(scores(score(file, "--select", "first", "--json").document)) == ["tea"]
     assert list(scores(score(file, "--select", "2", "--json").document)) == ["dog"]
     assert "holds no such conversation" in score(file, "--select", "3").error

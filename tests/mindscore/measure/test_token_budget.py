@@ -168,11 +168,17 @@ async def test_memories_that_are_not_due_past_the_cutoff_or_without_a_response_a
         assert it.outcomes == {"done": "not-due", "a": "left-out", "none": "no-response"}
 
 
-@pytest.mark.parametrize("command", [FULL, FINETUNE])
-async def test_the_other_commands_have_no_limit(three, host, probe, command):
+async def test_finetune_scoring_has_no_limit(three, host, probe):
     async with host(three, "probe", **tables(1), finetune={"window_fraction": 1.0}) as it:
-        await it.run(command)
-    assert len(probe.asked) == (4 if command == FULL else 2)
+        await it.run(FINETUNE)
+    assert len(probe.asked) == 2
+
+
+async def test_a_matrix_leaves_out_what_does_not_fit(three, host, probe):
+    async with host(three, "probe", **tables(1)) as it:
+        await it.run(FULL)
+    assert not probe.asked
+    assert set(it.outcomes.values()) == {"left-out"}
 
 
 # -- any conversation -----------------------------------------------------------------------------
