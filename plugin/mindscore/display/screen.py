@@ -92,7 +92,8 @@ class Screen(logging.Handler):
             logging.getLogger(name).removeHandler(self)
         for kind, count in self._kinds.items():
             if count > 1:
-                self.complain(f"{count_of(count - 1, 'line')} more like: {kind}")
+                like = re.sub(r"%[sdrg]", "…", kind)
+                self.complain(f"{count_of(count - 1, 'more line')} like: {like}")
 
     @classmethod
     def restore_terminal(cls) -> None:
