@@ -193,6 +193,7 @@ async def test_what_was_running_at_a_hard_end_is_trained_again(training, folder)
 
 
 @pytest.mark.parametrize("ending", ["cancelled", "failed"])
+@pytest.mark.slow
 async def test_a_job_that_came_to_nothing_is_revived_by_its_own_request(ending, training, folder):
     headers = {"Idempotency-Key": "a"}
     async with training() as client:
@@ -212,6 +213,7 @@ async def test_a_job_that_came_to_nothing_is_revived_by_its_own_request(ending, 
         assert (revived.status, revived.error, revived.created) == ("running", None, job.created)
 
 
+@pytest.mark.slow
 async def test_whatever_a_training_process_says_the_next_job_has_its_turn(
     training, folder, tmp_path, monkeypatch
 ):
@@ -234,6 +236,7 @@ async def test_whatever_a_training_process_says_the_next_job_has_its_turn(
         assert (failed["status"], "ValueError" in failed["error"]) == ("failed", True)
 
 
+@pytest.mark.slow
 async def test_the_adapter_that_was_active_is_so_after_a_restart(training, folder, other_model):
     async with training(SHORT) as client:
         job_id = (await client.post("/v1/train", asked())).body["job_id"]
@@ -262,6 +265,7 @@ async def test_an_active_adapter_that_is_broken_does_not_stop_the_server(trainin
     assert f"{job_id}/adapter' cannot be used" in caplog.text
 
 
+@pytest.mark.slow
 async def test_a_job_of_another_model_does_not_begin_with_this_ones_adapter(
     training, folder, other_model
 ):
@@ -290,6 +294,7 @@ def later(folder, job_id, name):
     return name
 
 
+@pytest.mark.slow
 async def test_old_jobs_are_removed_but_no_adapter_that_is_needed(training, folder, monkeypatch):
     monkeypatch.setattr(trainer_module, "MAX_ENDED_JOBS", 1)
 
@@ -310,6 +315,7 @@ async def test_old_jobs_are_removed_but_no_adapter_that_is_needed(training, fold
     assert {it.name for it in folder.iterdir() if it.is_dir()} == {new}
 
 
+@pytest.mark.slow
 async def test_old_jobs_are_removed_when_another_has_ended(training, folder, monkeypatch):
     monkeypatch.setattr(trainer_module, "MAX_ENDED_JOBS", 1)
     async with training() as client:
@@ -325,6 +331,7 @@ async def test_old_jobs_are_removed_when_another_has_ended(training, folder, mon
         assert not (folder / first).exists()
 
 
+@pytest.mark.slow
 async def test_jobs_that_are_cancelled_while_one_trains_are_removed(training, folder, monkeypatch):
     monkeypatch.setattr(trainer_module, "MAX_ENDED_JOBS", 2)
     async with training() as client:

@@ -37,7 +37,9 @@ def pytest_generate_tests(metafunc):
     """Run a test that asks for ``url`` on both databases, unless it asks for the file, too."""
     if "backend" in metafunc.fixturenames:
         both = "file" not in metafunc.definition._fixtureinfo.argnames
-        names = ["sqlite", "postgresql"] if both else ["sqlite"]
+        names = (
+            ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)] if both else ["sqlite"]
+        )
         metafunc.parametrize("backend", names)
 
 
