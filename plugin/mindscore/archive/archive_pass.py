@@ -27,6 +27,7 @@ from mindscore.archive.pass_record import (
     PassFingerprint,
     conditions_of,
     last_fingerprint,
+    record_of,
     settings_digest,
     transcript_digest,
 )
@@ -357,18 +358,14 @@ class ArchivePass:
         error: str | None,
         scored: ScoredConversation | None,
     ) -> Pass:
-        stats = None if scored is None else scored.result.stats
-        return Pass(
-            model=server.model if scored is None else scored.result.model,
-            conversation=job.found.id,
-            command=self._command,
-            fingerprint=str(fingerprint),
-            done_at=time.time(),
-            seconds=stats.seconds if stats else 0.0,
-            calls=stats.calls if stats else 0,
-            prompt_tokens=stats.prompt_tokens if stats else 0,
-            computed_tokens=stats.computed_tokens if stats else None,
-            error=error,
+        result = None if scored is None else scored.result
+        return record_of(
+            server.model if result is None else result.model,
+            job.found.id,
+            self._command,
+            fingerprint,
+            error,
+            None if result is None else result.stats,
         )
 
 

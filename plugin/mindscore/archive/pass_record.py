@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import msgspec
 
-from mindhooks import Context, MindCommand, Role
+from mindhooks import Context, FinetuneStats, MemoryStats, MindCommand, Role
 from mindscore.config.settings import parse_settings
 from mindscore.conversation.conversation import Transcript
 from mindscore.conversation.message import Message
@@ -190,3 +191,26 @@ def closed_memories(context: Context, count: int, window: int) -> set[str]:
         if len(assistant_indexes(before, its)) >= window:
             closed.add(memory.key)
     return closed
+
+
+def record_of(
+    model: str,
+    conversation: str,
+    command: str,
+    fingerprint: PassFingerprint,
+    error: str | None,
+    stats: MemoryStats | FinetuneStats | None,
+) -> Pass:
+    """Return the record, as of now, of what a pass has done with one conversation."""
+    return Pass(
+        model=model,
+        conversation=conversation,
+        command=command,
+        fingerprint=str(fingerprint),
+        done_at=time.time(),
+        seconds=stats.seconds if stats else 0.0,
+        calls=stats.calls if stats else 0,
+        prompt_tokens=stats.prompt_tokens if stats else 0,
+        computed_tokens=stats.computed_tokens if stats else None,
+        error=error,
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-import time
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import Any
 
 from mindhooks import MindCommand
 from mindscore._util.errors import format_error
-from mindscore.archive.pass_record import PassFingerprint, conditions_of
+from mindscore.archive.pass_record import PassFingerprint, conditions_of, record_of
 from mindscore.archive.ray_rows import Finding, Waiting, as_rows, as_table, finding, unpack
 from mindscore.archive.unit import ScoredConversation, Unit, open_unit
 from mindscore.config.file import merge
@@ -120,18 +119,14 @@ class ConversationWorker:
         fingerprint = PassFingerprint(waiting.content, conditions)
         if error is None and scored is not None and scored.context is not None:
             fingerprint = fingerprint.finished(scored.context)
-        stats = None if scored is None else scored.result.stats
-        return Pass(
-            model="" if scored is None else scored.result.model,
-            conversation=waiting.conversation,
-            command=self._command,
-            fingerprint=str(fingerprint),
-            done_at=time.time(),
-            seconds=stats.seconds if stats else 0.0,
-            calls=stats.calls if stats else 0,
-            prompt_tokens=stats.prompt_tokens if stats else 0,
-            computed_tokens=stats.computed_tokens if stats else None,
-            error=error,
+        result = None if scored is None else scored.result
+        return record_of(
+            "" if result is None else result.model,
+            waiting.conversation,
+            self._command,
+            fingerprint,
+            error,
+            None if result is None else result.stats,
         )
 
 

@@ -25,6 +25,7 @@ from mindscore.config.file import Configuration, merge
 from mindscore.conversation.conversation import Conversation, Transcript
 from mindscore.conversation.places import Place, find_places
 from mindscore.display.documents import document, plan_document, with_remarks
+from mindscore.display.pass_tables import duration_text
 from mindscore.display.places import show_places
 from mindscore.display.screen import Screen, new_console, own_output, write_json
 from mindscore.display.tables import remark_lines, show_result, skipped_lines
@@ -283,14 +284,14 @@ def _show_plan(plan: Plan, remarks: Sequence[str]) -> None:
         taken = {name: it for name, it in parts.items() if it[0] != 0}
         for name, (seconds, about) in taken.items():
             if len(taken) > 1:
-                known = "not known" if seconds is None else _duration(seconds)
+                known = "not known" if seconds is None else duration_text(seconds)
                 table.add_row(name, known, about if seconds else "run with --measure")
         total = times.total
         bounds = "at most, " * bool(times.confirming or times.generating)
         origin = {"measured": "just measured", "remembered": "at the speed of earlier runs"}
         table.add_row(
             "time, about",
-            "not known" if total is None else _duration(total),
+            "not known" if total is None else duration_text(total),
             bounds + origin[plan.speed] if plan.speed and total is not None else "",
         )
     console.print(Text(f"{plan.command} with {printable(plan.model)} would take", style="bold"))
@@ -306,15 +307,6 @@ def _show_plan(plan: Plan, remarks: Sequence[str]) -> None:
         console.print(Text(f"{answers}: what it costs is not known, and not in these numbers"))
     for line in skipped_lines(plan.outcomes):
         console.print(line)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
 def _report(options: ScoreOptions, prepared: Prepared) -> HtmlReport | None:

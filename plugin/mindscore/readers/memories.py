@@ -7,12 +7,15 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mindscore._util.errors import TranscriptError, UsageError
 from mindscore._util.files import STANDARD_INPUT
 from mindscore._util.text import shortened
 from mindscore.readers.source import Source, first_text, kind_of
+
+if TYPE_CHECKING:
+    from markdown_it.token import Token
 
 KEYS = ("key", "id", "uuid", "memory_id", "name", "label", "path", "title")
 """Fields that hold a memory's key, the first one that is there."""
@@ -146,6 +149,13 @@ def _headed(text: str) -> Iterator[tuple[str, str]]:
     text = FRONT_MATTER.sub("", text.replace("\r\n", "\n"))
     # Hermes parts its entries so.
     tokens = MarkdownIt("commonmark").parse(re.sub("^§$", "", text, flags=re.MULTILINE))
+    for key, token in keyed_tokens(tokens):
+        if any(map(str.isalnum, token.content)):
+            yield key, token.content
+
+
+def keyed_tokens(tokens: Iterable[Token]) -> Iterator[tuple[str, Token]]:
+    """Yield Markdown's tokens that hold text, each with its key: its headings and its words."""
     headings: dict[int, str] = {}
     inside = ""
     for token in tokens:
@@ -157,8 +167,8 @@ def _headed(text: str) -> Iterator[tuple[str, str]]:
             level = int(inside[1:])
             headings = {at: it for at, it in headings.items() if at < level}
             headings[level] = slug(token.content, whole=True)
-        elif token.type in _SAID and any(map(str.isalnum, token.content)):
-            yield "/".join((*headings.values(), slug(token.content))), token.content
+        elif token.type in _SAID:
+            yield "/".join((*headings.values(), slug(token.content))), token
 
 
 def slug(text: str, *, whole: bool = False) -> str:

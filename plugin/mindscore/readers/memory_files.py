@@ -14,7 +14,7 @@ from mindscore.readers.memories import (
     LISTS,
     is_markdown,
     item_memories,
-    slug,
+    keyed_tokens,
     text_of,
 )
 from mindscore.readers.source import Source
@@ -70,22 +70,10 @@ def _markdown_without(text: str, is_gone: IsGone) -> str:
     begin = text[: front.end()] if front else ""
     lines = text[len(begin) :].splitlines(keepends=True)
     tokens = MarkdownIt("commonmark").parse(text[len(begin) :].replace("\r\n", "\n"))
-    headings: dict[int, str] = {}
-    inside = ""
     gone = set[int]()
-    for token in tokens:
-        if token.type == "heading_open":
-            inside = token.tag
-        elif token.type == "heading_close":
-            inside = ""
-        elif inside:
-            level = int(inside[1:])
-            headings = {at: it for at, it in headings.items() if at < level}
-            headings[level] = slug(token.content, whole=True)
-        elif token.type in ("inline", "fence", "code_block") and token.map:
-            key = "/".join((*headings.values(), slug(token.content)))
-            if token.content.strip() and is_gone(key, token.content):
-                gone.update(range(*token.map))
+    for key, token in keyed_tokens(tokens):
+        if token.map and token.content.strip() and is_gone(key, token.content):
+            gone.update(range(*token.map))
     return begin + "".join(_left(lines, gone))
 
 

@@ -94,8 +94,9 @@ class AdviceCache:
         return self._tasks[model]
 
     async def _make(self, model: str, state: EvidenceState) -> KnownAdvice:
-        archive, _ = await archive_advice(self._settings, model or None)
-        kinds = await self._store.evidence_kinds()
+        archive, evidence = await archive_advice(self._settings, model or None)
+        # What was read counts them already, unless there is nothing to read.
+        kinds = evidence.kinds if evidence is not None else await self._store.evidence_kinds()
         models = sorted({it.model for it in kinds})
         return KnownAdvice(
             state, models, archive, ArchiveCards(archive, LONGEST_TEXT), groups(archive)

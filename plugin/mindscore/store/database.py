@@ -83,10 +83,6 @@ class Database(Transactions):
                     return work(connection)
             return self._read_nothing(work) if version is None else self._write(work)
 
-    def write_now(self, work: Callable[[Connection], T]) -> T:
-        with self._guarded():
-            return self._write(work)
-
     def checkpoint(self) -> None:
         """Open the file, and move its write-ahead log into it; other threads go on meanwhile."""
         self.write_now(lambda _: None)

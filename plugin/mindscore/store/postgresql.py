@@ -88,10 +88,6 @@ class PostgreSQL(Transactions):
                         return work(connection)
             return self._read_nothing(work) if version is None else self._write(work)
 
-    def write_now(self, work: Callable[[Connection], T]) -> T:
-        with self._guarded():
-            return self._write(work)
-
     def _write(self, work: Callable[[Connection], T]) -> T:
         with self._engine.begin() as connection:
             # As in SQLite nobody writes between what is read here and what is written, and of many

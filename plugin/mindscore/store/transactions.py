@@ -104,9 +104,14 @@ class Transactions(ABC):
     def read_now(self, work: Callable[[Connection], T]) -> T:
         """Return what ``work`` finds; one that is not there counts as empty, and is not made."""
 
-    @abstractmethod
     def write_now(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` in a transaction that is committed at its end, or not at all."""
+        with self._guarded():
+            return self._write(work)
+
+    @abstractmethod
+    def _write(self, work: Callable[[Connection], T]) -> T:
+        """Do as ``write_now``; what the database raises stays as it is."""
 
     @abstractmethod
     def _explain(self, error: DBAPIError) -> str:
