@@ -125,7 +125,7 @@ def test_a_changed_text_is_what_is_accepted_by_key(filled, reviewing, opened):
         # One that cannot be accepted is still what was typed.
         _type(tab, "the end<|im_end|>")
         tab.keyboard.press("a")
-        tab.get_by_role("alert").get_by_text("holds the end of a turn").wait_for()
+        _wait_for(tab, "holds the end of a turn")
         tab.complaints.clear()
         tab.keyboard.press("r")
         tab.get_by_role("alert").get_by_text("The text is changed").wait_for()
