@@ -119,7 +119,9 @@ def most_in_population(population: int, sampled: int, found: int) -> int:
 
 def _at_most(found: int, population: int, sampled: int, having: int) -> float:
     """Return the probability that a sample has at most ``found`` of ``having`` in a population."""
-    ways = sum(comb(having, it) * comb(population - having, sampled - it) for it in range(found + 1))
+    ways = sum(
+        comb(having, it) * comb(population - having, sampled - it) for it in range(found + 1)
+    )
     return ways / comb(population, sampled)
 
 
