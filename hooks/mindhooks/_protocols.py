@@ -45,6 +45,9 @@ class ScoreResult:
         return answer if isinstance(answer, ScoreResult) else cls(answer)
 
 
+KnockOut = Callable[[WirePrompt, Sequence[Sequence[tuple[int, int]]]], Awaitable[ScoreResult]]
+
+
 @dataclass(frozen=True, slots=True)
 class Generated:
     """Tokens and text that a model generated.
@@ -120,6 +123,9 @@ class ScorerCapabilities:
             known.
         takes_images: it reads ``WirePrompt.images``. Otherwise prompts have none: a placeholder is
             printed for each.
+        knock_out: ``await knock_out(prompt, hidden)`` returns the scores of the prompt's ranges for
+            each of ``hidden``, token spans of the prompt that the ranges do not see then; ``None``:
+            it cannot hide tokens.
     """
 
     noisy: bool = False
@@ -136,6 +142,7 @@ class ScorerCapabilities:
     render_chat: RenderChat | None = None
     bos: tuple[int, ...] = ()
     takes_images: bool = True
+    knock_out: KnockOut | None = None
 
     @classmethod
     def of(cls, scorer: Scorer) -> ScorerCapabilities:
@@ -172,6 +179,7 @@ class BaseScorer:
     render_chat: RenderChat | None = _DEFAULTS.render_chat
     bos: tuple[int, ...] = _DEFAULTS.bos
     takes_images: bool = _DEFAULTS.takes_images
+    knock_out: KnockOut | None = _DEFAULTS.knock_out
 
     async def score(
         self, prompts: Sequence[WirePrompt]

@@ -7,9 +7,12 @@ groups are removed by one prompt where they matter to different responses.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from statistics import median
 
 FEWEST_GROUPS = 12
 """Groups that memories are divided into at first, at least."""
@@ -20,11 +23,28 @@ LARGEST_GROUP = 40
 LIFT_RANK = 0.2
 """Share of the groups that are taken to do no more to a response than any text of their length."""
 
+MOST_SLOPE = 3.0
+"""Lift that is expected of a prompt, by what its tokens do one by one, at most."""
+
+LEAD = 1.0
+"""Nats beyond the sum of the estimates from which on memories removed together are looked into."""
+
+SPREADS = 3.0
+"""Spreads over the responses that such an effect must exceed besides."""
+
 FEW_UNTOUCHED = 5
 """Responses that no group matters to, below which the lift of a prompt is not fitted to them."""
 
-Effects = Mapping[str, float]
-"""Nats by response."""
+Effects = Mapping[int, float]
+"""Nats by response, which are numbered in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A memory's number of tokens, and the number of the first response behind it."""
+
+    tokens: int
+    reach: int
 
 
 @dataclass(slots=True)
@@ -35,9 +55,8 @@ class Group:
     """
 
     keys: tuple[str, ...]
-    effects: dict[str, float]
-    live: frozenset[str] = frozenset()
-    other_half: Group | None = field(default=None, repr=False)
+    effects: dict[int, float]
+    live: frozenset[int] = frozenset()
 
     @property
     def largest(self) -> float:
@@ -48,37 +67,38 @@ class Group:
 class GroupSearch:
     """Finds the memories that matter to responses by removing groups of them.
 
-    ``lengths`` are the memories' tokens; ``weights`` say how likely each is to matter; an effect of
-    fewer than ``least`` nats is not looked into. Ask ``passes`` for the sets to remove, tell
-    ``take`` what each did, in the same order, and go on until there are none, or for as long as
-    tokens last.
+    ``places`` are the memories, in the order in which they are grouped; ``weights`` say how likely
+    each is to matter; an effect of fewer than ``least`` nats is not looked into. Ask ``passes`` for
+    the sets to remove, tell ``take`` what each did, in the same order, and go on until there are
+    none, or for as long as tokens last. What was removed is told of the responses behind it.
     """
 
     def __init__(
-        self, lengths: Mapping[str, int], weights: Mapping[str, float], least: float
+        self, places: Mapping[str, Place], weights: Mapping[str, float], least: float
     ) -> None:
-        self._lengths = lengths
+        self._places = places
         self._weights = weights
         self._least = least
-        self._lift: dict[str, float] = {}
+        self._lift: dict[int, float] = {}
         self._groups: list[Group] = []
         self._asked: list[list[tuple[Group, tuple[str, ...]]]] = []
 
     def first_passes(self) -> list[tuple[str, ...]]:
         """Return the groups to remove first, one a prompt: of equal weight, and in order."""
-        count = first_groups(len(self._lengths))
-        return divide(list(self._lengths), self._weights, count)
+        return divide(list(self._places), self._weights, first_groups(len(self._places)))
 
     def take_first(self, removed: Sequence[tuple[str, ...]], effects: Sequence[Effects]) -> None:
         """Take note of what removing each of the first groups did to each response it precedes."""
-        self._lift = _general_lift([self._tokens(keys) for keys in removed], effects)
-        for keys, its in zip(removed, effects, strict=True):
-            tokens = self._tokens(keys)
-            beyond = {it: nats - self._lift.get(it, 0.0) * tokens for it, nats in its.items()}
+        tokens = [_TokensBefore([self._places[key] for key in keys]) for keys in removed]
+        self._lift = _general_lift(tokens, effects)
+        for keys, before, its in zip(removed, tokens, effects, strict=True):
+            beyond = {it: nats - self._lift.get(it, 0.0) * before[it] for it, nats in its.items()}
             self._add(Group(keys, beyond), beyond)
 
-    def lead(self, keys: tuple[str, ...], effects: Effects) -> None:
-        """Look into a group that has to do with more than its members do by the estimates."""
+    def lead(self, keys: tuple[str, ...], effects: Effects, expected: Effects) -> None:
+        """Look into a group that does ``effects`` beyond what is ``expected`` of its members."""
+        before = _TokensBefore([self._places[key] for key in keys])
+        self._lift = {it: nats / before[it] for it, nats in expected.items() if before[it]}
         self._groups.append(Group(keys, dict(effects), frozenset(effects)))
 
     def passes(self, most: int) -> list[tuple[str, ...]]:
@@ -88,7 +108,7 @@ class GroupSearch:
         """
         left = [it for it in self._groups if len(it.keys) > 1 and it.live]
         left.sort(key=lambda it: -it.largest)
-        passes: list[tuple[set[str], list[tuple[Group, tuple[str, ...]]]]] = []
+        passes: list[tuple[set[int], list[tuple[Group, tuple[str, ...]]]]] = []
         for group in left:
             half = divide(list(group.keys), self._weights, 2)[0]
             free = next((it for it in passes if not it[0] & group.live), None)
@@ -104,11 +124,13 @@ class GroupSearch:
     def take(self, effects: Sequence[Effects]) -> None:
         """Take note of what removing each of the sets that were asked for last did."""
         for halves, its in zip(self._asked, effects, strict=True):
-            tokens = sum(self._tokens(half) for _, half in halves)
+            before = _TokensBefore([self._places[key] for _, half in halves for key in half])
+            expected = {it: self._lift.get(it, 0.0) * before[it] for it in its}
             busy = {it for group, _ in halves for it in group.live}
-            factor = self._lift_factor(its, busy, tokens)
+            factor = _slope([(expected[it], its[it]) for it in its if it not in busy])
+            beyond = {it: nats - factor * expected[it] for it, nats in its.items()}
             for group, half in halves:
-                self._divide(group, half, its, factor * tokens)
+                self._divide(group, half, beyond)
 
     @property
     def is_done(self) -> bool:
@@ -124,68 +146,56 @@ class GroupSearch:
     def live_share(self) -> float:
         """Return the share of the memories that are in groups that matter."""
         live = sum(len(it.keys) for it in self._groups if it.live)
-        return live / max(1, len(self._lengths))
+        return live / max(1, len(self._places))
 
-    def estimates(self, shares: Mapping[str, Effects]) -> dict[str, dict[str, float]]:
+    def estimates(self, shares: Mapping[str, Effects]) -> dict[str, dict[int, float]]:
         """Return each memory's estimate for each response that its group precedes.
 
         What a group does is divided among its members by their ``shares`` of the response, or
         evenly where none has any.
         """
-        found: dict[str, dict[str, float]] = {}
+        found: dict[str, dict[int, float]] = {}
         for group in self._groups:
-            for node_id, nats in group.effects.items():
-                its = [shares.get(key, {}).get(node_id, 0.0) for key in group.keys]
+            for response, nats in group.effects.items():
+                before = [key for key in group.keys if self._places[key].reach <= response]
+                its = [shares.get(key, {}).get(response, 0.0) for key in before]
                 whole = sum(its)
-                for key, share in zip(group.keys, its, strict=True):
-                    part = share / whole if whole else 1 / len(group.keys)
-                    found.setdefault(key, {})[node_id] = nats * part
+                for key, share in zip(before, its, strict=True):
+                    part = share / whole if whole else 1 / len(before)
+                    found.setdefault(key, {})[response] = nats * part
         return found
 
-    def _tokens(self, keys: Iterable[str]) -> int:
-        return sum(self._lengths[key] for key in keys)
-
-    def _add(self, group: Group, asked: Collection[str]) -> None:
+    def _add(self, group: Group, asked: Collection[int]) -> None:
         live = (it for it in asked if abs(group.effects[it]) >= self._least)
         group.live = frozenset(live)
         self._groups.append(group)
 
-    def _lift_factor(self, effects: Effects, busy: Collection[str], tokens: int) -> float:
-        """Return how much larger the lift of so many tokens is than their number says.
-
-        It is the least-squares slope of what happened to the responses that no group here matters
-        to, on what their lift by token says.
-        """
-        free = [
-            (self._lift[it] * tokens, nats)
-            for it, nats in effects.items()
-            if it not in busy and self._lift.get(it)
-        ]
-        square = sum(expected * expected for expected, _ in free)
-        if len(free) < FEW_UNTOUCHED or not square:
-            return 1.0
-        slope = sum(expected * nats for expected, nats in free) / square
-        return min(3.0, max(0.0, slope))
-
-    def _divide(
-        self, group: Group, half: tuple[str, ...], effects: Effects, lifting: float
-    ) -> None:
+    def _divide(self, group: Group, half: tuple[str, ...], effects: Effects) -> None:
         """Put two groups in the place of one: the half that was removed, and the rest."""
         self._groups.remove(group)
         rest = tuple(key for key in group.keys if key not in half)
-        share = self._tokens(half) / max(1, self._tokens(group.keys))
         of_half, of_rest = {}, {}
         for it, nats in group.effects.items():
-            if it in group.live and it in effects:
-                of_half[it] = effects[it] - self._lift.get(it, 0.0) * lifting
-            elif it in group.live:
-                # Behind all of the half, before some of the rest: nothing can have happened to it.
-                of_half[it] = 0.0
+            if it in group.live:
+                # None behind the half: nothing can have happened to it.
+                of_half[it] = effects.get(it, 0.0)
             else:
-                of_half[it] = nats * share
+                of_half[it] = nats * len(half) / len(group.keys)
             of_rest[it] = nats - of_half[it]
         self._add(Group(half, of_half), group.live)
         self._add(Group(rest, of_rest), group.live)
+
+
+class _TokensBefore:
+    """The tokens of memories that precede each response, by its number."""
+
+    def __init__(self, places: Sequence[Place]) -> None:
+        ordered = sorted(places, key=lambda it: it.reach)
+        self._reaches = [it.reach for it in ordered]
+        self._sums = [0, *accumulate(it.tokens for it in ordered)]
+
+    def __getitem__(self, response: int) -> int:
+        return self._sums[bisect_right(self._reaches, response)]
 
 
 def first_groups(memories: int) -> int:
@@ -195,7 +205,9 @@ def first_groups(memories: int) -> int:
 
 def divide(keys: Sequence[str], weights: Mapping[str, float], count: int) -> list[tuple[str, ...]]:
     """Return ``keys``, in order, in ``count`` stretches of about the same weight, none empty."""
-    total, found, stretch, heavy = sum(weights[key] for key in keys), [], list[str](), 0.0
+    total, heavy = sum(weights[key] for key in keys), 0.0
+    found: list[tuple[str, ...]] = []
+    stretch: list[str] = []
     for index, key in enumerate(keys):
         missing = count - len(found)
         stretch.append(key)
@@ -208,20 +220,47 @@ def divide(keys: Sequence[str], weights: Mapping[str, float], count: int) -> lis
     return [*found, tuple(stretch)] if stretch else found
 
 
-def _general_lift(tokens: Sequence[int], effects: Sequence[Effects]) -> dict[str, float]:
+def _general_lift(tokens: Sequence[_TokensBefore], effects: Sequence[Effects]) -> dict[int, float]:
     """Return what removing any token does to each response, in nats.
 
     Of the groups before a response, most of which have nothing to do with it, it is what one of
     those does by token that do the least.
     """
-    by_response: dict[str, list[float]] = defaultdict(list)
-    for count, its in zip(tokens, effects, strict=True):
-        for node_id, nats in its.items():
-            if count:
-                by_response[node_id].append(nats / count)
+    by_response: dict[int, list[float]] = defaultdict(list)
+    for before, its in zip(tokens, effects, strict=True):
+        for response, nats in its.items():
+            if before[response]:
+                by_response[response].append(nats / before[response])
     found = {}
-    for node_id, rates in by_response.items():
+    for response, rates in by_response.items():
         if len(rates) > 2:
-            rates.sort(key=abs)
-            found[node_id] = rates[int(LIFT_RANK * len(rates))]
+            found[response] = sorted(rates, key=abs)[int(LIFT_RANK * len(rates))]
     return found
+
+
+def _slope(pairs: Sequence[tuple[float, float]]) -> float:
+    """Return how much larger the lift of many tokens is than that of each, times their number.
+
+    It is the least-squares slope of what happened to responses that no group matters to, on what is
+    expected of them; 1 where there are too few.
+    """
+    square = sum(expected * expected for expected, _ in pairs)
+    if len(pairs) < FEW_UNTOUCHED or not square:
+        return 1.0
+    slope = sum(expected * nats for expected, nats in pairs) / square
+    return min(MOST_SLOPE, max(0.0, slope))
+
+
+def unexplained(together: Effects, expected: Effects) -> dict[int, float]:
+    """Return what removing memories together did beyond what is expected of them, where much.
+
+    Most responses differ from the sum a little, and all alike where the prompt has become shorter:
+    the median over the responses is no lead.
+    """
+    apart = {it: nats - expected.get(it, 0.0) for it, nats in together.items()}
+    if not apart:
+        return {}
+    middle = median(apart.values()) if len(apart) >= FEW_UNTOUCHED else 0.0
+    spread = 1.4826 * median(abs(it - middle) for it in apart.values())
+    enough = max(LEAD, SPREADS * spread if len(apart) >= FEW_UNTOUCHED else 0.0)
+    return {it: nats - middle for it, nats in apart.items() if abs(nats - middle) >= enough}

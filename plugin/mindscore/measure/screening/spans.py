@@ -12,6 +12,7 @@ from mindhooks import Context, Node, WirePrompt
 from mindscore._util.aio import Pace
 from mindscore.measure.memories import Memory, skip_only
 from mindscore.measure.prompts import common_prefix, prompts_for
+from mindscore.measure.screening.groups import Place
 
 Span = tuple[int, int]
 
@@ -28,6 +29,10 @@ class Tokens(NamedTuple):
     def plus(self, other: Tokens) -> Tokens:
         """Return the sum of both."""
         return Tokens(self.sent + other.sent, self.computed + other.computed)
+
+    def minus(self, other: Tokens) -> Tokens:
+        """Return the difference of both."""
+        return Tokens(self.sent - other.sent, self.computed - other.computed)
 
     def times(self, factor: float) -> Tokens:
         """Return a multiple, rounded down."""
@@ -64,19 +69,41 @@ class MemorySpans:
                 computed += length - min(gone)[0] if self.reuses else length
         return Tokens(sent, computed)
 
-    def hiding(self, keys: Iterable[str]) -> Tokens:
-        """Return the tokens of the responses after each of ``keys``: what a knock-out computes."""
+    def hiding(self, keys: Iterable[str], index: int | None = None) -> Tokens:
+        """Return the tokens of the responses behind each of ``keys``: what a knock-out computes.
+
+        It is that of all prompts, or of the one of that ``index``.
+        """
         count = 0
+        indexes = range(len(self.prompts)) if index is None else [index]
         for key in keys:
-            for prompt, spans in zip(self.prompts, self.spans[key], strict=True):
-                if spans:
-                    first = spans[0][0]
-                    count += sum(end - start for start, end in prompt.ranges if start >= first)
+            for at in indexes:
+                if spans := self.spans[key][at]:
+                    ranges = self.prompts[at].ranges
+                    count += sum(end - start for start, end in ranges if start >= spans[0][0])
         return Tokens(count, count)
 
-    def length(self, key: str) -> int:
-        """Return the number of tokens that are the memory's."""
-        return sum(end - start for spans in self.spans[key] for start, end in spans)
+    def behind(self, keys: Iterable[str], index: int | None = None) -> set[str]:
+        """Return the responses that any of ``keys`` precedes, by node id, as ``hiding`` counts."""
+        its = [self.spans[key] for key in keys]
+        found: set[str] = set()
+        for at in range(len(self.prompts)) if index is None else [index]:
+            first = min((spans[at][0][0] for spans in its if spans[at]), default=None)
+            starts = zip(self.prompts[at].node_ids, self.prompts[at].ranges, strict=True)
+            found |= {it for it, (start, _) in starts if first is not None and start >= first}
+        return found
+
+    def place(self, key: str, numbers: Mapping[str, int]) -> Place:
+        """Return the memory's tokens and the first response behind it, numbered by ``numbers``."""
+        behind = [numbers[it] for it in self.behind([key]) if it in numbers]
+        return Place(len(self.ids(key)), min(behind, default=len(numbers)))
+
+    def ids(self, key: str) -> list[int]:
+        """Return the memory's token ids, of the first prompt that has any."""
+        for prompt, spans in zip(self.prompts, self.spans[key], strict=True):
+            if spans:
+                return [it for start, end in spans for it in prompt.tokens[start:end]]
+        return []
 
 
 async def find_spans(
@@ -102,7 +129,7 @@ async def find_spans(
             if node.parts:
                 await pace.yield_to_loop()
             for key, start, stop in _spans_in(node, found):
-                if at + start < end:
+                if start < stop and at + start < end:
                     found[key].append((at + start, min(end, at + stop)))
             at += len(node.token_ids)
         return MemorySpans(
@@ -118,10 +145,8 @@ async def find_spans(
 
 def _spans_in(node: Node, keys: Collection[str]) -> Iterator[tuple[str, int, int]]:
     """Yield the spans of memories in a node's ids."""
-    if node.memory_key is not None:
-        if node.memory_key in keys:
-            yield node.memory_key, 0, len(node.token_ids)
-        # A part of what goes as a whole is a memory of its own.
+    if node.memory_key is not None and node.memory_key in keys:
+        yield node.memory_key, 0, len(node.token_ids)
     for key in dict.fromkeys(part.memory_key for part in node.parts):
         if key is not None and key in keys and node.render is not None and key != node.memory_key:
             without = tuple(node.render(frozenset({key})))

@@ -13,17 +13,20 @@ from mindscore.measure.memories import is_response
 K1, B = 1.2, 0.75
 """The usual constants: how fast repeated words saturate, and how much the length counts."""
 
+MOST_HOLDERS = 50
+"""Documents, or a tenth of them, that may have a word: one that more have tells nothing apart."""
+
 _WORD = re.compile(r"\w+")
 
 
 def bm25(
-    documents: Mapping[str, Sequence[Hashable]], queries: Mapping[str, Iterable[Hashable]]
+    documents: Mapping[str, Sequence[Hashable]], queries: Mapping[str, Sequence[Hashable]]
 ) -> dict[str, dict[str, float]]:
     """Return the score of each document for each query, above 0, by document and query.
 
     Okapi BM25 (Robertson and Zaragoza 2009, Foundations and Trends in Information Retrieval 3(4)),
     with the inverse document frequency ``log(1 + (N - n + 0.5) / (n + 0.5))``, which is never below
-    0. A word that a query has twice counts once.
+    0. A word that a query has twice counts once, one that very many documents have does not count.
     """
     average = sum(map(len, documents.values())) / max(1, len(documents)) or 1.0
     holders: dict[Hashable, list[tuple[str, float]]] = defaultdict(list)
@@ -35,6 +38,8 @@ def bm25(
     for query, words in queries.items():
         for word in dict.fromkeys(words):
             its = holders.get(word, ())
+            if len(its) > max(MOST_HOLDERS, len(documents) // 10):
+                continue
             weight = math.log(1 + (len(documents) - len(its) + 0.5) / (len(its) + 0.5))
             for name, saturated in its:
                 scores = found[name]
