@@ -139,7 +139,11 @@ def made(shape: Shape, seed: int) -> tuple[Context, set[str]]:
         late_of = {key: min(r for r, its in needs.items() if key in its) for key in matter}
         for node in memories:
             at = chance.randrange(2 * late_of.get(node.memory_key or "", shape.responses) + 1)
-            index = turns.index(next(it for it in turns if it.id == f"u{at // 2}")) if at < 2 * shape.responses else len(turns)
+            index = (
+                turns.index(next(it for it in turns if it.id == f"u{at // 2}"))
+                if at < 2 * shape.responses
+                else len(turns)
+            )
             turns.insert(index, node)
         return Context(system, (), tuple(turns), f"{seed}"), set(matter)
     turns[2 * first : 2 * first] = memories
@@ -199,7 +203,9 @@ class Planted(BaseScorer):
         if hides is not None:
             self.knock_out = self._knock_out
 
-    def _value(self, prompt: WirePrompt, absent: set[int], noise: float, salt: object) -> list[RangeScore]:
+    def _value(
+        self, prompt: WirePrompt, absent: set[int], noise: float, salt: object
+    ) -> list[RangeScore]:
         scores = []
         chance = random.Random(repr(salt))
         for node_id, (start, end) in zip(prompt.node_ids, prompt.ranges, strict=True):
@@ -231,7 +237,9 @@ class Planted(BaseScorer):
         return [len(text)]
 
 
-def planted(seed: int, place: str, *, apiece: int, hides: float | None) -> tuple[Context, set[str], Planted]:
+def planted(
+    seed: int, place: str, *, apiece: int, hides: float | None
+) -> tuple[Context, set[str], Planted]:
     """Return a conversation whose memories matter to ``apiece`` responses, its keys, its scorer."""
     shape = Shape(place=place, words="none")
     context, _ = made(shape, seed)
@@ -248,7 +256,9 @@ def planted(seed: int, place: str, *, apiece: int, hides: float | None) -> tuple
             found.append(node)
         return tuple(found)
 
-    context = replace(context, identity=marked(context.identity), conversation=marked(context.conversation))
+    context = replace(
+        context, identity=marked(context.identity), conversation=marked(context.conversation)
+    )
     ids = [it.id for it in context.conversation if it.role == Role.ASSISTANT]
     late = ids[-int(len(ids) * {"middle": 0.5, "end": 0.1}.get(place, 1.0)) :]
     matter = chance.sample(sorted(marks), shape.matter)
@@ -304,7 +314,11 @@ async def measure_made(name: str, seeds: int) -> None:
         else:
             context, matter = made(SHAPES[name], seed)
             truth, scorer = toy_rows(context), ToyScorer()
-            strong = {key for key, its in truth.items() if max(map(abs, its.values()), default=0.0) > LARGE}
+            strong = {
+                key
+                for key, its in truth.items()
+                if max(map(abs, its.values()), default=0.0) > LARGE
+            }
             if not matter <= strong:
                 raise RuntimeError(f"{name}, seed {seed}: {matter - strong} do not matter")
         run = await run_matrix(context, scorer, screen=True)
@@ -319,7 +333,10 @@ async def measure_made(name: str, seeds: int) -> None:
         methods[receipt.method] += 1
         if truth is not None:
             held += all(
-                sum(max(map(abs, truth[key].values()), default=0.0) > it.nats for key in receipt.estimated)
+                sum(
+                    max(map(abs, truth[key].values()), default=0.0) > it.nats
+                    for key in receipt.estimated
+                )
                 <= it.most
                 for it in receipt.missed
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from mindhooks import ResponseDivergence, ScorerCapabilities
@@ -19,7 +19,7 @@ from mindscore.measure.screening.choice import (
     to_confirm,
     top_found,
 )
-from mindscore.measure.screening.groups import GroupSearch, first_groups, unexplained
+from mindscore.measure.screening.groups import GroupSearch, divide, first_groups, unexplained
 from mindscore.measure.screening.receipt import (
     MISSED_ABOVE,
     Estimate,
@@ -44,8 +44,11 @@ CHEAPER = 0.8
 EXPECTED = 0.05
 """Share of the memories that a screen is expected to point at."""
 
-LEAD_SHARE = 0.04
+LEAD_SHARE = 0.05
 """Share of the exact cost that looking into what does not add up may take."""
+
+CONCENTRATED = 0.6
+"""Share of what does not add up that one half of the memories must do to be looked into."""
 
 TRIAL = 4
 """Memories that are measured at the start, to see what words in common are worth."""
@@ -327,20 +330,34 @@ class Screening:
         for key in left:
             for number, nats in self._estimates[key].items():
                 expected[number] = expected.get(number, 0.0) + nats
-        leads, pointed = unexplained(effects, expected), list[str]()
-        if leads:
-            places = {key: budget.spans.place(key, self._numbers) for key in left}
-            search = GroupSearch(places, dict.fromkeys(left, 1.0), self._least)
-            search.lead(tuple(left), leads, expected)
-            share = budget.rows.times(LEAD_SHARE)
-            unspent = budget.limit.minus(budget.spent)
-            if unspent.within(share):
-                share = unspent
-            await self._estimator.divide(search, share, self._each)
-            pointed = to_confirm(search.estimates({}), self._least)
+        leads = unexplained(effects, expected)
+        pointed = await self._follow(left, leads) if leads else None
         self._screened = self._screened.plus(budget.spent.minus(started))
-        await self._measure(pointed)
+        await self._measure([pointed] if pointed else [])
         return max(effects.values(), key=abs, default=None)
+
+    async def _follow(self, keys: Sequence[str], leads: Mapping[int, float]) -> str | None:
+        """Return the memory behind the largest of ``leads``, which ``keys`` do together.
+
+        The half that does most of it is divided, until it is one memory, or neither half does it.
+        """
+        response = max(leads, key=lambda it: abs(leads[it]))
+        nats, share = leads[response], self._budget.rows.times(LEAD_SHARE)
+        started, even = self._budget.spent, dict.fromkeys(keys, 1.0)
+        while len(keys) > 1:
+            halves = divide(keys, even, 2)
+            taken = self._budget.spent.minus(started)
+            cost = self._each.times(2)
+            if not (taken.plus(cost).within(share) and self._budget.fits(cost)):
+                return None
+            found = [
+                (abs(its.get(response, 0.0)), half)
+                for its, half in zip(await self._estimator.removing(halves), halves, strict=True)
+            ]
+            most, keys = max(found)
+            if most < CONCENTRATED * abs(nats):
+                return None
+        return keys[0]
 
     # -- the receipt -----------------------------------------------------------------------------
 

@@ -14,6 +14,9 @@ BEST = 3
 OF_LEAST = 0.5
 """Share of the estimate to confirm from which on one of a response's best may matter."""
 
+OF_TOP = 0.25
+"""Share of a response's largest estimate from which on another may be the largest in truth."""
+
 Cells = Mapping[str, Mapping[int, float]]
 """Nats by memory and response, which are numbered in order."""
 
@@ -24,8 +27,8 @@ FEWEST_CELLS = 5
 def to_confirm(estimates: Cells, least: float, best: int = BEST) -> list[str]:
     """Return the memories to measure exactly, those with the largest estimates first.
 
-    They are those with an estimate of ``least`` nats or more, and of each response that has one the
-    ``best``, if they have half as much.
+    They are those with an estimate of ``least`` nats or more and, of each response that has one,
+    those of the ``best`` that are not far below.
     """
     by_response: dict[int, list[tuple[float, str]]] = {}
     largest: dict[str, float] = {}
@@ -37,8 +40,9 @@ def to_confirm(estimates: Cells, least: float, best: int = BEST) -> list[str]:
     chosen = {key for key, nats in largest.items() if nats >= least}
     for found in by_response.values():
         ranked = sorted(found, reverse=True)
-        if ranked[0][0] >= least:
-            chosen.update(key for _, key in ranked[:best])
+        top, _ = ranked[0]
+        if top >= least:
+            chosen.update(key for nats, key in ranked[:best] if nats >= OF_TOP * top)
     return sorted(chosen, key=lambda key: (-largest[key], key))
 
 

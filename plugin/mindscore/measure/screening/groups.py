@@ -26,6 +26,12 @@ LIFT_RANK = 0.2
 MOST_SLOPE = 3.0
 """Lift that is expected of a prompt, by what its tokens do one by one, at most."""
 
+NOISE_RANK = 0.3
+"""Share of the groups whose effects on a response are taken for noise."""
+
+OF_SPREAD = 0.385
+"""Standard deviations that this share of normal values is within."""
+
 LEAD = 1.0
 """Nats beyond the sum of the estimates from which on memories removed together are looked into."""
 
@@ -80,6 +86,7 @@ class GroupSearch:
         self._weights = weights
         self._least = least
         self._lift: dict[int, float] = {}
+        self._noise: dict[int, float] = {}
         self._groups: list[Group] = []
         self._asked: list[list[tuple[Group, tuple[str, ...]]]] = []
 
@@ -91,15 +98,15 @@ class GroupSearch:
         """Take note of what removing each of the first groups did to each response it precedes."""
         tokens = [_TokensBefore([self._places[key] for key in keys]) for keys in removed]
         self._lift = _general_lift(tokens, effects)
-        for keys, before, its in zip(removed, tokens, effects, strict=True):
-            beyond = {it: nats - self._lift.get(it, 0.0) * before[it] for it, nats in its.items()}
-            self._add(Group(keys, beyond), beyond)
-
-    def lead(self, keys: tuple[str, ...], effects: Effects, expected: Effects) -> None:
-        """Look into a group that does ``effects`` beyond what is ``expected`` of its members."""
-        before = _TokensBefore([self._places[key] for key in keys])
-        self._lift = {it: nats / before[it] for it, nats in expected.items() if before[it]}
-        self._groups.append(Group(keys, dict(effects), frozenset(effects)))
+        found = [
+            Group(
+                keys, {it: nats - self._lift.get(it, 0.0) * before[it] for it, nats in its.items()}
+            )
+            for keys, before, its in zip(removed, tokens, effects, strict=True)
+        ]
+        self._noise = _noise([group.effects for group in found])
+        for group in found:
+            self._add(group, group.effects)
 
     def passes(self, most: int) -> list[tuple[str, ...]]:
         """Return at most ``most`` sets of memories to remove next, the most telling first.
@@ -166,8 +173,8 @@ class GroupSearch:
         return found
 
     def _add(self, group: Group, asked: Collection[int]) -> None:
-        live = (it for it in asked if abs(group.effects[it]) >= self._least)
-        group.live = frozenset(live)
+        enough = {it: max(self._least, SPREADS * self._noise.get(it, 0.0)) for it in asked}
+        group.live = frozenset(it for it in asked if abs(group.effects[it]) >= enough[it])
         self._groups.append(group)
 
     def _divide(self, group: Group, half: tuple[str, ...], effects: Effects) -> None:
@@ -236,6 +243,19 @@ def _general_lift(tokens: Sequence[_TokensBefore], effects: Sequence[Effects]) -
         if len(rates) > 2:
             found[response] = sorted(rates, key=abs)[int(LIFT_RANK * len(rates))]
     return found
+
+
+def _noise(effects: Sequence[Effects]) -> dict[int, float]:
+    """Return the standard deviation, over groups that do not matter, of effects on each response."""
+    by_response: dict[int, list[float]] = defaultdict(list)
+    for its in effects:
+        for response, nats in its.items():
+            by_response[response].append(abs(nats))
+    return {
+        response: sorted(sizes)[int(NOISE_RANK * len(sizes))] / OF_SPREAD
+        for response, sizes in by_response.items()
+        if len(sizes) >= FEW_UNTOUCHED
+    }
 
 
 def _slope(pairs: Sequence[tuple[float, float]]) -> float:
