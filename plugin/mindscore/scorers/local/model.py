@@ -19,8 +19,8 @@ from mindscore.scorers.local import attention, devices
 from mindscore.scorers.local.chunks import Chunks, Stopped, StoppedError, longest_in_chunks
 from mindscore.scorers.local.devices import Compute
 from mindscore.scorers.local.forward import Forward, target_logprobs
-from mindscore.scorers.local.kv_cache import CachedSequence, PrefixCaches, looks_at_all
 from mindscore.scorers.local.knock_out import Job, KnockOut, Span, merged
+from mindscore.scorers.local.kv_cache import CachedSequence, PrefixCaches, looks_at_all
 from mindscore.scorers.local.model_files import ModelFiles
 from mindscore.scorers.local.room import Room
 from mindscore.scorers.local.weights import LocalTokenizer, naming_model, with_adapter
