@@ -123,9 +123,12 @@ class ScorerCapabilities:
             known.
         takes_images: it reads ``WirePrompt.images``. Otherwise prompts have none: a placeholder is
             printed for each.
-        knock_out: ``await knock_out(prompt, hidden)`` returns the scores of the prompt's ranges for
-            each of ``hidden``, token spans of the prompt that the ranges do not see then; ``None``:
-            it cannot hide tokens.
+        knock_out: ``await knock_out(prompt, hidden)`` scores the prompt once for each of
+            ``hidden``, half-open spans of its tokens: those of each response see everything but
+            the spans, while all others stay as they are with everything there. A token always sees
+            itself. ``ranges[i][j]`` of the ``ScoreResult`` is that of ``prompt.ranges[j]`` with
+            ``hidden[i]``; ``computed_tokens`` includes the prompt's own where they were not
+            cached. ``None``: it cannot.
     """
 
     noisy: bool = False
