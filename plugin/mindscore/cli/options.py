@@ -196,6 +196,10 @@ class PlanOptions(ConversationOptions):
     hold: Annotated[
         bool, Option("--hold", help="With --full: also score each memory alone, against none.")
     ] = False
+    placebo: Annotated[
+        bool,
+        Option("--placebo", help="With --full: also try unrelated texts in the memories' places."),
+    ] = False
     resume: Annotated[
         bool, Option("--resume", help="With --full: score only the rows that are not stored yet.")
     ] = False
@@ -246,6 +250,8 @@ class PlanOptions(ConversationOptions):
             raise UsageError("--memory does not go with --finetune, which removes all memories")
         if self.hold and not self.full:
             raise UsageError("--hold goes with --full")
+        if self.placebo and not self.full:
+            raise UsageError("--placebo goes with --full")
         if self.resume and not self.full:
             raise UsageError("--resume goes with --full: without it, what is scored is not due")
 

@@ -143,6 +143,7 @@ def prepare(
     given = {
         "only": options.memory or None,
         "hold": options.hold or None,
+        "placebo": options.placebo or None,
         "resume": options.resume or None,
         "max_tokens": options.max_tokens,
         "tokens": tokens or None,

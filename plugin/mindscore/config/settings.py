@@ -245,8 +245,8 @@ class MemoryScoringOptions(_Table, frozen=True):
     ``only``: the keys of the memories to score, empty for all; ``hold``: the matrix has the effect
     of each memory alone, too; ``resume``: rows of the matrix that are in the store are not measured
     again; ``max_tokens``: the most tokens that ``score`` may send, 0 for any number; ``tokens``:
-    report the effect on each token of a response, too; ``screen``: the matrix is screened, whatever
-    ``memory.screen`` says.
+    report the effect on each token of a response, too; ``placebo``: the matrix has a control for
+    the place; ``screen``: the matrix is screened, whatever ``memory.screen`` says.
     """
 
     only: list[str] = field(default_factory=list)
@@ -254,6 +254,7 @@ class MemoryScoringOptions(_Table, frozen=True):
     resume: bool = False
     max_tokens: Count = 0
     tokens: bool = False
+    placebo: bool = False
     screen: bool = False
 
 

@@ -130,6 +130,12 @@ def _matrix(result: Result) -> dict[str, Any]:
     }
     if any(cell.noise is not None for row in drop for cell in row):
         found["noise"] = _cells(drop, "noise", responses)
+    if result.placebo is not None:
+        spread = result.placebo.spread
+        found["placebo"] = {
+            "memories": list(result.placebo.keys),
+            "spread": [spread.get(id_) for _, id_ in responses],
+        }
     if any(score is not None and score.hold is not None for score in scores):
         found["hold"] = _cells(hold, "divergence", responses)
         found["hold_signed"] = _cells(hold, "signed", responses)

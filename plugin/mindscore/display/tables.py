@@ -97,7 +97,7 @@ def _ranking(
     console: Console, result: Result, *, numbered: bool = False
 ) -> Iterator[RenderableType]:
     """Yield a table of the memories by score, a line each, and what its numbers mean."""
-    spreads = _spreads(result)
+    spreads = result.spreads
     # Scores within noise, or that most memories have, are not ranked: they come last.
     ranked = sorted(result.scores.values(), key=lambda it: (not _is_clear(it, spreads), -it.score))
     if ranked:
@@ -119,7 +119,7 @@ def _ranking(
         for place, score in enumerate(ranked, start=1):
             on = _largest(score)
             if on and not _is_clear(score, spreads):
-                words, about = _indistinct(on, spreads)
+                words, about = _indistinct(on, result)
                 shown = Text(words, style="dim")
             else:
                 shown = _bar(score.score / (most or 1))
@@ -130,18 +130,17 @@ def _ranking(
         yield Text(f"{MEANING}; the score is the largest over responses", style="dim")
 
 
-def _indistinct(cell: ResponseDivergence, spreads: Mapping[str, float]) -> tuple[str, str]:
+def _indistinct(cell: ResponseDivergence, result: Result) -> tuple[str, str]:
     """Return why an effect cannot be told from chance, and by which limit."""
-    spread = spreads[cell.node_id]
+    spread = result.spreads[cell.node_id]
+    place = result.placebo.spread.get(cell.node_id, 0.0) if result.placebo is not None else 0.0
     if is_assumed(cell.noise, spread):
         return "within noise", f"{_nats(UNMEASURED_NOISE)}, assumed"
     if within_noise(cell):
         return "within noise", f"noise {cell.noise:.2f} nats"
+    if abs(cell.signed) <= place:
+        return "like unrelated text", f"that has up to {place:.2f}"
     return "like most memories", f"most have up to {spread:.2f}"
-
-
-def _spreads(result: Result) -> dict[str, float]:
-    return column_spreads(it.divergences for it in result.scores.values())
 
 
 def _largest(score: MemoryScore) -> ResponseDivergence | None:
@@ -161,7 +160,7 @@ def _summary(result: Result) -> str:
     if result.scores:
         total = max(len(result.keys), len(result.scores))
         of = count_of(total, "memory", "memories")
-        spreads = _spreads(result)
+        spreads = result.spreads
         clear = sum(
             it.score >= result.min_divergence and _is_clear(it, spreads)
             for it in result.scores.values()
@@ -224,11 +223,11 @@ def _matrix(console: Console, result: Result) -> Iterator[RenderableType]:
         return
     drops = {key: score.divergences for key, score in result.scores.items()}
     yield Text("Signed divergence in nats: what each memory (row) did to each response (column)\n")
-    yield from _grid(console, result, drops)
+    yield from _grid(console, result, drops, result.spreads)
     holds = {key: score.hold for key, score in result.scores.items() if score.hold is not None}
     if holds:
         yield Text("Hold: what each memory does alone, against none\n")
-        yield from _grid(console, result, holds)
+        yield from _grid(console, result, holds, column_spreads(holds.values()))
     yield Text.assemble(
         ("positive: it helped", _shade(0.5)),
         "  ",
@@ -238,6 +237,8 @@ def _matrix(console: Console, result: Result) -> Iterator[RenderableType]:
     uncoloured = "no colour: no more than most memories do to that response (3 times the median)"
     if _assumes(drops) or _assumes(holds):
         uncoloured += f", or {_nats(UNMEASURED_NOISE)} where too few show that, which is assumed"
+    if result.placebo is not None:
+        uncoloured += f"; {result.placebo.remark}, and no colour within that"
     yield Text(f"{uncoloured}\n", style="dim")
     if holds:
         yield from _redundant(result)
@@ -253,7 +254,10 @@ def _assumes(rows: Mapping[str, Sequence[ResponseDivergence]]) -> bool:
 
 
 def _grid(
-    console: Console, result: Result, rows: Mapping[str, Sequence[ResponseDivergence]]
+    console: Console,
+    result: Result,
+    rows: Mapping[str, Sequence[ResponseDivergence]],
+    spreads: Mapping[str, float],
 ) -> Iterator[RenderableType]:
     """Yield a table for each block of responses that fits the console's width."""
     responses = result.transcript.responses()
@@ -264,7 +268,6 @@ def _grid(
     # As many in each block, so that none is left alone in the last.
     blocks = max(1, -(-len(responses) // fitting))
     per_block = max(1, -(-len(responses) // blocks))
-    spreads = column_spreads(rows.values())
     for first in range(0, len(responses), per_block):
         block = responses[first : first + per_block]
         table = Table(box=None, padding=(0, 1, 0, 0))

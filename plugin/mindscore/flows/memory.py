@@ -25,6 +25,7 @@ from mindhooks import (
 from mindscore._util.aio import map_ordered
 from mindscore._util.errors import format_error
 from mindscore.config.settings import MemoryScoringOptions, parse_table
+from mindscore.flows.placebo import control_places
 from mindscore.flows.run import FlowRun
 from mindscore.flows.screen import Emit, Screening
 from mindscore.measure.cached_scorer import weights_of
@@ -271,6 +272,9 @@ async def score_matrix(run: MemoryRun) -> None:
         await emit(ready, lambda _memory, _row: None)
     if run.rows:
         await _confirm_redundant(run, window)
+    if run.options.placebo:
+        scored = {key for key, it in run.outcomes.items() if it.status == "scored"}
+        await control_places(run, window, scored, judging)
 
 
 def _screens(run: MemoryRun) -> bool:

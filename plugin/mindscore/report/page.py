@@ -20,7 +20,6 @@ from mindscore.config.settings import ServerSettings, Settings, parse_settings
 from mindscore.measure.divergence import (
     UNMEASURED_NOISE,
     column_spread,
-    column_spreads,
     noise_limit,
 )
 from mindscore.pages.environment import asset, csp, embed, environment, turns
@@ -190,6 +189,7 @@ def facts(result: Result, settings: Settings) -> list[tuple[str, str]]:
         ]
     found += [
         ("Noise", _noise_fact(result)),
+        *([("Place", result.placebo.remark)] if result.placebo else []),
         ("Date", datetime.now().astimezone().strftime("%Y-%m-%d %H:%M UTC%z")),
         ("mindscore", mindscore.__version__),
     ]
@@ -255,7 +255,7 @@ def _data(
     result: Result, ranked: list[Standing], rows: Cells, columns: list[Column], least: float
 ) -> dict[str, Any]:
     """Return the data for the page's scripts."""
-    responses = [_response(result, column) for column in columns]
+    responses, spreads = [_response(result, column) for column in columns], result.spreads
     lengths = [response["cuts"] and sum(response["cuts"][1::2]) for response in responses]
     by_row = [[(at, row[id_]) for at, (_, id_) in enumerate(columns) if id_ in row] for row in rows]
     holds = [_by_response(result, it.key, "hold") for it in ranked]
@@ -268,7 +268,7 @@ def _data(
         "responses": responses,
         "signed": _values(rows, columns, "signed"),
         "noise": _noise(rows, columns),
-        "spread": _spreads(rows, columns),
+        "spread": [round(spreads.get(node_id, 0.0), 4) for _, node_id in columns],
         "hold": _values(holds, columns, "signed") if any(holds) else None,
         "hold_noise": _noise(holds, columns) if any(holds) else None,
         "hold_spread": _spreads(holds, columns),
@@ -277,7 +277,6 @@ def _data(
         "step": STEP,
     }
     room = MOST_BYTES - len(embed("data", data).encode("utf-8", "replace"))
-    spreads = column_spreads(row.values() for row in rows)
     tokens = pack(by_row, lengths, least, spreads, int(max(0, room) * TOKENS_PER_BYTE))
     return {**data, "tokens": asdict(tokens) if tokens else None}
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from mindhooks import MemoryScore, ResponseDivergence
 from mindscore._util.text import moment_text
-from mindscore.measure.divergence import column_spreads, is_assumed, is_indistinct
+from mindscore.measure.divergence import is_assumed, is_indistinct
 from mindscore.session.session import NOT_SCORED, Result
 
 STEP = 0.01
@@ -130,7 +130,7 @@ def standings(result: Result, texts: dict[str, str], least: float) -> list[Stand
 
     At most ``least`` nats, or within noise, counts as no effect.
     """
-    spreads = column_spreads(it.divergences for it in result.scores.values())
+    spreads = result.spreads
     found = [
         _standing(result, key, texts.get(key, ""), result.scores.get(key), least, spreads)
         for key in result.keys

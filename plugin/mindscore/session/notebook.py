@@ -17,7 +17,7 @@ from mindscore.config.file import load_configuration, merge
 from mindscore.config.settings import parse_settings
 from mindscore.conversation.conversation import Transcript
 from mindscore.conversation.message import Message
-from mindscore.measure.divergence import column_spreads, is_indistinct, within_noise
+from mindscore.measure.divergence import is_indistinct, within_noise
 from mindscore.readers.conversations import Conversations
 from mindscore.readers.memories import read_memories
 from mindscore.readers.source import Source
@@ -258,7 +258,7 @@ def as_html(result: Result) -> str:
 
 
 def _memories(result: Result) -> Iterator[str]:
-    spreads = column_spreads(it.divergences for it in result.scores.values())
+    spreads = result.spreads
     largest = {
         key: max(it.divergences, key=lambda cell: cell.divergence, default=None)
         for key, it in result.scores.items()

@@ -32,9 +32,10 @@ from mindscore.conversation.conversation import Transcript
 from mindscore.conversation.own_template import OwnTemplate
 from mindscore.conversation.rendering import CachedTokenizer, KeySets
 from mindscore.flows.recorder import store_failures
-from mindscore.measure.divergence import RedundantGroup
+from mindscore.measure.divergence import RedundantGroup, column_spreads
 from mindscore.measure.leave_one_out import LeaveOneOut
 from mindscore.measure.memories import text_hashes
+from mindscore.measure.placebo import PlaceboControl
 from mindscore.measure.retry import Retry, awaited, with_retries
 from mindscore.measure.screening.receipt import ScreenReceipt
 from mindscore.store import KnownScore, Records, Reviewed, Store, damage_remark
@@ -75,6 +76,7 @@ class Result:
         min_divergence: effects below it, in nats, count as none.
         words: the words of responses, by node id, where they were asked for.
         redundant: the memories that hide each other, where the run looked for them.
+        placebo: what unrelated texts in the memories' places do, where that was asked for.
         screen: of a screened matrix, what is exact, what is estimated, and what may be missed.
         known: of memories that were not scored now, the last score that the store has, by key: by
             the same model, of the same text, in the same conversation.
@@ -95,6 +97,7 @@ class Result:
     min_divergence: float = 0.01
     words: Mapping[str, tuple[Word, ...]] = field(default_factory=dict)
     redundant: tuple[RedundantGroup, ...] = ()
+    placebo: PlaceboControl | None = None
     screen: ScreenReceipt | None = None
     known: Mapping[str, KnownScore] = field(default_factory=dict)
     measured: tuple[float, float] | None = None
@@ -112,6 +115,16 @@ class Result:
         if key in self.scores:
             return Outcome("scored")
         return Outcome("failed", self.error) if self.error else Outcome("not-due")
+
+    @property
+    def spreads(self) -> dict[str, float]:
+        """The nats within which an effect on a response says nothing, by node id.
+
+        Most memories do as much to it, or an unrelated text does, where ``placebo`` has that.
+        """
+        found = column_spreads(it.divergences for it in self.scores.values())
+        place = self.placebo.spread if self.placebo is not None else {}
+        return {id_: max(spread, place.get(id_, 0.0)) for id_, spread in found.items()}
 
     def to_pandas(self) -> Any:
         """Return a DataFrame: a row for each memory and response, or for each candidate.
@@ -255,7 +268,7 @@ class Session:
     def forget(self) -> None:
         """Forget what earlier commands found."""
         self.scores, self.candidates, self.ended = {}, [], []
-        for kind in (RedundantGroup, ScreenReceipt, LeaveOneOut, Retry):
+        for kind in (RedundantGroup, PlaceboControl, ScreenReceipt, LeaveOneOut, Retry):
             self.registry.stash.pop(kind, None)
 
     @property
@@ -365,6 +378,7 @@ class Session:
             error=(stats.error if stats is not None else None) or error,
             remarks=self.remarks,
             redundant=self.registry.stash.get(RedundantGroup, ()),
+            placebo=self.registry.stash.get(PlaceboControl),
             screen=self.registry.stash.get(ScreenReceipt),
             min_divergence=parse_settings(self.registry.settings).memory.min_divergence,
         )
