@@ -238,7 +238,7 @@ def _matrix(console: Console, result: Result) -> Iterator[RenderableType]:
     if _assumes(drops) or _assumes(holds):
         uncoloured += f", or {_nats(UNMEASURED_NOISE)} where too few show that, which is assumed"
     if result.placebo is not None:
-        uncoloured += f"; {result.placebo.remark}, and no colour within that"
+        uncoloured += f", or no more than unrelated text\n{result.placebo.remark}"
     yield Text(f"{uncoloured}\n", style="dim")
     if holds:
         yield from _redundant(result)

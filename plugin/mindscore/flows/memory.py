@@ -274,7 +274,7 @@ async def score_matrix(run: MemoryRun) -> None:
         await _confirm_redundant(run, window)
     if run.options.placebo:
         scored = {key for key, it in run.outcomes.items() if it.status == "scored"}
-        await control_places(run, window, scored, judging)
+        await control_places(run, window, scored)
 
 
 def _screens(run: MemoryRun) -> bool:

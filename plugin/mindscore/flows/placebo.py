@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from mindscore._util.errors import format_error
-from mindscore.measure.memories import skip_none, skip_only
+from mindscore.measure.memories import responses, skip_none, skip_only
 from mindscore.measure.placebo import (
     UNRELATED,
     PlaceboControl,
@@ -23,21 +23,19 @@ if TYPE_CHECKING:
 log = logging.getLogger("mindscore")
 
 
-async def control_places(run: MemoryRun, window: range, keys: set[str], judging: set[str]) -> None:
+async def control_places(run: MemoryRun, window: range, keys: set[str]) -> None:
     """Measure what an unrelated text does in the places of the memories ``keys``.
 
     One prompt for each place, of at most ``MOST_PLACES``; the prompt without the memory is known
-    from its row. The control goes to the registry's stash. A failure, and the end of
+    from its row, or asked for once more where that was kept. The control goes to the registry's stash. A failure, and the end of
     ``max_tokens``, leave it with the places that were measured.
     """
     memories = [it for it in run.memories if it.key in keys]
-    prompts = await prompts_for(run.context, window, skip_none, judging)
+    prompts = await prompts_for(run.context, window, skip_none, responses(run.context, window))
     spans = (await find_spans(run.context, window, memories, prompts, reuses=False)).spans
     texts = [await run.retry.wrap(run.scorer.tokenize)(text) for text in UNRELATED]
     kept = [
-        scaffolding([
-            prompt.tokens[start:end] for its in spans.values() for start, end in its[at]
-        ])
+        scaffolding([prompt.tokens[start:end] for its in spans.values() for start, end in its[at]])
         for at, prompt in enumerate(prompts)
     ]
     effects: dict[str, dict[str, float]] = {}
