@@ -27,8 +27,8 @@ async def control_places(run: MemoryRun, window: range, keys: set[str]) -> None:
     """Measure what an unrelated text does in the places of the memories ``keys``.
 
     One prompt for each place, of at most ``MOST_PLACES``; the prompt without the memory is known
-    from its row, or asked for once more where that was kept. The control goes to the registry's stash. A failure, and the end of
-    ``max_tokens``, leave it with the places that were measured.
+    from its row, or asked for once more where that was kept. The control goes to the registry's
+    stash. A failure, and the end of ``max_tokens``, leave it with the places that were measured.
     """
     memories = [it for it in run.memories if it.key in keys]
     prompts = await prompts_for(run.context, window, skip_none, responses(run.context, window))
