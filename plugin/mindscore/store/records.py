@@ -17,7 +17,6 @@ from mindhooks import FinetuneCandidate, MemoryScore
 from mindscore._util.errors import StoreError
 from mindscore._util.text import one_line
 from mindscore.config.settings import TOKEN_ID_LIMIT, StoreSettings
-from mindscore.measure.archive_advice import Receipt
 from mindscore.measure.prompts import response_hash
 from mindscore.store.namespace import database_of
 from mindscore.store.schema import (
@@ -230,7 +229,9 @@ def check_record(table: Table, row: dict[str, Any]) -> None:
 
         msgspec.json.decode(row["review"], type=Review)
     elif table is receipts:
-        msgspec.json.decode(row["receipt"], type=Receipt)
+        from mindscore.store.verifications import decode_receipt
+
+        decode_receipt(row["receipt"])
     elif table is removals:
         from mindscore.store.verifications import MeasuredRemoval
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from sqlalchemy import Connection, bindparam, delete
 
-from mindscore.measure.archive_advice import Receipt
 from mindscore.store.namespace import NamespaceTables
 from mindscore.store.records import intact, row_id
 from mindscore.store.schema import receipts, removals
 from mindscore.store.transactions import replacing, upsert
+
+if TYPE_CHECKING:
+    from mindscore.measure.archive_advice import Receipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ class Verifications(NamespaceTables):
         query = self._select(receipts, row_id(receipts), receipts.c.receipt)
         query = query.where(receipts.c.model == model)
         return await self._database.read(
-            lambda connection: next(intact(receipts, connection.execute(query), _receipt), None)
+            lambda connection: next(intact(receipts, connection.execute(query), decode_receipt), None)
         )
 
     async def record_receipt(
@@ -121,5 +123,13 @@ def _columns(name: RemovalName) -> dict[str, Any]:
     return {"conversation": name.conversation, "fingerprint": name.fingerprint}
 
 
-def _receipt(text: str) -> Receipt:
+def decode_receipt(text: str) -> Receipt:
+    """Return a receipt as it was kept.
+
+    Raises:
+        msgspec.MsgspecError: it is damaged.
+    """
+    # Its module imports numpy, which nothing else of a store needs.
+    from mindscore.measure.archive_advice import Receipt
+
     return msgspec.json.decode(text, type=Receipt)
