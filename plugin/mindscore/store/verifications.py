@@ -95,7 +95,9 @@ class Verifications(NamespaceTables):
         query = self._select(receipts, row_id(receipts), receipts.c.receipt)
         query = query.where(receipts.c.model == model)
         return await self._database.read(
-            lambda connection: next(intact(receipts, connection.execute(query), decode_receipt), None)
+            lambda connection: next(
+                intact(receipts, connection.execute(query), decode_receipt), None
+            )
         )
 
     async def record_receipt(

@@ -167,7 +167,7 @@ class Served:
         options |= {"store.url": self.archive.tables["store"]["url"], "server.concurrency": 2}
         options |= {"advise.min_conversations": 5}
         self.command = ["advise", "--verify", self.archive.folder, "--json", *server.options]
-        self.command += [it for pair in options.items() for it in ("--set", "=".join(map(str, pair)))]
+        self.command += [it for key in options for it in ("--set", f"{key}={options[key]}")]
 
 
 def measured(document):
@@ -234,7 +234,7 @@ def test_the_last_receipt_is_shown_later_and_said_to_be_stale_when_drops_differ(
     assert first["stale"] is None
     said = " ".join(page.read_text().split())
     assert "Dropping these <a" in said or "Dropping these 4" in said
-    assert f"Verified <time datetime=\"{datetime.now().year}" in said
+    assert f'Verified <time datetime="{datetime.now().year}' in said
     assert "It is of other drops" not in said
     text = " ".join(advise().out.split())
     assert "Dropping these 4 saves" in text
