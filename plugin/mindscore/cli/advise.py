@@ -66,8 +66,9 @@ def run_advise(options: AdviseOptions) -> int:
         write_json(advice_document(advice))
     else:
         show_advice(new_console(), advice)
-    receipt = advice.receipt if options.verify else None
-    return DONE if receipt is None or receipt.is_complete else FAILED
+    if options.verify and advice.receipt is not None and not advice.receipt.is_complete:
+        return FAILED
+    return DONE
 
 
 def _verify(

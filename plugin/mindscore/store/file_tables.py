@@ -93,7 +93,7 @@ def _read(read: Callable[[Store, str | None], Awaitable[Sequence[Any]]], row: An
     return batches
 
 
-EVIDENCE = FileTable(
+EVIDENCE: FileTable = FileTable(
     name="evidence",
     row=Evidence,
     marks=frozenset({"key", "node_id", "mode"}),
@@ -103,7 +103,7 @@ EVIDENCE = FileTable(
     add=lambda store, columns: store.add_columns(columns),
 )
 
-TEXTS = FileTable(
+TEXTS: FileTable = FileTable(
     name="texts",
     row=MemoryText,
     marks=frozenset({"key", "text_hash", "first_seen"}),
@@ -113,7 +113,7 @@ TEXTS = FileTable(
     add=lambda store, columns: store.record_texts(TEXTS.rows_of(columns)),
 )
 
-CONVERSATIONS = FileTable(
+CONVERSATIONS: FileTable = FileTable(
     name="conversations",
     row=ConversationFacts,
     marks=frozenset({"conversation", "title", "seen_at"}),
@@ -123,7 +123,7 @@ CONVERSATIONS = FileTable(
     add=lambda store, columns: store.add_conversations(CONVERSATIONS.rows_of(columns)),
 )
 
-PASSES = FileTable(
+PASSES: FileTable = FileTable(
     name="passes",
     row=Pass,
     marks=frozenset({"conversation", "command", "fingerprint"}),
