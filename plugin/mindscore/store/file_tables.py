@@ -44,7 +44,7 @@ class FileTable:
 
     @property
     def noun(self) -> str:
-        """What one row is, for messages."""
+        """The noun for one row in messages."""
         return "evidence" if self.row is Evidence else f"row of {self.name}"
 
     @property
