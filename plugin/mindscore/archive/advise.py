@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from mindscore._util.text import count_of, one_line
 from mindscore.archive.evidence import ArchiveEvidence, read_evidence
 from mindscore.config.settings import Settings
-from mindscore.measure.archive_advice import ArchiveAdvice
+from mindscore.measure.archive_advice import ArchiveAdvice, changed_drops
 from mindscore.measure.divergence import UNMEASURED_NOISE
 from mindscore.measure.summaries import MemoryEvidence
 from mindscore.measure.timeline import timeline
 from mindscore.measure.verdicts import Advice, Verdict, advise
-from mindscore.store import Store
+from mindscore.store import Store, Verifications
 
 ORDER = (
     Verdict.HARMFUL,
@@ -36,6 +37,7 @@ async def archive_advice(
 ) -> tuple[ArchiveAdvice, ArchiveEvidence | None]:
     """Return the advice on each memory of the namespace, with the evidence that it rests on.
 
+    With it comes the receipt of its last verification, if there is one.
     It is by ``model``, or by the one that has measured the most; ``since``: only by responses that
     were given then or later, in seconds since the epoch.
 
@@ -76,6 +78,10 @@ async def archive_advice(
         },
         places=evidence.places(set(_named(ranked))),
     )
+    receipt = await Verifications(settings.store).receipt(advice.model)
+    if receipt is not None:
+        stale = changed_drops(receipt.drops, advice.drops)
+        advice = replace(advice, receipt=receipt, stale=stale)
     return advice, evidence
 
 

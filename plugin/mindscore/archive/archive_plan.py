@@ -24,7 +24,10 @@ TOKENS_OF_MONEY = 1e6
 
 @dataclass(slots=True)
 class ArchivePlan:
-    """The cost of a pass before it is run, as ``session.plan.Plan`` has it of one conversation."""
+    """The cost of a pass before it is run, as ``session.plan.Plan`` has it of one conversation.
+
+    ``seconds``, and the money, are with all that may be sent to confirm groups of memories.
+    """
 
     command: str
     model: str
@@ -34,6 +37,8 @@ class ArchivePlan:
     responses: int = 0
     calls: int = 0
     prompt_tokens: int = 0
+    confirming_calls: int = 0
+    confirming_tokens: int = 0
     computed_tokens: int | None = 0
     seconds: float | None = 0.0
     servers: int = 1
@@ -41,8 +46,8 @@ class ArchivePlan:
     remarks: list[str] = field(default_factory=list)
 
     def money(self, price: float) -> float:
-        """Return the price of the tokens that are sent, at ``price`` per million."""
-        return self.prompt_tokens / TOKENS_OF_MONEY * price
+        """Return the price of all tokens that may be sent, at ``price`` per million."""
+        return (self.prompt_tokens + self.confirming_tokens) / TOKENS_OF_MONEY * price
 
     def document(self, price: float | None) -> dict[str, Any]:
         """Return the document that ``plan --json`` prints."""
@@ -57,6 +62,8 @@ class ArchivePlan:
             "calls": self.calls,
             "prompt_tokens": self.prompt_tokens,
             "computed_tokens": self.computed_tokens,
+            "confirming_calls": self.confirming_calls,
+            "confirming_tokens": self.confirming_tokens,
             "seconds": self.seconds,
             **money,
             "failed": [
@@ -104,10 +111,11 @@ async def plan_archive(
                 plan.failures.append((found.id, source, str(transcript)))
                 continue
             try:
-                stats = await count_calls(Session(transcript), tables, command, scorer, options)
+                counted = await count_calls(Session(transcript), tables, command, scorer, options)
             except MindhooksError as error:
                 plan.failures.append((found.id, source, format_error(error)))
                 continue
+            stats = counted.stats
             if stats.error is not None:
                 plan.failures.append((found.id, source, stats.error))
                 continue
@@ -115,6 +123,8 @@ async def plan_archive(
             plan.responses += found.responses
             plan.calls += stats.calls
             plan.prompt_tokens += stats.prompt_tokens
+            plan.confirming_calls += counted.confirming_calls
+            plan.confirming_tokens += counted.confirming_tokens
             if plan.computed_tokens is not None:
                 computed = stats.computed_tokens
                 plan.computed_tokens = None if computed is None else plan.computed_tokens + computed
@@ -126,7 +136,9 @@ async def plan_archive(
         if plan.calls:
             plan.seconds = None
         if speed is not None:
-            scoring = speed.scoring(plan.prompt_tokens, plan.computed_tokens)
+            more = plan.confirming_tokens
+            computed = None if plan.computed_tokens is None else plan.computed_tokens + more
+            scoring = speed.scoring(plan.prompt_tokens + more, computed)
             loading = speed.loading_s or 0.0
             plan.seconds = None if scoring is None else loading + scoring / plan.servers
     if plan.servers > 1:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from mindhooks import Context, Registry, Scorer, WirePrompt
+from mindhooks import Context, Registry, Scorer, ScorerError, WirePrompt
 from mindscore._util.text import one_line
+from mindscore.archive.known_removals import KnownRemovals
+from mindscore.archive.pass_record import transcript_digest
 from mindscore.config.settings import parse_settings
 from mindscore.conversation.conversation import Transcript
 from mindscore.measure.archive_advice import (
     JointEffect,
     JointRemoval,
+    Proposed,
     ResponsePlace,
     joint_removal,
 )
-from mindscore.measure.cached_scorer import CachedScorer, ScoreCache, Usage
+from mindscore.measure.cached_scorer import CachedScorer, ScoreCache, Usage, weights_of
 from mindscore.measure.divergence import noise_limit
 from mindscore.measure.leave_one_out import LeaveOneOut, NoiseFloor
 from mindscore.measure.memories import responses_after_change, skip_none, text_hashes, whole
@@ -26,19 +29,12 @@ from mindscore.measure.prompts import prompts_for, whole_prompt
 from mindscore.measure.retry import Retry
 from mindscore.scorers.selftest import ensure_tested
 from mindscore.session.session import Session
+from mindscore.store import MeasuredRemoval, MeasuredResponse, RemovalName
+from mindscore.store.archive import storable_text
 
 TITLE = 60
 
-
-@dataclass(frozen=True, slots=True)
-class Proposed:
-    """A memory that may go: a hash of the text that was judged, empty where that is not known.
-
-    ``instead`` is the memory that does its work: where that is not in the context, it stays.
-    """
-
-    text_hash: str
-    instead: str | None = None
+REPLACED = "the model's weights were replaced while advice was verified: verify it again"
 
 
 class TokenBudgetError(Exception):
@@ -46,9 +42,10 @@ class TokenBudgetError(Exception):
 
 
 class JointScorer:
-    """A scorer for many trials: what it has used, and how many tokens it may still be sent.
+    """A scorer for many trials, with the tokens that it may still be sent.
 
     ``limits`` are the responses' noise limits, by conversation and node id, where they are known.
+    ``known`` is what an unfinished verification has measured.
     """
 
     def __init__(
@@ -56,15 +53,17 @@ class JointScorer:
         tables: Mapping[str, Any],
         scorer: Scorer,
         limits: Mapping[tuple[str, str], float],
+        known: KnownRemovals,
         max_tokens: int | None,
     ) -> None:
-        self.usage = Usage()
         self.limits = limits
+        self.known = known
         self._tables = tables
         self._settings = parse_settings(tables)
         self._scorer = scorer
         self._retry = Retry(self._settings.server)
         self._left = max_tokens
+        self._weights: str | None = None
 
     def take(self, tokens: int) -> None:
         """Count tokens that are about to be sent.
@@ -85,20 +84,33 @@ class JointScorer:
         """Open the trial of one conversation, from which memories are ``proposed`` to go, by key.
 
         Raises:
-            MindhooksError: the conversation cannot be rendered, or the scorer fails its self-test.
+            MindhooksError: the settings are wrong.
         """
         session = Session(transcript)
         async with Registry(session, self._tables, scorer=self._scorer) as registry:
             session.listen(registry)
-            cached = CachedScorer(self._scorer, self.usage, ScoreCache(), self._retry)
+            cached = CachedScorer(self._scorer, Usage(), ScoreCache(), self._retry)
             noise = NoiseFloor(cached, self._settings.memory.noise_repeats)
-            trial = Trial(self, session, cached, noise, proposed)
-            if trial.keys:
-                await self._test(await session.context_without(()))
-            yield trial
+            yield Trial(self, session, cached, noise, proposed)
 
-    async def _test(self, context: Context) -> None:
-        """Test the scorer, unless it has passed."""
+    async def weights(self) -> str | None:
+        """Return what tells the scorer's weights from others; ``None``: it is not known.
+
+        Raises:
+            ScorerError: they are others than at the last time.
+        """
+        found = await weights_of(self._scorer, self._settings.server, self._retry)
+        if self._weights not in (None, found):
+            raise ScorerError(REPLACED)
+        self._weights = found
+        return found
+
+    async def test(self, context: Context) -> None:
+        """Test the scorer, unless it has passed.
+
+        Raises:
+            ScorerError: it fails.
+        """
         await ensure_tested(self._scorer, self._settings.server, await whole_prompt(context))
 
 
@@ -141,30 +153,64 @@ class Trial:
         self._session = session
         self._cached = cached
         self._noise = noise
+        self._digest = transcript_digest(self._transcript)
         self._baseline: dict[str, int] | None = None
-        self._known: dict[frozenset[str], Removed] = {}
 
     async def remove(self, keys: Collection[str]) -> Removed:
         """Return what the conversation loses without those of ``keys`` that it has.
 
         Raises:
             TokenBudgetError: it would take more tokens than are left.
-            ScorerError: the scorer failed.
+            MindhooksError: the conversation cannot be rendered, or the scorer failed.
         """
         gone = frozenset(keys) & frozenset(self.keys)
-        if gone not in self._known:
-            self._known[gone] = await self._measured(gone)
-        return self._known[gone]
+        if not gone:
+            return Removed(JointRemoval(()), ())
+        weights = await self._scorer.weights()
+        found = await self._scorer.known.find(self._name(gone, weights))
+        if found is None:
+            found = await self._measured(gone)
+            # Asked for once the server has answered: some say it in their answers alone.
+            name = self._name(gone, await self._scorer.weights())
+            await self._scorer.known.add(name, found)
+        self.unread = self.unread or found.unread
+        names = tuple(key for key in self.keys if key in gone)
+        effects = tuple(
+            JointEffect(self._place(it), it.signed, self._limit(it.node_id, it.noise, len(gone)))
+            for it in found.responses
+        )
+        return Removed(joint_removal(names, effects, found.tokens), effects)
 
-    async def _measured(self, gone: frozenset[str]) -> Removed:
+    def _name(self, gone: frozenset[str], weights: str | None) -> RemovalName | None:
+        """Return the name of a removal by all that it rests on; ``None``: that is not known."""
+        if weights is None:
+            return None
+        facts = (self._digest, weights, self._noise.repeats, sorted(self.keys), sorted(gone))
+        return self._scorer.known.name(self.id, facts)
+
+    async def _measured(self, gone: frozenset[str]) -> MeasuredRemoval:
+        usage = self._cached.usage = Usage()
+        try:
+            measured = await self._effects(gone)
+        finally:
+            # Also of one that has failed: its calls were made.
+            self._scorer.known.count(usage)
+        return replace(
+            measured,
+            calls=usage.calls,
+            prompt_tokens=usage.prompt_tokens,
+            computed_tokens=usage.computed_tokens,
+        )
+
+    async def _effects(self, gone: frozenset[str]) -> MeasuredRemoval:
         every = frozenset(self.keys)
         # A message that prints many memories is rendered without these sets alone.
         context = await self._session.context_without((gone, every))
         window, skip = whole(context), gone.__contains__
-        names = tuple(key for key in self.keys if key in gone)
         asked = responses_after_change(context, window, skip)
         if not asked:
-            return Removed(JointRemoval(names), ())
+            return MeasuredRemoval()
+        await self._scorer.test(context)
         # One baseline for all that is removed of this conversation.
         judging = responses_after_change(context, window, every.__contains__)
         if self._baseline is None:
@@ -177,18 +223,14 @@ class Trial:
         # The baseline is scored once, whatever is compared with it: it is in the cache.
         compared = LeaveOneOut(self._cached, context, self._noise)
         row = await compared.drop(window, skip, judging)
-        self.unread = self.unread or (compared.unread.remark if compared.unread else None)
         measured = [it for it in row if it.node_id in asked]
-        effects = tuple(
-            JointEffect(
-                self._place(context, it.node_id, it.entry_idx),
-                it.signed,
-                self._limit(it.node_id, it.noise, len(gone)),
-            )
-            for it in measured
+        return MeasuredRemoval(
+            responses=tuple(
+                MeasuredResponse(it.node_id, it.entry_idx, it.signed, it.noise) for it in measured
+            ),
+            tokens=sum(self._baseline[it.node_id] - starts[it.node_id] for it in measured),
+            unread=compared.unread.remark if compared.unread else None,
         )
-        saved = sum(self._baseline[it.node_id] - starts[it.node_id] for it in measured)
-        return Removed(joint_removal(names, effects, saved), effects)
 
     def _limit(self, node_id: str, noise: float | None, removed: int) -> float:
         """Return the nats within which the effect of ``removed`` memories may be chance.
@@ -199,15 +241,15 @@ class Trial:
         spread = self._scorer.limits.get((self.id, node_id), 0.0) * math.sqrt(removed)
         return noise_limit(noise, spread)
 
-    def _place(self, context: Context, node_id: str, entry_idx: int) -> ResponsePlace:
-        said = (it.text for it in self._transcript.conversation if it.role == "user")
-        when = context.conversation[entry_idx].timestamp_ns
+    def _place(self, it: MeasuredResponse) -> ResponsePlace:
+        said = (each.text for each in self._transcript.conversation if each.role == "user")
+        when = self._transcript.conversation[it.entry_idx].timestamp_ns
         return ResponsePlace(
             conversation=self.id,
-            title=one_line(next(said, ""), TITLE),
-            source=str(self._transcript.file),
-            node_id=node_id,
-            entry_idx=entry_idx,
+            title=storable_text(one_line(next(said, ""), TITLE)),
+            source=storable_text(str(self._transcript.file)),
+            node_id=it.node_id,
+            entry_idx=it.entry_idx,
             responded_at=when / 1e9 if when else None,
         )
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import nlargest
 from typing import Any
 
@@ -14,13 +15,15 @@ from mindscore._util.aio import map_ordered
 from mindscore._util.errors import UsageError, format_error
 from mindscore._util.text import count_of, shortened
 from mindscore.archive.evidence import ArchiveEvidence
-from mindscore.archive.trial import JointScorer, Proposed, Removed, TokenBudgetError, Trial
+from mindscore.archive.known_removals import KnownRemovals
+from mindscore.archive.trial import JointScorer, Removed, TokenBudgetError, Trial
 from mindscore.config.settings import AdviseSettings, parse_settings
 from mindscore.conversation.conversation import Transcript
 from mindscore.measure.archive_advice import (
     ArchiveAdvice,
     JointEffect,
     JointRemoval,
+    Proposed,
     Receipt,
     in_all,
 )
@@ -67,30 +70,39 @@ async def verified(
     *,
     max_tokens: int | None = None,
     activity: Activity,
+    unread: Sequence[str] = (),
+    kept: Callable[[], None] = lambda: None,
 ) -> Receipt:
     """Return the receipt of ``advice``: what it costs to remove what it proposes, all at once.
 
     What is missed is put back, the most missed first, and the rest measured again. ``max_tokens``
-    bounds what the scorer is sent; a conversation that does not fit is not measured.
+    bounds what the scorer is sent; a conversation that does not fit is not measured. ``unread`` are
+    lines on files that cannot be read, to which ``transcripts`` may add.
+
+    What was measured is kept in the store until all of it is: where a verification was cut off, the
+    same one goes on. ``kept`` is called for each measurement that is. The receipt is kept, too.
 
     Raises:
         UsageError: the scorer's model is not the one that gave the advice, or nothing is proposed.
         ScorerError: not one conversation could be measured.
         ConfigError: the scorer cannot be built because of the configuration.
     """
-    if not advice.removable:
+    drops = advice.drops
+    if not drops:
         raise UsageError("--verify: nothing is proposed to be dropped, so there is nothing to test")
     async with Registry(StubMind(), tables) as registry:
         scorer = await registry.scorer()
         _require_model(advice, scorer)
-        joint = JointScorer(tables, scorer, evidence.limits(), max_tokens)
-        proposals = {
-            it.key: Proposed(it.evidence.version.text_hash, it.merge_with)
-            for it in advice.removable
-        }
+        known = KnownRemovals(tables, scorer.model, drops, kept)
+        joint = JointScorer(tables, scorer, evidence.limits(), known, max_tokens)
         settings = parse_settings(tables)
-        work = _Verification(joint, proposals, transcripts, settings.advise, activity)
-        return await work.receipt(settings.server.concurrency)
+        work = _Verification(joint, drops, transcripts, settings.advise, activity)
+        receipt = await work.receipt(settings.server.concurrency)
+        if unread:
+            lines = (*receipt.unmeasured, *unread)
+            receipt = replace(receipt, unmeasured=lines, is_complete=False)
+        await known.finish(receipt)
+        return receipt
 
 
 def _require_model(advice: ArchiveAdvice, scorer: Scorer) -> None:
@@ -138,18 +150,20 @@ class _Verification:
                 break
             found = await self._measured(found, at_once)
             rounds.append(in_all(self._left, found.removed.values()))
-        usage = self._scorer.usage
+        known = self._scorer.known
         return Receipt(
             proposed=proposed,
             kept=tuple(self._kept),
             kept_for=self._kept,
             rounds=tuple(rounds),
             conversations=len(found.removed),
-            calls=usage.calls,
-            prompt_tokens=usage.prompt_tokens,
-            computed_tokens=usage.computed_tokens,
+            calls=known.calls,
+            prompt_tokens=known.prompt_tokens,
+            computed_tokens=known.computed_tokens,
             unmeasured=(*lines, *_unmeasured(proposed, found)),
             is_complete=not (found.stopped or found.too_long or found.failed or found.stale),
+            drops=self._proposed,
+            verified_at=time.time(),
         )
 
     @property

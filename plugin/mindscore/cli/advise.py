@@ -50,7 +50,7 @@ def run_advise(options: AdviseOptions) -> int:
         advice, evidence = asyncio.run(archive_advice(configuration.settings, options.model, since))
         if options.verify and evidence is not None:
             receipt = _verify(options, configuration, advice, evidence, screen)
-            advice = replace(advice, receipt=receipt)
+            advice = replace(advice, receipt=receipt, stale="")
     written = {}
     if options.csv is not None:
         written[options.csv] = _csv(advice)
@@ -66,7 +66,7 @@ def run_advise(options: AdviseOptions) -> int:
         write_json(advice_document(advice))
     else:
         show_advice(new_console(), advice)
-    if advice.receipt is not None and not advice.receipt.is_complete:
+    if options.verify and advice.receipt is not None and not advice.receipt.is_complete:
         return FAILED
     return DONE
 
@@ -97,9 +97,15 @@ def _verify(
             else:
                 yield transcript
 
+    kept = 0
+
+    def count() -> None:
+        nonlocal kept
+        kept += 1
+
     activity = screen.activity("verify: what is proposed, removed together")
     with activity:
-        receipt = run_until_interrupted(
+        return run_until_interrupted(
             lambda: verified(
                 advice,
                 evidence,
@@ -107,13 +113,11 @@ def _verify(
                 transcripts,
                 max_tokens=options.max_tokens,
                 activity=activity,
+                unread=unread,
+                kept=count,
             ),
-            lambda: "",
+            lambda: ": what was measured is kept, and the same command goes on" * bool(kept),
         )
-    if not unread:
-        return receipt
-    lines = (*receipt.unmeasured, *unread)
-    return replace(receipt, unmeasured=lines, is_complete=False)
 
 
 def _check_outputs(options: AdviseOptions, outputs: Mapping[str, Path | None]) -> None:

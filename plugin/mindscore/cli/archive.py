@@ -193,6 +193,11 @@ def run_archive_plan(
     return FAILED if chosen.survey.failed or plan.failures else DONE
 
 
+def _more(count: int, purpose: str = "") -> str:
+    """Return what may come to a number, empty where nothing may."""
+    return f"and up to {count:,} more{purpose}" * bool(count)
+
+
 def _show_plan(plan: ArchivePlan, chosen: _Chosen, price: float | None) -> None:
     console = new_console()
     reasons = chosen.survey.left_out
@@ -201,8 +206,8 @@ def _show_plan(plan: ArchivePlan, chosen: _Chosen, price: float | None) -> None:
         "to score": (plan.conversations, count_of(plan.responses, "response")),
         "unchanged": (plan.unchanged, ""),
         "left out": (reasons.total(), ", ".join(notes.values())),
-        "calls": (plan.calls, ""),
-        "tokens sent": (plan.prompt_tokens, ""),
+        "calls": (plan.calls, _more(plan.confirming_calls, ", to confirm groups of memories")),
+        "tokens sent": (plan.prompt_tokens, _more(plan.confirming_tokens)),
     }
     if plan.computed_tokens is not None:
         rows["tokens computed"] = (
@@ -211,13 +216,16 @@ def _show_plan(plan: ArchivePlan, chosen: _Chosen, price: float | None) -> None:
         )
     rows = {name: it for name, it in rows.items() if it[0] or name == "to score"}
     console.print(summary_table(rows))
+    most = "at most, " * bool(plan.confirming_calls)
     if plan.seconds is None:
         console.print(f"time: no speed is known of {plan.place}: score one conversation first")
     else:
-        console.print(f"time: about {duration_text(plan.seconds)}, at the speed of earlier runs")
+        console.print(
+            f"time: {most}about {duration_text(plan.seconds)}, at the speed of earlier runs"
+        )
     if price is not None:
         console.print(
-            f"money: {money_text(plan.money(price))}, at {price:g} per million tokens sent; "
+            f"money: {most}{money_text(plan.money(price))}, at {price:g} per million tokens sent; "
             "repeated calls, and discounts for what a provider has cached, are not in it"
         )
     for line in (*plan.remarks, *chosen.remarks()):

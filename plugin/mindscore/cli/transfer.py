@@ -21,10 +21,20 @@ __all__ = ["app"]
 if TYPE_CHECKING:
     from mindscore.config.settings import StoreSettings
     from mindscore.store import Store
+    from mindscore.store.file_tables import FileTable
 
 Model = Annotated[str | None, typer.Option("--model", help="Model of the scores.")]
 
 DAY_S = 24 * 3600.0
+
+
+class EvidenceTable(StrEnum):
+    """A table of evidence, or of what belongs to it."""
+
+    EVIDENCE = "evidence"
+    TEXTS = "texts"
+    CONVERSATIONS = "conversations"
+    PASSES = "passes"
 
 
 class EvidenceFormat(StrEnum):
@@ -44,16 +54,16 @@ def import_(
 ) -> None:
     """Import memory scores, {key: score}, trained responses, [timestamp in ns, ...], or evidence.
 
-    Evidence is what export --format parquet or jsonl wrote. Importing it twice changes nothing.
+    Evidence is what export --format wrote, of any table. Importing it twice changes nothing.
     """
-    from mindscore.store.evidence_files import holds_evidence
+    from mindscore.store.evidence_files import table_of
     from mindscore.store.store import read_exchange
 
-    if holds_evidence(file):
+    if (table := table_of(file)) is not None:
         if model is not None:
             raise UsageError("--model: evidence names its models")
         configuration, store = open_store(options)
-        asyncio.run(_import_evidence(file, store, configuration.settings.store))
+        asyncio.run(_import_evidence(file, table, store, configuration.settings.store))
         return
     contents = read_exchange(file)
     configuration, store = open_store(options)
@@ -67,15 +77,18 @@ def import_(
         sys.stdout.write(f"imported {count_of(len(contents), 'trained response')}\n")
 
 
-async def _import_evidence(file: Path, store: Store, settings: StoreSettings) -> None:
+async def _import_evidence(
+    file: Path, table: FileTable, store: Store, settings: StoreSettings
+) -> None:
     from mindscore.store.evidence_files import read_evidence
 
     count = old = 0
     oldest = time.time() - settings.retention_days * DAY_S if settings.retention_days else 0.0
-    for batch in read_evidence(file):
-        count += await store.add_columns(batch)
-        old += sum(it < oldest for it in batch["scored_at"])
-    sys.stdout.write(f"imported {count_of(count, 'row')} of evidence\n")
+    for batch in read_evidence(file, table):
+        await table.add(store, batch)
+        count += len(batch[table.when])
+        old += sum(it < oldest for it in batch[table.when])
+    sys.stdout.write(f"imported {count_of(count, 'row')} of {table.name}\n")
     if old:
         sys.stderr.write(
             f"mindscore: {count_of(old, 'row')} of it {'is' if old == 1 else 'are'} older than "
@@ -96,6 +109,10 @@ def export(
         EvidenceFormat | None,
         typer.Option("--format", help="Export the evidence instead, in this format."),
     ] = None,
+    table: Annotated[
+        EvidenceTable | None,
+        typer.Option("--table", help="With --format: export this; else the evidence itself."),
+    ] = None,
     model: Model = None,
 ) -> None:
     """Export memory scores, {key: score}, the timestamps of trained responses, or the evidence."""
@@ -103,12 +120,18 @@ def export(
 
     if trained and file_format is not None:
         raise UsageError("--trained and --format are two exports: choose one")
+    if table is not None and file_format is None:
+        raise UsageError("--table goes with --format: parquet, csv or jsonl")
     configuration, store = open_store(options)
     if file_format is not None:
         from mindscore.store.export import export_evidence
+        from mindscore.store.file_tables import FILE_TABLES
 
-        rows = asyncio.run(export_evidence(store, file, file_format.value, model))
-        wrote = f"{count_of(rows, 'row')} of evidence"
+        chosen_table = FILE_TABLES[table or EvidenceTable.EVIDENCE]
+        if model is not None and not chosen_table.has_models:
+            raise UsageError(f"--model: {chosen_table.name} are of no model")
+        export = export_evidence(store, file, file_format.value, model, chosen_table)
+        wrote = f"{count_of(asyncio.run(export), 'row')} of {chosen_table.name}"
     elif trained:
         stamps = asyncio.run(store.trained_timestamps())
         write_exchange(file, stamps)

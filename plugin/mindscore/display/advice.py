@@ -138,7 +138,7 @@ def _figures(advice: ArchiveAdvice, it: Advice) -> dict[str, str]:
 
 def _about(advice: ArchiveAdvice, it: Advice, *, is_wide: bool) -> Iterator[Text]:
     """Yield the reason for a memory's verdict, and more facts of it, a line each."""
-    kept = None if advice.receipt is None else advice.receipt.kept_for.get(it.key)
+    kept = advice.kept_for.get(it.key)
     if kept is not None:
         missed = f"keep it: removed with the others, it is missed by {_effect(kept)}"
         yield Text(missed, style=HELPED)
@@ -205,7 +205,7 @@ def _interval(evidence: MemoryEvidence) -> str:
 def _proposal(advice: ArchiveAdvice) -> Iterator[Text]:
     """Yield what would be saved, or the receipt where it was measured."""
     its = advice.removable
-    if advice.receipt is not None:
+    if advice.receipt is not None and not advice.stale:
         for number, line in enumerate(receipt_lines(advice.receipt)):
             yield Text(line, style="" if number else "bold")
         return
@@ -215,6 +215,9 @@ def _proposal(advice: ArchiveAdvice) -> Iterator[Text]:
             f"{count_of(len(its), 'memory', 'memories')} could go, {sum(tokens):,.0f} tokens a "
             "turn; effects do not add up: advise --verify PATH measures them removed together"
         )
+    if advice.receipt is not None:
+        when = moment_text(advice.receipt.verified_at)
+        yield Text(f"The receipt of {when} is of other drops: {advice.stale}", style="dim")
 
 
 def receipt_lines(receipt: Receipt) -> list[str]:
@@ -259,6 +262,8 @@ def receipt_lines(receipt: Receipt) -> list[str]:
         f"Measured in {count_of(receipt.conversations, 'conversation')}: "
         f"{count_of(receipt.calls, 'call')}, {count_of(receipt.prompt_tokens, 'token')} sent{spent}"
     )
+    if receipt.verified_at:
+        lines.append(f"Verified {moment_text(receipt.verified_at)}")
     return lines
 
 

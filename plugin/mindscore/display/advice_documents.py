@@ -57,7 +57,7 @@ def advice_document(advice: ArchiveAdvice) -> dict[str, Any]:
         "remarks": list(advice.remarks),
         "period": advice.period,
         "memories": [_memory(advice, it) for it in advice.advice],
-        "receipt": None if advice.receipt is None else _receipt(advice.receipt),
+        "receipt": None if advice.receipt is None else _receipt(advice, advice.receipt),
     }
 
 
@@ -131,8 +131,10 @@ def _place(it: ResponsePlace) -> dict[str, Any]:
     return {**asdict(it), "responded_at": None if when is None else iso_utc(when)}
 
 
-def _receipt(it: Receipt) -> dict[str, Any]:
+def _receipt(advice: ArchiveAdvice, it: Receipt) -> dict[str, Any]:
     return {
+        "verified_at": iso_utc(it.verified_at),
+        "stale": advice.stale or None,
         "proposed": list(it.proposed),
         "keep": [{"key": key, **_joint_effect(it.kept_for[key])} for key in it.kept],
         "rounds": [_removal(each) for each in it.rounds],

@@ -25,11 +25,11 @@ from mindhooks import (
 from mindscore._util.aio import map_ordered
 from mindscore._util.errors import format_error
 from mindscore.config.settings import MemoryScoringOptions, parse_table
+from mindscore.flows.confirming import confirm_redundant
 from mindscore.flows.placebo import control_places
 from mindscore.flows.run import FlowRun
 from mindscore.flows.screen import Emit, Screening
 from mindscore.measure.cached_scorer import weights_of
-from mindscore.measure.divergence import RedundantGroup, confirmed, redundant_candidates
 from mindscore.measure.memories import (
     Memory,
     find_memories,
@@ -271,7 +271,7 @@ async def score_matrix(run: MemoryRun) -> None:
     else:
         await emit(ready, lambda _memory, _row: None)
     if run.rows:
-        await _confirm_redundant(run, window)
+        await confirm_redundant(run, window)
     if run.options.placebo:
         scored = {key for key, it in run.outcomes.items() if it.status == "scored"}
         await control_places(run, window, scored)
@@ -303,26 +303,6 @@ async def _screen(
     estimated = set(receipt.estimated)
     run.set_outcome([it for it in left if it.key in estimated], Outcome("estimated"))
     run.set_outcome([it for it in left if it.key not in estimated], Outcome("left-out"))
-
-
-async def _confirm_redundant(run: MemoryRun, window: range) -> None:
-    """Remove each group that may hide each other together, one prompt a group."""
-    rows = [run.rows[memory.key] for memory in run.memories if memory.key in run.rows]
-    found = []
-    length = len(await whole_prompt(run.context))
-    for group in redundant_candidates(rows):
-        limit = run.options.max_tokens
-        if limit and run.usage.prompt_tokens + 2 * length > limit:
-            log.info("no tokens are left to confirm memories that may hide each other")
-            break
-        try:
-            without = await run.compared.drop(window, set(group.keys).__contains__)
-        # What was measured is not lost with it: the group is not named.
-        except Exception as error:
-            log.warning("memories that may hide each other: %s", format_error(error))
-            break
-        found.append(confirmed(group, without))
-    run.registry.stash[RedundantGroup] = tuple(it for it in found if it is not None)
 
 
 REPLACED = (

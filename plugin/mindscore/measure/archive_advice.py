@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from heapq import nlargest
 from typing import Literal
 
+from mindscore._util.text import count_of
 from mindscore.measure.verdicts import Advice, Verdict
 
 MOST_NAMED = 5
@@ -134,6 +135,17 @@ def _largest(effects: Iterable[JointEffect]) -> tuple[JointEffect, ...]:
 
 
 @dataclass(frozen=True, slots=True)
+class Proposed:
+    """A memory that may go: a hash of the text that was judged, empty where that is not known.
+
+    ``instead`` is the memory that does its work: where that is not in the context, it stays.
+    """
+
+    text_hash: str
+    instead: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """The cost of following the advice, as measured: the proposed drops removed together.
 
@@ -142,7 +154,8 @@ class Receipt:
     that the last is without all of ``kept``. ``kept_for`` has, for each of these, the response that
     missed it most, and the nats that its return recovered there. ``conversations`` were measured;
     ``unmeasured`` are lines on what was not. ``is_complete``: no budget or failure has ended it
-    early.
+    early. ``drops`` are the memories of ``proposed`` as they were judged, empty if that is not
+    known. ``verified_at`` is in seconds since the epoch.
     """
 
     proposed: tuple[str, ...]
@@ -155,6 +168,8 @@ class Receipt:
     computed_tokens: int | None
     unmeasured: tuple[str, ...] = ()
     is_complete: bool = True
+    drops: Mapping[str, Proposed] = field(default_factory=dict)
+    verified_at: float = 0.0
 
     @property
     def first(self) -> JointRemoval:
@@ -167,6 +182,21 @@ class Receipt:
         return self.rounds[-1]
 
 
+def changed_drops(before: Mapping[str, Proposed], now: Mapping[str, Proposed]) -> str:
+    """Return how the proposed drops have changed, for people; empty if they have not."""
+    both = before.keys() & now.keys()
+    counts = {
+        "not proposed any more": len(before.keys() - now.keys()),
+        "proposed since": len(now.keys() - before.keys()),
+        "changed, or to be merged with another": sum(before[key] != now[key] for key in both),
+    }
+    return ", ".join(
+        f"{count_of(count, 'memory is', 'memories are')} {words}"
+        for words, count in counts.items()
+        if count
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class ArchiveAdvice:
     """The advice on each memory of a namespace, by one model and in one mode.
@@ -176,7 +206,9 @@ class ArchiveAdvice:
     epoch, 0.0 if there are none. ``advice`` is in order of verdicts, as a table shows it.
     ``remarks`` are lines on what the advice does not rest on. ``timeline`` has the periods of each
     key's current text, oldest first, and ``texts`` a line of it (none where it is not kept).
-    ``places`` are the responses that ``Effect.response`` names in the evidence.
+    ``places`` are the responses that ``Effect.response`` names in the evidence. ``receipt`` is the
+    last one of this model's advice; ``stale`` says how the proposed drops have changed since it was
+    made, empty if they have not.
     """
 
     model: str
@@ -194,6 +226,7 @@ class ArchiveAdvice:
     timeline: Mapping[str, tuple[Period, ...]] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
     places: Mapping[int, ResponsePlace] = field(default_factory=dict)
+    stale: str = ""
 
     def of(self, *verdicts: Verdict) -> list[Advice]:
         """Return the advice with one of ``verdicts``, in order."""
@@ -208,7 +241,24 @@ class ArchiveAdvice:
         return None if tokens is None else tokens / max(1, self.responses)
 
     @property
+    def proposed(self) -> list[Advice]:
+        """The drops and the merges' superfluous copies."""
+        return self.of(Verdict.DROP, Verdict.MERGE)
+
+    @property
+    def kept_for(self) -> Mapping[str, JointEffect]:
+        """The keys that the receipt says to keep, and why: none if it is stale."""
+        return {} if self.receipt is None or self.stale else self.receipt.kept_for
+
+    @property
     def removable(self) -> list[Advice]:
-        """The drops and the merges' superfluous copies, less those that a receipt says to keep."""
-        kept = () if self.receipt is None else self.receipt.kept
-        return [it for it in self.of(Verdict.DROP, Verdict.MERGE) if it.key not in kept]
+        """The proposed drops, less those that the receipt says to keep."""
+        kept = self.kept_for
+        return [it for it in self.proposed if it.key not in kept]
+
+    @property
+    def drops(self) -> dict[str, Proposed]:
+        """The proposed drops by key, each as it was judged."""
+        return {
+            it.key: Proposed(it.evidence.version.text_hash, it.merge_with) for it in self.proposed
+        }

@@ -179,7 +179,7 @@ class ArchiveCards:
             text,
             self._bar(it),
             self._line(self.archive.timeline.get(advice.key, ())),
-            self.archive.receipt is not None and advice.key in self.archive.receipt.kept,
+            advice.key in self.archive.kept_for,
             (it.largest, self._place(it.largest)) if it.largest else None,
             [(effect, self._place(effect)) for effect in it.worst],
         )

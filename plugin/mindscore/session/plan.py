@@ -182,13 +182,9 @@ async def make_plan(
         )
         options = own.get("memory-scoring", {})
         stats = await _counted(session, tables, command, counting, options)
-        confirming = alternates = 0
+        alternates = 0
         outcomes = stats.outcomes if isinstance(stats, MemoryStats) else {}
-        scored = sum(it.status == "scored" for it in outcomes.values())
-        if counting.first and command == MindCommand.SCORE_FULL and options.get("hold"):
-            # One for each response at most, and for each set of two memories or more.
-            groups = 2 ** min(scored, MOST_GROUPS) - min(scored, MOST_GROUPS) - 1
-            confirming = min(MOST_GROUPS, counting.most_ranges, groups)
+        counted = _with_confirming(stats, counting, command, options)
         if generates and isinstance(stats, FinetuneStats):
             alternates = max(counting.most_ranges, stats.above_threshold)
         plan = Plan(
@@ -198,8 +194,8 @@ async def make_plan(
             calls=stats.calls,
             prompt_tokens=stats.prompt_tokens,
             computed_tokens=stats.computed_tokens,
-            confirming_calls=confirming,
-            confirming_tokens=confirming * counting.longest,
+            confirming_calls=counted.confirming_calls,
+            confirming_tokens=counted.confirming_tokens,
             alternates=alternates,
             times=Times(),
             place=settings.server.place,
@@ -221,13 +217,38 @@ async def make_plan(
     return _with_times(plan, speed, "remembered", settings)
 
 
+@dataclass(frozen=True, slots=True)
+class CountedRun:
+    """The statistics of a run that scored nothing, and the most that confirming groups may add."""
+
+    stats: MemoryStats | FinetuneStats
+    confirming_calls: int
+    confirming_tokens: int
+
+
+def _with_confirming(
+    stats: MemoryStats | FinetuneStats,
+    counting: CountingScorer,
+    command: str,
+    options: Mapping[str, Any],
+) -> CountedRun:
+    confirming = 0
+    outcomes = stats.outcomes if isinstance(stats, MemoryStats) else {}
+    scored = sum(it.status == "scored" for it in outcomes.values())
+    if counting.first and command == MindCommand.SCORE_FULL and options.get("hold"):
+        # One for each response at most, and for each set of two memories or more.
+        groups = 2 ** min(scored, MOST_GROUPS) - min(scored, MOST_GROUPS) - 1
+        confirming = min(MOST_GROUPS, counting.most_ranges, groups)
+    return CountedRun(stats, confirming, confirming * counting.longest)
+
+
 async def count_calls(
     session: Session,
     tables: Mapping[str, Any],
     command: str,
     scorer: Scorer,
     options: Mapping[str, Any],
-) -> MemoryStats | FinetuneStats:
+) -> CountedRun:
     """Return the statistics that ``command`` would have: ``scorer`` scores nothing.
 
     ``options`` are those of memory-scoring.
@@ -235,7 +256,9 @@ async def count_calls(
     Raises:
         MindhooksError: the settings are wrong.
     """
-    return await _counted(session, tables, command, CountingScorer(scorer), options)
+    counting = CountingScorer(scorer)
+    stats = await _counted(session, tables, command, counting, options)
+    return _with_confirming(stats, counting, command, options)
 
 
 async def _counted(

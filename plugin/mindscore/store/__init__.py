@@ -18,6 +18,12 @@ from mindscore.store.scores import KnownScore, StoredMemory
 from mindscore.store.seen import Seen
 from mindscore.store.sends import Send, Sends
 from mindscore.store.store import Store, TrainedMarks
+from mindscore.store.verifications import (
+    MeasuredRemoval,
+    MeasuredResponse,
+    RemovalName,
+    Verifications,
+)
 
 __all__ = [
     "COLUMNS",
@@ -35,10 +41,13 @@ __all__ = [
     "KnownConversation",
     "KnownScore",
     "Listed",
+    "MeasuredRemoval",
+    "MeasuredResponse",
     "MemoryText",
     "Pass",
     "Point",
     "Records",
+    "RemovalName",
     "Review",
     "Reviewed",
     "Reviews",
@@ -50,6 +59,7 @@ __all__ = [
     "Store",
     "StoredMemory",
     "TrainedMarks",
+    "Verifications",
     "as_arrays",
     "columns_of",
     "damage_remark",

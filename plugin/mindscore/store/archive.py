@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -102,15 +102,31 @@ def keep_texts(connection: Connection, namespace: str, texts: Sequence[MemoryTex
 
 def keep_conversation(connection: Connection, namespace: str, facts: ConversationFacts) -> None:
     """Keep the facts of a conversation, with storable texts, within a transaction."""
-    row = {**asdict(facts), "namespace": namespace}
-    row |= {name: storable_text(row[name]) for name in ("source", "title")}
+    _keep_conversations(connection, namespace, [facts])
+
+
+def _keep_conversations(
+    connection: Connection,
+    namespace: str,
+    facts: Iterable[ConversationFacts],
+    where: Callable[[Any], ColumnElement[bool]] | None = None,
+) -> None:
+    rows = [
+        {
+            **asdict(it),
+            "namespace": namespace,
+            "source": storable_text(it.source),
+            "title": storable_text(it.title),
+        }
+        for it in facts
+    ]
 
     def changes(new: Any) -> dict[str, Any]:
         known, latest = conversations.c, replacing(conversations)(new)
         texts = {name: _chosen(new[name] != "", new, known, name) for name in ("source", "title")}
         return {**latest, **texts}
 
-    upsert(connection, conversations, [row], changes)
+    upsert(connection, conversations, rows, changes, where)
 
 
 def _chosen(is_new: ColumnElement[bool], new: Any, known: Any, name: str) -> ColumnElement[Any]:
@@ -162,11 +178,39 @@ class ArchiveTables(NamespaceTables):
 
         await self._database.write(work)
 
-    async def record_pass(self, done: Pass) -> None:
-        """Keep a pass in place of the one before it over the same conversation."""
+    async def add_conversations(self, facts: Iterable[ConversationFacts]) -> None:
+        """Keep facts that another store has; of two about one conversation, those seen later."""
+        found = list(facts)
+
+        def is_newer(new: Any) -> ColumnElement[bool]:
+            newer: ColumnElement[bool] = new["seen_at"] > conversations.c.seen_at
+            return newer
+
+        await self._database.write(
+            lambda connection: _keep_conversations(connection, self._namespace, found, is_newer)
+        )
+
+    async def add_passes(self, done: Iterable[Pass]) -> None:
+        """Keep passes that another store has; of two over one conversation, the later one."""
+        rows = list(map(self._pass_row, done))
+
+        def is_newer(new: Any) -> ColumnElement[bool]:
+            newer: ColumnElement[bool] = new["done_at"] > passes.c.done_at
+            return newer
+
+        await self._database.write(
+            lambda connection: upsert(connection, passes, rows, replacing(passes), where=is_newer)
+        )
+
+    def _pass_row(self, done: Pass) -> dict[str, Any]:
         row = self._with_namespace(**asdict(done))
         if done.error is not None:
             row["error"] = storable_text(done.error)
+        return row
+
+    async def record_pass(self, done: Pass) -> None:
+        """Keep a pass in place of the one before it over the same conversation."""
+        row = self._pass_row(done)
 
         def work(connection: Connection) -> None:
             # By its beginning: the first of the evidence that it led to goes then.

@@ -38,6 +38,8 @@ _TIMES = {
     "memories": "last_scored",
     "memory_texts": "last_seen",
     "passes": "done_at",
+    "receipts": "verified_at",
+    "removals": "measured_at",
     "sends": "sent_at",
     "speeds": "measured_at",
     "trained": "trained_at",

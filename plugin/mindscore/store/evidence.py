@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, func, select
 
 from mindscore.store.namespace import NamespaceTables
 from mindscore.store.pages import COLUMNS, GROUPS, KINDS, Columns, Evidence, Mode, Pages
-from mindscore.store.schema import cells
+from mindscore.store.schema import cells, receipts
 from mindscore.store.transactions import replacing, upsert
 
 __all__ = [
@@ -56,10 +56,12 @@ class EvidenceState:
     """A number of cells, and when the newest was scored: seconds since the epoch, ``None``: none.
 
     While it is the same, so is the evidence: a cell that is measured anew is a newer one.
+    ``verified_at`` is when advice on it was verified last, ``None``: never.
     """
 
     cells: int
     newest: float | None
+    verified_at: float | None = None
 
 
 class EvidenceTables(NamespaceTables):
@@ -73,11 +75,12 @@ class EvidenceTables(NamespaceTables):
         return sorted(found, key=lambda it: (-it.cells, it.model, it.mode))
 
     async def evidence_state(self) -> EvidenceState:
-        """Return what changes whenever the evidence does."""
+        """Return what changes whenever the evidence does, or the receipt of advice on it."""
         # Apart, each is found in an index alone.
         count = self._select(cells, func.count()).scalar_subquery()
         newest = self._select(cells, func.max(cells.c.scored_at)).scalar_subquery()
-        [row] = await self._all(select(count, newest))
+        verified = self._select(receipts, func.max(receipts.c.verified_at)).scalar_subquery()
+        [row] = await self._all(select(count, newest, verified))
         return EvidenceState(*row)
 
     async def evidence(

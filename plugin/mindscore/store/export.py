@@ -1,4 +1,4 @@
-"""Evidence in files: Parquet, CSV and JSON Lines, written batch by batch."""
+"""Evidence, and what belongs to it, in files: Parquet, CSV and JSON Lines, batch by batch."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import msgspec
 
 from mindscore._util.errors import UsageError
 from mindscore._util.files import whole_file
-from mindscore.store.arrays import TEXTS
-from mindscore.store.evidence import COLUMNS, KINDS, Columns, rows_of
+from mindscore.store.file_tables import EVIDENCE, FileTable
+from mindscore.store.pages import Columns
 from mindscore.store.store import Store, require_regular
 
 ExportFormat = Literal["parquet", "csv", "jsonl"]
@@ -26,11 +26,15 @@ Write = Callable[[Columns], object]
 
 
 async def export_evidence(
-    store: Store, file: Path, file_format: ExportFormat, model: str | None = None
+    store: Store,
+    file: Path,
+    file_format: ExportFormat,
+    model: str | None = None,
+    table: FileTable = EVIDENCE,
 ) -> int:
-    """Write the evidence, of ``model`` or of all, to ``file``; return how many rows.
+    """Write a table, of ``model`` or of all, to ``file``; return how many rows.
 
-    The file is private, and is written whole or not at all. Its columns are those of ``Evidence``.
+    The file is private, and is written whole or not at all. Its columns are those of ``table``.
 
     Raises:
         StoreError: the store cannot be read.
@@ -38,9 +42,9 @@ async def export_evidence(
     """
     require_regular(file)
     writer = _WRITERS[file_format]
-    batches = store.evidence(model, batch_rows=ROW_GROUP_ROWS)
+    batches = table.batches(store, model, ROW_GROUP_ROWS)
     try:
-        with whole_file(file) as stream, writer(stream) as write:
+        with whole_file(file) as stream, writer(stream, table) as write:
             return await _write_all(batches, write)
     except OSError as error:
         raise UsageError(f"{file}: cannot be written: {error.strerror or error}") from None
@@ -50,16 +54,16 @@ async def _write_all(batches: AsyncIterator[Columns], write: Write) -> int:
     count = 0
     async for batch in batches:
         write(batch)
-        count += len(batch[COLUMNS[0]])
+        count += len(next(iter(batch.values())))
     return count
 
 
 @contextmanager
-def _csv(stream: BinaryIO) -> Iterator[Write]:
+def _csv(stream: BinaryIO, table: FileTable) -> Iterator[Write]:
     """Write a line of names, then the rows; what is not known is empty."""
     text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
     writer = csv.writer(text)
-    writer.writerow(COLUMNS)
+    writer.writerow(table.columns)
     try:
         yield lambda batch: writer.writerows(zip(*batch.values(), strict=True))
     finally:
@@ -68,15 +72,15 @@ def _csv(stream: BinaryIO) -> Iterator[Write]:
 
 
 @contextmanager
-def _jsonl(stream: BinaryIO) -> Iterator[Write]:
+def _jsonl(stream: BinaryIO, table: FileTable) -> Iterator[Write]:
     encoder = msgspec.json.Encoder()
-    yield lambda batch: stream.write(encoder.encode_lines(list(rows_of(batch))))
+    yield lambda batch: stream.write(encoder.encode_lines(list(table.rows_of(batch))))
 
 
 @contextmanager
-def _parquet(stream: BinaryIO) -> Iterator[Write]:
+def _parquet(stream: BinaryIO, table: FileTable) -> Iterator[Write]:
     pyarrow, parquet = import_pyarrow()
-    schema = parquet_schema()
+    schema = _parquet_schema(table)
     with parquet.ParquetWriter(stream, schema, compression="zstd") as writer:
         yield lambda batch: writer.write_table(pyarrow.table(batch, schema=schema))
 
@@ -84,26 +88,17 @@ def _parquet(stream: BinaryIO) -> Iterator[Write]:
 _WRITERS = {"parquet": _parquet, "csv": _csv, "jsonl": _jsonl}
 
 
-def parquet_schema() -> Any:
-    """Return the ``pyarrow.Schema`` of evidence."""
+def _parquet_schema(table: FileTable) -> Any:
+    """Return the ``pyarrow.Schema`` of a table."""
     pyarrow, _ = import_pyarrow()
+    types = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64()}
     return pyarrow.schema(
         [
             # In row groups, a text that is there often is written once.
-            pyarrow.field(name, _arrow_type(pyarrow, name), nullable=_is_optional(name))
-            for name in COLUMNS
+            pyarrow.field(name, types[table.type_of(name)], nullable=table.is_optional(name))
+            for name in table.columns
         ]
     )
-
-
-def _arrow_type(pyarrow: Any, name: str) -> Any:
-    if name in TEXTS:
-        return pyarrow.string()
-    return pyarrow.int64() if name in ("entry_idx", "tokens") else pyarrow.float64()
-
-
-def _is_optional(name: str) -> bool:
-    return KINDS[name] in (float | None, int | None)
 
 
 def import_pyarrow() -> tuple[Any, Any]:

@@ -19,7 +19,15 @@ from mindscore._util.text import one_line
 from mindscore.config.settings import TOKEN_ID_LIMIT, StoreSettings
 from mindscore.measure.prompts import response_hash
 from mindscore.store.namespace import database_of
-from mindscore.store.schema import candidates, metadata, reviews, rows, sends
+from mindscore.store.schema import (
+    candidates,
+    metadata,
+    receipts,
+    removals,
+    reviews,
+    rows,
+    sends,
+)
 
 T = TypeVar("T")
 
@@ -220,6 +228,14 @@ def check_record(table: Table, row: dict[str, Any]) -> None:
         from mindscore.store.reviews import Review
 
         msgspec.json.decode(row["review"], type=Review)
+    elif table is receipts:
+        from mindscore.store.verifications import decode_receipt
+
+        decode_receipt(row["receipt"])
+    elif table is removals:
+        from mindscore.store.verifications import MeasuredRemoval
+
+        msgspec.json.decode(row["removal"], type=MeasuredRemoval)
     elif table is sends:
         from mindscore.store.sends import decode_sample
 

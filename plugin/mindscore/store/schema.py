@@ -134,6 +134,30 @@ passes = Table(
     Index("passes_by_age", "namespace", "done_at"),
 )
 
+# The effects of joint removals, for a verification of advice that goes on where another one ended.
+removals = Table(
+    "removals",
+    metadata,
+    Column("namespace", Str, primary_key=True),
+    Column("model", Str, primary_key=True),
+    Column("conversation", Str, primary_key=True),
+    # Of all that the effects depend on: the text of the conversation, what is removed, settings.
+    Column("fingerprint", Str, primary_key=True),
+    Column("removal", Str, nullable=False),
+    Column("measured_at", Float, nullable=False),
+    Index("removals_by_age", "namespace", "measured_at"),
+)
+
+# The last receipt of a model's advice.
+receipts = Table(
+    "receipts",
+    metadata,
+    Column("namespace", Str, primary_key=True),
+    Column("model", Str, primary_key=True),
+    Column("receipt", Str, nullable=False),
+    Column("verified_at", Float, nullable=False),
+)
+
 # Rows of the matrix whole, for a run that goes on where another one ended.
 rows = Table(
     "rows",
@@ -287,7 +311,7 @@ class Schema:
 
 
 STORE = Schema(
-    "the store", metadata, frozenset({"memories", "cells", "candidates", "trained"}), 1, 6
+    "the store", metadata, frozenset({"memories", "cells", "candidates", "trained"}), 1, 7
 )
 
 queue_metadata = MetaData()

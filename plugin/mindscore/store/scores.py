@@ -29,6 +29,7 @@ from mindscore.store.schema import (
     conversation_scores,
     memories,
     memory_texts,
+    receipts,
     rows,
     weights,
 )
@@ -338,6 +339,8 @@ class Scores(NamespaceTables):
             counted = remove(memories) + remove(cells, cells.c.mode == "full") + remove(rows)
             for table in (cells, weights, conversation_scores, memory_texts):
                 remove(table)
+            named = receipts.c.receipt.contains(msgspec.json.encode(key).decode(), autoescape=True)
+            connection.execute(delete(receipts).where(self._in_namespace(receipts), named))
             return counted
 
         return await self._database.write(work)

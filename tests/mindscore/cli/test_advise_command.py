@@ -4,11 +4,16 @@ import asyncio
 import csv
 import json
 import re
+import signal
+from datetime import datetime
 
 import pytest
+from aiohttp import web
 from tests.mindscore.archive.archives import Archive, chance
 
 from mindscore.display.advice_documents import COLUMNS
+
+from .conftest import PATIENCE_S, honest
 
 
 @pytest.fixture
@@ -148,6 +153,125 @@ def test_what_the_receipt_keeps_is_not_written(cli, tmp_path):
     assert "Without all 7, 72 responses would lose" in said
     kept = {line.split("  #")[0] for line in file.read_text().splitlines()}
     assert len({"tea-1", "tea-2"} & kept) == 1
+
+
+class Served:
+    """An archive whose model is behind a server, and the command that verifies its advice."""
+
+    def __init__(self, folder, server, tokenizer_file):
+        folder.mkdir()
+        self.archive = Archive(folder, 10)
+        # Four of its memories say nothing, of which the server finds otherwise.
+        asyncio.run(self.archive.plant(chance, model="m", keep_texts=False))
+        options = {"server.model": "m", "server.tokenizer": tokenizer_file}
+        options |= {"store.url": self.archive.tables["store"]["url"], "server.concurrency": 2}
+        options |= {"advise.min_conversations": 5}
+        self.command = ["advise", "--verify", self.archive.folder, "--json", *server.options]
+        self.command += [it for key in options for it in ("--set", f"{key}={options[key]}")]
+
+
+def measured(document):
+    """The receipt without what it took, and when."""
+    receipt = document["receipt"]
+    names = ("verified_at", "calls", "prompt_tokens", "computed_tokens")
+    return {name: it for name, it in receipt.items() if name not in names}
+
+
+def sources_left_out(receipt):
+    """As text, without the folder that the conversations lie in."""
+    return re.sub(r'"source": "[^"]*/', '"source": "', json.dumps(receipt))
+
+
+def test_a_verification_that_is_cut_off_goes_on_and_says_the_same(
+    cli, terminal, server, tokenizer_file, tmp_path
+):
+    def answer(body):
+        said = json.loads(honest(body).body)
+        return web.json_response({**said, "fingerprint": "weights"})
+
+    server.answer = answer
+    whole = Served(tmp_path / "whole", server, tokenizer_file)
+    expected = cli(*whole.command)
+    assert expected.status == 0
+    prompts = len(server.asked)
+    assert expected.document["receipt"]["keep"]
+    other = Served(tmp_path / "other", server, tokenizer_file)
+    part = prompts // 3
+    for sent in (signal.SIGKILL, signal.SIGINT):
+        server.asked.clear()
+        server.held.clear()
+        server.holds = lambda body, most=part: len(server.asked) > most
+
+        def cut(process, sent=sent):
+            assert server.held.wait(PATIENCE_S)
+            process.send_signal(sent)
+
+        ran = terminal(*other.command, out=False, err=False, when=("", cut))
+        assert ran.status == (130 if sent == signal.SIGINT else -sent)
+        if sent == signal.SIGINT:
+            assert "what was measured is kept, and the same command goes on" in ran.err
+        prompts -= part
+    server.holds = lambda body: False
+    server.release()
+    server.asked.clear()
+    ran = cli(*other.command)
+    assert ran.status == 0
+    assert sources_left_out(measured(ran.document)) == sources_left_out(measured(expected.document))
+    # Twice, two conversations were under way, with three prompts at most (the noise is measured),
+    # and the server tells its weights in its answers alone: those of the first two it is asked for.
+    assert len(server.asked) <= prompts + 2 * 2 * (3 + 3)
+
+
+def test_the_last_receipt_is_shown_later_and_said_to_be_stale_when_drops_differ(
+    advise, archive, tmp_path
+):
+    page = tmp_path / "advice.html"
+    assert advise("--html", page).status == 0
+    assert 'class="card receipt"' not in page.read_text()
+    first = advise("--verify", archive.folder, "--json").document["receipt"]
+    later = advise("--html", page, "--json").document
+    assert later["receipt"] == first
+    assert first["stale"] is None
+    said = " ".join(page.read_text().split())
+    assert "Dropping these <a" in said or "Dropping these 4" in said
+    assert f'Verified <time datetime="{datetime.now().year}' in said
+    assert "It is of other drops" not in said
+    text = " ".join(advise().out.split())
+    assert "Dropping these 4 saves" in text
+    assert "Verified 20" in text
+
+    # One of the drops is missed now, and is proposed no more.
+    asyncio.run(archive.plant(lambda key, *_: 9.0 * (key == "idle-2") or 0.01, scored_at=2e9))
+    stale = advise("--html", page, "--json").document["receipt"]
+    assert stale["verified_at"] == first["verified_at"]
+    assert "1 memory is not proposed any more" in stale["stale"]
+    said = " ".join(page.read_text().split())
+    assert f"It is of other drops than are proposed now: {stale['stale']}" in said
+    text = " ".join(advise().out.split())
+    assert "Dropping these" not in text
+    assert f"is of other drops: {stale['stale']}" in text
+
+
+def test_what_an_earlier_receipt_keeps_is_not_dropped_as_long_as_it_holds(cli, tmp_path):
+    other = Archive(tmp_path, 36)
+    asyncio.run(other.plant(chance, keep_texts=False))
+    file = tmp_path / "drop.txt"
+    options = [*assignments(other, "server"), *assignments(other, "store")]
+    verified = cli("advise", "--verify", other.folder, *options, "--json").document["receipt"]
+    cli("advise", "--write", file, *options)
+    dropped = {line.split("  #")[0] for line in file.read_text().splitlines()}
+    kept = {it["key"] for it in verified["keep"]}
+    assert kept
+    assert dropped == set(verified["proposed"]) - kept
+    # It is verified as a whole again, with those that were to be kept.
+    again = cli("advise", "--verify", other.folder, *options, "--json").document["receipt"]
+    assert again["proposed"] == verified["proposed"]
+
+
+def test_a_receipt_goes_when_a_memory_that_it_names_is_forgotten(advise, archive, cli):
+    advise("--verify", archive.folder)
+    cli("store", "forget", "idle-2", *assignments(archive, "store"))
+    assert advise("--json").document["receipt"] is None
 
 
 def test_too_few_tokens_are_said_and_fail(advise, archive):

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import os
+import re
 import sqlite3
 import time
 from contextlib import closing
@@ -697,7 +698,7 @@ def evidence(**changes):
     return json.dumps(values | changes) + "\n"
 
 
-@pytest.mark.parametrize("file_format", ["parquet", "jsonl"])
+@pytest.mark.parametrize("file_format", ["parquet", "csv", "jsonl"])
 def test_evidence_goes_out_and_in_again(cli, exchange, tmp_path, file_format):
     lines = evidence() + evidence(key="other", mode="incremental")
     ran = cli("store", "import", exchange(lines))
@@ -713,6 +714,37 @@ def test_evidence_goes_out_and_in_again(cli, exchange, tmp_path, file_format):
     assert [json.loads(it) for it in again.read_text().splitlines()] == [
         json.loads(it) for it in lines.splitlines()
     ]
+
+
+@pytest.mark.parametrize("file_format", ["parquet", "csv", "jsonl"])
+def test_texts_conversations_and_passes_go_out_and_in_again(cli, tmp_path, talk, file_format):
+    (tmp_path / "talks").mkdir()
+    talk.rename(tmp_path / "talks" / "talk.jsonl")
+    toy = ("--set", "server.scorer=toy")
+    assert cli("score", tmp_path / "talks", "--full", *toy).status == 0
+    there = ("--set", "store.namespace=there")
+    for table, rows in (("texts", "2 rows"), ("conversations", "1 row"), ("passes", "1 row")):
+        file, again = tmp_path / table, tmp_path / "again"
+        options = ("--format", file_format, "--table", table)
+        ran = cli("store", "export", file, *options)
+        assert (ran.status, ran.out) == (0, f"wrote {rows} of {table} to {file}\n")
+        ran = cli("store", "import", file, *there)
+        assert (ran.status, ran.out, ran.err) == (0, f"imported {rows} of {table}\n", "")
+        assert cli("store", "export", again, *options, *there).status == 0
+        assert again.read_bytes() == file.read_bytes()
+    # By its pass alone: the evidence is to be imported, too.
+    ran = cli("score", tmp_path / "talks", "--full", *toy, *there)
+    assert re.search(r"unchanged +1 ", ran.out)
+
+
+def test_a_table_goes_with_a_format_and_a_model_with_what_has_one(cli, tmp_path):
+    ran = cli("store", "export", tmp_path / "e", "--table", "texts")
+    assert (ran.status, "--table goes with --format" in ran.error) == (2, True)
+    one = ("--table", "texts", "--format", "csv", "--model", "m")
+    ran = cli("store", "export", tmp_path / "e", *one)
+    assert (ran.status, "texts are of no model" in ran.error) == (2, True)
+    assert not (tmp_path / "e").exists()
+    assert cli("store", "export", tmp_path / "e", "--table", "passes", *one[2:]).status == 0
 
 
 def test_evidence_that_the_next_run_would_remove_is_said(cli, exchange):

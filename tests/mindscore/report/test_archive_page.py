@@ -148,6 +148,12 @@ def test_its_receipt_says_what_dropping_them_costs(browser, written):
     with opened(browser, written(replace(archive, receipt=none))) as it:
         assert "keep all of them" in it.page.inner_text(".receipt-sum")
         assert "was not completed" in it.page.inner_text(".receipt")
+    stale = replace(archive, stale="1 memory is not proposed any more")
+    with opened(browser, written(replace(stale, receipt=replace(none, verified_at=1.7e9)))) as it:
+        said = it.page.inner_text(".receipt")
+        assert "Verified 2023-11-1" in said
+        assert "other drops than are proposed now: 1 memory is not proposed any more." in said
+        assert "to be kept: see the receipt" not in it.page.inner_text(".groups")
     assert 'class="card receipt"' not in archive_page(replace(archive, receipt=None))
 
 

@@ -1,5 +1,6 @@
 """The archive's page: advice is made once for each state of the store, and no page waits for it."""
 
+import asyncio
 import logging
 import re
 import threading
@@ -8,10 +9,12 @@ import pytest
 
 from mindhooks import MemoryScore, ResponseDivergence
 from mindscore._util.errors import StoreError
+from mindscore._util.text import moment_text
 from mindscore.review import archive as archive_page
 from mindscore.review.archive import MOST_ROWS
 from mindscore.store import Store
 
+from ..archive.archives import SCORED_AT, Archive, chance
 from ..archives import made_archive
 from .client import Client
 from .conftest import PATIENCE_S
@@ -74,6 +77,33 @@ def test_evidence_of_a_real_store_is_advised_on(filled, reviewing, monkeypatch):
         assert f">{key}</a>" in answer.text
     assert "Nora drinks rooibos tea in the evening" in said
     assert "4 keep are missed without them" in said
+
+
+def test_the_last_receipt_is_shown_and_said_to_be_stale_once_the_drops_differ(
+    tables, reviewing, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(archive_page, "PATIENCE_S", PATIENCE_S)
+    archive = Archive(tmp_path, 36)
+    asyncio.run(archive.plant(chance))
+    with reviewing({**tables, "store": archive.tables["store"]}) as page:
+        client = Client(page).let_in()
+        assert "Receipt" not in words(client.ask("GET", "/archive"))
+        # The page finds it without newer evidence.
+        receipt = asyncio.run(archive.receipt())
+        said = words(client.ask("GET", "/archive"))
+        assert f"Dropping these {len(receipt.last.keys)}" in said
+        assert f"Verified {moment_text(receipt.verified_at)}" in said
+        assert f"{len(receipt.kept)} to be kept: see the receipt" in said
+        assert "other drops" not in said
+        for path in ("/archive?find=idle", "/archive?verdict=drop"):
+            assert "Dropping these" not in words(client.ask("GET", path))
+        key = receipt.last.keys[0]
+        asyncio.run(
+            archive.plant(lambda it, *_: 9.0 * (it == key) or 0.01, scored_at=SCORED_AT + 9)
+        )
+        said = words(client.ask("GET", "/archive"))
+        assert "It is of other drops than are proposed now: 1 memory is not proposed any" in said
+        assert "to be kept: see the receipt" not in said
 
 
 def test_an_empty_store_says_how_to_fill_it(tables, reviewing, monkeypatch):

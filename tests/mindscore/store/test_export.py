@@ -13,10 +13,20 @@ import pyarrow.parquet as pq
 import pytest
 
 from mindscore._util.errors import UsageError
-from mindscore.store import COLUMNS, Evidence, columns_of, rows_of
+from mindscore.cli.transfer import EvidenceTable
+from mindscore.store import (
+    COLUMNS,
+    ConversationFacts,
+    Evidence,
+    MemoryText,
+    Pass,
+    columns_of,
+    rows_of,
+)
 from mindscore.store import export as export_module
-from mindscore.store.evidence_files import holds_evidence, read_evidence
+from mindscore.store.evidence_files import holds_evidence, read_evidence, table_of
 from mindscore.store.export import export_evidence
+from mindscore.store.file_tables import FILE_TABLES
 
 ONE = Evidence("c", "m", "k", "t", "full", "n", 3, 0.1 + 0.2, -5e-324, 2.5, 0.1, 7, 1.5e9, 10.0)
 BARE = replace(ONE, hold=None, noise=None, tokens=None, responded_at=None)
@@ -41,7 +51,7 @@ async def add_columns(store, file):
     return [row async for batch in store.evidence() for row in rows_of(batch)]
 
 
-@pytest.mark.parametrize("file_format", ["parquet", "jsonl"])
+@pytest.mark.parametrize("file_format", ["parquet", "csv", "jsonl"])
 async def test_what_is_exported_is_imported_bit_for_bit_and_once(
     store, file_format, rows, tmp_path
 ):
@@ -52,6 +62,112 @@ async def test_what_is_exported_is_imported_bit_for_bit_and_once(
     for _ in range(2):
         found = await add_columns(store("other"), file)
         assert [repr(it) for it in found] == [repr(it) for it in rows]
+
+
+TEXT = MemoryText("k", "t", 'a "quote", a comma\r\nand a line é😀', 7, 1.5e9, 0.1 + 2e9)
+FACTS = ConversationFacts("c", "talks/c.jsonl", "what, do I\ndrink?", 2, 3, 90, 1.5e9, None, 2e9)
+DONE = Pass("m", "c", "score-full", "a/b/2/c/0.0", 2e9, 0.1 + 0.2, 3, 120, None, "it, broke")
+ROWS = {
+    "evidence": [ONE, replace(BARE, node_id="o")],
+    "texts": [TEXT, replace(TEXT, text_hash="u", text=None, tokens=None)],
+    "conversations": [FACTS, replace(FACTS, conversation="d", title="hi", begun_at=None)],
+    "passes": [DONE, replace(DONE, conversation="d", computed_tokens=60, error=None)],
+}
+
+
+async def fill(store):
+    await store.add_evidence(ROWS["evidence"])
+    await store.record_texts(ROWS["texts"])
+    for facts in ROWS["conversations"]:
+        await store.record_conversation(facts)
+    for done in ROWS["passes"]:
+        await store.record_pass(done)
+
+
+async def contents(store, table):
+    batches = table.batches(store, None, 1000)
+    return [row async for batch in batches for row in table.rows_of(batch)]
+
+
+@pytest.mark.parametrize("file_format", ["parquet", "csv", "jsonl"])
+@pytest.mark.parametrize("name", FILE_TABLES)
+async def test_every_table_is_exported_and_imported_bit_for_bit(store, tmp_path, name, file_format):
+    table, file = FILE_TABLES[name], tmp_path / "rows"
+    await fill(store(days=0))
+    assert await contents(store(), table) == ROWS[name]
+    assert await export_evidence(store(), file, file_format, table=table) == 2
+    assert table_of(file) is table
+    for _ in range(2):
+        for batch in read_evidence(file, table):
+            await table.add(store("other", days=0), batch)
+        found = await contents(store("other"), table)
+        assert [repr(it) for it in found] == [repr(it) for it in ROWS[name]]
+    others = [it for it in FILE_TABLES.values() if it is not table]
+    assert [await contents(store("other"), it) for it in others] == [[]] * 3
+
+
+@pytest.mark.parametrize("file_format", ["parquet", "csv"])
+@pytest.mark.parametrize("name", FILE_TABLES)
+async def test_every_table_is_imported_as_pandas_writes_it(store, tmp_path, name, file_format):
+    table = FILE_TABLES[name]
+    await fill(store(days=0))
+    await export_evidence(store(), tmp_path / "one", file_format, table=table)
+    if file_format == "csv":
+        pd.read_csv(tmp_path / "one").to_csv(tmp_path / "other")
+    else:
+        pd.read_parquet(tmp_path / "one").to_parquet(tmp_path / "other")
+    assert table_of(tmp_path / "other") is table
+    for batch in read_evidence(tmp_path / "other", table):
+        await table.add(store("other", days=0), batch)
+    assert await contents(store("other"), table) == ROWS[name]
+
+
+@pytest.mark.parametrize("name", ["evidence", "conversations", "passes"])
+async def test_of_two_rows_about_the_same_the_later_one_stays(store, name):
+    table = FILE_TABLES[name]
+    one = ROWS[name][0]
+    change = {"conversations": "responses", "passes": "calls", "evidence": "entry_idx"}[name]
+    later = replace(one, **{table.when: getattr(one, table.when) + 1, change: 5})
+    for row in (later, one, later):
+        await table.add(store(days=0), {it: [getattr(row, it)] for it in table.columns})
+        assert await contents(store(), table) == [later]
+
+
+async def test_a_long_text_is_read_and_a_byte_order_mark_is_not(store, tmp_path):
+    table = FILE_TABLES["texts"]
+    await store(days=0).record_texts([replace(TEXT, text="long " * 60_000)])
+    await export_evidence(store(), tmp_path / "e", "csv", table=table)
+    (tmp_path / "marked").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "e").read_bytes())
+    for file in ("e", "marked"):
+        assert table_of(tmp_path / file) is table
+        [batch] = read_evidence(tmp_path / file, table)
+        assert len(batch["text"][0]) == 300_000
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (("signed", "sgn"), "has no column 'signed': it is no evidence"),
+        ((",full,", ",other,"), "a row up to line 2 is no evidence: .*other"),
+        ((",full,n,3,", ",full,n,three,"), "a row up to line 2 is no evidence: .*int"),
+        ((",full,n,3,", ",full,n,"), "a row up to line 2 has 13 fields, not 14"),
+        (("c,m,k", "\udcff,m,k"), "is no CSV that can be read"),
+    ],
+)
+async def test_a_row_of_csv_that_is_no_evidence_is_named(store, tmp_path, changed, said):
+    await store().add_evidence([ONE])
+    file = tmp_path / "e"
+    await export_evidence(store(), file, "csv")
+    text = file.read_text(encoding="utf-8")
+    assert changed[0] in text
+    file.write_bytes(text.replace(*changed).encode("utf-8", "surrogateescape"))
+    assert holds_evidence(file)
+    with pytest.raises(UsageError, match=said):
+        list(read_evidence(file))
+
+
+def test_the_command_names_the_tables_that_there_are():
+    assert [it.value for it in EvidenceTable] == list(FILE_TABLES)
 
 
 async def test_csv_has_a_line_of_names_and_nothing_for_what_is_not_known(store, rows, tmp_path):

@@ -54,6 +54,8 @@ def as_now(version, tables):
             row["sink"] = "http"
     if version < 4:
         as_of_version_4(tables)
+    if version >= 6:
+        return tables
     for row in tables["cells"]:
         row |= {"mode": "full", "hold": None, "tokens": None, "responded_at": None}
     return tables
@@ -165,9 +167,9 @@ async def test_a_migration_that_fails_leaves_the_old_store(version, tmp_path):
     lay_out(file, version)
     with closing(sqlite3.connect(file)) as connection:
         # In the way of the last step.
-        connection.execute("CREATE TABLE passes (pass)")
+        connection.execute("CREATE TABLE receipts (pass)")
     before = file.read_bytes()
-    with pytest.raises(StoreError, match=r"store.*passes"):
+    with pytest.raises(StoreError, match=r"store.*receipts"):
         await Store(StoreSettings(f"sqlite:///{file}")).memories()
     assert file.read_bytes() == before
 

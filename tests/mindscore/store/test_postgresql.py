@@ -162,6 +162,23 @@ async def test_reading_makes_nothing(settings, run_sql):
     assert count == 0
 
 
+async def test_a_store_of_version_6_gets_the_tables_of_this_one(settings, run_sql):
+    columns = (
+        "SELECT table_name, column_name, data_type, is_nullable, collation_name "
+        "FROM information_schema.columns WHERE table_schema = current_schema() ORDER BY 1, 2"
+    )
+    indexes = "SELECT indexdef FROM pg_indexes WHERE schemaname = current_schema() ORDER BY 1"
+    await Store(settings).record_score(score("k"), "m", 0.5)
+    shape = run_sql(columns), run_sql(indexes)
+    run_sql("DROP TABLE removals")
+    run_sql("DROP TABLE receipts")
+    run_sql("UPDATE alembic_version SET version_num = '0006'")
+    [memory] = await Store(settings).memories()
+    assert memory.key == "k"
+    assert (run_sql(columns), run_sql(indexes)) == shape
+    assert run_sql("SELECT version_num FROM alembic_version") == [("0007",)]
+
+
 async def test_a_store_of_a_newer_version_is_refused_and_left_alone(settings, run_sql):
     await Store(settings).record_score(score("k"), "m", 0.5)
     run_sql("UPDATE alembic_version SET version_num = '0099'")
