@@ -11,20 +11,25 @@ from dataclasses import replace
 import pyarrow.parquet as pq
 import pytest
 
+from mindhooks import MemoryScore
 from mindscore._util.errors import TranscriptError, UsageError
 from mindscore.archive import ray_pass
 from mindscore.archive.archive_pass import ArchivePass
+from mindscore.archive.attempt import Work
 from mindscore.archive.ray_engine import require_ray
 from mindscore.archive.ray_folder import RayFolder
 from mindscore.archive.ray_pass import LOST, RayPass, alone, keep
 from mindscore.archive.ray_rows import Finding, Waiting, as_rows, as_table, row_id, sealed, unpack
-from mindscore.archive.ray_worker import ConversationWorker, ServerShare, sent_tables
+from mindscore.archive.ray_share import PassShare
+from mindscore.archive.ray_worker import ConversationWorker, sent_tables
+from mindscore.archive.resuming import Past
 from mindscore.archive.sources import Sources
 from mindscore.archive.survey import ArchiveReader, Survey
 from mindscore.cli import main
 from mindscore.config.settings import parse_settings
 from mindscore.readers.conversations import Conversations
-from mindscore.store import ConversationFacts, Evidence, MemoryText, Pass, Store
+from mindscore.store import ConversationFacts, Evidence, KnownScore, MemoryText, Pass, Store
+from mindscore.store.matrix_rows import encode_row
 
 from .kept import kept
 
@@ -37,8 +42,11 @@ FOUND = Finding(
     [Evidence("c", "m", "k", "t", "full", "n", 3, 0.5, -0.5, None, 0.1, 7, None, 10.0)],
     [MemoryText("k", "t", "likes tea", None, 5.0, 5.0)],
     ConversationFacts("c", "talk.jsonl", "Tea", 1, 1, 20, None, 4.0, 5.0),
+    [KnownScore("k", "m", "t", "c", 0.5, 10.0, 1)],
+    [encode_row(MemoryScore("k", 0.5, "full", (), fingerprint="f"))],
     [],
     '{"command":"score-full"}',
+    [],
 )
 
 
@@ -98,13 +106,15 @@ class Pipeline:
     def connected(self, settings):
         yield 1
 
-    def score(self, settings, tables, command, digest, folder, key, workers):
-        worker = ConversationWorker(sent_tables(tables), command, digest, key, None)
+    def score(self, orders, folder, workers):
+        share = PassShare(orders.places, orders.max_tokens)
+        worker = ConversationWorker(orders, share, lambda: "1")
         (waiting,) = folder.tables("waiting")
         with closing(worker):
             for row in as_rows(Waiting, waiting):
                 if row.id not in self.done:
                     self.score_one(worker, row, folder)
+        return share.remarks()
 
     def score_one(self, worker, row, folder):
         if len(self.scored) == self.until:
@@ -117,11 +127,11 @@ class Pipeline:
         self.done.add(row.id)
 
 
-def run(kind, folder, tables, heard=lambda _: None, command="score-full"):
+def run(kind, folder, tables, heard=lambda _: None, command="score-full", max_tokens=None):
     """Run a pass over ``folder``; return what it did."""
     reader = ArchiveReader(Sources([folder]))
     survey = Survey(reader)
-    work = kind(reader, tables, command, heard=heard)
+    work = kind(reader, tables, command, heard=heard, max_tokens=max_tokens)
     asyncio.run(work.run(survey, survey.select()))
     return work.state
 
@@ -146,7 +156,7 @@ def test_without_ray_an_error_names_the_extra(monkeypatch):
     "rows",
     [
         [FOUND],
-        [replace(FOUND, evidence=[], texts=[], facts=None, done=replace(DONE, error="down"))],
+        [replace(FOUND, evidence=[], facts=None, scores=[], rows=[], given_up=[DONE, DONE])],
         [FOUND, replace(FOUND, id="other", candidates=["{}", "{}"])],
         [],
     ],
@@ -163,15 +173,17 @@ def test_a_text_that_utf8_cannot_hold_comes_through_repaired():
     assert found.source == "caf\N{REPLACEMENT CHARACTER}.jsonl"
 
 
-def test_a_transcript_is_unpacked_only_with_its_own_seal(archive):
+def test_a_conversation_and_its_past_are_unpacked_only_with_their_own_seal(archive):
     conversations = Conversations(archive / "ann.jsonl")
     transcript = conversations.transcript(conversations.chosen(None))
-    packed = pickle.dumps(transcript)
-    row = Waiting("a@1", "a", "", "", [], packed, sealed(KEY, "a@1", packed))
+    scores = [KnownScore("tea", "m", "t", "a", 0.5, 10.0, 1)]
+    work = Work(transcript, "content", ("tea",), 9, Past(DONE, scores))
+    packed = pickle.dumps(work)
+    row = Waiting("a@1", "a", "", packed, sealed(KEY, "a@1", packed))
 
-    assert unpack(row, KEY) == transcript
+    assert unpack(row, KEY) == work
     for changed in (
-        replace(row, transcript=pickle.dumps(print)),
+        replace(row, work=pickle.dumps(replace(work, past=Past()))),
         replace(row, id="b@1"),
         replace(row, seal=sealed(bytes([1] * 32), "a@1", packed)),
     ):
@@ -197,11 +209,35 @@ def test_workers_are_sent_no_password_and_keep_nothing():
 
 
 def test_servers_are_divided_evenly_and_a_restarted_worker_keeps_its_own():
-    share = ServerShare(["a", "b"])
-    taken = [share.take(worker) for worker in ("1", "2", "3", "4")]
+    share = PassShare(["a", "b"], None)
+    taken = [share.take(worker, []) for worker in ("1", "2", "3", "4")]
 
     assert sorted(taken) == ["a", "a", "b", "b"]
-    assert [share.take(worker) for worker in ("4", "3", "2", "1")] == taken[::-1]
+    assert [share.take(worker, []) for worker in ("4", "3", "2", "1")] == taken[::-1]
+
+
+def test_what_one_server_gives_up_goes_to_another_and_the_worker_stays():
+    share = PassShare(["a", "b"], None)
+    assert share.take("1", []) == "a"
+    share.end("a", "busy")
+
+    assert share.take("1", ["a"]) == "b"
+    share.end("b", None)
+    assert share.take("1", []) == "a"
+    share.end("a", None)
+    share.end("a", "busy")
+    assert (share.take("1", []), share.remarks()) == ("a", [])
+
+
+def test_a_server_that_gives_up_twice_in_a_row_is_down_and_its_workers_move():
+    share = PassShare(["a", "b"], None)
+    assert [share.take(it, []) for it in ("1", "2")] == ["a", "b"]
+    share.end("a", "busy")
+    share.end("a", "gone")
+    share.end("a", "gone")
+
+    assert [share.take("1", []), share.take("1", ["b"])] == ["b", None]
+    assert share.remarks() == ["a is down, and takes no more: gone"]
 
 
 def test_keeping_a_finding_twice_is_keeping_it_once(tmp_path):
@@ -327,13 +363,6 @@ def test_the_command_refuses_ray_where_it_is_not_installed(archive, monkeypatch,
 
     assert status == 2
     assert "pip install 'mindscore[ray]'" in capsys.readouterr().err
-
-
-def test_the_command_refuses_a_budget_that_workers_cannot_share(archive, capsys):
-    status = main(["score", str(archive), "--engine", "ray", "--max-tokens", "9"])
-
-    assert status == 2
-    assert "--max-tokens does not go with --engine ray" in capsys.readouterr().err
 
 
 def test_the_command_runs_even_one_conversation_with_ray(tmp_path, archive, monkeypatch, capsys):
