@@ -31,7 +31,8 @@ class Work:
     """A conversation to score.
 
     ``content`` is that of its ``PassFingerprint``, ``keys`` are the memories that are asked for,
-    and ``tokens`` is the survey's estimate of its length.
+    and ``tokens`` is the survey's estimate of its length. ``prefers``: the conditions of the server
+    that has begun it, if one has.
     """
 
     transcript: Transcript
@@ -39,6 +40,7 @@ class Work:
     keys: tuple[str, ...]
     tokens: int
     past: Past
+    prefers: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import hashlib
 import secrets
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import replace
 
 import platformdirs
 from filelock import FileLock, Timeout
@@ -54,7 +55,7 @@ class RayPass(ArchivePass):
             self._digest,
             secrets.token_bytes(32),
             self._measure_again,
-            [it.taker.place for it in servers],
+            {it.taker.place: it.taker.conditions for it in servers},
             self._max_tokens,
         )
         name = pass_name(self._settings.store, self._command)
@@ -94,7 +95,7 @@ class RayPass(ArchivePass):
         self, folder: RayFolder, survey: Survey, todo: Sequence[Found], model: str, key: bytes
     ) -> AsyncIterator[tuple[Found, Waiting]]:
         """Yield a row for each conversation."""
-        failed = await in_thread(folder.begin)
+        failed, begun = await in_thread(folder.begin), self._begun()
         transcripts = chosen_transcripts(self._reader, survey.files, todo)
         while (read := await in_thread(next, transcripts, None)) is not None:
             found, transcript = read
@@ -103,6 +104,7 @@ class RayPass(ArchivePass):
                 self._fail(found, source, str(transcript))
                 continue
             work = await self._work(found, transcript, model, rows=True)
+            work = replace(work, prefers=begun.get(found.id, ""))
             row = row_id(found.id, work.content, self._digest)
             if failed[row]:
                 # To Ray, what failed is done: another attempt is another row.

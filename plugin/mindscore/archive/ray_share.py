@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mindscore.archive.archive_pass import down_remark
@@ -14,23 +14,27 @@ from mindscore.archive.jobs import Taker
 class PassShare(TokenBudget):
     """The part of a pass that all its workers share: its servers and its tokens.
 
-    An actor of Ray's has it. ``places`` are the servers.
+    An actor of Ray's has it. ``places`` are the servers, with their conditions.
     """
 
-    def __init__(self, places: Sequence[str], max_tokens: int | None) -> None:
+    def __init__(self, places: Mapping[str, str], max_tokens: int | None) -> None:
         super().__init__(max_tokens)
-        self._takers = {it: Taker(it, "") for it in places}
+        self._takers = {it: Taker(it, conditions) for it, conditions in places.items()}
         self._of_workers: dict[str, str] = {}
         self._remarks: list[str] = []
 
-    def take(self, worker: str, tried: Sequence[str]) -> str | None:
+    def take(self, worker: str, tried: Sequence[str], prefers: str = "") -> str | None:
         """Return the server for a worker's conversation; ``None``: none is up but for ``tried``.
 
-        A worker keeps its own, at first the one that fewest have, as long as that is up.
+        A worker keeps its own, at first the one that fewest have, as long as that is up. Only a
+        conversation that a server of the conditions ``prefers`` has begun goes to that one.
         """
         up = [it.place for it in self._takers.values() if it.is_up]
         own = self._of_workers.get(worker)
         others = [it for it in up if it not in tried]
+        if prefers:
+            its = [it for it in others if self._takers[it].conditions == prefers]
+            others = its or others
         if own in others or not others:
             return own if others else None
         counts = Counter(self._of_workers.values())
@@ -75,9 +79,9 @@ class RemoteShare(PassShare):
         """Do as the actor does."""
         self._ask("settle", granted, spent)
 
-    def take(self, worker: str, tried: Sequence[str]) -> str | None:
+    def take(self, worker: str, tried: Sequence[str], prefers: str = "") -> str | None:
         """Do as the actor does."""
-        place: str | None = self._ask("take", worker, tried)
+        place: str | None = self._ask("take", worker, tried, prefers)
         return place
 
     def end(self, place: str, error: str | None) -> None:

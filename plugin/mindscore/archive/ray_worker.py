@@ -42,7 +42,7 @@ class Orders:
 
     ``tables`` are the settings as ``sent_tables`` returns them, ``digest`` is that of all of them,
     and ``key`` that of the rows' seals. ``places`` are the servers that answered when the pass
-    began.
+    began, with their conditions.
     """
 
     tables: Mapping[str, Any]
@@ -50,7 +50,7 @@ class Orders:
     digest: bytes
     key: bytes
     measure_again: bool
-    places: list[str]
+    places: dict[str, str]
     max_tokens: int | None
 
 
@@ -96,7 +96,7 @@ class ConversationWorker:
         ended = Attempt(None, error=NOT_REACHED)
         done = self._done(waiting, ended, "")
         while len(given_up) < MOST_SERVERS_TRIED:
-            place = self._share.take(self._name, list(given_up))
+            place = self._share.take(self._name, list(given_up), work.prefers)
             if place is None:
                 break
             ended = await self._attempt(place, work)
