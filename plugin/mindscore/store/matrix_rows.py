@@ -69,8 +69,8 @@ class MatrixRows(NamespaceTables):
 
         ``scored_at`` is in seconds since the epoch. Of two rows of one memory the later is kept.
         """
-        whole = self._whole_rows(scores, model, conversation, scored_at)
-
+        if not (whole := self._whole_rows(scores, model, conversation, scored_at)):
+            return
         await self._database.write(
             lambda connection: upsert(
                 connection, rows, whole, replacing(rows), where=scored_later(rows)

@@ -253,7 +253,8 @@ class Scores(NamespaceTables):
 
         The running weights stay as they are.
         """
-        found = [self._with_namespace(**asdict(it)) for it in scores]
+        if not (found := [self._with_namespace(**asdict(it)) for it in scores]):
+            return
         table = conversation_scores
 
         def changes(new: Any) -> dict[str, Any]:
