@@ -2,8 +2,8 @@
 
 ``python -m tests.bench.ray_engine [--conversations 60] [--workers 1 2] [--runs 3]``, from the
 repository's root, prints medians of runs by turns. A rate is that of the answers from when every
-worker has had its first to the last one. So it leaves out what Ray takes to start, and to merge
-what was found; the time of the whole pass has both.
+worker has done its first conversation to the last answer. So it leaves out what Ray and its
+workers take to start, and what is found takes to be merged; the time of the whole pass has both.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -35,12 +36,12 @@ class SlowScoreServer:
     """A server of the ``score`` protocol on loopback, in a thread of its own.
 
     A range's total depends on its ids and on the prompt's length, so that memories have effects.
-    ``at`` has the time of each answer, and ``begun`` that of the first on each connection.
+    ``at`` has the time of each answer, ``by_connection`` those of each connection.
     """
 
     def __init__(self, delay_s: float = DELAY_S) -> None:
         self.at: list[float] = []
-        self.begun: dict[Any, float] = {}
+        self.by_connection: dict[Any, list[float]] = defaultdict(list)
         self._delay_s = delay_s
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
@@ -72,7 +73,8 @@ class SlowScoreServer:
         totals = [-sum(ids[start:end]) % 97 - 100 - start / 16 for start, end in ranges]
         self.at.append(time.monotonic())
         if request.transport is not None:
-            self.begun.setdefault(request.transport.get_extra_info("peername"), self.at[-1])
+            name = request.transport.get_extra_info("peername")
+            self.by_connection[name].append(self.at[-1])
         return web.json_response({"scores": [{"total_logprob": it} for it in totals]})
 
 
@@ -115,7 +117,8 @@ def measure(folder: Path, workers: int, store: Path) -> tuple[float, float]:
         if work.state.failures:
             raise SystemExit(f"failed: {work.state.failures[0].error}")
         # A worker has one connection.
-        start = sorted(server.begun.values())[workers - 1]
+        first = [its[MEMORIES] for its in server.by_connection.values() if len(its) > MEMORIES]
+        start = sorted(first)[workers - 1]
         answers = [it for it in server.at if it > start]
         return len(answers) / (answers[-1] - start), whole
 

@@ -161,8 +161,9 @@ def score_with_ray(orders: Orders, folder: RayFolder, workers: int) -> list[str]
             fn_constructor_args=(orders, share, actor_name),
             batch_size=1,
             batch_format="pyarrow",
-            # A conversation must not wait behind another while a worker is idle.
-            compute=data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
+            # One waits at each worker: Ray takes 0.2 s to send another. More would wait behind a
+            # long conversation while another worker is idle.
+            compute=data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
             num_cpus=1,
             num_gpus=1 if _on_gpus(server, ray.cluster_resources()) else 0,
             max_restarts=-1,
