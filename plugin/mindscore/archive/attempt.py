@@ -114,7 +114,7 @@ class Attempts:
         )
         stats, why = scored.result.stats, scored.error
         self._budget.settle(granted, stats.prompt_tokens if stats else 0)
-        if server.unit.gave_up:
+        if why is not None and server.unit.gave_up:
             return Attempt(left.fingerprint, scored, why, gave_up=True)
         if why is None and scored.is_left_out_in_part:
             why = BUDGET_SPENT

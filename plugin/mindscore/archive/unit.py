@@ -133,9 +133,9 @@ class Unit:
 
     @property
     def gave_up(self) -> bool:
-        """True if the last command ended because too many calls in a row had failed."""
+        """True if the last call of the last command has failed: the server may be down."""
         retry: Retry | None = self._session.registry.stash.get(Retry)
-        return retry is not None and retry.is_open
+        return retry is not None and retry.is_failing
 
     async def score(
         self,

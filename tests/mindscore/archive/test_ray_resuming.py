@@ -194,6 +194,29 @@ def test_what_a_server_that_goes_down_had_goes_to_another(tmp_path, talks, pipel
     assert kept(settings) == kept(whole)
 
 
+@pytest.mark.parametrize("kind", [RayPass, ArchivePass])
+def test_a_server_that_goes_down_before_the_first_answer_gives_up_too(
+    tmp_path, talks, pipeline, monkeypatch, kind
+):
+    first = []
+    well = ToyScorer.score
+
+    async def failing(self, prompts):
+        first.append(self)
+        if self is first[0]:
+            raise ScorerUnavailable("gone")
+        return await well(self, prompts)
+
+    monkeypatch.setattr(ToyScorer, "score", failing)
+    urls = {"base_urls": ["http://a", "http://b"], "max_attempts": 1}
+    own = {"server": {"scorer": "toy", "self_test": False, **urls}}
+
+    state = run(kind, talks, tables(tmp_path, **own))
+
+    assert (state.scored, state.failures) == (4, [])
+    assert " is down, and takes no more: " in " ".join(state.remarks)
+
+
 def test_rows_that_a_server_had_measured_before_it_went_down_are_not_asked_for_again(
     tmp_path, talks, pipeline, monkeypatch
 ):
