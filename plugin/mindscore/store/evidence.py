@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
-from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import func, select
 
 from mindscore.store.namespace import NamespaceTables
 from mindscore.store.pages import COLUMNS, GROUPS, KINDS, Columns, Evidence, Mode, Pages
 from mindscore.store.schema import cells, receipts
-from mindscore.store.transactions import replacing, upsert
+from mindscore.store.transactions import replacing, scored_later, upsert
 
 __all__ = [
     "COLUMNS",
@@ -139,11 +138,9 @@ class EvidenceTables(NamespaceTables):
         values = zip(*(columns[name] for name in COLUMNS), strict=True)
         rows = [dict(zip(names, (self._namespace, *row), strict=True)) for row in values]
 
-        def is_newer(new: Any) -> ColumnElement[bool]:
-            newer: ColumnElement[bool] = new["scored_at"] > cells.c.scored_at
-            return newer
-
         await self._database.write(
-            lambda connection: upsert(connection, cells, rows, replacing(cells), where=is_newer)
+            lambda connection: upsert(
+                connection, cells, rows, replacing(cells), where=scored_later(cells)
+            )
         )
         return len(rows)

@@ -80,6 +80,16 @@ def replacing(table: Table) -> Changes:
     return lambda new: {c.name: new[c.name] for c in table.columns if not c.primary_key}
 
 
+def scored_later(table: Table) -> Callable[[Any], ColumnElement[bool]]:
+    """Return the condition that a new row was scored later than the one that is there."""
+
+    def is_later(new: Any) -> ColumnElement[bool]:
+        later: ColumnElement[bool] = new["scored_at"] > table.c.scored_at
+        return later
+
+    return is_later
+
+
 class Transactions(ABC):
     """Runs functions in transactions on one database, from any thread or event loop.
 
