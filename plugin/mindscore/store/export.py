@@ -78,7 +78,7 @@ def _parquet(stream: BinaryIO) -> Iterator[Write]:
     pyarrow, parquet = import_pyarrow()
     schema = parquet_schema()
     with parquet.ParquetWriter(stream, schema, compression="zstd") as writer:
-        yield lambda batch: writer.write_table(pyarrow.table(batch, schema=schema))
+        yield lambda batch: writer.write_table(pyarrow.table(dict(batch), schema=schema))
 
 
 _WRITERS = {"parquet": _parquet, "csv": _csv, "jsonl": _jsonl}
