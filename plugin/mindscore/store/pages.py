@@ -201,11 +201,11 @@ def _intact(batch: Batch) -> Batch:
     except msgspec.ValidationError:
         names = (*batch.groups, *batch.rows)
         kinds = [KINDS[name] for name in names]
-    texts, rows = list(batch.groups.values()), list(batch.rows.values())
+    texts, others = list(batch.groups.values()), list(batch.rows.values())
     numbers = itertools.chain.from_iterable(map(repeat, itertools.count(), batch.counts))
     intact = []
     for at, number in enumerate(numbers):
-        row = [*(column[number] for column in texts), *(column[at] for column in rows)]
+        row = [*(column[number] for column in texts), *(column[at] for column in others)]
         if _is_intact(row, kinds):
             intact.append((number, row))
     log.warning(
@@ -215,10 +215,10 @@ def _intact(batch: Batch) -> Batch:
     counts = Counter(number for number, _ in intact)
     whole = dict(intact)
     groups = {name: [whole[it][at] for it in counts] for at, name in enumerate(batch.groups)}
-    others = {
+    rows = {
         name: [row[at] for _, row in intact] for at, name in enumerate(batch.rows, len(texts))
     }
-    return Batch(batch.names, checked_columns(groups), [*counts.values()], checked_columns(others))
+    return Batch(batch.names, checked_columns(groups), [*counts.values()], checked_columns(rows))
 
 
 def checked_columns(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
