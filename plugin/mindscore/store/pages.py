@@ -215,9 +215,7 @@ def _intact(batch: Batch) -> Batch:
     counts = Counter(number for number, _ in intact)
     whole = dict(intact)
     groups = {name: [whole[it][at] for it in counts] for at, name in enumerate(batch.groups)}
-    rows = {
-        name: [row[at] for _, row in intact] for at, name in enumerate(batch.rows, len(texts))
-    }
+    rows = {name: [row[at] for _, row in intact] for at, name in enumerate(batch.rows, len(texts))}
     return Batch(batch.names, checked_columns(groups), [*counts.values()], checked_columns(rows))
 
 
