@@ -24,7 +24,7 @@ from mindscore.review.runs import COMMANDS, Runs
 from mindscore.review.web import PageRefusedError, Views, page_number
 from mindscore.store import Cell, History, Point, Store, StoredMemory
 
-MOST_CELLS = 10_000
+MOST_CELLS = 8_000
 """Cells, the newest, that a page looks at."""
 
 MOST_MEMORIES = 100
