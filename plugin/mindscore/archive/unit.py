@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from mindhooks import Activity, Context, MemoryScore, MindState, Scorer
@@ -14,15 +15,15 @@ from mindscore.config.settings import MemoryScoringOptions, parse_settings, pars
 from mindscore.conversation.conversation import Transcript
 from mindscore.display.documents import document
 from mindscore.flows.memory import StoredRows
-from mindscore.flows.seen import seen_of, source_of
+from mindscore.flows.seen import ContextFacts, source_of
 from mindscore.measure.memories import text_hashes
 from mindscore.measure.retry import Retry
 from mindscore.session.session import Result, Session, SilentActivity
-from mindscore.store import ConversationFacts, Evidence, KnownScore, MemoryText, Seen
+from mindscore.store import ConversationFacts, Evidence, KnownScore, MemoryText
 from mindscore.store.seen import cell_values
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ScoredConversation:
     """A conversation with what a command has found in it.
 
@@ -62,7 +63,7 @@ class ScoredConversation:
         """Return the measured cells, as the store keeps them."""
         if self.context is None:
             return []
-        hashes, found = text_hashes(self.context), list[Evidence]()
+        hashes, found = self._known.text_hashes, list[Evidence]()
         for score in self.result.scores.values():
             about: dict[str, Any] = {
                 "conversation": self.conversation,
@@ -71,7 +72,7 @@ class ScoredConversation:
                 "text_hash": hashes.get(score.key, ""),
                 "scored_at": self.scored_at,
             }
-            values = cell_values(score, self._seen(score.key, keep_texts=False))
+            values = cell_values(score, self._known.responses(score))
             found += [Evidence(**about, **it) for it in values]
         return found
 
@@ -79,17 +80,17 @@ class ScoredConversation:
         """Return the texts of the memories that were scored; without them, their facts alone."""
         if self.context is None:
             return []
-        hashes, when, found = text_hashes(self.context), self.scored_at, list[MemoryText]()
+        known, when, found = self._known, self.scored_at, list[MemoryText]()
         for key in self.result.scores:
-            if key in hashes:
-                seen = self._seen(key, keep_texts=keep_texts)
-                found.append(MemoryText(key, hashes[key], seen.text, seen.tokens, when, when))
+            if key in known.text_hashes:
+                text = known.text(key) if keep_texts else None
+                name, tokens = known.text_hashes[key], known.tokens(key)
+                found.append(MemoryText(key, name, text, tokens, when, when))
         return found
 
     def facts(self) -> ConversationFacts | None:
         """Return the facts of the conversation; ``None``: nothing of it was scored."""
-        first = next(iter(self.result.scores), None)
-        return None if first is None else self._seen(first, keep_texts=False).conversation
+        return self._known.conversation() if self.result.scores else None
 
     def known_scores(self) -> list[KnownScore]:
         """Return when each memory was scored, of a command that scores what is due."""
@@ -106,9 +107,9 @@ class ScoredConversation:
         """Return the rows of the matrix that a later run can go on from."""
         return [it for it in self.result.scores.values() if it.fingerprint is not None]
 
-    def _seen(self, key: str, *, keep_texts: bool) -> Seen:
-        context = self.context or Context((), (), ())
-        return seen_of(self.result.scores[key], context, self.source, keep_texts=keep_texts)
+    @cached_property
+    def _known(self) -> ContextFacts:
+        return ContextFacts(self.context or Context((), (), ()), self.source)
 
 
 class Unit:
@@ -188,15 +189,3 @@ async def open_unit(
     nobody = Transcript(STANDARD_INPUT, (), (), ())
     async with Session(nobody, show).open(tables, scorer) as session:
         yield Unit(session)
-
-
-async def score_conversation(
-    transcript: Transcript, tables: Mapping[str, Any], command: str, scorer: Scorer | None = None
-) -> ScoredConversation:
-    """Run ``command`` over one conversation in a registry of its own.
-
-    Raises:
-        ConfigError: the settings are wrong, or the scorer cannot be built because of them.
-    """
-    async with open_unit(tables, scorer) as unit:
-        return await unit.score(transcript, command)

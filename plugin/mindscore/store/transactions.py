@@ -21,7 +21,7 @@ from sqlalchemy import (
     func,
     select,
 )
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -50,7 +50,11 @@ def upsert(
     if not rows:
         return
     is_postgresql = connection.dialect.name == "postgresql"
-    statement: Any = postgresql.insert(table) if is_postgresql else sqlite.insert(table)
+    statement: Any = sqlite.insert(table)
+    if is_postgresql:
+        from sqlalchemy.dialects import postgresql
+
+        statement = postgresql.insert(table)
     parameters: Any = rows
     unique = {tuple(row[column.name] for column in table.primary_key) for row in rows}
     if is_postgresql and len(unique) == len(rows):

@@ -5,6 +5,8 @@ import csv
 import json
 import re
 import signal
+import subprocess
+import sys
 from datetime import datetime
 
 import pytest
@@ -312,3 +314,15 @@ def test_an_empty_store_says_how_to_begin(cli):
     ran = cli("advise")
     assert ran.status == 0
     assert "Nothing is kept yet in this namespace: mindscore score PATH --full" in ran.out
+
+
+def test_nothing_is_imported_that_only_conversations_or_a_server_need():
+    unneeded = (
+        "mindscore.readers, mindscore.archive.survey, mindscore.archive.verify, "
+        "sqlalchemy.dialects.postgresql, aiohttp, torch"
+    )
+    code = (
+        f"import sys, mindscore.cli.advise; print({{*'{unneeded}'.split(', ')}} & {{*sys.modules}})"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "set()"
