@@ -227,8 +227,8 @@ class ArchiveCards:
         name = self.archive.period
         total = sum(it.nats for it in periods)
         return (
-            f"{total:+.1f} nats over {count_of(len(periods), name)} from {day(periods[0].begins)}, "
-            f"the most in the {name} of {day(strongest.begins)}: {strongest.nats:+.1f}, "
+            f"{total:+,.1f} nats over {count_of(len(periods), name)} from {day(periods[0].begins)}, "
+            f"the most in the {name} of {day(strongest.begins)}: {strongest.nats:+,.1f}, "
             f"{count_of(strongest.helped, 'response')} of {strongest.judged} helped, "
             f"{strongest.harmed} harmed"
         )
