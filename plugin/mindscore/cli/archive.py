@@ -160,7 +160,7 @@ def _summarise(state: PassState, chosen: _Chosen, screen: Screen, *, is_json: bo
     rows = {name: it for name, it in rows.items() if it[0] or name == "scored"}
     console = screen.errors() if is_json else new_console()
     console.print(Text("conversations", style="bold"))
-    console.print(summary_table(rows))
+    console.print(summary_table(rows, console.width))
     for line in (*state.remarks, *chosen.remarks()):
         console.print(Text(line, style="dim"))
     for line in chosen.survey.failed:
@@ -222,7 +222,7 @@ def _show_plan(plan: ArchivePlan, chosen: _Chosen, price: float | None) -> None:
             "about: what no cache holds of them",
         )
     rows = {name: it for name, it in rows.items() if it[0] or name == "to score"}
-    console.print(summary_table(rows))
+    console.print(summary_table(rows, console.width))
     if plan.seconds is None:
         console.print(f"time: no speed is known of {plan.place}: score one conversation first")
     else:

@@ -240,3 +240,13 @@ def test_a_response_in_a_file_of_several_conversations_is_named_by_its_own(over,
     assert any(re.fullmatch(r"#\d+ of talk-\d+ in part-000.jsonl;?", it) for it in named)
     assert any(re.fullmatch(r"#\d+ of talk-\d+.json;?", it) for it in named)
     assert not any("of part-000" in it for it in named)
+
+
+@pytest.mark.parametrize("columns", ["40", "80", "200"])
+def test_the_summary_breaks_between_its_figures_and_never_within_one(columns, over, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    lines = [it.rstrip() for it in over("--full").out.splitlines()]
+    assert max(map(len, lines)) <= int(columns)
+    *others, last = [it.strip() for it in lines if "scored" in it or it.startswith("  ")]
+    assert re.search(r"(^|, )in [\d.]+ s$", last)
+    assert all(it.endswith(",") for it in others)
