@@ -33,6 +33,8 @@ from mindscore.store.store import require_regular
 if TYPE_CHECKING:
     from mindscore.conversation.conversation import Transcript
 
+NOTHING_PROPOSED = "nothing is proposed to be dropped: --verify has nothing to measure"
+
 
 def run_advise(options: AdviseOptions) -> int:
     """Print the advice, write the files that were asked for, and return the exit status."""
@@ -52,8 +54,11 @@ def run_advise(options: AdviseOptions) -> int:
     with screen, own_output():
         advice, evidence = asyncio.run(archive_advice(configuration.settings, options.model, since))
         if options.verify and evidence is not None:
-            receipt = _verify(options, configuration, advice, evidence, screen)
-            advice = replace(advice, receipt=receipt, stale="")
+            if advice.proposed:
+                receipt = _verify(options, configuration, advice, evidence, screen)
+                advice = replace(advice, receipt=receipt, stale="")
+            else:
+                advice = replace(advice, remarks=(*advice.remarks, NOTHING_PROPOSED))
     written = {}
     if options.csv is not None:
         written[options.csv] = _csv(advice)

@@ -75,7 +75,9 @@ class LocalModel:
         self.context_length: int | None = getattr(config, "max_position_embeddings", None)
         embeddings: Any = self._model.get_input_embeddings()
         self.vocabulary: int = embeddings.num_embeddings
-        self._keeps_rows = "logits_to_keep" in inspect.signature(self._model.forward).parameters
+        takes = inspect.signature(self._model.forward).parameters
+        self._keeps_rows = "logits_to_keep" in takes
+        self._cached = "cache" if "cache" in takes else "past_key_values"  # transformers < 5.24
         self._device = embeddings.weight.device
         # Of weights that are on none, accelerate has hold.
         self._devices = sorted({str(it.device) for it in self._model.parameters()} - {"meta"})
@@ -135,7 +137,7 @@ class LocalModel:
                 )
                 cache = self._caches.empty().cache
                 for part in thirds:
-                    output = self._model(input_ids=part, past_key_values=cache, use_cache=True)
+                    output = self._model(input_ids=part, use_cache=True, **{self._cached: cache})
             # A model may raise anything at an attention that it does not know.
             except Exception as error:
                 _logger.debug("%s: attention %s: %r", self._name, name, error)
@@ -201,7 +203,7 @@ class LocalModel:
         ends = {*stop, *_as_ids(self._model.generation_config.eos_token_id)}
         output = self._model.generate(
             ids,
-            past_key_values=cache,
+            **{self._cached: cache},
             attention_mask=torch.ones_like(ids),
             do_sample=False,
             max_new_tokens=max_tokens,
@@ -352,13 +354,11 @@ class LocalModel:
         if len(self._devices) == 1:
             wanted = torch.tensor(wanted, dtype=torch.long, device=self._device)
         # Else a list, which has no device: accelerate would send it to that of the first layers.
-        keep = {"logits_to_keep": wanted} if self._keeps_rows else {}
-        output = self._model(
-            input_ids=self._ids(tokens[start:end]),
-            past_key_values=cache,
-            use_cache=cache is not None,
-            **keep,
-        )
+        given = {self._cached: cache}
+        if self._keeps_rows:
+            given["logits_to_keep"] = wanted
+        ids, caches = self._ids(tokens[start:end]), cache is not None
+        output = self._model(input_ids=ids, use_cache=caches, **given)
         if not rows:
             return ()
         logits = output.logits[0] if self._keeps_rows else output.logits[0, wanted]

@@ -1,6 +1,7 @@
 """KV caches of earlier prompts, on the real model: the same values, from fewer tokens."""
 
 import asyncio
+import inspect
 import random
 import threading
 from contextlib import asynccontextmanager
@@ -377,26 +378,31 @@ async def test_what_was_read_to_generate_is_not_computed_again_to_score(ask, pla
 
 
 class Raises:
-    """A model that cannot go on from a cache: ``forward`` raises, from its ``n``-th call on."""
+    """A model that cannot go on from a cache: ``forward`` raises, from its ``n``-th call on.
+
+    The cache's argument has another name from transformers 5.24 on.
+    """
 
     def __init__(self, honest, n):
         self.honest, self.left = honest, n
+        takes = inspect.signature(honest).parameters
+        self.name = "cache" if "cache" in takes else "past_key_values"
 
-    def __call__(self, *args, past_key_values=None, **kwargs):
-        self.left -= past_key_values is not None
-        if past_key_values is not None and self.left <= 0:
+    def __call__(self, *args, **kwargs):
+        self.left -= kwargs[self.name] is not None
+        if kwargs[self.name] is not None and self.left <= 0:
             raise TypeError("no such cache")
-        return self.honest(*args, past_key_values=past_key_values, **kwargs)
+        return self.honest(*args, **kwargs)
 
 
 class Ignores(Raises):
     """A model that leaves the cache it is given alone."""
 
-    def __call__(self, *args, past_key_values=None, use_cache=None, **kwargs):
-        self.left -= past_key_values is not None
+    def __call__(self, *args, **kwargs):
+        self.left -= kwargs[self.name] is not None
         if self.left <= 0:
-            past_key_values, use_cache = None, False
-        return self.honest(*args, past_key_values=past_key_values, use_cache=use_cache, **kwargs)
+            kwargs |= {self.name: None, "use_cache": False}
+        return self.honest(*args, **kwargs)
 
 
 # From the first call on there is no cache at all; at the second one it has a prefix already.
