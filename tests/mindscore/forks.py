@@ -95,7 +95,7 @@ class ForkServer:
         request = json.dumps([arguments, dict(environment), str(Path.cwd())]).encode()
         self._asked.settimeout(timeout)
         with (
-            open(os.devnull, "rb") as nothing,
+            Path(os.devnull).open("rb") as nothing,
             tempfile.TemporaryFile() as out,
             tempfile.TemporaryFile() as err,
         ):
