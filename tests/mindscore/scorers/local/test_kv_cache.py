@@ -48,13 +48,13 @@ def model(request, tmp_path_factory, tokenizer_file):
     if request.param == REAL:
         return REAL
     folder = tmp_path_factory.mktemp("tiny")
-    return str(write_tiny_model(folder, tokenizer_file, length=1024, head_dim=512))
+    return str(write_tiny_model(folder, tokenizer_file, length=1024, head_dim=504))
 
 
 @pytest.fixture(scope="module")
 def token_bytes(model):
     """What one token takes in a cache: layers, heads, dimensions, keys and values, float32."""
-    return (30 * 3 * 64 if model == REAL else 2 * 2 * 512) * 2 * 4
+    return (30 * 3 * 64 if model == REAL else 2 * 2 * 504) * 2 * 4
 
 
 @pytest.fixture(scope="module")
