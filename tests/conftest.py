@@ -1,5 +1,6 @@
 """The order of the tests, and a real browser for those of pages: Debian's Chromium, windowless."""
 
+import gc
 import inspect
 import os
 import shutil
@@ -26,6 +27,12 @@ LONGEST = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the longest files first: none is left for one worker when the other is done."""
     items.sort(key=lambda item: not item.path.as_posix().endswith(LONGEST))
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is there by now out of garbage collections: torch alone is a million objects."""
+    gc.collect()
+    gc.freeze()
 
 
 def _missing(what: str) -> None:

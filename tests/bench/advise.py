@@ -8,58 +8,26 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import random
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
+from archive_cells import BEGAN, RESPONSES, cells, key_of, text_hash_of
+
 from mindscore.config.settings import StoreSettings
-from mindscore.store import ConversationFacts, Evidence, MemoryText, Store
+from mindscore.store import ConversationFacts, MemoryText, Store
 
-RESPONSES = 25
 MIB = 1 << 10
-DAY_S = 86400.0
-BEGAN = 1.75e9
-
-
-def cells(count: int, memories: int) -> Iterator[Evidence]:
-    """Yield cells of conversations of 25 responses: a tenth of the memories help, a few harm."""
-    chance = random.Random(1)
-    for number in range(count):
-        conversation, rest = divmod(number, memories * RESPONSES)
-        key, response = divmod(rest, RESPONSES)
-        effect = chance.gauss(0, 0.3)
-        if key % 10 == 0 and chance.random() < 0.1:
-            effect += 8.0
-        elif key % 17 == 1 and chance.random() < 0.1:
-            effect -= 5.0
-        yield Evidence(
-            conversation=f"conversation-{conversation:08d}",
-            model="HuggingFaceTB/SmolLM2-135M-Instruct",
-            key=f"memory-{key:03d}",
-            text_hash=f"{key + 1:032x}",
-            mode="full",
-            node_id=f"{conversation:08x}-response-{response:04d}",
-            entry_idx=2 * response + 1,
-            divergence=max(0.0, effect),
-            signed=effect,
-            hold=None,
-            noise=0.01,
-            tokens=120,
-            responded_at=BEGAN + conversation * DAY_S / 4,
-            scored_at=BEGAN + 400 * DAY_S,
-        )
 
 
 async def fill(store: Store, count: int, memories: int) -> None:
     """Write the evidence, with the memories' texts and the conversations' facts."""
     rows = await store.add_evidence(cells(count, memories))
     texts = [
-        MemoryText(f"memory-{key:03d}", f"{key + 1:032x}", f"Fact {key}.", 20, BEGAN, BEGAN)
+        MemoryText(key_of(key), text_hash_of(key), f"Fact {key}.", 20, BEGAN, BEGAN)
         for key in range(memories)
     ]
     await store.record_texts(texts)
@@ -73,13 +41,16 @@ async def fill(store: Store, count: int, memories: int) -> None:
 
 
 def timed(what: str, *arguments: str) -> None:
-    """Run the command, and print its seconds and its peak of memory."""
-    began = time.perf_counter()
+    """Run the command, and print its seconds, of the clock and of CPU, and its peak of memory."""
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", "mindscore", "advise", *arguments]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / MIB
-    sys.stdout.write(f"advise {what:<12} {seconds:5.1f} s, peak {peak:4.0f} MiB\n")
+    seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    of_cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    sys.stdout.write(
+        f"advise {what:<12} {seconds:5.1f} s ({of_cpu:4.1f} s of CPU), "
+        f"peak {after.ru_maxrss / MIB:4.0f} MiB\n"
+    )
 
 
 def main() -> None:

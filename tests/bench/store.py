@@ -12,40 +12,18 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from archive_cells import cells
+
 from mindscore.config.settings import StoreSettings
-from mindscore.store import Evidence, Store, as_arrays
+from mindscore.store import Store, as_arrays
 from mindscore.store.evidence_files import read_evidence
 from mindscore.store.export import ExportFormat, export_evidence
 
-MEMORIES, RESPONSES = 40, 25
+MEMORIES = 40
 MIB = 1 << 10
-
-
-def cells(count: int) -> Iterator[Evidence]:
-    """Yield cells of as many conversations as it takes, of 40 memories and 25 responses each."""
-    for number in range(count):
-        conversation, rest = divmod(number, MEMORIES * RESPONSES)
-        key, response = divmod(rest, RESPONSES)
-        effect = (number * 2654435761 % 2**32) / 2**32 - 0.5
-        yield Evidence(
-            conversation=f"conversation-{conversation:08d}",
-            model="HuggingFaceTB/SmolLM2-135M-Instruct",
-            key=f"memory-{key:03d}",
-            text_hash=f"{(key + 1) * 123456789012345678901:032x}",
-            mode="full",
-            node_id=f"{conversation:08x}-response-{response:04d}",
-            entry_idx=2 * response + 1,
-            divergence=max(0.0, effect),
-            signed=effect,
-            hold=None,
-            noise=0.01,
-            tokens=120,
-            responded_at=1.7e9 + number,
-            scored_at=1.76e9,
-        )
 
 
 async def measure(what: str, work: Callable[[], Awaitable[int]]) -> None:
@@ -80,7 +58,7 @@ async def run(store: Store, count: int, folder: Path) -> None:
             count += await store.add_columns(batch)
         return count
 
-    await measure("write", lambda: store.add_evidence(cells(count)))
+    await measure("write", lambda: store.add_evidence(cells(count, MEMORIES)))
     await measure("read, all columns", read)
     await measure("read, 5 as arrays", arrays)
     await measure("export --format parquet", export("parquet"))

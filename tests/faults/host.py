@@ -174,11 +174,9 @@ async def _tick(lags: list[float], every_s: float = 0.001) -> None:
         lags.append(max(0.0, time.perf_counter() - due))
 
 
-def long_context(
-    tokens: int = TOKENS, memories: int = MEMORIES, responses: int = RESPONSES
-) -> Context:
-    """Memories first, then turns of equal length, ``tokens`` in all."""
-    each = (tokens - memories * 20) // (2 * responses)
+def long_context(memories: int = MEMORIES, responses: int = RESPONSES) -> Context:
+    """Memories first, then turns of equal length, ``TOKENS`` in all."""
+    each = (TOKENS - memories * 20) // (2 * responses)
     identity = tuple(
         Node(f"m{n}", Role.MEMORY, "m", tuple(range(n, n + 20)), memory_key=f"m{n}")
         for n in range(memories)

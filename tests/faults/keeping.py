@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from tests.mindscore.forks import ForkServer
 
 from mindhooks import FinetuneCandidate, MemoryScore
 from mindscore._util.errors import StoreError, TrainError, UsageError
@@ -33,6 +34,7 @@ from .attack import Attacks, Finding
 from .disks import NoDiskError, small_disk
 
 SEED = 4
+COMMAND_S = 120
 Tables = dict[str, list[dict[str, Any]]]
 OLD_STORES = Path(__file__).parents[1] / "mindscore" / "store"
 KEPT = {
@@ -204,19 +206,19 @@ TALK = [
 ]
 
 
-def _command(folder: Path, file: Path, *options: str) -> tuple[int, dict[str, Any], str]:
+def _command(
+    commands: ForkServer, folder: Path, file: Path, *options: str
+) -> tuple[int, dict[str, Any], str]:
     """``mindscore score`` with the toy: its status, its document, its complaints."""
     talk = folder / "talk.jsonl"
     talk.write_text("".join(json.dumps(line) + "\n" for line in TALK), encoding="utf-8")
     sets = {"server.scorer": "toy", "store.url": f"sqlite:///{file}", "memory.token_cutoff": "1.0"}
-    ran = subprocess.run(
-        [Path(sys.executable).with_name("mindscore"), "score", talk, "--json", *options,
-         *(it for key, value in sets.items() for it in ("--set", f"{key}={value}"))],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "XDG_CONFIG_HOME": str(folder)},
-    )  # fmt: skip
+    settings = [it for key, value in sets.items() for it in ("--set", f"{key}={value}")]
+    ran = commands.run(
+        ["score", str(talk), "--json", *options, *settings],
+        {**os.environ, "XDG_CONFIG_HOME": str(folder)},
+        COMMAND_S,
+    )
     return ran.returncode, json.loads(ran.stdout), ran.stderr
 
 
@@ -241,23 +243,24 @@ def full_disk(trials: int) -> Finding:
     attack = "mindscore score with its store on a full disk"
     failures: list[str] = []
     chance = random.Random(SEED)
-    for trial in range(trials):
-        try:
-            with _folder() as folder, small_disk(64) as disk:
-                file = disk.folder / "data" / "store"
-                command = chance.choice([[], ["--full"]])
-                before = {}
-                if chance.random() < 0.7:
-                    namespace = "--set", "store.namespace=other"
-                    _command(folder, file, *command, *namespace)
-                    before = _tables(file)
-                disk.fill(chance.choice([0, 0, 0, 1, 2]))
-                ran = _command(folder, file, *command, "--all")
-                fault = _fault_of_run(ran, file, "full") or _fault_of_store(file, before)
-        except NoDiskError as why:
-            return Finding(promise, attack, 0, figure=f"no disk to fill: {why}")
-        if fault:
-            failures.append(f"trial {trial}, {command}: {fault}")
+    with ForkServer() as commands:
+        for trial in range(trials):
+            try:
+                with _folder() as folder, small_disk(64) as disk:
+                    file = disk.folder / "data" / "store"
+                    command = chance.choice([[], ["--full"]])
+                    before = {}
+                    if chance.random() < 0.7:
+                        namespace = "--set", "store.namespace=other"
+                        _command(commands, folder, file, *command, *namespace)
+                        before = _tables(file)
+                    disk.fill(chance.choice([0, 0, 0, 1, 2]))
+                    ran = _command(commands, folder, file, *command, "--all")
+                    fault = _fault_of_run(ran, file, "full") or _fault_of_store(file, before)
+            except NoDiskError as why:
+                return Finding(promise, attack, 0, figure=f"no disk to fill: {why}")
+            if fault:
+                failures.append(f"trial {trial}, {command}: {fault}")
     return Finding(promise, attack, trials, failures)
 
 
@@ -267,26 +270,27 @@ def read_only(trials: int) -> Finding:
     attack = "mindscore score with its store on a read-only disk"
     failures: list[str] = []
     chance = random.Random(SEED)
-    for trial in range(trials):
-        try:
-            with _folder() as folder, small_disk(64) as disk:
-                file = disk.folder / "data" / "store"
-                command = chance.choice([[], ["--full"]])
-                is_there = chance.random() < 0.7
-                if is_there:
-                    _command(folder, file)
-                before = _tables(file) if is_there else {}
-                disk.lock()
-                ran = _command(folder, file, *command, "--all")
-                fault = _fault_of_run(ran, file, "ead-only") or _fault_of_store(file, before)
-                if is_there and not fault:
-                    status, document, _ = _command(folder, file)
-                    if status or {it["status"] for it in document["scores"]} != {"not-due"}:
-                        fault = "what is in the store was not read"
-        except NoDiskError as why:
-            return Finding(promise, attack, 0, figure=f"no disk to lock: {why}")
-        if fault:
-            failures.append(f"trial {trial}, {command}: {fault}")
+    with ForkServer() as commands:
+        for trial in range(trials):
+            try:
+                with _folder() as folder, small_disk(64) as disk:
+                    file = disk.folder / "data" / "store"
+                    command = chance.choice([[], ["--full"]])
+                    is_there = chance.random() < 0.7
+                    if is_there:
+                        _command(commands, folder, file)
+                    before = _tables(file) if is_there else {}
+                    disk.lock()
+                    ran = _command(commands, folder, file, *command, "--all")
+                    fault = _fault_of_run(ran, file, "ead-only") or _fault_of_store(file, before)
+                    if is_there and not fault:
+                        status, document, _ = _command(commands, folder, file)
+                        if status or {it["status"] for it in document["scores"]} != {"not-due"}:
+                            fault = "what is in the store was not read"
+            except NoDiskError as why:
+                return Finding(promise, attack, 0, figure=f"no disk to lock: {why}")
+            if fault:
+                failures.append(f"trial {trial}, {command}: {fault}")
     return Finding(promise, attack, trials, failures)
 
 
@@ -326,8 +330,8 @@ asyncio.run(main())
 """
 
 
-def many_processes(trials: int, writes: int = WRITES) -> Finding:
-    """Have ten processes write to one store, and read from it, as fast as they can."""
+def many_processes(trials: int, writes: int = WRITES, processes: int = PROCESSES) -> Finding:
+    """Have processes write to one store, and read from it, as fast as they can."""
     failures: list[str] = []
     seconds = 0.0
     for trial in range(trials):
@@ -337,7 +341,7 @@ def many_processes(trials: int, writes: int = WRITES) -> Finding:
             pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
             running = [
                 subprocess.Popen([*arguments, f"own-{it}", str(writes)], text=True, **pipes)
-                for it in range(PROCESSES)
+                for it in range(processes)
             ]
             for process in running:
                 process.stdout.readline()
@@ -348,27 +352,27 @@ def many_processes(trials: int, writes: int = WRITES) -> Finding:
             said = [process.communicate()[1] for process in running]
             seconds += time.monotonic() - started
             failures += [f"trial {trial}: {it.splitlines()[-1]}" for it in said if it]
-            failures += [f"trial {trial}: {it}" for it in _inexact(file, writes)]
-    written = f"{trials * PROCESSES * writes / seconds:.0f} scores a second"
+            failures += [f"trial {trial}: {it}" for it in _inexact(file, writes, processes)]
+    written = f"{trials * processes * writes / seconds:.0f} scores a second"
     return Finding(
         "many processes share a store: none finds it locked, weights and counts are exact",
-        f"{PROCESSES} processes that write {writes} times each, and read",
+        f"{processes} processes that write {writes} times each, and read",
         trials,
         failures,
         written,
     )
 
 
-def _inexact(file: Path, writes: int) -> Iterator[str]:
+def _inexact(file: Path, writes: int, processes: int) -> Iterator[str]:
     found = {key: row for key, *row in _query(file, "SELECT key, weight, count FROM memories")}
     weight = 0.0
     for number in range(1, writes, 2):
         weight = float(number) if number == 1 else 0.5 * number + 0.5 * weight
-    wanted = {f"own-{it}": [weight, writes // 2] for it in range(PROCESSES)}
-    wanted["shared"] = [2.0, PROCESSES * writes // 2]
+    wanted = {f"own-{it}": [weight, writes // 2] for it in range(processes)}
+    wanted["shared"] = [2.0, processes * writes // 2]
     if found != wanted:
         yield f"{found} instead of {wanted}"
-    if _query(file, "SELECT count(*) FROM cells") != [(PROCESSES * writes // 10,)]:
+    if _query(file, "SELECT count(*) FROM cells") != [(processes * writes // 10,)]:
         yield "not every cell is there"
 
 

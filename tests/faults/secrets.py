@@ -7,8 +7,6 @@ import io
 import json
 import logging
 import os
-import subprocess
-import sys
 import tempfile
 import threading
 from base64 import b64encode
@@ -19,6 +17,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 from urllib.parse import quote
+
+from tests.mindscore.forks import ForkServer
 
 from mindscore.cli import main
 
@@ -172,7 +172,7 @@ def key_leaks(trials: int) -> Finding:
     """Runs the command at --debug against servers that repeat the key, and greps all there is."""
     failures, sent = list[str](), 0
     cases = _cases()
-    with tempfile.TemporaryDirectory() as place, Repeater() as server:
+    with tempfile.TemporaryDirectory() as place, Repeater() as server, ForkServer() as commands:
         server.said = KEY
         for number in range(trials):
             name, way, scorer, in_file = next(cases)
@@ -180,7 +180,7 @@ def key_leaks(trials: int) -> Finding:
             folder.mkdir(mode=0o700)
             server.way = WAYS[way]
             server.keys.clear()
-            said = _run_command(COMMANDS[name], scorer, server.url, folder, in_file)
+            said = _run_command(commands, COMMANDS[name], scorer, server.url, folder, in_file)
             sent += KEY in server.keys
             found = {"its output": said, **_files(folder)}
             where = [it for it, content in found.items() if any(half in content for half in HALVES)]
@@ -201,7 +201,9 @@ def key_leaks(trials: int) -> Finding:
     )
 
 
-def _run_command(command: list[str], scorer: str, url: str, folder: Path, in_file: bool) -> bytes:
+def _run_command(
+    commands: ForkServer, command: list[str], scorer: str, url: str, folder: Path, in_file: bool
+) -> bytes:
     talk, key_file = folder / "talk.jsonl", folder.with_suffix(".key")
     talk.write_text("".join(json.dumps(line) + "\n" for line in TOKENS), encoding="utf-8")
     with os.fdopen(os.open(key_file, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
@@ -220,16 +222,8 @@ def _run_command(command: list[str], scorer: str, url: str, folder: Path, in_fil
     arguments += [
         it for key, value in settings.items() for it in ("--set", f"server.{key}={value}")
     ]
-    done = subprocess.run(
-        [Path(sys.executable).with_name("mindscore"), *arguments, "--debug"],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=120,
-        check=False,
-    )
-    return done.stdout
+    done = commands.run([*arguments, "--debug"], environment, 120)
+    return (done.stdout + done.stderr).encode()
 
 
 def _files(folder: Path) -> dict[str, bytes]:

@@ -27,6 +27,7 @@ from mindscore.scorers.selftest import tester as passed
 from mindscore.scorers.toy import ToyScorer
 from mindscore.store import Store
 
+from .forks import ForkServer
 from .imitations import stop
 
 # -- a model server, a tokenizer ------------------------------------------------------------------
@@ -161,6 +162,13 @@ class ScoreServer:
 def _no_server_was_tested(monkeypatch):
     """Ports are used again: what passed in one test is another server in the next."""
     monkeypatch.setattr(passed, "_passed", {})
+
+
+@pytest.fixture(scope="session")
+def forked():
+    """Runs ``mindscore`` in processes that are soon there; see ``ForkServer``."""
+    with ForkServer() as server:
+        yield server
 
 
 @pytest.fixture

@@ -1,11 +1,14 @@
 """A third party's distribution, installed for real, beside the default plugins."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from .forks import ForkServer
 
 DISTRIBUTION = Path(__file__).parents[1] / "thirdparty"
 
@@ -37,16 +40,9 @@ def transcript(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(installed: Path, monkeypatch: pytest.MonkeyPatch):
+def run(installed: Path, monkeypatch: pytest.MonkeyPatch, forked: ForkServer):
     monkeypatch.setenv("PYTHONPATH", str(installed))
-
-    def run(*arguments: str, python: bool = False) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, *arguments]
-        if not python:
-            command = [str(Path(sys.executable).with_name("mindscore")), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120)
-
-    return run
+    return lambda *arguments: forked.run(arguments, os.environ, 120)
 
 
 def test_its_plugins_are_listed_with_their_distribution_and_version(run) -> None:
@@ -190,5 +186,5 @@ async def main():
 
 asyncio.run(main())
 """
-    done = run("-c", code, python=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.splitlines() == ["{'acme-census': <Trigger.STARTED: 'started'>}", "[4]"]

@@ -6,7 +6,9 @@ VOCABULARY = 400
 CONTEXT_LENGTH = 256
 
 
-def write_tiny_model(folder: Path, tokenizer_file: Path, layers: int = 2) -> Path:
+def write_tiny_model(
+    folder: Path, tokenizer_file: Path, layers: int = 2, length: int = CONTEXT_LENGTH, **more: int
+) -> Path:
     """Write a random Llama, always the same, and a tokenizer to ``folder``."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -18,9 +20,10 @@ def write_tiny_model(folder: Path, tokenizer_file: Path, layers: int = 2) -> Pat
         num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=CONTEXT_LENGTH,
+        max_position_embeddings=length,
         # With the usual, all tokens are about as likely, whatever an adapter does.
         initializer_range=0.3,
+        **more,
     )
     with torch.random.fork_rng():
         torch.manual_seed(6)

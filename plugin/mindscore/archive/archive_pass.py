@@ -10,17 +10,11 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from mindhooks import (
-    Context,
-    FinetuneStats,
-    MemoryStats,
-    MindCommand,
-    MindhooksError,
-    ScorerUnavailable,
-)
+from mindhooks import FinetuneStats, MemoryStats, ScorerUnavailable
 from mindscore._util.errors import format_error
-from mindscore.archive.budget import TokenBudget, most_tokens
-from mindscore.archive.jobs import Job, Jobs, Taker
+from mindscore.archive.attempt import TOO_LARGE, Attempt, Attempts, Server, Work
+from mindscore.archive.budget import TokenBudget
+from mindscore.archive.jobs import NOT_REACHED, Job, Jobs, Taker
 from mindscore.archive.pass_record import (
     BUDGET_SPENT,
     UNFINISHED,
@@ -32,21 +26,15 @@ from mindscore.archive.pass_record import (
     transcript_digest,
 )
 from mindscore.archive.ray_rows import Finding
-from mindscore.archive.resuming import Remainder, begin, remainder
+from mindscore.archive.resuming import Past, read_past
 from mindscore.archive.survey import ArchiveReader, Found, Survey, chosen_transcripts
-from mindscore.archive.unit import ScoredConversation, Unit, open_unit
+from mindscore.archive.unit import ScoredConversation, open_unit
 from mindscore.config.file import merge
 from mindscore.config.settings import parse_settings
+from mindscore.conversation.conversation import Transcript
 from mindscore.measure.cached_scorer import weights_of
 from mindscore.measure.retry import Retry
 from mindscore.store import Pass, Store
-
-FAILURES_OF_A_SERVER = 2
-"""Conversations in a row that a server gives up on before it counts as down."""
-
-
-NOT_REACHED = "not reached: no server is up"
-TOO_LARGE = "too large for --max-tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +126,13 @@ class ArchivePass:
         self._tables = merge(tables, {"memory": {"interval_s": 0}})
         self._command = command
         self._measure_again = measure_again
-        self._is_finetune = command == MindCommand.SCORE_FINETUNE
-        self._budget = TokenBudget(max_tokens)
+        self._max_tokens = max_tokens
         self._heard = heard
         self._progress = progress
         self._settings = parse_settings(tables)
-        self._options = self._settings.plugins.settings.get("memory-scoring", {})
+        self._attempts = Attempts(
+            command, self._settings, TokenBudget(max_tokens), measure_again=measure_again
+        )
         self._digest = settings_digest(tables, command)
         self._store = Store(self._settings.store)
         self._passes: dict[str, Pass] = {}
@@ -169,8 +158,7 @@ class ArchivePass:
             except ExceptionGroup as failed:
                 raise failed.exceptions[0] from None
         for found, error in jobs.failed:
-            source = str(survey.files[found.file].path)
-            self.state.failures.append(Failure(found.id, source, error))
+            self._fail(found, str(survey.files[found.file].path), error)
         if not_reached := len(todo) - jobs.taken - len(jobs.failed):
             self.state.left_out[NOT_REACHED] += not_reached
         self._progress(self.state)
@@ -187,25 +175,21 @@ class ArchivePass:
     def _unfinished(self) -> Iterable[Pass]:
         return (it for it in self._passes.values() if it.error is not None)
 
-    async def _open(self, stack: AsyncExitStack) -> list[_Server]:
+    async def _open(self, stack: AsyncExitStack) -> list[_Taking]:
         """Open a registry for each server that answers.
 
         Raises:
             ScorerError: none does.
         """
         servers, errors = [], []
-        for place, tables in self._places():
-            unit = await stack.enter_async_context(open_unit(tables))
-            scorer = await unit.scorer()
-            settings = parse_settings(tables)
+        for place, tables in places_of(self._tables).items():
             try:
-                weights = await weights_of(scorer, settings.server, Retry(settings.server))
+                server = await open_server(stack, tables, self._digest)
             except ScorerUnavailable as error:
                 errors.append(error)
                 self.state.remarks[f"{place} is down: {format_error(error)}"] = None
                 continue
-            taker = Taker(place, conditions_of(self._digest, weights))
-            servers.append(_Server(unit, scorer.model, taker))
+            servers.append(_Taking(server, Taker(place, server.conditions)))
         if not servers:
             raise errors[0]
         if any(not it.taker.conditions for it in servers):
@@ -214,15 +198,9 @@ class ArchivePass:
             ] = None
         return servers
 
-    def _places(self) -> Iterable[tuple[str, Mapping[str, Any]]]:
-        urls = self._settings.server.base_urls
-        if not urls:
-            return [(self._settings.server.place, self._tables)]
-        return [(url, merge(self._tables, {"server": {"base_url": url}})) for url in urls]
-
-    async def _todo(self, servers: Sequence[_Server], chosen: Sequence[Found]) -> list[Found]:
+    async def _todo(self, servers: Sequence[_Taking], chosen: Sequence[Found]) -> list[Found]:
         """Return what is to be scored of ``chosen``: what is new, changed, grown or unfinished."""
-        for model in {it.model for it in servers}:
+        for model in {it.server.model for it in servers}:
             for done in await self._store.passes(model, self._command):
                 self._passes[done.conversation] = done
         conditions = {it.taker.conditions for it in servers} - {""}
@@ -240,119 +218,90 @@ class ArchivePass:
         self._progress(self.state)
         return todo
 
-    async def _serve(self, server: _Server, jobs: Jobs) -> None:
+    async def _serve(self, server: _Taking, jobs: Jobs) -> None:
         """Score what one server takes, until nothing is left, or it is down."""
-        taker = server.taker
+        state, taker = self.state, server.taker
         while (job := await jobs.take(taker)) is not None:
-            state = self.state
-            if not self._budget.may_fit(job.found.tokens):
-                state.left_out[TOO_LARGE] += 1
-                await jobs.done()
-                continue
-            error = await self._score(server, job)
+            ended = await self._score(server, job)
+            is_down = taker.end(gave_up=ended.gave_up)
             self._progress(state)
-            if error is None:
-                taker.failures = 0
+            if not ended.gave_up:
                 await jobs.done()
                 continue
-            taker.failures += 1
             if not await jobs.give_up(job, taker):
-                state.failures.append(_failure(job, error))
-            if taker.failures >= FAILURES_OF_A_SERVER:
-                state.remarks[f"{taker.place} is down, and takes no more: {error}"] = None
+                self._fail(job.found, str(job.transcript.file), ended.error or "")
+            if is_down:
+                state.remarks[down_remark(taker.place, ended.error)] = None
                 await jobs.leave(taker)
 
-    async def _score(self, server: _Server, job: Job) -> str | None:
-        """Score one conversation, or return why the server gave up on it."""
-        found, transcript, again = job.found, job.transcript, self._measure_again
-        try:
-            context = await server.unit.render(transcript)
-        except ScorerUnavailable as error:
-            return format_error(error)
-        except MindhooksError as error:
-            self.state.failures.append(_failure(job, format_error(error)))
-            return None
-        known, conditions = self._passes.get(found.id), server.taker.conditions
+    async def _score(self, server: _Taking, job: Job) -> Attempt:
+        """Score one conversation, and record and count how it has ended."""
+        found, transcript = job.found, job.transcript
+        work = await self._work(found, transcript, server.server.model)
+
+        async def begun(fingerprint: PassFingerprint) -> None:
+            await self._store.record_pass(self._record(server, job, fingerprint, UNFINISHED, None))
+
+        ended = await self._attempts.score(server.server, work, begun)
+        scored = ended.scored
+        if ended.gave_up:
+            self.state.spend(None if scored is None else scored.result.stats)
+            return ended
+        if ended.fingerprint is not None:
+            done = self._record(server, job, ended.fingerprint, ended.error, scored)
+            await self._store.record_pass(done)
+        stats = None if scored is None else scored.result.stats
+        self._count(found, str(transcript.file), ended.error, stats)
+        if scored is not None:
+            self._heard(scored)
+        return ended
+
+    async def _work(
+        self, found: Found, transcript: Transcript, model: str, *, rows: bool = False
+    ) -> Work:
+        """Return a conversation with its past; ``rows``: also those that a flow reads by itself."""
+        known, past = self._passes.get(found.id), Past()
+        if not self._measure_again:
+            past = await read_past(self._store, known, model, found.id, self._command, rows=rows)
         # Of what was read now: the file may have changed since the survey.
         content = transcript_digest(transcript).hex()
-        left = await remainder(
-            begin(known, content, conditions, measure_again=again),
-            context,
-            self._reader.keys(transcript),
-            self._command,
-            server.model,
-            self._settings,
-            measure_again=again,
-        )
-        most = self._most(context)
-        granted = self._budget.reserve(most)
-        if granted is not None and (granted < most if self._is_finetune else granted == 0):
-            self._budget.settle(granted, 0)
-            self.state.left_out[TOO_LARGE] += 1
-            return None
-        scored = await self._run(server, job, left, granted) if left.keys else None
-        stats = None if scored is None else scored.result.stats
-        self._budget.settle(granted, stats.prompt_tokens if stats else 0)
-        if server.unit.gave_up and scored is not None:
-            self.state.spend(stats)
-            return scored.error
-        await self._end(server, job, left.fingerprint, context, scored)
-        return None
+        return Work(transcript, content, self._reader.keys(transcript), found.tokens, past)
 
-    def _most(self, context: Context) -> int:
-        repeats = self._settings.memory.noise_repeats
-        hold = bool(self._options.get("hold"))
-        return most_tokens(
-            context, self._command, hold=hold, repeats=1 if repeats == "auto" else repeats
-        )
-
-    async def _run(
-        self, server: _Server, job: Job, left: Remainder, granted: int | None
-    ) -> ScoredConversation:
-        options = {**self._options, **left.options}
-        if granted is not None:
-            options["max_tokens"] = granted
-        await self._store.record_pass(self._record(server, job, left.fingerprint, UNFINISHED, None))
-        keys = self._reader.keys(job.transcript)
-        return await server.unit.score(job.transcript, self._command, keys, options)
-
-    async def _end(
+    def _count(
         self,
-        server: _Server,
-        job: Job,
-        fingerprint: PassFingerprint,
-        context: Context,
-        scored: ScoredConversation | None,
+        found: Found,
+        source: str,
+        error: str | None,
+        stats: MemoryStats | FinetuneStats | Pass | None,
     ) -> None:
-        """Record the end of a conversation and count it; ``None``: nothing of it was left."""
-        state, found, error = self.state, job.found, None
-        if scored is not None:
-            error = scored.error
-            outcomes = scored.result.outcomes.values()
-            if error is None and any(it.status == "left-out" for it in outcomes):
-                error = BUDGET_SPENT
-        if error is None:
-            fingerprint = fingerprint.finished(context)
-        done = self._record(server, job, fingerprint, error, scored)
-        await self._store.record_pass(done)
+        """Count a conversation that has ended; ``stats`` are ``None`` if nothing was measured."""
+        state = self.state
+        if error in (TOO_LARGE, NOT_REACHED):
+            state.left_out[error] += 1
+            return
+        if stats is None and error is not None:
+            self._fail(found, source, error)
+            return
         state.work += work_of(found)
-        if scored is None:
+        if stats is None:
             state.unchanged += 1
             state.total -= 1
             return
-        state.spend(scored.result.stats)
+        state.spend(stats)
         state.responses += found.responses
-        self._heard(scored)
         if error == BUDGET_SPENT:
             state.left_out["in part, by --max-tokens"] += 1
         elif error is not None:
-            state.failures.append(_failure(job, error))
+            self._fail(found, source, error)
         else:
             state.scored += 1
 
+    def _fail(self, found: Found, source: str, error: str) -> None:
+        self.state.failures.append(Failure(found.id, source, error))
+
     def _record(
         self,
-        server: _Server,
+        server: _Taking,
         job: Job,
         fingerprint: PassFingerprint,
         error: str | None,
@@ -360,7 +309,7 @@ class ArchivePass:
     ) -> Pass:
         result = None if scored is None else scored.result
         return record_of(
-            server.model if result is None else result.model,
+            server.server.model if result is None else result.model,
             job.found.id,
             self._command,
             fingerprint,
@@ -369,14 +318,35 @@ class ArchivePass:
         )
 
 
-@dataclass(slots=True)
-class _Server:
-    """A server with its registry."""
+@dataclass(frozen=True, slots=True)
+class _Taking:
+    """A server that takes conversations."""
 
-    unit: Unit
-    model: str
+    server: Server
     taker: Taker
 
 
-def _failure(job: Job, error: str) -> Failure:
-    return Failure(job.found.id, str(job.transcript.file), error)
+def down_remark(place: str, error: str | None) -> str:
+    """Return the remark on a server that has failed too often."""
+    return f"{place} is down, and takes no more: {error}"
+
+
+def places_of(tables: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the settings for each server of a pass, by the server's place."""
+    server = parse_settings(tables).server
+    if not server.base_urls:
+        return {server.place: tables}
+    return {url: merge(tables, {"server": {"base_url": url}}) for url in server.base_urls}
+
+
+async def open_server(stack: AsyncExitStack, tables: Mapping[str, Any], digest: bytes) -> Server:
+    """Open a registry for a server; ``digest`` is that of ``settings_digest``.
+
+    Raises:
+        ConfigError: a scorer cannot be built because of the configuration.
+        ScorerUnavailable: the server does not answer.
+    """
+    unit, settings = await stack.enter_async_context(open_unit(tables)), parse_settings(tables)
+    scorer = await unit.scorer()
+    weights = await weights_of(scorer, settings.server, Retry(settings.server))
+    return Server(unit, scorer.model, conditions_of(digest, weights))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -65,6 +66,7 @@ class ArchiveEvidence:
     _arrays: EvidenceArrays
     _rows: Integers
     _facts: dict[str, ConversationFacts]
+    _in_file: Counter[str]
 
     def places(self, responses: Collection[int]) -> dict[int, ResponsePlace]:
         """Return the responses of these numbers in the columns."""
@@ -85,6 +87,7 @@ class ArchiveEvidence:
             node_id=names["node_id"][codes["node_id"][row]],
             entry_idx=int(values["entry_idx"][row]),
             responded_at=None if math.isnan(when) else when,
+            shares_file=bool(facts and self._in_file[facts.source] > 1),
         )
 
     def limits(self) -> dict[tuple[str, str], float]:
@@ -166,6 +169,7 @@ async def read_evidence(
         _arrays=arrays,
         _rows=rows,
         _facts=facts,
+        _in_file=Counter(it.source for it in facts.values()),
     )
 
 

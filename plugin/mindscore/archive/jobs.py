@@ -15,6 +15,11 @@ from mindscore.conversation.conversation import Transcript
 LOOK_AHEAD = 2
 """Conversations that wait in memory, for each server."""
 
+FAILURES_OF_A_SERVER = 2
+"""Conversations in a row that a server gives up on before it counts as down."""
+
+NOT_REACHED = "not reached: no server is up"
+
 MOST_SERVERS_TRIED = 2
 """Servers that give up on a conversation before it counts as failed."""
 
@@ -38,6 +43,11 @@ class Taker:
     is_up: bool = True
     failures: int = 0
     """Conversations in a row that it gave up on."""
+
+    def end(self, *, gave_up: bool) -> bool:
+        """Note how a conversation has ended; return whether the server counts as down now."""
+        self.failures = self.failures + 1 if gave_up else 0
+        return self.failures >= FAILURES_OF_A_SERVER
 
 
 class Jobs:

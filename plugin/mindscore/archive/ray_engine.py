@@ -13,8 +13,9 @@ from typing import Any
 
 from mindscore._util.errors import UsageError
 from mindscore.archive.ray_folder import RayFolder
-from mindscore.archive.ray_worker import ConversationWorker, ServerShare, sent_tables
-from mindscore.config.settings import Settings
+from mindscore.archive.ray_share import PassShare, RemoteShare
+from mindscore.archive.ray_worker import ConversationWorker, Orders, actor_name
+from mindscore.config.settings import ServerSettings, Settings, parse_settings
 
 CLUSTER = "RAY_ADDRESS"
 """The environment variable of Ray's that names a cluster; without it, this machine is one."""
@@ -84,7 +85,7 @@ def connected(settings: Settings) -> Iterator[int]:
             handler.setLevel(logging.CRITICAL)
     try:
         there = Counter(ray.cluster_resources())
-        on_gpus = _on_gpus(settings, there)
+        on_gpus = _on_gpus(settings.server, there)
         workers = asked or (int(there["GPU"]) if on_gpus else 1)
         if there["CPU"] < workers + SPARE_CPUS or (on_gpus and there["GPU"] < workers):
             needed = f"{workers + SPARE_CPUS} CPUs" + f" and {workers} GPUs" * on_gpus
@@ -125,28 +126,22 @@ def _native_messages_dropped() -> Iterator[None]:
             os.dup2(kept, STDERR)
 
 
-def _on_gpus(settings: Settings, there: Mapping[str, float]) -> bool:
-    server = settings.server
+def _on_gpus(server: ServerSettings, there: Mapping[str, float]) -> bool:
     may = server.scorer == "local" and server.device.startswith(("auto", "cuda"))
     return may and bool(there.get("GPU"))
 
 
-def score_with_ray(
-    settings: Settings,
-    tables: Mapping[str, Any],
-    command: str,
-    digest: bytes,
-    folder: RayFolder,
-    key: bytes,
-    workers: int,
-) -> None:
+def score_with_ray(orders: Orders, folder: RayFolder, workers: int) -> list[str]:
     """Score the conversations that wait in ``folder``, but for those of Ray's checkpoint.
 
-    ``digest`` and ``key`` are as ``ConversationWorker`` takes them.
+    Return remarks on servers that went down.
+
     One conversation is a block, so that each is done or not. One whose worker dies is tried again
     ``RETRIES`` times, and then left out.
     """
     ray = require_ray()
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
     data = ray.data
     context = data.DataContext.get_current().copy()
     context.checkpoint_config = data.checkpoint.CheckpointConfig(
@@ -154,19 +149,28 @@ def score_with_ray(
     )
     context.max_errored_blocks = -1
     context.enable_progress_bars = sys.stderr.isatty()
-    urls = settings.server.base_urls
-    share = ray.remote(num_cpus=0)(ServerShare).remote(urls) if urls else None
+    # On the command's own machine, which the pass cannot outlive anyway.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor = ray.remote(num_cpus=0, scheduling_strategy=here)(PassShare)
+    share = RemoteShare(actor.remote(orders.places, orders.max_tokens))
+    server = parse_settings(orders.tables).server
     with data.DataContext.current(context):
         rows = data.read_parquet(folder.waiting).repartition(target_num_rows_per_block=1)
         rows.map_batches(
             ConversationWorker,
-            fn_constructor_args=(sent_tables(tables), command, digest, key, share),
+            fn_constructor_args=(orders, share, actor_name),
             batch_size=1,
             batch_format="pyarrow",
-            # A conversation must not wait behind another while a worker is idle.
-            compute=data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
+            # One waits at each worker: Ray takes 0.2 s to send another. More would wait behind a
+            # long conversation while another worker is idle.
+            compute=data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
             num_cpus=1,
-            num_gpus=1 if _on_gpus(settings, ray.cluster_resources()) else 0,
+            num_gpus=1 if _on_gpus(server, ray.cluster_resources()) else 0,
             max_restarts=-1,
             max_task_retries=RETRIES,
         ).write_parquet(folder.found)
+    try:
+        return share.remarks()
+    except ray.exceptions.RayActorError:
+        # Its process has been killed: each conversation since has failed, and says so.
+        return []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class RayFolder:
 
     def __init__(self, address: str) -> None:
         pyarrow, self._parquet = import_pyarrow()
+        self._numbers = itertools.count()
         from pyarrow import fs
 
         self._select, self._types = fs.FileSelector, fs.FileType
@@ -62,16 +63,11 @@ class RayFolder:
                     failed[row["id"].partition("~")[0]] += 1
         return failed
 
-    def write(self, rows: Iterable[Waiting]) -> None:
-        """Write the conversations that wait, a file for every few."""
-        its = iter(rows)
-        for number in itertools.count():
-            batch = list(itertools.islice(its, FILE_ROWS))
-            if not batch:
-                return
-            path = self._path(f"waiting/{number:06}.parquet")
-            table = as_table(Waiting, batch)
-            self._parquet.write_table(table, path, filesystem=self._files, compression="zstd")
+    def write(self, rows: Sequence[Waiting]) -> None:
+        """Write conversations that wait to one more file."""
+        path = self._path(f"waiting/{next(self._numbers):06}.parquet")
+        table = as_table(Waiting, rows)
+        self._parquet.write_table(table, path, filesystem=self._files, compression="zstd")
 
     def findings(self) -> Iterator[Finding]:
         """Yield what was found, by this command and by earlier ones that were ended."""

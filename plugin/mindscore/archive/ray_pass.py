@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import replace
 
 import platformdirs
 from filelock import FileLock, Timeout
@@ -13,11 +14,11 @@ from filelock import FileLock, Timeout
 from mindhooks import in_thread
 from mindscore._util.errors import TranscriptError, UsageError
 from mindscore._util.files import make_folder
-from mindscore.archive.archive_pass import ArchivePass, Failure, work_of
-from mindscore.archive.pass_record import transcript_digest
+from mindscore.archive.archive_pass import ArchivePass
 from mindscore.archive.ray_engine import RETRIES, connected, score_with_ray
-from mindscore.archive.ray_folder import RayFolder
+from mindscore.archive.ray_folder import FILE_ROWS, RayFolder
 from mindscore.archive.ray_rows import Finding, Waiting, pack, row_id, sealed
+from mindscore.archive.ray_worker import Orders, sent_tables
 from mindscore.archive.survey import Found, Survey, chosen_transcripts
 from mindscore.config.settings import StoreSettings
 from mindscore.store import Store
@@ -46,64 +47,74 @@ class RayPass(ArchivePass):
             StoreError: the store cannot be read or written; the same command goes on.
         """
         async with AsyncExitStack() as stack:
-            todo = await self._todo(await self._open(stack), chosen)
+            servers = await self._open(stack)
+            todo = await self._todo(servers, chosen)
+        orders = Orders(
+            sent_tables(self._tables),
+            self._command,
+            self._digest,
+            secrets.token_bytes(32),
+            self._measure_again,
+            {it.taker.place: it.taker.conditions for it in servers},
+            self._max_tokens,
+        )
         name = pass_name(self._settings.store, self._command)
         own = platformdirs.user_data_path("mindscore") / "ray"
         make_folder(own)
         with alone(f"{own / name}.lock"):
             folder = RayFolder(f"{self._settings.ray.folder or own}/{name}")
-            waiting = await in_thread(self._score_all, folder, survey, todo)
+            rows = self._rows(folder, survey, todo, servers[0].server.model, orders.key)
+            waiting = await self._write(folder, rows)
+            if waiting:
+                for remark in await in_thread(self._score_all, orders, folder):
+                    self.state.remarks[remark] = None
             await self._gather(folder, survey, waiting)
             folder.clear()
         self._progress(self.state)
 
-    def _score_all(
-        self, folder: RayFolder, survey: Survey, todo: Sequence[Found]
+    def _score_all(self, orders: Orders, folder: RayFolder) -> list[str]:
+        with connected(self._settings) as workers:
+            return score_with_ray(orders, folder, workers)
+
+    async def _write(
+        self, folder: RayFolder, rows: AsyncIterator[tuple[Found, Waiting]]
     ) -> dict[str, Found]:
-        """Score with Ray; return what was to be scored, by the ids of the rows."""
-        key, waiting = secrets.token_bytes(32), dict[str, Found]()
-        folder.write(self._rows(folder, survey, todo, key, waiting))
-        if waiting:
-            with connected(self._settings) as workers:
-                score_with_ray(
-                    self._settings,
-                    self._tables,
-                    self._command,
-                    self._digest,
-                    folder,
-                    key,
-                    workers,
-                )
+        """Write rows, a file for every few; return their conversations by the ids of the rows."""
+        waiting, batch = dict[str, Found](), list[Waiting]()
+        async for found, row in rows:
+            waiting[row.id] = found
+            batch.append(row)
+            if len(batch) == FILE_ROWS:
+                await in_thread(folder.write, batch)
+                batch = []
+        if batch:
+            await in_thread(folder.write, batch)
         return waiting
 
-    def _rows(
-        self,
-        folder: RayFolder,
-        survey: Survey,
-        todo: Sequence[Found],
-        key: bytes,
-        waiting: dict[str, Found],
-    ) -> Iterator[Waiting]:
-        """Yield a row for each conversation, and note it in ``waiting``."""
-        failed = folder.begin()
-        for found, transcript in chosen_transcripts(self._reader, survey.files, todo):
+    async def _rows(
+        self, folder: RayFolder, survey: Survey, todo: Sequence[Found], model: str, key: bytes
+    ) -> AsyncIterator[tuple[Found, Waiting]]:
+        """Yield a row for each conversation."""
+        failed, begun = await in_thread(folder.begin), self._begun()
+        transcripts = chosen_transcripts(self._reader, survey.files, todo)
+        while (read := await in_thread(next, transcripts, None)) is not None:
+            found, transcript = read
             source = str(survey.files[found.file].path)
-            try:
-                if isinstance(transcript, TranscriptError):
-                    raise transcript
-                packed = pack(transcript)
-            except TranscriptError as error:
-                self.state.failures.append(Failure(found.id, source, str(error)))
+            if isinstance(transcript, TranscriptError):
+                self._fail(found, source, str(transcript))
                 continue
-            # Of what was read now: the file may have changed since the survey.
-            content = transcript_digest(transcript).hex()
-            row = row_id(found.id, content, self._digest)
+            work = await self._work(found, transcript, model, rows=True)
+            work = replace(work, prefers=begun.get(found.id, ""))
+            row = row_id(found.id, work.content, self._digest)
             if failed[row]:
                 # To Ray, what failed is done: another attempt is another row.
                 row = f"{row}~{failed[row]}"
-            waiting[row], keys = found, list(self._reader.keys(transcript))
-            seal = sealed(key, row, packed)
-            yield Waiting(row, found.id, source, content, keys, packed, seal)
+            try:
+                packed = await in_thread(pack, work)
+            except TranscriptError as error:
+                self._fail(found, source, str(error))
+                continue
+            yield found, Waiting(row, found.id, source, packed, sealed(key, row, packed))
 
     async def _gather(self, folder: RayFolder, survey: Survey, waiting: dict[str, Found]) -> None:
         """Move what was found to the store: doing so twice changes nothing."""
@@ -114,22 +125,13 @@ class RayPass(ArchivePass):
             if found is not None or it.done.conversation not in current:
                 await keep(self._store, it)
             if found is not None:
-                self._end_row(found, it)
+                for attempt in it.given_up:
+                    self.state.spend(attempt)
+                self._count(found, it.source, it.error, it.done if it.json else None)
+                if it.json:
+                    self._heard(it)
         for found in lost.values():
-            source = str(survey.files[found.file].path)
-            self.state.failures.append(Failure(found.id, source, LOST))
-
-    def _end_row(self, found: Found, finding: Finding) -> None:
-        state = self.state
-        state.spend(finding.done)
-        state.work += work_of(found)
-        if finding.error is not None:
-            state.failures.append(Failure(found.id, finding.source, finding.error))
-        else:
-            state.scored += 1
-            state.responses += found.responses
-        if finding.json:
-            self._heard(finding)
+            self._fail(found, str(survey.files[found.file].path), LOST)
 
 
 def pass_name(store: StoreSettings, command: str) -> str:
@@ -155,6 +157,10 @@ async def keep(store: Store, found: Finding) -> None:
     """Keep what was found in a conversation; last, that it is done."""
     await store.add_evidence(found.evidence)
     await store.record_texts(found.texts)
+    await store.add_scores(found.scores)
+    await store.add_rows(
+        found.decoded_rows(), found.done.model, found.done.conversation, found.done.done_at
+    )
     if found.facts is not None:
         await store.record_conversation(found.facts)
     model, conversation = found.done.model, found.done.conversation

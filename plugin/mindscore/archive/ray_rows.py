@@ -12,14 +12,14 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from mindhooks import FinetuneCandidate
+from mindhooks import FinetuneCandidate, MemoryScore
 from mindscore._util.errors import TranscriptError
+from mindscore.archive.attempt import Attempt, Work
 from mindscore.archive.pass_record import short_hash
-from mindscore.archive.unit import ScoredConversation
-from mindscore.conversation.conversation import Transcript
-from mindscore.store import ConversationFacts, Evidence, MemoryText, Pass
+from mindscore.store import ConversationFacts, Evidence, KnownScore, MemoryText, Pass
 from mindscore.store.archive import storable_text
 from mindscore.store.export import import_pyarrow
+from mindscore.store.matrix_rows import decode_row, encode_row
 
 T = TypeVar("T")
 
@@ -28,17 +28,14 @@ T = TypeVar("T")
 class Waiting:
     """A conversation that waits for a worker.
 
-    ``id`` tells the row from all others, ``content`` is that of the ``PassFingerprint`` to come,
-    ``keys`` are the memories that are asked for. ``transcript`` is packed by ``pack``; ``seal``
-    proves that this command has packed it.
+    ``id`` tells the row from all others. ``work`` is packed by ``pack``; ``seal`` proves that this
+    command has packed it.
     """
 
     id: str
     conversation: str
     source: str
-    content: str
-    keys: list[str]
-    transcript: bytes
+    work: bytes
     seal: bytes
 
 
@@ -47,7 +44,9 @@ class Finding:
     """The findings in one conversation, as the store takes them.
 
     ``done.model`` is empty of a conversation that could not even be rendered: no pass is kept.
-    ``candidates`` are JSON, and so is ``json``, the document of ``--json``: empty if it failed.
+    ``scores`` say when memories were scored as they fell due, ``rows`` are those of the matrix.
+    These are JSON, and so are ``candidates`` and ``json``, the document of ``--json``, which is
+    empty where nothing was measured. ``given_up`` has what servers did that gave it up.
     """
 
     id: str
@@ -56,8 +55,11 @@ class Finding:
     evidence: list[Evidence]
     texts: list[MemoryText]
     facts: ConversationFacts | None
+    scores: list[KnownScore]
+    rows: list[str]
     candidates: list[str]
     json: str
+    given_up: list[Pass]
 
     @property
     def error(self) -> str | None:
@@ -73,6 +75,10 @@ class Finding:
         """Return the fine-tuning candidates."""
         return [msgspec.json.decode(it, type=FinetuneCandidate) for it in self.candidates]
 
+    def decoded_rows(self) -> list[MemoryScore]:
+        """Return the rows of the matrix, but for those that JSON cannot hold."""
+        return [row for it in self.rows if (row := decode_row(it)) is not None]
+
 
 def row_id(conversation: str, content: str, settings: bytes) -> str:
     """Return the id of a row, without the number of the attempt.
@@ -82,8 +88,8 @@ def row_id(conversation: str, content: str, settings: bytes) -> str:
     return storable_text(f"{conversation}@{short_hash(content + settings.hex())}")
 
 
-def pack(transcript: Transcript) -> bytes:
-    """Return the bytes of a transcript, with the functions that print its memories.
+def pack(work: Work) -> bytes:
+    """Return the bytes of a conversation, with the functions that print its memories.
 
     Raises:
         TranscriptError: a function of a third party's recogniser cannot go to another process.
@@ -91,40 +97,58 @@ def pack(transcript: Transcript) -> bytes:
     from ray import cloudpickle
 
     try:
-        packed: bytes = cloudpickle.dumps(transcript)
+        packed: bytes = cloudpickle.dumps(work)
     # A recogniser is anybody's code.
     except Exception as error:
         raise TranscriptError(
-            f"{transcript.file}: a recogniser's way to print memories cannot be sent to workers: "
-            f"{error}"
+            f"{work.transcript.file}: a recogniser's way to print memories cannot be sent to "
+            f"workers: {error}"
         ) from None
     return packed
 
 
 def sealed(key: bytes, row: str, packed: bytes) -> bytes:
-    """Return the seal of a row's packed transcript."""
+    """Return the seal of a row's packed conversation."""
     return hmac.digest(key, row.encode() + b"\0" + packed, "sha256")
 
 
-def unpack(waiting: Waiting, key: bytes) -> Transcript:
-    """Return the transcript of a row.
+def unpack(waiting: Waiting, key: bytes) -> Work:
+    """Return the conversation of a row.
 
     Raises:
         TranscriptError: the row is not from the command that made ``key``: a pickle can run code.
     """
-    if not hmac.compare_digest(sealed(key, waiting.id, waiting.transcript), waiting.seal):
+    if not hmac.compare_digest(sealed(key, waiting.id, waiting.work), waiting.seal):
         raise TranscriptError("the conversation was changed on its way to the worker")
-    transcript: Transcript = pickle.loads(waiting.transcript)  # noqa: S301 - sealed
-    return transcript
+    work: Work = pickle.loads(waiting.work)  # noqa: S301 - sealed
+    return work
 
 
-def finding(row: str, scored: ScoredConversation, done: Pass, *, keep_texts: bool) -> Finding:
+def finding(
+    waiting: Waiting, ended: Attempt, done: Pass, given_up: list[Pass], *, keep_texts: bool
+) -> Finding:
     """Return what was found in a conversation as a row."""
+    scored = ended.scored
+    if scored is None:
+        return Finding(waiting.id, waiting.source, done, [], [], None, [], [], [], "", given_up)
+    rows = [encode_row(it) for it in scored.rows()]
     candidates = [msgspec.json.encode(it).decode() for it in scored.result.candidates]
-    document = json.dumps(msgspec.to_builtins(scored.document()))
+    document = "" if ended.gave_up else json.dumps(msgspec.to_builtins(scored.document()))
     texts = scored.texts(keep_texts=keep_texts)
-    facts = scored.facts()
-    return Finding(row, scored.source, done, scored.evidence(), texts, facts, candidates, document)
+    evidence, facts, scores = scored.evidence(), scored.facts(), scored.known_scores()
+    return Finding(
+        waiting.id,
+        scored.source,
+        done,
+        evidence,
+        texts,
+        facts,
+        scores,
+        rows,
+        candidates,
+        document,
+        given_up,
+    )
 
 
 def as_table(kind: type, rows: Sequence[Any]) -> Any:

@@ -3,15 +3,44 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mindhooks import Context, MindCommand
+from mindhooks import Context, MemoryScore, MindCommand
 from mindscore.archive.pass_record import PassFingerprint, closed_memories, last_fingerprint
 from mindscore.config.settings import Settings
 from mindscore.measure.memories import text_hashes
-from mindscore.store import Pass, Store
+from mindscore.store import KnownScore, Pass, Store
+from mindscore.store.scores import latest_times
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """The facts that the store has of one conversation.
+
+    ``known`` is the record of the last pass, and ``scores`` are those of its memories, the oldest
+    first. ``rows`` are those of the matrix; ``None``: the flow reads them from its own store.
+    """
+
+    known: Pass | None = None
+    scores: Sequence[KnownScore] = ()
+    rows: Sequence[MemoryScore] | None = None
+
+
+async def read_past(
+    store: Store, known: Pass | None, model: str, conversation: str, command: str, *, rows: bool
+) -> Past:
+    """Return what ``command`` needs of the past; ``rows``: also what a flow reads by itself.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    if command == MindCommand.SCORE:
+        return Past(known, await store.known_scores(model, conversation))
+    if command == MindCommand.SCORE_FULL and rows:
+        return Past(known, rows=list((await store.rows(model, conversation)).values()))
+    return Past(known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,29 +69,26 @@ def begin(
     return replace(now, begun_at=last.begun_at) if goes_on else now
 
 
-async def remainder(
+def remainder(
     fingerprint: PassFingerprint,
     context: Context,
     keys: Collection[str],
     command: str,
-    model: str,
+    scores: Sequence[KnownScore],
     settings: Settings,
     *,
     measure_again: bool,
 ) -> Remainder:
     """Return what is left, of the memories ``keys``.
 
-    Of the matrix, rows that are stored are read by the flow itself. Of ``score``, a memory is left
+    Of the matrix, rows that are stored are taken by the flow itself. Of ``score``, a memory is left
     out that was scored since the pass began, and one whose window of responses was complete when
     the conversation was scored last, and is sent as it was then.
-
-    Raises:
-        StoreError: the store cannot be read.
     """
     if command != MindCommand.SCORE or measure_again:
         resume = command == MindCommand.SCORE_FULL and not measure_again
         return Remainder(fingerprint, tuple(keys), {"resume": resume})
-    last = await Store(settings.store).last_scored(model, context.id, text_hashes(context))
+    last = latest_times(scores, text_hashes(context))
     done = {key for key, when in last.items() if when >= fingerprint.begun_at}
     if fingerprint.is_prefix_of(context):
         window = settings.memory.response_window

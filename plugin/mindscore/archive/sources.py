@@ -56,7 +56,7 @@ class PassedOver:
     """Hidden files."""
 
     def remarks(self) -> list[str]:
-        """Return a line for each kind of which there is any."""
+        """Return a line for each kind of which there is any, but for what could not be read."""
         lines = []
         if self.unknown:
             lines.append(f"{count_of(self.unknown, 'file')} of no known format")
@@ -74,7 +74,7 @@ class PassedOver:
                 len(names) > MOST_NAMED
             )
             lines.append(f"{count_of(self.folders.total(), 'folder')} not entered ({named})")
-        return lines + self.unreadable
+        return lines
 
 
 _SPECIAL = "pipes, sockets and devices"

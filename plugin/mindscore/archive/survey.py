@@ -149,7 +149,7 @@ class Survey:
     ) -> None:
         self.files: list[ArchiveFile] = []
         self.failed: list[str] = []
-        """Why files of a folder could not be read."""
+        """Why files of a folder, and folders in it, could not be read."""
         self.left_out: Counter[str] = Counter()
         """Conversations that are left out, by the reason."""
         self.remarks: dict[str, None] = {}
@@ -165,6 +165,7 @@ class Survey:
         for file in reader.sources:
             self._add(file)
             progress(len(self.files), len(self._by_id))
+        self.failed += reader.sources.passed_over.unreadable
 
     def _add(self, file: ArchiveFile) -> None:
         self.files.append(file)

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from mindhooks import Activity, Context, MindState, Scorer
+from mindhooks import Activity, Context, MemoryScore, MindState, Scorer
 from mindscore._util.files import STANDARD_INPUT
 from mindscore.config.settings import MemoryScoringOptions, parse_settings, parse_table
 from mindscore.conversation.conversation import Transcript
 from mindscore.display.documents import document
-from mindscore.flows.seen import seen_of, source_of
+from mindscore.flows.memory import StoredRows
+from mindscore.flows.seen import ContextFacts, source_of
 from mindscore.measure.memories import text_hashes
 from mindscore.measure.retry import Retry
 from mindscore.session.session import Result, Session, SilentActivity
-from mindscore.store import ConversationFacts, Evidence, MemoryText, Seen
+from mindscore.store import ConversationFacts, Evidence, KnownScore, MemoryText
 from mindscore.store.seen import cell_values
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ScoredConversation:
     """A conversation with what a command has found in it.
 
@@ -44,6 +46,11 @@ class ScoredConversation:
         """The failure, or ``None``."""
         return self.result.error
 
+    @property
+    def is_left_out_in_part(self) -> bool:
+        """True if not every memory fitted into ``max_tokens``."""
+        return any(it.status == "left-out" for it in self.result.outcomes.values())
+
     def document(self) -> dict[str, Any]:
         """Return the document of ``--json``, with the conversation's id and its file."""
         return {
@@ -56,7 +63,7 @@ class ScoredConversation:
         """Return the measured cells, as the store keeps them."""
         if self.context is None:
             return []
-        hashes, found = text_hashes(self.context), list[Evidence]()
+        hashes, found = self._known.text_hashes, list[Evidence]()
         for score in self.result.scores.values():
             about: dict[str, Any] = {
                 "conversation": self.conversation,
@@ -65,7 +72,7 @@ class ScoredConversation:
                 "text_hash": hashes.get(score.key, ""),
                 "scored_at": self.scored_at,
             }
-            values = cell_values(score, self._seen(score.key, keep_texts=False))
+            values = cell_values(score, self._known.responses(score))
             found += [Evidence(**about, **it) for it in values]
         return found
 
@@ -73,21 +80,36 @@ class ScoredConversation:
         """Return the texts of the memories that were scored; without them, their facts alone."""
         if self.context is None:
             return []
-        hashes, when, found = text_hashes(self.context), self.scored_at, list[MemoryText]()
+        known, when, found = self._known, self.scored_at, list[MemoryText]()
         for key in self.result.scores:
-            if key in hashes:
-                seen = self._seen(key, keep_texts=keep_texts)
-                found.append(MemoryText(key, hashes[key], seen.text, seen.tokens, when, when))
+            if key in known.text_hashes:
+                text = known.text(key) if keep_texts else None
+                name, tokens = known.text_hashes[key], known.tokens(key)
+                found.append(MemoryText(key, name, text, tokens, when, when))
         return found
 
     def facts(self) -> ConversationFacts | None:
         """Return the facts of the conversation; ``None``: nothing of it was scored."""
-        first = next(iter(self.result.scores), None)
-        return None if first is None else self._seen(first, keep_texts=False).conversation
+        return self._known.conversation() if self.result.scores else None
 
-    def _seen(self, key: str, *, keep_texts: bool) -> Seen:
-        context = self.context or Context((), (), ())
-        return seen_of(self.result.scores[key], context, self.source, keep_texts=keep_texts)
+    def known_scores(self) -> list[KnownScore]:
+        """Return when each memory was scored, of a command that scores what is due."""
+        if self.context is None:
+            return []
+        hashes, model, when = text_hashes(self.context), self.result.model, self.scored_at
+        return [
+            KnownScore(it.key, model, hashes[it.key], self.conversation, it.score, when, 1)
+            for it in self.result.scores.values()
+            if it.mode == "incremental" and it.key in hashes
+        ]
+
+    def rows(self) -> list[MemoryScore]:
+        """Return the rows of the matrix that a later run can go on from."""
+        return [it for it in self.result.scores.values() if it.fingerprint is not None]
+
+    @cached_property
+    def _known(self) -> ContextFacts:
+        return ContextFacts(self.context or Context((), (), ()), self.source)
 
 
 class Unit:
@@ -112,9 +134,9 @@ class Unit:
 
     @property
     def gave_up(self) -> bool:
-        """True if the last command ended because too many calls in a row had failed."""
+        """True if the last call of the last command has failed: the server may be down."""
         retry: Retry | None = self._session.registry.stash.get(Retry)
-        return retry is not None and retry.is_open
+        return retry is not None and retry.is_failing
 
     async def score(
         self,
@@ -122,11 +144,13 @@ class Unit:
         command: str,
         keys: tuple[str, ...] | None = None,
         options: Mapping[str, Any] | None = None,
+        rows: Sequence[MemoryScore] | None = None,
     ) -> ScoredConversation:
         """Run ``command`` over one conversation, and return what it found.
 
         ``keys``: the memories that are asked for, if not all; ``options``: those of
-        memory-scoring for this conversation, in place of the settings'. A conversation that
+        memory-scoring for this conversation, in place of the settings'; ``rows``: those of its
+        matrix that are known, in place of the store's. A conversation that
         fails is a result with an error. What was found is stored as it is found, unless the
         recorder is disabled.
 
@@ -141,6 +165,9 @@ class Unit:
         if options is not None:
             name = "plugins.settings.memory-scoring"
             stash[MemoryScoringOptions] = parse_table(options, MemoryScoringOptions, name)
+        stash.pop(StoredRows, None)
+        if rows is not None:
+            stash[StoredRows] = StoredRows((it.key, it) for it in rows)
         result = await session.attempt(command, tuple(transcript.keys()) if keys is None else keys)
         return ScoredConversation(result, session.rendered, source_of(session), time.time())
 
@@ -162,15 +189,3 @@ async def open_unit(
     nobody = Transcript(STANDARD_INPUT, (), (), ())
     async with Session(nobody, show).open(tables, scorer) as session:
         yield Unit(session)
-
-
-async def score_conversation(
-    transcript: Transcript, tables: Mapping[str, Any], command: str, scorer: Scorer | None = None
-) -> ScoredConversation:
-    """Run ``command`` over one conversation in a registry of its own.
-
-    Raises:
-        ConfigError: the settings are wrong, or the scorer cannot be built because of them.
-    """
-    async with open_unit(tables, scorer) as unit:
-        return await unit.score(transcript, command)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -18,14 +19,9 @@ from mindscore._util.files import write_files
 from mindscore._util.text import count_of, harmless_json, printable
 from mindscore.archive.advise import archive_advice
 from mindscore.archive.evidence import ArchiveEvidence
-from mindscore.archive.memory_diff import memory_diff
-from mindscore.archive.sources import Sources
-from mindscore.archive.survey import ArchiveReader, Survey, chosen_transcripts, parse_since
-from mindscore.archive.verify import verified
 from mindscore.cli.advise_options import AdviseOptions
 from mindscore.cli.interruption import DONE, FAILED, run_until_interrupted
 from mindscore.config.file import Configuration
-from mindscore.conversation.conversation import Transcript
 from mindscore.display.advice import show_advice
 from mindscore.display.advice_documents import COLUMNS, advice_document, advice_rows
 from mindscore.display.screen import Screen, new_console, own_output, write_json
@@ -34,12 +30,21 @@ from mindscore.pages.environment import environment
 from mindscore.report.archive_page import archive_page
 from mindscore.store.store import require_regular
 
+if TYPE_CHECKING:
+    from mindscore.conversation.conversation import Transcript
+
+NOTHING_PROPOSED = "nothing is proposed to be dropped: --verify has nothing to measure"
+
 
 def run_advise(options: AdviseOptions) -> int:
     """Print the advice, write the files that were asked for, and return the exit status."""
     options.check()
     configuration = options.load()
-    since = None if options.since is None else parse_since(options.since)
+    since = None
+    if options.since is not None:
+        from mindscore.archive.survey import parse_since
+
+        since = parse_since(options.since)
     outputs = {"--csv": options.csv, "--html": options.html, "--write": options.write}
     _check_outputs(options, outputs)
     if options.html is not None:
@@ -49,8 +54,11 @@ def run_advise(options: AdviseOptions) -> int:
     with screen, own_output():
         advice, evidence = asyncio.run(archive_advice(configuration.settings, options.model, since))
         if options.verify and evidence is not None:
-            receipt = _verify(options, configuration, advice, evidence, screen)
-            advice = replace(advice, receipt=receipt, stale="")
+            if advice.proposed:
+                receipt = _verify(options, configuration, advice, evidence, screen)
+                advice = replace(advice, receipt=receipt, stale="")
+            else:
+                advice = replace(advice, remarks=(*advice.remarks, NOTHING_PROPOSED))
     written = {}
     if options.csv is not None:
         written[options.csv] = _csv(advice)
@@ -78,6 +86,11 @@ def _verify(
     evidence: ArchiveEvidence,
     screen: Screen,
 ) -> Receipt:
+    # All that reads conversations is imported only where they are read.
+    from mindscore.archive.sources import Sources
+    from mindscore.archive.survey import ArchiveReader, Survey, chosen_transcripts
+    from mindscore.archive.verify import verified
+
     share_one_arena()
     reader = ArchiveReader(
         Sources(options.paths),
@@ -162,6 +175,8 @@ def _keys(advice: ArchiveAdvice, file: Path) -> bytes:
 
 def _show_diffs(files: list[Path], advice: ArchiveAdvice, screen: Screen) -> None:
     """Print one unified diff of all files; what it cannot say goes to standard error."""
+    from mindscore.archive.memory_diff import memory_diff
+
     for file in files:
         diff = memory_diff(file, advice.removable)
         sys.stdout.write(diff.text)

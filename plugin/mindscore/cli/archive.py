@@ -28,6 +28,11 @@ from mindscore.display.pass_tables import (
 from mindscore.display.screen import Screen, new_console, own_output, write_json
 from mindscore.readers.source import Source
 
+NO_CONVERSATION = "no conversation found"
+NO_MEMORIES = (
+    "no conversation holds memories: --memories FILE names those that are printed in the messages"
+)
+
 RAY_SO_FAR = ": what workers have done is kept, and the same command goes on"
 
 
@@ -59,11 +64,18 @@ class _Chosen:
             )
 
     def remarks(self) -> list[str]:
-        """Return what was passed over, and what could not be read."""
-        lines = list(self.survey.remarks)
+        """Return why there is nothing to score, what was passed over, and what was not read."""
+        lines = [*self._nothing(), *self.survey.remarks]
         if records := self.survey.records_left_out:
             lines.append(f"{count_of(records, 'record')} not valid and left out")
         return [*lines, *self.reader.sources.passed_over.remarks()]
+
+    def _nothing(self) -> list[str]:
+        """Return what is missing, where not one conversation has it."""
+        found = list(self.survey.found)
+        if any(it.memories for it in found) or self.survey.failed:
+            return []
+        return [NO_MEMORIES if found else NO_CONVERSATION]
 
 
 def pass_tables(options: PlanOptions, configuration: Configuration) -> dict[str, Any]:
@@ -148,7 +160,7 @@ def _summarise(state: PassState, chosen: _Chosen, screen: Screen, *, is_json: bo
     rows = {name: it for name, it in rows.items() if it[0] or name == "scored"}
     console = screen.errors() if is_json else new_console()
     console.print(Text("conversations", style="bold"))
-    console.print(summary_table(rows))
+    console.print(summary_table(rows, console.width))
     for line in (*state.remarks, *chosen.remarks()):
         console.print(Text(line, style="dim"))
     for line in chosen.survey.failed:
@@ -215,7 +227,7 @@ def _show_plan(plan: ArchivePlan, chosen: _Chosen, price: float | None) -> None:
             "about: what no cache holds of them",
         )
     rows = {name: it for name, it in rows.items() if it[0] or name == "to score"}
-    console.print(summary_table(rows))
+    console.print(summary_table(rows, console.width))
     most = "at most, " * bool(plan.confirming_calls)
     if plan.seconds is None:
         console.print(f"time: no speed is known of {plan.place}: score one conversation first")

@@ -88,6 +88,8 @@ async def _run_flows(folder: str, console: Console) -> int:
     status = DONE
     with Screen("loading the model …") as screen:
         async with Session(transcript, screen.activity, hear).open(tables) as session:
+            # Loads the model: where it is missing, that is said once, and not by each flow.
+            await (await session.registry.scorer()).score([])
             for command, title in STEPS.items():
                 console.print(Text(f"\n{title}\n", style="bold"))
                 result = await session.attempt(command, keys)

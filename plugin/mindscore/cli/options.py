@@ -314,11 +314,6 @@ class ScoreOptions(PlanOptions):
         Engine, Option("--engine", help="What runs a pass over an archive; ray: several machines.")
     ] = Engine.ASYNCIO
 
-    def check(self) -> None:
-        super().check()
-        if self.engine is Engine.RAY and self.max_tokens is not None:
-            raise UsageError("--max-tokens does not go with --engine ray: workers share no budget")
-
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions(ConfigOptions):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import PurePath
 
 from rich.console import Console, RenderableType
 from rich.padding import Padding
@@ -188,8 +187,7 @@ def _where(advice: ArchiveAdvice, effect: Effect) -> str:
 
 
 def _place(place: ResponsePlace) -> str:
-    about = place.title or PurePath(place.source).name or place.conversation
-    return f"#{place.entry_idx} of {one_line(about, TITLE)}"
+    return f"#{place.entry_idx} of {one_line(place.name, TITLE)}"
 
 
 def _effect(effect: JointEffect) -> str:

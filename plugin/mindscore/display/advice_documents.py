@@ -127,8 +127,10 @@ def _effect(advice: ArchiveAdvice, it: Effect) -> dict[str, Any]:
 
 
 def _place(it: ResponsePlace) -> dict[str, Any]:
-    when = it.responded_at
-    return {**asdict(it), "responded_at": None if when is None else iso_utc(when)}
+    when, fields = it.responded_at, asdict(it)
+    # Of use to name the response in few words only.
+    del fields["shares_file"]
+    return {**fields, "responded_at": None if when is None else iso_utc(when)}
 
 
 def _receipt(advice: ArchiveAdvice, it: Receipt) -> dict[str, Any]:

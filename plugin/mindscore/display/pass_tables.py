@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from rich.table import Table
@@ -47,15 +48,26 @@ def progress_line(responses: int, tokens: int, seconds: float, seconds_left: flo
     return f"scoring: {', '.join(parts)}"
 
 
-def summary_table(rows: Mapping[str, tuple[int, str]]) -> Table:
-    """Return a table of counts by what they are of, each with a note."""
+def summary_table(rows: Mapping[str, tuple[int, str]], width: int) -> Table:
+    """Return a table, of so many columns, of counts by what they are of, each with a note."""
     table = Table(box=None, show_header=False)
     table.add_column(style="bold")
     table.add_column(justify="right", no_wrap=True)
     table.add_column(style="dim", overflow="fold")
-    for name, (count, note) in rows.items():
-        table.add_row(name, f"{count:,}", note)
+    counts = {name: f"{count:,}" for name, (count, _) in rows.items()}
+    # A space stands at either side of each of the three.
+    beside = max(map(len, counts)) + max(map(len, counts.values())) + 6
+    for name, (_, note) in rows.items():
+        table.add_row(name, counts[name], _between_commas(note, width - beside))
     return table
+
+
+def _between_commas(note: str, width: int) -> str:
+    """Break a note into lines after commas alone, so that a number stays with its unit."""
+    # textwrap breaks at no such space, but rich does.
+    bound = note.replace(" ", "\xa0").replace(",\xa0", ", ")
+    lines = textwrap.wrap(bound, max(1, width), break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines).replace("\xa0", " ")
 
 
 def failure_lines(failures: Sequence[tuple[str, str, str]]) -> list[str]:

@@ -54,6 +54,10 @@ Measured = tuple[Row, Row | Exception | None]
 """What a memory did, and what it does alone: ``None`` where that was not asked."""
 
 
+class StoredRows(dict[str, MemoryScore]):
+    """A conversation's rows, by memory: from its stash, in place of those of the host's store."""
+
+
 class MemoryRun(FlowRun):
     """A run of memory-scoring, of either command: every memory gets an outcome."""
 
@@ -340,7 +344,9 @@ async def _kept_rows(
     The second are those of its beginning: it has grown since, and what was sent has not changed.
     """
     context = run.context
-    rows = await Store(run.settings.store).rows(run.scorer.model, context.id)
+    rows = run.registry.stash.get(StoredRows)
+    if rows is None:
+        rows = await Store(run.settings.store).rows(run.scorer.model, context.id)
     beginnings = Beginnings(context, weights)
     kept, grown = {}, {}
     for memory in run.memories:

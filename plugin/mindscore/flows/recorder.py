@@ -23,8 +23,7 @@ from mindhooks import (
 )
 from mindscore._util.errors import format_error
 from mindscore.config.settings import Settings, parse_settings
-from mindscore.flows.seen import seen_of, source_of
-from mindscore.measure.memories import text_hashes
+from mindscore.flows.seen import ContextFacts, source_of
 from mindscore.store import History, RunRecord, Speed, Store
 
 log = logging.getLogger(__name__)
@@ -126,8 +125,8 @@ class ScoreRecorder:
         if score.mode == "incremental":
             mind.state.memory_scores[score.key] = score.score
             mind.changed()
-        context = await _snapshot(mind, registry, run)
-        work = _record_score(score, context, source_of(mind), registry, run)
+        facts = await _snapshot(mind, registry, run)
+        work = _record_score(score, facts, registry, run)
         await store_failures(registry, run).store("score", work)
 
     @hookimpl(tryfirst=True)
@@ -136,8 +135,8 @@ class ScoreRecorder:
     ) -> None:
         mind.state.finetune_candidates.append(candidate)
         mind.changed()
-        context = await _snapshot(mind, registry, run)
-        work = _record_candidate(candidate, context, registry, run)
+        facts = await _snapshot(mind, registry, run)
+        work = _record_candidate(candidate, facts.context.id, registry, run)
         await store_failures(registry, run).store("candidate", work)
 
     @hookimpl(tryfirst=True)
@@ -157,9 +156,9 @@ class ScoreRecorder:
             log.debug("the run is not kept: %s", format_error(error))
 
 
-def snapshots(registry: Registry) -> dict[str, Context]:
+def snapshots(registry: Registry) -> dict[str, ContextFacts]:
     """Return the conversation that each run under way has read, by the run's id."""
-    found: dict[str, Context] = registry.stash.setdefault(snapshots, {})
+    found: dict[str, ContextFacts] = registry.stash.setdefault(snapshots, {})
     return found
 
 
@@ -169,7 +168,7 @@ def run_speeds(registry: Registry) -> dict[str, Speed]:
     return found
 
 
-async def _snapshot(mind: Mind, registry: Registry, run: Run | None) -> Context:
+async def _snapshot(mind: Mind, registry: Registry, run: Run | None) -> ContextFacts:
     """Return what ``run`` measures; of another's flow, what its host says now.
 
     A host that fails has no say in what is stored: the conversation is not known then.
@@ -177,28 +176,30 @@ async def _snapshot(mind: Mind, registry: Registry, run: Run | None) -> Context:
     if run is not None and run.id in snapshots(registry):
         return snapshots(registry)[run.id]
     try:
-        return await mind.context()
+        context = await mind.context()
     except Exception as error:
         log.debug("the conversation is not known: %s", format_error(error))
-        return Context((), (), ())
+        context = Context((), (), ())
+    return ContextFacts(context, source_of(mind))
 
 
 async def _record_score(
-    score: MemoryScore, context: Context, source: str, registry: Registry, run: Run | None
+    score: MemoryScore, facts: ContextFacts, registry: Registry, run: Run | None
 ) -> None:
     settings, model = await _settings_and_model(registry, run)
-    store, text_hash = Store(settings.store), text_hashes(context).get(score.key, "")
-    seen = seen_of(score, context, source, keep_texts=settings.store.keep_texts)
+    store, conversation = Store(settings.store), facts.context.id
+    text_hash = facts.text_hashes.get(score.key, "")
+    seen = facts.seen(score, keep_texts=settings.store.keep_texts)
     if score.mode == "full":
         await store.record_row(
-            score, model, conversation=context.id, text_hash=text_hash, seen=seen
+            score, model, conversation=conversation, text_hash=text_hash, seen=seen
         )
     else:
         await store.record_score(
             score,
             model,
             settings.memory.ewma_alpha,
-            conversation=context.id,
+            conversation=conversation,
             text_hash=text_hash,
             run=None if run is None else run.id,
             seen=seen,
@@ -206,10 +207,10 @@ async def _record_score(
 
 
 async def _record_candidate(
-    candidate: FinetuneCandidate, context: Context, registry: Registry, run: Run | None
+    candidate: FinetuneCandidate, conversation: str, registry: Registry, run: Run | None
 ) -> None:
     settings, model = await _settings_and_model(registry, run)
-    await Store(settings.store).record_candidate(candidate, model, conversation=context.id)
+    await Store(settings.store).record_candidate(candidate, model, conversation=conversation)
 
 
 async def _settings_and_model(registry: Registry, run: Run | None) -> tuple[Settings, str]:

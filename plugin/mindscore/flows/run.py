@@ -28,6 +28,7 @@ from mindscore.flows.recorder import (
     snapshots,
     store_failures,
 )
+from mindscore.flows.seen import ContextFacts, source_of
 from mindscore.measure.cached_scorer import CachedScorer, Usage, shared_cache
 from mindscore.measure.leave_one_out import LeaveOneOut, NoiseFloor
 from mindscore.measure.retry import Retry
@@ -95,7 +96,7 @@ class FlowRun:
         self.scorer = await self.registry.scorer()
         self._loading_s = ScorerCapabilities.of(self.scorer).loading_s
         self.context = await self.mind.context()
-        snapshots(self.registry)[self.run.id] = self.context
+        snapshots(self.registry)[self.run.id] = ContextFacts(self.context, source_of(self.mind))
         cache = shared_cache(self.registry, self.command, self.scorer)
         self.retry = Retry(self.settings.server)
         self.cached = CachedScorer(self.scorer, self.usage, cache, self.retry, tokens=tokens)

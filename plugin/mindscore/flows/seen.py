@@ -1,14 +1,16 @@
-"""Facts of a conversation that are kept beside a score of one of its memories."""
+"""Facts of a conversation that are kept beside the scores of its memories."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
 
 from mindhooks import Context, MemoryScore, Mind, MindhooksError, Node
 from mindscore._util.files import STANDARD_INPUT
 from mindscore.conversation.conversation import Transcript
-from mindscore.measure.memories import find_memories, is_response
+from mindscore.measure.memories import is_response, text_hashes
 from mindscore.store import ConversationFacts, Seen
 
 NS_PER_S = 1e9
@@ -25,30 +27,78 @@ def source_of(mind: Mind) -> str:
     return str(transcript.file.absolute())
 
 
-def seen_of(score: MemoryScore, context: Context, source: str, *, keep_texts: bool) -> Seen:
-    """Return the facts of ``context`` that belong to ``score``.
+class ContextFacts:
+    """The facts of a conversation that are kept beside scores, each counted once for all of them.
 
-    The memory's text is among them only if texts are to be kept.
+    ``source`` is the path of its file, empty where it is not known.
     """
-    nodes = (*context.system, *context.identity, *context.conversation)
-    bearing = [node for node in nodes if score.key in node.memory_keys()]
-    return Seen(
-        text=_text(score.key, bearing) if keep_texts else None,
-        tokens=_tokens(score.key, bearing),
-        responses={
-            node.id: (_body_tokens(node), _seconds(node)) for node in _judging(score, context)
-        },
-        conversation=_facts(context, nodes, source) if nodes else None,
-    )
 
+    def __init__(self, context: Context, source: str) -> None:
+        self.context = context
+        self._source = source
+        self._nodes = (*context.system, *context.identity, *context.conversation)
 
-def _judging(score: MemoryScore, context: Context) -> Iterator[Node]:
-    """Yield the responses that the score has values of."""
-    for it in score.divergences:
-        if it.entry_idx < len(context.conversation):
-            node = context.conversation[it.entry_idx]
-            if node.id == it.node_id:
-                yield node
+    def seen(self, score: MemoryScore, *, keep_texts: bool) -> Seen:
+        """Return the facts that belong to ``score``; the memory's text only if it is to be kept."""
+        return Seen(
+            text=self.text(score.key) if keep_texts else None,
+            tokens=self.tokens(score.key),
+            responses=self.responses(score),
+            conversation=self.conversation(),
+        )
+
+    @cached_property
+    def text_hashes(self) -> dict[str, str]:
+        """A hash of each memory's text, by key."""
+        return text_hashes(self.context)
+
+    def text(self, key: str) -> str | None:
+        """Return the texts of a memory, each distinct one once; ``None``: it has none."""
+        return _text(key, self._bearing.get(key, []))
+
+    def tokens(self, key: str) -> int | None:
+        """Return how many tokens the prompt has of a memory, or ``None`` if it is not known."""
+        return _tokens(key, self._bearing.get(key, []))
+
+    def responses(self, score: MemoryScore) -> dict[str, tuple[int | None, float | None]]:
+        """Return tokens and time of the responses that ``score`` has values of, by node id."""
+        return {node.id: (_body_tokens(node), _seconds(node)) for node in self._judging(score)}
+
+    def conversation(self) -> ConversationFacts | None:
+        """Return the facts of the whole, as seen now; ``None``: nothing is known of it."""
+        return replace(self._whole, seen_at=time.time()) if self._nodes else None
+
+    @cached_property
+    def _bearing(self) -> dict[str, list[Node]]:
+        """The nodes that bear each memory, by key."""
+        found: dict[str, list[Node]] = {}
+        for node in self._nodes:
+            for key in dict.fromkeys(node.memory_keys()):
+                found.setdefault(key, []).append(node)
+        return found
+
+    @cached_property
+    def _whole(self) -> ConversationFacts:
+        times = [when for node in self._nodes if (when := _seconds(node)) is not None]
+        return ConversationFacts(
+            conversation=self.context.id,
+            source=self._source,
+            title="",
+            responses=sum(map(is_response, self.context.conversation)),
+            memories=len(self._bearing),
+            tokens=sum(len(node.token_ids) for node in self._nodes),
+            begun_at=min(times, default=None),
+            ended_at=max(times, default=None),
+            seen_at=0.0,
+        )
+
+    def _judging(self, score: MemoryScore) -> Iterator[Node]:
+        """Yield the responses that the score has values of."""
+        for it in score.divergences:
+            if it.entry_idx < len(self.context.conversation):
+                node = self.context.conversation[it.entry_idx]
+                if node.id == it.node_id:
+                    yield node
 
 
 def _text(key: str, nodes: list[Node]) -> str | None:
@@ -87,18 +137,3 @@ def _body_tokens(node: Node) -> int:
 
 def _seconds(node: Node) -> float | None:
     return None if node.timestamp_ns is None else node.timestamp_ns / NS_PER_S
-
-
-def _facts(context: Context, nodes: tuple[Node, ...], source: str) -> ConversationFacts:
-    times = [when for node in nodes if (when := _seconds(node)) is not None]
-    return ConversationFacts(
-        conversation=context.id,
-        source=source,
-        title="",
-        responses=sum(map(is_response, context.conversation)),
-        memories=len(find_memories(context)),
-        tokens=sum(len(node.token_ids) for node in nodes),
-        begun_at=min(times, default=None),
-        ended_at=max(times, default=None),
-        seen_at=time.time(),
-    )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from heapq import nlargest
+from pathlib import PurePath
 from typing import Literal
 
 from mindscore._util.text import count_of
@@ -22,6 +23,7 @@ class ResponsePlace:
     ``conversation`` is ``Context.id``, ``title`` how that begins and ``source`` the file that it
     was read from, each empty if it is not known. ``node_id`` and ``entry_idx`` are the response's
     within it; ``responded_at``, its own time, is in seconds since the epoch, ``None`` if unknown.
+    ``shares_file``: other conversations of the archive were read from the same file.
     """
 
     conversation: str
@@ -30,6 +32,15 @@ class ResponsePlace:
     node_id: str
     entry_idx: int
     responded_at: float | None = None
+    shares_file: bool = False
+
+    @property
+    def name(self) -> str:
+        """The words by which a reader finds the conversation."""
+        file = PurePath(self.source).name
+        if self.title or (file and not self.shares_file):
+            return self.title or file
+        return f"{self.conversation} in {file}" if file else self.conversation
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,11 +148,14 @@ def _flip(cells: Cells, parts: Sequence[Floats], memories: range) -> tuple[Float
         table = np.hstack(sums)
         observed += table.sum(0)
         squares += (table**2).sum(0)
-        signs = random.integers(0, 2, (FLIPS, len(table)), np.int8).astype(np.float32)
-        flipped += (2 * signs - 1) @ table.astype(np.float32)
+        signs = random.integers(0, 2, (FLIPS, len(table)), np.int8)
+        signs *= 2
+        signs -= 1
+        flipped += signs.astype(np.float32) @ table.astype(np.float32)
     errors = np.sqrt(np.where(squares > 0, squares, np.inf))
     scores = (observed / errors).reshape(len(parts), len(memories))
-    chance = (flipped / errors.astype(np.float32)).reshape(FLIPS, *scores.shape).max(1)
+    flipped /= errors.astype(np.float32)
+    chance = flipped.reshape(FLIPS, *scores.shape).max(1)
     # Sums in single precision: what is equal may differ in the last digits.
     chance += 1e-5
     help_ = (chance >= scores.max(0)).sum(0)

@@ -74,9 +74,9 @@ class Breaker:
             self._failures = 0
 
     @property
-    def is_open(self) -> bool:
-        """True once too many calls in a row have failed."""
-        return self._opened is not None
+    def is_failing(self) -> bool:
+        """True if the last call has failed, or too many in a row have."""
+        return self._failures > 0
 
     def require_closed(self) -> None:
         """Raise ``BreakerError`` if it is open."""
@@ -116,9 +116,9 @@ class Retry:
         return repeated
 
     @property
-    def is_open(self) -> bool:
-        """True once too many calls in a row have failed: the server is down, or as good as."""
-        return self._breaker.is_open
+    def is_failing(self) -> bool:
+        """True if the last call has failed, or too many in a row have: the server may be down."""
+        return self._breaker.is_failing
 
     def require_closed(self) -> None:
         """Raise ``BreakerError`` if too many calls in a row have failed."""

@@ -277,7 +277,7 @@ class _Bench:
         """
         settings = self._settings
         spread, mean = (self._spread, 0.0) if it.error is None else (_spread(it), it.mean)
-        margin = max(mean, settings.drop_below_nats - max(0.0, mean))
+        margin = max(abs(mean), settings.drop_below_nats - max(0.0, mean))
         errors = _STANDARD.inv_cdf((1 + settings.confidence) / 2) + _STANDARD.inv_cdf(POWER)
         needed = max(settings.min_conversations, (errors * spread / margin) ** 2)
         return max(1, math.ceil(needed) - it.conversations)

@@ -226,9 +226,10 @@ class ArchiveCards:
         strongest = max(periods, key=lambda it: abs(it.nats))
         name = self.archive.period
         total = sum(it.nats for it in periods)
+        span = f"{count_of(len(periods), name)} from {day(periods[0].begins)}"
         return (
-            f"{total:+.1f} nats over {count_of(len(periods), name)} from {day(periods[0].begins)}, "
-            f"the most in the {name} of {day(strongest.begins)}: {strongest.nats:+.1f}, "
+            f"{total:+,.1f} nats over {span}, "
+            f"the most in the {name} of {day(strongest.begins)}: {strongest.nats:+,.1f}, "
             f"{count_of(strongest.helped, 'response')} of {strongest.judged} helped, "
             f"{strongest.harmed} harmed"
         )

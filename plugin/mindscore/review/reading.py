@@ -24,7 +24,7 @@ from mindscore.review.runs import COMMANDS, Runs
 from mindscore.review.web import PageRefusedError, Views, page_number
 from mindscore.store import Cell, History, Point, Store, StoredMemory
 
-MOST_CELLS = 50_000
+MOST_CELLS = 8_000
 """Cells, the newest, that a page looks at."""
 
 MOST_MEMORIES = 100
@@ -202,7 +202,9 @@ class ReadingPages:
         total = await self._store.count_memories(model, search=wanted)
         keys = [it.key for it in found]
         latest, is_cut = await self._latest(model)
-        of_keys, _ = await self._latest(model, keys) if is_cut else (latest, False)
+        of_keys = latest
+        if is_cut and not {it.key for it in latest}.issubset(keys):
+            of_keys, _ = await self._latest(model, keys)
         rows = await self._rows(model, found, await in_thread(effects, of_keys, latest))
         values = {
             "rows": rows,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mindscore.store.evidence import KINDS, Columns
+from mindscore.store.evidence import KINDS, Batch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +30,7 @@ class EvidenceArrays:
         return len(columns[0]) if columns else 0
 
 
-async def as_arrays(batches: AsyncIterator[Columns]) -> EvidenceArrays:
+async def as_arrays(batches: AsyncIterator[Batch]) -> EvidenceArrays:
     """Return all batches of ``Store.evidence`` as arrays.
 
     They take 4 bytes for each text and 8 for each number, and the distinct texts.
@@ -40,17 +40,23 @@ async def as_arrays(batches: AsyncIterator[Columns]) -> EvidenceArrays:
     ids: dict[str, dict[str, int]] = {}
     codes: dict[str, list[Any]] = {}
     values: dict[str, list[Any]] = {}
+
+    def coded(name: str, texts: Sequence[str]) -> Any:
+        known = ids.setdefault(name, {})
+        # In order of appearance; the distinct ones of a batch are few.
+        for text in dict.fromkeys(texts):
+            known.setdefault(text, len(known))
+        return np.fromiter(map(known.__getitem__, texts), np.int32, len(texts))
+
     async for batch in batches:
-        for name, column in batch.items():
-            if name in TEXTS:
-                known = ids.setdefault(name, {})
-                # In order of appearance; the distinct ones of a batch are few.
-                for text in dict.fromkeys(column):
-                    known.setdefault(text, len(known))
-                coded = np.fromiter(map(known.__getitem__, column), np.int32, len(column))
-                codes.setdefault(name, []).append(coded)
+        for name in batch:
+            if name in batch.groups:
+                each = coded(name, batch.groups[name])
+                codes.setdefault(name, []).append(np.repeat(each, batch.counts))
+            elif name in TEXTS:
+                codes.setdefault(name, []).append(coded(name, batch.rows[name]))
             else:
-                values.setdefault(name, []).append(np.array(column, np.float64))
+                values.setdefault(name, []).append(np.array(batch.rows[name], np.float64))
     return EvidenceArrays(
         {name: list(known) for name, known in ids.items()},
         {name: np.concatenate(parts) for name, parts in codes.items()},

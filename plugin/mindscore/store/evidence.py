@@ -5,18 +5,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
-from typing import Any
+from typing import get_args
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import func, select
 
 from mindscore.store.namespace import NamespaceTables
-from mindscore.store.pages import COLUMNS, GROUPS, KINDS, Columns, Evidence, Mode, Pages
+from mindscore.store.pages import COLUMNS, GROUPS, KINDS, Batch, Columns, Evidence, Mode, Pages
 from mindscore.store.schema import cells, receipts
-from mindscore.store.transactions import replacing, upsert
+from mindscore.store.transactions import replacing, scored_later, upsert
 
 __all__ = [
     "COLUMNS",
     "KINDS",
+    "Batch",
     "Columns",
     "Evidence",
     "EvidenceKind",
@@ -26,6 +27,8 @@ __all__ = [
     "columns_of",
     "rows_of",
 ]
+
+MODES: Sequence[Mode] = get_args(Mode)
 
 BATCH_ROWS = 50_000
 """Rows of one batch, which is read or written in one transaction."""
@@ -69,9 +72,15 @@ class EvidenceTables(NamespaceTables):
 
     async def evidence_kinds(self) -> list[EvidenceKind]:
         """Return how many cells each model has measured in each mode, the most first."""
-        kind = (cells.c.model, cells.c.mode)
-        query = self._select(cells, *kind, func.count()).group_by(*kind)
-        found = [EvidenceKind(*row) for row in await self._all(query)]
+        # By the model alone, which is the order of an index: by both, all would be sorted.
+        counts = [func.count().filter(cells.c.mode == mode) for mode in MODES]
+        query = self._select(cells, cells.c.model, *counts).group_by(cells.c.model)
+        found = [
+            EvidenceKind(model, mode, count)
+            for model, *its in await self._all(query)
+            for mode, count in zip(MODES, its, strict=True)
+            if count
+        ]
         return sorted(found, key=lambda it: (-it.cells, it.model, it.mode))
 
     async def evidence_state(self) -> EvidenceState:
@@ -93,7 +102,7 @@ class EvidenceTables(NamespaceTables):
         mode: Mode | None = None,
         columns: Sequence[str] = COLUMNS,
         batch_rows: int = BATCH_ROWS,
-    ) -> AsyncIterator[Columns]:
+    ) -> AsyncIterator[Batch]:
         """Yield the evidence in batches, ordered by model, conversation, key, text and response.
 
         Only that of ``model``, scored at ``since`` or later (seconds since the epoch), in
@@ -114,10 +123,9 @@ class EvidenceTables(NamespaceTables):
             where.append(cells.c.key.in_(keys))
         # Without those that are fixed, so that the index leads to where the last batch ended.
         groups = [name for name in GROUPS if fixed.get(name) is None]
-        pages = Pages(where, groups, [it for it in columns if it not in groups], batch_rows)
+        pages = Pages(where, groups, columns, batch_rows)
         while (batch := await self._database.read(pages.next)) is not None:
-            if batch:
-                yield {name: batch[name] for name in columns}
+            yield batch
 
     async def add_evidence(self, rows: Iterable[Evidence]) -> int:
         """Keep evidence that was measured elsewhere; return how many rows were given.
@@ -139,11 +147,9 @@ class EvidenceTables(NamespaceTables):
         values = zip(*(columns[name] for name in COLUMNS), strict=True)
         rows = [dict(zip(names, (self._namespace, *row), strict=True)) for row in values]
 
-        def is_newer(new: Any) -> ColumnElement[bool]:
-            newer: ColumnElement[bool] = new["scored_at"] > cells.c.scored_at
-            return newer
-
         await self._database.write(
-            lambda connection: upsert(connection, cells, rows, replacing(cells), where=is_newer)
+            lambda connection: upsert(
+                connection, cells, rows, replacing(cells), where=scored_later(cells)
+            )
         )
         return len(rows)

@@ -82,7 +82,7 @@ def _parquet(stream: BinaryIO, table: FileTable) -> Iterator[Write]:
     pyarrow, parquet = import_pyarrow()
     schema = _parquet_schema(table)
     with parquet.ParquetWriter(stream, schema, compression="zstd") as writer:
-        yield lambda batch: writer.write_table(pyarrow.table(batch, schema=schema))
+        yield lambda batch: writer.write_table(pyarrow.table(dict(batch), schema=schema))
 
 
 _WRITERS = {"parquet": _parquet, "csv": _csv, "jsonl": _jsonl}

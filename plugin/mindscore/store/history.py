@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
+from typing import Any
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Column, ColumnElement, Connection, Select, func, insert, select
 
 from mindscore.store.namespace import NamespaceTables
 from mindscore.store.records import checked, intact, row_id
@@ -262,11 +263,19 @@ class History(NamespaceTables):
         query = self._select(cells, row_id(cells), *columns).where(
             cells.c.model == model, cells.c.mode == "full"
         )
+        is_one = keys is not None and len(keys) == 1
         if keys is not None:
             query = query.where(cells.c.key.in_(keys))
         if conversation is not None:
             query = query.where(cells.c.conversation == conversation)
-        query = query.order_by(cells.c.scored_at.desc()).limit(limit)
+        elif is_one:
+            its = self._distinct(cells.c.conversation, cells.c.model == model)
+            query = query.where(cells.c.conversation.in_(its))
+        # The cells of one conversation or memory are few: they are found by name, and then ordered.
+        # By the column itself, SQLite goes through all there are by their age.
+        is_few = is_one or conversation is not None
+        when = func.coalesce(cells.c.scored_at, 0.0) if is_few else cells.c.scored_at
+        query = query.order_by(when.desc()).limit(limit)
         made = checked(Cell)
 
         def work(connection: Connection) -> list[Cell]:
@@ -283,12 +292,24 @@ class History(NamespaceTables):
 
         def work(connection: Connection) -> list[str]:
             found: set[str] = set()
-            for table in (memories, cells, candidates, runs):
+            for table in (memories, candidates, runs):
                 query = self._select(table, table.c.model).distinct()
                 found.update(connection.execute(query).scalars())
+            found.update(connection.execute(self._distinct(cells.c.model)).scalars())
             return sorted(found)
 
         return await self._database.read(work)
+
+    def _distinct(self, column: Column[Any], *where: ColumnElement[bool]) -> Select[Any]:
+        """Return the query for the distinct values of a column, which an index begins with.
+
+        The index is asked for one after the other: ``DISTINCT`` would read all of it.
+        """
+        least = self._select(column.table, func.min(column)).where(*where)
+        found = least.cte(recursive=True)
+        following = select(least.where(column > found.c[0]).scalar_subquery())
+        found = found.union_all(following.where(found.c[0].is_not(None)))
+        return select(found.c[0]).where(found.c[0].is_not(None))
 
 
 def _read_speed(connection: Connection, server: str, model: str, device: str) -> Speed | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import msgspec
@@ -34,7 +34,7 @@ from mindscore.store.schema import (
     weights,
 )
 from mindscore.store.seen import NOT_SEEN, Seen, keep_evidence
-from mindscore.store.transactions import replacing, upsert
+from mindscore.store.transactions import replacing, scored_later, upsert
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +83,7 @@ class Scores(NamespaceTables):
         of memories whose text was this, or is not known: such a score stands for whatever text the
         memory has, until it is scored anew.
         """
-        found: dict[str, float] = {}
-        for it in await self._known_scores(model, conversation):
-            if texts is None or it.text_hash in ("", texts.get(it.key)):
-                found[it.key] = it.scored_at
-        return found
+        return latest_times(await self.known_scores(model, conversation), texts)
 
     async def latest_scores(
         self,
@@ -102,17 +98,20 @@ class Scores(NamespaceTables):
         """
         return {
             it.key: it
-            for it in await self._known_scores(model, conversation)
+            for it in await self.known_scores(model, conversation)
             if texts is None or it.text_hash == texts.get(it.key)
         }
 
-    async def _known_scores(self, model: str | None, conversation: str | None) -> list[KnownScore]:
-        """List scores by conversation, the oldest first."""
+    async def known_scores(
+        self, model: str | None = None, conversation: str | None = None
+    ) -> list[KnownScore]:
+        """List scores by conversation, the oldest first.
+
+        Only those of ``model`` and in ``conversation``, where they are given.
+        """
         table = conversation_scores
         columns = [table.c[name] for name in KnownScore.__slots__]
-        query = self._select(table, row_id(table), *columns).order_by(
-            _believable(table.c.scored_at)
-        )
+        query = self._select(table, row_id(table), *columns).order_by(believable(table.c.scored_at))
         for column, value in ((table.c.model, model), (table.c.conversation, conversation)):
             query = query if value is None else query.where(column == value)
         make = checked(KnownScore)
@@ -171,7 +170,7 @@ class Scores(NamespaceTables):
     def _current(self, model: str | None, search: str = "") -> Select[Any]:
         """Return the memories with the rank of their text: 1 for the one scored last."""
         table = memories.c
-        newest = (_believable(table.last_scored).desc(), row_id(memories).desc())
+        newest = (believable(table.last_scored).desc(), row_id(memories).desc())
         rank = func.row_number().over(partition_by=(table.key, table.model), order_by=newest)
         columns = [table[name] for name in StoredMemory.__slots__]
         number = row_id(memories).label("number")
@@ -251,53 +250,21 @@ class Scores(NamespaceTables):
     def _is(self, table: Table, name: Mapping[str, Any]) -> list[ColumnElement[bool]]:
         return [table.c[column] == value for column, value in self._with_namespace(**name).items()]
 
-    async def record_row(
-        self,
-        score: MemoryScore,
-        model: str,
-        *,
-        conversation: str = "",
-        text_hash: str = "",
-        seen: Seen = NOT_SEEN,
-    ) -> None:
-        """Keep a row of the full matrix, signed values included, and the text of ``seen``.
+    async def add_scores(self, scores: Iterable[KnownScore]) -> None:
+        """Keep when memories were scored elsewhere; adding the same scores twice changes nothing.
 
-        A row with a fingerprint is kept whole, too, except the values of single tokens.
+        The running weights stay as they are.
         """
-        now = time.time()
-        about = self._with_namespace(
-            key=score.key,
-            text_hash=text_hash,
-            model=model,
-            conversation=conversation,
-            scored_at=now,
+        if not (found := [self._with_namespace(**asdict(it)) for it in scores]):
+            return
+        table = conversation_scores
+
+        def changes(new: Any) -> dict[str, Any]:
+            return {**replacing(table)(new), "count": table.c.count + new["count"]}
+
+        await self._database.write(
+            lambda connection: upsert(connection, table, found, changes, where=scored_later(table))
         )
-
-        def work(connection: Connection) -> None:
-            self._prune(connection, cells.c.scored_at, rows.c.scored_at, memory_texts.c.last_seen)
-            keep_evidence(connection, score, seen, about)
-            if score.fingerprint is not None:
-                whole = {name: about[name] for name in about if name != "text_hash"}
-                whole["fingerprint"] = score.fingerprint
-                whole["row"] = msgspec.json.encode(_without_tokens(score)).decode()
-                upsert(connection, rows, [whole], replacing(rows))
-
-        await self._database.write(work)
-
-    async def rows(self, model: str, conversation: str | None = None) -> dict[str, MemoryScore]:
-        """Return the rows of the matrix that are kept whole, by memory; the latest of each.
-
-        With a ``conversation``, only its rows.
-        """
-        query = self._select(rows, row_id(rows), rows.c.row).where(rows.c.model == model)
-        query = query.order_by(_believable(rows.c.scored_at))
-        if conversation is not None:
-            query = query.where(rows.c.conversation == conversation)
-
-        def work(connection: Connection) -> dict[str, MemoryScore]:
-            return {it.key: it for it in intact(rows, connection.execute(query), _whole)}
-
-        return await self._database.read(work)
 
     async def import_scores(self, scores: Mapping[str, float], model: str) -> None:
         """Take over scores as last score and weight; the memories count as never measured."""
@@ -346,23 +313,20 @@ class Scores(NamespaceTables):
         return await self._database.write(work)
 
 
-def _without_tokens(score: MemoryScore) -> MemoryScore:
-    hold = score.hold
-    return replace(
-        score,
-        divergences=tuple(replace(it, tokens=None) for it in score.divergences),
-        hold=None if hold is None else tuple(replace(it, tokens=None) for it in hold),
-    )
+def latest_times(
+    scores: Iterable[KnownScore], texts: Mapping[str, str] | None = None
+) -> dict[str, float]:
+    """Return when each memory was scored last, of ``scores`` of which the oldest come first.
+
+    With ``texts``, as ``Scores.last_scored`` has it.
+    """
+    return {
+        it.key: it.scored_at
+        for it in scores
+        if texts is None or it.text_hash in ("", texts.get(it.key))
+    }
 
 
-def _believable(when: ColumnElement[Any]) -> ColumnElement[Any]:
+def believable(when: ColumnElement[Any]) -> ColumnElement[Any]:
     """Return the time, and 0 in the place of one to come, which a wrong clock has given."""
     return case((when > time.time(), 0.0), else_=func.coalesce(when, 0.0))
-
-
-def _whole(row: str) -> MemoryScore | None:
-    try:
-        return msgspec.json.decode(row, type=MemoryScore)
-    except msgspec.ValidationError:
-        # JSON has no infinity: an unchecked scorer's row is measured again.
-        return None

@@ -13,6 +13,9 @@ from mindscore.store.archive import ConversationFacts, MemoryText, keep_conversa
 from mindscore.store.schema import cells
 from mindscore.store.transactions import replacing, upsert
 
+Responses = Mapping[str, tuple[int | None, float | None]]
+"""How many tokens each response has, and its own time, by node id; ``None``: not known."""
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -25,7 +28,7 @@ class Seen:
 
     text: str | None = None
     tokens: int | None = None
-    responses: Mapping[str, tuple[int | None, float | None]] = field(default_factory=dict)
+    responses: Responses = field(default_factory=dict)
     conversation: ConversationFacts | None = None
 
 
@@ -41,7 +44,7 @@ def keep_evidence(
     ``about`` has the columns that all values share: ``namespace``, ``model``, ``conversation``,
     ``key``, ``text_hash`` and ``scored_at``.
     """
-    rows = [dict(about, **values) for values in cell_values(score, seen)]
+    rows = [dict(about, **values) for values in cell_values(score, seen.responses)]
     if about["conversation"]:
         _remove_unknown(connection, rows)
     upsert(connection, cells, rows, replacing(cells))
@@ -53,12 +56,12 @@ def keep_evidence(
         keep_conversation(connection, about["namespace"], seen.conversation)
 
 
-def cell_values(score: MemoryScore, seen: Seen) -> list[dict[str, Any]]:
+def cell_values(score: MemoryScore, responses: Responses) -> list[dict[str, Any]]:
     """Return the columns of a score's cells that are of one response each."""
     hold = {it.node_id: it.signed for it in score.hold or ()}
     found = []
     for it in score.divergences:
-        tokens, responded_at = seen.responses.get(it.node_id, (None, None))
+        tokens, responded_at = responses.get(it.node_id, (None, None))
         found.append(
             {
                 "mode": score.mode,

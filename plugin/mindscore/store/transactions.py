@@ -21,7 +21,7 @@ from sqlalchemy import (
     func,
     select,
 )
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -50,7 +50,11 @@ def upsert(
     if not rows:
         return
     is_postgresql = connection.dialect.name == "postgresql"
-    statement: Any = postgresql.insert(table) if is_postgresql else sqlite.insert(table)
+    statement: Any = sqlite.insert(table)
+    if is_postgresql:
+        from sqlalchemy.dialects import postgresql
+
+        statement = postgresql.insert(table)
     parameters: Any = rows
     unique = {tuple(row[column.name] for column in table.primary_key) for row in rows}
     if is_postgresql and len(unique) == len(rows):
@@ -78,6 +82,16 @@ def _unnested(table: Table, names: Sequence[str]) -> Select[Any]:
 def replacing(table: Table) -> Changes:
     """Set all columns that are not part of the primary key, as in the new row."""
     return lambda new: {c.name: new[c.name] for c in table.columns if not c.primary_key}
+
+
+def scored_later(table: Table) -> Callable[[Any], ColumnElement[bool]]:
+    """Return the condition that a new row was scored later than the one that is there."""
+
+    def is_later(new: Any) -> ColumnElement[bool]:
+        later: ColumnElement[bool] = new["scored_at"] > table.c.scored_at
+        return later
+
+    return is_later
 
 
 class Transactions(ABC):

@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 from tests.bench.archive_shapes import write_archive
 
+from mindscore.archive import ray_pass
 from mindscore.cli import main
+
+from .ray_pipeline import Pipeline
 
 COMMAND = Path(sys.executable).with_name("mindscore")
 
@@ -109,3 +112,10 @@ def start(archive, tmp_path):
         )
 
     return start
+
+
+@pytest.fixture
+def pipeline(tmp_path, monkeypatch):
+    """Ray's pipeline in this process, with a data folder of the test's own."""
+    monkeypatch.setattr(ray_pass.platformdirs, "user_data_path", lambda _: tmp_path / "data")
+    return Pipeline(monkeypatch)

@@ -13,8 +13,14 @@ def kept(tables):
 
     async def read():
         evidence = [row async for batch in store.evidence() for row in rows_of(batch)]
-        facts = [*evidence, *await store.memory_texts(), *await store.conversations()]
-        return [*facts, *await store.passes()]
+        texts = sorted(await store.memory_texts(), key=lambda it: (it.key, it.text_hash))
+        facts = [*evidence, *texts, *await store.conversations()]
+        passes = await store.passes()
+        for it in passes:
+            rows = await store.rows(it.model, it.conversation)
+            facts += [rows[key] for key in sorted(rows)]
+        scores = await store.known_scores()
+        return [*facts, *passes, *sorted(scores, key=lambda it: (it.conversation, it.key))]
 
     measured = ("scored_at", "first_seen", "last_seen", "seen_at", "done_at", "seconds")
     rows = [asdict(it) for it in asyncio.run(read())]

@@ -217,3 +217,36 @@ def test_one_conversation_behaves_as_ever(tmp_path, mindscore):
     assert "conversation" not in one
     assert "source" not in one
     assert mindscore("score", file, "--full", "--max-tokens", "9").status == 2
+
+
+@pytest.mark.parametrize("command", ["score", "plan"])
+def test_where_there_is_nothing_to_score_the_summary_says_what_is_missing(
+    command, archive, tmp_path, mindscore
+):
+    # The formats that mark no memories, without --memories.
+    said = mindscore(command, archive / "conversations" / "sharegpt", archive / "conversations")
+    assert "no conversation" not in said.out
+    said = " ".join(mindscore(command, archive / "conversations" / "langchain").out.split())
+    assert "2 without memories" in said
+    assert "no conversation holds memories: --memories FILE names those" in said
+    tmp_path.joinpath("none").mkdir()
+    assert "no conversation found" in mindscore(command, tmp_path / "none").out
+
+
+def test_a_response_in_a_file_of_several_conversations_is_named_by_its_own(over, mindscore):
+    over("--full")
+    said = " ".join(mindscore("advise").out.split())
+    named = set(re.findall(r" on (#\d+ of \S+(?: in \S+)?)", said))
+    assert any(re.fullmatch(r"#\d+ of talk-\d+ in part-000.jsonl;?", it) for it in named)
+    assert any(re.fullmatch(r"#\d+ of talk-\d+.json;?", it) for it in named)
+    assert not any("of part-000" in it for it in named)
+
+
+@pytest.mark.parametrize("columns", ["40", "80", "200"])
+def test_the_summary_breaks_between_its_figures_and_never_within_one(columns, over, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    lines = [it.rstrip() for it in over("--full").out.splitlines()]
+    assert max(map(len, lines)) <= int(columns)
+    *others, last = [it.strip() for it in lines if "scored" in it or it.startswith("  ")]
+    assert re.search(r"(^|, )in [\d.]+ s$", last)
+    assert all(it.endswith(",") for it in others)

@@ -24,6 +24,9 @@ TALKS = 24
 CALLS = 9
 """Calls for each conversation: the baseline, and one without each memory."""
 
+TOKENS = 368
+"""Tokens of each conversation."""
+
 
 def store_of(tmp_path, engine):
     return f"sqlite:///{tmp_path}/{engine}.sqlite3"
@@ -36,13 +39,14 @@ def command(tmp_path):
     folder.mkdir()
     write_talks(folder, TALKS)
 
-    def start(engine, server):
+    def start(engine, *servers, options=()):
+        urls = ", ".join(f"'{it.url}'" for it in servers)
         settings = (
-            *("server.scorer=score", f"server.base_url={server.url}", "server.concurrency=1"),
-            *("memory.noise_repeats=0", "ray.workers=2"),
+            *("server.scorer=score", f"server.base_urls=[{urls}]", "server.concurrency=1"),
+            *("server.max_attempts=1", "memory.noise_repeats=0", "ray.workers=2"),
             *(f"store.url={store_of(tmp_path, engine)}", "store.retention_days=0"),
         )
-        options = [it for setting in settings for it in ("--set", setting)]
+        options = [*options, *(it for setting in settings for it in ("--set", setting))]
         arguments = ("score", folder, "--full", "--no-self-test", "--engine", engine)
         return subprocess.Popen(
             [sys.executable, "-m", "mindscore", *arguments, *options],
@@ -131,13 +135,32 @@ def test_a_command_that_is_killed_goes_on(tmp_path, command, expected):
     assert len(server.at) - before < TALKS * CALLS
 
 
+def test_a_budget_and_a_server_that_goes_down_change_nothing(tmp_path, command, expected):
+    limit = TALKS * CALLS * TOKENS // 3
+    with SlowScoreServer() as server:
+        output = ended(command("ray", server, options=("--max-tokens", str(limit))))
+        passes = [it for it in kept(tables(tmp_path, "ray")) if "calls" in it]
+        assert 0 < sum(it["prompt_tokens"] for it in passes) <= limit
+        assert "--max-tokens" in output
+        with SlowScoreServer() as other:
+            process = command("ray", server, other)
+            wait_until(lambda: len(other.at) > 2 * CALLS)
+        output = " ".join(process.communicate(timeout=500)[0].split())
+
+    assert process.returncode == 0, output
+    assert f"{other.url} is down, and takes no more" in output
+    assert kept(tables(tmp_path, "ray")) == expected
+
+
 def test_conversations_of_every_format_can_be_sent_to_workers():
+    from mindscore.archive.attempt import Work
     from mindscore.archive.ray_rows import pack
+    from mindscore.archive.resuming import Past
 
     packed = 0
     for file in sorted(FIXTURES.glob("*.json*")):
         for _, transcript in Conversations(file).transcripts():
-            its = pickle.loads(pack(transcript))
+            its = pickle.loads(pack(Work(transcript, "", (), 0, Past()))).transcript
             for message, other in zip(transcript.messages, its.messages, strict=True):
                 for key in message.memory_keys():
                     left = frozenset([key])

@@ -5,28 +5,30 @@ import json
 import pickle
 import subprocess
 import sys
-from contextlib import closing, contextmanager
 from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
 
+from mindhooks import MemoryScore
 from mindscore._util.errors import TranscriptError, UsageError
-from mindscore.archive import ray_pass
 from mindscore.archive.archive_pass import ArchivePass
+from mindscore.archive.attempt import Work
 from mindscore.archive.ray_engine import require_ray
 from mindscore.archive.ray_folder import RayFolder
 from mindscore.archive.ray_pass import LOST, RayPass, alone, keep
 from mindscore.archive.ray_rows import Finding, Waiting, as_rows, as_table, row_id, sealed, unpack
-from mindscore.archive.ray_worker import ConversationWorker, ServerShare, sent_tables
-from mindscore.archive.sources import Sources
-from mindscore.archive.survey import ArchiveReader, Survey
+from mindscore.archive.ray_share import PassShare
+from mindscore.archive.ray_worker import sent_tables
+from mindscore.archive.resuming import Past
 from mindscore.cli import main
 from mindscore.config.settings import parse_settings
 from mindscore.readers.conversations import Conversations
-from mindscore.store import ConversationFacts, Evidence, MemoryText, Pass, Store
+from mindscore.store import ConversationFacts, Evidence, KnownScore, MemoryText, Pass, Store
+from mindscore.store.matrix_rows import encode_row
 
 from .kept import kept
+from .ray_pipeline import KilledError, run, tables
 
 KEY = bytes(32)
 DONE = Pass("m", "c", "score-full", "f", 5.0, 1.0, 3, 200, None, None)
@@ -37,8 +39,11 @@ FOUND = Finding(
     [Evidence("c", "m", "k", "t", "full", "n", 3, 0.5, -0.5, None, 0.1, 7, None, 10.0)],
     [MemoryText("k", "t", "likes tea", None, 5.0, 5.0)],
     ConversationFacts("c", "talk.jsonl", "Tea", 1, 1, 20, None, 4.0, 5.0),
+    [KnownScore("k", "m", "t", "c", 0.5, 10.0, 1)],
+    [encode_row(MemoryScore("k", 0.5, "full", (), fingerprint="f"))],
     [],
     '{"command":"score-full"}',
+    [],
 )
 
 
@@ -65,67 +70,6 @@ def archive(tmp_path):
     return folder
 
 
-@pytest.fixture(autouse=True)
-def own_data_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(ray_pass.platformdirs, "user_data_path", lambda _: tmp_path / "data")
-
-
-def tables(tmp_path, **more):
-    return {
-        "server": {"scorer": "toy", "require_images": True},
-        "store": {"url": f"sqlite:///{tmp_path}/store.sqlite3", "retention_days": 0},
-        **more,
-    }
-
-
-class KilledError(Exception):
-    """Ends a command in the middle."""
-
-
-class Pipeline:
-    """Ray's pipeline in this process: one conversation after the other, with its checkpoint.
-
-    After ``until`` conversations it is killed; those of ``deadly`` kill every worker.
-    """
-
-    def __init__(self, monkeypatch):
-        self.until, self.deadly, self.scored, self.done = None, (), [], set()
-        monkeypatch.setattr(ray_pass, "pack", pickle.dumps)
-        monkeypatch.setattr(ray_pass, "connected", self.connected)
-        monkeypatch.setattr(ray_pass, "score_with_ray", self.score)
-
-    @contextmanager
-    def connected(self, settings):
-        yield 1
-
-    def score(self, settings, tables, command, digest, folder, key, workers):
-        worker = ConversationWorker(sent_tables(tables), command, digest, key, None)
-        (waiting,) = folder.tables("waiting")
-        with closing(worker):
-            for row in as_rows(Waiting, waiting):
-                if row.id not in self.done:
-                    self.score_one(worker, row, folder)
-
-    def score_one(self, worker, row, folder):
-        if len(self.scored) == self.until:
-            raise KilledError
-        self.scored.append(row.id)
-        if row.source.endswith(self.deadly or "nothing"):
-            return
-        found = worker(as_table(Waiting, [row]))
-        pq.write_table(found, f"{folder.found}/{len(self.scored):03}.parquet")
-        self.done.add(row.id)
-
-
-def run(kind, folder, tables, heard=lambda _: None, command="score-full"):
-    """Run a pass over ``folder``; return what it did."""
-    reader = ArchiveReader(Sources([folder]))
-    survey = Survey(reader)
-    work = kind(reader, tables, command, heard=heard)
-    asyncio.run(work.run(survey, survey.select()))
-    return work.state
-
-
 def test_importing_the_engine_imports_neither_ray_nor_pyarrow():
     code = (
         "import sys, mindscore.archive.ray_pass, mindscore.cli;"
@@ -146,7 +90,7 @@ def test_without_ray_an_error_names_the_extra(monkeypatch):
     "rows",
     [
         [FOUND],
-        [replace(FOUND, evidence=[], texts=[], facts=None, done=replace(DONE, error="down"))],
+        [replace(FOUND, evidence=[], facts=None, scores=[], rows=[], given_up=[DONE, DONE])],
         [FOUND, replace(FOUND, id="other", candidates=["{}", "{}"])],
         [],
     ],
@@ -163,15 +107,17 @@ def test_a_text_that_utf8_cannot_hold_comes_through_repaired():
     assert found.source == "caf\N{REPLACEMENT CHARACTER}.jsonl"
 
 
-def test_a_transcript_is_unpacked_only_with_its_own_seal(archive):
+def test_a_conversation_and_its_past_are_unpacked_only_with_their_own_seal(archive):
     conversations = Conversations(archive / "ann.jsonl")
     transcript = conversations.transcript(conversations.chosen(None))
-    packed = pickle.dumps(transcript)
-    row = Waiting("a@1", "a", "", "", [], packed, sealed(KEY, "a@1", packed))
+    scores = [KnownScore("tea", "m", "t", "a", 0.5, 10.0, 1)]
+    work = Work(transcript, "content", ("tea",), 9, Past(DONE, scores))
+    packed = pickle.dumps(work)
+    row = Waiting("a@1", "a", "", packed, sealed(KEY, "a@1", packed))
 
-    assert unpack(row, KEY) == transcript
+    assert unpack(row, KEY) == work
     for changed in (
-        replace(row, transcript=pickle.dumps(print)),
+        replace(row, work=pickle.dumps(replace(work, past=Past()))),
         replace(row, id="b@1"),
         replace(row, seal=sealed(bytes([1] * 32), "a@1", packed)),
     ):
@@ -197,11 +143,43 @@ def test_workers_are_sent_no_password_and_keep_nothing():
 
 
 def test_servers_are_divided_evenly_and_a_restarted_worker_keeps_its_own():
-    share = ServerShare(["a", "b"])
-    taken = [share.take(worker) for worker in ("1", "2", "3", "4")]
+    share = PassShare({"a": "1", "b": "2"}, None)
+    taken = [share.take(worker, []) for worker in ("1", "2", "3", "4")]
 
     assert sorted(taken) == ["a", "a", "b", "b"]
-    assert [share.take(worker) for worker in ("4", "3", "2", "1")] == taken[::-1]
+    assert [share.take(worker, []) for worker in ("4", "3", "2", "1")] == taken[::-1]
+
+
+def test_what_one_server_gives_up_goes_to_another_and_the_worker_stays():
+    share = PassShare({"a": "1", "b": "2"}, None)
+    assert share.take("1", []) == "a"
+    share.end("a", "busy")
+
+    assert share.take("1", ["a"]) == "b"
+    share.end("b", None)
+    assert share.take("1", []) == "a"
+    share.end("a", None)
+    share.end("a", "busy")
+    assert (share.take("1", []), share.remarks()) == ("a", [])
+
+
+def test_what_a_server_has_begun_goes_on_with_it_while_it_is_up():
+    share = PassShare({"a": "1", "b": "2"}, None)
+    share.take("1", [])
+
+    assert [share.take("1", [], it) for it in ("2", "", "other")] == ["b", "a", "a"]
+    assert share.take("1", ["b"], "2") == "a"
+
+
+def test_a_server_that_gives_up_twice_in_a_row_is_down_and_its_workers_move():
+    share = PassShare({"a": "1", "b": "2"}, None)
+    assert [share.take(it, []) for it in ("1", "2")] == ["a", "b"]
+    share.end("a", "busy")
+    share.end("a", "gone")
+    share.end("a", "gone")
+
+    assert [share.take("1", []), share.take("1", ["b"])] == ["b", None]
+    assert share.remarks() == ["a is down, and takes no more: gone"]
 
 
 def test_keeping_a_finding_twice_is_keeping_it_once(tmp_path):
@@ -213,14 +191,13 @@ def test_keeping_a_finding_twice_is_keeping_it_once(tmp_path):
     asyncio.run(keep(store, FOUND))
 
     assert kept(settings) == once
-    assert len(once) == 4
+    assert len(once) == 6
 
 
 @pytest.mark.parametrize("command", ["score", "score-full", "score-finetune"])
-def test_a_pass_with_ray_keeps_what_one_without_keeps(tmp_path, archive, monkeypatch, command):
+def test_a_pass_with_ray_keeps_what_one_without_keeps(tmp_path, archive, pipeline, command):
     more = {"memory": {"token_cutoff": 1.0}, "finetune": {"window_fraction": 1.0}}
     with_ray, without = (tables(tmp_path / it, **more) for it in ("a", "b"))
-    Pipeline(monkeypatch)
     heard = []
 
     state = run(RayPass, archive, with_ray, heard.append, command)
@@ -233,18 +210,16 @@ def test_a_pass_with_ray_keeps_what_one_without_keeps(tmp_path, archive, monkeyp
     ]
 
 
-def test_what_has_not_changed_is_not_sent_again(tmp_path, archive, monkeypatch):
-    ray = Pipeline(monkeypatch)
+def test_what_has_not_changed_is_not_sent_again(tmp_path, archive, pipeline):
     run(RayPass, archive, tables(tmp_path))
     talk(archive, "dan")
 
     state = run(RayPass, archive, tables(tmp_path))
 
-    assert (state.scored, state.unchanged, len(ray.scored)) == (1, 3, 4)
+    assert (state.scored, state.unchanged, len(pipeline.scored)) == (1, 3, 4)
 
 
-def test_one_that_fails_stops_no_other_and_is_tried_again(tmp_path, archive, monkeypatch):
-    ray = Pipeline(monkeypatch)
+def test_one_that_fails_stops_no_other_and_is_tried_again(tmp_path, archive, pipeline):
     talk(archive, "bad", bad=True)
 
     for attempt in (1, 2):
@@ -253,34 +228,31 @@ def test_one_that_fails_stops_no_other_and_is_tried_again(tmp_path, archive, mon
         (failure,) = state.failures
         assert failure.source.endswith("bad.jsonl")
         assert failure.error
-        assert len(ray.scored) == 3 + attempt
-        ray.done = set()
+        assert len(pipeline.scored) == 3 + attempt
 
 
-def test_after_a_kill_the_same_command_goes_on(tmp_path, archive, monkeypatch):
-    ray = Pipeline(monkeypatch)
+def test_after_a_kill_the_same_command_goes_on(tmp_path, archive, pipeline):
     talk(archive, "bad", bad=True)
-    ray.until = 3
+    pipeline.until = 3
     with pytest.raises(KilledError):
         run(RayPass, archive, tables(tmp_path))
-    ray.until = None
+    pipeline.until = None
 
     state = run(RayPass, archive, tables(tmp_path))
 
     assert state.scored == 3
     # Only what failed is tried twice.
-    assert len(ray.scored) == len(set(ray.scored)) == 5
-    assert sum("~1" in row for row in ray.scored) == 1
+    assert len(pipeline.scored) == len(set(pipeline.scored)) == 5
+    assert sum("~1" in row for row in pipeline.scored) == 1
 
 
 def test_what_an_ended_command_had_found_is_kept_by_the_next_of_its_kind(
-    tmp_path, archive, monkeypatch
+    tmp_path, archive, pipeline
 ):
-    ray = Pipeline(monkeypatch)
-    ray.until = 2
+    pipeline.until = 2
     with pytest.raises(KilledError):
         run(RayPass, archive, tables(tmp_path))
-    ray.until = None
+    pipeline.until = None
     other = tmp_path / "other"
     other.mkdir()
     talk(other, "zoe")
@@ -291,9 +263,8 @@ def test_what_an_ended_command_had_found_is_kept_by_the_next_of_its_kind(
     assert (state.unchanged, state.scored) == (2, 1)
 
 
-def test_one_whose_workers_died_is_a_failure(tmp_path, archive, monkeypatch):
-    ray = Pipeline(monkeypatch)
-    ray.deadly = "ben.jsonl"
+def test_one_whose_workers_died_is_a_failure(tmp_path, archive, pipeline):
+    pipeline.deadly = "ben.jsonl"
 
     state = run(RayPass, archive, tables(tmp_path))
 
@@ -329,16 +300,10 @@ def test_the_command_refuses_ray_where_it_is_not_installed(archive, monkeypatch,
     assert "pip install 'mindscore[ray]'" in capsys.readouterr().err
 
 
-def test_the_command_refuses_a_budget_that_workers_cannot_share(archive, capsys):
-    status = main(["score", str(archive), "--engine", "ray", "--max-tokens", "9"])
-
-    assert status == 2
-    assert "--max-tokens does not go with --engine ray" in capsys.readouterr().err
-
-
-def test_the_command_runs_even_one_conversation_with_ray(tmp_path, archive, monkeypatch, capsys):
+def test_the_command_runs_even_one_conversation_with_ray(
+    tmp_path, archive, pipeline, monkeypatch, capsys
+):
     monkeypatch.setattr("mindscore.archive.ray_engine.require_ray", lambda: None)
-    ray = Pipeline(monkeypatch)
     url = f"store.url=sqlite:///{tmp_path}/store.sqlite3"
     settings = ["--set", "server.scorer=toy", "--set", url]
 
@@ -346,5 +311,5 @@ def test_the_command_runs_even_one_conversation_with_ray(tmp_path, archive, monk
         ["score", str(archive / "ann.jsonl"), "--full", "--engine", "ray", "--json", *settings]
     )
 
-    assert (status, len(ray.scored)) == (0, 1)
+    assert (status, len(pipeline.scored)) == (0, 1)
     assert json.loads(capsys.readouterr().out)["command"] == "score-full"

@@ -1,8 +1,10 @@
 """The files of an archive: what is read, what is passed over, and what is an error."""
 
+import errno
 import gzip
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -172,3 +174,33 @@ def test_since_is_an_age_or_a_date(text, seconds):
 def test_another_since_is_an_error(text):
     with pytest.raises(UsageError, match="--since"):
         parse_since(text)
+
+
+@pytest.mark.parametrize("command", ["score", "plan"])
+def test_what_of_a_folder_may_not_be_read_is_named_and_fails(
+    command, folder, mindscore, monkeypatch
+):
+    folder.joinpath("talk.jsonl").write_bytes(lines(*TALK))
+    folder.joinpath("secret.jsonl").write_bytes(lines(*TALK))
+    folder.joinpath("closed").mkdir()
+    # Who runs tests as root may read everything.
+    honest_open, honest_scan = Path.open, os.scandir
+
+    def refuse(path):
+        if Path(path).name in ("secret.jsonl", "closed"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    def refusing_open(path, *args, **kwargs):
+        refuse(path)
+        return honest_open(path, *args, **kwargs)
+
+    def refusing_scan(path):
+        refuse(path)
+        return honest_scan(path)
+
+    monkeypatch.setattr(Path, "open", refusing_open)
+    monkeypatch.setattr(os, "scandir", refusing_scan)
+    ran = mindscore(command, folder)
+    assert ran.status == 1
+    for name in ("secret.jsonl", "closed"):
+        assert f"mindscore: {folder / name}: cannot be read: Permission denied" in ran.err

@@ -91,19 +91,11 @@ def score(cli):
 
 
 @pytest.fixture
-def command():
-    """Runs the real command: ``command("config", "path", NAME="of the environment")``."""
+def command(forked):
+    """Runs the command as a process: ``command("config", "path", NAME="of the environment")``."""
 
     def run(*arguments, **environment):
-        done = subprocess.run(
-            [COMMAND, *map(str, arguments)],
-            env=inherited(environment),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            timeout=2 * PATIENCE_S,
-            check=False,
-        )
+        done = forked.run(list(map(str, arguments)), inherited(environment), 2 * PATIENCE_S)
         return Ran(done.returncode, done.stdout, done.stderr)
 
     return run

@@ -5,6 +5,8 @@ import csv
 import json
 import re
 import signal
+import subprocess
+import sys
 from datetime import datetime
 
 import pytest
@@ -274,6 +276,16 @@ def test_a_receipt_goes_when_a_memory_that_it_names_is_forgotten(advise, archive
     assert advise("--json").document["receipt"] is None
 
 
+def test_where_nothing_is_proposed_the_advice_says_that_nothing_was_verified(cli, tmp_path):
+    few = Archive(tmp_path, 3)
+    asyncio.run(few.plant(chance))
+    options = [*assignments(few, "server"), *assignments(few, "store")]
+    ran = cli("advise", "--verify", few.folder, *options)
+    assert (ran.status, ran.err) == (0, "")
+    assert "not enough evidence: 7 memories" in ran.out
+    assert "nothing is proposed to be dropped: --verify has nothing to measure" in ran.out
+
+
 def test_too_few_tokens_are_said_and_fail(advise, archive):
     ran = advise("--verify", archive.folder, "--max-tokens", "500")
     assert ran.status == 1
@@ -312,3 +324,15 @@ def test_an_empty_store_says_how_to_begin(cli):
     ran = cli("advise")
     assert ran.status == 0
     assert "Nothing is kept yet in this namespace: mindscore score PATH --full" in ran.out
+
+
+def test_nothing_is_imported_that_only_conversations_or_a_server_need():
+    unneeded = (
+        "mindscore.readers, mindscore.archive.survey, mindscore.archive.verify, "
+        "sqlalchemy.dialects.postgresql, aiohttp, torch"
+    )
+    code = (
+        f"import sys, mindscore.cli.advise; print({{*'{unneeded}'.split(', ')}} & {{*sys.modules}})"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "set()"

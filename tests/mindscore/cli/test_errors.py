@@ -10,6 +10,7 @@ from aiohttp import web
 
 import mindscore
 from mindscore.cli import main
+from mindscore.scorers.local import weights
 
 # -- usage ----------------------------------------------------------------------------------------
 
@@ -540,3 +541,11 @@ def test_the_package_can_be_run():
     assert (ran.returncode, ran.stdout) == (0, f"mindscore {mindscore.__version__}\n")
     wrong = subprocess.run([*command, "scroe"], capture_output=True, text=True)
     assert (wrong.returncode, wrong.stdout) == (2, "")
+
+
+def test_a_demo_without_its_model_says_so_once(cli, monkeypatch):
+    monkeypatch.setattr(weights, "_PACKAGE", "no_such_package")
+    ran = cli("demo")
+    assert ran.status == 1
+    assert ran.error.startswith("the weights of model 'smollm2' are not installed")
+    assert "1. memory-scoring" not in ran.out

@@ -421,13 +421,13 @@ def test_keys_and_texts_come_through_unchanged(score, write):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
-def test_the_document_is_utf_8_whatever_the_locale_says(encoding, command, write):
+def test_the_document_is_utf_8_whatever_the_locale_says(encoding, terminal, write):
     talk = write(
         {"role": "memory", "key": "日本", "content": "Tea."},
         {"role": "user", "content": "What?"},
         {"role": "assistant", "content": "Tea."},
     )
     options = ["--json", "--set", "server.scorer=toy"]
-    ran = command("score", talk, *options, PYTHONIOENCODING=encoding)
+    ran = terminal("score", talk, *options, out=False, err=False, PYTHONIOENCODING=encoding)
     assert (ran.status, ran.err) == (0, "")
     assert [it["key"] for it in ran.document["scores"]] == ["日本"]

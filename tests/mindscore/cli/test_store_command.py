@@ -660,7 +660,10 @@ def test_check_lists_damaged_records_as_json(cli, damaged, score, talk):
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["list", "--json"], ["export", "o.json"]])
-def test_a_damaged_record_is_named_in_one_line_of_the_program(command, damaged, arguments):
+def test_a_damaged_record_is_named_in_one_line_of_the_program(
+    command, damaged, arguments, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
     ran = command("store", *arguments, "--set", "server.scorer=toy")
     assert ran.status == 0
     [line] = ran.err.splitlines()

@@ -440,7 +440,7 @@ async def test_a_connection_that_breaks_is_tried_again(breaks, post, score_serve
 async def test_a_time_out_is_tried_again(post, score_server):
     score_server.script(score_server.silent, {"x": 1})
 
-    assert await post({"a": 1}, timeout_s=0.4) == Answer(1)
+    assert await post({"a": 1}, timeout_s=1.0) == Answer(1)
     assert [seen.body for seen in score_server.requests] == [{"a": 1}] * 2
 
 
@@ -550,11 +550,11 @@ async def test_the_deadline_ends_an_attempt_that_is_under_way(refused, score_ser
 
 async def test_waiting_for_a_free_slot_does_not_count_towards_the_time_out(client, score_server):
     async def slow(request):
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.7)
         return web.json_response({"x": 1})
 
     score_server.always(slow)
-    async with client(concurrency=1, timeout_s=0.75) as it:
+    async with client(concurrency=1, timeout_s=1.75) as it:
         answers = await asyncio.gather(*(it.post("/ask", {}, Answer) for _ in range(3)))
 
     assert answers == [Answer(1)] * 3

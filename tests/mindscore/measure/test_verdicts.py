@@ -223,6 +223,13 @@ def test_a_memory_seen_in_one_conversation_is_judged_by_what_is_beyond_doubt_alo
     assert by_key(judged(beside([30.0])))["mine"].verdict is Verdict.KEEP
 
 
+def test_a_memory_that_harms_in_few_conversations_takes_no_more_than_one_that_helps_as_much():
+    effects = np.array([0.2, 2.4, 0.3, 2.2, 0.9, 1.2])
+    helps, harms = (by_key(judged(beside(it * effects)))["mine"] for it in (1, -1))
+    assert {helps.verdict, harms.verdict} == {Verdict.NOT_ENOUGH_EVIDENCE}
+    assert helps.more_conversations == harms.more_conversations == 24
+
+
 def test_a_memory_that_was_never_judged_says_how_much_it_takes():
     made = beside(quiet(40))
     unseen = replace(made, versions=[*made.versions, MemoryVersion("unseen")])

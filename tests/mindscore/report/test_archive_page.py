@@ -50,6 +50,16 @@ def test_it_is_clean_and_open_to_everybody(browser, axe_source, screenshots, wri
         assert it.wrong == []
 
 
+def test_large_numbers_have_the_same_separators_everywhere():
+    archive = made_archive(5, receipt=False)
+    [first, *others] = archive.advice
+    first = replace(first, evidence=replace(first.evidence, nats=12345.6))
+    page = archive_page(replace(archive, advice=(first, *others)))
+    shown = re.sub(r'data-nats="[^"]*"', "", page)
+    assert "+12,345.6" in shown
+    assert "12345" not in shown
+
+
 def test_without_evidence_it_says_so(browser, written):
     nothing = ArchiveAdvice("", "full", "mine", 0, 0, 0, 0.0, 0.0, (), ("score something first",))
     with opened(browser, written(nothing)) as it:

@@ -116,6 +116,7 @@ def test_hostile_texts_are_shown_and_run_nowhere(tables, transcript, reviewing, 
         tab.get_by_role("button", name="Show").click()
         for at in range(3, len(PAYLOADS)):
             tab.locator("h2#candidate", has_text=f"Response #{at} ").wait_for()
+            tab.wait_for_load_state("load")
             look(texts=[PAYLOADS[at], PAYLOADS[at - 1]])
             tab.get_by_text("Edit the answer").click()
             tab.get_by_label("The answer to train on").hover()

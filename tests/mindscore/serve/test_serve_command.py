@@ -109,7 +109,12 @@ def test_it_ends_with_a_client_connected(number, serving):
 @pytest.mark.model
 @pytest.mark.parametrize(
     ("number", "expected"),
-    [(signal.SIGTERM, (0, "", "")), (signal.SIGINT, (130, "", "mindscore: interrupted\n"))],
+    [
+        (signal.SIGTERM, (0, "", "")),
+        pytest.param(
+            *(signal.SIGINT, (130, "", "mindscore: interrupted\n")), marks=pytest.mark.slow
+        ),
+    ],
 )
 def test_a_model_that_is_computing_does_not_keep_it(number, expected, serving):
     body = json.dumps({"prompt": [5] * 8000, "score_ranges": [[6000, 8000]]}).encode()

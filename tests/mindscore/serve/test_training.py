@@ -160,7 +160,7 @@ async def test_jobs_outlive_the_server(training, folder):
         again = await client.post("/v1/train", asked(), headers=headers)
         assert again.body == {"job_id": first}
         second = (await client.post("/v1/train", asked())).body["job_id"]
-        await until(client, first, lambda it: it.epoch > 0)
+        await until(client, first, lambda it: it.status == "running" and trainers(folder))
     assert trainers(folder) == []
     assert json.loads((folder / first / "state.json").read_text())["status"] == "queued"
     async with training() as client:
@@ -173,18 +173,18 @@ async def test_jobs_outlive_the_server(training, folder):
         refused = await client.post("/v1/train", other, headers=headers)
         assert (refused.status, first in refused.error["message"]) == (422, True)
         # What was running goes first again.
-        await until(client, first, lambda it: it.epoch > 0)
+        await until(client, first, lambda it: it.status == "running")
         assert (await client.get(f"/v1/train/{second}")).body["status"] == "queued"
 
 
 async def test_what_was_running_at_a_hard_end_is_trained_again(training, folder):
     async with training(SHORT) as client:
         job_id = (await client.post("/v1/train", asked())).body["job_id"]
-        await until(client, job_id, lambda it: it.status == "succeeded")
     state = folder / job_id / "state.json"
-    # The adapter was written, but no longer that it was.
-    state.write_text(state.read_text().replace("succeeded", "running"))
-    (folder / job_id / "adapter.123").mkdir()
+    # An adapter was written, but no longer that it was.
+    state.write_text(state.read_text().replace("queued", "running"))
+    for name in ("adapter", "adapter.123"):
+        (folder / job_id / name).mkdir()
     async with training(SHORT) as client:
         assert (await client.get(f"/v1/train/{job_id}")).body["status"] != "succeeded"
         job = await until(client, job_id, lambda it: it.status not in ("queued", "running"))

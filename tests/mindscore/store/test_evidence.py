@@ -291,3 +291,29 @@ async def test_the_state_of_the_evidence_changes_with_it(store):
     await one.add_evidence([ONE])
     assert await store(namespace="other").evidence_state() == EvidenceState(0, None)
     assert await one.evidence_state() == seen[-1]
+
+
+async def test_a_damaged_cell_among_those_that_share_texts_leaves_arrays_whole(store, file):
+    rows = many(60)
+    await store().add_evidence(rows)
+    with closing(sqlite3.connect(file)) as connection:
+        # One cell of the first memory, and all of the second one's.
+        connection.execute("UPDATE cells SET signed = 'x' WHERE scored_at = 3")
+        connection.execute("UPDATE cells SET noise = 'x' WHERE scored_at BETWEEN 10 AND 19")
+        connection.commit()
+    left = [it for it in rows if it.scored_at != 3 and not 10 <= it.scored_at < 20]
+    assert await all_rows(store()) == left
+    found = await as_arrays(store().evidence())
+    assert found.values["scored_at"].tolist() == [it.scored_at for it in left]
+    for name in ("conversation", "key", "node_id"):
+        values = [found.names[name][code] for code in found.codes[name]]
+        assert values == [getattr(it, name) for it in left]
+
+
+async def test_the_kinds_of_evidence_are_counted_by_model_and_mode(store):
+    rows = many(70)
+    await store().add_evidence(rows)
+    await store().add_evidence([replace(it, mode="incremental") for it in rows[:5]])
+    found = [(it.model, it.mode, it.cells) for it in await store().evidence_kinds()]
+    assert found == [("m0", "full", 60), ("m1", "full", 10), ("m0", "incremental", 5)]
+    assert await store(namespace="other").evidence_kinds() == []

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,7 @@ from mindhooks.testing import StubMind
 from mindscore._util.errors import StoreError
 from mindscore.config.settings import StoreSettings
 from mindscore.flows.memory import MemoryScoring
-from mindscore.store import Cell, History, KnownConversation, RunRecord, Store
+from mindscore.store import Cell, Evidence, History, KnownConversation, RunRecord, Store, database
 
 DAY_S = 24 * 3600
 
@@ -197,3 +198,51 @@ async def test_cells_can_be_of_one_conversation_and_of_texts(settings):
     for text, sizes in {"a": [0.0], "b": [1.0], "c": []}.items():
         its = await history.cells("m", None, conversation="one", texts={"tea": text})
         assert [(it.signed, it.text_hash) for it in its] == [(size, text) for size in sizes]
+
+
+async def test_models_and_one_memorys_cells_are_found_among_all(settings):
+    store, talks = Store(settings), ("", "a", "b")
+    for model in ("m", "n", "o"):
+        for talk in talks:
+            for key in ("tea", "dog"):
+                cell = ResponseDivergence(1, f"{talk}1", 1.0, 1.0)
+                row = MemoryScore(key, 1.0, "full", (cell,))
+                await store.record_row(row, model, conversation=talk)
+    history = History(settings)
+    assert await history.models() == ["m", "n", "o"]
+    found = await history.cells("n", 9, ["tea"])
+    assert [(it.key, it.conversation) for it in found] == [("tea", it) for it in ("b", "a", "")]
+    assert [it.conversation for it in await history.cells("n", 2, ["tea"])] == ["b", "a"]
+    assert {it.key for it in await history.cells("n", None, conversation="a")} == {"tea", "dog"}
+    assert await history.cells("none", 9, ["tea"]) == []
+
+
+async def test_neither_models_nor_one_conversations_cells_take_a_look_at_all(tmp_path, monkeypatch):
+    settings = StoreSettings(f"sqlite:///{tmp_path}/store.sqlite3", retention_days=0)
+    one = Evidence("c", "m", "k", "t", "full", "n", 1, 0.5, 0.5, None, None, None, None, 10.0)
+    rows = [
+        replace(
+            one, conversation=f"c{it // 100:02}", key=f"k{it // 10 % 10}", node_id=f"n{it % 10}"
+        )
+        for it in range(6000)
+    ]
+    await Store(settings).add_evidence(rows)
+    steps, connect = [0], database._connect
+
+    def counting(file):
+        def step():
+            steps[0] += 100
+
+        connection = connect(file)
+        connection.set_progress_handler(step, 100)
+        return connection
+
+    monkeypatch.setattr(database, "_connect", counting)
+    history = History(settings)
+    for look, most in (
+        (history.models, 1000),
+        (lambda: history.cells("m", 50, conversation="c07"), 6000),
+    ):
+        steps[0] = 0
+        await look()
+        assert 0 < steps[0] <= most

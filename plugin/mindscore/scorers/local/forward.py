@@ -17,6 +17,8 @@ class Forward:
     def __init__(self, model: Any) -> None:
         self._model = model
         self._takes = inspect.signature(model.forward).parameters
+        # The second in transformers before 5.24.
+        self.cache_name = "cache" if "cache" in self._takes else "past_key_values"
         self._device = model.get_input_embeddings().weight.device
         # Of weights that are on none, accelerate has hold.
         self.devices = sorted({str(it.device) for it in model.parameters()} - {"meta"})
@@ -43,8 +45,8 @@ class Forward:
         keep = {"logits_to_keep": wanted} if keeps_rows else {}
         output = self._model(
             input_ids=self.tensor(tokens),
-            past_key_values=cache,
             use_cache=cache is not None,
+            **{self.cache_name: cache},
             **keep,
             **more,
         )

@@ -130,7 +130,7 @@ class LocalModel:
                 )
                 cache = self._caches.empty().cache
                 for part in thirds:
-                    output = self._model(input_ids=part, past_key_values=cache, use_cache=True)
+                    output = self._model(input_ids=part, use_cache=True, **{self._forward.cache_name: cache})
             # A model may raise anything at an attention that it does not know.
             except Exception as error:
                 _logger.debug("%s: attention %s: %r", self._name, name, error)
@@ -250,7 +250,7 @@ class LocalModel:
         ends = {*stop, *_as_ids(self._model.generation_config.eos_token_id)}
         output = self._model.generate(
             ids,
-            past_key_values=cache,
+            **{self._forward.cache_name: cache},
             attention_mask=torch.ones_like(ids),
             do_sample=False,
             max_new_tokens=max_tokens,

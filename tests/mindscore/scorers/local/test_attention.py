@@ -1,5 +1,6 @@
 """Attention to keys in pieces: the same as to all of them at once, by each of torch's kernels."""
 
+import inspect
 import random
 from types import SimpleNamespace
 
@@ -143,13 +144,11 @@ def test_a_model_runs_behind_a_cache_on_cuda(dtype, first):
         model = LlamaForCausalLM(config).to(getattr(torch, dtype)).eval()
         caches = PrefixCaches(config, 2**30, joins=False, joins_new=True)
         cache = caches.empty().cache
+        takes = inspect.signature(model.forward).parameters
+        name = "cache" if "cache" in takes else "past_key_values"
         for length in (70, 33, 1):
-            kept = torch.zeros(1, dtype=torch.long)
-            output = model(
-                input_ids=torch.zeros(1, length, dtype=torch.long),
-                past_key_values=cache,
-                logits_to_keep=kept,
-            )
+            ids, kept = torch.zeros(1, length, dtype=torch.long), torch.zeros(1, dtype=torch.long)
+            output = model(input_ids=ids, logits_to_keep=kept, **{name: cache})
         assert output.logits.shape == (1, 1, 400)
         assert output.logits.device.type == "meta"
         assert [it.get_seq_length() for it in cache.layers] == [104, 104]

@@ -1,12 +1,15 @@
-"""KV caches of earlier prompts, on the real model: the same values, from fewer tokens."""
+"""KV caches of earlier prompts: the same values, from fewer tokens.
+
+On a tiny model whose caches are as large as the real one's, and by ``make slow`` on the real one.
+"""
 
 import asyncio
+import inspect
 import random
 import threading
 from contextlib import asynccontextmanager
 from functools import cache
 from itertools import accumulate
-from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +18,7 @@ from mindscore.scorers.local import model as local_model
 from mindscore.scorers.local.scorer import LocalScorer
 from mindscore.scorers.local.weights import locate
 
-pytestmark = pytest.mark.model
+from ...tiny_model import write_tiny_model
 
 PIECES = {
     "head": "<|im_start|>system\nYou help.<|im_end|>\n",
@@ -33,24 +36,45 @@ PIECES = {
 # newline before it too for b and c.
 AHEAD = {"a": 1, "b": 2, "c": 2}
 ALL = ("said 1", "said 2", "said 3")
-TOKEN_BYTES = 30 * 3 * 64 * 2 * 4
-"""Of SmolLM2-135M: layers, heads, dimensions, keys and values, float32."""
 ROOMY = 64
+REAL = "smollm2"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def model():
-    """The model; scorers make their own caches, but it is loaded once for all of them."""
-    import torch
-
-    with pytest.MonkeyPatch.context() as patch:
-        load = cache(local_model.AutoModelForCausalLM.from_pretrained)
-        patch.setattr(local_model, "AutoModelForCausalLM", SimpleNamespace(from_pretrained=load))
-        yield load(locate("smollm2"), dtype=torch.float32, use_safetensors=True).eval()
+@pytest.fixture(
+    scope="module",
+    params=["tiny", pytest.param(REAL, marks=[pytest.mark.slow, pytest.mark.model])],
+)
+def model(request, tmp_path_factory, tokenizer_file):
+    """A model, as ``[server] model`` names it."""
+    if request.param == REAL:
+        return REAL
+    folder = tmp_path_factory.mktemp("tiny")
+    return str(write_tiny_model(folder, tokenizer_file, length=1024, head_dim=504))
 
 
 @pytest.fixture(scope="module")
-def plain():
+def token_bytes(model):
+    """What one token takes in a cache: layers, heads, dimensions, keys and values, float32."""
+    return (30 * 3 * 64 if model == REAL else 2 * 2 * 504) * 2 * 4
+
+
+@pytest.fixture(scope="module")
+def opened(model):
+    """``async with opened(cache_mb) as scorer``."""
+
+    @asynccontextmanager
+    async def opened(cache_mb=ROOMY):
+        scorer = LocalScorer({"model": model, "cache_mb": cache_mb})
+        try:
+            yield scorer
+        finally:
+            await scorer.aclose()
+
+    return opened
+
+
+@pytest.fixture(scope="module")
+def plain(model):
     """Log-probabilities of a prompt's ranges by a plain forward of all of it.
 
     The model is one of its own, as it comes: scorers choose another attention for theirs.
@@ -58,13 +82,14 @@ def plain():
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(locate("smollm2"), dtype=torch.float32).eval()
+    name = locate(model) if model == REAL else model
+    network = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32).eval()
 
     @cache
     @torch.inference_mode()
     def logprobs(tokens):
         ids = torch.tensor([tokens])
-        values = model(input_ids=ids, use_cache=False).logits[0, :-1].log_softmax(1)
+        values = network(input_ids=ids, use_cache=False).logits[0, :-1].log_softmax(1)
         return values.gather(1, ids[0, 1:, None])[:, 0].tolist()
 
     def values(prompt):
@@ -74,7 +99,7 @@ def plain():
 
 
 @pytest.fixture(scope="module")
-def pieces():
+def pieces(opened):
     """The ids of each piece of the conversation."""
 
     async def ids():
@@ -119,15 +144,6 @@ def departs(pieces):
     }
 
 
-@asynccontextmanager
-async def opened(cache_mb=ROOMY):
-    scorer = LocalScorer({"cache_mb": cache_mb})
-    try:
-        yield scorer
-    finally:
-        await scorer.aclose()
-
-
 def kept(scorer):
     """The bytes of the memory below what is kept."""
     layers = [layer for it in scorer._loaded._caches._kept for layer in it.cache.layers]
@@ -161,7 +177,7 @@ def full(prompt):
 
 @pytest.mark.parametrize("order", ["abc", "cba", "random"])
 async def test_each_prompt_is_computed_from_where_it_departs_from_the_baseline(
-    order, ablations, departs, plain
+    order, ablations, departs, plain, opened
 ):
     baseline, without = ablations
     order = random.Random(5).sample("abc", 3) if order == "random" else order
@@ -174,7 +190,12 @@ async def test_each_prompt_is_computed_from_where_it_departs_from_the_baseline(
     assert scorer.reuses_prefixes
 
 
-async def test_the_prompts_of_one_call_share_as_those_of_several_do(ablations, departs, plain):
+@pytest.mark.parametrize(
+    "model", ["tiny", pytest.param(REAL, marks=pytest.mark.model)], indirect=True
+)
+async def test_the_prompts_of_one_call_share_as_those_of_several_do(
+    ablations, departs, plain, opened
+):
     baseline, without = ablations
     async with opened() as scorer:
         result = await scorer.score([baseline, *without.values()])
@@ -185,7 +206,9 @@ async def test_the_prompts_of_one_call_share_as_those_of_several_do(ablations, d
             assert score.values == pytest.approx(expected, abs=1e-3)
 
 
-async def test_the_same_prompt_again_gives_the_same_to_the_bit_and_computes_nothing(ablations):
+async def test_the_same_prompt_again_gives_the_same_to_the_bit_and_computes_nothing(
+    ablations, opened
+):
     baseline, without = ablations
     async with opened() as scorer:
         first = await scorer.score([baseline])
@@ -195,7 +218,7 @@ async def test_the_same_prompt_again_gives_the_same_to_the_bit_and_computes_noth
     assert (first.computed_tokens, again.computed_tokens) == (full(baseline), 0)
 
 
-async def test_of_what_is_asked_later_only_what_is_not_known_is_computed(ask, plain):
+async def test_of_what_is_asked_later_only_what_is_not_known_is_computed(ask, plain, opened):
     first, last, both = (ask(asked=ids) for ids in (ALL[:1], ALL[2:], ALL))
     end_of_first = first.ranges[0][1]
     async with opened() as scorer:
@@ -210,7 +233,9 @@ async def test_of_what_is_asked_later_only_what_is_not_known_is_computed(ask, pl
         assert len(scorer._loaded._caches._kept) == 1
 
 
-async def test_a_prompt_that_departs_within_a_response_is_computed_from_there(ask, pieces, plain):
+async def test_a_prompt_that_departs_within_a_response_is_computed_from_there(
+    ask, pieces, plain, opened
+):
     whole = ask(asked=("said 1",))
     [(start, end)] = whole.ranges
     other = WirePrompt(
@@ -227,7 +252,7 @@ async def test_a_prompt_that_departs_within_a_response_is_computed_from_there(as
 
 
 async def test_the_value_of_another_s_token_is_not_taken_over_where_it_was_not_asked_for(
-    ask, pieces, plain
+    ask, pieces, plain, opened
 ):
     whole = ask(asked=("said 1",))
     [(start, _)] = whole.ranges
@@ -241,7 +266,7 @@ async def test_the_value_of_another_s_token_is_not_taken_over_where_it_was_not_a
             await scored(scorer, prompt, plain)
 
 
-async def test_stretches_make_no_difference(ablations, departs, plain, monkeypatch):
+async def test_stretches_make_no_difference(ablations, departs, plain, monkeypatch, opened):
     baseline, without = ablations
     monkeypatch.setattr(local_model, "CHUNK_TOKENS", 7)
     async with opened() as scorer:
@@ -253,7 +278,7 @@ async def test_stretches_make_no_difference(ablations, departs, plain, monkeypat
 # -- how much is kept -----------------------------------------------------------------------------
 
 
-async def test_without_a_cache_every_prompt_is_computed_in_full(ablations, plain):
+async def test_without_a_cache_every_prompt_is_computed_in_full(ablations, plain, opened):
     baseline, without = ablations
     async with opened(0) as scorer:
         assert not scorer.reuses_prefixes
@@ -262,28 +287,32 @@ async def test_without_a_cache_every_prompt_is_computed_in_full(ablations, plain
         assert kept(scorer) == 0
 
 
-async def test_where_not_one_prompt_fits_every_one_is_computed_in_full(ablations, plain):
+async def test_where_not_one_prompt_fits_every_one_is_computed_in_full(
+    ablations, plain, opened, token_bytes
+):
     baseline, without = ablations
-    assert full(without["c"]) * TOKEN_BYTES > 2**20
+    assert full(without["c"]) * token_bytes > 2**20
     async with opened(1) as scorer:
         for prompt in (baseline, baseline, *without.values()):
             assert await scored(scorer, prompt, plain, 1) == full(prompt)
 
 
-def room_for_one(baseline, without):
+@pytest.fixture
+def room_for_one(ablations, token_bytes):
     """A limit, in MiB, that one of these prompts fits in, and no two of them."""
-    longest = full(baseline) * TOKEN_BYTES
-    shortest = min(map(full, without.values())) * TOKEN_BYTES
+    baseline, without = ablations
+    longest = full(baseline) * token_bytes
+    shortest = min(map(full, without.values())) * token_bytes
     limit = -(-longest // 2**20)
     assert longest <= limit * 2**20 < 2 * shortest
     return limit
 
 
 async def test_where_one_prompt_fits_descending_order_computes_as_little_as_with_more_room(
-    ablations, departs, plain
+    ablations, departs, plain, opened, room_for_one
 ):
     baseline, without = ablations
-    limit = room_for_one(baseline, without)
+    limit = room_for_one
     async with opened(limit) as scorer:
         assert await scored(scorer, baseline, plain, limit) == full(baseline)
         for key in "cba":
@@ -292,11 +321,11 @@ async def test_where_one_prompt_fits_descending_order_computes_as_little_as_with
 
 
 async def test_where_two_prompts_fit_the_one_that_others_go_on_from_stays(
-    ablations, departs, plain
+    ablations, departs, plain, opened, room_for_one, token_bytes
 ):
     baseline, without = ablations
-    limit = 2 * room_for_one(baseline, without)
-    assert limit * 2**20 < 3 * min(map(full, without.values())) * TOKEN_BYTES
+    limit = 2 * room_for_one
+    assert limit * 2**20 < 3 * min(map(full, without.values())) * token_bytes
     async with opened(limit) as scorer:
         await scored(scorer, baseline, plain, limit)
         for key in "abc":
@@ -306,10 +335,10 @@ async def test_where_two_prompts_fit_the_one_that_others_go_on_from_stays(
 
 
 async def test_where_one_prompt_fits_ascending_order_has_what_the_last_prompt_shares(
-    ablations, departs, plain
+    ablations, departs, plain, opened, room_for_one
 ):
     baseline, without = ablations
-    limit = room_for_one(baseline, without)
+    limit = room_for_one
     async with opened(limit) as scorer:
         await scored(scorer, baseline, plain, limit)
         computed = [await scored(scorer, without[key], plain, limit) for key in "abc"]
@@ -323,7 +352,7 @@ async def test_where_one_prompt_fits_ascending_order_has_what_the_last_prompt_sh
 
 @pytest.mark.parametrize("cache_mb", [1, 3, 5, ROOMY])
 async def test_any_prompts_in_any_order_have_their_values_within_any_limit(
-    cache_mb, ask, pieces, plain
+    cache_mb, ask, pieces, plain, opened
 ):
     chance = random.Random(cache_mb)
     optional = [name for name in pieces if name not in ("head", *ALL)]
@@ -338,7 +367,7 @@ async def test_any_prompts_in_any_order_have_their_values_within_any_limit(
 # -- generation, failures, cancelling -------------------------------------------------------------
 
 
-async def test_generation_after_scoring_is_that_of_a_fresh_scorer(ablations, ask, plain):
+async def test_generation_after_scoring_is_that_of_a_fresh_scorer(ablations, ask, plain, opened):
     baseline, without = ablations
     [(start, _)] = ask(asked=("said 1",)).ranges
     bare, whole = (WirePrompt(it.tokens[:start], (), (), ()) for it in (ask(), baseline))
@@ -363,7 +392,7 @@ async def test_generation_after_scoring_is_that_of_a_fresh_scorer(ablations, ask
     assert after == again == fresh == uncached
 
 
-async def test_what_was_read_to_generate_is_not_computed_again_to_score(ask, plain):
+async def test_what_was_read_to_generate_is_not_computed_again_to_score(ask, plain, opened):
     prompt = ask(asked=("said 1",))
     [(start, _)] = prompt.ranges
     async with opened() as scorer:
@@ -377,33 +406,38 @@ async def test_what_was_read_to_generate_is_not_computed_again_to_score(ask, pla
 
 
 class Raises:
-    """A model that cannot go on from a cache: ``forward`` raises, from its ``n``-th call on."""
+    """A model that cannot go on from a cache: ``forward`` raises, from its ``n``-th call on.
+
+    The cache's argument has another name from transformers 5.24 on.
+    """
 
     def __init__(self, honest, n):
         self.honest, self.left = honest, n
+        takes = inspect.signature(honest).parameters
+        self.name = "cache" if "cache" in takes else "past_key_values"
 
-    def __call__(self, *args, past_key_values=None, **kwargs):
-        self.left -= past_key_values is not None
-        if past_key_values is not None and self.left <= 0:
+    def __call__(self, *args, **kwargs):
+        self.left -= kwargs[self.name] is not None
+        if kwargs[self.name] is not None and self.left <= 0:
             raise TypeError("no such cache")
-        return self.honest(*args, past_key_values=past_key_values, **kwargs)
+        return self.honest(*args, **kwargs)
 
 
 class Ignores(Raises):
     """A model that leaves the cache it is given alone."""
 
-    def __call__(self, *args, past_key_values=None, use_cache=None, **kwargs):
-        self.left -= past_key_values is not None
+    def __call__(self, *args, **kwargs):
+        self.left -= kwargs[self.name] is not None
         if self.left <= 0:
-            past_key_values, use_cache = None, False
-        return self.honest(*args, past_key_values=past_key_values, use_cache=use_cache, **kwargs)
+            kwargs |= {self.name: None, "use_cache": False}
+        return self.honest(*args, **kwargs)
 
 
 # From the first call on there is no cache at all; at the second one it has a prefix already.
 @pytest.mark.parametrize("n", [1, 2])
 @pytest.mark.parametrize("wrong", [Raises, Ignores])
 async def test_a_model_that_makes_nothing_of_a_cache_is_scored_in_full(
-    wrong, n, ablations, plain, monkeypatch
+    wrong, n, ablations, plain, monkeypatch, opened
 ):
     baseline, without = ablations
     async with opened() as scorer:
@@ -416,10 +450,10 @@ async def test_a_model_that_makes_nothing_of_a_cache_is_scored_in_full(
 
 
 async def test_a_model_that_fails_in_the_middle_of_a_prompt_is_scored_in_full_from_then_on(
-    ablations, plain, monkeypatch
+    ablations, plain, monkeypatch, opened
 ):
     baseline, without = ablations
-    monkeypatch.setattr(local_model, "CHUNK_TOKENS", 20)
+    monkeypatch.setattr(local_model, "CHUNK_TOKENS", 30)
     async with opened() as scorer:
         assert await scored(scorer, baseline, plain) == full(baseline)
         model = scorer._loaded._model
@@ -430,7 +464,7 @@ async def test_a_model_that_fails_in_the_middle_of_a_prompt_is_scored_in_full_fr
 
 
 async def test_a_score_that_is_cancelled_ends_between_stretches_and_the_next_one_works(
-    ablations, ask, departs, plain, monkeypatch
+    ablations, ask, departs, plain, monkeypatch, opened
 ):
     _, without = ablations
     last = ask(asked=("said 3",))
@@ -464,7 +498,7 @@ async def test_a_score_that_is_cancelled_ends_between_stretches_and_the_next_one
         assert await scored(scorer, last, plain) == full(last) - departs["c"]
 
 
-async def test_a_prompt_of_one_token_is_continued_and_caches_go_on(ablations):
+async def test_a_prompt_of_one_token_is_continued_and_caches_go_on(ablations, opened):
     [prompt, *_] = ablations
     async with opened() as scorer:
         await scorer.generate(WirePrompt((1,), (), (), ()), max_tokens=2, stop=())

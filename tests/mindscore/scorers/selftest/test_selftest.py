@@ -8,6 +8,7 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import platformdirs
@@ -557,17 +558,22 @@ def real():
 
     model = AutoModelForCausalLM.from_pretrained(locate("smollm2"), dtype=torch.float32).eval()
 
+    @cache
+    def computed(tokens: tuple[int, ...]) -> list[list[float]]:
+        """The tokens' values by the rows before them, and by their own."""
+        ids = torch.tensor([tokens])
+        with torch.inference_mode():
+            logprobs = model(input_ids=ids).logits[0].log_softmax(1)
+        at = torch.arange(len(tokens)) - 1
+        return [logprobs[(at + rows).clamp(0), ids[0]].tolist() for rows in (0, 1)]
+
     class Real(Values):
         def __init__(self, rows: int = 0, late: int = 0) -> None:
             super().__init__()
             self.rows, self.late = rows, late
 
         async def values(self, tokens):
-            ids = torch.tensor([tokens])
-            with torch.inference_mode():
-                logprobs = model(input_ids=ids).logits[0].log_softmax(1)
-            rows = torch.arange(len(tokens)) - 1 + self.rows
-            right = logprobs[rows.clamp(0), ids[0]].tolist()
+            right = computed(tuple(tokens))[self.rows]
             return (right + right[-1:] * 9)[self.late :]
 
     return Real

@@ -13,7 +13,7 @@ def tiny_model(tmp_path_factory, tokenizer_file):
     return str(write_tiny_model(tmp_path_factory.mktemp("tiny"), tokenizer_file))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def samples():
     """Three responses of one conversation, and one of another."""
     talk = [(7 * it + 3) % 400 for it in range(60)]

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -29,29 +31,22 @@ def job(tiny_model, samples):
     return job
 
 
-async def test_an_adapter_comes_of_it_and_each_epoch_is_told(job, tmp_path):
-    told = []
-    adapter = await train_adapter(job(epochs=3), tmp_path, told.append)
-    assert adapter == tmp_path / "adapter"
-    assert {it.name for it in adapter.iterdir()} >= {
-        "adapter_config.json",
-        "adapter_model.safetensors",
-    }
-    assert [(it.epoch, it.epochs) for it in told] == [(1, 3), (2, 3), (3, 3)]
-    assert all(it.loss > 0 and it.seconds > 0 for it in told)
-    # The conversation is in there.
-    for name in ("job.json", "log"):
-        assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
+@dataclass
+class Training:
+    """A training that has ended, which several tests look at: starting one takes seconds."""
+
+    adapter: Path
+    told: list = field(default_factory=list)
+    sessions: set = field(default_factory=set)
 
 
-async def test_no_module_of_the_current_folder_is_run(job, tmp_path, monkeypatch):
-    (tmp_path / "msgspec.py").write_text("raise SystemExit('run')\n")
-    monkeypatch.chdir(tmp_path)
-    await train_adapter(job(epochs=1), tmp_path / "job")
+@pytest.fixture(scope="module")
+def training(tiny_model, samples, tmp_path_factory):
+    """Three epochs, in a folder that has a ``msgspec.py``, while a library prints.
 
-
-async def test_what_libraries_print_is_not_taken_for_progress(job, tmp_path, monkeypatch):
-    # As a library in C does it: past Python, to the file descriptor.
+    The library does it as one in C does: past Python, to the file descriptor.
+    """
+    folder = tmp_path_factory.mktemp("training")
     lines = [
         "import os, sys",
         "def hear(event, arguments):",
@@ -59,23 +54,50 @@ async def test_what_libraries_print_is_not_taken_for_progress(job, tmp_path, mon
         "        os.write(1, b'hello from C\\n')",
         "sys.addaudithook(hear)",
     ]
-    (tmp_path / "sitecustomize.py").write_text("\n".join(lines))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    told = []
-    await train_adapter(job(epochs=2), tmp_path / "job", told.append)
-    assert [it.epoch for it in told] == [1, 2]
-    assert "hello from C" in (tmp_path / "job/log").read_text()
+    (folder / "site").mkdir()
+    (folder / "site" / "sitecustomize.py").write_text("\n".join(lines))
+    (folder / "msgspec.py").write_text("raise SystemExit('run')\n")
+    it = Training(folder / "job")
+
+    def hear(progress):
+        it.told.append(progress)
+        it.sessions.update(os.getsid(number) for number in trainers(folder))
+
+    job = Job(tiny_model, samples, Recipe(epochs=3, target=0.0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("PYTHONPATH", str(folder / "site"), prepend=os.pathsep)
+        it.adapter = asyncio.run(train_adapter(job, folder / "job", hear))
+    return it
 
 
-async def test_keys_pressed_in_a_terminal_do_not_reach_it(job, tmp_path):
-    sessions = []
+def test_an_adapter_comes_of_it_and_each_epoch_is_told(training):
+    folder = training.adapter.parent
+    assert training.adapter == folder / "adapter"
+    assert {it.name for it in training.adapter.iterdir()} >= {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+    assert [(it.epoch, it.epochs) for it in training.told] == [(1, 3), (2, 3), (3, 3)]
+    assert all(it.loss > 0 and it.seconds > 0 for it in training.told)
+    # The conversation is in there.
+    for name in ("job.json", "log"):
+        assert (folder / name).stat().st_mode & 0o777 == 0o600
 
-    def hear(_):
-        sessions.extend(os.getsid(number) for number in trainers(tmp_path))
 
-    await train_adapter(job(epochs=1), tmp_path, hear)
-    assert len(sessions) == 1
-    assert os.getsid(0) not in sessions
+def test_no_module_of_the_current_folder_is_run(training):
+    assert (training.adapter.parents[1] / "msgspec.py").exists()
+    assert len(training.told) == 3
+
+
+def test_what_libraries_print_is_not_taken_for_progress(training):
+    assert [it.epoch for it in training.told] == [1, 2, 3]
+    assert "hello from C" in (training.adapter.parent / "log").read_text()
+
+
+def test_keys_pressed_in_a_terminal_do_not_reach_it(training):
+    assert len(training.sessions) == 1
+    assert os.getsid(0) not in training.sessions
 
 
 async def test_a_training_that_is_cancelled_ends_at_once_and_leaves_no_adapter(job, tmp_path):
