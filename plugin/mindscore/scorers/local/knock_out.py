@@ -66,9 +66,9 @@ def jobs(prompt: WirePrompt, hidden: Iterable[Sequence[Span]]) -> list[list[Job]
                     f"({start}, {end}) is not a span in a prompt of {len(prompt.tokens)} tokens"
                 )
         # The last row is of the token before the last: no other row sees it.
-        found.append(
-            [(it, merged(spans, it[1] - 2 if it[0] < it[1] else 0)) for it in prompt.ranges]
-        )
+        ends = [end - 2 if start < end else 0 for start, end in prompt.ranges]
+        its = zip(prompt.ranges, ends, strict=True)
+        found.append([(span, merged(spans, end)) for span, end in its])
     return found
 
 
@@ -311,6 +311,7 @@ class KnockOut:
         for what, its, right in zip(("nothing", "everything") * 2, found, expected, strict=True):
             if not (its - right).abs().mean() <= tolerance * right.abs().mean():
                 self.refusal = f"with {what} hidden, its values are not the right ones"
+                return
 
     def totals(
         self,

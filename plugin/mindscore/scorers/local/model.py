@@ -201,7 +201,7 @@ class LocalModel:
     def _hide(
         self, prompt: WirePrompt, asked: Set[Job], totals: dict[Job, float], stopped: Stopped
     ) -> int:
-        """Add what is not in ``totals`` yet, and return the tokens of the prompt computed for it."""
+        """Add what ``totals`` lack, and return the number of the prompt's tokens computed."""
         rows = _rows(prompt)
         tokens, end = prompt.tokens, rows[-1] + 1
         known, computed = self._advance(tokens[: end + 1], end, rows, end, stopped, repeats=False)
