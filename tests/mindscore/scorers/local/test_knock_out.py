@@ -323,6 +323,8 @@ async def test_after_an_error_the_models_own_attention_is_back(error, tiny, monk
     async with aclosing(LocalScorer({"model": tiny})) as scorer:
         [expected] = (await scorer.score([PROMPT])).ranges
         await scorer.knock_out(PROMPT, [])
+        # No smaller one is tried.
+        monkeypatch.setattr(scorer._loaded._chunks, "tokens", chunks.FEWEST_TOKENS)
         monkeypatch.setattr(knock_out, "attend_pieces", raising(error))
         with pytest.raises((RuntimeError, ScorerError)):
             await scorer.knock_out(PROMPT, HIDDEN)
