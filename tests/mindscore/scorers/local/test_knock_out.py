@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from mindhooks import Image, ScorerCapabilities, ScorerError, WirePrompt
-from mindscore.scorers.local import attention, devices, knock_out
+from mindscore.scorers.local import attention, chunks, devices, knock_out
 from mindscore.scorers.local import model as local_model
 from mindscore.scorers.local.devices import Compute
 from mindscore.scorers.local.knock_out import chunked, merged
