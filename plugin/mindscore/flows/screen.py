@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from dataclasses import replace
 
 from mindhooks import ResponseDivergence, ScorerCapabilities
+from mindscore._util.text import count_of
 from mindscore.config.settings import MemoryScoringOptions
 from mindscore.flows.run import FlowRun
 from mindscore.flows.screen_estimates import SCREEN_SHARE, Cells, Estimator
@@ -49,6 +50,9 @@ LEAD_SHARE = 0.05
 
 CONCENTRATED = 0.6
 """Share of what does not add up that one half of the memories must do to be looked into."""
+
+IN_A_ROW = 8
+"""Memories in a row that turn out to do less than estimated, after which no more are tried."""
 
 TRIAL = 4
 """Memories that are measured at the start, to see what words in common are worth."""
@@ -111,7 +115,7 @@ class Screening:
             await self._measure(left)
             return
         await self._estimate(left)
-        await self._measure(to_confirm(self._unmeasured(), self._least), self._reserve())
+        await self._confirm(to_confirm(self._unmeasured(), self._least))
         rest = self._left()
         sampled = await self._sample(rest)
         together = await self._together()
@@ -287,6 +291,20 @@ class Screening:
         if chosen:
             await self._emit([self._memories[key] for key in chosen], self._take)
             self._budget.bare_is_measured()
+
+    async def _confirm(self, keys: Sequence[str]) -> None:
+        """Measure ``keys``, the most likely first, until ``IN_A_ROW`` of them do less than that."""
+        reserve = self._reserve()
+        for first in range(0, len(keys), IN_A_ROW):
+            await self._measure(keys[first : first + IN_A_ROW], reserve)
+            last = [key for key in keys[: first + IN_A_ROW][-IN_A_ROW:] if key in self._rows]
+            left = len(keys) - first - IN_A_ROW
+            if left > 0 and all(self._largest(key) < self._least for key in last):
+                self._remark(
+                    f"{count_of(left, 'memory', 'memories')} with an estimate of {self._least:g} "
+                    f"nats or more were not measured: the {IN_A_ROW} before them do less"
+                )
+                return
 
     def _take(self, memory: Memory, row: Row) -> None:
         behind = self._budget.spans.behind([memory.key])

@@ -12,12 +12,13 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from math import inf
 from statistics import median
 
-FEWEST_GROUPS = 12
+FEWEST_GROUPS = 10
 """Groups that memories are divided into at first, at least."""
 
-LARGEST_GROUP = 40
+LARGEST_GROUP = 64
 """Memories of a group, at most."""
 
 LIFT_RANK = 0.2
@@ -32,10 +33,16 @@ NOISE_RANK = 0.3
 OF_SPREAD = 0.385
 """Standard deviations that this share of normal values is within."""
 
+OUTLIER = 5.0
+"""Multiple of the median over the responses that neither lift nor noise of one exceeds."""
+
+RESIDUE = 0.1
+"""Share of a group's effect below which what one half of it seems to do is an error of the other's."""
+
 LEAD = 1.0
 """Nats beyond the sum of the estimates from which on memories removed together are looked into."""
 
-SPREADS = 3.0
+SPREADS = 4.0
 """Spreads over the responses that such an effect must exceed besides."""
 
 FEW_UNTOUCHED = 5
@@ -189,8 +196,9 @@ class GroupSearch:
             else:
                 of_half[it] = nats * len(half) / len(group.keys)
             of_rest[it] = nats - of_half[it]
-        self._add(Group(half, of_half), group.live)
-        self._add(Group(rest, of_rest), group.live)
+        for part in (Group(half, of_half), Group(rest, of_rest)):
+            sizes = {it: (abs(part.effects[it]), abs(group.effects[it])) for it in group.live}
+            self._add(part, {it for it, (its, all_) in sizes.items() if its >= RESIDUE * all_})
 
 
 class _TokensBefore:
@@ -242,20 +250,30 @@ def _general_lift(tokens: Sequence[_TokensBefore], effects: Sequence[Effects]) -
     for response, rates in by_response.items():
         if len(rates) > 2:
             found[response] = sorted(rates, key=abs)[int(LIFT_RANK * len(rates))]
-    return found
+    return _without_outliers(found)
 
 
 def _noise(effects: Sequence[Effects]) -> dict[int, float]:
-    """Return the standard deviation, over groups that do not matter, of effects on each response."""
+    """Return the standard deviation of what groups that do not matter do to each response."""
     by_response: dict[int, list[float]] = defaultdict(list)
     for its in effects:
         for response, nats in its.items():
             by_response[response].append(abs(nats))
-    return {
+    found = {
         response: sorted(sizes)[int(NOISE_RANK * len(sizes))] / OF_SPREAD
         for response, sizes in by_response.items()
         if len(sizes) >= FEW_UNTOUCHED
     }
+    return _without_outliers(found)
+
+
+def _without_outliers(values: Mapping[int, float]) -> dict[int, float]:
+    """Return ``values`` within ``OUTLIER`` times their median size.
+
+    A response that nearly every group matters to has neither a lift nor noise of that size.
+    """
+    most = OUTLIER * median(map(abs, values.values())) if len(values) >= FEW_UNTOUCHED else inf
+    return {it: max(-most, min(most, value)) for it, value in values.items()}
 
 
 def _slope(pairs: Sequence[tuple[float, float]]) -> float:
