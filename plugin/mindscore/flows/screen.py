@@ -19,6 +19,7 @@ from mindscore.measure.screening.choice import (
     rank_correlation,
     to_confirm,
     top_found,
+    usual_effects,
 )
 from mindscore.measure.screening.groups import GroupSearch, divide, first_groups, unexplained
 from mindscore.measure.screening.receipt import (
@@ -48,7 +49,7 @@ EXPECTED = 0.05
 LEAD_SHARE = 0.05
 """Share of the exact cost that looking into what does not add up may take."""
 
-CONCENTRATED = 0.6
+CONCENTRATED = 0.7
 """Share of what does not add up that one half of the memories must do to be looked into."""
 
 IN_A_ROW = 8
@@ -246,7 +247,8 @@ class Screening:
         if is_worth:
             left = [key for key in ordered if key in weights]
         places = {key: budget.spans.place(key, self._numbers) for key in left}
-        search = GroupSearch(places, weights, self._least)
+        usual = usual_effects(self._rows, len(self._numbers))
+        search = GroupSearch(places, weights, self._least, usual)
         started = budget.spent
         first = search.first_passes()
         try:
