@@ -363,6 +363,8 @@ class Screening:
         """
         response = max(leads, key=lambda it: abs(leads[it]))
         nats, share = leads[response], self._budget.rows.times(LEAD_SHARE)
+        place = self._budget.spans.place
+        keys = [key for key in keys if place(key, self._numbers).reach <= response]
         started, even = self._budget.spent, dict.fromkeys(keys, 1.0)
         while len(keys) > 1:
             halves = divide(keys, even, 2)

@@ -33,7 +33,7 @@ OF_SPREAD = 0.524
 """Standard deviations that this share of normal values is within."""
 
 RESIDUE = 0.1
-"""Share of a group's effect below which what one half of it seems to do is an error of the other's."""
+"""Share of a group's effect below which that of one half is an error in that of the other."""
 
 LEAD = 1.0
 """Nats beyond the sum of the estimates from which on memories removed together are looked into."""
@@ -77,10 +77,10 @@ class GroupSearch:
     """Finds the memories that matter to responses by removing groups of them.
 
     ``places`` are the memories, in the order in which they are grouped; ``weights`` say how likely
-    each is to matter; an effect of fewer than ``least`` nats is not looked into; ``usual`` is what a
-    memory that does not matter does to each response, of either sign. Ask ``passes`` for
-    the sets to remove, tell ``take`` what each did, in the same order, and go on until there are
-    none, or for as long as tokens last. What was removed is told of the responses behind it.
+    each is to matter; an effect of fewer than ``least`` nats is not looked into; ``usual`` is how
+    much a memory that does not matter does to each response. Ask ``passes`` for the sets to remove,
+    tell ``take`` what each did, in the same order, and go on until there are none, or for as long
+    as tokens last. What was removed is told of the responses behind it.
     """
 
     def __init__(
