@@ -40,7 +40,7 @@ def receipt_lines(receipt: ScreenReceipt) -> Iterator[Text]:
         yield Text(f"With 95 % confidence, of those not measured {_bounds(receipt.missed)}")
     if receipt.together is not None:
         yield Text(
-            f"All {len(receipt.estimated):,} estimated memories removed together change no response "
+            f"All {len(receipt.estimated):,} estimates removed together change no response "
             f"by more than {abs(receipt.together):.2f} nats"
         )
     if largest := _largest(receipt):

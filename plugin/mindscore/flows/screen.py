@@ -46,9 +46,6 @@ CHEAPER = 0.8
 EXPECTED = 0.05
 """Share of the memories that a screen is expected to point at."""
 
-LEAD_SHARE = 0.05
-"""Share of the exact cost that looking into what does not add up may take."""
-
 CONCENTRATED = 0.7
 """Share of what does not add up that one half of the memories must do to be looked into."""
 
@@ -359,26 +356,21 @@ class Screening:
     async def _follow(self, keys: Sequence[str], leads: Mapping[int, float]) -> str | None:
         """Return the memory behind the largest of ``leads``, which ``keys`` do together.
 
-        The half that does most of it is divided, until it is one memory, or neither half does it.
+        The half that does most of it is divided, until it is one memory, or both halves have a part
+        in it.
         """
         response = max(leads, key=lambda it: abs(leads[it]))
-        nats, share = leads[response], self._budget.rows.times(LEAD_SHARE)
-        place = self._budget.spans.place
-        keys = [key for key in keys if place(key, self._numbers).reach <= response]
-        started, even = self._budget.spent, dict.fromkeys(keys, 1.0)
+        nats, budget = leads[response], self._budget
+        keys = [it for it in keys if budget.spans.place(it, self._numbers).reach <= response]
         while len(keys) > 1:
-            halves = divide(keys, even, 2)
-            taken = self._budget.spent.minus(started)
-            cost = self._each.times(2)
-            if not (taken.plus(cost).within(share) and self._budget.fits(cost)):
+            half, rest = divide(keys, dict.fromkeys(keys, 1.0), 2)
+            if not budget.fits(budget.spans.removing(half)):
                 return None
-            found = [
-                (abs(its.get(response, 0.0)), half)
-                for its, half in zip(await self._estimator.removing(halves), halves, strict=True)
-            ]
-            most, keys = max(found)
-            if most < CONCENTRATED * abs(nats):
+            [effects] = await self._estimator.removing([half])
+            share = effects.get(response, 0.0) / nats
+            if 1 - CONCENTRATED < share < CONCENTRATED:
                 return None
+            keys = half if share >= CONCENTRATED else rest
         return keys[0]
 
     # -- the receipt -----------------------------------------------------------------------------

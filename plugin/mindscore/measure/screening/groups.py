@@ -185,7 +185,8 @@ class GroupSearch:
                 whole = sum(its)
                 for key, share in zip(before, its, strict=True):
                     part = share / whole if whole else 1 / len(before)
-                    found.setdefault(key, {})[response] = nats * part
+                    lifted = self._lift.get(response, 0.0) * self._places[key].tokens
+                    found.setdefault(key, {})[response] = nats * part + lifted
         return found
 
     def _add(self, group: Group, asked: Collection[int]) -> None:
