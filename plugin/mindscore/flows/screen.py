@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from dataclasses import replace
 
 from mindhooks import ResponseDivergence, ScorerCapabilities
+from mindscore._util.text import count_of
 from mindscore.config.settings import MemoryScoringOptions
 from mindscore.flows.run import FlowRun
 from mindscore.flows.screen_estimates import SCREEN_SHARE, Cells, Estimator
@@ -18,6 +19,7 @@ from mindscore.measure.screening.choice import (
     rank_correlation,
     to_confirm,
     top_found,
+    usual_effects,
 )
 from mindscore.measure.screening.groups import GroupSearch, divide, first_groups, unexplained
 from mindscore.measure.screening.receipt import (
@@ -44,11 +46,11 @@ CHEAPER = 0.8
 EXPECTED = 0.05
 """Share of the memories that a screen is expected to point at."""
 
-LEAD_SHARE = 0.05
-"""Share of the exact cost that looking into what does not add up may take."""
-
-CONCENTRATED = 0.6
+CONCENTRATED = 0.7
 """Share of what does not add up that one half of the memories must do to be looked into."""
+
+IN_A_ROW = 8
+"""Memories in a row that turn out to do less than estimated, after which no more are tried."""
 
 TRIAL = 4
 """Memories that are measured at the start, to see what words in common are worth."""
@@ -111,7 +113,7 @@ class Screening:
             await self._measure(left)
             return
         await self._estimate(left)
-        await self._measure(to_confirm(self._unmeasured(), self._least), self._reserve())
+        await self._confirm(to_confirm(self._unmeasured(), self._least))
         rest = self._left()
         sampled = await self._sample(rest)
         together = await self._together()
@@ -242,7 +244,8 @@ class Screening:
         if is_worth:
             left = [key for key in ordered if key in weights]
         places = {key: budget.spans.place(key, self._numbers) for key in left}
-        search = GroupSearch(places, weights, self._least)
+        usual = usual_effects(self._rows, len(self._numbers))
+        search = GroupSearch(places, weights, self._least, usual)
         started = budget.spent
         first = search.first_passes()
         try:
@@ -287,6 +290,20 @@ class Screening:
         if chosen:
             await self._emit([self._memories[key] for key in chosen], self._take)
             self._budget.bare_is_measured()
+
+    async def _confirm(self, keys: Sequence[str]) -> None:
+        """Measure ``keys``, the most likely first, until ``IN_A_ROW`` of them do less than that."""
+        reserve = self._reserve()
+        for first in range(0, len(keys), IN_A_ROW):
+            await self._measure(keys[first : first + IN_A_ROW], reserve)
+            last = [key for key in keys[: first + IN_A_ROW][-IN_A_ROW:] if key in self._rows]
+            left = len(keys) - first - IN_A_ROW
+            if left > 0 and all(self._largest(key) < self._least for key in last):
+                self._remark(
+                    f"{count_of(left, 'memory', 'memories')} with an estimate of {self._least:g} "
+                    f"nats or more were not measured: the {IN_A_ROW} before them do less"
+                )
+                return
 
     def _take(self, memory: Memory, row: Row) -> None:
         behind = self._budget.spans.behind([memory.key])
@@ -339,24 +356,21 @@ class Screening:
     async def _follow(self, keys: Sequence[str], leads: Mapping[int, float]) -> str | None:
         """Return the memory behind the largest of ``leads``, which ``keys`` do together.
 
-        The half that does most of it is divided, until it is one memory, or neither half does it.
+        The half that does most of it is divided, until it is one memory, or both halves have a part
+        in it.
         """
         response = max(leads, key=lambda it: abs(leads[it]))
-        nats, share = leads[response], self._budget.rows.times(LEAD_SHARE)
-        started, even = self._budget.spent, dict.fromkeys(keys, 1.0)
+        nats, budget = leads[response], self._budget
+        keys = [it for it in keys if budget.spans.place(it, self._numbers).reach <= response]
         while len(keys) > 1:
-            halves = divide(keys, even, 2)
-            taken = self._budget.spent.minus(started)
-            cost = self._each.times(2)
-            if not (taken.plus(cost).within(share) and self._budget.fits(cost)):
+            half, rest = divide(keys, dict.fromkeys(keys, 1.0), 2)
+            if not budget.fits(budget.spans.removing(half)):
                 return None
-            found = [
-                (abs(its.get(response, 0.0)), half)
-                for its, half in zip(await self._estimator.removing(halves), halves, strict=True)
-            ]
-            most, keys = max(found)
-            if most < CONCENTRATED * abs(nats):
+            [effects] = await self._estimator.removing([half])
+            share = effects.get(response, 0.0) / nats
+            if 1 - CONCENTRATED < share < CONCENTRATED:
                 return None
+            keys = half if share >= CONCENTRATED else rest
         return keys[0]
 
     # -- the receipt -----------------------------------------------------------------------------
