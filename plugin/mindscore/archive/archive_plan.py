@@ -15,7 +15,7 @@ from mindscore.config.file import merge
 from mindscore.config.settings import parse_settings
 from mindscore.measure.cached_scorer import weights_of
 from mindscore.measure.retry import Retry
-from mindscore.session.plan import count_calls
+from mindscore.session.plan import SCREENED, count_calls, is_screened
 from mindscore.session.session import Session
 from mindscore.store import History, Pass, Store
 
@@ -143,6 +143,8 @@ async def plan_archive(
             scoring = speed.scoring(plan.prompt_tokens + more, computed)
             loading = speed.loading_s or 0.0
             plan.seconds = None if scoring is None else loading + scoring / plan.servers
+    if is_screened(tables, command):
+        plan.remarks.append(SCREENED)
     if plan.servers > 1:
         plan.remarks.append(f"divided among {plan.servers} servers of one speed")
     return plan

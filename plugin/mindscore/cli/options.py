@@ -285,8 +285,8 @@ class PlanOptions(ConversationOptions):
         check_memories(self.memories, self.memories_anywhere)
         if self.select is not None:
             raise UsageError("--select goes with one file")
-        if self.screen:
-            raise UsageError("--screen goes with one conversation")
+        if self.placebo:
+            raise UsageError("--placebo goes with one conversation: choose it with --select")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,6 +300,19 @@ class MeasureOptions(PlanOptions):
         float | None,
         Option("--price", min=0, metavar="MONEY", help="Price of a million tokens sent."),
     ] = None
+
+    def check(self) -> None:
+        """Refuse options that do not go together, and what cannot be planned.
+
+        Raises:
+            UsageError: names them.
+        """
+        super().check()
+        if self.screen:
+            raise UsageError(
+                "--screen: its cost depends on what it finds; plan --full says the most that it "
+                "may take"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

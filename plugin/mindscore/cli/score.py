@@ -33,7 +33,7 @@ from mindscore.readers.conversations import Conversations
 from mindscore.readers.memories import read_memories
 from mindscore.readers.source import Source
 from mindscore.report.page import HtmlReport
-from mindscore.session.plan import Plan, make_plan
+from mindscore.session.plan import SCREENED, Plan, is_screened, make_plan
 from mindscore.session.session import Result, Session
 
 NAME = 40
@@ -243,7 +243,8 @@ def run_plan(options: MeasureOptions) -> int:
             lambda: make_plan(session, tables, options.command, measure=options.measure),
             lambda: "",
         )
-    remarks = session.remarks
+    screened = (SCREENED,) if is_screened(tables, options.command) else ()
+    remarks = (*session.remarks, *screened)
     if options.json:
         write_json(plan_document(plan, remarks))
     else:

@@ -24,6 +24,7 @@ from mindhooks import (
     WirePrompt,
     load_scorer,
 )
+from mindscore.config.file import merge
 from mindscore.config.settings import Settings, parse_settings
 from mindscore.conversation.template import RenderChat
 from mindscore.flows.finetune import FinetuneScoring
@@ -32,6 +33,9 @@ from mindscore.measure.divergence import MOST_GROUPS
 from mindscore.measure.prefixes import PrefixIndex, prefix_key
 from mindscore.session.session import Session
 from mindscore.store import History, Speed
+
+SCREENED = "at most: memory.screen has a screen measure fewer memories"
+"""The remark on a plan of a matrix that the settings want screened."""
 
 MEASURED_TOKENS = 256
 """Tokens of the prompt that is timed, at most."""
@@ -217,6 +221,14 @@ async def make_plan(
     return _with_times(plan, speed, "remembered", settings)
 
 
+def is_screened(tables: Mapping[str, Any], command: str) -> bool:
+    """Return whether the settings want a matrix screened: its plan is the most that it may cost."""
+    settings = parse_settings(tables)
+    options = settings.plugins.settings.get("memory-scoring", {})
+    wants = settings.memory.screen != "off" or bool(options.get("screen"))
+    return wants and command == MindCommand.SCORE_FULL
+
+
 @dataclass(frozen=True, slots=True)
 class CountedRun:
     """The statistics of a run that scored nothing, and the most that confirming groups may add."""
@@ -269,6 +281,9 @@ async def _counted(
     options: Mapping[str, Any],
 ) -> MemoryStats | FinetuneStats:
     own = parse_settings(tables).plugins.settings
+    # A screen goes by what it finds, which is nothing here.
+    tables = merge(tables, {"memory": {"screen": "off"}})
+    options = {**options, "screen": False}
     async with Registry(session, tables, scorer=counting) as registry:
         registry.register(MemoryScoring(options), name="memory-scoring")
         finetune = FinetuneScoring(own.get("finetune-scoring", {}))
