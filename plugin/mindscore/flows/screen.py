@@ -356,21 +356,21 @@ class Screening:
     async def _follow(self, keys: Sequence[str], leads: Mapping[int, float]) -> str | None:
         """Return the memory behind the largest of ``leads``, which ``keys`` do together.
 
-        The half that does most of it is divided, until it is one memory, or both halves have a part
-        in it.
+        The half that does most of it is divided, until it is one memory, or neither half does.
         """
         response = max(leads, key=lambda it: abs(leads[it]))
-        nats, budget = leads[response], self._budget
+        budget = self._budget
         keys = [it for it in keys if budget.spans.place(it, self._numbers).reach <= response]
         while len(keys) > 1:
-            half, rest = divide(keys, dict.fromkeys(keys, 1.0), 2)
-            if not budget.fits(budget.spans.removing(half)):
+            for half in divide(keys, dict.fromkeys(keys, 1.0), 2):
+                if not budget.fits(budget.spans.removing(half)):
+                    return None
+                [effects] = await self._estimator.removing([half])
+                if effects.get(response, 0.0) / leads[response] >= CONCENTRATED:
+                    keys = half
+                    break
+            else:
                 return None
-            [effects] = await self._estimator.removing([half])
-            share = effects.get(response, 0.0) / nats
-            if 1 - CONCENTRATED < share < CONCENTRATED:
-                return None
-            keys = half if share >= CONCENTRATED else rest
         return keys[0]
 
     # -- the receipt -----------------------------------------------------------------------------
