@@ -24,10 +24,12 @@ from mindhooks import (
     WirePrompt,
     load_scorer,
 )
+from mindscore.config.file import merge
 from mindscore.config.settings import Settings, parse_settings
 from mindscore.conversation.template import RenderChat
 from mindscore.flows.finetune import FinetuneScoring
 from mindscore.flows.memory import MemoryScoring
+from mindscore.flows.screen import wants_screen
 from mindscore.measure.divergence import MOST_GROUPS
 from mindscore.measure.prefixes import PrefixIndex, prefix_key
 from mindscore.session.session import Session
@@ -73,6 +75,7 @@ class Plan:
         alternates: at most as many are generated.
         place: the server, or the scorer, that ``times`` are of.
         speed: the origin of ``times``; ``None``: no speed is known.
+        is_limit: the matrix is screened: this is what it takes at most.
         not_planned: other plugins that answer the command, whose cost is not known.
     """
 
@@ -88,6 +91,7 @@ class Plan:
     times: Times
     place: str
     speed: Literal["remembered", "measured"] | None
+    is_limit: bool
     not_planned: tuple[str, ...]
     error: str | None
 
@@ -181,6 +185,12 @@ async def make_plan(
             "finetune-scoring" if is_finetune else "memory-scoring",
         )
         options = own.get("memory-scoring", {})
+        many, asked = len(session.transcript.keys()), bool(options.get("screen"))
+        screens = command == MindCommand.SCORE_FULL and wants_screen(settings.memory, asked, many)
+        if screens:
+            # No screen takes more than to measure every memory.
+            options = {**options, "screen": False}
+            tables = merge(tables, {"memory": {"screen": "off"}})
         stats = await _counted(session, tables, command, counting, options)
         confirming = alternates = 0
         outcomes = stats.outcomes if isinstance(stats, MemoryStats) else {}
@@ -204,6 +214,7 @@ async def make_plan(
             times=Times(),
             place=settings.server.place,
             speed=None,
+            is_limit=screens,
             not_planned=others,
             error=stats.error,
         )
