@@ -301,19 +301,6 @@ class MeasureOptions(PlanOptions):
         Option("--price", min=0, metavar="MONEY", help="Price of a million tokens sent."),
     ] = None
 
-    def check(self) -> None:
-        """Refuse options that do not go together, and what cannot be planned.
-
-        Raises:
-            UsageError: names them.
-        """
-        super().check()
-        if self.screen:
-            raise UsageError(
-                "--screen: its cost depends on what it finds; plan --full says the most that it "
-                "may take"
-            )
-
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(ConversationOptions):

@@ -29,13 +29,14 @@ from mindscore.config.settings import Settings, parse_settings
 from mindscore.conversation.template import RenderChat
 from mindscore.flows.finetune import FinetuneScoring
 from mindscore.flows.memory import MemoryScoring
+from mindscore.flows.screen import wants_screen
 from mindscore.measure.divergence import MOST_GROUPS
 from mindscore.measure.prefixes import PrefixIndex, prefix_key
 from mindscore.session.session import Session
 from mindscore.store import History, Speed
 
-SCREENED = "at most: memory.screen has a screen measure fewer memories"
-"""The remark on a plan of a matrix that the settings want screened."""
+SCREENED = "at most: a screen takes no more than measuring every memory, and most often far less"
+"""The words beside the plan of a screened matrix."""
 
 MEASURED_TOKENS = 256
 """Tokens of the prompt that is timed, at most."""
@@ -77,6 +78,7 @@ class Plan:
         alternates: at most as many are generated.
         place: the server, or the scorer, that ``times`` are of.
         speed: the origin of ``times``; ``None``: no speed is known.
+        is_limit: the matrix is screened: this is what it takes at most.
         not_planned: other plugins that answer the command, whose cost is not known.
     """
 
@@ -92,6 +94,7 @@ class Plan:
     times: Times
     place: str
     speed: Literal["remembered", "measured"] | None
+    is_limit: bool
     not_planned: tuple[str, ...]
     error: str | None
 
@@ -185,6 +188,8 @@ async def make_plan(
             "finetune-scoring" if is_finetune else "memory-scoring",
         )
         options = own.get("memory-scoring", {})
+        many, asked = len(session.transcript.keys()), bool(options.get("screen"))
+        screens = command == MindCommand.SCORE_FULL and wants_screen(settings.memory, asked, many)
         stats = await _counted(session, tables, command, counting, options)
         alternates = 0
         outcomes = stats.outcomes if isinstance(stats, MemoryStats) else {}
@@ -204,6 +209,7 @@ async def make_plan(
             times=Times(),
             place=settings.server.place,
             speed=None,
+            is_limit=screens,
             not_planned=others,
             error=stats.error,
         )
@@ -219,14 +225,6 @@ async def make_plan(
     if speed is None:
         return replace(plan, times=Times(*[None] * 4))
     return _with_times(plan, speed, "remembered", settings)
-
-
-def is_screened(tables: Mapping[str, Any], command: str) -> bool:
-    """Return whether the settings want a matrix screened: its plan is the most that it may cost."""
-    settings = parse_settings(tables)
-    options = settings.plugins.settings.get("memory-scoring", {})
-    wants = settings.memory.screen != "off" or bool(options.get("screen"))
-    return wants and command == MindCommand.SCORE_FULL
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +279,7 @@ async def _counted(
     options: Mapping[str, Any],
 ) -> MemoryStats | FinetuneStats:
     own = parse_settings(tables).plugins.settings
-    # A screen goes by what it finds, which is nothing here.
+    # A screen goes by what it finds, which is nothing here, and takes no more than all rows do.
     tables = merge(tables, {"memory": {"screen": "off"}})
     options = {**options, "screen": False}
     async with Registry(session, tables, scorer=counting) as registry:

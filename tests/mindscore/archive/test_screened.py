@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from mindscore.archive.advise import archive_advice
+from mindscore.archive.pass_record import settings_digest
 from mindscore.config.settings import parse_settings
 from mindscore.store import Store, rows_of
 
-CONVERSATIONS, IDLE = 3, 40
+CONVERSATIONS, IDLE = 2, 40
 HELPERS = {
     "tea": ("What do I drink?", "Jasmine tea from Fujian, brewed lightly in porcelain."),
     "dog": ("Who barks?", "Rex the terrier barks, mostly at postmen and hedgehogs."),
@@ -128,15 +129,30 @@ def test_what_is_measured_later_takes_the_place_of_an_estimate(talks, tmp_path, 
     ]
 
 
-def test_other_settings_of_a_screen_are_another_pass(talks, mindscore):
-    mindscore("score", talks, "--full", "--screen")
-    for given in (
-        ("--set", "memory.screen=on"),
-        ("--set", "memory.screen=auto", "--set", "memory.screen_from=50"),
-        ("--screen", "--set", "memory.screen_sample=9"),
-    ):
-        ran = mindscore("score", talks, "--full", "--json", *given)
-        assert len(ran.documents) == (0 if given[-1] == "memory.screen=on" else CONVERSATIONS)
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        ({}, {"screen": "off"}, True),
+        ({}, {"screen": "on"}, False),
+        ({"screen": "on"}, {"screen": "auto"}, False),
+        ({"screen": "auto"}, {"screen": "auto", "screen_from": 50}, False),
+        ({"screen": "on"}, {"screen": "on", "screen_from": 50}, True),
+        ({"screen": "on"}, {"screen": "on", "screen_sample": 9}, False),
+        ({"screen": "on"}, {"screen": "on", "screen_confirm_nats": 0.4}, False),
+        ({"screen_sample": 9}, {}, True),
+    ],
+)
+def test_a_screen_is_part_of_what_makes_a_conversation_unchanged(one, other, is_same):
+    digests = {settings_digest({"memory": it}, "score-full") for it in (one, other)}
+    assert len(digests) == 2 - is_same
+    # Of what is scored as it falls due, nothing is screened.
+    assert len({settings_digest({"memory": it}, "score") for it in (one, other)}) == 1
+
+
+def test_the_option_and_the_setting_screen_alike():
+    option = {"plugins": {"settings": {"memory-scoring": {"screen": True}}}}
+    by = [settings_digest(it, "score-full") for it in (option, {"memory": {"screen": "on"}})]
+    assert by[0] == by[1]
 
 
 def test_with_ray_a_screened_pass_finds_the_same(talks, tmp_path, mindscore, pipeline):
@@ -151,10 +167,18 @@ def test_with_ray_a_screened_pass_finds_the_same(talks, tmp_path, mindscore, pip
     assert advice_of(tmp_path, "there").texts == advice_of(tmp_path, "here").texts
 
 
-def test_a_plan_or_a_control_of_places_that_would_be_wrong_is_refused(talks, mindscore):
-    ran = mindscore("plan", talks, "--full", "--screen")
-    assert ran.status == 2
-    assert "plan --full says the most that it may take" in ran.err
+def test_a_plan_of_a_screened_archive_is_the_most_that_it_takes(talks, mindscore):
+    plan, exact = (mindscore("plan", talks, "--full", *more) for more in (["--screen"], []))
+    assert "at most: a screen takes no more than measuring every memory" in plan.out
+    assert "at most: a screen" not in exact.out
+    tokens = [
+        json.loads(mindscore("plan", talks, "--full", "--json", *more).out)["prompt_tokens"]
+        for more in (["--screen"], [])
+    ]
+    assert tokens[0] == tokens[1] > 0
+
+
+def test_a_control_of_the_places_is_refused_for_archives(talks, mindscore):
     ran = mindscore("score", talks, "--full", "--placebo")
     assert ran.status == 2
     assert "--placebo goes with one conversation" in ran.err
