@@ -98,9 +98,9 @@ class ArchiveEvidence:
         A response of which it is not known is not among them.
         """
         limits = np.zeros(len(self.cells.response_ids))
-        np.maximum.at(
-            limits, self.cells.response, np.where(self.cells.is_assumed, 0.0, self.cells.limit)
-        )
+        # What is measured is not as wrong as estimates may be.
+        is_unknown = self.cells.is_assumed | self.cells.is_estimate
+        np.maximum.at(limits, self.cells.response, np.where(is_unknown, 0.0, self.cells.limit))
         known = dict(zip(self.cells.response_ids.tolist(), limits.tolist(), strict=True))
         return {
             (it.conversation, it.node_id): known[number]

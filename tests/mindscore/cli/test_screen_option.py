@@ -50,7 +50,8 @@ def test_the_terminal_shows_what_was_measured_and_says_what_was_not(score, many)
     assert f"of 60 memories measured, 8 of them drawn at random; {60 - measured} estimated (≈)" in (
         shown
     )
-    assert "With 95 % confidence, of those not measured at most" in shown
+    confident = f"With 95 % confidence, of the {60 - measured} that were only estimated at most"
+    assert confident in shown
     assert "% of the" in shown
     assert f"{60 - measured} estimated by the screen (≈), and not measured: " in shown
 
@@ -85,3 +86,24 @@ def test_screen_goes_with_the_matrix_alone(options, words, score, many):
     ran = score(many, *options)
     assert ran.status == 2
     assert words in ran.err
+
+
+def test_show_and_its_report_tell_estimates_from_what_was_measured(cli, score, many, tmp_path):
+    screen = score(many, "--full", "--screen", "--json").document["screen"]
+    [shown] = cli("show", many, "--json").document["results"]
+    estimates = {it["key"]: it["entries"] for it in screen["estimates"]}
+    assert shown["screen"].keys() == {"estimates"}
+    assert {it["key"]: it["entries"] for it in shown["screen"]["estimates"]} == estimates
+    measured = {
+        key
+        for key, row in zip(shown["memories"], shown["signed"], strict=True)
+        if set(row) != {None}
+    }
+    assert measured == set(screen["exact"])
+    out = " ".join(cli("show", many).out.split())
+    assert f"Of {len(screen['estimated'])} memories there are a screen's estimates (≈) alone" in out
+    table = out.split("memory #1")[1].split("positive: it helped")[0]
+    assert not any(f" {key} " in table for key in screen["estimated"])
+    page = tmp_path / "shown.html"
+    assert cli("show", many, "--html", page).status == 0
+    assert "What was measured, and what was estimated" in page.read_text(encoding="utf-8")

@@ -33,10 +33,11 @@ def _lines(receipt: ScreenReceipt) -> Iterator[str]:
     exact, estimated = len(receipt.exact), len(receipt.estimated)
     total = exact + estimated + len(receipt.not_looked_at)
     drawn = f", {len(receipt.sampled):,} of them drawn at random" * bool(receipt.sampled)
+    unseen = len(receipt.not_looked_at)
+    left = f", {unseen:,} not looked at: --max-tokens" * bool(unseen)
     yield (
         f"Screen ({receipt.method}): {exact:,} of {count_of(total, 'memory', 'memories')} "
-        f"measured{drawn}; {estimated:,} estimated (≈), {len(receipt.not_looked_at):,} not looked "
-        "at"
+        f"measured{drawn}; {estimated:,} estimated (≈){left}"
     )
     yield _cost(receipt)
     if receipt.error_median is not None and receipt.error_p95 is not None:

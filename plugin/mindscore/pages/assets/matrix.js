@@ -98,7 +98,7 @@ function mindscoreMatrix(element, data, words) {
   ramp.append("harmed: less likely", strip, "helped: likelier, in nats");
   legend.append(ramp);
   const kinds = { noise: "within noise", none: "no difference", missing: "not measured" };
-  if (guesses) kinds.guessed = "≈ estimated, not measured";
+  if (guesses) kinds.guessed = "estimated, not measured";
   for (const [kind, words] of Object.entries(kinds)) {
     const each = make("span");
     each.append(make("span", `matrix-swatch ${kind}`), words);
