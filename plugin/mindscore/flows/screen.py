@@ -317,8 +317,8 @@ class Screening:
         if left:
             them = count_of(len(left), "memory", "memories")
             self._remark(
-                f"{them} with an estimate of {self._least:g} nats or more not measured: others with "
-                "such estimates do less, or it would have taken too many tokens"
+                f"{them} estimated to do {self._least:g} nats or more were not measured: others "
+                "like that do less, or it would have taken too many tokens"
             )
 
     def _take(self, memory: Memory, row: Row) -> None:
