@@ -203,6 +203,13 @@ class PlanOptions(ConversationOptions):
     resume: Annotated[
         bool, Option("--resume", help="With --full: score only the rows that are not stored yet.")
     ] = False
+    screen: Annotated[
+        bool,
+        Option(
+            "--screen",
+            help="With --full: estimate every memory cheaply, and measure those that stand out.",
+        ),
+    ] = False
     max_tokens: Annotated[
         int | None,
         Option(
@@ -252,6 +259,8 @@ class PlanOptions(ConversationOptions):
             raise UsageError("--hold goes with --full")
         if self.placebo and not self.full:
             raise UsageError("--placebo goes with --full")
+        if self.screen and not self.full:
+            raise UsageError("--screen goes with --full")
         if self.resume and not self.full:
             raise UsageError("--resume goes with --full: without it, what is scored is not due")
 
@@ -261,8 +270,11 @@ class PlanOptions(ConversationOptions):
         Raises:
             UsageError: names them.
         """
-        if self.max_tokens is not None and self.command != "score":
-            raise UsageError("--max-tokens goes with score alone, without --full and --finetune")
+        if self.max_tokens is not None and self.command != "score" and not self.screen:
+            raise UsageError(
+                "--max-tokens goes with score alone or --full --screen, not with --full or "
+                "--finetune by themselves"
+            )
 
     def check_pass(self) -> None:
         """Refuse options that do not go with several conversations.
@@ -273,6 +285,8 @@ class PlanOptions(ConversationOptions):
         check_memories(self.memories, self.memories_anywhere)
         if self.select is not None:
             raise UsageError("--select goes with one file")
+        if self.placebo:
+            raise UsageError("--placebo goes with one conversation: choose it with --select")
 
 
 @dataclass(frozen=True, kw_only=True)

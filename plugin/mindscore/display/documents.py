@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -75,6 +76,7 @@ def plan_document(plan: Plan, remarks: Sequence[str]) -> dict[str, Any]:
         "confirming_seconds": plan.times.confirming,
         "generating_seconds": plan.times.generating,
         "speed": plan.speed,
+        **({"is_limit": True} if plan.is_limit else {}),
         "not_planned": list(plan.not_planned),
         "error": plan.error,
     }
@@ -140,7 +142,25 @@ def _matrix(result: Result) -> dict[str, Any]:
         found["hold"] = _cells(hold, "divergence", responses)
         found["hold_signed"] = _cells(hold, "signed", responses)
         found["redundant"] = msgspec.to_builtins(result.redundant)
+    if result.screen is not None or result.estimates:
+        found["screen"] = _screen(result)
     return found
+
+
+def _screen(result: Result) -> dict[str, Any]:
+    """Return the receipt's fields, with a memory's estimates by the index of each response.
+
+    Of a matrix from the store, which keeps no receipt, there are the estimates alone.
+    """
+    receipt, fields = result.screen, dict[str, Any]()
+    entries: dict[str, dict[str, float]] = {}
+    if receipt is not None:
+        fields = msgspec.to_builtins(replace(receipt, estimates=()))
+        entries = {key: {} for key in receipt.estimated}
+    for it in result.estimates:
+        entries.setdefault(it.key, {})[str(it.entry_idx)] = it.nats
+    fields["estimates"] = [{"key": key, "entries": its} for key, its in entries.items()]
+    return fields
 
 
 def _cells(

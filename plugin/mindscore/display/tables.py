@@ -243,6 +243,8 @@ def _matrix(console: Console, result: Result) -> Iterator[RenderableType]:
     if holds:
         yield from _redundant(result)
     yield from _ranking(console, result, numbered=True)
+    for number, line in enumerate(result.screened):
+        yield Text(printable(line), style="dim" if number else "bold")
     yield from _skipped(result)
 
 
@@ -274,7 +276,9 @@ def _grid(
         table.add_column("memory", min_width=min(KEY, longest), max_width=KEY, no_wrap=True)
         for index, _ in block:
             table.add_column(f"#{index}", justify="right", min_width=CELL, no_wrap=True)
-        for key in result.keys:
+        # What was only estimated is not among what was measured.
+        shown = [it for it in result.keys if it in rows] if result.estimates else result.keys
+        for key in shown:
             cells = {cell.node_id: cell for cell in rows.get(key, ())}
             row = (_cell(cells.get(id_), result.min_divergence, spreads) for _, id_ in block)
             table.add_row(shortened(key, KEY), *row)

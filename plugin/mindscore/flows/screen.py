@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from mindhooks import ResponseDivergence, ScorerCapabilities
-from mindscore.config.settings import MemoryScoringOptions
+from mindhooks import ResponseDivergence, ScorerCapabilities, in_thread
+from mindscore._util.text import count_of
+from mindscore.config.settings import MemoryScoringOptions, MemorySettings
 from mindscore.flows.run import FlowRun
 from mindscore.flows.screen_estimates import SCREEN_SHARE, Cells, Estimator
 from mindscore.measure.memories import Memory, find_memories, skip_none
@@ -18,6 +19,8 @@ from mindscore.measure.screening.choice import (
     rank_correlation,
     to_confirm,
     top_found,
+    usual_effects,
+    weights_of_words,
 )
 from mindscore.measure.screening.groups import GroupSearch, divide, first_groups, unexplained
 from mindscore.measure.screening.receipt import (
@@ -44,11 +47,14 @@ CHEAPER = 0.8
 EXPECTED = 0.05
 """Share of the memories that a screen is expected to point at."""
 
-LEAD_SHARE = 0.05
-"""Share of the exact cost that looking into what does not add up may take."""
-
-CONCENTRATED = 0.6
+CONCENTRATED = 0.7
 """Share of what does not add up that one half of the memories must do to be looked into."""
+
+TARGET = 0.29
+"""Share of the exact cost that a run stays within, but for estimates that are sure to be much."""
+
+IN_A_ROW = 8
+"""Memories in a row that turn out to do less than estimated, after which no more are tried."""
 
 TRIAL = 4
 """Memories that are measured at the start, to see what words in common are worth."""
@@ -56,8 +62,11 @@ TRIAL = 4
 WORTH = 0.5
 """Share of responses whose largest effect words in common must find to order the groups."""
 
-TRUST = 0.8
-"""Weight that words in common have then: some memories have none in common, and matter."""
+
+def wants_screen(settings: MemorySettings, asked: bool, memories: int) -> bool:
+    """Return whether the matrix of so many memories is to be screened; ``asked``: by an option."""
+    many = settings.screen == "auto" and memories > settings.screen_from
+    return asked or settings.screen == "on" or many
 
 
 class Screening:
@@ -99,10 +108,14 @@ class Screening:
             ScorerError: the scorer failed.
         """
         await self._read()
+        stash = self._run.registry.stash
         try:
             await self._screen()
-        finally:
-            self._run.registry.stash[ScreenReceipt] = self._account()
+        except BaseException:
+            stash[ScreenReceipt] = self._account()
+            raise
+        # Hundreds of thousands of estimates take longer than a host may be held up.
+        stash[ScreenReceipt] = await in_thread(self._account)
 
     async def _screen(self) -> None:
         await self._measure(self._free())
@@ -111,7 +124,7 @@ class Screening:
             await self._measure(left)
             return
         await self._estimate(left)
-        await self._measure(to_confirm(self._unmeasured(), self._least), self._reserve())
+        await self._confirm()
         rest = self._left()
         sampled = await self._sample(rest)
         together = await self._together()
@@ -238,11 +251,12 @@ class Screening:
             return
         self._receipt = replace(self._receipt, method="groups", trials=(trial,))
         is_worth = trial.top_found is not None and trial.top_found >= WORTH
-        weights = self._weights(left, is_worth=is_worth)
+        weights = weights_of_words(left, self._words if is_worth else {})
         if is_worth:
             left = [key for key in ordered if key in weights]
         places = {key: budget.spans.place(key, self._numbers) for key in left}
-        search = GroupSearch(places, weights, self._least)
+        usual = usual_effects(self._rows, len(self._numbers))
+        search = GroupSearch(places, weights, self._least, usual)
         started = budget.spent
         first = search.first_passes()
         try:
@@ -270,23 +284,42 @@ class Screening:
             self._budget.in_unit(self._budget.spent.minus(started)),
         )
 
-    def _weights(self, keys: Sequence[str], *, is_worth: bool) -> dict[str, float]:
-        """Return how likely each memory is to matter, by the words that it shares."""
-        even = dict.fromkeys(keys, 1.0)
-        shared = {key: max(self._words[key].values(), default=0.0) ** 2 for key in keys}
-        whole = sum(shared.values())
-        if not is_worth or not whole:
-            return even
-        return {key: 1 - TRUST + TRUST * len(keys) * shared[key] / whole for key in keys}
-
     # -- exact rows ------------------------------------------------------------------------------
 
-    async def _measure(self, keys: Iterable[str], reserve: Tokens = NO_TOKENS) -> None:
+    async def _measure(
+        self, keys: Iterable[str], reserve: Tokens = NO_TOKENS, limit: Tokens | None = None
+    ) -> None:
         """Measure and emit the first of ``keys`` that fit, with ``reserve`` left over."""
-        chosen = self._budget.affordable((it for it in keys if it not in self._rows), reserve)
+        left = (it for it in keys if it not in self._rows)
+        chosen = self._budget.affordable(left, reserve, limit)
         if chosen:
             await self._emit([self._memories[key] for key in chosen], self._take)
             self._budget.bare_is_measured()
+
+    async def _confirm(self) -> None:
+        """Measure what the estimates point at, the most telling first.
+
+        It ends where ``IN_A_ROW`` memories turn out to do less; what is not sure, with ``TARGET``.
+        """
+        sure, others = to_confirm(self._unmeasured(), self._least)
+        reserve, target = self._reserve(), self._budget.exact.times(TARGET)
+        for keys, limit in ((sure, None), (others, target)):
+            for first in range(0, len(keys), IN_A_ROW):
+                batch = keys[first : first + IN_A_ROW]
+                await self._measure(batch, reserve, limit)
+                if all(self._largest(key) < self._least for key in batch):
+                    break
+        left = [
+            key
+            for key, its in self._unmeasured().items()
+            if max(map(abs, its.values()), default=0.0) >= self._least
+        ]
+        if left:
+            them = count_of(len(left), "memory", "memories")
+            self._remark(
+                f"{them} estimated to do {self._least:g} nats or more were not measured: others "
+                "like that do less, or it would have taken too many tokens"
+            )
 
     def _take(self, memory: Memory, row: Row) -> None:
         behind = self._budget.spans.behind([memory.key])
@@ -339,23 +372,20 @@ class Screening:
     async def _follow(self, keys: Sequence[str], leads: Mapping[int, float]) -> str | None:
         """Return the memory behind the largest of ``leads``, which ``keys`` do together.
 
-        The half that does most of it is divided, until it is one memory, or neither half does it.
+        The half that does most of it is divided, until it is one memory, or neither half does.
         """
         response = max(leads, key=lambda it: abs(leads[it]))
-        nats, share = leads[response], self._budget.rows.times(LEAD_SHARE)
-        started, even = self._budget.spent, dict.fromkeys(keys, 1.0)
+        budget = self._budget
+        keys = [it for it in keys if budget.spans.place(it, self._numbers).reach <= response]
         while len(keys) > 1:
-            halves = divide(keys, even, 2)
-            taken = self._budget.spent.minus(started)
-            cost = self._each.times(2)
-            if not (taken.plus(cost).within(share) and self._budget.fits(cost)):
-                return None
-            found = [
-                (abs(its.get(response, 0.0)), half)
-                for its, half in zip(await self._estimator.removing(halves), halves, strict=True)
-            ]
-            most, keys = max(found)
-            if most < CONCENTRATED * abs(nats):
+            for half in divide(keys, dict.fromkeys(keys, 1.0), 2):
+                if not budget.fits(budget.spans.removing(half)):
+                    return None
+                [effects] = await self._estimator.removing([half])
+                if effects.get(response, 0.0) / leads[response] >= CONCENTRATED:
+                    keys = half
+                    break
+            else:
                 return None
         return keys[0]
 
