@@ -13,7 +13,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from mindscore.measure.divergence import FEW, HOLD, OF_HOLD, OF_LARGEST, SPREADS
+from mindscore.measure.interactions import FEW, HOLD, OF_HOLD, OF_LARGEST, SPREADS
 from mindscore.measure.evidence import Cells, Flags, Floats, Integers, MemoryVersion, grouped_median
 
 ALIKE = 0.4
@@ -95,7 +95,7 @@ def overlaps(cells: Cells) -> list[tuple[int, int, int, int]]:
 
     Each is the two memories, the number of responses that both support alone, and the number that
     the first supports alone with the other in the context. Support, and that nothing is missed, are
-    as in ``divergence.redundant_candidates``, the latter over all responses that both support.
+    as in ``interactions.redundant_candidates``, the latter over all responses that both support.
     """
     lifted, is_support = supports(cells)
     rows = np.flatnonzero(is_support)
