@@ -15,7 +15,7 @@ from mindscore.config.file import merge
 from mindscore.config.settings import MemoryScoringOptions, parse_settings, parse_table
 from mindscore.conversation.conversation import Transcript
 from mindscore.display.documents import document
-from mindscore.flows.memory import StoredRows
+from mindscore.flows.matrix import StoredRows
 from mindscore.flows.seen import ContextFacts, source_of
 from mindscore.measure.memories import text_hashes
 from mindscore.measure.retry import Retry

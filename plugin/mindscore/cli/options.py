@@ -257,13 +257,10 @@ class PlanOptions(ConversationOptions):
             raise UsageError("--memory does not go with --finetune, which removes all memories")
         if self.hold and not self.full:
             raise UsageError("--hold goes with --full")
-<<<<<<< HEAD
         if self.placebo and not self.full:
             raise UsageError("--placebo goes with --full")
-=======
         if self.screen and not self.full:
             raise UsageError("--screen goes with --full")
->>>>>>> r-screen
         if self.resume and not self.full:
             raise UsageError("--resume goes with --full: without it, what is scored is not due")
 
