@@ -142,6 +142,8 @@ def _matrix(result: Result) -> dict[str, Any]:
         found["hold"] = _cells(hold, "divergence", responses)
         found["hold_signed"] = _cells(hold, "signed", responses)
         found["redundant"] = msgspec.to_builtins(result.redundant)
+    if "redundant" in found or result.interactions:
+        found["interactions"] = msgspec.to_builtins(result.interactions)
     if result.screen is not None:
         found["screen"] = _screen(result.screen)
     return found

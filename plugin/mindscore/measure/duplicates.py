@@ -13,8 +13,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from mindscore.measure.interactions import FEW, HOLD, OF_HOLD, OF_LARGEST, SPREADS
 from mindscore.measure.evidence import Cells, Flags, Floats, Integers, MemoryVersion, grouped_median
+from mindscore.measure.interactions import FEW, HOLD, OF_HOLD, OF_LARGEST, SPREADS
 
 ALIKE = 0.4
 """Similarity of two texts' words from which on they may say the same."""

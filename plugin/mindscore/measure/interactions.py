@@ -81,6 +81,18 @@ class Interaction:
     entries: tuple[InteractionEntry, ...]
     kind: Literal["hide", "need"]
 
+    @property
+    def node_ids(self) -> tuple[str, ...]:
+        """The responses."""
+        return tuple(entry.node_id for entry in self.entries)
+
+    @property
+    def relation(self) -> str:
+        """The words between the memories and the responses."""
+        if self.kind == "need":
+            return "need each other: either one removed costs what both do, for"
+        return "hide each other in part: removed together, they cost more than apart, for"
+
 
 @dataclass(frozen=True, slots=True)
 class RedundantGroup:
@@ -91,6 +103,21 @@ class RedundantGroup:
 
     keys: tuple[str, ...]
     node_ids: tuple[str, ...]
+
+    @property
+    def relation(self) -> str:
+        """The words between the memories and the responses."""
+        each = "either" if len(self.keys) == 2 else "any"
+        return f"hide each other: {each} is enough for"
+
+
+def told_once(
+    redundant: Iterable[RedundantGroup], interactions: Iterable[Interaction]
+) -> list[RedundantGroup | Interaction]:
+    """Return what there is to tell: groups, and interactions that are not those of a group."""
+    groups = list(redundant)
+    keys = {group.keys for group in groups}
+    return [*groups, *(it for it in interactions if it.kind == "need" or it.keys not in keys)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +267,7 @@ def confirmed(group: RedundantGroup, found: Iterable[Interaction]) -> RedundantG
 
     ``found`` are its interactions: those responses are among those for which it hides.
     """
-    missed = {entry.node_id for it in found if it.kind == "hide" for entry in it.entries}
+    missed = {node_id for it in found if it.kind == "hide" for node_id in it.node_ids}
     left = tuple(node_id for node_id in group.node_ids if node_id in missed)
     return RedundantGroup(group.keys, left) if left else None
 

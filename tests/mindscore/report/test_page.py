@@ -6,7 +6,7 @@ import pytest
 
 from mindhooks import FinetuneStats, MemoryScore, MemoryStats, Outcome, ResponseDivergence
 from mindscore.config.settings import parse_settings
-from mindscore.measure.divergence import RedundantGroup
+from mindscore.measure.interactions import RedundantGroup
 from mindscore.report.page import MOST_OPEN, facts, memory_texts, render
 from mindscore.report.ranking import standings
 
