@@ -214,7 +214,8 @@ def need_candidates(
     stakes: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     for node_id, drops in large.items():
         alone, all_ = holds[node_id], of_all.get(node_id)
-        lift, _ = _general_lift(list(alone.values())) if alone else (0.0, 0.0)
+        # The lift by memories that are not missed: most may be, and have to do with the response.
+        lift = max(0.0, median([it for key, it in alone.items() if key not in drops] or [0.0]))
         most = set(sorted(drops, key=lambda key: -drops[key].signed)[:MOST_OF_A_RESPONSE])
         for pair in combinations([it for it in drops.items() if it[0] in most], 2):
             cells = [cell for _, cell in pair]
