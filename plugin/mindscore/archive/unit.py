@@ -61,7 +61,7 @@ class ScoredConversation:
         }
 
     def evidence(self) -> list[Evidence]:
-        """Return the measured cells, as the store keeps them."""
+        """Return the measured cells, and those estimated, as the store keeps them."""
         if self.context is None:
             return []
         hashes, found = self._known.text_hashes, list[Evidence]()
@@ -75,19 +75,18 @@ class ScoredConversation:
             }
             values = cell_values(score, self._known.responses(score))
             found += [Evidence(**about, **it) for it in values]
+        if self.result.screen is not None:
+            found += self._known.estimates(self.result.screen, self.result.model, self.scored_at)
         return found
 
     def texts(self, *, keep_texts: bool) -> list[MemoryText]:
-        """Return the texts of the memories that were scored; without them, their facts alone."""
-        if self.context is None:
-            return []
-        known, when, found = self._known, self.scored_at, list[MemoryText]()
-        for key in self.result.scores:
-            if key in known.text_hashes:
-                text = known.text(key) if keep_texts else None
-                name, tokens = known.text_hashes[key], known.tokens(key)
-                found.append(MemoryText(key, name, text, tokens, when, when))
-        return found
+        """Return the texts of the memories that were scored, or estimated.
+
+        Without ``keep_texts``, their facts alone.
+        """
+        screen = self.result.screen
+        keys = (*self.result.scores, *(screen.estimated if screen is not None else ()))
+        return self._known.memory_texts(keys, self.scored_at, keep_texts=keep_texts)
 
     def facts(self) -> ConversationFacts | None:
         """Return the facts of the conversation; ``None``: nothing of it was scored."""

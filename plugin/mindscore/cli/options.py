@@ -285,8 +285,8 @@ class PlanOptions(ConversationOptions):
         check_memories(self.memories, self.memories_anywhere)
         if self.select is not None:
             raise UsageError("--select goes with one file")
-        if self.screen:
-            raise UsageError("--screen goes with one conversation")
+        if self.placebo:
+            raise UsageError("--placebo goes with one conversation: choose it with --select")
 
 
 @dataclass(frozen=True, kw_only=True)

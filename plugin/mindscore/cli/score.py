@@ -33,7 +33,7 @@ from mindscore.readers.conversations import Conversations
 from mindscore.readers.memories import read_memories
 from mindscore.readers.source import Source
 from mindscore.report.page import HtmlReport
-from mindscore.session.plan import Plan, make_plan
+from mindscore.session.plan import SCREENED, Plan, make_plan
 from mindscore.session.session import Result, Session
 
 NAME = 40
@@ -298,6 +298,8 @@ def _show_plan(plan: Plan, remarks: Sequence[str]) -> None:
         )
     console.print(Text(f"{plan.command} with {printable(plan.model)} would take", style="bold"))
     console.print(table)
+    if plan.is_limit:
+        console.print(Text(SCREENED))
     if plan.speed is None and (plan.calls or plan.alternates):
         place = printable(plan.place)
         unknown = f"no speed known for {printable(plan.model)} ({place}) yet: run with --measure"

@@ -10,7 +10,6 @@ import msgspec
 
 from mindhooks import FinetuneCandidate, MindCommand, ResponseDivergence
 from mindscore._util.text import iso_utc
-from mindscore.measure.screening.receipt import ScreenReceipt
 from mindscore.session.plan import Plan
 from mindscore.session.session import Result
 from mindscore.store import KnownScore, Reviewed
@@ -77,6 +76,7 @@ def plan_document(plan: Plan, remarks: Sequence[str]) -> dict[str, Any]:
         "confirming_seconds": plan.times.confirming,
         "generating_seconds": plan.times.generating,
         "speed": plan.speed,
+        **({"is_limit": True} if plan.is_limit else {}),
         "not_planned": list(plan.not_planned),
         "error": plan.error,
     }
@@ -142,19 +142,26 @@ def _matrix(result: Result) -> dict[str, Any]:
         found["hold"] = _cells(hold, "divergence", responses)
         found["hold_signed"] = _cells(hold, "signed", responses)
         found["redundant"] = msgspec.to_builtins(result.redundant)
-    if "redundant" in found or result.interactions:
+    # The store keeps none: of a matrix that is read from it, they are not known.
+    if result.interactions or ("redundant" in found and result.measured is None):
         found["interactions"] = msgspec.to_builtins(result.interactions)
-    if result.screen is not None:
-        found["screen"] = _screen(result.screen)
+    if result.screen is not None or result.estimates:
+        found["screen"] = _screen(result)
     return found
 
 
-def _screen(receipt: ScreenReceipt) -> dict[str, Any]:
-    """Return the receipt's fields, with a memory's estimates by the index of each response."""
-    fields: dict[str, Any] = msgspec.to_builtins(replace(receipt, estimates=()))
-    entries: dict[str, dict[str, float]] = {key: {} for key in receipt.estimated}
-    for it in receipt.estimates:
-        entries[it.key][str(it.entry_idx)] = it.nats
+def _screen(result: Result) -> dict[str, Any]:
+    """Return the receipt's fields, with a memory's estimates by the index of each response.
+
+    Of a matrix from the store, which keeps no receipt, there are the estimates alone.
+    """
+    receipt, fields = result.screen, dict[str, Any]()
+    entries: dict[str, dict[str, float]] = {}
+    if receipt is not None:
+        fields = msgspec.to_builtins(replace(receipt, estimates=()))
+        entries = {key: {} for key in receipt.estimated}
+    for it in result.estimates:
+        entries.setdefault(it.key, {})[str(it.entry_idx)] = it.nats
     fields["estimates"] = [{"key": key, "entries": its} for key, its in entries.items()]
     return fields
 

@@ -19,7 +19,6 @@ from mindhooks import (
     ResponseDivergence,
 )
 from mindscore._util.text import count_of, moment_ago, one_line, printable, shortened
-from mindscore.display.receipts import receipt_lines
 from mindscore.measure.divergence import (
     UNMEASURED_NOISE,
     column_spreads,
@@ -244,8 +243,8 @@ def _matrix(console: Console, result: Result) -> Iterator[RenderableType]:
     yield Text(f"{uncoloured}\n", style="dim")
     yield from _interactions(result)
     yield from _ranking(console, result, numbered=True)
-    if result.screen is not None:
-        yield from receipt_lines(result.screen)
+    for number, line in enumerate(result.screened):
+        yield Text(printable(line), style="dim" if number else "bold")
     yield from _skipped(result)
 
 
@@ -278,7 +277,7 @@ def _grid(
         for index, _ in block:
             table.add_column(f"#{index}", justify="right", min_width=CELL, no_wrap=True)
         # What was only estimated is not among what was measured.
-        shown = result.keys if result.screen is None else [it for it in result.keys if it in rows]
+        shown = [it for it in result.keys if it in rows] if result.estimates else result.keys
         for key in shown:
             cells = {cell.node_id: cell for cell in rows.get(key, ())}
             row = (_cell(cells.get(id_), result.min_divergence, spreads) for _, id_ in block)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mindhooks import MemoryScore, Outcome, ResponseDivergence, ScorerError
 from mindscore.flows.confirming import confirm_interactions
 from mindscore.flows.placebo import control_places
-from mindscore.flows.screen import Emit, Screening
+from mindscore.flows.screen import Emit, Screening, wants_screen
 from mindscore.measure.cached_scorer import weights_of
 from mindscore.measure.memories import (
     Memory,
@@ -55,7 +55,7 @@ async def score_matrix(run: MemoryRun) -> None:
         fingerprints = RowFingerprints(context, known)
         kept, grown = await _kept_rows(run, fingerprints, known)
     left = [memory for memory in run.memories if memory.key not in kept]
-    screens = _screens(run)
+    screens = wants_screen(run.settings.memory, run.options.screen, len(run.memories))
     chosen = await _affordable(run, left, screens=screens)
     run.set_outcome([memory for memory in left if memory not in chosen], Outcome("left-out"))
     judging: set[str] = set()
@@ -109,13 +109,6 @@ async def score_matrix(run: MemoryRun) -> None:
     if run.options.placebo:
         scored = {key for key, it in run.outcomes.items() if it.status == "scored"}
         await control_places(run, window, scored)
-
-
-def _screens(run: MemoryRun) -> bool:
-    """Return whether the options or the settings want the matrix screened."""
-    settings = run.settings.memory
-    many = settings.screen == "auto" and len(run.memories) > settings.screen_from
-    return run.options.screen or settings.screen == "on" or many
 
 
 async def _screen(

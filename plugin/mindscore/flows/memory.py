@@ -36,6 +36,7 @@ from mindscore.measure.memories import (
 )
 from mindscore.measure.prompts import Budget, whole_prompt
 from mindscore.measure.retry import BreakerError
+from mindscore.measure.screening.receipt import ScreenReceipt
 from mindscore.scorers.selftest import ensure_tested
 from mindscore.store import Store
 
@@ -57,7 +58,8 @@ class MemoryRun(FlowRun):
         self.rows: dict[str, MemoryScore] = {}
 
     def begin(self) -> None:
-        """Raise the flag that a memory run is going."""
+        """Raise the flag that a memory run is going, and forget the receipt of another one."""
+        self.registry.stash.pop(ScreenReceipt, None)
         self.mind.state.scoring_in_flight = True
         self.mind.changed()
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from mindhooks import ResponseDivergence, ScorerCapabilities
 from mindscore._util.text import count_of
-from mindscore.config.settings import MemoryScoringOptions
+from mindscore.config.settings import MemoryScoringOptions, MemorySettings
 from mindscore.flows.run import FlowRun
 from mindscore.flows.screen_estimates import SCREEN_SHARE, Cells, Estimator
 from mindscore.measure.memories import Memory, find_memories, skip_none
@@ -20,6 +20,7 @@ from mindscore.measure.screening.choice import (
     to_confirm,
     top_found,
     usual_effects,
+    weights_of_words,
 )
 from mindscore.measure.screening.groups import GroupSearch, divide, first_groups, unexplained
 from mindscore.measure.screening.receipt import (
@@ -58,8 +59,11 @@ TRIAL = 4
 WORTH = 0.5
 """Share of responses whose largest effect words in common must find to order the groups."""
 
-TRUST = 0.8
-"""Weight that words in common have then: some memories have none in common, and matter."""
+
+def wants_screen(settings: MemorySettings, asked: bool, memories: int) -> bool:
+    """Return whether the matrix of so many memories is to be screened; ``asked``: by an option."""
+    many = settings.screen == "auto" and memories > settings.screen_from
+    return asked or settings.screen == "on" or many
 
 
 class Screening:
@@ -240,7 +244,7 @@ class Screening:
             return
         self._receipt = replace(self._receipt, method="groups", trials=(trial,))
         is_worth = trial.top_found is not None and trial.top_found >= WORTH
-        weights = self._weights(left, is_worth=is_worth)
+        weights = weights_of_words(left, self._words if is_worth else {})
         if is_worth:
             left = [key for key in ordered if key in weights]
         places = {key: budget.spans.place(key, self._numbers) for key in left}
@@ -272,15 +276,6 @@ class Screening:
             top_found(self._words, measured, self._least),
             self._budget.in_unit(self._budget.spent.minus(started)),
         )
-
-    def _weights(self, keys: Sequence[str], *, is_worth: bool) -> dict[str, float]:
-        """Return how likely each memory is to matter, by the words that it shares."""
-        even = dict.fromkeys(keys, 1.0)
-        shared = {key: max(self._words[key].values(), default=0.0) ** 2 for key in keys}
-        whole = sum(shared.values())
-        if not is_worth or not whole:
-            return even
-        return {key: 1 - TRUST + TRUST * len(keys) * shared[key] / whole for key in keys}
 
     # -- exact rows ------------------------------------------------------------------------------
 
@@ -356,21 +351,21 @@ class Screening:
     async def _follow(self, keys: Sequence[str], leads: Mapping[int, float]) -> str | None:
         """Return the memory behind the largest of ``leads``, which ``keys`` do together.
 
-        The half that does most of it is divided, until it is one memory, or both halves have a part
-        in it.
+        The half that does most of it is divided, until it is one memory, or neither half does.
         """
         response = max(leads, key=lambda it: abs(leads[it]))
-        nats, budget = leads[response], self._budget
+        budget = self._budget
         keys = [it for it in keys if budget.spans.place(it, self._numbers).reach <= response]
         while len(keys) > 1:
-            half, rest = divide(keys, dict.fromkeys(keys, 1.0), 2)
-            if not budget.fits(budget.spans.removing(half)):
+            for half in divide(keys, dict.fromkeys(keys, 1.0), 2):
+                if not budget.fits(budget.spans.removing(half)):
+                    return None
+                [effects] = await self._estimator.removing([half])
+                if effects.get(response, 0.0) / leads[response] >= CONCENTRATED:
+                    keys = half
+                    break
+            else:
                 return None
-            [effects] = await self._estimator.removing([half])
-            share = effects.get(response, 0.0) / nats
-            if 1 - CONCENTRATED < share < CONCENTRATED:
-                return None
-            keys = half if share >= CONCENTRATED else rest
         return keys[0]
 
     # -- the receipt -----------------------------------------------------------------------------

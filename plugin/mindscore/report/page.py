@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from mindscore.measure.divergence import (
     noise_limit,
 )
 from mindscore.measure.interactions import told_once
+from mindscore.measure.screening.receipt import Estimate
 from mindscore.pages.environment import asset, csp, embed, environment, turns
 from mindscore.report.ranking import STEP, TOKENS_PER_BYTE, Standing, pack, standings
 from mindscore.session.session import Result, Session
@@ -136,7 +137,7 @@ def render(result: Result, settings: Settings, without_words: str | None = None)
     least = settings.memory.min_divergence
     ranked = standings(result, memory_texts(result), least)
     rows = [_by_response(result, it.key, "divergences") for it in ranked]
-    columns = _columns(rows)
+    columns = _columns(rows, result.estimates)
     is_full = result.command == MindCommand.SCORE_FULL
     styles = [asset("theme.css"), asset("matrix.css"), asset("report.css", "mindscore.report")]
     data = _data(result, ranked, rows, columns, least)
@@ -246,10 +247,10 @@ def _by_response(result: Result, key: str, which: str) -> dict[str, ResponseDive
     return {cell.node_id: cell for cell in getattr(score, which, None) or ()}
 
 
-def _columns(rows: Cells) -> list[Column]:
-    """Return the responses with any measured cell, in the conversation's order."""
+def _columns(rows: Cells, estimates: Iterable[Estimate]) -> list[Column]:
+    """Return the responses with any cell, in the conversation's order."""
     found = {(cell.entry_idx, node_id) for row in rows for node_id, cell in row.items()}
-    return sorted(found)
+    return sorted(found | {(it.entry_idx, it.node_id) for it in estimates})
 
 
 def _data(
@@ -273,6 +274,9 @@ def _data(
         "hold": _values(holds, columns, "signed") if any(holds) else None,
         "hold_noise": _noise(holds, columns) if any(holds) else None,
         "hold_spread": _spreads(holds, columns),
+        "estimates": _estimates(result, ranked, columns),
+        "estimates_error": result.estimates_error,
+        "place": _place(result, columns),
         "unmeasured": UNMEASURED_NOISE,
         "least": least,
         "step": STEP,
@@ -280,6 +284,23 @@ def _data(
     room = MOST_BYTES - len(embed("data", data).encode("utf-8", "replace"))
     tokens = pack(by_row, lengths, least, spreads, int(max(0, room) * TOKENS_PER_BYTE))
     return {**data, "tokens": asdict(tokens) if tokens else None}
+
+
+def _estimates(
+    result: Result, ranked: list[Standing], columns: list[Column]
+) -> list[list[float | None]] | None:
+    """Return what a screen has estimated, and nothing measured, by row and column."""
+    if not result.estimates:
+        return None
+    known = {(it.key, it.node_id): round(it.nats, 4) for it in result.estimates}
+    return [[known.get((it.key, node_id)) for _, node_id in columns] for it in ranked]
+
+
+def _place(result: Result, columns: list[Column]) -> list[float] | None:
+    """Return what an unrelated text in a memory's place does to each response, if that is known."""
+    if result.placebo is None:
+        return None
+    return [round(result.placebo.spread.get(node_id, 0.0), 4) for _, node_id in columns]
 
 
 def _response(result: Result, column: Column) -> dict[str, Any]:

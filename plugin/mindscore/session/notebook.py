@@ -297,9 +297,13 @@ def _memories(result: Result) -> Iterator[str]:
             for it in known
         ]
         yield _table(["scored before", "nats", "measured"], rows)
+    yield from (_line(it) for it in result.screened)
+    if result.placebo is not None:
+        yield _line(result.placebo.remark, DIM)
     for key in result.keys[:MOST_ROWS]:
         outcome = result.outcome(key)
-        if outcome.status != "scored":
+        # What is estimated is above.
+        if outcome.status not in ("scored", "estimated"):
             why = outcome.error or NOT_SCORED.get(outcome.status, outcome.status)
             yield _line(f"{shortened(key, TEXT)}: {why}", DIM)
 

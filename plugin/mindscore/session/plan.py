@@ -25,14 +25,19 @@ from mindhooks import (
     WirePrompt,
     load_scorer,
 )
+from mindscore.config.file import merge
 from mindscore.config.settings import Settings, parse_settings
 from mindscore.conversation.template import RenderChat
 from mindscore.flows.finetune import FinetuneScoring
 from mindscore.flows.memory import MemoryScoring
+from mindscore.flows.screen import wants_screen
 from mindscore.measure.interactions import MOST_GROUPS, MOST_PAIRS
 from mindscore.measure.prefixes import PrefixIndex, prefix_key
 from mindscore.session.session import Session
 from mindscore.store import History, Speed
+
+SCREENED = "at most: a screen takes no more than measuring every memory, and most often far less"
+"""The words beside the plan of a screened matrix."""
 
 MEASURED_TOKENS = 256
 """Tokens of the prompt that is timed, at most."""
@@ -75,6 +80,7 @@ class Plan:
         alternates: at most as many are generated.
         place: the server, or the scorer, that ``times`` are of.
         speed: the origin of ``times``; ``None``: no speed is known.
+        is_limit: the matrix is screened: this is what it takes at most.
         not_planned: other plugins that answer the command, whose cost is not known.
     """
 
@@ -90,6 +96,7 @@ class Plan:
     times: Times
     place: str
     speed: Literal["remembered", "measured"] | None
+    is_limit: bool
     not_planned: tuple[str, ...]
     error: str | None
 
@@ -183,6 +190,8 @@ async def make_plan(
             "finetune-scoring" if is_finetune else "memory-scoring",
         )
         options = own.get("memory-scoring", {})
+        many, asked = len(session.transcript.keys()), bool(options.get("screen"))
+        screens = command == MindCommand.SCORE_FULL and wants_screen(settings.memory, asked, many)
         stats = await _counted(session, tables, command, counting, options)
         alternates = 0
         outcomes = stats.outcomes if isinstance(stats, MemoryStats) else {}
@@ -202,6 +211,7 @@ async def make_plan(
             times=Times(),
             place=settings.server.place,
             speed=None,
+            is_limit=screens,
             not_planned=others,
             error=stats.error,
         )
@@ -272,6 +282,9 @@ async def _counted(
     options: Mapping[str, Any],
 ) -> MemoryStats | FinetuneStats:
     own = parse_settings(tables).plugins.settings
+    # A screen goes by what it finds, which is nothing here, and takes no more than all rows do.
+    tables = merge(tables, {"memory": {"screen": "off"}})
+    options = {**options, "screen": False}
     async with Registry(session, tables, scorer=counting) as registry:
         registry.register(MemoryScoring(options), name="memory-scoring")
         finetune = FinetuneScoring(own.get("finetune-scoring", {}))

@@ -38,7 +38,8 @@ from mindscore.measure.leave_one_out import LeaveOneOut
 from mindscore.measure.memories import text_hashes
 from mindscore.measure.placebo import PlaceboControl
 from mindscore.measure.retry import Retry, awaited, with_retries
-from mindscore.measure.screening.receipt import ScreenReceipt
+from mindscore.measure.screening.plain import estimates_in_words, in_words
+from mindscore.measure.screening.receipt import Estimate, ScreenReceipt
 from mindscore.store import KnownScore, Records, Reviewed, Store, damage_remark
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ class Result:
         interactions: the memories whose effects do not add up, where the run looked for them.
         placebo: what unrelated texts in the memories' places do, where that was asked for.
         screen: of a screened matrix, what is exact, what is estimated, and what may be missed.
+        estimates: the effects that it has estimated, and nothing measured: they are no scores.
+        estimates_error: the nats that these may be wrong by; ``None``: not known.
         known: of memories that were not scored now, the last score that the store has, by key: by
             the same model, of the same text, in the same conversation.
         measured: of what is read from the store, the times of its oldest and its newest value, in
@@ -102,6 +105,8 @@ class Result:
     interactions: tuple[Interaction, ...] = ()
     placebo: PlaceboControl | None = None
     screen: ScreenReceipt | None = None
+    estimates: tuple[Estimate, ...] = ()
+    estimates_error: float | None = None
     known: Mapping[str, KnownScore] = field(default_factory=dict)
     measured: tuple[float, float] | None = None
     reviewed: tuple[Reviewed, ...] = ()
@@ -128,6 +133,13 @@ class Result:
         found = column_spreads(it.divergences for it in self.scores.values())
         place = self.placebo.spread if self.placebo is not None else {}
         return {id_: max(spread, place.get(id_, 0.0)) for id_, spread in found.items()}
+
+    @property
+    def screened(self) -> list[str]:
+        """Lines on what of the matrix is exact, and what a screen has estimated, if any is."""
+        if self.screen is not None:
+            return in_words(self.screen)
+        return estimates_in_words(self.estimates, self.estimates_error)
 
     def to_pandas(self) -> Any:
         """Return a DataFrame: a row for each memory and response, or for each candidate.
@@ -371,6 +383,7 @@ class Session:
         stats: Stats | None,
         error: str | None,
     ) -> Result:
+        receipt: ScreenReceipt | None = self.registry.stash.get(ScreenReceipt)
         return Result(
             command=command,
             model=model,
@@ -384,7 +397,9 @@ class Session:
             redundant=self.registry.stash.get(RedundantGroup, ()),
             interactions=self.registry.stash.get(Interaction, ()),
             placebo=self.registry.stash.get(PlaceboControl),
-            screen=self.registry.stash.get(ScreenReceipt),
+            screen=receipt,
+            estimates=() if receipt is None else receipt.estimates,
+            estimates_error=None if receipt is None else receipt.error,
             min_divergence=parse_settings(self.registry.settings).memory.min_divergence,
         )
 

@@ -20,6 +20,9 @@ OF_TOP = 0.25
 Cells = Mapping[str, Mapping[int, float]]
 """Nats by memory and response, which are numbered in order."""
 
+TRUST = 0.8
+"""Share of a memory's weight that goes by its words: some that share none matter."""
+
 FEWEST_ROWS = 3
 """Memories below which what they do to a response is not what most do."""
 
@@ -52,6 +55,18 @@ def to_confirm(estimates: Cells, least: float, best: int = BEST) -> list[str]:
 def draw(keys: Sequence[str], count: int, seed: str) -> list[str]:
     """Return ``count`` of ``keys``, or all, uniformly at random; the same for the same ``seed``."""
     return random.Random(seed).sample(keys, min(count, len(keys)))  # noqa: S311 - no secret
+
+
+def weights_of_words(keys: Sequence[str], words: Cells) -> dict[str, float]:
+    """Return how likely each memory is to matter, 1 on average, by the ``words`` that it shares.
+
+    It goes by the square of its largest score for a response; without any, all are as likely.
+    """
+    shared = {key: max(words.get(key, {}).values(), default=0.0) ** 2 for key in keys}
+    whole = sum(shared.values())
+    if not whole:
+        return dict.fromkeys(keys, 1.0)
+    return {key: 1 - TRUST + TRUST * len(keys) * its / whole for key, its in shared.items()}
 
 
 def usual_effects(rows: Cells, responses: int) -> dict[int, float]:

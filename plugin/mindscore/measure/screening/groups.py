@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from math import sqrt
 from statistics import median
 
 FEWEST_GROUPS = 10
@@ -40,6 +41,9 @@ LEAD = 1.0
 
 SPREADS = 4.0
 """Spreads over the responses that such an effect must exceed besides."""
+
+NEIGHBOURS = 12
+"""Responses on either side that show how large the lift of a prompt is there."""
 
 FEW_UNTOUCHED = 5
 """Responses that no group matters to, below which the lift of a prompt is not fitted to them."""
@@ -96,6 +100,7 @@ class GroupSearch:
         self._usual = usual
         self._lift: dict[int, float] = {}
         self._noise: dict[int, float] = {}
+        self._size = 1
         self._groups: list[Group] = []
         self._asked: list[list[tuple[Group, tuple[str, ...]]]] = []
 
@@ -107,8 +112,8 @@ class GroupSearch:
         """Take note of what removing each of the first groups did to each response it precedes."""
         tokens = [_TokensBefore([self._places[key] for key in keys]) for keys in removed]
         # Where most groups matter, what the others do is no more than their members do one by one.
-        size = max(map(len, removed), default=0)
-        most = {it: size * nats for it, nats in self._usual.items()}
+        self._size = max(map(len, removed), default=1)
+        most = {it: self._size * nats for it, nats in self._usual.items()}
         self._lift = {
             it: _within(rate, most[it] / max(before[it] for before in tokens))
             for it, rate in _general_lift(tokens, effects).items()
@@ -150,10 +155,18 @@ class GroupSearch:
             before = _TokensBefore([self._places[key] for _, half in halves for key in half])
             expected = {it: self._lift.get(it, 0.0) * before[it] for it in its}
             busy = {it for group, _ in halves for it in group.live}
-            factor = _slope([(expected[it], its[it]) for it in its if it not in busy])
-            beyond = {it: nats - factor * expected[it] for it, nats in its.items()}
+            free = sorted(its.keys() - busy)
+            beyond = {}
+            for it in its.keys() & busy:
+                # Where the prompt is short, what is removed is a larger part of it.
+                at = bisect_right(free, it)
+                near = free[max(0, at - NEIGHBOURS) : at + NEIGHBOURS]
+                factor = _slope([(expected[each], its[each]) for each in near])
+                beyond[it] = its[it] - factor * expected[it]
+            count = sum(len(half) for _, half in halves)
+            louder = max(1.0, sqrt(count / self._size))
             for group, half in halves:
-                self._divide(group, half, beyond)
+                self._divide(group, half, beyond, louder)
 
     @property
     def is_done(self) -> bool:
@@ -196,8 +209,11 @@ class GroupSearch:
     def _enough(self, response: int) -> float:
         return max(self._least, SPREADS * self._noise.get(response, 0.0))
 
-    def _divide(self, group: Group, half: tuple[str, ...], effects: Effects) -> None:
-        """Put two groups in the place of one: the half that was removed, and the rest."""
+    def _divide(self, group: Group, half: tuple[str, ...], effects: Effects, louder: float) -> None:
+        """Put two groups in the place of one: the half that was removed, and the rest.
+
+        What more memories do together varies by as much more as their number's square root.
+        """
         self._groups.remove(group)
         rest = tuple(key for key in group.keys if key not in half)
         of_half, of_rest = {}, {}
@@ -210,7 +226,7 @@ class GroupSearch:
             of_rest[it] = nats - of_half[it]
         for part in (Group(half, of_half), Group(rest, of_rest)):
             for it in group.live:
-                least = max(self._enough(it), RESIDUE * abs(group.effects[it]))
+                least = max(self._enough(it) * louder, RESIDUE * abs(group.effects[it]))
                 if abs(part.effects[it]) < least:
                     part.effects[it] = 0.0
             self._add(part, group.live)

@@ -99,6 +99,14 @@ class ScreenReceipt:
     together: float | None = None
     remarks: tuple[str, ...] = ()
 
+    @property
+    def error(self) -> float | None:
+        """The nats that an estimate may be wrong by: as large as 95 % of the sample's errors.
+
+        The median's where that is not known; ``None``: nothing was compared.
+        """
+        return self.error_median if self.error_p95 is None else self.error_p95
+
 
 def most_in_population(population: int, sampled: int, found: int) -> int:
     """Return how many of ``population`` may have a property, with confidence ``CONFIDENCE``.

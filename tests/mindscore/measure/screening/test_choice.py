@@ -9,6 +9,7 @@ from mindscore.measure.screening.choice import (
     to_confirm,
     top_found,
     usual_effects,
+    weights_of_words,
 )
 
 
@@ -61,6 +62,13 @@ def test_the_top_of_each_response_on_which_one_does_much_is_found_or_not():
     assert top_found({"a": {0: 5.0}, "b": {}}, exact, 0.5) == 0.5
     assert top_found(exact, exact, 0.5) == 1.0
     assert top_found(exact, exact, 9.0) is None
+
+
+def test_memories_that_share_more_words_weigh_more_and_none_weighs_nothing():
+    weights = weights_of_words(["a", "b", "c"], {"a": {0: 1.0, 1: 3.0}, "b": {0: 1.0}})
+    assert weights["a"] > weights["b"] > weights["c"] > 0
+    assert sum(weights.values()) == pytest.approx(3)
+    assert weights_of_words(["a", "b"], {}) == {"a": 1.0, "b": 1.0}
 
 
 def test_usual_effects_are_those_of_the_memories_before_a_response():
