@@ -331,3 +331,23 @@ async def test_a_screened_matrix_without_holds_spends_little_on_pairs(say, host,
         receipt = it.registry.stash[ScreenReceipt]
     assert 0 < len(found) < 10
     assert receipt.spent_tokens == sum(len(prompt.tokens) for prompt in probe.asked)
+
+
+@pytest.mark.model
+async def test_two_notes_of_one_code_hide_each_other_for_the_real_model(tmp_path, open_session):
+    lines = [
+        {"role": "memory", "key": "code", "content": "The code of the bicycle shed is 7294."},
+        {"role": "memory", "key": "shed", "content": "Bicycle shed: the code is 7294."},
+        {"role": "memory", "key": "dog", "content": "Rex is a dog and sleeps in the hall."},
+        {"role": "user", "content": "What is the code of the bicycle shed?"},
+        {"role": "assistant", "content": "The code of the bicycle shed is 7294.", "id": "answer"},
+    ]
+    file = tmp_path / "codes.jsonl"
+    file.write_text("".join(json.dumps(it) + "\n" for it in lines))
+    async with open_session(read_transcript(file), scorer="local", device="cpu") as session:
+        result = await session.run(FULL)
+    [hide] = result.interactions
+    assert (hide.keys, hide.kind, hide.node_ids) == (("code", "shed"), "hide", ("answer",))
+    [entry] = hide.entries
+    assert entry.together > 5 * entry.apart
+    assert [group.keys for group in result.redundant] == [hide.keys]
