@@ -1,0 +1,66 @@
+"""Compare the distributions over the whole vocabulary that the local model answers with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mindhooks import ScorerError, WirePrompt
+from mindscore.scorers.local.scorer import LocalScorer
+
+
+class Distributions:
+    """The distributions of a response's tokens, of the first prompt and of the last one."""
+
+    def __init__(self) -> None:
+        self._rows: list[Any] = []
+        self._first: dict[str, Any] = {}
+
+    async def watch(self, scorer: LocalScorer) -> None:
+        """Note the logits that the model computes, from now on."""
+        # No public way gives more than the chosen tokens' values: nothing else needs them.
+        model = (await scorer._load())._model
+        model.register_forward_hook(self._note)
+
+    def forget(self) -> None:
+        """Forget the first prompt: another conversation begins."""
+        self._rows, self._first = [], {}
+
+    def _note(self, _model: Any, _inputs: Any, output: Any) -> None:
+        self._rows.append(output.logits[0].float().log_softmax(-1))
+
+    def shifts(self, prompt: WirePrompt) -> dict[str, list[float]]:
+        """Return each token's Jensen-Shannon divergence from the first prompt's, by node id.
+
+        It is in nats, at most log 2, of the distributions just computed for ``prompt``.
+
+        Raises:
+            ScorerError: the model gave the logits of other rows than were asked for.
+        """
+        import torch
+
+        sizes = [end - start for start, end in prompt.ranges]
+        # Pieces of a prompt without a response have a row too, where a model keeps the last.
+        noted, self._rows = torch.cat(self._rows) if self._rows else torch.empty(0, 0), []
+        if len(noted) < sum(sizes):
+            raise ScorerError("the model does not say the logits of the responses alone")
+        rows = noted[-sum(sizes) :].split(sizes)
+        found = dict(zip(prompt.node_ids, rows, strict=True))
+        if not self._first:
+            self._first = found
+        return {
+            node_id: jensen_shannon(self._first[node_id], logprobs).tolist()
+            for node_id, logprobs in found.items()
+            if node_id in self._first
+        }
+
+
+def jensen_shannon(one: Any, other: Any) -> Any:
+    """Return the Jensen-Shannon divergence of each row's distribution, in nats.
+
+    Both are tensors of log-probabilities, of shape (tokens, vocabulary).
+    """
+    import torch
+
+    mixture = torch.logaddexp(one, other) - torch.log(torch.tensor(2.0))
+    halves = [(it.exp() * (it - mixture)).sum(-1) for it in (one, other)]
+    return (halves[0] + halves[1]) / 2

@@ -1,0 +1,179 @@
+"""The methods: each says what every memory of a case did to every answer."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from benchmarks.attribution.ablations import Masks, lasso, logit, random_masks
+from benchmarks.attribution.measuring import Measuring
+from mindscore.measure.memories import Skip, skip_all, skip_all_except, skip_none, skip_only
+
+Values = dict[str, list[float]]
+"""What each memory did, in the order of the case's keys, by the answer's node id."""
+
+Method = Callable[[Measuring], Awaitable[Values]]
+
+FEW, MANY = 64, 256
+"""Ablations of ContextCite: its default, and those of ARC-JSD's table."""
+
+_WORD = re.compile(r"\w+")
+SATURATION, LENGTH = 1.5, 0.75
+"""The usual constants of BM25: how soon a repeated word stops counting, and how much length does."""
+
+
+async def drop(case: Measuring) -> Values:
+    """Return the nats that each answer loses without a memory (leave-one-out)."""
+    compared = case.compared()
+    rows = [await compared.drop(case.window, skip_only(key)) for key in case.keys]
+    return _columns(case, [{it.node_id: it.signed for it in row} for row in rows])
+
+
+async def hold(case: Measuring) -> Values:
+    """Return the nats that each answer gains by a memory alone, against none."""
+    compared = case.compared()
+    rows = [await compared.hold(case.window, key) for key in case.keys]
+    return _columns(case, [{it.node_id: it.signed for it in row} for row in rows])
+
+
+async def drop_with_hold(case: Measuring) -> Values:
+    """Return the sum of both, as SelfCite has it (2025): necessary, and sufficient."""
+    compared = case.compared()
+    dropped = [await compared.drop(case.window, skip_only(key)) for key in case.keys]
+    held = [await compared.hold(case.window, key) for key in case.keys]
+    sums = [
+        {one.node_id: one.signed + other.signed for one, other in zip(*rows, strict=True)}
+        for rows in zip(dropped, held, strict=True)
+    ]
+    return _columns(case, sums)
+
+
+async def jensen_shannon(case: Measuring) -> Values:
+    """Return how far the answers' distributions move without a memory, as ARC-JSD (2025) has it.
+
+    It is the sum over an answer's tokens, of the whole vocabulary. It has no sign.
+    """
+    await case.totals(skip_none)
+    shifts = [await case.shifts(key) for key in case.keys]
+    return _columns(case, [{id_: math.fsum(it) for id_, it in each.items()} for each in shifts])
+
+
+def context_cite(count: int) -> Method:
+    """Return ContextCite's method, in our own words: a sparse fit to ``count`` random ablations."""
+
+    async def fitted(case: Measuring) -> Values:
+        masks = random_masks(count, len(case.keys))
+        totals = await ablated(case, masks)
+        return {
+            id_: lasso(masks, logit(totals[id_]), len(case.answer(id_))).tolist()
+            for id_ in case.node_ids
+        }
+
+    return fitted
+
+
+async def words(case: Measuring) -> Values:
+    """Return the words that a memory has in common with question and answer (BM25)."""
+    texts = _texts(case)
+    documents = [Counter(_words(texts[key])) for key in case.keys]
+    said = case.case.transcript.conversation
+    found = {}
+    for at, node in enumerate(said):
+        if node.id in case.case.labels:
+            query = {*_words(said[at - 1].text), *_words(node.text)}
+            found[node.id] = bm25(query, documents)
+    return found
+
+
+ABLATIONS = {f"contextcite-{count}": count for count in (FEW, MANY)}
+"""How many random ablations a method needs."""
+
+METHODS: Mapping[str, Method] = {
+    "drop": drop,
+    "hold": hold,
+    "drop+hold": drop_with_hold,
+    "jsd": jensen_shannon,
+    **{name: context_cite(count) for name, count in ABLATIONS.items()},
+    "bm25": words,
+}
+
+
+# -- what several of them need -----------------------------------------------------------------
+
+
+def keeping(keys: Sequence[str], mask: Sequence[bool]) -> Skip:
+    """Skip the memories that ``mask`` does not keep."""
+    return removed(keys, mask).__contains__
+
+
+def removed(keys: Sequence[str], mask: Sequence[bool]) -> frozenset[str]:
+    """Return the memories that ``mask`` does not keep."""
+    return frozenset(key for key, is_kept in zip(keys, mask, strict=True) if not is_kept)
+
+
+async def ablated(case: Measuring, masks: Masks) -> dict[str, list[float]]:
+    """Return the answers' log-probabilities under each mask, in nats, by node id."""
+    rows = [await case.totals(keeping(case.keys, mask)) for mask in masks.tolist()]
+    return {id_: [row[at] for row in rows] for at, id_ in enumerate(case.node_ids)}
+
+
+async def prepare(case: Measuring, masks: Masks) -> None:
+    """Score the ablations in the order in which they share the longest prefixes."""
+    skips = [keeping(case.keys, mask) for mask in masks.tolist()]
+    for skip in sorted(skips, key=lambda it: case.prompt(it).tokens):
+        await case.totals(skip)
+
+
+async def token_logprobs(case: Measuring) -> dict[str, dict[str, object]]:
+    """Return the token log-probabilities behind ``drop`` and ``hold``, by node id."""
+    full, bare = await case.token_logprobs(skip_none), await case.token_logprobs(skip_all)
+    without = [await case.token_logprobs(skip_only(key)) for key in case.keys]
+    alone = [await case.token_logprobs(skip_all_except(key)) for key in case.keys]
+    return {
+        id_: {
+            "full": _rounded(full[id_]),
+            "none": _rounded(bare[id_]),
+            "without": [_rounded(it[id_]) for it in without],
+            "alone": [_rounded(it[id_]) for it in alone],
+        }
+        for id_ in case.node_ids
+    }
+
+
+def _rounded(values: Sequence[float]) -> list[float]:
+    return [round(it, 5) for it in values]
+
+
+def bm25(query: set[str], documents: Sequence[Counter[str]]) -> list[float]:
+    """Return the score of each document for ``query`` (Robertson 1994)."""
+    lengths = [it.total() for it in documents]
+    mean = sum(lengths) / len(lengths)
+    found = []
+    for document, length in zip(documents, lengths, strict=True):
+        score = 0.0
+        for word in query & document.keys():
+            having = sum(word in it for it in documents)
+            rarity = math.log1p((len(documents) - having + 0.5) / (having + 0.5))
+            often = document[word]
+            room = SATURATION * (1 - LENGTH + LENGTH * length / mean)
+            score += rarity * often * (SATURATION + 1) / (often + room)
+        found.append(score)
+    return found
+
+
+def _words(text: str) -> list[str]:
+    return [it.casefold() for it in _WORD.findall(text)]
+
+
+def _texts(case: Measuring) -> dict[str, str]:
+    found = {}
+    for message in case.case.transcript.messages:
+        said = {it.memory_key: it.text for it in message.parts} or {message.memory_key: message.text}
+        found.update({key: text for key, text in said.items() if key is not None})
+    return found
+
+
+def _columns(case: Measuring, rows: Sequence[Mapping[str, float]]) -> Values:
+    return {id_: [row[id_] for row in rows] for id_ in case.node_ids}
