@@ -12,11 +12,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from benchmarks.attribution.cases import SETS, read_cases, take
-from benchmarks.attribution.methods import METHODS
+from benchmarks.attribution.methods import METHODS, USUAL
 from benchmarks.attribution.results import read_results
 from benchmarks.attribution.run import Plan, run
 from benchmarks.attribution.table import PUBLISHED, lines
@@ -26,8 +26,8 @@ from mindhooks import MindhooksError
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("benchmarks.attribution", description=__doc__)
     parser.add_argument("folder", type=Path, metavar="FOLDER")
-    parser.add_argument("--sets", type=_names(SETS), default=list(SETS), metavar="A,B")
-    parser.add_argument("--methods", type=_names(METHODS), default=list(METHODS), metavar="A,B")
+    parser.add_argument("--sets", type=_names([*SETS]), default=list(SETS), metavar="A,B")
+    parser.add_argument("--methods", type=_names([*METHODS]), default=USUAL, metavar="A,B")
     parser.add_argument("--questions", type=int, default=8, help="of each set, or a few more")
     parser.add_argument("--held-out", action="store_true", help="the questions kept back")
     parser.add_argument(
@@ -57,7 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case
             for name in given.sets
             for case in take(
-                read_cases(given.folder, name, given.words), given.questions, held_out=given.held_out
+                read_cases(given.folder, name, given.words),
+                given.questions,
+                held_out=given.held_out,
             )
         ]
         server = {"scorer": given.scorer, "model": given.model}
@@ -76,7 +78,7 @@ def _progress(line: str) -> None:
     sys.stderr.write(f"{line}\n")
 
 
-def _names(known: Sequence[str] | dict[str, object]):  # type: ignore[no-untyped-def]
+def _names(known: Iterable[str]) -> Callable[[str], list[str]]:
     def names(text: str) -> list[str]:
         found = text.split(",")
         unknown = [it for it in found if it not in known]

@@ -28,7 +28,10 @@ def random_masks(count: int, memories: int, first_seed: int = 0) -> Masks:
     So the first of many are those of few.
     """
     seeds = range(first_seed, first_seed + count)
-    drawn = [np.random.RandomState(it).choice([False, True], memories, p=[KEPT, 1 - KEPT]) for it in seeds]
+    drawn = [
+        np.random.RandomState(it).choice([False, True], memories, p=[KEPT, 1 - KEPT])
+        for it in seeds
+    ]
     return np.array(drawn, bool).reshape(count, memories)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from mindhooks import ScorerError, WirePrompt
@@ -12,7 +14,7 @@ class Distributions:
     """The distributions of a response's tokens, of the first prompt and of the last one."""
 
     def __init__(self) -> None:
-        self._rows: list[Any] = []
+        self._rows: list[Any] | None = None
         self._first: dict[str, Any] = {}
 
     async def watch(self, scorer: LocalScorer) -> None:
@@ -23,15 +25,25 @@ class Distributions:
 
     def forget(self) -> None:
         """Forget the first prompt: another conversation begins."""
-        self._rows, self._first = [], {}
+        self._first = {}
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Note what is computed in the block, and nothing else."""
+        self._rows = []
+        try:
+            yield
+        finally:
+            self._rows = None
 
     def _note(self, _model: Any, _inputs: Any, output: Any) -> None:
-        self._rows.append(output.logits[0].float().log_softmax(-1))
+        if self._rows is not None:
+            self._rows.append(output.logits[0].float().log_softmax(-1))
 
     def shifts(self, prompt: WirePrompt) -> dict[str, list[float]]:
         """Return each token's Jensen-Shannon divergence from the first prompt's, by node id.
 
-        It is in nats, at most log 2, of the distributions just computed for ``prompt``.
+        It is in nats, at most log 2, of the distributions noted while ``prompt`` was scored.
 
         Raises:
             ScorerError: the model gave the logits of other rows than were asked for.
@@ -39,12 +51,10 @@ class Distributions:
         import torch
 
         sizes = [end - start for start, end in prompt.ranges]
-        # Pieces of a prompt without a response have a row too, where a model keeps the last.
-        noted, self._rows = torch.cat(self._rows) if self._rows else torch.empty(0, 0), []
-        if len(noted) < sum(sizes):
+        noted = torch.cat(self._rows) if self._rows else torch.empty(0, 0)
+        if len(noted) != sum(sizes):
             raise ScorerError("the model does not say the logits of the responses alone")
-        rows = noted[-sum(sizes) :].split(sizes)
-        found = dict(zip(prompt.node_ids, rows, strict=True))
+        found = dict(zip(prompt.node_ids, noted.split(sizes), strict=True))
         if not self._first:
             self._first = found
         return {

@@ -46,10 +46,10 @@ def auroc(values: Sequence[float], labelled: Sequence[bool]) -> float | None:
 
 def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float | None:
     """Return Spearman's correlation; ``None`` where all values of either are equal."""
-    ranks = [_ranks(np.array(it)) for it in (one, other)]
-    if not all(it.std() for it in ranks):
+    ranks = np.stack([_ranks(np.array(it)) for it in (one, other)])
+    if not ranks.std(1).all():
         return None
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(ranks)[0, 1])
 
 
 def additive_fit(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -27,7 +27,8 @@ class Cost(msgspec.Struct):
     """The work of a method.
 
     ``sent`` counts the tokens of all its prompts, ``computed`` those that are left if no prefix of
-    its own prompts is computed twice. ``seconds`` are those of its prompts when they were scored.
+    its own prompts is computed twice. ``seconds`` are those of its distinct prompts, as they were
+    scored, which may have been for another method.
     """
 
     calls: float = 0
@@ -46,15 +47,6 @@ class _Known:
     ranges: Sequence[RangeScore]
     seconds: float
     shifts: dict[str, list[float]]
-
-
-@dataclass(slots=True)
-class _Asked:
-    prompts: list[WirePrompt] = field(default_factory=list)
-
-    def cost(self, seconds: float) -> Cost:
-        sent = sum(len(it.tokens) for it in self.prompts)
-        return Cost(len(self.prompts), sent, distinct_prefixes(self.prompts), seconds)
 
 
 def distinct_prefixes(prompts: Sequence[WirePrompt]) -> int:
@@ -80,7 +72,7 @@ class RecordingScorer:
         self.model = scorer.model
         self._distributions = distributions
         self._known: dict[tuple[Any, ...], _Known] = {}
-        self._asked: list[_Asked] = []
+        self._charged: list[list[tuple[WirePrompt, float]]] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -91,33 +83,39 @@ class RecordingScorer:
 
     async def known(self, prompt: WirePrompt) -> _Known:
         """Return what is known of a prompt, once it is scored, and charge it."""
-        for asked in self._asked:
-            asked.prompts.append(prompt)
         key = (prompt.tokens, prompt.ranges)
         if key not in self._known:
             self._known[key] = await self._ask(prompt)
+        self.charge(prompt, self._known[key].seconds)
         return self._known[key]
 
     async def _ask(self, prompt: WirePrompt) -> _Known:
-        started = time.perf_counter()
-        answer = ScoreResult.of(await self.inner.score([prompt]))
-        seconds = time.perf_counter() - started
-        shifts = self._distributions.shifts(prompt) if self._distributions else {}
+        distributions = self._distributions
+        with distributions.noting() if distributions else nullcontext():
+            started = time.perf_counter()
+            answer = ScoreResult.of(await self.inner.score([prompt]))
+            seconds = time.perf_counter() - started
+            shifts = distributions.shifts(prompt) if distributions else {}
         return _Known(answer.ranges[0], seconds, shifts)
+
+    def charge(self, prompt: WirePrompt, seconds: float) -> None:
+        """Count a prompt, and the seconds that it took."""
+        for charged in self._charged:
+            charged.append((prompt, seconds))
 
     @contextmanager
     def charged(self) -> Iterator[Cost]:
         """Fill in the cost of what is asked for meanwhile, at the end."""
-        asked, cost = _Asked(), Cost()
-        self._asked.append(asked)
+        charged, cost = list[tuple[WirePrompt, float]](), Cost()
+        self._charged.append(charged)
         try:
             yield cost
         finally:
-            self._asked.remove(asked)
-            seconds = sum(self._known[it.tokens, it.ranges].seconds for it in asked.prompts)
-            found = asked.cost(seconds)
-            for name in cost.__struct_fields__:
-                setattr(cost, name, getattr(found, name))
+            self._charged.remove(charged)
+            cost.calls = len(charged)
+            cost.sent = sum(len(prompt.tokens) for prompt, _ in charged)
+            cost.computed = distinct_prefixes([prompt for prompt, _ in charged])
+            cost.seconds = sum(dict(charged).values())
 
 
 class Measuring:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from benchmarks.attribution.ablations import Masks, lasso, logit, random_masks
+from benchmarks.attribution.feature_ablation import feature_ablation
 from benchmarks.attribution.measuring import Measuring
 from mindscore.measure.memories import Skip, skip_all, skip_all_except, skip_none, skip_only
 
@@ -21,7 +22,7 @@ FEW, MANY = 64, 256
 
 _WORD = re.compile(r"\w+")
 SATURATION, LENGTH = 1.5, 0.75
-"""The usual constants of BM25: how soon a repeated word stops counting, and how much length does."""
+"""BM25's usual constants: how soon a repeated word stops counting, and how much length counts."""
 
 
 async def drop(case: Measuring) -> Values:
@@ -65,7 +66,7 @@ def context_cite(count: int) -> Method:
 
     async def fitted(case: Measuring) -> Values:
         masks = random_masks(count, len(case.keys))
-        totals = await ablated(case, masks)
+        totals = await ablated_totals(case, masks)
         return {
             id_: lasso(masks, logit(totals[id_]), len(case.answer(id_))).tolist()
             for id_ in case.node_ids
@@ -97,7 +98,11 @@ METHODS: Mapping[str, Method] = {
     "jsd": jensen_shannon,
     **{name: context_cite(count) for name, count in ABLATIONS.items()},
     "bm25": words,
+    "captum": feature_ablation,
 }
+
+USUAL = [name for name in METHODS if name != "captum"]
+"""All but what only repeats another's values."""
 
 
 # -- what several of them need -----------------------------------------------------------------
@@ -113,7 +118,7 @@ def removed(keys: Sequence[str], mask: Sequence[bool]) -> frozenset[str]:
     return frozenset(key for key, is_kept in zip(keys, mask, strict=True) if not is_kept)
 
 
-async def ablated(case: Measuring, masks: Masks) -> dict[str, list[float]]:
+async def ablated_totals(case: Measuring, masks: Masks) -> dict[str, list[float]]:
     """Return the answers' log-probabilities under each mask, in nats, by node id."""
     rows = [await case.totals(keeping(case.keys, mask)) for mask in masks.tolist()]
     return {id_: [row[at] for row in rows] for at, id_ in enumerate(case.node_ids)}
@@ -170,7 +175,9 @@ def _words(text: str) -> list[str]:
 def _texts(case: Measuring) -> dict[str, str]:
     found = {}
     for message in case.case.transcript.messages:
-        said = {it.memory_key: it.text for it in message.parts} or {message.memory_key: message.text}
+        said = {it.memory_key: it.text for it in message.parts} or {
+            message.memory_key: message.text
+        }
         found.update({key: text for key, text in said.items() if key is not None})
     return found
 

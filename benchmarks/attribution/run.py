@@ -13,15 +13,16 @@ import numpy as np
 from benchmarks.attribution.ablations import Masks, random_masks
 from benchmarks.attribution.cases import Case, with_answer
 from benchmarks.attribution.distributions import Distributions
+from benchmarks.attribution.feature_ablation import is_installed
 from benchmarks.attribution.measuring import Measuring, RecordingScorer, measuring
 from benchmarks.attribution.methods import (
     ABLATIONS,
     METHODS,
+    ablated_totals,
     prepare,
     removed,
     token_logprobs,
 )
-from benchmarks.attribution.methods import ablated as ablated_totals
 from benchmarks.attribution.results import Ablations, Answer, Found, Results
 from mindhooks import Scorer, load_scorer
 from mindscore.measure.memories import skip_none
@@ -42,10 +43,13 @@ class Plan:
     response: Literal["gold", "model"] = "gold"
 
 
-def available(scorer: Scorer) -> list[str]:
-    """Return the methods that ``scorer`` can serve."""
-    is_local = isinstance(scorer, LocalScorer)
-    return [name for name in METHODS if is_local or name != "jsd"]
+def unavailable(scorer: Scorer, names: Sequence[str]) -> str | None:
+    """Return why ``scorer`` cannot serve one of the methods, or ``None``."""
+    if not isinstance(scorer, LocalScorer) and {"jsd", "captum"} & set(names):
+        return "jsd and captum need the model itself: --scorer local, or other --methods"
+    if "captum" in names and not is_installed():
+        return "captum is not installed: pip install 'mindscore[bench]'"
+    return None
 
 
 async def measure(
@@ -161,7 +165,6 @@ async def run(
         ValueError: it cannot serve one of the methods.
     """
     async with aclosing(await load_scorer(table)) as scorer:
-        cannot = [name for name in plan.methods if name not in available(scorer)]
-        if cannot:
-            raise ValueError(f"the scorer {table['scorer']} cannot serve {', '.join(cannot)}")
+        if reason := unavailable(scorer, plan.methods):
+            raise ValueError(reason)
         await measure(cases, scorer, plan, results, file, say)

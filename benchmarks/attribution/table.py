@@ -15,7 +15,7 @@ from benchmarks.attribution.measures import (
 from benchmarks.attribution.results import Answer, Results
 
 PUBLISHED = """\
-Published top-1, 1,000 questions of each development set, whole contexts (ARC-JSD, arXiv 2505.16415):
+Published top-1 in %, 1,000 questions each, whole contexts (ARC-JSD, arXiv 2505.16415):
                                    HotpotQA  MuSiQue
 ContextCite-256   Qwen2-1.5B           54.9     54.5
 ARC-JSD           Qwen2-1.5B           71.1     60.6

@@ -1,0 +1,41 @@
+import pytest
+
+from benchmarks.attribution.ablations import random_masks
+from benchmarks.attribution.methods import METHODS, ablated_totals, keeping, removed
+from mindscore.measure.memories import skip_all, skip_all_except, skip_none, skip_only
+
+
+async def test_drop_and_hold_are_differences_of_the_prompts_own_scores(measured):
+    full, bare = (await measured.totals(skip_none))[0], (await measured.totals(skip_all))[0]
+    drops = (await METHODS["drop"](measured))["answer-0"]
+    holds = (await METHODS["hold"](measured))["answer-0"]
+    both = (await METHODS["drop+hold"](measured))["answer-0"]
+    for at, key in enumerate(measured.keys):
+        dropped = full - (await measured.totals(skip_only(key)))[0]
+        held = (await measured.totals(skip_all_except(key)))[0] - bare
+        assert drops[at] == pytest.approx(dropped)
+        assert holds[at] == pytest.approx(held)
+        assert both[at] == pytest.approx(dropped + held)
+
+
+async def test_the_sentence_that_says_the_answer_is_found_by_every_method(measured):
+    for name in ("drop", "hold", "drop+hold", "contextcite-64", "contextcite-256", "bm25"):
+        values = (await METHODS[name](measured))["answer-0"]
+        best = max(zip(values, measured.keys, strict=True))[1]
+        assert best in measured.case.labels["answer-0"].support, name
+
+
+async def test_common_words_count_more_the_rarer_they_are(measured):
+    values = dict(zip(measured.keys, (await METHODS["bm25"](measured))["answer-0"], strict=True))
+    # "They sail far …" has no word of question and answer, "Oslo is cold." the word "is", and
+    # "The dog of Ada is called Rex." five, the answer among them.
+    assert 0 == values["0.1"] < values["3.0"] < values["2.0"]
+
+
+async def test_a_mask_leaves_out_what_it_does_not_keep(measured):
+    keys, mask = measured.keys, [True, False] * 3
+    assert removed(keys, mask) == {keys[1], keys[3], keys[5]}
+    masks = random_masks(3, len(keys))
+    totals = (await ablated_totals(measured, masks))["answer-0"]
+    for mask, total in zip(masks.tolist(), totals, strict=True):
+        assert total == (await measured.totals(keeping(keys, mask)))[0]
