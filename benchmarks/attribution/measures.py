@@ -46,10 +46,10 @@ def auroc(values: Sequence[float], labelled: Sequence[bool]) -> float | None:
 
 def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float | None:
     """Return Spearman's correlation; ``None`` where all values of either are equal."""
-    ranks = np.stack([_ranks(np.array(it)) for it in (one, other)])
-    if not ranks.std(1).all():
-        return None
-    return float(np.corrcoef(ranks)[0, 1])
+    ranks = [_ranks(np.array(it)) for it in (one, other)]
+    apart, others = (it - it.mean() for it in ranks)
+    size = float(np.linalg.norm(apart) * np.linalg.norm(others))
+    return float(apart @ others) / size if size else None
 
 
 def additive_fit(

@@ -1,5 +1,9 @@
+import json
+
 import pytest
 from tests.benchmarks.attribution.invented import write_sets
+from tests.mindscore.conftest import tokenizer_file  # noqa: F401
+from tests.mindscore.tiny_model import write_tiny_model
 
 from benchmarks.attribution.cases import read_cases
 from benchmarks.attribution.measuring import RecordingScorer, measuring
@@ -38,3 +42,19 @@ async def measured(folder, toy):
     ]
     async with measuring(case, RecordingScorer(toy), without) as found:
         yield found
+
+
+@pytest.fixture
+def tiny_model(tmp_path, tokenizer_file):  # noqa: F811
+    """The folder of a model with random weights."""
+    pytest.importorskip("torch")
+    return str(write_tiny_model(tmp_path / "tiny", tokenizer_file))
+
+
+@pytest.fixture
+def short_case(folder):
+    """A case that the tiny model can read."""
+    file = folder / "causal_locomo_3.jsonl"
+    item = json.loads(file.read_text().splitlines()[0])
+    file.write_text(json.dumps(item | {"memory_bank": item["memory_bank"][:2]}))
+    return next(read_cases(folder, "causal-locomo", 0))

@@ -1,12 +1,8 @@
-import json
 import math
 from contextlib import aclosing
 
 import pytest
-from tests.mindscore.conftest import tokenizer_file  # noqa: F401
-from tests.mindscore.tiny_model import write_tiny_model
 
-from benchmarks.attribution.cases import read_cases
 from benchmarks.attribution.distributions import Distributions
 from benchmarks.attribution.measuring import RecordingScorer, measuring
 from benchmarks.attribution.methods import METHODS
@@ -17,20 +13,6 @@ from mindscore.scorers.local.scorer import LocalScorer
 torch = pytest.importorskip("torch")
 
 
-@pytest.fixture
-def model(tmp_path, tokenizer_file):  # noqa: F811
-    return str(write_tiny_model(tmp_path / "tiny", tokenizer_file))
-
-
-@pytest.fixture
-def case(folder):
-    """A case that the tiny model can read."""
-    file = folder / "causal_locomo_3.jsonl"
-    item = json.loads(file.read_text().splitlines()[0])
-    file.write_text(json.dumps(item | {"memory_bank": item["memory_bank"][:2]}))
-    return next(read_cases(folder, "causal-locomo", 0))
-
-
 def by_hand(one, other):
     """The Jensen-Shannon divergence of two rows of logits, in nats."""
     p, q = one.double().softmax(-1), other.double().softmax(-1)
@@ -38,11 +20,11 @@ def by_hand(one, other):
     return (((p * (p / middle).log()).sum() + (q * (q / middle).log()).sum()) / 2).item()
 
 
-async def test_the_divergence_is_that_of_the_models_whole_distributions(case, model):
-    async with aclosing(LocalScorer({"model": model})) as scorer:
+async def test_the_divergence_is_that_of_the_models_whole_distributions(short_case, tiny_model):
+    async with aclosing(LocalScorer({"model": tiny_model})) as scorer:
         distributions = Distributions()
         await distributions.watch(scorer)
-        async with measuring(case, RecordingScorer(scorer, distributions), ()) as measured:
+        async with measuring(short_case, RecordingScorer(scorer, distributions), ()) as measured:
             found = (await METHODS["jsd"](measured))["answer-0"]
             loaded = (await scorer._load())._model
 
