@@ -38,6 +38,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--scorer", default="local")
     parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", default="auto")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the values, and go on")
     return parser
 
@@ -48,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     setup = {
         "scorer": given.scorer,
         "model": given.model,
+        "dtype": given.dtype,
         "response": given.response,
         "words": str(given.words),
     }
@@ -62,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 held_out=given.held_out,
             )
         ]
-        server = {"scorer": given.scorer, "model": given.model}
+        server = {name: getattr(given, name) for name in ("scorer", "model", "device", "dtype")}
         plan = Plan(given.methods, given.response)
         asyncio.run(run(cases, server, plan, results, given.json, _progress))
     except (MindhooksError, OSError, ValueError) as error:

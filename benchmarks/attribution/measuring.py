@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -49,6 +49,12 @@ class _Known:
     shifts: dict[str, list[float]]
 
 
+class _Charge(NamedTuple):
+    prompt: WirePrompt
+    seconds: float
+    more: int
+
+
 def distinct_prefixes(prompts: Sequence[WirePrompt]) -> int:
     """Return the tokens that are computed for ``prompts`` if no prefix is computed twice."""
     count, before = 0, tuple[int, ...]()
@@ -72,7 +78,7 @@ class RecordingScorer:
         self.model = scorer.model
         self._distributions = distributions
         self._known: dict[tuple[Any, ...], _Known] = {}
-        self._charged: list[list[tuple[WirePrompt, float]]] = []
+        self._charged: list[list[_Charge]] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -98,24 +104,25 @@ class RecordingScorer:
             shifts = distributions.shifts(prompt) if distributions else {}
         return _Known(answer.ranges[0], seconds, shifts)
 
-    def charge(self, prompt: WirePrompt, seconds: float) -> None:
-        """Count a prompt, and the seconds that it took."""
+    def charge(self, prompt: WirePrompt, seconds: float, more: int = 0) -> None:
+        """Count a prompt, the seconds that it took, and ``more`` tokens, computed behind it."""
         for charged in self._charged:
-            charged.append((prompt, seconds))
+            charged.append(_Charge(prompt, seconds, more))
 
     @contextmanager
     def charged(self) -> Iterator[Cost]:
         """Fill in the cost of what is asked for meanwhile, at the end."""
-        charged, cost = list[tuple[WirePrompt, float]](), Cost()
+        charged, cost = list[_Charge](), Cost()
         self._charged.append(charged)
         try:
             yield cost
         finally:
             self._charged.remove(charged)
+            more = sum(it.more for it in charged)
             cost.calls = len(charged)
-            cost.sent = sum(len(prompt.tokens) for prompt, _ in charged)
-            cost.computed = distinct_prefixes([prompt for prompt, _ in charged])
-            cost.seconds = sum(dict(charged).values())
+            cost.sent = sum(len(it.prompt.tokens) for it in charged) + more
+            cost.computed = distinct_prefixes([it.prompt for it in charged]) + more
+            cost.seconds = sum({it.prompt: it.seconds for it in charged}.values())
 
 
 class Measuring:

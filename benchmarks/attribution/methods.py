@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from benchmarks.attribution.ablations import Masks, lasso, logit, random_masks
 from benchmarks.attribution.feature_ablation import feature_ablation
 from benchmarks.attribution.measuring import Measuring
+from mindhooks import ScorerCapabilities, ScorerError
 from mindscore.measure.memories import Skip, skip_all, skip_all_except, skip_none, skip_only
+from mindscore.measure.prompts import common_prefix
 
 Values = dict[str, list[float]]
 """What each memory did, in the order of the case's keys, by the answer's node id."""
@@ -49,6 +52,32 @@ async def drop_with_hold(case: Measuring) -> Values:
         for rows in zip(dropped, held, strict=True)
     ]
     return _columns(case, sums)
+
+
+async def knock_out(case: Measuring) -> Values:
+    """Return the nats that each answer loses if its tokens do not see a memory's.
+
+    All other tokens keep what they know of it. So it costs one prompt and the answers.
+
+    Raises:
+        ScorerError: no tokens can be hidden from the model.
+    """
+    hide = ScorerCapabilities.of(case.scorer).knock_out
+    if hide is None:
+        raise ScorerError(f"{case.scorer.model}: no tokens can be hidden from it")
+    whole, full = case.prompt(skip_none), await case.totals(skip_none)
+    hidden = []
+    for key in case.keys:
+        without = case.prompt(skip_only(key)).tokens
+        start = common_prefix(whole.tokens, without)
+        hidden.append([(start, start + len(whole.tokens) - len(without))])
+    started = time.perf_counter()
+    found = (await hide(whole, hidden)).ranges
+    answers = sum(end - start for start, end in whole.ranges)
+    case.scorer.charge(whole, time.perf_counter() - started, answers * len(hidden))
+    return {
+        id_: [full[at] - row[at].total for row in found] for at, id_ in enumerate(case.node_ids)
+    }
 
 
 async def jensen_shannon(case: Measuring) -> Values:
@@ -95,6 +124,7 @@ METHODS: Mapping[str, Method] = {
     "drop": drop,
     "hold": hold,
     "drop+hold": drop_with_hold,
+    "knock-out": knock_out,
     "jsd": jensen_shannon,
     **{name: context_cite(count) for name, count in ABLATIONS.items()},
     "bm25": words,

@@ -45,8 +45,8 @@ class Plan:
 
 def unavailable(scorer: Scorer, names: Sequence[str]) -> str | None:
     """Return why ``scorer`` cannot serve one of the methods, or ``None``."""
-    if not isinstance(scorer, LocalScorer) and {"jsd", "captum"} & set(names):
-        return "jsd and captum need the model itself: --scorer local, or other --methods"
+    if not isinstance(scorer, LocalScorer) and {"jsd", "captum", "knock-out"} & set(names):
+        return "jsd, knock-out and captum need the model: --scorer local, or other --methods"
     if "captum" in names and not is_installed():
         return "captum is not installed: pip install 'mindscore[bench]'"
     return None
@@ -55,6 +55,7 @@ def unavailable(scorer: Scorer, names: Sequence[str]) -> str | None:
 async def measure(
     cases: Sequence[Case],
     scorer: Scorer,
+    distributions: Distributions | None,
     plan: Plan,
     results: Results,
     file: Path | None,
@@ -62,13 +63,11 @@ async def measure(
 ) -> None:
     """Add to ``results`` what it lacks of ``cases``, and write ``file`` after each of them.
 
+    ``distributions`` are those of the scorer, which "jsd" needs.
+
     Raises:
         ScorerError: the scorer failed.
     """
-    distributions = None
-    if isinstance(scorer, LocalScorer) and "jsd" in plan.methods:
-        distributions = Distributions()
-        await distributions.watch(scorer)
     for case in cases:
         known = results.of(case.set, case.id)
         lacking = [
@@ -167,4 +166,8 @@ async def run(
     async with aclosing(await load_scorer(table)) as scorer:
         if reason := unavailable(scorer, plan.methods):
             raise ValueError(reason)
-        await measure(cases, scorer, plan, results, file, say)
+        distributions = None
+        if isinstance(scorer, LocalScorer) and "jsd" in plan.methods:
+            distributions = Distributions()
+            await distributions.watch(scorer)
+        await measure(cases, scorer, distributions, plan, results, file, say)

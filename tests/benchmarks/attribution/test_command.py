@@ -77,7 +77,7 @@ def test_the_models_own_answers_are_scored_when_asked_for(run, tmp_path):
 def test_what_needs_the_model_itself_is_refused_elsewhere(run):
     status, _, err = run("--methods", "jsd")
     assert status == 1
-    assert "need the model itself" in err
+    assert "need the model: --scorer local" in err
 
 
 def test_an_unknown_method_is_named(run, capsys):

@@ -1,8 +1,14 @@
+from contextlib import aclosing
+from itertools import accumulate
+
 import pytest
 
 from benchmarks.attribution.ablations import random_masks
+from benchmarks.attribution.measuring import RecordingScorer, measuring
 from benchmarks.attribution.methods import METHODS, ablated_totals, keeping, removed
+from mindhooks import ScorerError
 from mindscore.measure.memories import skip_all, skip_all_except, skip_none, skip_only
+from mindscore.scorers.local.scorer import LocalScorer
 
 
 async def test_drop_and_hold_are_differences_of_the_prompts_own_scores(measured):
@@ -39,3 +45,27 @@ async def test_a_mask_leaves_out_what_it_does_not_keep(measured):
     totals = (await ablated_totals(measured, masks))["answer-0"]
     for mask, total in zip(masks.tolist(), totals, strict=True):
         assert total == (await measured.totals(keeping(keys, mask)))[0]
+
+
+async def test_a_knock_out_is_charged_for_one_prompt_and_its_answers(short_case, tiny_model):
+    async with (
+        aclosing(LocalScorer({"model": tiny_model})) as scorer,
+        measuring(short_case, RecordingScorer(scorer), ()) as measured,
+    ):
+        whole = measured.prompt(skip_none)
+        with measured.scorer.charged() as cost:
+            found = (await METHODS["knock-out"](measured))["answer-0"]
+        nodes = (*measured.context.system, *measured.context.identity)
+        ends = list(accumulate(len(it.token_ids) for it in nodes))
+        spans = [[(end - len(it.token_ids), end)] for it, end in zip(nodes, ends, strict=True)]
+        hidden = (await scorer.knock_out(whole, spans[-2:])).ranges
+        expected = [(await measured.totals(skip_none))[0] - row[0].total for row in hidden]
+    answer = len(measured.answer("answer-0"))
+    assert cost.computed == len(whole.tokens) + answer * len(measured.keys)
+    assert found == pytest.approx(expected, abs=1e-6)
+    assert all(found)
+
+
+async def test_a_scorer_that_cannot_hide_tokens_is_named(measured):
+    with pytest.raises(ScorerError, match="toy: no tokens can be hidden"):
+        await METHODS["knock-out"](measured)
