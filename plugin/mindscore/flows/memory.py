@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from mindscore._util.aio import map_ordered
 from mindscore._util.errors import format_error
 from mindscore.config.settings import MemoryScoringOptions, parse_table
 from mindscore.flows.run import FlowRun
+from mindscore.flows.screen import Emit, Screening
 from mindscore.measure.cached_scorer import weights_of
 from mindscore.measure.divergence import RedundantGroup, confirmed, redundant_candidates
 from mindscore.measure.memories import (
@@ -41,6 +42,7 @@ from mindscore.measure.memories import (
 )
 from mindscore.measure.prompts import Beginnings, Budget, RowFingerprints, whole_prompt
 from mindscore.measure.retry import BreakerError
+from mindscore.measure.screening.receipt import ScreenReceipt
 from mindscore.scorers.selftest import ensure_tested
 from mindscore.store import Store
 
@@ -83,7 +85,7 @@ class MemoryRun(FlowRun):
 
     async def score_each(
         self,
-        memories: list[Memory],
+        memories: Sequence[Memory],
         mode: Literal["incremental", "full"],
         measure: Callable[[Memory], Awaitable[Measured]],
         take: Callable[[Memory, Row], None] = lambda _memory, _row: None,
@@ -219,7 +221,8 @@ async def score_matrix(run: MemoryRun) -> None:
         fingerprints = RowFingerprints(context, known)
         kept, grown = await _kept_rows(run, fingerprints, known)
     left = [memory for memory in run.memories if memory.key not in kept]
-    chosen = await _affordable(run, left)
+    screens = _screens(run)
+    chosen = await _affordable(run, left, screens=screens)
     run.set_outcome([memory for memory in left if memory not in chosen], Outcome("left-out"))
     judging: set[str] = set()
     if chosen:
@@ -253,15 +256,49 @@ async def score_matrix(run: MemoryRun) -> None:
         except Exception as error:
             return found, error
 
-    await run.score_each(
-        [it for it in run.memories[::-1] if it.key in kept or it in chosen],
-        "full",
-        measure,
-        take=lambda memory, row: _show_row(run, memory, row),
-        fingerprint=(lambda _: None) if weights is None else fingerprints.of,
-    )
+    async def emit(memories: Sequence[Memory], take: Callable[[Memory, Row], None]) -> None:
+        def show_and_take(memory: Memory, row: Row) -> None:
+            _show_row(run, memory, row)
+            take(memory, row)
+
+        of = (lambda _: None) if weights is None else fingerprints.of
+        await run.score_each(memories, "full", measure, show_and_take, of)
+
+    ready = [it for it in run.memories[::-1] if it.key in kept or it in chosen]
+    if screens and chosen:
+        await _screen(run, window, ready, kept, judging, emit)
+    else:
+        await emit(ready, lambda _memory, _row: None)
     if run.rows:
         await _confirm_redundant(run, window)
+
+
+def _screens(run: MemoryRun) -> bool:
+    """Return whether the options or the settings want the matrix screened."""
+    settings = run.settings.memory
+    many = settings.screen == "auto" and len(run.memories) > settings.screen_from
+    return run.options.screen or settings.screen == "on" or many
+
+
+async def _screen(
+    run: MemoryRun,
+    window: range,
+    memories: Sequence[Memory],
+    known: Collection[str],
+    judging: Collection[str],
+    emit: Emit,
+) -> None:
+    """Measure the rows that a screen points at; the others are estimated."""
+
+    def show(done: int, total: int) -> None:
+        run.activity.update(f"scoring: screen {done}/{total}", done, total)
+
+    await Screening(run, run.options, window, memories, known, judging, emit, show).carry_out()
+    receipt: ScreenReceipt = run.registry.stash[ScreenReceipt]
+    left = [memory for memory in memories if memory.key not in run.outcomes]
+    estimated = set(receipt.estimated)
+    run.set_outcome([it for it in left if it.key in estimated], Outcome("estimated"))
+    run.set_outcome([it for it in left if it.key not in estimated], Outcome("left-out"))
 
 
 async def _confirm_redundant(run: MemoryRun, window: range) -> None:
@@ -294,10 +331,11 @@ async def _weights(run: MemoryRun) -> str | None:
     return await weights_of(run.scorer, run.settings.server, run.retry)
 
 
-async def _affordable(run: MemoryRun, left: list[Memory]) -> list[Memory]:
+async def _affordable(run: MemoryRun, left: list[Memory], *, screens: bool) -> list[Memory]:
     """Return the memories of ``left`` that fit into ``max_tokens``: the last ones, which go first.
 
-    Each prompt counts as long as the whole conversation, so that never more is sent.
+    Each prompt counts as long as the whole conversation, so that never more is sent. A screen has
+    its own way to choose, once the baseline is known.
     """
     limit, passes = run.options.max_tokens, 1 + run.options.hold
     if not limit or not left:
@@ -305,6 +343,8 @@ async def _affordable(run: MemoryRun, left: list[Memory]) -> list[Memory]:
     length = len(await whole_prompt(run.context))
     baselines = length * (passes + run.noise.repeats)
     count = max(0, limit - baselines) // (length * passes) if length else 0
+    if screens:
+        return left if limit >= baselines else []
     return left[-count:] if count else []
 
 

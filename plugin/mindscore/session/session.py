@@ -36,6 +36,7 @@ from mindscore.measure.divergence import RedundantGroup
 from mindscore.measure.leave_one_out import LeaveOneOut
 from mindscore.measure.memories import text_hashes
 from mindscore.measure.retry import Retry, awaited, with_retries
+from mindscore.measure.screening.receipt import ScreenReceipt
 from mindscore.store import KnownScore, Records, Reviewed, Store, damage_remark
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ NOT_SCORED = {
     "past-cutoff": "too recent to judge (memory.token_cutoff): --full scores them anyway",
     "no-response": "no response after them",
     "left-out": "left out, too large for --max-tokens",
+    "estimated": "estimated by the screen (≈), and not measured",
 }
 """Why memories were not scored, by the status of their outcome, and what can be done about it."""
 
@@ -73,6 +75,7 @@ class Result:
         min_divergence: effects below it, in nats, count as none.
         words: the words of responses, by node id, where they were asked for.
         redundant: the memories that hide each other, where the run looked for them.
+        screen: of a screened matrix, what is exact, what is estimated, and what may be missed.
         known: of memories that were not scored now, the last score that the store has, by key: by
             the same model, of the same text, in the same conversation.
         measured: of what is read from the store, the times of its oldest and its newest value, in
@@ -92,6 +95,7 @@ class Result:
     min_divergence: float = 0.01
     words: Mapping[str, tuple[Word, ...]] = field(default_factory=dict)
     redundant: tuple[RedundantGroup, ...] = ()
+    screen: ScreenReceipt | None = None
     known: Mapping[str, KnownScore] = field(default_factory=dict)
     measured: tuple[float, float] | None = None
     reviewed: tuple[Reviewed, ...] = ()
@@ -251,7 +255,7 @@ class Session:
     def forget(self) -> None:
         """Forget what earlier commands found."""
         self.scores, self.candidates, self.ended = {}, [], []
-        for kind in (RedundantGroup, LeaveOneOut, Retry):
+        for kind in (RedundantGroup, ScreenReceipt, LeaveOneOut, Retry):
             self.registry.stash.pop(kind, None)
 
     @property
@@ -361,6 +365,7 @@ class Session:
             error=(stats.error if stats is not None else None) or error,
             remarks=self.remarks,
             redundant=self.registry.stash.get(RedundantGroup, ()),
+            screen=self.registry.stash.get(ScreenReceipt),
             min_divergence=parse_settings(self.registry.settings).memory.min_divergence,
         )
 

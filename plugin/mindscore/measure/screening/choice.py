@@ -1,0 +1,119 @@
+"""Choose the memories to measure exactly, and compare estimates with what was measured."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from statistics import median, quantiles
+
+BEST = 3
+"""Memories of a response that are measured exactly, where one may matter to it."""
+
+OF_LEAST = 0.5
+"""Share of the estimate to confirm from which on one of a response's best may matter."""
+
+OF_TOP = 0.25
+"""Share of a response's largest estimate from which on another may be the largest in truth."""
+
+Cells = Mapping[str, Mapping[int, float]]
+"""Nats by memory and response, which are numbered in order."""
+
+FEWEST_CELLS = 5
+"""Cells below which a rank correlation says nothing."""
+
+
+def to_confirm(estimates: Cells, least: float, best: int = BEST) -> list[str]:
+    """Return the memories to measure exactly, those with the largest estimates first.
+
+    They are those with an estimate of ``least`` nats or more and, of each response that has one,
+    those of the ``best`` that are not far below.
+    """
+    by_response: dict[int, list[tuple[float, str]]] = {}
+    largest: dict[str, float] = {}
+    for key, its in estimates.items():
+        for response, nats in its.items():
+            if abs(nats) >= OF_LEAST * least:
+                by_response.setdefault(response, []).append((abs(nats), key))
+                largest[key] = max(largest.get(key, 0.0), abs(nats))
+    chosen = {key for key, nats in largest.items() if nats >= least}
+    for found in by_response.values():
+        ranked = sorted(found, reverse=True)
+        top, _ = ranked[0]
+        if top >= least:
+            chosen.update(key for nats, key in ranked[:best] if nats >= OF_TOP * top)
+    return sorted(chosen, key=lambda key: (-largest[key], key))
+
+
+def draw(keys: Sequence[str], count: int, seed: str) -> list[str]:
+    """Return ``count`` of ``keys``, or all, uniformly at random; the same for the same ``seed``."""
+    return random.Random(seed).sample(keys, min(count, len(keys)))  # noqa: S311 - no secret
+
+
+def errors(estimates: Cells, exact: Cells) -> tuple[float | None, float | None]:
+    """Return the median and the 95th percentile of ``|estimate - exact|`` over the exact cells."""
+    apart = [
+        abs(estimates.get(key, {}).get(response, 0.0) - nats)
+        for key, its in exact.items()
+        for response, nats in its.items()
+    ]
+    if len(apart) < 2:
+        return (apart[0], apart[0]) if apart else (None, None)
+    return median(apart), quantiles(apart, n=20, method="inclusive")[-1]
+
+
+def rank_correlation(estimates: Cells, exact: Cells) -> float | None:
+    """Return Spearman's rank correlation over the exact cells, ``None`` where it says nothing."""
+    pairs = [
+        (abs(estimates.get(key, {}).get(response, 0.0)), abs(nats))
+        for key, its in exact.items()
+        for response, nats in its.items()
+    ]
+    if len(pairs) < FEWEST_CELLS:
+        return None
+    return _correlation(_ranks([it for it, _ in pairs]), _ranks([it for _, it in pairs]))
+
+
+def top_found(estimates: Cells, exact: Cells, least: float) -> float | None:
+    """Return the share of responses whose largest exact effect has the largest estimate, too.
+
+    Responses on which none of the exact memories does ``least`` nats are left out; ``None``: all.
+    """
+    tops: dict[int, tuple[float, str]] = {}
+    for key, its in exact.items():
+        for response, nats in its.items():
+            tops[response] = max(tops.get(response, (0.0, "")), (abs(nats), key))
+    strong = {response: key for response, (nats, key) in tops.items() if nats >= least}
+    if not strong:
+        return None
+    hits = 0
+    for response, top in strong.items():
+        guesses = {key: abs(estimates.get(key, {}).get(response, 0.0)) for key in exact}
+        others = max((it for key, it in guesses.items() if key != top), default=0.0)
+        hits += guesses[top] > others
+    return hits / len(strong)
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    """Return each value's rank; equal ones have the mean of theirs."""
+    order = sorted(range(len(values)), key=values.__getitem__)
+    ranks = [0.0] * len(values)
+    place = 0
+    for _, its in groupby(order, key=values.__getitem__):
+        same = list(its)
+        for index in same:
+            ranks[index] = place + (len(same) - 1) / 2
+        place += len(same)
+    return ranks
+
+
+def _correlation(one: Sequence[float], other: Sequence[float]) -> float | None:
+    mean, other_mean = sum(one) / len(one), sum(other) / len(other)
+    both = sum((a - mean) * (b - other_mean) for a, b in zip(one, other, strict=True))
+    spread = _squares(one, mean) * _squares(other, other_mean)
+    return both / math.sqrt(spread) if spread else None
+
+
+def _squares(values: Iterable[float], mean: float) -> float:
+    return sum((it - mean) ** 2 for it in values)
