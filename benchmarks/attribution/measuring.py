@@ -17,9 +17,10 @@ from mindscore.config.settings import ServerSettings
 from mindscore.conversation.rendering import KeySets
 from mindscore.measure.cached_scorer import CachedScorer, ScoreCache, Usage
 from mindscore.measure.leave_one_out import LeaveOneOut, NoiseFloor
-from mindscore.measure.memories import Skip, find_memories, skip_only, whole
+from mindscore.measure.memories import Skip, find_memories, skip_none, skip_only, whole
 from mindscore.measure.prompts import common_prefix, prompt_for
 from mindscore.measure.retry import Retry
+from mindscore.measure.screening.spans import MemorySpans, find_spans
 from mindscore.session.session import Session
 
 
@@ -166,6 +167,12 @@ class Measuring:
         The prompt with all memories is to be scored first.
         """
         return (await self.scorer.known(self.prompt(skip_only(key)))).shifts
+
+    async def spans(self) -> MemorySpans:
+        """Return where the memories' tokens are in the prompt with all of them."""
+        whole_prompt = [self.prompt(skip_none)]
+        memories = find_memories(self.context)
+        return await find_spans(self.context, self.window, memories, whole_prompt, reuses=True)
 
     def answer(self, node_id: str) -> tuple[int, ...]:
         """Return the ids of an answer."""

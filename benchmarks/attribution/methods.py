@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from benchmarks.attribution.ablations import Masks, lasso, logit, random_masks
@@ -13,7 +11,7 @@ from benchmarks.attribution.feature_ablation import feature_ablation
 from benchmarks.attribution.measuring import Measuring
 from mindhooks import ScorerCapabilities, ScorerError
 from mindscore.measure.memories import Skip, skip_all, skip_all_except, skip_none, skip_only
-from mindscore.measure.prompts import common_prefix
+from mindscore.measure.screening.words import common_words
 
 Values = dict[str, list[float]]
 """What each memory did, in the order of the case's keys, by the answer's node id."""
@@ -22,10 +20,6 @@ Method = Callable[[Measuring], Awaitable[Values]]
 
 FEW, MANY = 64, 256
 """Ablations of ContextCite: its default, and those of ARC-JSD's table."""
-
-_WORD = re.compile(r"\w+")
-SATURATION, LENGTH = 1.5, 0.75
-"""BM25's usual constants: how soon a repeated word stops counting, and how much length counts."""
 
 
 async def drop(case: Measuring) -> Values:
@@ -66,11 +60,8 @@ async def knock_out(case: Measuring) -> Values:
     if hide is None:
         raise ScorerError(f"{case.scorer.model}: no tokens can be hidden from it")
     whole, full = case.prompt(skip_none), await case.totals(skip_none)
-    hidden = []
-    for key in case.keys:
-        without = case.prompt(skip_only(key)).tokens
-        start = common_prefix(whole.tokens, without)
-        hidden.append([(start, start + len(whole.tokens) - len(without))])
+    spans = await case.spans()
+    hidden = [its for key in case.keys for its in spans.spans[key]]
     started = time.perf_counter()
     found = (await hide(whole, hidden)).ranges
     answers = sum(end - start for start, end in whole.ranges)
@@ -106,15 +97,9 @@ def context_cite(count: int) -> Method:
 
 async def words(case: Measuring) -> Values:
     """Return the words that a memory has in common with question and answer (BM25)."""
-    texts = _texts(case)
-    documents = [Counter(_words(texts[key])) for key in case.keys]
-    said = case.case.transcript.conversation
-    found = {}
-    for at, node in enumerate(said):
-        if node.id in case.case.labels:
-            query = {*_words(said[at - 1].text), *_words(node.text)}
-            found[node.id] = bm25(query, documents)
-    return found
+    spans = await case.spans()
+    found = common_words(case.context, case.window, {key: spans.ids(key) for key in case.keys})
+    return {id_: [found[key].get(id_, 0.0) for key in case.keys] for id_ in case.node_ids}
 
 
 ABLATIONS = {f"contextcite-{count}": count for count in (FEW, MANY)}
@@ -179,37 +164,6 @@ async def token_logprobs(case: Measuring) -> dict[str, dict[str, object]]:
 
 def _rounded(values: Sequence[float]) -> list[float]:
     return [round(it, 5) for it in values]
-
-
-def bm25(query: set[str], documents: Sequence[Counter[str]]) -> list[float]:
-    """Return the score of each document for ``query`` (Robertson 1994)."""
-    lengths = [it.total() for it in documents]
-    mean = sum(lengths) / len(lengths)
-    found = []
-    for document, length in zip(documents, lengths, strict=True):
-        score = 0.0
-        for word in query & document.keys():
-            having = sum(word in it for it in documents)
-            rarity = math.log1p((len(documents) - having + 0.5) / (having + 0.5))
-            often = document[word]
-            room = SATURATION * (1 - LENGTH + LENGTH * length / mean)
-            score += rarity * often * (SATURATION + 1) / (often + room)
-        found.append(score)
-    return found
-
-
-def _words(text: str) -> list[str]:
-    return [it.casefold() for it in _WORD.findall(text)]
-
-
-def _texts(case: Measuring) -> dict[str, str]:
-    found = {}
-    for message in case.case.transcript.messages:
-        said = {it.memory_key: it.text for it in message.parts} or {
-            message.memory_key: message.text
-        }
-        found.update({key: text for key, text in said.items() if key is not None})
-    return found
 
 
 def _columns(case: Measuring, rows: Sequence[Mapping[str, float]]) -> Values:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
-import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from locomo import read_locomo
 from shapes import say
 
 from mindhooks import (
@@ -98,7 +96,7 @@ def made(shape: Shape, seed: int) -> tuple[Context, set[str]]:
         for at, response in enumerate(places):
             needs.setdefault(response, []).append(matter[at % shape.matter])
     else:
-        needs = {response: matter for response in chance.sample(late, 6)}
+        needs = dict.fromkeys(chance.sample(late, 6), matter)
 
     def common(count: int) -> list[int]:
         return [chance.randrange(COMMON) for _ in range(count)]
