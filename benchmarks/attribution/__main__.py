@@ -34,6 +34,9 @@ def _parser() -> argparse.ArgumentParser:
         "--words", type=int, default=0, help="leave out distractors beyond so many words; 0: none"
     )
     parser.add_argument(
+        "--random", type=int, default=16, help="ablations that judge the methods' sums (LDS)"
+    )
+    parser.add_argument(
         "--response", choices=("gold", "model"), default="gold", help="whose answers are scored"
     )
     parser.add_argument("--scorer", default="local")
@@ -66,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         ]
         server = {name: getattr(given, name) for name in ("scorer", "model", "device", "dtype")}
-        plan = Plan(given.methods, given.response)
+        plan = Plan(given.methods, given.response, given.random)
         asyncio.run(run(cases, server, plan, results, given.json, _progress))
     except (MindhooksError, OSError, ValueError) as error:
         sys.stderr.write(f"benchmarks.attribution: {error}\n")

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from benchmarks.attribution.ablations import Masks, random_masks
+from benchmarks.attribution.ablations import random_masks
 from benchmarks.attribution.cases import Case, with_answer
 from benchmarks.attribution.distributions import Distributions
 from benchmarks.attribution.feature_ablation import is_installed
@@ -28,8 +28,8 @@ from mindhooks import Scorer, load_scorer
 from mindscore.measure.memories import skip_none
 from mindscore.scorers.local.scorer import LocalScorer
 
-RANDOM, RANDOM_SEED = 16, 1_000_000
-"""Random ablations that judge the methods, drawn with seeds that no method's are drawn with."""
+RANDOM_SEED = 1_000_000
+"""The first seed of the ablations that judge: no method's are drawn with such."""
 
 MOST_GENERATED = 48
 """Tokens of a response that the model itself gives."""
@@ -37,10 +37,17 @@ MOST_GENERATED = 48
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The methods to run, and whose answers are scored: the set's (gold) or the model's own."""
+    """The methods to run.
+
+    Attributes:
+        methods: their names.
+        response: whose answers are scored: the set's (gold) or the model's own.
+        random: the random ablations that judge the methods' sums; 0: these are not judged.
+    """
 
     methods: Sequence[str]
     response: Literal["gold", "model"] = "gold"
+    random: int = 16
 
 
 def unavailable(scorer: Scorer, names: Sequence[str]) -> str | None:
@@ -75,29 +82,33 @@ async def measure(
             for name in plan.methods
             if not known or any(name not in it.methods for it in known.values())
         ]
-        if not lacking:
+        is_judged = not plan.random or (known and all(it.random for it in known.values()))
+        if is_judged and not lacking:
             continue
         if distributions is not None:
             distributions.forget()
         if plan.response == "model":
             case = await _own_answers(case, scorer)
         recording = RecordingScorer(scorer, distributions)
-        say(f"{case.set} {case.id}: {', '.join(lacking)}")
-        found = await _measure(case, recording, lacking, known)
+        say(f"{case.set} {case.id}: {', '.join(lacking) or 'random ablations'}")
+        random = 0 if is_judged else plan.random
+        found = await _measure(case, recording, lacking, random, known)
         results.answers += [it for it in found if it.node_id not in known]
         if file is not None:
             results.write(file)
 
 
 async def _measure(
-    case: Case, scorer: RecordingScorer, names: Sequence[str], known: Mapping[str, Answer]
+    case: Case,
+    scorer: RecordingScorer,
+    names: Sequence[str],
+    random: int,
+    known: Mapping[str, Answer],
 ) -> list[Answer]:
     keys = case.transcript.keys()
-    judging = random_masks(RANDOM, len(keys), RANDOM_SEED)
     most = max((ABLATIONS[name] for name in names if name in ABLATIONS), default=0)
-    masks = random_masks(most, len(keys))
-    if not known:
-        masks = np.concatenate([masks, judging])
+    judging = random_masks(random, len(keys), RANDOM_SEED)
+    masks = np.concatenate([random_masks(most, len(keys)), judging])
     without = {removed(keys, mask) for mask in masks.tolist()}
     async with measuring(case, scorer, without) as measured:
         if measured.keys != keys:
@@ -105,20 +116,23 @@ async def _measure(
         # First: all else is compared with it.
         await measured.totals(skip_none)
         await prepare(measured, masks)
-        answers = dict(known) or await _answers(case, measured, judging)
+        answers = dict(known) or await _answers(case, measured)
         for name in names:
             with scorer.charged() as cost:
                 values = await METHODS[name](measured)
             for node_id, answer in answers.items():
                 part = cost.shared_by(len(answers))
-                answer.methods[name] = Found([round(it, 6) for it in values[node_id]], part)
+                answer.methods[name] = Found(_rounded(values[node_id]), part)
+        if random:
+            texts = ["".join("01"[it] for it in mask) for mask in judging.tolist()]
+            totals = await ablated_totals(measured, judging)
+            for node_id, answer in answers.items():
+                answer.random = Ablations(texts, _rounded(totals[node_id]))
     return list(answers.values())
 
 
-async def _answers(case: Case, measured: Measuring, judging: Masks) -> dict[str, Answer]:
-    """Return the answers of a case, with the random ablations that judge, and no values yet."""
-    totals = await ablated_totals(measured, judging)
-    texts = ["".join("01"[it] for it in mask) for mask in judging.tolist()]
+async def _answers(case: Case, measured: Measuring) -> dict[str, Answer]:
+    """Return the answers of a case, with no values yet."""
     tokens = await token_logprobs(measured)
     return {
         node_id: Answer(
@@ -130,11 +144,14 @@ async def _answers(case: Case, measured: Measuring, judging: Masks) -> dict[str,
             support=sorted(labels.support),
             harmful=sorted(labels.harmful),
             tokens=len(measured.answer(node_id)),
-            random=Ablations(texts, [round(it, 6) for it in totals[node_id]]),
             token_logprobs=tokens[node_id],
         )
         for node_id, labels in case.labels.items()
     }
+
+
+def _rounded(values: Sequence[float]) -> list[float]:
+    return [round(it, 6) for it in values]
 
 
 async def _own_answers(case: Case, scorer: Scorer) -> Case:
