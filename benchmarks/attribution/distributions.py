@@ -16,16 +16,20 @@ class Distributions:
     def __init__(self) -> None:
         self._rows: list[Any] | None = None
         self._first: dict[str, Any] = {}
+        self._loaded: Any = None
 
     async def watch(self, scorer: LocalScorer) -> None:
         """Note the logits that the model computes, from now on."""
         # No public way gives more than the chosen tokens' values: nothing else needs them.
-        model = (await scorer._load())._model
-        model.register_forward_hook(self._note)
+        self._loaded = await scorer._load()
+        self._loaded._model.register_forward_hook(self._note)
 
-    def forget(self) -> None:
+    def begin(self) -> None:
         """Forget the first prompt: another conversation begins."""
         self._first = {}
+        if self._loaded is not None:
+            # Conversations may have a prompt in common, whose rows would not be computed again.
+            self._loaded._caches.clear()
 
     @contextmanager
     def noting(self) -> Iterator[None]:

@@ -86,7 +86,7 @@ async def measure(
         if is_judged and not lacking:
             continue
         if distributions is not None:
-            distributions.forget()
+            distributions.begin()
         if plan.response == "model":
             case = await _own_answers(case, scorer)
         recording = RecordingScorer(scorer, distributions)

@@ -47,3 +47,16 @@ async def test_what_was_not_noted_is_no_distribution():
     prompt = WirePrompt((1, 2, 3), (), ((1, 3),), ("a",))
     with pytest.raises(ScorerError, match="logits of the responses"):
         Distributions().shifts(prompt)
+
+
+async def test_a_prompt_that_two_conversations_share_is_computed_for_each(short_case, tiny_model):
+    async with aclosing(LocalScorer({"model": tiny_model})) as scorer:
+        distributions = Distributions()
+        await distributions.watch(scorer)
+        found = []
+        for _ in range(2):
+            distributions.begin()
+            recording = RecordingScorer(scorer, distributions)
+            async with measuring(short_case, recording, ()) as measured:
+                found.append(await METHODS["jsd"](measured))
+    assert found[0] == found[1]
