@@ -12,7 +12,16 @@ import msgspec
 
 from benchmarks.attribution.cases import Case
 from benchmarks.attribution.distributions import Distributions
-from mindhooks import Context, RangeScore, Registry, Scorer, ScoreResult, WirePrompt
+from mindhooks import (
+    Context,
+    KnockOut,
+    RangeScore,
+    Registry,
+    Scorer,
+    ScorerCapabilities,
+    ScoreResult,
+    WirePrompt,
+)
 from mindscore.config.settings import ServerSettings
 from mindscore.conversation.rendering import KeySets
 from mindscore.measure.cached_scorer import CachedScorer, ScoreCache, Usage
@@ -20,7 +29,7 @@ from mindscore.measure.leave_one_out import LeaveOneOut, NoiseFloor
 from mindscore.measure.memories import Skip, find_memories, skip_none, skip_only, whole
 from mindscore.measure.prompts import common_prefix, prompt_for
 from mindscore.measure.retry import Retry
-from mindscore.measure.screening.spans import MemorySpans, find_spans
+from mindscore.measure.screening.spans import MemorySpans, Span, find_spans
 from mindscore.session.session import Session
 
 
@@ -95,6 +104,24 @@ class RecordingScorer:
             self._known[key] = await self._ask(prompt)
         self.charge(prompt, self._known[key].seconds)
         return self._known[key]
+
+    @property
+    def knock_out(self) -> KnockOut | None:
+        """The scorer's own, charged with the prompt and its answers once a set of hidden spans."""
+        return self._hide if ScorerCapabilities.of(self.inner).knock_out else None
+
+    async def _hide(self, prompt: WirePrompt, hidden: Sequence[Sequence[Span]]) -> ScoreResult:
+        started = time.perf_counter()
+        result = await self.inner.knock_out(prompt, hidden)  # type: ignore[attr-defined]
+        seconds = time.perf_counter() - started
+        rows = sum(
+            end - start
+            for spans in hidden
+            for start, end in prompt.ranges
+            if spans and start >= min(spans)[0]
+        )
+        self.charge(prompt, seconds, rows)
+        return ScoreResult.of(result)
 
     async def _ask(self, prompt: WirePrompt) -> _Known:
         distributions = self._distributions

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from benchmarks.attribution.ablations import Masks, lasso, logit, random_masks
 from benchmarks.attribution.feature_ablation import feature_ablation
 from benchmarks.attribution.measuring import Measuring
-from mindhooks import ScorerCapabilities, ScorerError
+from mindhooks import MindCommand, Registry, ScorerCapabilities, ScorerError
+from mindhooks.testing import RecordingListener, StubMind
+from mindscore.flows.memory import MemoryScoring
 from mindscore.measure.memories import Skip, skip_all, skip_all_except, skip_none, skip_only
 from mindscore.measure.screening.words import common_words
 
@@ -62,13 +63,29 @@ async def knock_out(case: Measuring) -> Values:
     whole, full = case.prompt(skip_none), await case.totals(skip_none)
     spans = await case.spans()
     hidden = [its for key in case.keys for its in spans.spans[key]]
-    started = time.perf_counter()
     found = (await hide(whole, hidden)).ranges
-    answers = sum(end - start for start, end in whole.ranges)
-    case.scorer.charge(whole, time.perf_counter() - started, answers * len(hidden))
     return {
         id_: [full[at] - row[at].total for row in found] for at, id_ in enumerate(case.node_ids)
     }
+
+
+async def screened(case: Measuring) -> Values:
+    """Return what ``score --full --screen`` says: estimates, and exact values where they matter.
+
+    Raises:
+        ScorerError: the run failed.
+    """
+    mind, heard = StubMind(case.context), RecordingListener()
+    async with Registry(mind, {}, scorer=case.scorer) as registry:
+        registry.register(MemoryScoring({"screen": True}), name="memory-scoring")
+        registry.register(heard)
+        registry.dispatch(MindCommand.SCORE_FULL)
+        await registry.wait_idle()
+    stats = mind.state.memory_last_run
+    if stats is None or stats.error is not None:
+        raise ScorerError(f"the screened matrix failed: {stats and stats.error}")
+    rows = {it.key: {cell.node_id: cell.signed for cell in it.divergences} for it in heard.scores}
+    return _columns(case, [rows[key] for key in case.keys])
 
 
 async def jensen_shannon(case: Measuring) -> Values:
@@ -110,6 +127,7 @@ METHODS: Mapping[str, Method] = {
     "hold": hold,
     "drop+hold": drop_with_hold,
     "knock-out": knock_out,
+    "screened": screened,
     "jsd": jensen_shannon,
     **{name: context_cite(count) for name, count in ABLATIONS.items()},
     "bm25": words,

@@ -81,7 +81,9 @@ async def plan_archive(
     Raises:
         MindhooksError: the scorer cannot be built, or the store cannot be read.
     """
-    tables = merge(tables, {"memory": {"interval_s": 0}, "server": {"self_test": False}})
+    tables = merge(
+        tables, {"memory": {"interval_s": 0, "screen": "off"}, "server": {"self_test": False}}
+    )
     settings = parse_settings(tables)
     own = settings.plugins.settings.get("memory-scoring", {})
     scorer = await load_scorer(tables.get("server", {}))

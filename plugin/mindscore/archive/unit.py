@@ -10,6 +10,7 @@ from typing import Any
 
 from mindhooks import Activity, Context, MindState, Scorer
 from mindscore._util.files import STANDARD_INPUT
+from mindscore.config.file import merge
 from mindscore.config.settings import MemoryScoringOptions, parse_settings, parse_table
 from mindscore.conversation.conversation import Transcript
 from mindscore.display.documents import document
@@ -159,6 +160,8 @@ async def open_unit(
         ConfigError: the settings are wrong.
     """
     parse_settings(tables)
+    # Verdicts take every cell: those that a screen only estimates would be missing.
+    tables = merge(tables, {"memory": {"screen": "off"}})
     nobody = Transcript(STANDARD_INPUT, (), (), ())
     async with Session(nobody, show).open(tables, scorer) as session:
         yield Unit(session)

@@ -146,6 +146,7 @@ def prepare(
         "resume": options.resume or None,
         "max_tokens": options.max_tokens,
         "tokens": tokens or None,
+        "screen": options.screen or None,
     }
     own = {name: value for name, value in given.items() if value is not None}
     changes: dict[str, Any] = {"plugins": {"settings": {"memory-scoring": own}}} if own else {}

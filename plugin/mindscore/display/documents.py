@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from mindhooks import FinetuneCandidate, MindCommand, ResponseDivergence
 from mindscore._util.text import iso_utc
+from mindscore.measure.screening.receipt import ScreenReceipt
 from mindscore.session.plan import Plan
 from mindscore.session.session import Result
 from mindscore.store import KnownScore, Reviewed
@@ -134,7 +136,19 @@ def _matrix(result: Result) -> dict[str, Any]:
         found["hold"] = _cells(hold, "divergence", responses)
         found["hold_signed"] = _cells(hold, "signed", responses)
         found["redundant"] = msgspec.to_builtins(result.redundant)
+    if result.screen is not None:
+        found["screen"] = _screen(result.screen)
     return found
+
+
+def _screen(receipt: ScreenReceipt) -> dict[str, Any]:
+    """Return the receipt's fields, with a memory's estimates by the index of each response."""
+    fields: dict[str, Any] = msgspec.to_builtins(replace(receipt, estimates=()))
+    entries: dict[str, dict[str, float]] = {key: {} for key in receipt.estimated}
+    for it in receipt.estimates:
+        entries[it.key][str(it.entry_idx)] = it.nats
+    fields["estimates"] = [{"key": key, "entries": its} for key, its in entries.items()]
+    return fields
 
 
 def _cells(

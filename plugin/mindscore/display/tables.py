@@ -19,6 +19,7 @@ from mindhooks import (
     ResponseDivergence,
 )
 from mindscore._util.text import count_of, moment_ago, one_line, printable, shortened
+from mindscore.display.receipts import receipt_lines
 from mindscore.measure.divergence import (
     UNMEASURED_NOISE,
     column_spreads,
@@ -242,6 +243,8 @@ def _matrix(console: Console, result: Result) -> Iterator[RenderableType]:
     if holds:
         yield from _redundant(result)
     yield from _ranking(console, result, numbered=True)
+    if result.screen is not None:
+        yield from receipt_lines(result.screen)
     yield from _skipped(result)
 
 
@@ -271,7 +274,9 @@ def _grid(
         table.add_column("memory", min_width=min(KEY, longest), max_width=KEY, no_wrap=True)
         for index, _ in block:
             table.add_column(f"#{index}", justify="right", min_width=CELL, no_wrap=True)
-        for key in result.keys:
+        # What was only estimated is not among what was measured.
+        shown = result.keys if result.screen is None else [it for it in result.keys if it in rows]
+        for key in shown:
             cells = {cell.node_id: cell for cell in rows.get(key, ())}
             row = (_cell(cells.get(id_), result.min_divergence, spreads) for _, id_ in block)
             table.add_row(shortened(key, KEY), *row)

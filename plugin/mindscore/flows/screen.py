@@ -19,6 +19,7 @@ from mindscore.measure.screening.choice import (
     rank_correlation,
     to_confirm,
     top_found,
+    usual_effects,
 )
 from mindscore.measure.screening.groups import GroupSearch, divide, first_groups, unexplained
 from mindscore.measure.screening.receipt import (
@@ -45,10 +46,7 @@ CHEAPER = 0.8
 EXPECTED = 0.05
 """Share of the memories that a screen is expected to point at."""
 
-LEAD_SHARE = 0.05
-"""Share of the exact cost that looking into what does not add up may take."""
-
-CONCENTRATED = 0.6
+CONCENTRATED = 0.7
 """Share of what does not add up that one half of the memories must do to be looked into."""
 
 IN_A_ROW = 8
@@ -246,7 +244,8 @@ class Screening:
         if is_worth:
             left = [key for key in ordered if key in weights]
         places = {key: budget.spans.place(key, self._numbers) for key in left}
-        search = GroupSearch(places, weights, self._least)
+        usual = usual_effects(self._rows, len(self._numbers))
+        search = GroupSearch(places, weights, self._least, usual)
         started = budget.spent
         first = search.first_passes()
         try:
@@ -357,23 +356,20 @@ class Screening:
     async def _follow(self, keys: Sequence[str], leads: Mapping[int, float]) -> str | None:
         """Return the memory behind the largest of ``leads``, which ``keys`` do together.
 
-        The half that does most of it is divided, until it is one memory, or neither half does it.
+        The half that does most of it is divided, until it is one memory, or neither half does.
         """
         response = max(leads, key=lambda it: abs(leads[it]))
-        nats, share = leads[response], self._budget.rows.times(LEAD_SHARE)
-        started, even = self._budget.spent, dict.fromkeys(keys, 1.0)
+        budget = self._budget
+        keys = [it for it in keys if budget.spans.place(it, self._numbers).reach <= response]
         while len(keys) > 1:
-            halves = divide(keys, even, 2)
-            taken = self._budget.spent.minus(started)
-            cost = self._each.times(2)
-            if not (taken.plus(cost).within(share) and self._budget.fits(cost)):
-                return None
-            found = [
-                (abs(its.get(response, 0.0)), half)
-                for its, half in zip(await self._estimator.removing(halves), halves, strict=True)
-            ]
-            most, keys = max(found)
-            if most < CONCENTRATED * abs(nats):
+            for half in divide(keys, dict.fromkeys(keys, 1.0), 2):
+                if not budget.fits(budget.spans.removing(half)):
+                    return None
+                [effects] = await self._estimator.removing([half])
+                if effects.get(response, 0.0) / leads[response] >= CONCENTRATED:
+                    keys = half
+                    break
+            else:
                 return None
         return keys[0]
 

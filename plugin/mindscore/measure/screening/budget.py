@@ -61,10 +61,10 @@ class ScreenBudget:
         return self.spent.plus(tokens).within(self.limit)
 
     def affordable(self, keys: Iterable[str], reserve: Tokens = NO_TOKENS) -> list[str]:
-        """Return the first of ``keys`` whose rows fit, with ``reserve`` left over."""
+        """Return the first of ``keys`` whose rows are known or fit, with ``reserve`` left over."""
         taken, total = [], self._bare.plus(reserve)
         for key in keys:
-            total = total.plus(self._costs[key])
+            total = total.plus(self._costs.get(key, NO_TOKENS))
             if not self.fits(total):
                 break
             taken.append(key)

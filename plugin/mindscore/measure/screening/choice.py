@@ -20,6 +20,9 @@ OF_TOP = 0.25
 Cells = Mapping[str, Mapping[int, float]]
 """Nats by memory and response, which are numbered in order."""
 
+FEWEST_ROWS = 3
+"""Memories below which what they do to a response is not what most do."""
+
 FEWEST_CELLS = 5
 """Cells below which a rank correlation says nothing."""
 
@@ -49,6 +52,23 @@ def to_confirm(estimates: Cells, least: float, best: int = BEST) -> list[str]:
 def draw(keys: Sequence[str], count: int, seed: str) -> list[str]:
     """Return ``count`` of ``keys``, or all, uniformly at random; the same for the same ``seed``."""
     return random.Random(seed).sample(keys, min(count, len(keys)))  # noqa: S311 - no secret
+
+
+def usual_effects(rows: Cells, responses: int) -> dict[int, float]:
+    """Return the median size of what ``rows`` do to each response, in nats.
+
+    It is that of all cells where few of them precede a response.
+    """
+    by_response: dict[int, list[float]] = {it: [] for it in range(responses)}
+    for its in rows.values():
+        for response, nats in its.items():
+            by_response[response].append(abs(nats))
+    every = [nats for its in by_response.values() for nats in its]
+    usual = median(every) if every else 0.0
+    return {
+        response: max(usual, median(its)) if len(its) >= FEWEST_ROWS else usual
+        for response, its in by_response.items()
+    }
 
 
 def errors(estimates: Cells, exact: Cells) -> tuple[float | None, float | None]:

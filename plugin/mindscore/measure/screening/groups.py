@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from math import inf
+from math import sqrt
 from statistics import median
 
 FEWEST_GROUPS = 10
@@ -27,23 +27,23 @@ LIFT_RANK = 0.2
 MOST_SLOPE = 3.0
 """Lift that is expected of a prompt, by what its tokens do one by one, at most."""
 
-NOISE_RANK = 0.3
+NOISE_RANK = 0.4
 """Share of the groups whose effects on a response are taken for noise."""
 
-OF_SPREAD = 0.385
+OF_SPREAD = 0.524
 """Standard deviations that this share of normal values is within."""
 
-OUTLIER = 5.0
-"""Multiple of the median over the responses that neither lift nor noise of one exceeds."""
-
 RESIDUE = 0.1
-"""Share of a group's effect below which what one half of it seems to do is an error of the other's."""
+"""Share of a group's effect below which that of one half is an error in that of the other."""
 
 LEAD = 1.0
 """Nats beyond the sum of the estimates from which on memories removed together are looked into."""
 
 SPREADS = 4.0
 """Spreads over the responses that such an effect must exceed besides."""
+
+NEIGHBOURS = 12
+"""Responses on either side that show how large the lift of a prompt is there."""
 
 FEW_UNTOUCHED = 5
 """Responses that no group matters to, below which the lift of a prompt is not fitted to them."""
@@ -81,19 +81,26 @@ class GroupSearch:
     """Finds the memories that matter to responses by removing groups of them.
 
     ``places`` are the memories, in the order in which they are grouped; ``weights`` say how likely
-    each is to matter; an effect of fewer than ``least`` nats is not looked into. Ask ``passes`` for
-    the sets to remove, tell ``take`` what each did, in the same order, and go on until there are
-    none, or for as long as tokens last. What was removed is told of the responses behind it.
+    each is to matter; an effect of fewer than ``least`` nats is not looked into; ``usual`` is how
+    much a memory that does not matter does to each response. Ask ``passes`` for the sets to remove,
+    tell ``take`` what each did, in the same order, and go on until there are none, or for as long
+    as tokens last. What was removed is told of the responses behind it.
     """
 
     def __init__(
-        self, places: Mapping[str, Place], weights: Mapping[str, float], least: float
+        self,
+        places: Mapping[str, Place],
+        weights: Mapping[str, float],
+        least: float,
+        usual: Effects,
     ) -> None:
         self._places = places
         self._weights = weights
         self._least = least
+        self._usual = usual
         self._lift: dict[int, float] = {}
         self._noise: dict[int, float] = {}
+        self._size = 1
         self._groups: list[Group] = []
         self._asked: list[list[tuple[Group, tuple[str, ...]]]] = []
 
@@ -104,14 +111,21 @@ class GroupSearch:
     def take_first(self, removed: Sequence[tuple[str, ...]], effects: Sequence[Effects]) -> None:
         """Take note of what removing each of the first groups did to each response it precedes."""
         tokens = [_TokensBefore([self._places[key] for key in keys]) for keys in removed]
-        self._lift = _general_lift(tokens, effects)
+        # Where most groups matter, what the others do is no more than their members do one by one.
+        self._size = max(map(len, removed), default=1)
+        most = {it: self._size * nats for it, nats in self._usual.items()}
+        self._lift = {
+            it: _within(rate, most[it] / max(before[it] for before in tokens))
+            for it, rate in _general_lift(tokens, effects).items()
+        }
         found = [
             Group(
                 keys, {it: nats - self._lift.get(it, 0.0) * before[it] for it, nats in its.items()}
             )
             for keys, before, its in zip(removed, tokens, effects, strict=True)
         ]
-        self._noise = _noise([group.effects for group in found])
+        noise = _noise([group.effects for group in found])
+        self._noise = {it: _within(nats, most[it]) for it, nats in noise.items()}
         for group in found:
             self._add(group, group.effects)
 
@@ -141,10 +155,18 @@ class GroupSearch:
             before = _TokensBefore([self._places[key] for _, half in halves for key in half])
             expected = {it: self._lift.get(it, 0.0) * before[it] for it in its}
             busy = {it for group, _ in halves for it in group.live}
-            factor = _slope([(expected[it], its[it]) for it in its if it not in busy])
-            beyond = {it: nats - factor * expected[it] for it, nats in its.items()}
+            free = sorted(its.keys() - busy)
+            beyond = {}
+            for it in its.keys() & busy:
+                # Where the prompt is short, what is removed is a larger part of it.
+                at = bisect_right(free, it)
+                near = free[max(0, at - NEIGHBOURS) : at + NEIGHBOURS]
+                factor = _slope([(expected[each], its[each]) for each in near])
+                beyond[it] = its[it] - factor * expected[it]
+            count = sum(len(half) for _, half in halves)
+            louder = max(1.0, sqrt(count / self._size))
             for group, half in halves:
-                self._divide(group, half, beyond)
+                self._divide(group, half, beyond, louder)
 
     @property
     def is_done(self) -> bool:
@@ -176,16 +198,22 @@ class GroupSearch:
                 whole = sum(its)
                 for key, share in zip(before, its, strict=True):
                     part = share / whole if whole else 1 / len(before)
-                    found.setdefault(key, {})[response] = nats * part
+                    lifted = self._lift.get(response, 0.0) * self._places[key].tokens
+                    found.setdefault(key, {})[response] = nats * part + lifted
         return found
 
     def _add(self, group: Group, asked: Collection[int]) -> None:
-        enough = {it: max(self._least, SPREADS * self._noise.get(it, 0.0)) for it in asked}
-        group.live = frozenset(it for it in asked if abs(group.effects[it]) >= enough[it])
+        group.live = frozenset(it for it in asked if abs(group.effects[it]) >= self._enough(it))
         self._groups.append(group)
 
-    def _divide(self, group: Group, half: tuple[str, ...], effects: Effects) -> None:
-        """Put two groups in the place of one: the half that was removed, and the rest."""
+    def _enough(self, response: int) -> float:
+        return max(self._least, SPREADS * self._noise.get(response, 0.0))
+
+    def _divide(self, group: Group, half: tuple[str, ...], effects: Effects, louder: float) -> None:
+        """Put two groups in the place of one: the half that was removed, and the rest.
+
+        What more memories do together varies by as much more as their number's square root.
+        """
         self._groups.remove(group)
         rest = tuple(key for key in group.keys if key not in half)
         of_half, of_rest = {}, {}
@@ -197,8 +225,11 @@ class GroupSearch:
                 of_half[it] = nats * len(half) / len(group.keys)
             of_rest[it] = nats - of_half[it]
         for part in (Group(half, of_half), Group(rest, of_rest)):
-            sizes = {it: (abs(part.effects[it]), abs(group.effects[it])) for it in group.live}
-            self._add(part, {it for it, (its, all_) in sizes.items() if its >= RESIDUE * all_})
+            for it in group.live:
+                least = max(self._enough(it) * louder, RESIDUE * abs(group.effects[it]))
+                if abs(part.effects[it]) < least:
+                    part.effects[it] = 0.0
+            self._add(part, group.live)
 
 
 class _TokensBefore:
@@ -250,11 +281,14 @@ def _general_lift(tokens: Sequence[_TokensBefore], effects: Sequence[Effects]) -
     for response, rates in by_response.items():
         if len(rates) > 2:
             found[response] = sorted(rates, key=abs)[int(LIFT_RANK * len(rates))]
-    return _without_outliers(found)
+    return found
 
 
 def _noise(effects: Sequence[Effects]) -> dict[int, float]:
-    """Return the standard deviation of what groups that do not matter do to each response."""
+    """Return the standard deviation of what groups that do not matter do to each response.
+
+    It is taken to be that of half of the responses at least: few groups may agree by chance.
+    """
     by_response: dict[int, list[float]] = defaultdict(list)
     for its in effects:
         for response, nats in its.items():
@@ -264,16 +298,12 @@ def _noise(effects: Sequence[Effects]) -> dict[int, float]:
         for response, sizes in by_response.items()
         if len(sizes) >= FEW_UNTOUCHED
     }
-    return _without_outliers(found)
+    usual = median(found.values()) if found else 0.0
+    return {it: max(usual, value) for it, value in found.items()}
 
 
-def _without_outliers(values: Mapping[int, float]) -> dict[int, float]:
-    """Return ``values`` within ``OUTLIER`` times their median size.
-
-    A response that nearly every group matters to has neither a lift nor noise of that size.
-    """
-    most = OUTLIER * median(map(abs, values.values())) if len(values) >= FEW_UNTOUCHED else inf
-    return {it: max(-most, min(most, value)) for it, value in values.items()}
+def _within(value: float, most: float) -> float:
+    return max(-most, min(most, value))
 
 
 def _slope(pairs: Sequence[tuple[float, float]]) -> float:

@@ -9,7 +9,7 @@ are a batch of that one response to the attention; to the rest of the model they
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from transformers import AttentionInterface, Cache
 
-from mindhooks import ScorerError
+from mindhooks import ScorerError, WirePrompt
 from mindscore._util.text import one_line
 from mindscore.scorers.local.attention import (
     KERNELS,
@@ -44,6 +44,32 @@ _HALF_TOLERANCE = 0.05
 
 _HIDDEN = -3e4
 """What is added to the scores of hidden keys: finite in any format, and far below any score."""
+
+
+MASK_CELLS = 2**24
+"""Numbers in the masks of one pass, all of its responses together."""
+
+
+def jobs(prompt: WirePrompt, hidden: Iterable[Sequence[Span]]) -> list[list[Job]]:
+    """Return the job of each range of ``prompt``, for each of ``hidden``.
+
+    Nothing is hidden in it where that makes no difference.
+
+    Raises:
+        ScorerError: a span is not within the prompt.
+    """
+    found = []
+    for spans in hidden:
+        for start, end in spans:
+            if not 0 <= start <= end <= len(prompt.tokens):
+                raise ScorerError(
+                    f"({start}, {end}) is not a span in a prompt of {len(prompt.tokens)} tokens"
+                )
+        # The last row is of the token before the last: no other row sees it.
+        ends = [end - 2 if start < end else 0 for start, end in prompt.ranges]
+        its = zip(prompt.ranges, ends, strict=True)
+        found.append([(span, merged(spans, end)) for span, end in its])
+    return found
 
 
 def merged(spans: Iterable[Span], end: int) -> Spans:
@@ -118,12 +144,12 @@ class Copies:
 
 
 def chunked(jobs: Iterable[Job], most: int) -> Iterator[tuple[Copies, ...]]:
-    """Yield copies that run in one pass, of ``most`` rows at most.
+    """Yield copies that run in one pass, of ``most`` rows and ``MASK_CELLS`` at most.
 
-    A response with more runs in several passes, alone.
+    A response with more rows runs in several passes, alone.
     """
     chunk: list[Copies] = []
-    room = most
+    room, cells = most, MASK_CELLS
     for (start, end), its in groupby(sorted(jobs), key=lambda job: job[0]):
         hidden = tuple(spans for _, spans in its)
         begin, last = start - 1, end - 1
@@ -133,14 +159,17 @@ def chunked(jobs: Iterable[Job], most: int) -> Iterator[tuple[Copies, ...]]:
                     yield (Copies(begin, first, min(first + most, last), last, (spans,)),)
             continue
         while hidden:
-            fitting = room // (last - begin)
-            if fitting:
-                chunk.append(Copies(begin, begin, last, last, hidden[:fitting]))
-                hidden = hidden[fitting:]
-                room -= len(chunk[-1].hidden) * (last - begin)
+            fitting = min(room // (last - begin), cells // last)
+            # One copy has no mask but among its rows.
+            if fitting or not chunk:
+                its = hidden[: max(1, fitting)]
+                chunk.append(Copies(begin, begin, last, last, its))
+                hidden = hidden[len(its) :]
+                room -= len(its) * (last - begin)
+                cells -= len(its) * last
             else:
                 yield tuple(chunk)
-                chunk, room = [], most
+                chunk, room, cells = [], most, MASK_CELLS
     if chunk:
         yield tuple(chunk)
 
@@ -241,15 +270,15 @@ class KnockOut:
         elif not forward.takes_positions:
             self.refusal = "it cannot be told the positions of tokens"
 
-    def require(self, tokens: Sequence[int], cache: Any) -> None:
-        """Compute some ``tokens`` both ways, at first use, with an empty ``cache``.
+    def require(self, tokens: Sequence[int], empty: Callable[[], Any]) -> None:
+        """Compute some ``tokens`` both ways, at first use; ``empty()`` returns an empty cache.
 
         Raises:
             ScorerError: the model cannot hide tokens, or the results differ.
         """
         try:
             if self.refusal is None and not self._is_checked:
-                self._check(tokens, cache)
+                self._check(tokens, empty())
                 self._is_checked = True
         except Exception as error:
             if is_out_of_memory(error):
@@ -282,6 +311,7 @@ class KnockOut:
         for what, its, right in zip(("nothing", "everything") * 2, found, expected, strict=True):
             if not (its - right).abs().mean() <= tolerance * right.abs().mean():
                 self.refusal = f"with {what} hidden, its values are not the right ones"
+                return
 
     def totals(
         self,
@@ -290,8 +320,8 @@ class KnockOut:
         jobs: Iterable[Job],
         most: int,
         stopped: Stopped,
-    ) -> Iterator[tuple[Mapping[Job, float], int]]:
-        """Yield totals in nats, and the number of rows computed for them, pass by pass.
+    ) -> Iterator[Mapping[Job, float]]:
+        """Yield totals in nats, pass by pass.
 
         ``prompt`` has the keys and values of ``tokens``. A pass has ``most`` rows at most.
 
@@ -314,7 +344,7 @@ class KnockOut:
                     span = copies.begin + 1, copies.end + 1
                     found[span, hidden] = math.fsum(values[at : at + length])
                     at += length
-            yield found, len(targets)
+            yield found
 
     def logits(
         self, tokens: Sequence[int], layers: Sequence[_Layer], chunk: Sequence[Copies]

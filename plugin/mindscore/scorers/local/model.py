@@ -19,7 +19,7 @@ from mindscore.scorers.local import attention, devices
 from mindscore.scorers.local.chunks import Chunks, Stopped, StoppedError, longest_in_chunks
 from mindscore.scorers.local.devices import Compute
 from mindscore.scorers.local.forward import Forward, target_logprobs
-from mindscore.scorers.local.knock_out import Job, KnockOut, Span, merged
+from mindscore.scorers.local.knock_out import Job, KnockOut, Span, jobs
 from mindscore.scorers.local.kv_cache import CachedSequence, PrefixCaches, looks_at_all
 from mindscore.scorers.local.model_files import ModelFiles
 from mindscore.scorers.local.room import Room
@@ -183,45 +183,33 @@ class LocalModel:
             return [[] for _ in hidden], 0
         length = max(end for _, end in prompt.ranges)
         self._require_fit(prompt, length)
-        for start, end in (span for spans in hidden for span in spans):
-            if not 0 <= start <= end <= len(prompt.tokens):
-                raise ScorerError(f"({start}, {end}) is not a span of {len(prompt.tokens)} tokens")
         if length > self._longest_in_chunks:
             raise ScorerError(
                 f"{self._name}: no tokens can be hidden in a prompt of {length} tokens: the model "
                 f"turns positions otherwise beyond {self._longest_in_chunks:.0f}"
             )
+        asked = jobs(prompt, hidden)
         tried = self.tokenizer.encode(_TRIED)
-        check = partial(self._knock_out.require, tried, self._caches.empty().cache)
+        check = partial(self._knock_out.require, tried, lambda: self._caches.empty().cache)
         self._room.run(check, len(tried))
-        jobs = {
-            (span, merged(spans, span[1] - 2)) for spans in hidden for span in set(prompt.ranges)
-        }
         totals: dict[Job, float] = {}
-        work = partial(self._hide, prompt, jobs, totals, stopped)
+        work = partial(self._hide, prompt, {job for its in asked for job in its}, totals, stopped)
         computed = self._room.run(work, length)
-        return [
-            [RangeScore(totals[span, merged(spans, span[1] - 2)]) for span in prompt.ranges]
-            for spans in hidden
-        ], computed
+        computed += sum(end - start for (start, end), spans in totals if spans)
+        return [[RangeScore(totals[job]) for job in its] for its in asked], computed
 
     def _hide(
-        self, prompt: WirePrompt, jobs: Set[Job], totals: dict[Job, float], stopped: Stopped
+        self, prompt: WirePrompt, asked: Set[Job], totals: dict[Job, float], stopped: Stopped
     ) -> int:
-        """Add what is not in ``totals`` yet, and return the number of tokens computed."""
+        """Add what ``totals`` lack, and return the number of the prompt's tokens computed."""
         rows = _rows(prompt)
-        end = rows[-1] + 1
-        known, computed = self._advance(
-            prompt.tokens[: end + 1], end, rows, end, stopped, repeats=False
-        )
+        tokens, end = prompt.tokens, rows[-1] + 1
+        known, computed = self._advance(tokens[: end + 1], end, rows, end, stopped, repeats=False)
         for span in prompt.ranges:
-            values = [known.logprobs[index - 1] for index in range(*span)]
-            totals[span, ()] = math.fsum(values)
-        left = jobs - totals.keys()
-        layers, most = known.cache.layers, self._chunks.most_rows
-        for found, tokens in self._knock_out.totals(prompt.tokens, layers, left, most, stopped):
+            totals[span, ()] = math.fsum(known.logprobs[index - 1] for index in range(*span))
+        left, most = asked - totals.keys(), self._chunks.most_rows
+        for found in self._knock_out.totals(tokens, known.cache.layers, left, most, stopped):
             totals |= found
-            computed += tokens
         return computed
 
     @torch.inference_mode()
