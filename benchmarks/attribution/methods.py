@@ -13,11 +13,15 @@ from mindhooks.testing import RecordingListener, StubMind
 from mindscore.flows.memory import MemoryScoring
 from mindscore.measure.memories import Skip, skip_all, skip_all_except, skip_none, skip_only
 from mindscore.measure.screening.words import common_words
+from mindscore.measure.support import candidates, support
 
 Values = dict[str, list[float]]
 """What each memory did, in the order of the case's keys, by the answer's node id."""
 
 Method = Callable[[Measuring], Awaitable[Values]]
+
+CANDIDATES = 8
+"""Memories of which ``support-8`` measures what an answer loses."""
 
 FEW, MANY = 64, 256
 """Ablations of ContextCite: its default, and those of ARC-JSD's table."""
@@ -119,6 +123,25 @@ async def words(case: Measuring) -> Values:
     return {id_: [found[key].get(id_, 0.0) for key in case.keys] for id_ in case.node_ids}
 
 
+async def supported(case: Measuring) -> Values:
+    """Return mindscore's ``support``: what an answer loses without a memory, and common words."""
+    dropped, common = await drop(case), await words(case)
+    return {id_: support(dropped[id_], common[id_]) for id_ in case.node_ids}
+
+
+async def supported_by_few(case: Measuring) -> Values:
+    """Return ``support``, with leave-one-out of the memories alone that have most common words."""
+    compared, common = case.compared(), await words(case)
+    found = {}
+    for id_ in case.node_ids:
+        dropped: list[float | None] = [None] * len(case.keys)
+        for at in candidates(common[id_], CANDIDATES):
+            row = await compared.drop(case.window, skip_only(case.keys[at]))
+            dropped[at] = next(it.signed for it in row if it.node_id == id_)
+        found[id_] = support(dropped, common[id_])
+    return found
+
+
 ABLATIONS = {f"contextcite-{count}": count for count in (FEW, MANY)}
 """How many random ablations a method needs."""
 
@@ -131,6 +154,8 @@ METHODS: Mapping[str, Method] = {
     "jsd": jensen_shannon,
     **{name: context_cite(count) for name, count in ABLATIONS.items()},
     "bm25": words,
+    "support": supported,
+    f"support-{CANDIDATES}": supported_by_few,
     "captum": feature_ablation,
 }
 

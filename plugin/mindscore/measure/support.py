@@ -1,41 +1,32 @@
-"""Rank the memories that a response rests on, by several measures together.
+"""Rank the memories that a response rests on: what it loses without them, and common words.
 
-Leave-one-out finds what a response needs, a memory alone what suffices for it, and common words
-what is about the same thing. Each fails where another does not: two memories that say the same are
-not needed, one that only helps another does not suffice, and what is about the same thing may be
-wrong. The measures have different units, so that each is standardised before they are added.
+Leave-one-out alone misses what is said twice: nothing is lost without either. Words in common alone
+miss what the model did with them. BM25 is an estimate of the logarithm of the odds that a document
+is relevant (Robertson and Zaragoza 2009), and what a response loses is the logarithm of a
+likelihood ratio: both are in nats, so they add up as evidence does, and nothing is to be tuned.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 
-def support(measures: Iterable[Sequence[float]]) -> list[float]:
-    """Return how far each memory stands out among all memories before one response.
+def support(drop: Sequence[float | None], words: Sequence[float]) -> list[float]:
+    """Return how well each memory is supported as the one that a response rests on.
 
-    Each of ``measures`` has a value for each memory, in the same order: what it did to the response
-    when it was dropped or hidden (nats), what it does alone (nats), the words that both have in
-    common (BM25). The result is the sum of their ``standard_scores``: 0 on average, without a unit,
-    for ranking the memories of one response and nothing else.
+    ``drop`` are the nats that the response loses without each memory, ``None`` where that was not
+    measured; ``words`` are the words that each has in common with the response and what was said to
+    it (``screening.words.common_words``). What was not measured is ranked by its words alone. The
+    values are for ranking the memories of one response: they are no effect, and no probability.
     """
-    scores = [standard_scores(values) for values in measures]
-    return [math.fsum(its) for its in zip(*scores, strict=True)]
+    return [
+        common if lost is None else lost + common for lost, common in zip(drop, words, strict=True)
+    ]
 
 
-def standard_scores(values: Sequence[float]) -> list[float]:
-    """Return by how many standard deviations each value is above the mean.
+def candidates(words: Sequence[float], count: int) -> list[int]:
+    """Return the ``count`` memories to measure first, the most promising first, by position.
 
-    Where all values are equal, each is 0: they tell nothing apart. The largest of N is at most the
-    square root of N - 1, so that no measure outweighs the others by its unit.
+    Of memories with as many words in common, the earlier ones are first.
     """
-    if not values:
-        return []
-    mean = math.fsum(values) / len(values)
-    apart = [it - mean for it in values]
-    deviation = math.sqrt(math.fsum(it * it for it in apart) / len(apart))
-    # Of equal values, rounding is all that is left.
-    if deviation <= 1e-12 * max(map(abs, values)):
-        return [0.0] * len(values)
-    return [it / deviation for it in apart]
+    return sorted(range(len(words)), key=lambda at: -words[at])[:count]

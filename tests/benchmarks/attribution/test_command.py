@@ -55,6 +55,22 @@ def test_a_run_goes_on_from_its_file(run):
     ]
 
 
+def test_random_ablations_are_added_where_an_earlier_run_had_none(run, tmp_path):
+    def judged():
+        answers = json.loads((tmp_path / "found.json").read_text())["answers"]
+        return [it["random"] and len(it["random"]["totals"]) for it in answers]
+
+    _, first, _ = run("--sets", "musique", "--random", "0")
+    assert judged() == [None, None]
+    _, second, progress = run("--sets", "musique", "--random", "6")
+    assert judged() == [6, 6]
+    assert progress.count("random ablations") == 2
+    assert [line.split()[:7] for line in first.splitlines()] == [
+        line.split()[:7] for line in second.splitlines()
+    ]
+    assert first != second
+
+
 def test_the_questions_kept_back_are_others(run):
     out = run("--held-out", "--sets", "musique")[1]
     assert "musique, kept back: 1 answers" in out

@@ -3,6 +3,7 @@ from itertools import accumulate
 
 import pytest
 
+from benchmarks.attribution import methods
 from benchmarks.attribution.ablations import random_masks
 from benchmarks.attribution.measuring import RecordingScorer, measuring
 from benchmarks.attribution.methods import METHODS, ablated_totals, keeping, removed
@@ -25,7 +26,15 @@ async def test_drop_and_hold_are_differences_of_the_prompts_own_scores(measured)
 
 
 async def test_the_sentence_that_says_the_answer_is_found_by_every_method(measured):
-    for name in ("drop", "hold", "drop+hold", "contextcite-64", "contextcite-256", "bm25"):
+    for name in (
+        "drop",
+        "hold",
+        "drop+hold",
+        "contextcite-64",
+        "contextcite-256",
+        "bm25",
+        "support",
+    ):
         values = (await METHODS[name](measured))["answer-0"]
         best = max(zip(values, measured.keys, strict=True))[1]
         assert best in measured.case.labels["answer-0"].support, name
@@ -36,6 +45,33 @@ async def test_common_words_count_more_the_rarer_they_are(measured):
     # "They sail far …" has no word of question and answer, "Oslo is cold." the word "is", and
     # "The dog of Ada is called Rex." five, the answer among them.
     assert 0 == values["0.1"] < values["3.0"] < values["2.0"]
+
+
+async def test_the_screened_matrix_of_few_memories_is_exact(measured):
+    exact = (await METHODS["drop"](measured))["answer-0"]
+    with measured.scorer.charged() as cost:
+        assert (await METHODS["screened"](measured))["answer-0"] == pytest.approx(exact)
+    assert cost.calls > 1
+
+
+async def test_support_is_the_loss_and_the_common_words(measured):
+    dropped, common = await METHODS["drop"](measured), await METHODS["bm25"](measured)
+    for name in ("support", "support-8"):
+        assert (await METHODS[name](measured))["answer-0"] == pytest.approx(
+            [a + b for a, b in zip(dropped["answer-0"], common["answer-0"], strict=True)]
+        )
+
+
+async def test_few_memories_are_measured_where_few_may_matter(measured, monkeypatch):
+    monkeypatch.setattr(methods, "CANDIDATES", 2)
+    with measured.scorer.charged() as cost:
+        found = (await METHODS["support-8"](measured))["answer-0"]
+    assert cost.calls == 1 + 2
+    dropped, common = await METHODS["drop"](measured), await METHODS["bm25"](measured)
+    apart = [one - other for one, other in zip(found, common["answer-0"], strict=True)]
+    likely = sorted(common["answer-0"])[-2:]
+    assert [bool(it) for it in apart] == [it in likely for it in common["answer-0"]]
+    assert max(apart) == pytest.approx(max(dropped["answer-0"]))
 
 
 async def test_a_mask_leaves_out_what_it_does_not_keep(measured):
