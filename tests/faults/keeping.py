@@ -273,7 +273,7 @@ def read_only(trials: int) -> Finding:
     with ForkServer() as commands:
         for trial in range(trials):
             try:
-                with _folder() as folder, small_disk(64) as disk:
+                with _folder() as folder, small_disk(128) as disk:
                     file = disk.folder / "data" / "store"
                     command = chance.choice([[], ["--full"]])
                     is_there = chance.random() < 0.7

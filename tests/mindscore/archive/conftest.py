@@ -107,6 +107,8 @@ def start(archive, tmp_path):
             [str(it) for it in command],
             env=environment,
             stdout=subprocess.PIPE,
+            # It cannot print what nobody reads, so that it has not ended when it is sent a signal.
+            pipesize=4096,
             stderr=subprocess.PIPE,
             encoding="utf-8",
         )
