@@ -315,10 +315,10 @@ class Screening:
             if max(map(abs, its.values()), default=0.0) >= self._least
         ]
         if left:
-            them = count_of(len(left), "memory", "memories")
+            were = "memory was" if len(left) == 1 else "memories were"
             self._remark(
-                f"{them} estimated to do {self._least:g} nats or more were not measured: others "
-                "like that do less, or it would have taken too many tokens"
+                f"{len(left):,} {were} estimated to do {self._least:g} nats or more, and not "
+                "measured: others like that do less, or it would have taken too many tokens"
             )
 
     def _take(self, memory: Memory, row: Row) -> None:

@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 
 from mindhooks import MindCommand, ScorerError, ScoreResult
+from mindscore._util.errors import StoreError
 from mindscore.measure.screening.receipt import ScreenReceipt
 from mindscore.scorers.toy import ToyScorer
+from mindscore.store import Store, rows_of
 
 FULL = MindCommand.SCORE_FULL
 COMMON = range(200, 260)
@@ -334,3 +336,45 @@ async def test_twelve_of_500_memories_are_found_for_a_tenth(seed, place, say, ho
         receipt = await run(it)
     assert matter <= set(receipt.exact)
     assert receipt.spent_tokens <= 0.1 * receipt.exact_tokens
+
+
+async def kept_estimates(it):
+    batches = it.store.evidence(mode="estimate")
+    return [row async for batch in batches for row in rows_of(batch)]
+
+
+async def test_estimates_are_kept_as_evidence_with_their_error_as_noise(say, host):
+    talk, _ = long_talk(say)
+    async with host(talk, plugins=options()) as it:
+        receipt = await run(it)
+        kept = {(row.key, row.node_id): row for row in await kept_estimates(it)}
+        texts = {text.key for text in await it.store.memory_texts()}
+    told = {(guess.key, guess.node_id): guess.nats for guess in receipt.estimates}
+    assert {name: row.signed for name, row in kept.items()} == told
+    assert {row.noise for row in kept.values()} == {receipt.error_p95}
+    assert all(row.divergence == max(0.0, row.signed) for row in kept.values())
+    assert texts >= {*receipt.exact, *receipt.estimated}
+
+
+async def test_a_run_keeps_no_other_run_s_estimates(say, host):
+    talk, _ = long_talk(say)
+    async with host(talk, plugins=options()) as it:
+        await run(it)
+        before = await kept_estimates(it)
+        await it.run(MindCommand.SCORE)
+        assert it.registry.stash.get(ScreenReceipt) is None
+        assert await kept_estimates(it) == before
+
+
+async def test_a_store_that_cannot_keep_estimates_is_named_and_fails_no_run(
+    say, host, monkeypatch, caplog
+):
+    async def full(self, rows):
+        raise StoreError("the store is full")
+
+    monkeypatch.setattr(Store, "add_evidence", full)
+    talk, _ = long_talk(say)
+    async with host(talk, plugins=options()) as it:
+        await run(it)
+        assert it.mind.state.memory_last_run.error is None
+    assert "estimates could not be kept: the store is full" in caplog.text
