@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from dataclasses import replace
 
 from mindhooks import ResponseDivergence, ScorerCapabilities, in_thread
-from mindscore._util.text import count_of
 from mindscore.config.settings import MemoryScoringOptions, MemorySettings
 from mindscore.flows.run import FlowRun
 from mindscore.flows.screen_estimates import SCREEN_SHARE, Cells, Estimator
