@@ -163,6 +163,18 @@ async def test_a_scorer_that_hides_tokens_is_asked_for_every_memory_and_told_of_
     assert len(receipt.exact) <= 4 + 8 + 8
 
 
+async def test_hiding_leaves_some_of_max_tokens_for_what_it_points_at(say, host, probe, hiding):
+    talk, _ = long_talk(say)
+    limit = int(0.06 * await exact_tokens(talk, host))
+    async with host(talk, "probe", plugins=options(max_tokens=limit)) as it:
+        receipt = await run(it)
+        assert it.state.memory_last_run.prompt_tokens <= limit
+    assert receipt.method == "knock-out"
+    assert receipt.exact
+    assert receipt.estimated
+    assert receipt.not_looked_at
+
+
 async def test_noisy_estimates_are_confirmed_until_they_prove_to_be_nothing(
     say, host, probe, hiding
 ):
