@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from mindhooks import ResponseDivergence, ScorerCapabilities
+from mindhooks import ResponseDivergence, ScorerCapabilities, in_thread
 from mindscore._util.text import count_of
 from mindscore.config.settings import MemoryScoringOptions, MemorySettings
 from mindscore.flows.run import FlowRun
@@ -49,6 +49,9 @@ EXPECTED = 0.05
 
 CONCENTRATED = 0.7
 """Share of what does not add up that one half of the memories must do to be looked into."""
+
+TARGET = 0.29
+"""Share of the exact cost that a run stays within, but for estimates that are sure to be much."""
 
 IN_A_ROW = 8
 """Memories in a row that turn out to do less than estimated, after which no more are tried."""
@@ -105,10 +108,14 @@ class Screening:
             ScorerError: the scorer failed.
         """
         await self._read()
+        stash = self._run.registry.stash
         try:
             await self._screen()
-        finally:
-            self._run.registry.stash[ScreenReceipt] = self._account()
+        except BaseException:
+            stash[ScreenReceipt] = self._account()
+            raise
+        # Hundreds of thousands of estimates take longer than a host may be held up.
+        stash[ScreenReceipt] = await in_thread(self._account)
 
     async def _screen(self) -> None:
         await self._measure(self._free())
@@ -117,7 +124,7 @@ class Screening:
             await self._measure(left)
             return
         await self._estimate(left)
-        await self._confirm(to_confirm(self._unmeasured(), self._least))
+        await self._confirm()
         rest = self._left()
         sampled = await self._sample(rest)
         together = await self._together()
@@ -279,26 +286,40 @@ class Screening:
 
     # -- exact rows ------------------------------------------------------------------------------
 
-    async def _measure(self, keys: Iterable[str], reserve: Tokens = NO_TOKENS) -> None:
+    async def _measure(
+        self, keys: Iterable[str], reserve: Tokens = NO_TOKENS, limit: Tokens | None = None
+    ) -> None:
         """Measure and emit the first of ``keys`` that fit, with ``reserve`` left over."""
-        chosen = self._budget.affordable((it for it in keys if it not in self._rows), reserve)
+        left = (it for it in keys if it not in self._rows)
+        chosen = self._budget.affordable(left, reserve, limit)
         if chosen:
             await self._emit([self._memories[key] for key in chosen], self._take)
             self._budget.bare_is_measured()
 
-    async def _confirm(self, keys: Sequence[str]) -> None:
-        """Measure ``keys``, the most likely first, until ``IN_A_ROW`` of them do less than that."""
-        reserve = self._reserve()
-        for first in range(0, len(keys), IN_A_ROW):
-            await self._measure(keys[first : first + IN_A_ROW], reserve)
-            last = [key for key in keys[: first + IN_A_ROW][-IN_A_ROW:] if key in self._rows]
-            left = len(keys) - first - IN_A_ROW
-            if left > 0 and all(self._largest(key) < self._least for key in last):
-                self._remark(
-                    f"{count_of(left, 'memory', 'memories')} with an estimate of {self._least:g} "
-                    f"nats or more were not measured: the {IN_A_ROW} before them do less"
-                )
-                return
+    async def _confirm(self) -> None:
+        """Measure what the estimates point at, the most telling first.
+
+        It ends where ``IN_A_ROW`` memories turn out to do less; what is not sure, with ``TARGET``.
+        """
+        sure, others = to_confirm(self._unmeasured(), self._least)
+        reserve, target = self._reserve(), self._budget.exact.times(TARGET)
+        for keys, limit in ((sure, None), (others, target)):
+            for first in range(0, len(keys), IN_A_ROW):
+                batch = keys[first : first + IN_A_ROW]
+                await self._measure(batch, reserve, limit)
+                if all(self._largest(key) < self._least for key in batch):
+                    break
+        left = [
+            key
+            for key, its in self._unmeasured().items()
+            if max(map(abs, its.values()), default=0.0) >= self._least
+        ]
+        if left:
+            them = count_of(len(left), "memory", "memories")
+            self._remark(
+                f"{them} estimated to do {self._least:g} nats or more were not measured: others "
+                "like that do less, or it would have taken too many tokens"
+            )
 
     def _take(self, memory: Memory, row: Row) -> None:
         behind = self._budget.spans.behind([memory.key])

@@ -60,12 +60,18 @@ class ScreenBudget:
         """Return whether so many more may be spent."""
         return self.spent.plus(tokens).within(self.limit)
 
-    def affordable(self, keys: Iterable[str], reserve: Tokens = NO_TOKENS) -> list[str]:
-        """Return the first of ``keys`` whose rows are known or fit, with ``reserve`` left over."""
+    def affordable(
+        self, keys: Iterable[str], reserve: Tokens = NO_TOKENS, limit: Tokens | None = None
+    ) -> list[str]:
+        """Return the first of ``keys`` whose rows are known or fit, with ``reserve`` left over.
+
+        ``limit`` is that of the whole run, where it is a closer one.
+        """
         taken, total = [], self._bare.plus(reserve)
         for key in keys:
             total = total.plus(self._costs.get(key, NO_TOKENS))
-            if not self.fits(total):
+            within = limit is None or self.spent.plus(total).within(limit)
+            if not (within and self.fits(total)):
                 break
             taken.append(key)
         return taken
