@@ -142,6 +142,9 @@ def _matrix(result: Result) -> dict[str, Any]:
         found["hold"] = _cells(hold, "divergence", responses)
         found["hold_signed"] = _cells(hold, "signed", responses)
         found["redundant"] = msgspec.to_builtins(result.redundant)
+    # The store keeps none: of a matrix that is read from it, they are not known.
+    if result.interactions or ("redundant" in found and result.measured is None):
+        found["interactions"] = msgspec.to_builtins(result.interactions)
     if result.screen is not None or result.estimates:
         found["screen"] = _screen(result)
     return found

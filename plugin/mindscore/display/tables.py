@@ -27,6 +27,7 @@ from mindscore.measure.divergence import (
     noise_limit,
     within_noise,
 )
+from mindscore.measure.interactions import told_once
 from mindscore.session.session import NO_MEMORIES, NOT_SCORED, Result
 
 BAR = 20
@@ -240,8 +241,7 @@ def _matrix(console: Console, result: Result) -> Iterator[RenderableType]:
     if result.placebo is not None:
         uncoloured += f", or no more than unrelated text\n{result.placebo.remark}"
     yield Text(f"{uncoloured}\n", style="dim")
-    if holds:
-        yield from _redundant(result)
+    yield from _interactions(result)
     yield from _ranking(console, result, numbered=True)
     for number, line in enumerate(result.screened):
         yield Text(printable(line), style="dim" if number else "bold")
@@ -286,15 +286,13 @@ def _grid(
         yield ""
 
 
-def _redundant(result: Result) -> Iterator[Text]:
-    """Yield a line for each group of memories that hide each other from leave-one-out."""
+def _interactions(result: Result) -> Iterator[Text]:
+    """Yield a line for each group of memories that hide or need each other."""
     numbers = {id_: index for index, id_ in result.transcript.responses()}
-    for group in result.redundant:
-        on = ", ".join(f"#{numbers[id_]}" for id_ in group.node_ids if id_ in numbers)
-        *others, last = (shortened(key, LONGEST_KEY) for key in group.keys)
-        each = "either" if len(others) == 1 else "any"
-        line = f"{', '.join(others)} and {last} hide each other: {each} is enough for {on}"
-        yield Text(printable(line))
+    for it in told_once(result.redundant, result.interactions):
+        on = ", ".join(f"#{numbers[id_]}" for id_ in it.node_ids if id_ in numbers)
+        *others, last = (shortened(key, LONGEST_KEY) for key in it.keys)
+        yield Text(printable(f"{', '.join(others)} and {last} {it.relation} {on}"))
 
 
 def _cell(cell: ResponseDivergence | None, smallest: float, spreads: Mapping[str, float]) -> Text:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mindhooks import MemoryScore, Outcome, ResponseDivergence, ScorerError
-from mindscore.flows.confirming import confirm_redundant
+from mindscore.flows.confirming import confirm_interactions
 from mindscore.flows.placebo import control_places
 from mindscore.flows.screen import Emit, Screening
 from mindscore.measure.cached_scorer import weights_of
@@ -42,8 +42,8 @@ class StoredRows(dict[str, MemoryScore]):
 async def score_matrix(run: MemoryRun) -> None:
     """Score each memory over the whole conversation: at most one call more than memories.
 
-    With ``hold``, as many again. The last memory goes first: its prompt shares the longest prefix
-    with the baseline, which the server may still have cached.
+    With ``hold``, as many again, and those that confirm what does not add up. The last memory goes
+    first: its prompt shares the longest prefix with the baseline, which the server may still have.
     """
     context, window = run.context, whole(run.context)
     if not responses(context, window) or not run.memories:
@@ -99,12 +99,13 @@ async def score_matrix(run: MemoryRun) -> None:
         await run.score_each(memories, "full", measure, show_and_take, of)
 
     ready = [it for it in run.memories[::-1] if it.key in kept or it in chosen]
-    if screens and chosen:
+    screened = screens and bool(chosen)
+    if screened:
         await _screen(run, window, ready, kept, judging, emit)
     else:
         await emit(ready, lambda _memory, _row: None)
-    if run.rows:
-        await confirm_redundant(run, window)
+    if run.options.hold or screened:
+        await confirm_interactions(run, window, screened=screened)
     if run.options.placebo:
         scored = {key for key, it in run.outcomes.items() if it.status == "scored"}
         await control_places(run, window, scored)

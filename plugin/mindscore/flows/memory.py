@@ -117,8 +117,7 @@ class MemoryRun(FlowRun):
                 self.set_outcome([memory], outcome)
                 score = max(response.divergence for response in row)
                 emitted = MemoryScore(memory.key, score, mode, row, hold, follows_from)
-                if hold:
-                    self.rows[memory.key] = emitted
+                self.rows[memory.key] = emitted
                 await self.registry.emit_score(emitted)
 
     def set_outcome(self, memories: Iterable[Memory], outcome: Outcome) -> None:

@@ -212,6 +212,11 @@ class CachedScorer:
             else:
                 return found
 
+    def known(self, prompt: WirePrompt) -> Totals:
+        """Return the prompt's totals that are cached, by node id: nothing is sent."""
+        found = zip(prompt.node_ids, map(self._get, _keys(prompt)), strict=True)
+        return {id_: total for id_, total in found if total is not None}
+
     async def score_uncached(self, prompt: WirePrompt) -> Totals:
         """Return the prompt's totals by node id, cached or not; without ranges, nothing is sent.
 

@@ -227,6 +227,17 @@ class LeaveOneOut:
             known, read, lambda it: divergences(it, with_, without, asked, self._noise.spread, {})
         )
 
+    async def known_drop(self, window: range, skip: memories.Skip) -> dict[str, float]:
+        """Return the effect of all that ``skip`` names, in nats by node id, where it is known.
+
+        Nothing is sent for it: both totals were asked for before.
+        """
+        context, with_ = self._context, self._baselines.get(window, {})
+        behind = memories.responses_after_change(context, window, skip)
+        prompts = await prompts_for(context, window, skip, behind & with_.keys())
+        without = [self._scorer.known(it) for it in prompts]
+        return {id_: with_[id_] - total for its in without for id_, total in its.items()}
+
     async def filled(
         self, window: range, skip: memories.Skip, prompts: Sequence[WirePrompt]
     ) -> dict[str, float]:

@@ -22,6 +22,7 @@ from mindscore.measure.divergence import (
     column_spread,
     noise_limit,
 )
+from mindscore.measure.interactions import told_once
 from mindscore.measure.screening.receipt import Estimate
 from mindscore.pages.environment import asset, csp, embed, environment, turns
 from mindscore.report.ranking import STEP, TOKENS_PER_BYTE, Standing, pack, standings
@@ -335,6 +336,10 @@ def _noise(rows: Cells, columns: list[Column]) -> list[list[float | None]] | Non
 def _pairs(result: Result, columns: list[Column]) -> list[dict[str, Any]]:
     numbers = {id_: index for index, id_ in columns}
     return [
-        {"keys": pair.keys, "on": [numbers[id_] for id_ in pair.node_ids if id_ in numbers]}
-        for pair in result.redundant
+        {
+            "keys": it.keys,
+            "relation": it.relation,
+            "on": [numbers[id_] for id_ in it.node_ids if id_ in numbers],
+        }
+        for it in told_once(result.redundant, result.interactions)
     ]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from math import comb
 from typing import Any, Literal
 
 from mindhooks import (
@@ -29,7 +30,7 @@ from mindscore.config.settings import Settings, parse_settings
 from mindscore.conversation.template import RenderChat
 from mindscore.flows.finetune import FinetuneScoring
 from mindscore.flows.memory import MemoryScoring
-from mindscore.measure.divergence import MOST_GROUPS
+from mindscore.measure.interactions import MOST_GROUPS, MOST_PAIRS
 from mindscore.measure.prefixes import PrefixIndex, prefix_key
 from mindscore.session.session import Session
 from mindscore.store import History, Speed
@@ -72,7 +73,8 @@ class Plan:
     fast it is, is its own. ``computed_tokens`` is ``None`` where that is not known.
 
     Attributes:
-        confirming_calls: at most as many calls more, to confirm groups that hide each other.
+        confirming_calls: at most as many calls more, to confirm groups that hide each other, and
+            pairs that need each other.
         confirming_tokens: at most as many tokens sent more, by these.
         alternates: at most as many are generated.
         place: the server, or the scorer, that ``times`` are of.
@@ -228,7 +230,7 @@ async def make_plan(
 
 @dataclass(frozen=True, slots=True)
 class CountedRun:
-    """The statistics of a run that scored nothing, and the most that confirming groups may add."""
+    """The statistics of a run that scored nothing, and the most that confirming may add."""
 
     stats: MemoryStats | FinetuneStats
     confirming_calls: int
@@ -245,9 +247,10 @@ def _with_confirming(
     outcomes = stats.outcomes if isinstance(stats, MemoryStats) else {}
     scored = sum(it.status == "scored" for it in outcomes.values())
     if counting.first and command == MindCommand.SCORE_FULL and options.get("hold"):
-        # One for each response at most, and for each set of two memories or more.
-        groups = 2 ** min(scored, MOST_GROUPS) - min(scored, MOST_GROUPS) - 1
-        confirming = min(MOST_GROUPS, counting.most_ranges, groups)
+        # Groups: one for each response at most. In all, one for each set of two memories or more.
+        few = min(scored, MOST_GROUPS)
+        groups, pairs = min(MOST_GROUPS, counting.most_ranges), min(MOST_PAIRS, comb(scored, 2))
+        confirming = min(groups + pairs, 2**few - few - 1)
     return CountedRun(stats, confirming, confirming * counting.longest)
 
 

@@ -32,7 +32,8 @@ from mindscore.conversation.conversation import Transcript
 from mindscore.conversation.own_template import OwnTemplate
 from mindscore.conversation.rendering import CachedTokenizer, KeySets
 from mindscore.flows.recorder import store_failures
-from mindscore.measure.divergence import RedundantGroup, column_spreads
+from mindscore.measure.divergence import column_spreads
+from mindscore.measure.interactions import Interaction, RedundantGroup
 from mindscore.measure.leave_one_out import LeaveOneOut
 from mindscore.measure.memories import text_hashes
 from mindscore.measure.placebo import PlaceboControl
@@ -77,6 +78,7 @@ class Result:
         min_divergence: effects below it, in nats, count as none.
         words: the words of responses, by node id, where they were asked for.
         redundant: the memories that hide each other, where the run looked for them.
+        interactions: the memories whose effects do not add up, where the run looked for them.
         placebo: what unrelated texts in the memories' places do, where that was asked for.
         screen: of a screened matrix, what is exact, what is estimated, and what may be missed.
         estimates: the effects that it has estimated, and nothing measured: they are no scores.
@@ -100,6 +102,7 @@ class Result:
     min_divergence: float = 0.01
     words: Mapping[str, tuple[Word, ...]] = field(default_factory=dict)
     redundant: tuple[RedundantGroup, ...] = ()
+    interactions: tuple[Interaction, ...] = ()
     placebo: PlaceboControl | None = None
     screen: ScreenReceipt | None = None
     estimates: tuple[Estimate, ...] = ()
@@ -280,7 +283,8 @@ class Session:
     def forget(self) -> None:
         """Forget what earlier commands found."""
         self.scores, self.candidates, self.ended = {}, [], []
-        for kind in (RedundantGroup, PlaceboControl, ScreenReceipt, LeaveOneOut, Retry):
+        kinds = (RedundantGroup, Interaction, PlaceboControl, ScreenReceipt, LeaveOneOut, Retry)
+        for kind in kinds:
             self.registry.stash.pop(kind, None)
 
     @property
@@ -391,6 +395,7 @@ class Session:
             error=(stats.error if stats is not None else None) or error,
             remarks=self.remarks,
             redundant=self.registry.stash.get(RedundantGroup, ()),
+            interactions=self.registry.stash.get(Interaction, ()),
             placebo=self.registry.stash.get(PlaceboControl),
             screen=receipt,
             estimates=() if receipt is None else receipt.estimates,

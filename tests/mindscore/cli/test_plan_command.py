@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from mindscore.config.settings import StoreSettings
-from mindscore.measure.divergence import MOST_GROUPS
+from mindscore.measure.interactions import MOST_GROUPS
 from mindscore.scorers.toy import ToyScorer
 from mindscore.session.plan import MEASURED_TOKENS
 from mindscore.store import History, Speed

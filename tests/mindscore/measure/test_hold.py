@@ -12,7 +12,7 @@ from mindhooks import Context, MindCommand, Node, Outcome, Part, Role
 from mindscore.config.settings import ServerSettings
 from mindscore.display.documents import document
 from mindscore.measure.cached_scorer import CachedScorer, ScoreCache, Usage
-from mindscore.measure.divergence import redundant_candidates
+from mindscore.measure.interactions import redundant_candidates
 from mindscore.measure.leave_one_out import LeaveOneOut, NoiseFloor
 from mindscore.measure.memories import skip_only
 from mindscore.measure.retry import Retry
