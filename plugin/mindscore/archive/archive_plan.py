@@ -13,7 +13,6 @@ from mindscore.archive.pass_record import conditions_of, last_fingerprint, setti
 from mindscore.archive.survey import ArchiveReader, Found, Survey, chosen_transcripts
 from mindscore.config.file import merge
 from mindscore.config.settings import parse_settings
-from mindscore.flows.screen import wants_screen
 from mindscore.measure.cached_scorer import weights_of
 from mindscore.measure.retry import Retry
 from mindscore.session.plan import SCREENED, count_calls
@@ -145,8 +144,7 @@ async def plan_archive(
             loading = speed.loading_s or 0.0
             plan.seconds = None if scoring is None else loading + scoring / plan.servers
     many = max((it.memories for it in chosen), default=0)
-    asked = bool(own.get("screen"))
-    if command == MindCommand.SCORE_FULL and wants_screen(settings.memory, asked, many):
+    if command == MindCommand.SCORE_FULL and (own.get("screen") or settings.memory.screens(many)):
         plan.remarks.append(SCREENED)
     if plan.servers > 1:
         plan.remarks.append(f"divided among {plan.servers} servers of one speed")

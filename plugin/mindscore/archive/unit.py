@@ -19,7 +19,8 @@ from mindscore.flows.matrix import StoredRows
 from mindscore.flows.seen import ContextFacts, source_of
 from mindscore.measure.memories import text_hashes
 from mindscore.measure.retry import Retry
-from mindscore.session.session import Result, Session, SilentActivity
+from mindscore.session.result import Result
+from mindscore.session.session import Session, SilentActivity
 from mindscore.store import ConversationFacts, Evidence, KnownScore, MemoryText
 from mindscore.store.seen import cell_values
 

@@ -34,7 +34,8 @@ from mindscore.readers.memories import read_memories
 from mindscore.readers.source import Source
 from mindscore.report.page import HtmlReport
 from mindscore.session.plan import SCREENED, Plan, make_plan
-from mindscore.session.session import Result, Session
+from mindscore.session.result import Result
+from mindscore.session.session import Session
 
 NAME = 40
 TITLE = 60

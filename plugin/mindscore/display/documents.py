@@ -11,7 +11,7 @@ import msgspec
 from mindhooks import FinetuneCandidate, MindCommand, ResponseDivergence
 from mindscore._util.text import iso_utc
 from mindscore.session.plan import Plan
-from mindscore.session.session import Result
+from mindscore.session.result import Result
 from mindscore.store import KnownScore, Reviewed
 
 # The statistics of a run that wrote none.

@@ -28,7 +28,7 @@ from mindscore.measure.divergence import (
     within_noise,
 )
 from mindscore.measure.interactions import told_once
-from mindscore.session.session import NO_MEMORIES, NOT_SCORED, Result
+from mindscore.session.result import NO_MEMORIES, NOT_SCORED, Result
 
 BAR = 20
 CELL = 6

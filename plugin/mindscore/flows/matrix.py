@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mindhooks import MemoryScore, Outcome, ResponseDivergence, ScorerError
 from mindscore.flows.confirming import confirm_interactions
 from mindscore.flows.placebo import control_places
-from mindscore.flows.screen import Emit, Screening, wants_screen
+from mindscore.flows.screen import Emit, Screening
 from mindscore.measure.cached_scorer import weights_of
 from mindscore.measure.memories import (
     Memory,
@@ -55,7 +55,7 @@ async def score_matrix(run: MemoryRun) -> None:
         fingerprints = RowFingerprints(context, known)
         kept, grown = await _kept_rows(run, fingerprints, known)
     left = [memory for memory in run.memories if memory.key not in kept]
-    screens = wants_screen(run.settings.memory, run.options.screen, len(run.memories))
+    screens = run.options.screen or run.settings.memory.screens(len(run.memories))
     chosen = await _affordable(run, left, screens=screens)
     run.set_outcome([memory for memory in left if memory not in chosen], Outcome("left-out"))
     judging: set[str] = set()

@@ -6,8 +6,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from dataclasses import replace
 
 from mindhooks import ResponseDivergence, ScorerCapabilities, in_thread
-from mindscore._util.text import count_of
-from mindscore.config.settings import MemoryScoringOptions, MemorySettings
+from mindscore.config.settings import MemoryScoringOptions
 from mindscore.flows.run import FlowRun
 from mindscore.flows.screen_estimates import SCREEN_SHARE, Cells, Estimator
 from mindscore.measure.memories import Memory, find_memories, skip_none
@@ -61,12 +60,6 @@ TRIAL = 4
 
 WORTH = 0.5
 """Share of responses whose largest effect words in common must find to order the groups."""
-
-
-def wants_screen(settings: MemorySettings, asked: bool, memories: int) -> bool:
-    """Return whether the matrix of so many memories is to be screened; ``asked``: by an option."""
-    many = settings.screen == "auto" and memories > settings.screen_from
-    return asked or settings.screen == "on" or many
 
 
 class Screening:
@@ -193,10 +186,8 @@ class Screening:
         """Return whether measuring all of ``keys`` fits, and is about as cheap as a screen."""
         budget, count = self._budget, len(keys)
         rows = budget.cost(keys)
-        if not budget.fits(rows):
-            return False
-        if not count:
-            return True
+        if not budget.fits(rows) or not count:
+            return not count
         points = self._run.settings.memory.screen_sample + 1 + EXPECTED * count
         expected = rows.times(min(1.0, points / count))
         if self._estimator.can_hide:
@@ -204,17 +195,11 @@ class Screening:
         else:
             passes = first_groups(count)
             passes += (-(-count // passes) - 1).bit_length() + TRIAL
-            expected = expected.plus(self._each.times(passes))
+            expected = expected.plus(self._budget.each.times(passes))
         if expected.within(rows.times(CHEAPER)):
             return False
         self._remark("screening would not have been cheaper: every memory was measured")
         return True
-
-    @property
-    def _each(self) -> Tokens:
-        """The most that a prompt without some memories takes."""
-        length = sum(len(it.tokens) for it in self._budget.spans.prompts)
-        return Tokens(length, length)
 
     # -- estimates -------------------------------------------------------------------------------
 
@@ -230,7 +215,7 @@ class Screening:
         ordered = sorted(keys, key=lambda key: -max(self._words[key].values(), default=0.0))
         if self._estimator.can_hide:
             started = self._budget.spent
-            self._estimates, failed = await self._estimator.knock_out(ordered)
+            self._estimates, failed = await self._estimator.knock_out(ordered, self._reserve())
             self._screened = self._screened.plus(self._budget.spent.minus(started))
             if failed is None:
                 self._receipt = replace(self._receipt, method="knock-out")
@@ -241,7 +226,7 @@ class Screening:
 
     async def _remove_groups(self, ordered: Sequence[str]) -> None:
         """Try what words are worth, remove groups of memories, and divide those that matter."""
-        budget, each = self._budget, self._each
+        budget, each = self._budget, self._budget.each
         trial = await self._try_words(ordered)
         left = [key for key in self._left() if key in set(ordered)]
         passes = first_groups(len(left)) if left else 0
@@ -273,7 +258,7 @@ class Screening:
         """Measure a few memories, by words and at random, and compare words in common with them."""
         count = min(TRIAL, len(ordered) // 2)
         half = ordered[len(ordered) // 2 :]
-        chosen = [*ordered[: count // 2], *draw(half, count - count // 2, self._seed)]
+        chosen = [*ordered[: count // 2], *draw(half, count - count // 2, self._run.context.id)]
         started = self._budget.spent
         await self._measure(chosen, self._reserve())
         measured = {key: self._rows[key] for key in chosen if key in self._rows}
@@ -315,10 +300,10 @@ class Screening:
             if max(map(abs, its.values()), default=0.0) >= self._least
         ]
         if left:
-            them = count_of(len(left), "memory", "memories")
+            were = "memory was" if len(left) == 1 else "memories were"
             self._remark(
-                f"{them} estimated to do {self._least:g} nats or more were not measured: others "
-                "like that do less, or it would have taken too many tokens"
+                f"{len(left):,} {were} estimated to do {self._least:g} nats or more, and not "
+                "measured: others like that do less, or it would have taken too many tokens"
             )
 
     def _take(self, memory: Memory, row: Row) -> None:
@@ -337,19 +322,14 @@ class Screening:
             return NO_TOKENS
         # No more than a part of what is left: a sample alone finds nothing.
         whole = self._budget.limit.minus(self._budget.spent)
-        sample = self._budget.cost(left).times(count / len(left)).plus(self._each)
+        sample = self._budget.cost(left).times(count / len(left)).plus(self._budget.each)
         return sample if sample.within(whole.times(0.5)) else whole.times(0.25)
 
     async def _sample(self, rest: Sequence[str]) -> list[str]:
         """Measure some of ``rest`` at random; return those that were."""
-        count = self._run.settings.memory.screen_sample
-        drawn = draw(sorted(rest), count, self._seed)
+        drawn = draw(sorted(rest), self._run.settings.memory.screen_sample, self._run.context.id)
         await self._measure(drawn)
         return [key for key in drawn if key in self._rows]
-
-    @property
-    def _seed(self) -> str:
-        return self._run.context.id
 
     async def _together(self) -> float | None:
         """Remove all that is left together, and look into what that does beyond the estimates."""

@@ -26,7 +26,8 @@ from mindscore.measure.interactions import told_once
 from mindscore.measure.screening.receipt import Estimate
 from mindscore.pages.environment import asset, csp, embed, environment, turns
 from mindscore.report.ranking import STEP, TOKENS_PER_BYTE, Standing, pack, standings
-from mindscore.session.session import Result, Session
+from mindscore.session.result import Result
+from mindscore.session.session import Session
 from mindscore.session.words import as_cuts, spoken_words
 
 PATIENCE_S = 60.0

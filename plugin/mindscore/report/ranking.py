@@ -13,7 +13,7 @@ from mindhooks import MemoryScore, ResponseDivergence
 from mindscore._util.text import moment_text
 from mindscore.measure.divergence import is_assumed, is_indistinct
 from mindscore.measure.screening.plain import largest_of
-from mindscore.session.session import NOT_SCORED, Result
+from mindscore.session.result import NOT_SCORED, Result
 
 STEP = 0.01
 """Nats of one unit of packed data."""

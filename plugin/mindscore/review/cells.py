@@ -21,7 +21,7 @@ from mindscore.measure.divergence import (
 )
 from mindscore.measure.memories import text_hashes
 from mindscore.measure.screening.receipt import Estimate
-from mindscore.session.session import Result
+from mindscore.session.result import Result
 from mindscore.store import Cell, History, Reviews, Store
 
 NOT_KEPT = "Its text is not kept: mindscore review TRANSCRIPT shows it."

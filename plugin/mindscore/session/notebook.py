@@ -21,7 +21,8 @@ from mindscore.measure.divergence import is_indistinct, within_noise
 from mindscore.readers.conversations import Conversations
 from mindscore.readers.memories import read_memories
 from mindscore.readers.source import Source
-from mindscore.session.session import NO_MEMORIES, NOT_SCORED, Result, Session
+from mindscore.session.result import NO_MEMORIES, NOT_SCORED, Result
+from mindscore.session.session import Session
 
 Given = str | os.PathLike[str] | Context | Sequence[Any] | Mapping[str, Any]
 Memories = Mapping[str, str] | Sequence[str | Mapping[str, Any]] | str | os.PathLike[str] | None

@@ -30,7 +30,6 @@ from mindscore.config.settings import Settings, parse_settings
 from mindscore.conversation.template import RenderChat
 from mindscore.flows.finetune import FinetuneScoring
 from mindscore.flows.memory import MemoryScoring
-from mindscore.flows.screen import wants_screen
 from mindscore.measure.interactions import MOST_GROUPS, MOST_PAIRS
 from mindscore.measure.prefixes import PrefixIndex, prefix_key
 from mindscore.session.session import Session
@@ -190,8 +189,8 @@ async def make_plan(
             "finetune-scoring" if is_finetune else "memory-scoring",
         )
         options = own.get("memory-scoring", {})
-        many, asked = len(session.transcript.keys()), bool(options.get("screen"))
-        screens = command == MindCommand.SCORE_FULL and wants_screen(settings.memory, asked, many)
+        many = settings.memory.screens(len(session.transcript.keys()))
+        screens = command == MindCommand.SCORE_FULL and (many or bool(options.get("screen")))
         stats = await _counted(session, tables, command, counting, options)
         alternates = 0
         outcomes = stats.outcomes if isinstance(stats, MemoryStats) else {}

@@ -15,7 +15,10 @@ from mindscore.store import History, Speed
 
 from ..tiny_model import write_tiny_model
 
-OPTIONS = [(), ("--full",), ("--finetune",), ("--full", "--hold"), ("--memory", "dog")]
+OPTIONS = [
+    (), ("--full",), ("--finetune",), ("--full", "--hold"), ("--full", "--placebo"),
+    ("--memory", "dog"),
+]  # fmt: skip
 
 
 @pytest.fixture

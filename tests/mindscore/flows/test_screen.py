@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 
 from mindhooks import MindCommand, ScorerError, ScoreResult
+from mindscore._util.errors import StoreError
 from mindscore.measure.screening.receipt import ScreenReceipt
 from mindscore.scorers.toy import ToyScorer
+from mindscore.store import Store, rows_of
 
 FULL = MindCommand.SCORE_FULL
 COMMON = range(200, 260)
@@ -159,6 +161,18 @@ async def test_a_scorer_that_hides_tokens_is_asked_for_every_memory_and_told_of_
     assert receipt.error_p95 == pytest.approx(0.0, abs=1e-9)
     assert receipt.rank_correlation == pytest.approx(1.0)
     assert len(receipt.exact) <= 4 + 8 + 8
+
+
+async def test_hiding_leaves_some_of_max_tokens_for_what_it_points_at(say, host, probe, hiding):
+    talk, _ = long_talk(say)
+    limit = int(0.06 * await exact_tokens(talk, host))
+    async with host(talk, "probe", plugins=options(max_tokens=limit)) as it:
+        receipt = await run(it)
+        assert it.state.memory_last_run.prompt_tokens <= limit
+    assert receipt.method == "knock-out"
+    assert receipt.exact
+    assert receipt.estimated
+    assert receipt.not_looked_at
 
 
 async def test_noisy_estimates_are_confirmed_until_they_prove_to_be_nothing(
@@ -334,3 +348,45 @@ async def test_twelve_of_500_memories_are_found_for_a_tenth(seed, place, say, ho
         receipt = await run(it)
     assert matter <= set(receipt.exact)
     assert receipt.spent_tokens <= 0.1 * receipt.exact_tokens
+
+
+async def kept_estimates(it):
+    batches = it.store.evidence(mode="estimate")
+    return [row async for batch in batches for row in rows_of(batch)]
+
+
+async def test_estimates_are_kept_as_evidence_with_their_error_as_noise(say, host):
+    talk, _ = long_talk(say)
+    async with host(talk, plugins=options()) as it:
+        receipt = await run(it)
+        kept = {(row.key, row.node_id): row for row in await kept_estimates(it)}
+        texts = {text.key for text in await it.store.memory_texts()}
+    told = {(guess.key, guess.node_id): guess.nats for guess in receipt.estimates}
+    assert {name: row.signed for name, row in kept.items()} == told
+    assert {row.noise for row in kept.values()} == {receipt.error_p95}
+    assert all(row.divergence == max(0.0, row.signed) for row in kept.values())
+    assert texts >= {*receipt.exact, *receipt.estimated}
+
+
+async def test_a_run_keeps_no_other_run_s_estimates(say, host):
+    talk, _ = long_talk(say)
+    async with host(talk, plugins=options()) as it:
+        await run(it)
+        before = await kept_estimates(it)
+        await it.run(MindCommand.SCORE)
+        assert it.registry.stash.get(ScreenReceipt) is None
+        assert await kept_estimates(it) == before
+
+
+async def test_a_store_that_cannot_keep_estimates_is_named_and_fails_no_run(
+    say, host, monkeypatch, caplog
+):
+    async def full(self, rows):
+        raise StoreError("the store is full")
+
+    monkeypatch.setattr(Store, "add_evidence", full)
+    talk, _ = long_talk(say)
+    async with host(talk, plugins=options()) as it:
+        await run(it)
+        assert it.mind.state.memory_last_run.error is None
+    assert "estimates could not be kept: the store is full" in caplog.text

@@ -17,7 +17,7 @@ from mindscore.measure.leave_one_out import LeaveOneOut, NoiseFloor
 from mindscore.measure.memories import skip_only
 from mindscore.measure.retry import Retry
 from mindscore.scorers.toy import ToyScorer
-from mindscore.session.session import Result
+from mindscore.session.result import Result
 
 SCORE, FULL, FINETUNE = MindCommand.SCORE, MindCommand.SCORE_FULL, MindCommand.SCORE_FINETUNE
 HOLD = {"settings": {"memory-scoring": {"hold": True}}}

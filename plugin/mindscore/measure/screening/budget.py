@@ -40,6 +40,12 @@ class ScreenBudget:
         return Tokens(usage.prompt_tokens, usage.prompt_tokens if computed is None else computed)
 
     @property
+    def each(self) -> Tokens:
+        """The most that one prompt without some memories takes."""
+        length = sum(len(prompt.tokens) for prompt in self.spans.prompts)
+        return Tokens(length, length)
+
+    @property
     def unit(self) -> Literal["sent", "computed"]:
         """The unit that costs are told in."""
         known = self._usage.computed_tokens is not None

@@ -23,7 +23,7 @@ SURE = 2.0
 Cells = Mapping[str, Mapping[int, float]]
 """Nats by memory and response, which are numbered in order."""
 
-TRUST = 0.8
+TRUST = 0.5
 """Share of a memory's weight that goes by its words: some that share none matter."""
 
 FEWEST_ROWS = 3
