@@ -184,7 +184,7 @@ async def test_noisy_estimates_are_confirmed_until_they_prove_to_be_nothing(
         receipt = await run(it)
     assert matter <= set(receipt.exact)
     assert receipt.spent_tokens < receipt.exact_tokens
-    assert "were not measured: others like that do less" in receipt.remarks[0]
+    assert "and not measured: others like that do less" in receipt.remarks[0]
     assert receipt.error_p95 > 0.5
 
 
