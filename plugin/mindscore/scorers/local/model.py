@@ -128,9 +128,11 @@ class LocalModel:
                     joins=name == usual,
                     joins_new=self._compute.kind != devices.CPU,
                 )
-                cache = {self._forward.cache_name: self._caches.empty().cache}
+                cache = self._caches.empty().cache
                 for part in thirds:
-                    output = self._model(input_ids=part, use_cache=True, **cache)
+                    output = self._model(
+                        input_ids=part, use_cache=True, **{self._forward.cache_name: cache}
+                    )
             # A model may raise anything at an attention that it does not know.
             except Exception as error:
                 _logger.debug("%s: attention %s: %r", self._name, name, error)
