@@ -297,6 +297,11 @@ def _show_plan(plan: Plan, remarks: Sequence[str]) -> None:
         )
     console.print(Text(f"{plan.command} with {printable(plan.model)} would take", style="bold"))
     console.print(table)
+    if plan.is_limit:
+        limit = (
+            "at most: a screen takes no more than measuring every memory, and most often far less"
+        )
+        console.print(Text(limit))
     if plan.speed is None and (plan.calls or plan.alternates):
         place = printable(plan.place)
         unknown = f"no speed known for {printable(plan.model)} ({place}) yet: run with --measure"

@@ -119,6 +119,10 @@ class MemorySettings(_Table, frozen=True):
     screen_confirm_nats: Positive = 0.5
     screen_sample: Count = 8
 
+    def screens(self, memories: int) -> bool:
+        """Return whether the matrix of so many memories is screened, unless an option says so."""
+        return self.screen == "on" or (self.screen == "auto" and memories > self.screen_from)
+
 
 class FinetuneSettings(_Table, frozen=True):
     """``[finetune]``: the responses that become candidates."""

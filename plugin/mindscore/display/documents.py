@@ -77,6 +77,7 @@ def plan_document(plan: Plan, remarks: Sequence[str]) -> dict[str, Any]:
         "confirming_seconds": plan.times.confirming,
         "generating_seconds": plan.times.generating,
         "speed": plan.speed,
+        **({"is_limit": True} if plan.is_limit else {}),
         "not_planned": list(plan.not_planned),
         "error": plan.error,
     }

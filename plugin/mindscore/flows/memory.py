@@ -221,7 +221,7 @@ async def score_matrix(run: MemoryRun) -> None:
         fingerprints = RowFingerprints(context, known)
         kept, grown = await _kept_rows(run, fingerprints, known)
     left = [memory for memory in run.memories if memory.key not in kept]
-    screens = _screens(run)
+    screens = run.options.screen or run.settings.memory.screens(len(run.memories))
     chosen = await _affordable(run, left, screens=screens)
     run.set_outcome([memory for memory in left if memory not in chosen], Outcome("left-out"))
     judging: set[str] = set()
@@ -271,13 +271,6 @@ async def score_matrix(run: MemoryRun) -> None:
         await emit(ready, lambda _memory, _row: None)
     if run.rows:
         await _confirm_redundant(run, window)
-
-
-def _screens(run: MemoryRun) -> bool:
-    """Return whether the options or the settings want the matrix screened."""
-    settings = run.settings.memory
-    many = settings.screen == "auto" and len(run.memories) > settings.screen_from
-    return run.options.screen or settings.screen == "on" or many
 
 
 async def _screen(

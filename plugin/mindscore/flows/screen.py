@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from mindhooks import ResponseDivergence, ScorerCapabilities
+from mindhooks import ResponseDivergence, ScorerCapabilities, in_thread
 from mindscore._util.text import count_of
 from mindscore.config.settings import MemoryScoringOptions
 from mindscore.flows.run import FlowRun
@@ -20,6 +20,7 @@ from mindscore.measure.screening.choice import (
     to_confirm,
     top_found,
     usual_effects,
+    weights_of_words,
 )
 from mindscore.measure.screening.groups import GroupSearch, divide, first_groups, unexplained
 from mindscore.measure.screening.receipt import (
@@ -49,6 +50,9 @@ EXPECTED = 0.05
 CONCENTRATED = 0.7
 """Share of what does not add up that one half of the memories must do to be looked into."""
 
+TARGET = 0.29
+"""Share of the exact cost that a run stays within, but for estimates that are sure to be much."""
+
 IN_A_ROW = 8
 """Memories in a row that turn out to do less than estimated, after which no more are tried."""
 
@@ -57,9 +61,6 @@ TRIAL = 4
 
 WORTH = 0.5
 """Share of responses whose largest effect words in common must find to order the groups."""
-
-TRUST = 0.8
-"""Weight that words in common have then: some memories have none in common, and matter."""
 
 
 class Screening:
@@ -101,10 +102,14 @@ class Screening:
             ScorerError: the scorer failed.
         """
         await self._read()
+        stash = self._run.registry.stash
         try:
             await self._screen()
-        finally:
-            self._run.registry.stash[ScreenReceipt] = self._account()
+        except BaseException:
+            stash[ScreenReceipt] = self._account()
+            raise
+        # Hundreds of thousands of estimates take longer than a host may be held up.
+        stash[ScreenReceipt] = await in_thread(self._account)
 
     async def _screen(self) -> None:
         await self._measure(self._free())
@@ -113,7 +118,7 @@ class Screening:
             await self._measure(left)
             return
         await self._estimate(left)
-        await self._confirm(to_confirm(self._unmeasured(), self._least))
+        await self._confirm()
         rest = self._left()
         sampled = await self._sample(rest)
         together = await self._together()
@@ -182,10 +187,8 @@ class Screening:
         """Return whether measuring all of ``keys`` fits, and is about as cheap as a screen."""
         budget, count = self._budget, len(keys)
         rows = budget.cost(keys)
-        if not budget.fits(rows):
-            return False
-        if not count:
-            return True
+        if not budget.fits(rows) or not count:
+            return not count
         points = self._run.settings.memory.screen_sample + 1 + EXPECTED * count
         expected = rows.times(min(1.0, points / count))
         if self._estimator.can_hide:
@@ -193,17 +196,11 @@ class Screening:
         else:
             passes = first_groups(count)
             passes += (-(-count // passes) - 1).bit_length() + TRIAL
-            expected = expected.plus(self._each.times(passes))
+            expected = expected.plus(self._budget.each.times(passes))
         if expected.within(rows.times(CHEAPER)):
             return False
         self._remark("screening would not have been cheaper: every memory was measured")
         return True
-
-    @property
-    def _each(self) -> Tokens:
-        """The most that a prompt without some memories takes."""
-        length = sum(len(it.tokens) for it in self._budget.spans.prompts)
-        return Tokens(length, length)
 
     # -- estimates -------------------------------------------------------------------------------
 
@@ -219,7 +216,7 @@ class Screening:
         ordered = sorted(keys, key=lambda key: -max(self._words[key].values(), default=0.0))
         if self._estimator.can_hide:
             started = self._budget.spent
-            self._estimates, failed = await self._estimator.knock_out(ordered)
+            self._estimates, failed = await self._estimator.knock_out(ordered, self._reserve())
             self._screened = self._screened.plus(self._budget.spent.minus(started))
             if failed is None:
                 self._receipt = replace(self._receipt, method="knock-out")
@@ -230,7 +227,7 @@ class Screening:
 
     async def _remove_groups(self, ordered: Sequence[str]) -> None:
         """Try what words are worth, remove groups of memories, and divide those that matter."""
-        budget, each = self._budget, self._each
+        budget, each = self._budget, self._budget.each
         trial = await self._try_words(ordered)
         left = [key for key in self._left() if key in set(ordered)]
         passes = first_groups(len(left)) if left else 0
@@ -240,7 +237,7 @@ class Screening:
             return
         self._receipt = replace(self._receipt, method="groups", trials=(trial,))
         is_worth = trial.top_found is not None and trial.top_found >= WORTH
-        weights = self._weights(left, is_worth=is_worth)
+        weights = weights_of_words(left, self._words if is_worth else {})
         if is_worth:
             left = [key for key in ordered if key in weights]
         places = {key: budget.spans.place(key, self._numbers) for key in left}
@@ -262,7 +259,7 @@ class Screening:
         """Measure a few memories, by words and at random, and compare words in common with them."""
         count = min(TRIAL, len(ordered) // 2)
         half = ordered[len(ordered) // 2 :]
-        chosen = [*ordered[: count // 2], *draw(half, count - count // 2, self._seed)]
+        chosen = [*ordered[: count // 2], *draw(half, count - count // 2, self._run.context.id)]
         started = self._budget.spent
         await self._measure(chosen, self._reserve())
         measured = {key: self._rows[key] for key in chosen if key in self._rows}
@@ -273,37 +270,42 @@ class Screening:
             self._budget.in_unit(self._budget.spent.minus(started)),
         )
 
-    def _weights(self, keys: Sequence[str], *, is_worth: bool) -> dict[str, float]:
-        """Return how likely each memory is to matter, by the words that it shares."""
-        even = dict.fromkeys(keys, 1.0)
-        shared = {key: max(self._words[key].values(), default=0.0) ** 2 for key in keys}
-        whole = sum(shared.values())
-        if not is_worth or not whole:
-            return even
-        return {key: 1 - TRUST + TRUST * len(keys) * shared[key] / whole for key in keys}
-
     # -- exact rows ------------------------------------------------------------------------------
 
-    async def _measure(self, keys: Iterable[str], reserve: Tokens = NO_TOKENS) -> None:
+    async def _measure(
+        self, keys: Iterable[str], reserve: Tokens = NO_TOKENS, limit: Tokens | None = None
+    ) -> None:
         """Measure and emit the first of ``keys`` that fit, with ``reserve`` left over."""
-        chosen = self._budget.affordable((it for it in keys if it not in self._rows), reserve)
+        left = (it for it in keys if it not in self._rows)
+        chosen = self._budget.affordable(left, reserve, limit)
         if chosen:
             await self._emit([self._memories[key] for key in chosen], self._take)
             self._budget.bare_is_measured()
 
-    async def _confirm(self, keys: Sequence[str]) -> None:
-        """Measure ``keys``, the most likely first, until ``IN_A_ROW`` of them do less than that."""
-        reserve = self._reserve()
-        for first in range(0, len(keys), IN_A_ROW):
-            await self._measure(keys[first : first + IN_A_ROW], reserve)
-            last = [key for key in keys[: first + IN_A_ROW][-IN_A_ROW:] if key in self._rows]
-            left = len(keys) - first - IN_A_ROW
-            if left > 0 and all(self._largest(key) < self._least for key in last):
-                self._remark(
-                    f"{count_of(left, 'memory', 'memories')} with an estimate of {self._least:g} "
-                    f"nats or more were not measured: the {IN_A_ROW} before them do less"
-                )
-                return
+    async def _confirm(self) -> None:
+        """Measure what the estimates point at, the most telling first.
+
+        It ends where ``IN_A_ROW`` memories turn out to do less; what is not sure, with ``TARGET``.
+        """
+        sure, others = to_confirm(self._unmeasured(), self._least)
+        reserve, target = self._reserve(), self._budget.exact.times(TARGET)
+        for keys, limit in ((sure, None), (others, target)):
+            for first in range(0, len(keys), IN_A_ROW):
+                batch = keys[first : first + IN_A_ROW]
+                await self._measure(batch, reserve, limit)
+                if all(self._largest(key) < self._least for key in batch):
+                    break
+        left = [
+            key
+            for key, its in self._unmeasured().items()
+            if max(map(abs, its.values()), default=0.0) >= self._least
+        ]
+        if left:
+            them = count_of(len(left), "memory", "memories")
+            self._remark(
+                f"{them} estimated to do {self._least:g} nats or more were not measured: others "
+                "like that do less, or it would have taken too many tokens"
+            )
 
     def _take(self, memory: Memory, row: Row) -> None:
         behind = self._budget.spans.behind([memory.key])
@@ -321,19 +323,14 @@ class Screening:
             return NO_TOKENS
         # No more than a part of what is left: a sample alone finds nothing.
         whole = self._budget.limit.minus(self._budget.spent)
-        sample = self._budget.cost(left).times(count / len(left)).plus(self._each)
+        sample = self._budget.cost(left).times(count / len(left)).plus(self._budget.each)
         return sample if sample.within(whole.times(0.5)) else whole.times(0.25)
 
     async def _sample(self, rest: Sequence[str]) -> list[str]:
         """Measure some of ``rest`` at random; return those that were."""
-        count = self._run.settings.memory.screen_sample
-        drawn = draw(sorted(rest), count, self._seed)
+        drawn = draw(sorted(rest), self._run.settings.memory.screen_sample, self._run.context.id)
         await self._measure(drawn)
         return [key for key in drawn if key in self._rows]
-
-    @property
-    def _seed(self) -> str:
-        return self._run.context.id
 
     async def _together(self) -> float | None:
         """Remove all that is left together, and look into what that does beyond the estimates."""

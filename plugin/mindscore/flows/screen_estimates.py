@@ -55,8 +55,10 @@ class Estimator:
         """Whether the scorer can hide memories from responses."""
         return ScorerCapabilities.of(self._run.scorer).knock_out is not None
 
-    async def knock_out(self, keys: Sequence[str]) -> tuple[Cells, str | None]:
+    async def knock_out(self, keys: Sequence[str], reserve: Tokens) -> tuple[Cells, str | None]:
         """Return the estimates of the first of ``keys`` that fit, and why the scorer cannot go on.
+
+        ``reserve`` is left over.
 
         Raises:
             BreakerError: too many calls in a row have failed.
@@ -66,7 +68,7 @@ class Estimator:
         for first in range(0, len(keys), PER_CALL):
             self._show(first, len(keys))
             batch = list(keys[first : first + PER_CALL])
-            while batch and not self._budget.fits(spans.hiding(batch)):
+            while batch and not self._budget.fits(spans.hiding(batch).plus(reserve)):
                 batch.pop()
             estimates: Cells = {key: {} for key in batch}
             for index, prompt in enumerate(spans.prompts):

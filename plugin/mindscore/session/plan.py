@@ -24,6 +24,7 @@ from mindhooks import (
     WirePrompt,
     load_scorer,
 )
+from mindscore.config.file import merge
 from mindscore.config.settings import Settings, parse_settings
 from mindscore.conversation.template import RenderChat
 from mindscore.flows.finetune import FinetuneScoring
@@ -73,6 +74,7 @@ class Plan:
         alternates: at most as many are generated.
         place: the server, or the scorer, that ``times`` are of.
         speed: the origin of ``times``; ``None``: no speed is known.
+        is_limit: the matrix is screened: this is what it takes at most.
         not_planned: other plugins that answer the command, whose cost is not known.
     """
 
@@ -88,6 +90,7 @@ class Plan:
     times: Times
     place: str
     speed: Literal["remembered", "measured"] | None
+    is_limit: bool
     not_planned: tuple[str, ...]
     error: str | None
 
@@ -181,6 +184,12 @@ async def make_plan(
             "finetune-scoring" if is_finetune else "memory-scoring",
         )
         options = own.get("memory-scoring", {})
+        many = settings.memory.screens(len(session.transcript.keys()))
+        screens = command == MindCommand.SCORE_FULL and (many or bool(options.get("screen")))
+        if screens:
+            # No screen takes more than to measure every memory.
+            options = {**options, "screen": False}
+            tables = merge(tables, {"memory": {"screen": "off"}})
         stats = await _counted(session, tables, command, counting, options)
         confirming = alternates = 0
         outcomes = stats.outcomes if isinstance(stats, MemoryStats) else {}
@@ -204,6 +213,7 @@ async def make_plan(
             times=Times(),
             place=settings.server.place,
             speed=None,
+            is_limit=screens,
             not_planned=others,
             error=stats.error,
         )

@@ -158,7 +158,19 @@ async def test_a_scorer_that_hides_tokens_is_asked_for_every_memory_and_told_of_
     assert receipt.spent_tokens == stats.prompt_tokens
     assert receipt.error_p95 == pytest.approx(0.0, abs=1e-9)
     assert receipt.rank_correlation == pytest.approx(1.0)
-    assert len(receipt.exact) <= 4 + 8
+    assert len(receipt.exact) <= 4 + 8 + 8
+
+
+async def test_hiding_leaves_some_of_max_tokens_for_what_it_points_at(say, host, probe, hiding):
+    talk, _ = long_talk(say)
+    limit = int(0.06 * await exact_tokens(talk, host))
+    async with host(talk, "probe", plugins=options(max_tokens=limit)) as it:
+        receipt = await run(it)
+        assert it.state.memory_last_run.prompt_tokens <= limit
+    assert receipt.method == "knock-out"
+    assert receipt.exact
+    assert receipt.estimated
+    assert receipt.not_looked_at
 
 
 async def test_noisy_estimates_are_confirmed_until_they_prove_to_be_nothing(
@@ -170,7 +182,7 @@ async def test_noisy_estimates_are_confirmed_until_they_prove_to_be_nothing(
         receipt = await run(it)
     assert matter <= set(receipt.exact)
     assert receipt.spent_tokens < receipt.exact_tokens
-    assert "were not measured: the 8 before them do less" in receipt.remarks[0]
+    assert "were not measured: others like that do less" in receipt.remarks[0]
     assert receipt.error_p95 > 0.5
 
 

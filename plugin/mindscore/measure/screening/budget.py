@@ -40,6 +40,12 @@ class ScreenBudget:
         return Tokens(usage.prompt_tokens, usage.prompt_tokens if computed is None else computed)
 
     @property
+    def each(self) -> Tokens:
+        """The most that one prompt without some memories takes."""
+        length = sum(len(prompt.tokens) for prompt in self.spans.prompts)
+        return Tokens(length, length)
+
+    @property
     def unit(self) -> Literal["sent", "computed"]:
         """The unit that costs are told in."""
         known = self._usage.computed_tokens is not None
@@ -60,12 +66,18 @@ class ScreenBudget:
         """Return whether so many more may be spent."""
         return self.spent.plus(tokens).within(self.limit)
 
-    def affordable(self, keys: Iterable[str], reserve: Tokens = NO_TOKENS) -> list[str]:
-        """Return the first of ``keys`` whose rows are known or fit, with ``reserve`` left over."""
+    def affordable(
+        self, keys: Iterable[str], reserve: Tokens = NO_TOKENS, limit: Tokens | None = None
+    ) -> list[str]:
+        """Return the first of ``keys`` whose rows are known or fit, with ``reserve`` left over.
+
+        ``limit`` is that of the whole run, where it is a closer one.
+        """
         taken, total = [], self._bare.plus(reserve)
         for key in keys:
             total = total.plus(self._costs.get(key, NO_TOKENS))
-            if not self.fits(total):
+            within = limit is None or self.spent.plus(total).within(limit)
+            if not (within and self.fits(total)):
                 break
             taken.append(key)
         return taken

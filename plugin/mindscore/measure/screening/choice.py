@@ -11,14 +11,20 @@ from statistics import median, quantiles
 BEST = 3
 """Memories of a response that are measured exactly, where one may matter to it."""
 
-OF_LEAST = 0.5
-"""Share of the estimate to confirm from which on one of a response's best may matter."""
+SMALL = 0.2
+"""Share of the estimate to confirm below which a memory is none of a response's best."""
 
 OF_TOP = 0.25
 """Share of a response's largest estimate from which on another may be the largest in truth."""
 
+SURE = 2.0
+"""Multiple of the estimate to confirm that is confirmed before all others, and at any cost."""
+
 Cells = Mapping[str, Mapping[int, float]]
 """Nats by memory and response, which are numbered in order."""
+
+TRUST = 0.5
+"""Share of a memory's weight that goes by its words: some that share none matter."""
 
 FEWEST_ROWS = 3
 """Memories below which what they do to a response is not what most do."""
@@ -27,31 +33,47 @@ FEWEST_CELLS = 5
 """Cells below which a rank correlation says nothing."""
 
 
-def to_confirm(estimates: Cells, least: float, best: int = BEST) -> list[str]:
-    """Return the memories to measure exactly, those with the largest estimates first.
+def to_confirm(estimates: Cells, least: float) -> tuple[list[str], list[str]]:
+    """Return the memories to measure at any cost, and more that may turn out to matter.
 
-    They are those with an estimate of ``least`` nats or more and, of each response that has one,
-    those of the ``best`` that are not far below.
+    The first have an estimate of ``SURE`` times ``least`` nats. The others have ``least``, or are
+    among the best of a response. Those come first that are large for a response and have few above
+    them there: an estimate counts by its size over the square root of its rank.
     """
     by_response: dict[int, list[tuple[float, str]]] = {}
-    largest: dict[str, float] = {}
     for key, its in estimates.items():
         for response, nats in its.items():
-            if abs(nats) >= OF_LEAST * least:
+            if abs(nats) >= SMALL * least:
                 by_response.setdefault(response, []).append((abs(nats), key))
-                largest[key] = max(largest.get(key, 0.0), abs(nats))
-    chosen = {key for key, nats in largest.items() if nats >= least}
+    largest: dict[str, float] = {}
+    weights: dict[str, float] = {}
     for found in by_response.values():
         ranked = sorted(found, reverse=True)
-        top, _ = ranked[0]
-        if top >= least:
-            chosen.update(key for nats, key in ranked[:best] if nats >= OF_TOP * top)
-    return sorted(chosen, key=lambda key: (-largest[key], key))
+        for rank, (nats, key) in enumerate(ranked, start=1):
+            is_best = rank <= BEST and nats >= OF_TOP * ranked[0][0]
+            if is_best or nats >= least:
+                largest[key] = max(largest.get(key, 0.0), nats)
+                weights[key] = max(weights.get(key, 0.0), nats / math.sqrt(rank))
+    order = sorted(weights, key=lambda key: (-weights[key], key))
+    sure = [key for key in order if largest[key] >= SURE * least]
+    return sure, [key for key in order if largest[key] < SURE * least]
 
 
 def draw(keys: Sequence[str], count: int, seed: str) -> list[str]:
     """Return ``count`` of ``keys``, or all, uniformly at random; the same for the same ``seed``."""
     return random.Random(seed).sample(keys, min(count, len(keys)))  # noqa: S311 - no secret
+
+
+def weights_of_words(keys: Sequence[str], words: Cells) -> dict[str, float]:
+    """Return how likely each memory is to matter, 1 on average, by the ``words`` that it shares.
+
+    It goes by the square of its largest score for a response; without any, all are as likely.
+    """
+    shared = {key: max(words.get(key, {}).values(), default=0.0) ** 2 for key in keys}
+    whole = sum(shared.values())
+    if not whole:
+        return dict.fromkeys(keys, 1.0)
+    return {key: 1 - TRUST + TRUST * len(keys) * its / whole for key, its in shared.items()}
 
 
 def usual_effects(rows: Cells, responses: int) -> dict[int, float]:

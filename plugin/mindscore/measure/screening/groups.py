@@ -277,10 +277,15 @@ def _general_lift(tokens: Sequence[_TokensBefore], effects: Sequence[Effects]) -
         for response, nats in its.items():
             if before[response]:
                 by_response[response].append(nats / before[response])
-    found = {}
-    for response, rates in by_response.items():
-        if len(rates) > 2:
-            found[response] = sorted(rates, key=abs)[int(LIFT_RANK * len(rates))]
+    found = {
+        response: sorted(rates, key=abs)[int(LIFT_RANK * len(rates))]
+        for response, rates in by_response.items()
+        if len(rates) > 2
+    }
+    known = sorted(found)
+    for response in by_response.keys() - found.keys() if known else ():
+        # Of a response that few groups precede, it is taken to be as of the next one.
+        found[response] = found[known[min(bisect_right(known, response), len(known) - 1)]]
     return found
 
 
@@ -299,7 +304,7 @@ def _noise(effects: Sequence[Effects]) -> dict[int, float]:
         if len(sizes) >= FEW_UNTOUCHED
     }
     usual = median(found.values()) if found else 0.0
-    return {it: max(usual, value) for it, value in found.items()}
+    return {it: max(usual, found.get(it, 0.0)) for it in by_response}
 
 
 def _within(value: float, most: float) -> float:

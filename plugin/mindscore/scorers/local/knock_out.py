@@ -162,11 +162,10 @@ def chunked(jobs: Iterable[Job], most: int) -> Iterator[tuple[Copies, ...]]:
             fitting = min(room // (last - begin), cells // last)
             # One copy has no mask but among its rows.
             if fitting or not chunk:
-                its = hidden[: max(1, fitting)]
-                chunk.append(Copies(begin, begin, last, last, its))
-                hidden = hidden[len(its) :]
-                room -= len(its) * (last - begin)
-                cells -= len(its) * last
+                taken, hidden = hidden[: max(1, fitting)], hidden[max(1, fitting) :]
+                chunk.append(Copies(begin, begin, last, last, taken))
+                room -= len(taken) * (last - begin)
+                cells -= len(taken) * last
             else:
                 yield tuple(chunk)
                 chunk, room, cells = [], most, MASK_CELLS

@@ -9,18 +9,25 @@ from mindscore.measure.screening.choice import (
     to_confirm,
     top_found,
     usual_effects,
+    weights_of_words,
 )
 
 
-def test_large_estimates_are_confirmed_the_largest_first_whatever_their_sign():
-    estimates = {"a": {0: 0.6}, "b": {1: -2.0}, "c": {2: 0.4}, "d": {}}
-    assert to_confirm(estimates, 0.5) == ["b", "a"]
+def test_large_estimates_are_confirmed_at_any_cost_the_largest_first_whatever_their_sign():
+    estimates = {"a": {0: 1.1}, "b": {1: -2.0}, "c": {2: 0.6}, "d": {3: 0.05}, "e": {}}
+    assert to_confirm(estimates, 0.5) == (["b", "a"], ["c"])
 
 
-def test_the_best_of_a_response_that_may_depend_on_one_are_confirmed_too():
-    estimates = {"a": {0: 1.0}, "b": {0: 0.4}, "c": {0: 0.3}, "d": {0: 0.26}, "e": {1: 0.4}}
-    assert to_confirm(estimates, 0.5) == ["a", "b", "c"]
-    assert to_confirm({**estimates, "a": {0: 9.0}}, 0.5) == ["a"]
+def test_the_best_of_a_response_are_tried_too_if_they_are_not_far_below():
+    estimates = {"a": {0: 0.9}, "b": {0: 0.4}, "c": {0: 0.3}, "d": {0: 0.26}, "e": {1: 0.2}}
+    assert to_confirm(estimates, 0.5) == ([], ["a", "b", "e", "c"])
+    assert to_confirm({**estimates, "a": {0: 9.0}}, 0.5) == (["a"], ["e"])
+
+
+def test_one_that_has_few_above_it_comes_before_one_that_has_many():
+    tops = {f"t{n}": {0: 0.9} for n in range(4)}
+    _, others = to_confirm({**tops, "low": {0: 0.8}, "only": {1: 0.5}}, 0.5)
+    assert others == ["t3", "t2", "t1", "only", "t0", "low"]
 
 
 def test_the_same_seed_draws_the_same_and_another_seed_others():
@@ -61,6 +68,13 @@ def test_the_top_of_each_response_on_which_one_does_much_is_found_or_not():
     assert top_found({"a": {0: 5.0}, "b": {}}, exact, 0.5) == 0.5
     assert top_found(exact, exact, 0.5) == 1.0
     assert top_found(exact, exact, 9.0) is None
+
+
+def test_memories_that_share_more_words_weigh_more_and_none_weighs_nothing():
+    weights = weights_of_words(["a", "b", "c"], {"a": {0: 1.0, 1: 3.0}, "b": {0: 1.0}})
+    assert weights["a"] > weights["b"] > weights["c"] > 0
+    assert sum(weights.values()) == pytest.approx(3)
+    assert weights_of_words(["a", "b"], {}) == {"a": 1.0, "b": 1.0}
 
 
 def test_usual_effects_are_those_of_the_memories_before_a_response():

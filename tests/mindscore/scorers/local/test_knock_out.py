@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from mindhooks import Image, ScorerCapabilities, ScorerError, WirePrompt
-from mindscore.scorers.local import attention, devices, knock_out
+from mindscore.scorers.local import attention, chunks, devices, knock_out
 from mindscore.scorers.local import model as local_model
 from mindscore.scorers.local.devices import Compute
 from mindscore.scorers.local.knock_out import chunked, merged
@@ -323,6 +323,8 @@ async def test_after_an_error_the_models_own_attention_is_back(error, tiny, monk
     async with aclosing(LocalScorer({"model": tiny})) as scorer:
         [expected] = (await scorer.score([PROMPT])).ranges
         await scorer.knock_out(PROMPT, [])
+        # No smaller one is tried.
+        monkeypatch.setattr(scorer._loaded._chunks, "tokens", chunks.FEWEST_TOKENS)
         monkeypatch.setattr(knock_out, "attend_pieces", raising(error))
         with pytest.raises((RuntimeError, ScorerError)):
             await scorer.knock_out(PROMPT, HIDDEN)
