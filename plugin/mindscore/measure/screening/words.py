@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from mindhooks import Context, Node, Role
-from mindscore.measure.memories import is_response
+from mindscore.measure.memories import Said, Sections, is_response
 
 K1, B = 1.2, 0.75
 """The usual constants: how fast repeated words saturate, and how much the length counts."""
 
 MOST_HOLDERS = 50
 """Documents, or a tenth of them, that may have a word: one that more have tells nothing apart."""
+
+
+T = TypeVar("T", bound=Said)
 
 _WORD = re.compile(r"\w+")
 
@@ -55,18 +59,34 @@ def common_words(
     It is that of their words or, where the texts have none in common, of their token ids; ``ids``
     are those of the memories, by key.
     """
-    turns = list(_turns(context, window))
-    texts = memory_texts(context, ids)
-    documents = {key: _words(text) for key, text in texts.items()}
-    asked = {turn[-1].id: [it for node in turn for it in _words(_own_text(node))] for turn in turns}
-    found = bm25(documents, asked)
+    nodes = [context.conversation[index] for index in window]
+    turns = list(_turns(nodes, {node.id for node in nodes if is_response(node)}))
+    found = _common(memory_texts(context, ids), turns)
     if any(found.values()):
         return found
     said = {turn[-1].id: [it for node in turn for it in _own_ids(node)] for turn in turns}
     return bm25(ids, said)
 
 
-def memory_texts(context: Context, keys: Iterable[str]) -> dict[str, str]:
+def words_in_common(
+    talk: Sections, responses: Collection[str], keys: Iterable[str]
+) -> dict[str, dict[str, float]]:
+    """Return ``common_words`` of a conversation that need not be tokenised, by its texts alone.
+
+    ``responses`` are ids of its messages, ``keys`` those of its memories.
+    """
+    return _common(memory_texts(talk, keys), _turns(talk.conversation, responses))
+
+
+def _common(
+    texts: Mapping[str, str], turns: Iterable[Sequence[Said]]
+) -> dict[str, dict[str, float]]:
+    documents = {key: _words(text) for key, text in texts.items()}
+    asked = {turn[-1].id: [it for each in turn for it in _words(_own_text(each))] for turn in turns}
+    return bm25(documents, asked)
+
+
+def memory_texts(context: Sections, keys: Iterable[str]) -> dict[str, str]:
     """Return the text of each memory of ``keys``, each place where it stands on a line."""
     found: dict[str, list[str]] = {key: [] for key in keys}
     for node in (*context.system, *context.identity, *context.conversation):
@@ -77,24 +97,23 @@ def memory_texts(context: Context, keys: Iterable[str]) -> dict[str, str]:
     return {key: "\n".join(texts) for key, texts in found.items()}
 
 
-def _turns(context: Context, window: range) -> Iterator[list[Node]]:
+def _turns(messages: Iterable[T], responses: Collection[str]) -> Iterator[list[T]]:
     """Yield each response with the messages before it since the last one, memories left out."""
-    turn: list[Node] = []
-    for index in window:
-        node = context.conversation[index]
-        if node.memory_key is None:
-            turn.append(node)
-        if node.role == Role.ASSISTANT:
-            if is_response(node):
-                yield turn if turn and turn[-1] is node else [*turn, node]
+    turn: list[T] = []
+    for each in messages:
+        if each.memory_key is None:
+            turn.append(each)
+        if each.role == Role.ASSISTANT:
+            if each.id in responses:
+                yield turn if turn and turn[-1] is each else [*turn, each]
             turn = []
 
 
-def _own_text(node: Node) -> str:
+def _own_text(message: Said) -> str:
     """Return a message's text without the memories printed in it."""
-    if not node.parts:
-        return node.text
-    return " ".join(part.text for part in node.parts if part.memory_key is None)
+    if not message.parts:
+        return message.text
+    return " ".join(part.text for part in message.parts if part.memory_key is None)
 
 
 def _own_ids(node: Node) -> Sequence[int]:
