@@ -264,7 +264,10 @@ class Screening:
         """Measure a few memories, by words and at random, and compare words in common with them."""
         count = min(TRIAL, len(ordered) // 2)
         half = ordered[len(ordered) // 2 :]
-        chosen = [*ordered[: count // 2], *draw(half, count - count // 2, self._run.context.id)]
+        chosen = [
+            *ordered[: count // 2],
+            *draw(half, count - count // 2, f"trial {self._run.context.id}"),
+        ]
         started = self._budget.spent
         await self._measure(chosen, self._reserve())
         measured = {key: self._rows[key] for key in chosen if key in self._rows}
@@ -332,10 +335,7 @@ class Screening:
         return [key for key in drawn if key in self._rows]
 
     async def _together(self) -> float | None:
-        """Remove all that is left together, and look into what that does beyond the estimates.
-
-        What that points at is measured, and what is left then is removed once more.
-        """
+        """Remove what is left together, measure what that points at, and remove the rest again."""
         left = list(self._unmeasured())
         effects = await self._remove(left) if len(left) > 1 else None
         leads = unexplained(effects or {}, added_up(self._unmeasured()))

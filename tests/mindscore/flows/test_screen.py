@@ -292,7 +292,7 @@ async def test_a_memory_that_the_screen_does_not_see_is_found_where_all_others_a
     assert matter <= set(receipt.exact)
     assert missed not in receipt.sampled
     # Of those that are left: what it pointed at is measured.
-    assert receipt.together == pytest.approx(0, abs=1)
+    assert abs(receipt.together) < 3
     assert [bound.found for bound in receipt.missed] == [1, 1]
 
 
