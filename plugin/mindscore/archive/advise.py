@@ -136,9 +136,9 @@ def _unknown(evidence: ArchiveEvidence, memories: Sequence[MemoryEvidence]) -> I
         unknown = int(np.isnan(evidence.columns.noise[cells.rows[cells.is_estimate]]).sum())
         but = f"; that of {unknown:,} is not known" if unknown else ""
         yield (
-            f"{count_of(estimated, 'effect was', 'effects were')} not measured, of "
-            f"{estimated + measured:,}: a screen's estimates (≈) stand for them, with the error "
-            f"that its sample showed as their noise{but}"
+            f"{count_of(estimated, 'effect')} of {estimated + measured:,} "
+            f"{'was' if estimated == 1 else 'were'} not measured: a screen's estimate (≈) stands "
+            f"for each, with the error that its sample showed as its noise{but}"
         )
     assumed = len(np.unique(cells.response[cells.is_assumed]))
     if assumed:

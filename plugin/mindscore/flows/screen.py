@@ -263,11 +263,8 @@ class Screening:
     async def _try_words(self, ordered: Sequence[str]) -> ScreenTrial:
         """Measure a few memories, by words and at random, and compare words in common with them."""
         count = min(TRIAL, len(ordered) // 2)
-        half = ordered[len(ordered) // 2 :]
-        chosen = [
-            *ordered[: count // 2],
-            *draw(half, count - count // 2, f"trial {self._run.context.id}"),
-        ]
+        half, seed = ordered[len(ordered) // 2 :], f"trial {self._run.context.id}"
+        chosen = [*ordered[: count // 2], *draw(half, count - count // 2, seed)]
         started = self._budget.spent
         await self._measure(chosen, self._reserve())
         measured = {key: self._rows[key] for key in chosen if key in self._rows}
