@@ -133,9 +133,12 @@ def _unknown(evidence: ArchiveEvidence, memories: Sequence[MemoryEvidence]) -> I
     cells = evidence.cells
     estimated, measured = int(cells.is_estimate.sum()), int((~cells.is_estimate).sum())
     if estimated:
+        unknown = int(np.isnan(evidence.columns.noise[cells.rows[cells.is_estimate]]).sum())
+        but = f"; that of {unknown:,} is not known" if unknown else ""
         yield (
-            f"{count_of(estimated, 'effect')} of {estimated + measured:,} were not measured: they "
-            "are a screen's estimates (≈), with the error that its sample showed as their noise"
+            f"{count_of(estimated, 'effect')} of {estimated + measured:,} "
+            f"{'was' if estimated == 1 else 'were'} not measured: a screen's estimate (≈) stands "
+            f"for each, with the error that its sample showed as its noise{but}"
         )
     assumed = len(np.unique(cells.response[cells.is_assumed]))
     if assumed:

@@ -91,7 +91,7 @@ class ScoredConversation:
 
     def facts(self) -> ConversationFacts | None:
         """Return the facts of the conversation; ``None``: nothing of it was scored."""
-        return self._known.conversation() if self.result.scores else None
+        return self._known.conversation() if self.result.scores or self.result.estimates else None
 
     def known_scores(self) -> list[KnownScore]:
         """Return when each memory was scored, of a command that scores what is due."""

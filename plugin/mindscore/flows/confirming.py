@@ -96,6 +96,7 @@ class _Allowance:
         self._receipt: ScreenReceipt | None = None
         if screened:
             self._receipt = run.registry.stash[ScreenReceipt]
+        self._computed = 0
         self._before = self._spent()
 
     def has_room(self) -> bool:
@@ -120,9 +121,12 @@ class _Allowance:
 
     def _spent(self) -> int:
         usage = self._run.usage
-        if self._receipt is not None and self._receipt.unit == "computed":
-            return usage.computed_tokens or 0
-        return usage.prompt_tokens
+        if self._receipt is None or self._receipt.unit == "sent":
+            return usage.prompt_tokens
+        # Not known once a call has failed: it is what it was before.
+        if usage.computed_tokens is not None:
+            self._computed = usage.computed_tokens
+        return self._computed
 
 
 def _is_printable_without(context: Context, keys: Keys) -> bool:

@@ -48,6 +48,9 @@ async def control_places(run: MemoryRun, window: range, keys: set[str]) -> None:
             for prompt, its, edges in zip(prompts, spans[key], kept, strict=True)
             if its
         ]
+        if not filled:
+            # Nothing is behind it that could tell.
+            continue
         length = sum(len(it.tokens) for it in filled)
         limit = run.options.max_tokens
         if limit and run.usage.prompt_tokens + 2 * length > limit:

@@ -13,6 +13,7 @@ from mindscore.measure.memories import Memory, find_memories, skip_none
 from mindscore.measure.prompts import prompts_for
 from mindscore.measure.screening.budget import ScreenBudget
 from mindscore.measure.screening.choice import (
+    added_up,
     draw,
     errors,
     rank_correlation,
@@ -22,6 +23,7 @@ from mindscore.measure.screening.choice import (
     weights_of_words,
 )
 from mindscore.measure.screening.groups import GroupSearch, divide, first_groups, unexplained
+from mindscore.measure.screening.plain import remarks_on_rest
 from mindscore.measure.screening.receipt import (
     MISSED_ABOVE,
     Estimate,
@@ -90,6 +92,7 @@ class Screening:
         self._show = show
         self._least = run.settings.memory.screen_confirm_nats
         self._rows: Cells = {}
+        self._done: set[str] = set()
         self._estimates: Cells = {}
         self._screened = NO_TOKENS
         self._receipt = ScreenReceipt("exact")
@@ -105,8 +108,11 @@ class Screening:
         try:
             await self._screen()
         except BaseException:
+            self._remark("the screen was cut off before its end: nothing is said of the rest")
             stash[ScreenReceipt] = self._account()
             raise
+        unseen = len(self._left()) - len(self._unmeasured()) if self._options.max_tokens else 0
+        self._remark(*remarks_on_rest(self._unmeasured(), self._least, unseen))
         # Hundreds of thousands of estimates take longer than a host may be held up.
         stash[ScreenReceipt] = await in_thread(self._account)
 
@@ -177,10 +183,10 @@ class Screening:
         return [it for it in self._memories if it in self._known or removing([it]) == NO_TOKENS]
 
     def _left(self) -> list[str]:
-        return [key for key in self._memories if key not in self._rows]
+        return [key for key in self._memories if key not in self._done]
 
     def _unmeasured(self) -> Cells:
-        return {key: its for key, its in self._estimates.items() if key not in self._rows}
+        return {key: its for key, its in self._estimates.items() if key not in self._done}
 
     def _is_exact_better(self, keys: Sequence[str]) -> bool:
         """Return whether measuring all of ``keys`` fits, and is about as cheap as a screen."""
@@ -214,11 +220,11 @@ class Screening:
         }
         ordered = sorted(keys, key=lambda key: -max(self._words[key].values(), default=0.0))
         if self._estimator.can_hide:
+            self._receipt = replace(self._receipt, method="knock-out")
             started = self._budget.spent
             self._estimates, failed = await self._estimator.knock_out(ordered, self._reserve())
             self._screened = self._screened.plus(self._budget.spent.minus(started))
             if failed is None:
-                self._receipt = replace(self._receipt, method="knock-out")
                 return
             self._remark(f"memories cannot be hidden from responses: {failed}")
             self._estimates = {}
@@ -257,8 +263,8 @@ class Screening:
     async def _try_words(self, ordered: Sequence[str]) -> ScreenTrial:
         """Measure a few memories, by words and at random, and compare words in common with them."""
         count = min(TRIAL, len(ordered) // 2)
-        half = ordered[len(ordered) // 2 :]
-        chosen = [*ordered[: count // 2], *draw(half, count - count // 2, self._run.context.id)]
+        half, seed = ordered[len(ordered) // 2 :], f"trial {self._run.context.id}"
+        chosen = [*ordered[: count // 2], *draw(half, count - count // 2, seed)]
         started = self._budget.spent
         await self._measure(chosen, self._reserve())
         measured = {key: self._rows[key] for key in chosen if key in self._rows}
@@ -275,10 +281,12 @@ class Screening:
         self, keys: Iterable[str], reserve: Tokens = NO_TOKENS, limit: Tokens | None = None
     ) -> None:
         """Measure and emit the first of ``keys`` that fit, with ``reserve`` left over."""
-        left = (it for it in keys if it not in self._rows)
+        left = (it for it in keys if it not in self._done)
         chosen = self._budget.affordable(left, reserve, limit)
         if chosen:
             await self._emit([self._memories[key] for key in chosen], self._take)
+            # Those that failed, too: they have an outcome, and are neither measured nor estimated.
+            self._done.update(chosen)
             self._budget.bare_is_measured()
 
     async def _confirm(self) -> None:
@@ -294,20 +302,10 @@ class Screening:
                 await self._measure(batch, reserve, limit)
                 if all(self._largest(key) < self._least for key in batch):
                     break
-        left = [
-            key
-            for key, its in self._unmeasured().items()
-            if max(map(abs, its.values()), default=0.0) >= self._least
-        ]
-        if left:
-            were = "memory was" if len(left) == 1 else "memories were"
-            self._remark(
-                f"{len(left):,} {were} estimated to do {self._least:g} nats or more, and not "
-                "measured: others like that do less, or it would have taken too many tokens"
-            )
 
     def _take(self, memory: Memory, row: Row) -> None:
         behind = self._budget.spans.behind([memory.key])
+        self._done.add(memory.key)
         self._rows[memory.key] = {
             self._numbers[it.node_id]: it.signed
             for it in row
@@ -327,27 +325,31 @@ class Screening:
 
     async def _sample(self, rest: Sequence[str]) -> list[str]:
         """Measure some of ``rest`` at random; return those that were."""
-        drawn = draw(sorted(rest), self._run.settings.memory.screen_sample, self._run.context.id)
+        # Where they do not all fit, the cheapest must not be likelier to be measured than others.
+        count = self._budget.affordable_any(rest, self._run.settings.memory.screen_sample)
+        drawn = draw(sorted(rest), count, self._run.context.id)
         await self._measure(drawn)
         return [key for key in drawn if key in self._rows]
 
     async def _together(self) -> float | None:
-        """Remove all that is left together, and look into what that does beyond the estimates."""
-        left = [key for key in self._left() if key in self._estimates]
-        budget = self._budget
-        if len(left) < 2 or not budget.fits(budget.spans.removing(left)):
+        """Remove what is left together, measure what that points at, and remove the rest again."""
+        left = list(self._unmeasured())
+        effects = await self._remove(left) if len(left) > 1 else None
+        leads = unexplained(effects or {}, added_up(self._unmeasured()))
+        if leads and (pointed := await self._follow(left, leads)):
+            await self._measure([pointed])
+            left = list(self._unmeasured())
+            effects = await self._remove(left) if len(left) > 1 else None
+        return max((effects or {}).values(), key=abs, default=None)
+
+    async def _remove(self, keys: Sequence[str]) -> dict[int, float] | None:
+        """Return what removing ``keys`` does to each response; ``None``: no tokens are left."""
+        started = self._budget.spent
+        if not self._budget.fits(self._budget.spans.removing(keys)):
             return None
-        started = budget.spent
-        [effects] = await self._estimator.removing([left])
-        expected: dict[int, float] = {}
-        for key in left:
-            for number, nats in self._estimates[key].items():
-                expected[number] = expected.get(number, 0.0) + nats
-        leads = unexplained(effects, expected)
-        pointed = await self._follow(left, leads) if leads else None
-        self._screened = self._screened.plus(budget.spent.minus(started))
-        await self._measure([pointed] if pointed else [])
-        return max(effects.values(), key=abs, default=None)
+        [effects] = await self._estimator.removing([keys])
+        self._screened = self._screened.plus(self._budget.spent.minus(started))
+        return effects
 
     async def _follow(self, keys: Sequence[str], leads: Mapping[int, float]) -> str | None:
         """Return the memory behind the largest of ``leads``, which ``keys`` do together.
@@ -355,13 +357,13 @@ class Screening:
         The half that does most of it is divided, until it is one memory, or neither half does.
         """
         response = max(leads, key=lambda it: abs(leads[it]))
-        budget = self._budget
-        keys = [it for it in keys if budget.spans.place(it, self._numbers).reach <= response]
+        spans = self._budget.spans
+        keys = [it for it in keys if spans.place(it, self._numbers).reach <= response]
         while len(keys) > 1:
             for half in divide(keys, dict.fromkeys(keys, 1.0), 2):
-                if not budget.fits(budget.spans.removing(half)):
+                effects = await self._remove(half)
+                if effects is None:
                     return None
-                [effects] = await self._estimator.removing([half])
                 if effects.get(response, 0.0) / leads[response] >= CONCENTRATED:
                     keys = half
                     break
@@ -393,5 +395,5 @@ class Screening:
             rank_correlation=rank_correlation(self._estimates, exact),
         )
 
-    def _remark(self, text: str) -> None:
-        self._receipt = replace(self._receipt, remarks=(*self._receipt.remarks, text))
+    def _remark(self, *lines: str) -> None:
+        self._receipt = replace(self._receipt, remarks=(*self._receipt.remarks, *lines))

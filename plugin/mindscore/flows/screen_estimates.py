@@ -72,8 +72,8 @@ class Estimator:
                 batch.pop()
             estimates: Cells = {key: {} for key in batch}
             for index, prompt in enumerate(spans.prompts):
-                its = [key for key in batch if spans.spans[key][index]]
-                hidden = [spans.spans[key][index] for key in its]
+                its = [key for key in batch if spans.to_hide(key, index)]
+                hidden = [spans.to_hide(key, index) for key in its]
                 tokens = spans.hiding(its, index).sent
                 try:
                     rows = await self._run.cached.knock_out(prompt, hidden, tokens) if its else []

@@ -250,6 +250,13 @@ class _Bench:
             f"{max(0.0, it.cost_of_dropping or 0.0):.2f} nats per response at most, and by much "
             "nowhere"
         )
+        if it.estimated == it.responses:
+            reason += _of_estimates(it.responses, it.estimated)
+        elif it.estimated:
+            reason += (
+                f"; {it.estimated:,} of its {it.responses:,} effects are estimates (≈), not "
+                "measured"
+            )
         if not it.has_hold:
             reason += "; whether others hide it is not known: score with --hold"
         return replace(said, verdict=Verdict.DROP, reason=reason)

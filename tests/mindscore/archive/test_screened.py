@@ -100,7 +100,7 @@ def test_advice_says_how_many_effects_are_estimates(talks, tmp_path, mindscore, 
     assert advice.mode == "full"
     # Cells before which a memory does not stand count for nothing, estimates of 0 do.
     of = estimated + sum(it.mode == "full" and it.signed != 0 for it in found)
-    [remark] = [it for it in advice.remarks if "estimates" in it]
+    [remark] = [it for it in advice.remarks if "estimate" in it]
     assert remark.startswith(f"{estimated:,} effects of {of:,} were not measured")
     document = json.loads(mindscore("advise", "--json", store="screened").out)
     assert document["estimated"] == estimated
@@ -111,6 +111,17 @@ def test_advice_says_how_many_effects_are_estimates(talks, tmp_path, mindscore, 
     assert "are estimates (≈), not measured" in shown
     keep = {it["key"] for it in document["memories"] if it["verdict"] == "keep"}
     assert keep == HELPERS.keys()
+
+
+def test_advice_says_of_how_many_estimates_the_error_is_not_known(talks, tmp_path, mindscore):
+    mindscore("score", talks, "--full", "--screen", store="screened")
+    found = evidence_of(tmp_path, "screened")
+    some = [it for it in found if it.mode == "estimate"][:3]
+    newer = [replace(it, noise=None, scored_at=it.scored_at + 1) for it in some]
+    store = Store(parse_settings(store_of(tmp_path, "screened")).store)
+    asyncio.run(store.add_evidence(newer))
+    [remark] = [it for it in advice_of(tmp_path, "screened").remarks if "estimate" in it]
+    assert remark.endswith("as its noise; that of 3 is not known")
 
 
 def test_what_is_measured_later_takes_the_place_of_an_estimate(talks, tmp_path, mindscore):

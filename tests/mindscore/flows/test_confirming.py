@@ -318,6 +318,21 @@ async def test_of_a_screened_matrix_the_exact_rows_are_looked_at_within_its_cost
     assert sent < receipt.exact_tokens
 
 
+async def test_a_failure_leaves_the_tokens_of_a_screen_as_they_were(
+    say, host, probe, known, monkeypatch
+):
+    split = every(1000, 1001)
+    known(lambda id_, there: split("c1" if id_ == "c41" else "", there))
+    monkeypatch.setattr(probe, "reuses_prefixes", True, raising=False)
+    async with host(talk_of(say, 150, replies=30), "probe", plugins=options(screen=True)) as it:
+        probe.refuses = lambda _: it.registry.stash.get(ScreenReceipt) is not None
+        await it.run(FULL)
+        receipt = it.registry.stash[ScreenReceipt]
+        assert it.state.memory_last_run.computed_tokens is None
+    assert receipt.unit == "computed"
+    assert receipt.spent_tokens > receipt.screen_tokens > 0
+
+
 async def test_a_screened_matrix_without_holds_spends_little_on_pairs(say, host, probe, known):
     # Any two of these need each other, for another response each.
     def worth(id_, there):

@@ -45,6 +45,20 @@ async def test_the_effect_of_an_unrelated_text_is_that_of_more_tokens_alone(say,
     assert control.spread["c1"] == pytest.approx(-score.divergences[0].signed, rel=1e-9)
 
 
+async def test_a_place_with_no_response_behind_it_is_none_that_was_tried(say, host):
+    late = say.memory("late", *[5] * 6)
+    early = say.memory("early", *[6] * 6)
+    async with host(say.talk(say.user(9), say.reply(1, 2), late), plugins=options()) as it:
+        await it.run(FULL)
+        assert PlaceboControl not in it.registry.stash
+    talk = say.talk(early, say.user(9), say.reply(1, 2), late)
+    async with host(talk, plugins=options()) as it:
+        await it.run(FULL)
+        control = it.registry.stash[PlaceboControl]
+    assert control.keys == ("early",)
+    assert "1 place tried" in control.remark
+
+
 async def test_it_costs_a_prompt_for_each_place(two, host):
     async with host(two) as it:
         await it.run(FULL)

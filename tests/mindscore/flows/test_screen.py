@@ -8,6 +8,7 @@ import pytest
 
 from mindhooks import MindCommand, ScorerError, ScoreResult
 from mindscore._util.errors import StoreError
+from mindscore.measure.screening.plain import in_words
 from mindscore.measure.screening.receipt import ScreenReceipt
 from mindscore.scorers.toy import ToyScorer
 from mindscore.store import Store, rows_of
@@ -234,6 +235,7 @@ async def test_no_more_is_sent_than_max_tokens_and_what_was_not_looked_at_is_sai
     assert sent <= limit
     left = {key for key, status in outcomes.items() if status == "left-out"}
     assert left == set(receipt.not_looked_at)
+    assert any("not looked at: --max-tokens" in it for it in receipt.remarks) == bool(left)
     assert (receipt.method == "words") == bool(left) == (share < 0.3)
     if share >= 0.3:
         assert matter <= set(receipt.exact)
@@ -289,7 +291,8 @@ async def test_a_memory_that_the_screen_does_not_see_is_found_where_all_others_a
     assert receipt.method == "knock-out"
     assert matter <= set(receipt.exact)
     assert missed not in receipt.sampled
-    assert receipt.together == pytest.approx(11, abs=1)
+    # Of those that are left: what it pointed at is measured.
+    assert abs(receipt.together) < 3
     assert [bound.found for bound in receipt.missed] == [1, 1]
 
 
@@ -307,6 +310,28 @@ async def test_what_was_measured_before_the_scorer_failed_stays_and_the_receipt_
     assert receipt.exact
     failed = {key for key, outcome in it.outcomes.items() if outcome == "failed"}
     assert failed == it.outcomes.keys() - set(receipt.exact)
+    assert receipt.remarks == (
+        "the screen was cut off before its end: nothing is said of the rest",
+    )
+    assert not any("--max-tokens" in line for line in in_words(receipt))
+
+
+async def test_a_memory_that_fails_is_not_among_the_estimated(say, host, probe, hiding):
+    talk, matter = long_talk(say)
+    failing = min(matter)
+    rare = next(it for it in talk.identity if it.key == failing).ids()[-1]
+    # One of its tokens is missing from the prompt, but for the response that has it.
+    probe.refuses = lambda prompt: prompt.tokens.count(rare) == 1
+    async with host(talk, "probe", plugins=options()) as it:
+        receipt = await run(it)
+        outcomes = it.outcomes
+    assert outcomes[failing] == "failed"
+    told = (receipt.exact, receipt.sampled, receipt.estimated, receipt.not_looked_at)
+    assert failing not in {key for keys in told for key in keys}
+    assert {key for key, status in outcomes.items() if status == "estimated"} == set(
+        receipt.estimated
+    )
+    assert failing not in {guess.key for guess in receipt.estimates}
 
 
 async def test_a_screen_that_is_cancelled_leaves_what_it_has_emitted(say, host, probe):

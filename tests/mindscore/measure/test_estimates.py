@@ -73,6 +73,9 @@ def test_verdicts_on_estimates_are_those_on_what_they_stand_for(seed):
             assert whole[key] is Verdict.KEEP, key
     assert sum(verdict != whole[key] for key, verdict in found.items()) <= 4
     dropped = {key for key, verdict in found.items() if verdict is Verdict.DROP}
+    for it in advise(evidence, SETTINGS):
+        if it.key in dropped and it.evidence.estimated:
+            assert "estimates (≈), not measured" in it.reason or "by estimates alone" in it.reason
     assert sum(kind(key) == "idle" for key in dropped) >= 20
     assert not {kind(key) for key in dropped} & {"steady", "rare", "misleading"}
 

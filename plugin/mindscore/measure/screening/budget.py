@@ -24,6 +24,7 @@ class ScreenBudget:
     ) -> None:
         self.spans = spans
         self._usage = usage
+        self._computed = 0
         self._bare = spans.removing(spans.spans) if hold else NO_TOKENS
         self._costs = {key: self._cost(key, hold=hold) for key in keys}
         self.rows = self.cost(self._costs)
@@ -35,9 +36,13 @@ class ScreenBudget:
     @property
     def spent(self) -> Tokens:
         """The tokens of the run so far."""
-        usage = self._usage
-        computed = usage.computed_tokens if self.spans.reuses else None
-        return Tokens(usage.prompt_tokens, usage.prompt_tokens if computed is None else computed)
+        sent = self._usage.prompt_tokens
+        if not self.spans.reuses:
+            return Tokens(sent, sent)
+        # Not known once a call has failed: from then on, what is sent alone is limited.
+        if self._usage.computed_tokens is not None:
+            self._computed = self._usage.computed_tokens
+        return Tokens(sent, self._computed)
 
     @property
     def each(self) -> Tokens:
@@ -81,6 +86,12 @@ class ScreenBudget:
                 break
             taken.append(key)
         return taken
+
+    def affordable_any(self, keys: Iterable[str], most: int) -> int:
+        """Return how many of ``keys`` fit, whichever they are: ``most`` of them at most."""
+        costs = {key: self._costs.get(key, NO_TOKENS) for key in keys}
+        dearest = (sorted(costs, key=lambda key: -costs[key][unit])[:most] for unit in (0, 1))
+        return min(len(self.affordable(its)) for its in dearest)
 
     def bare_is_measured(self) -> None:
         """Take note that the responses without any memory are known: they cost nothing now."""

@@ -93,6 +93,15 @@ def usual_effects(rows: Cells, responses: int) -> dict[int, float]:
     }
 
 
+def added_up(estimates: Cells) -> dict[int, float]:
+    """Return the sum of the estimates for each response, in nats."""
+    found: dict[int, float] = {}
+    for its in estimates.values():
+        for response, nats in its.items():
+            found[response] = found.get(response, 0.0) + nats
+    return found
+
+
 def errors(estimates: Cells, exact: Cells) -> tuple[float | None, float | None]:
     """Return the median and the 95th percentile of ``|estimate - exact|`` over the exact cells."""
     apart = [

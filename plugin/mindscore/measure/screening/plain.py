@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from mindscore._util.text import count_of, shortened
 from mindscore.measure.screening.receipt import Estimate, MissedBound, ScreenReceipt
@@ -29,12 +29,32 @@ def estimates_in_words(estimates: Sequence[Estimate], error: float | None) -> li
     return [f"{head}{within}", *filter(None, [named(estimates)])]
 
 
+def remarks_on_rest(
+    estimates: Mapping[str, Mapping[int, float]], least: float, unseen: int
+) -> Iterator[str]:
+    """Yield lines on what was not measured though it may matter, and why.
+
+    ``estimates`` are those of memories that have no exact row, by key and response; ``unseen`` are
+    those that ``max_tokens`` left no tokens for.
+    """
+    largest = (max(map(abs, its.values()), default=0.0) for its in estimates.values())
+    if pointed := sum(it >= least for it in largest):
+        yield (
+            f"{count_of(pointed, 'memory was', 'memories were')} estimated to do {least:g} nats or "
+            "more, and not measured: others like that do less, or it would have taken too many "
+            "tokens"
+        )
+    if unseen:
+        them = count_of(unseen, "memory was", "memories were")
+        yield f"{them} not looked at: --max-tokens does not allow for more"
+
+
 def _lines(receipt: ScreenReceipt) -> Iterator[str]:
     exact, estimated = len(receipt.exact), len(receipt.estimated)
     total = exact + estimated + len(receipt.not_looked_at)
     drawn = f", {len(receipt.sampled):,} of them drawn at random" * bool(receipt.sampled)
     unseen = len(receipt.not_looked_at)
-    left = f", {unseen:,} not looked at: --max-tokens" * bool(unseen)
+    left = f", {unseen:,} not looked at" * bool(unseen)
     yield (
         f"Screen ({receipt.method}): {exact:,} of {count_of(total, 'memory', 'memories')} "
         f"measured{drawn}; {estimated:,} estimated (≈){left}"
@@ -49,12 +69,12 @@ def _lines(receipt: ScreenReceipt) -> Iterator[str]:
         )
     if receipt.missed and estimated:
         bounds = " and ".join(map(_bound, receipt.missed))
-        yield f"With 95 % confidence, of the {estimated:,} that were only estimated {bounds}"
+        were = "one that was" if estimated == 1 else f"{estimated:,} that were"
+        yield f"With 95 % confidence, of the {were} only estimated {bounds}"
     if receipt.together is not None:
         yield (
             f"Removed together, all {estimated:,} that were only estimated change a response by up "
-            f"to {abs(receipt.together):.2f} nats: it is "
-            f"{'less likely' if receipt.together > 0 else 'likelier'} without them"
+            f"to {abs(receipt.together):.2f} nats{_direction(receipt.together)}"
         )
     yield named(receipt.estimates)
     yield from receipt.remarks
@@ -68,8 +88,15 @@ def _cost(receipt: ScreenReceipt) -> str:
     return f"{line}: {exact - spent:,} saved" if exact > spent else line
 
 
+def _direction(signed: float) -> str:
+    if not signed:
+        return ""
+    return f": it is {'less likely' if signed > 0 else 'likelier'} without them"
+
+
 def _bound(it: MissedBound) -> str:
-    return f"at most {it.most:,} do more than {it.nats:g} {'nat' if it.nats == 1 else 'nats'}"
+    does, nats = "does" if it.most == 1 else "do", "nat" if it.nats == 1 else "nats"
+    return f"at most {it.most:,} {does} more than {it.nats:g} {nats}"
 
 
 def named(estimates: Iterable[Estimate]) -> str:

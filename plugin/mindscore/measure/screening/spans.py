@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -84,14 +85,31 @@ class MemorySpans:
         return Tokens(count, count)
 
     def behind(self, keys: Iterable[str], index: int | None = None) -> set[str]:
-        """Return the responses that any of ``keys`` precedes, by node id, as ``hiding`` counts."""
+        """Return the responses that any of ``keys`` precedes, by node id.
+
+        One that is itself among ``keys`` is gone without them, and none of these.
+        """
         its = [self.spans[key] for key in keys]
         found: set[str] = set()
         for at in range(len(self.prompts)) if index is None else [index]:
-            first = min((spans[at][0][0] for spans in its if spans[at]), default=None)
-            starts = zip(self.prompts[at].node_ids, self.prompts[at].ranges, strict=True)
-            found |= {it for it, (start, _) in starts if first is not None and start >= first}
+            gone = [span for spans in its for span in spans[at]]
+            starts = [start for start, _ in self.prompts[at].ranges]
+            own = {
+                number
+                for start, end in gone
+                for number in range(bisect_left(starts, start), bisect_left(starts, end))
+            }
+            first = bisect_left(starts, min(gone)[0]) if gone else len(starts)
+            ids = self.prompts[at].node_ids
+            found |= {ids[number] for number in range(first, len(ids)) if number not in own}
         return found
+
+    def to_hide(self, key: str, index: int) -> list[Span]:
+        """Return the spans of ``key`` in the prompt of that ``index``, less the first token.
+
+        Much attention rests on that, whatever it is: without it, everything is otherwise.
+        """
+        return [(max(1, start), end) for start, end in self.spans[key][index] if end > 1]
 
     def place(self, key: str, numbers: Mapping[str, int]) -> Place:
         """Return the memory's tokens and the first response behind it, numbered by ``numbers``."""

@@ -55,6 +55,19 @@ async def test_removing_takes_the_prompt_without_the_memory_and_nothing_behind_a
     assert (await spans_of(late)).removing(["k"]) == NO_TOKENS
 
 
+async def test_a_memory_that_is_a_response_does_not_precede_itself(say):
+    own = replace(say.reply(4, 5), key="own")
+    found = await spans_of(say.talk(say.user(9), own, say.user(8), say.reply(6)).context())
+    assert len(found.behind(["own"])) == 1
+    assert found.behind(["own"]) == {found.prompts[0].node_ids[1]}
+
+
+async def test_the_first_token_of_a_prompt_is_not_hidden(three):
+    found = await spans_of(three)
+    assert found.to_hide("x", 0) == [(3, 5)]
+    assert found.to_hide("b", 0) == found.spans["b"][0]
+
+
 async def test_hiding_takes_the_responses_behind_the_memory(three):
     found = await spans_of(three)
     first, second = (end - start for start, end in found.prompts[0].ranges)
