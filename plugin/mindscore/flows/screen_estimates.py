@@ -52,7 +52,7 @@ class Estimator:
 
     @property
     def can_hide(self) -> bool:
-        """Whether the scorer can hide memories from responses."""
+        """True if the scorer can hide memories from responses."""
         return ScorerCapabilities.of(self._run.scorer).knock_out is not None
 
     async def knock_out(self, keys: Sequence[str], reserve: Tokens) -> tuple[Cells, str | None]:

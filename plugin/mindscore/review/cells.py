@@ -40,7 +40,7 @@ class KeptEffect:
 
     @property
     def is_estimate(self) -> bool:
-        """Whether a screen has estimated it, and nothing measured."""
+        """True if a screen has estimated it, and nothing measured it."""
         return self.cell.mode == "estimate"
 
     @property

@@ -69,7 +69,7 @@ def test_the_page_says_what_is_exact_and_what_is_estimated(screened):
         "Screen (groups): 2 of 5 memories measured, 1 of them drawn at random; 2 estimated (≈), 1",
         "1,200 tokens sent, 13% of the 9,000 that measuring every memory takes: 7,800 saved",
         "half of the estimates are within 0.02 nats, 95 % within 0.30; their ranks correlate",
-        "of the 2 that were only estimated at most 2 do more than 1 nat and at most 1 does more than",
+        "of the 2 that were only estimated at most 2 do more than 1 nat and at most 1 does more",
         "all 2 that were only estimated change a response by up to 1.50 nats: it is less likely",
         "many memories matter",
     ):

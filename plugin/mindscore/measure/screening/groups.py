@@ -170,7 +170,7 @@ class GroupSearch:
 
     @property
     def is_done(self) -> bool:
-        """Whether no group is left to be divided."""
+        """True if no group is left to be divided."""
         return not any(len(it.keys) > 1 and it.live for it in self._groups)
 
     @property
