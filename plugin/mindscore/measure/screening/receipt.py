@@ -59,13 +59,14 @@ class ScreenReceipt:
     """The account of a screened matrix.
 
     Attributes:
-        method: ``"knock-out"``, ``"groups"``, ``"hold"`` or ``"words"``; ``"exact"`` where
-            screening would not have been cheaper.
+        method: ``"knock-out"``, ``"groups"`` or ``"words"``; ``"exact"`` where screening would not
+            have been cheaper, or was cut off before it began.
         trials: the methods that were compared at the start.
         exact: the keys of the memories that were measured exactly, ``sampled`` among them.
         sampled: those of them that were drawn at random from what the screen did not point at.
         estimated: those that have an estimate alone.
-        not_looked_at: those that ``max_tokens`` left no tokens for.
+        not_looked_at: those that have neither, for want of tokens or since the run was cut off.
+            One that failed is in none of these.
         estimates: the estimates of the memories that have no exact row, by memory.
         unit: the unit of ``spent_tokens``, ``screen_tokens`` and ``exact_tokens``: tokens sent, or
             computed where the scorer reuses prefixes.
@@ -77,7 +78,7 @@ class ScreenReceipt:
         rank_correlation: Spearman's, of estimates and exact values on the sample's cells.
         missed: bounds on what was missed, by size.
         together: the largest effect on a response, in nats, of removing together all memories that
-            were not confirmed; ``None``: not measured.
+            are only estimated; ``None``: not measured.
         remarks: lines on what did not go as planned.
     """
 

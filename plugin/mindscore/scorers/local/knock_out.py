@@ -285,10 +285,12 @@ class KnockOut:
             # A model may raise anything at an attention that it does not know.
             self.refusal = f"its attention cannot be replaced: {one_line(repr(error), 200)}"
         if self.refusal is not None:
-            raise ScorerError(
+            refused = ScorerError(
                 f"no tokens can be hidden from this model's responses ({self.refusal}): remove "
                 "memories from the prompt instead"
             )
+            refused.arrived = False
+            raise refused
 
     def _check(self, tokens: Sequence[int], cache: Any) -> None:
         """Compare rows from which nothing, and all before them, is hidden with plain passes."""

@@ -186,10 +186,12 @@ class LocalModel:
         length = max(end for _, end in prompt.ranges)
         self._require_fit(prompt, length)
         if length > self._longest_in_chunks:
-            raise ScorerError(
+            refused = ScorerError(
                 f"{self._name}: no tokens can be hidden in a prompt of {length} tokens: the model "
                 f"turns positions otherwise beyond {self._longest_in_chunks:.0f}"
             )
+            refused.arrived = False
+            raise refused
         asked = jobs(prompt, hidden)
         tried = self.tokenizer.encode(_TRIED)
         check = partial(self._knock_out.require, tried, lambda: self._caches.empty().cache)

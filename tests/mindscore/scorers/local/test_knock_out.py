@@ -392,8 +392,10 @@ async def test_a_model_whose_masked_values_are_wrong_is_found_out_at_first_use(t
         monkeypatch.setattr(knock_out, "attend_pieces", attend)
         async with aclosing(LocalScorer({"model": tiny})) as scorer:
             assert scorer.knock_out is not None
-            with pytest.raises(ScorerError, match=f"with {what} hidden"):
+            with pytest.raises(ScorerError, match=f"with {what} hidden") as refused:
                 await scorer.knock_out(PROMPT, HIDDEN)
+            # Its tokens are none that were spent.
+            assert not refused.value.arrived
             assert scorer.knock_out is None
 
 
@@ -418,8 +420,9 @@ async def test_a_prompt_whose_positions_depend_on_its_length_is_refused(tiny, mo
     async with aclosing(LocalScorer({"model": tiny})) as scorer:
         await scorer.score([PROMPT])
         monkeypatch.setattr(scorer._loaded, "_longest_in_chunks", 100)
-        with pytest.raises(ScorerError, match=r"a prompt of 150 tokens: .* beyond 100"):
+        with pytest.raises(ScorerError, match=r"a prompt of 150 tokens: .* beyond 100") as refused:
             await scorer.knock_out(PROMPT, HIDDEN)
+        assert not refused.value.arrived
 
 
 async def test_without_ranges_or_spans_there_is_nothing_to_compute(tiny):
