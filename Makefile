@@ -88,9 +88,9 @@ live: $(VENV)/installed
 bench-vllm: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.live
 
-# Against other libraries, which need half a gigabyte of their own.
-compare: $(VENV)/compared
-	$(BIN)/python tests/bench/attribution.py
+# Methods of attribution on labelled sets, which are in the folder DATA; OPTIONS are the command's.
+compare: $(VENV)/installed
+	$(BIN)/python -m benchmarks.attribution $(DATA) $(OPTIONS)
 
 # After a change of dependencies, with uv installed: pins what CI installs. The versions stay unless
 # UPGRADE=--upgrade is given; .ci/torch.txt is kept by hand.
@@ -131,10 +131,6 @@ $(VENV)/python%: $(VENV)/installed
 	PYENV_VERSION=$* python$* -m venv $@
 	$@/bin/python -m pip --quiet install -c constraints.txt dist/*.whl \
 	  hypothesis pytest pytest-asyncio pytest-timeout
-	touch $@
-
-$(VENV)/compared: $(VENV)/installed
-	$(PIP) install -c constraints.txt "$$(echo dist/*.whl)[bench]"
 	touch $@
 
 $(VENV)/node_modules: .ci/browser/package-lock.json $(VENV)/locked

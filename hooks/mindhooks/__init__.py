@@ -20,6 +20,7 @@ from mindhooks._manager import PluginInfo
 from mindhooks._protocols import (
     BaseScorer,
     Generated,
+    KnockOut,
     RangeScore,
     Scorer,
     ScorerCapabilities,
@@ -58,6 +59,7 @@ __all__ = [
     "FinetuneStats",
     "Generated",
     "Image",
+    "KnockOut",
     "MemoryScore",
     "MemoryStats",
     "Mind",

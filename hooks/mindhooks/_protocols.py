@@ -45,6 +45,9 @@ class ScoreResult:
         return answer if isinstance(answer, ScoreResult) else cls(answer)
 
 
+KnockOut = Callable[[WirePrompt, Sequence[Sequence[tuple[int, int]]]], Awaitable[ScoreResult]]
+
+
 @dataclass(frozen=True, slots=True)
 class Generated:
     """Tokens and text that a model generated.
@@ -120,6 +123,12 @@ class ScorerCapabilities:
             known.
         takes_images: it reads ``WirePrompt.images``. Otherwise prompts have none: a placeholder is
             printed for each.
+        knock_out: ``await knock_out(prompt, hidden)`` scores the prompt once for each of
+            ``hidden``, half-open spans of its tokens: those of each response see everything but
+            the spans, while all others stay as they are with everything there. A token always sees
+            itself. ``ranges[i][j]`` of the ``ScoreResult`` is that of ``prompt.ranges[j]`` with
+            ``hidden[i]``; ``computed_tokens`` includes the prompt's own where they were not
+            cached. ``None``: it cannot.
     """
 
     noisy: bool = False
@@ -136,6 +145,7 @@ class ScorerCapabilities:
     render_chat: RenderChat | None = None
     bos: tuple[int, ...] = ()
     takes_images: bool = True
+    knock_out: KnockOut | None = None
 
     @classmethod
     def of(cls, scorer: Scorer) -> ScorerCapabilities:
@@ -172,6 +182,7 @@ class BaseScorer:
     render_chat: RenderChat | None = _DEFAULTS.render_chat
     bos: tuple[int, ...] = _DEFAULTS.bos
     takes_images: bool = _DEFAULTS.takes_images
+    knock_out: KnockOut | None = _DEFAULTS.knock_out
 
     async def score(
         self, prompts: Sequence[WirePrompt]

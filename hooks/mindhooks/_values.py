@@ -217,7 +217,9 @@ def _response_span(node: Node, start: int) -> tuple[int, int]:
     return start + first, start + last
 
 
-OutcomeStatus = Literal["scored", "not-due", "past-cutoff", "no-response", "left-out", "failed"]
+OutcomeStatus = Literal[
+    "scored", "estimated", "not-due", "past-cutoff", "no-response", "left-out", "failed"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +309,8 @@ class FinetuneCandidate:
 class Outcome:
     """The outcome of one memory in a run; ``error`` is set when ``status`` is ``"failed"``.
 
-    ``"left-out"``: it did not fit in the tokens that the run may send.
+    ``"left-out"``: it did not fit in the tokens that the run may send. ``"estimated"``: a screen
+    has estimated its effects, and has not measured them.
     """
 
     status: OutcomeStatus

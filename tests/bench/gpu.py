@@ -9,6 +9,7 @@ shapes of well-known ones; prompts are random ids, so there is no tokenizer eith
 - bare: a forward of a whole prompt, with no cache, by transformers' usual attention (sdpa).
 - behind a cache: the scorer asked for a prompt whose first tokens it has computed before. The
   bare forward beside it has the same mean context: twice what a token of the suffix looks back on.
+- knock-out: a response once for each of many spans that it does not see, behind a cached prompt.
 - matrix: all memories of a conversation left out one by one, as score-full asks for them: with all
   of them, twice (that measures the noise), then without each, the last memory first. Every turn's
   response after the memory is asked for. Naive are bare forwards of as many full prompts, of which
@@ -304,6 +305,35 @@ class Bench:
             f"peak {self.machine.memory()}"
         )
 
+    async def measure_knock_out(self) -> None:
+        """Print the speed of rows that do not see one memory each, and of as many scored ones."""
+        sizes, (suffix, prefix) = self.sizes, self.sizes.behind[0]
+        scorer, begun = self.scorer(), self.ids(prefix)
+        prompt = asked((*begun, *self.ids(sizes.response)), -sizes.response)
+        copies = min(suffix, prefix) // sizes.response
+        step = prefix // (copies + 1)
+        hidden = [[(at * step, at * step + step // 2)] for at in range(1, copies + 1)]
+        await scorer.score([prompt])
+        taken, computed = [], 0
+        for _ in range(4):
+            self.machine.wait()
+            started = time.perf_counter()
+            computed = (await scorer._hide(prompt, hidden)).computed_tokens or 0
+            taken.append(time.perf_counter() - started)
+        plain = asked((*begun, *self.ids(computed + 1)), -computed)
+        self.machine.wait()
+        started = time.perf_counter()
+        behind = (await scorer.score([plain])).computed_tokens or 0
+        seconds = time.perf_counter() - started
+        # The first one checked the model, and warmed it up.
+        ratio = statistics.median(taken[1:]) / computed / (seconds / behind)
+        what = self.rate(computed, statistics.median(taken[1:]), self.flops(computed, prefix))
+        say(
+            f"{self.name}: knock-out, {computed:,} tokens behind {prefix:,}: {what}; "
+            f"{ratio:.2f} x the time of a token that is scored there"
+        )
+        await scorer.aclose()
+
     def _conversation(self, first: float) -> tuple[WirePrompt, list[WirePrompt]]:
         """Return the prompt with all memories, and those without each, the last one first."""
         sizes = self.sizes
@@ -354,6 +384,8 @@ async def main() -> None:
         bench = Bench(name, shape, machine, sizes)
         bench.measure_bare()
         await bench.measure_behind()
+        if not is_late():
+            await bench.measure_knock_out()
         for where, first in (("in its second half", 0.5), ("all over it", 0.0)):
             if not is_late():
                 await bench.measure_matrix(where, first)

@@ -65,6 +65,7 @@ async def archive_advice(
         conversations=len(cells.conversation_ids),
         responses=len(cells.response_ids),
         cells=len(columns.memory),
+        estimated=int(cells.is_estimate.sum()),
         first_scored=float(scored.min(initial=np.inf)) if len(scored) else 0.0,
         last_scored=float(scored.max(initial=0.0)),
         advice=tuple(ranked),
@@ -107,7 +108,7 @@ def _remarks(
             f"{', '.join(models)} are not used: --model chooses"
         )
     for it in evidence.kinds:
-        if it.model == evidence.model and it.mode != evidence.mode:
+        if it.model == evidence.model and it.mode == "incremental" != evidence.mode:
             yield (
                 f"{count_of(it.cells, 'effect')} within windows (score without --full) are not "
                 "used: those over whole conversations are"
@@ -130,6 +131,15 @@ def _remarks(
 def _unknown(evidence: ArchiveEvidence, memories: Sequence[MemoryEvidence]) -> Iterator[str]:
     """Yield lines on what is not known of the evidence that is used."""
     cells = evidence.cells
+    estimated, measured = int(cells.is_estimate.sum()), int((~cells.is_estimate).sum())
+    if estimated:
+        unknown = int(np.isnan(evidence.columns.noise[cells.rows[cells.is_estimate]]).sum())
+        but = f"; that of {unknown:,} is not known" if unknown else ""
+        yield (
+            f"{count_of(estimated, 'effect')} of {estimated + measured:,} "
+            f"{'was' if estimated == 1 else 'were'} not measured: a screen's estimate (≈) stands "
+            f"for each, with the error that its sample showed as its noise{but}"
+        )
     assumed = len(np.unique(cells.response[cells.is_assumed]))
     if assumed:
         yield (

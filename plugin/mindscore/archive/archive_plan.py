@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from mindhooks import FinetuneStats, MindhooksError, ScorerCapabilities, load_scorer
+from mindhooks import FinetuneStats, MindCommand, MindhooksError, ScorerCapabilities, load_scorer
 from mindscore._util.errors import TranscriptError, format_error
 from mindscore.archive.pass_record import conditions_of, last_fingerprint, settings_digest
 from mindscore.archive.survey import ArchiveReader, Found, Survey, chosen_transcripts
@@ -15,7 +15,7 @@ from mindscore.config.file import merge
 from mindscore.config.settings import parse_settings
 from mindscore.measure.cached_scorer import weights_of
 from mindscore.measure.retry import Retry
-from mindscore.session.plan import count_calls
+from mindscore.session.plan import SCREENED, count_calls
 from mindscore.session.session import Session
 from mindscore.store import History, Pass, Store
 
@@ -88,7 +88,9 @@ async def plan_archive(
     Raises:
         MindhooksError: the scorer cannot be built, or the store cannot be read.
     """
-    tables = merge(tables, {"memory": {"interval_s": 0}, "server": {"self_test": False}})
+    tables = merge(
+        tables, {"memory": {"interval_s": 0, "screen": "off"}, "server": {"self_test": False}}
+    )
     settings = parse_settings(tables)
     own = settings.plugins.settings.get("memory-scoring", {})
     scorer = await load_scorer(tables.get("server", {}))
@@ -141,6 +143,9 @@ async def plan_archive(
             scoring = speed.scoring(plan.prompt_tokens + more, computed)
             loading = speed.loading_s or 0.0
             plan.seconds = None if scoring is None else loading + scoring / plan.servers
+    many = max((it.memories for it in chosen), default=0)
+    if command == MindCommand.SCORE_FULL and (own.get("screen") or settings.memory.screens(many)):
+        plan.remarks.append(SCREENED)
     if plan.servers > 1:
         plan.remarks.append(f"divided among {plan.servers} servers of one speed")
     return plan

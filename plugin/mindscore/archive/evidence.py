@@ -26,6 +26,7 @@ from mindscore.store import (
     EvidenceArrays,
     EvidenceKind,
     MemoryText,
+    Mode,
     Store,
     as_arrays,
 )
@@ -51,6 +52,7 @@ class ArchiveEvidence:
 
     ``when`` has a time for each row of ``columns``: the response's own, or that of the score where
     it is not known. ``kinds`` counts all cells in the store, also those of other models and modes.
+    Of a full one, cells that a screen has estimated are among the rows where nothing was measured.
     ``unnamed`` rows name no conversation and are left out; ``early`` ones are before ``since``.
     """
 
@@ -96,9 +98,9 @@ class ArchiveEvidence:
         A response of which it is not known is not among them.
         """
         limits = np.zeros(len(self.cells.response_ids))
-        np.maximum.at(
-            limits, self.cells.response, np.where(self.cells.is_assumed, 0.0, self.cells.limit)
-        )
+        # What is measured is not as wrong as estimates may be.
+        is_unknown = self.cells.is_assumed | self.cells.is_estimate
+        np.maximum.at(limits, self.cells.response, np.where(is_unknown, 0.0, self.cells.limit))
         known = dict(zip(self.cells.response_ids.tolist(), limits.tolist(), strict=True))
         return {
             (it.conversation, it.node_id): known[number]
@@ -125,11 +127,15 @@ async def read_evidence(
         StoreError: the store cannot be read.
     """
     kinds = await store.evidence_kinds()
-    kind = _chosen(kinds, model)
-    if kind is None:
+    chosen = _chosen(kinds, model)
+    if chosen is None:
         return None
-    batches = store.evidence(kind.model, mode=kind.mode, columns=COLUMNS)
-    arrays = await as_arrays(batches)
+    model, mode = chosen
+    modes: list[Mode] = [mode]
+    if mode == "full" and any((it.model, it.mode) == (model, "estimate") for it in kinds):
+        modes.append("estimate")
+    columns_read = (*COLUMNS, *(("mode",) if len(modes) > 1 else ()))
+    arrays = await as_arrays(store.evidence(model, mode=modes, columns=columns_read))
     texts = {(it.key, it.text_hash): it for it in await store.memory_texts()}
     facts = {it.conversation: it for it in await store.conversations()}
     if not len(arrays):
@@ -139,7 +145,9 @@ async def read_evidence(
     when = np.where(np.isfinite(own), own, values["scored_at"])
     is_named = _is_named(arrays)
     is_late = when >= (-math.inf if since is None else since)
-    rows = np.flatnonzero(is_named & is_late)
+    is_estimate = _is_estimate(arrays)
+    is_used = ~(is_estimate & _is_measured_too(arrays))
+    rows = np.flatnonzero(is_named & is_late & is_used)
     conversation = codes["conversation"][rows].astype(np.int64)
     node_ids = max(1, len(arrays.names["node_id"]))
     # A node's id is its conversation's own: another may have the same.
@@ -155,17 +163,18 @@ async def read_evidence(
         hold=values["hold"][rows],
         noise=values["noise"][rows],
         time=own[rows],
+        estimated=is_estimate[rows],
     )
     return ArchiveEvidence(
-        model=kind.model,
-        mode=kind.mode,
+        model=model,
+        mode=mode,
         kinds=kinds,
         columns=columns,
         cells=judged_cells(columns),
         when=when[rows],
         scored_at=values["scored_at"][rows],
-        unnamed=int((~is_named).sum()),
-        early=int((is_named & ~is_late).sum()),
+        unnamed=int((~is_named & is_used).sum()),
+        early=int((is_named & ~is_late & is_used).sum()),
         _arrays=arrays,
         _rows=rows,
         _facts=facts,
@@ -173,8 +182,10 @@ async def read_evidence(
     )
 
 
-def _chosen(kinds: Sequence[EvidenceKind], model: str | None) -> EvidenceKind | None:
-    """Return the kind of evidence to read: full rather than incremental."""
+def _chosen(
+    kinds: Sequence[EvidenceKind], model: str | None
+) -> tuple[str, Literal["full", "incremental"]] | None:
+    """Return the model and the mode of the evidence to read: full rather than incremental."""
     known = sorted({it.model for it in kinds})
     if model is not None and model not in known:
         listed = f"; there is some of {', '.join(known)}" if known else ""
@@ -182,8 +193,30 @@ def _chosen(kinds: Sequence[EvidenceKind], model: str | None) -> EvidenceKind | 
     if model is None:
         totals = {name: sum(it.cells for it in kinds if it.model == name) for name in known}
         model = max(known, key=lambda name: totals[name], default=None)
-    its = [it for it in kinds if it.model == model]
-    return min(its, key=lambda it: it.mode != "full", default=None)
+    if model is None:
+        return None
+    is_full = any(it.model == model and it.mode != "incremental" for it in kinds)
+    return model, "full" if is_full else "incremental"
+
+
+def _is_estimate(arrays: EvidenceArrays) -> Flags:
+    """Return the rows that a screen has estimated."""
+    if "mode" not in arrays.codes:
+        return np.zeros(len(arrays), bool)
+    is_one = np.array([name == "estimate" for name in arrays.names["mode"]], bool)
+    found: Flags = is_one[arrays.codes["mode"]]
+    return found
+
+
+def _is_measured_too(arrays: EvidenceArrays) -> Flags:
+    """Return the rows that another one follows about the same memory, text and response.
+
+    They are in order of these and then of their modes: it is the measured one of an estimate's.
+    """
+    names = ("conversation", "key", "text_hash", "node_id")
+    found = np.zeros(len(arrays), bool)
+    found[:-1] = np.all([(it := arrays.codes[name])[1:] == it[:-1] for name in names], axis=0)
+    return found
 
 
 def _is_named(arrays: EvidenceArrays) -> Flags:

@@ -20,7 +20,7 @@ log = logging.getLogger("mindscore")
 
 
 class KnownRemovals:
-    """What was measured of a verification, by this process or one that was cut off before.
+    """The measurements of a verification, by this process or one that was cut off before.
 
     It is known again for the same conversation, memories, ``drops``, settings and weights. ``kept``
     is called for each measurement that the store has now. ``calls``, ``prompt_tokens`` and

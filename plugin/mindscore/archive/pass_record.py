@@ -103,6 +103,9 @@ def settings_digest(tables: Mapping[str, Any], command: str) -> bytes:
         facts["window"] = (memory.response_window, memory.token_cutoff, memory.noise_repeats)
     elif command == MindCommand.SCORE_FINETUNE:
         facts["finetune"] = finetune
+    if command == MindCommand.SCORE_FULL and (options.get("screen") or memory.screen != "off"):
+        many = 0 if options.get("screen") or memory.screen == "on" else memory.screen_from
+        facts["screen"] = (many, memory.screen_confirm_nats, memory.screen_sample)
     return hashlib.blake2b(msgspec.msgpack.encode(facts), digest_size=16).digest()
 
 

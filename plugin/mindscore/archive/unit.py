@@ -11,14 +11,16 @@ from typing import Any
 
 from mindhooks import Activity, Context, MemoryScore, MindState, Scorer
 from mindscore._util.files import STANDARD_INPUT
+from mindscore.config.file import merge
 from mindscore.config.settings import MemoryScoringOptions, parse_settings, parse_table
 from mindscore.conversation.conversation import Transcript
 from mindscore.display.documents import document
-from mindscore.flows.memory import StoredRows
+from mindscore.flows.matrix import StoredRows
 from mindscore.flows.seen import ContextFacts, source_of
 from mindscore.measure.memories import text_hashes
 from mindscore.measure.retry import Retry
-from mindscore.session.session import Result, Session, SilentActivity
+from mindscore.session.result import Result
+from mindscore.session.session import Session, SilentActivity
 from mindscore.store import ConversationFacts, Evidence, KnownScore, MemoryText
 from mindscore.store.seen import cell_values
 
@@ -60,7 +62,7 @@ class ScoredConversation:
         }
 
     def evidence(self) -> list[Evidence]:
-        """Return the measured cells, as the store keeps them."""
+        """Return the measured cells, and those estimated, as the store keeps them."""
         if self.context is None:
             return []
         hashes, found = self._known.text_hashes, list[Evidence]()
@@ -74,23 +76,22 @@ class ScoredConversation:
             }
             values = cell_values(score, self._known.responses(score))
             found += [Evidence(**about, **it) for it in values]
+        if self.result.screen is not None:
+            found += self._known.estimates(self.result.screen, self.result.model, self.scored_at)
         return found
 
     def texts(self, *, keep_texts: bool) -> list[MemoryText]:
-        """Return the texts of the memories that were scored; without them, their facts alone."""
-        if self.context is None:
-            return []
-        known, when, found = self._known, self.scored_at, list[MemoryText]()
-        for key in self.result.scores:
-            if key in known.text_hashes:
-                text = known.text(key) if keep_texts else None
-                name, tokens = known.text_hashes[key], known.tokens(key)
-                found.append(MemoryText(key, name, text, tokens, when, when))
-        return found
+        """Return the texts of the memories that were scored, or estimated.
+
+        Without ``keep_texts``, their facts alone.
+        """
+        screen = self.result.screen
+        keys = (*self.result.scores, *(screen.estimated if screen is not None else ()))
+        return self._known.memory_texts(keys, self.scored_at, keep_texts=keep_texts)
 
     def facts(self) -> ConversationFacts | None:
         """Return the facts of the conversation; ``None``: nothing of it was scored."""
-        return self._known.conversation() if self.result.scores else None
+        return self._known.conversation() if self.result.scores or self.result.estimates else None
 
     def known_scores(self) -> list[KnownScore]:
         """Return when each memory was scored, of a command that scores what is due."""
@@ -186,6 +187,8 @@ async def open_unit(
         ConfigError: the settings are wrong.
     """
     parse_settings(tables)
+    # Verdicts take every cell: those that a screen only estimates would be missing.
+    tables = merge(tables, {"memory": {"screen": "off"}})
     nobody = Transcript(STANDARD_INPUT, (), (), ())
     async with Session(nobody, show).open(tables, scorer) as session:
         yield Unit(session)

@@ -80,7 +80,11 @@ class _Chosen:
 
 def pass_tables(options: PlanOptions, configuration: Configuration) -> dict[str, Any]:
     """Return the configuration with the options of a pass."""
-    own = {"only": options.memory or None, "hold": options.hold or None}
+    own = {
+        "only": options.memory or None,
+        "hold": options.hold or None,
+        "screen": options.screen or None,
+    }
     given = {name: value for name, value in own.items() if value is not None}
     server = {} if not options.require_images else {"require_images": True}
     changes = {"plugins": {"settings": {"memory-scoring": given}}, "server": server}

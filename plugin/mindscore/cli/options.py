@@ -196,8 +196,19 @@ class PlanOptions(ConversationOptions):
     hold: Annotated[
         bool, Option("--hold", help="With --full: also score each memory alone, against none.")
     ] = False
+    placebo: Annotated[
+        bool,
+        Option("--placebo", help="With --full: also try unrelated texts in the memories' places."),
+    ] = False
     resume: Annotated[
         bool, Option("--resume", help="With --full: score only the rows that are not stored yet.")
+    ] = False
+    screen: Annotated[
+        bool,
+        Option(
+            "--screen",
+            help="With --full: estimate every memory cheaply, and measure those that stand out.",
+        ),
     ] = False
     max_tokens: Annotated[
         int | None,
@@ -246,6 +257,10 @@ class PlanOptions(ConversationOptions):
             raise UsageError("--memory does not go with --finetune, which removes all memories")
         if self.hold and not self.full:
             raise UsageError("--hold goes with --full")
+        if self.placebo and not self.full:
+            raise UsageError("--placebo goes with --full")
+        if self.screen and not self.full:
+            raise UsageError("--screen goes with --full")
         if self.resume and not self.full:
             raise UsageError("--resume goes with --full: without it, what is scored is not due")
 
@@ -255,8 +270,11 @@ class PlanOptions(ConversationOptions):
         Raises:
             UsageError: names them.
         """
-        if self.max_tokens is not None and self.command != "score":
-            raise UsageError("--max-tokens goes with score alone, without --full and --finetune")
+        if self.max_tokens is not None and self.command != "score" and not self.screen:
+            raise UsageError(
+                "--max-tokens goes with score alone or --full --screen, not with --full or "
+                "--finetune by themselves"
+            )
 
     def check_pass(self) -> None:
         """Refuse options that do not go with several conversations.
@@ -267,6 +285,8 @@ class PlanOptions(ConversationOptions):
         check_memories(self.memories, self.memories_anywhere)
         if self.select is not None:
             raise UsageError("--select goes with one file")
+        if self.placebo:
+            raise UsageError("--placebo goes with one conversation: choose it with --select")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -170,7 +170,8 @@ def run_command(options: RunOptions) -> int:
     from mindscore.display.documents import document
     from mindscore.display.screen import Screen, new_console, own_output, write_json
     from mindscore.display.tables import show_result
-    from mindscore.session.session import Result, Session
+    from mindscore.session.result import Result
+    from mindscore.session.session import Session
 
     configuration, transcript = options.load(), options.read(options.transcript)
     screen = Screen("loading the model …")

@@ -33,8 +33,9 @@ from mindscore.readers.conversations import Conversations
 from mindscore.readers.memories import read_memories
 from mindscore.readers.source import Source
 from mindscore.report.page import HtmlReport
-from mindscore.session.plan import Plan, make_plan
-from mindscore.session.session import Result, Session
+from mindscore.session.plan import SCREENED, Plan, make_plan
+from mindscore.session.result import Result
+from mindscore.session.session import Session
 
 NAME = 40
 TITLE = 60
@@ -143,9 +144,11 @@ def prepare(
     given = {
         "only": options.memory or None,
         "hold": options.hold or None,
+        "placebo": options.placebo or None,
         "resume": options.resume or None,
         "max_tokens": options.max_tokens,
         "tokens": tokens or None,
+        "screen": options.screen or None,
     }
     own = {name: value for name, value in given.items() if value is not None}
     changes: dict[str, Any] = {"plugins": {"settings": {"memory-scoring": own}}} if own else {}
@@ -296,6 +299,8 @@ def _show_plan(plan: Plan, remarks: Sequence[str]) -> None:
         )
     console.print(Text(f"{plan.command} with {printable(plan.model)} would take", style="bold"))
     console.print(table)
+    if plan.is_limit:
+        console.print(Text(SCREENED))
     if plan.speed is None and (plan.calls or plan.alternates):
         place = printable(plan.place)
         unknown = f"no speed known for {printable(plan.model)} ({place}) yet: run with --measure"

@@ -20,7 +20,7 @@ from mindscore.display.screen import Screen, new_console, write_json
 from mindscore.display.tables import remark_lines, show_result
 from mindscore.report.page import HtmlReport
 from mindscore.review.cells import one_page, stored_results
-from mindscore.session.session import Result
+from mindscore.session.result import Result
 from mindscore.store import History, KnownConversation
 
 NAME = 40

@@ -101,7 +101,12 @@ class ServerSettings(_Table, frozen=True):
 
 
 class MemorySettings(_Table, frozen=True):
-    """``[memory]``: when a memory is due, and the responses that it is scored by."""
+    """``[memory]``: when a memory is due, and the responses that it is scored by.
+
+    ``screen``: whether the matrix is screened, ``"auto"``: with more than ``screen_from`` memories;
+    ``screen_confirm_nats``: the estimate from which on a memory is measured exactly;
+    ``screen_sample``: memories that are drawn at random from the others, and measured.
+    """
 
     interval_s: Annotated[float, Meta(ge=0, le=MAX_DURATION_S)] = 3600
     response_window: AtLeastOne = 50
@@ -109,6 +114,14 @@ class MemorySettings(_Table, frozen=True):
     min_divergence: NonNegative = 0.01
     ewma_alpha: Annotated[float, Meta(gt=0, le=1)] = 0.3
     noise_repeats: Count | Literal["auto"] = "auto"
+    screen: Literal["off", "auto", "on"] = "off"
+    screen_from: Count = 100
+    screen_confirm_nats: Positive = 0.5
+    screen_sample: Count = 8
+
+    def screens(self, memories: int) -> bool:
+        """Return whether the matrix of so many memories is screened, unless an option says so."""
+        return self.screen == "on" or (self.screen == "auto" and memories > self.screen_from)
 
 
 class FinetuneSettings(_Table, frozen=True):
@@ -236,7 +249,8 @@ class MemoryScoringOptions(_Table, frozen=True):
     ``only``: the keys of the memories to score, empty for all; ``hold``: the matrix has the effect
     of each memory alone, too; ``resume``: rows of the matrix that are in the store are not measured
     again; ``max_tokens``: the most tokens that ``score`` may send, 0 for any number; ``tokens``:
-    report the effect on each token of a response, too.
+    report the effect on each token of a response, too; ``placebo``: the matrix has a control for
+    the place; ``screen``: the matrix is screened, whatever ``memory.screen`` says.
     """
 
     only: list[str] = field(default_factory=list)
@@ -244,6 +258,8 @@ class MemoryScoringOptions(_Table, frozen=True):
     resume: bool = False
     max_tokens: Count = 0
     tokens: bool = False
+    placebo: bool = False
+    screen: bool = False
 
 
 class FinetuneScoringOptions(_Table, frozen=True):

@@ -154,6 +154,9 @@ def _facts(advice: ArchiveAdvice, it: Advice, *, is_wide: bool) -> Iterator[str]
         each = evidence.nats_per_1000_tokens
         per = "" if each is None else f", {each:,.2f} per 1,000 tokens"
         yield f"interval {_interval(evidence)}{per}"
+    if evidence.estimated:
+        of = count_of(evidence.responses, "effect")
+        yield f"{evidence.estimated:,} of {of} are estimates (≈), not measured"
     helped = []
     if evidence.last_helped is not None:
         helped.append(f"last helped {moment_text(evidence.last_helped)[:10]}")
@@ -183,7 +186,8 @@ _BASES = {
 
 def _where(advice: ArchiveAdvice, effect: Effect) -> str:
     place = advice.places.get(effect.response)
-    return f"{effect.signed:,.1f} on {_place(place)}" if place else f"{effect.signed:,.1f}"
+    nats = f"{'≈ ' * effect.is_estimate}{effect.signed:,.1f}"
+    return f"{nats} on {_place(place)}" if place else nats
 
 
 def _place(place: ResponsePlace) -> str:

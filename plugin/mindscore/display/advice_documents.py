@@ -39,6 +39,7 @@ COLUMNS = (
     "more_responses",
     "text_hash",
     "text",
+    "estimated",
 )
 """The columns of ``--csv``, a row for each memory."""
 
@@ -53,6 +54,7 @@ def advice_document(advice: ArchiveAdvice) -> dict[str, Any]:
         "conversations": advice.conversations,
         "responses": advice.responses,
         "cells": advice.cells,
+        "estimated": advice.estimated,
         "scored": [iso_utc(it) for it in (advice.first_scored, advice.last_scored)],
         "remarks": list(advice.remarks),
         "period": advice.period,
@@ -115,6 +117,7 @@ def _evidence(advice: ArchiveAdvice, it: MemoryEvidence) -> dict[str, Any]:
         "largest": None if it.largest is None else _effect(advice, it.largest),
         "worst": [_effect(advice, each) for each in it.worst],
         "alone": it.has_hold,
+        "estimated": it.estimated,
     }
 
 
@@ -123,7 +126,8 @@ def _interval(it: Interval | None) -> list[float] | None:
 
 
 def _effect(advice: ArchiveAdvice, it: Effect) -> dict[str, Any]:
-    return {"nats": it.signed, **_place(advice.places[it.response])}
+    mark = {"estimated": True} if it.is_estimate else {}
+    return {"nats": it.signed, **mark, **_place(advice.places[it.response])}
 
 
 def _place(it: ResponsePlace) -> dict[str, Any]:

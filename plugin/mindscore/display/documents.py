@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ import msgspec
 from mindhooks import FinetuneCandidate, MindCommand, ResponseDivergence
 from mindscore._util.text import iso_utc
 from mindscore.session.plan import Plan
-from mindscore.session.session import Result
+from mindscore.session.result import Result
 from mindscore.store import KnownScore, Reviewed
 
 # The statistics of a run that wrote none.
@@ -75,6 +76,7 @@ def plan_document(plan: Plan, remarks: Sequence[str]) -> dict[str, Any]:
         "confirming_seconds": plan.times.confirming,
         "generating_seconds": plan.times.generating,
         "speed": plan.speed,
+        **({"is_limit": True} if plan.is_limit else {}),
         "not_planned": list(plan.not_planned),
         "error": plan.error,
     }
@@ -130,11 +132,38 @@ def _matrix(result: Result) -> dict[str, Any]:
     }
     if any(cell.noise is not None for row in drop for cell in row):
         found["noise"] = _cells(drop, "noise", responses)
+    if result.placebo is not None:
+        spread = result.placebo.spread
+        found["placebo"] = {
+            "memories": list(result.placebo.keys),
+            "spread": [spread.get(id_) for _, id_ in responses],
+        }
     if any(score is not None and score.hold is not None for score in scores):
         found["hold"] = _cells(hold, "divergence", responses)
         found["hold_signed"] = _cells(hold, "signed", responses)
         found["redundant"] = msgspec.to_builtins(result.redundant)
+    # The store keeps none: of a matrix that is read from it, they are not known.
+    if result.interactions or ("redundant" in found and result.measured is None):
+        found["interactions"] = msgspec.to_builtins(result.interactions)
+    if result.screen is not None or result.estimates:
+        found["screen"] = _screen(result)
     return found
+
+
+def _screen(result: Result) -> dict[str, Any]:
+    """Return the receipt's fields, with a memory's estimates by the index of each response.
+
+    Of a matrix from the store, which keeps no receipt, there are the estimates alone.
+    """
+    receipt, fields = result.screen, dict[str, Any]()
+    entries: dict[str, dict[str, float]] = {}
+    if receipt is not None:
+        fields = msgspec.to_builtins(replace(receipt, estimates=()))
+        entries = {key: {} for key in receipt.estimated}
+    for it in result.estimates:
+        entries.setdefault(it.key, {})[str(it.entry_idx)] = it.nats
+    fields["estimates"] = [{"key": key, "entries": its} for key, its in entries.items()]
+    return fields
 
 
 def _cells(

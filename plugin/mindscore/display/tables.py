@@ -27,7 +27,8 @@ from mindscore.measure.divergence import (
     noise_limit,
     within_noise,
 )
-from mindscore.session.session import NO_MEMORIES, NOT_SCORED, Result
+from mindscore.measure.interactions import told_once
+from mindscore.session.result import NO_MEMORIES, NOT_SCORED, Result
 
 BAR = 20
 CELL = 6
@@ -97,7 +98,7 @@ def _ranking(
     console: Console, result: Result, *, numbered: bool = False
 ) -> Iterator[RenderableType]:
     """Yield a table of the memories by score, a line each, and what its numbers mean."""
-    spreads = _spreads(result)
+    spreads = result.spreads
     # Scores within noise, or that most memories have, are not ranked: they come last.
     ranked = sorted(result.scores.values(), key=lambda it: (not _is_clear(it, spreads), -it.score))
     if ranked:
@@ -119,7 +120,7 @@ def _ranking(
         for place, score in enumerate(ranked, start=1):
             on = _largest(score)
             if on and not _is_clear(score, spreads):
-                words, about = _indistinct(on, spreads)
+                words, about = _indistinct(on, result)
                 shown = Text(words, style="dim")
             else:
                 shown = _bar(score.score / (most or 1))
@@ -130,18 +131,17 @@ def _ranking(
         yield Text(f"{MEANING}; the score is the largest over responses", style="dim")
 
 
-def _indistinct(cell: ResponseDivergence, spreads: Mapping[str, float]) -> tuple[str, str]:
+def _indistinct(cell: ResponseDivergence, result: Result) -> tuple[str, str]:
     """Return why an effect cannot be told from chance, and by which limit."""
-    spread = spreads[cell.node_id]
+    spread = result.spreads[cell.node_id]
+    place = result.placebo.spread.get(cell.node_id, 0.0) if result.placebo is not None else 0.0
     if is_assumed(cell.noise, spread):
         return "within noise", f"{_nats(UNMEASURED_NOISE)}, assumed"
     if within_noise(cell):
         return "within noise", f"noise {cell.noise:.2f} nats"
+    if abs(cell.signed) <= place:
+        return "like unrelated text", f"that has up to {place:.2f}"
     return "like most memories", f"most have up to {spread:.2f}"
-
-
-def _spreads(result: Result) -> dict[str, float]:
-    return column_spreads(it.divergences for it in result.scores.values())
 
 
 def _largest(score: MemoryScore) -> ResponseDivergence | None:
@@ -161,7 +161,7 @@ def _summary(result: Result) -> str:
     if result.scores:
         total = max(len(result.keys), len(result.scores))
         of = count_of(total, "memory", "memories")
-        spreads = _spreads(result)
+        spreads = result.spreads
         clear = sum(
             it.score >= result.min_divergence and _is_clear(it, spreads)
             for it in result.scores.values()
@@ -224,11 +224,11 @@ def _matrix(console: Console, result: Result) -> Iterator[RenderableType]:
         return
     drops = {key: score.divergences for key, score in result.scores.items()}
     yield Text("Signed divergence in nats: what each memory (row) did to each response (column)\n")
-    yield from _grid(console, result, drops)
+    yield from _grid(console, result, drops, result.spreads)
     holds = {key: score.hold for key, score in result.scores.items() if score.hold is not None}
     if holds:
         yield Text("Hold: what each memory does alone, against none\n")
-        yield from _grid(console, result, holds)
+        yield from _grid(console, result, holds, column_spreads(holds.values()))
     yield Text.assemble(
         ("positive: it helped", _shade(0.5)),
         "  ",
@@ -238,10 +238,13 @@ def _matrix(console: Console, result: Result) -> Iterator[RenderableType]:
     uncoloured = "no colour: no more than most memories do to that response (3 times the median)"
     if _assumes(drops) or _assumes(holds):
         uncoloured += f", or {_nats(UNMEASURED_NOISE)} where too few show that, which is assumed"
+    if result.placebo is not None:
+        uncoloured += f", or no more than unrelated text\n{result.placebo.remark}"
     yield Text(f"{uncoloured}\n", style="dim")
-    if holds:
-        yield from _redundant(result)
+    yield from _interactions(result)
     yield from _ranking(console, result, numbered=True)
+    for number, line in enumerate(result.screened):
+        yield Text(printable(line), style="dim" if number else "bold")
     yield from _skipped(result)
 
 
@@ -253,7 +256,10 @@ def _assumes(rows: Mapping[str, Sequence[ResponseDivergence]]) -> bool:
 
 
 def _grid(
-    console: Console, result: Result, rows: Mapping[str, Sequence[ResponseDivergence]]
+    console: Console,
+    result: Result,
+    rows: Mapping[str, Sequence[ResponseDivergence]],
+    spreads: Mapping[str, float],
 ) -> Iterator[RenderableType]:
     """Yield a table for each block of responses that fits the console's width."""
     responses = result.transcript.responses()
@@ -264,14 +270,15 @@ def _grid(
     # As many in each block, so that none is left alone in the last.
     blocks = max(1, -(-len(responses) // fitting))
     per_block = max(1, -(-len(responses) // blocks))
-    spreads = column_spreads(rows.values())
     for first in range(0, len(responses), per_block):
         block = responses[first : first + per_block]
         table = Table(box=None, padding=(0, 1, 0, 0))
         table.add_column("memory", min_width=min(KEY, longest), max_width=KEY, no_wrap=True)
         for index, _ in block:
             table.add_column(f"#{index}", justify="right", min_width=CELL, no_wrap=True)
-        for key in result.keys:
+        # What was only estimated is not among what was measured.
+        shown = [it for it in result.keys if it in rows] if result.estimates else result.keys
+        for key in shown:
             cells = {cell.node_id: cell for cell in rows.get(key, ())}
             row = (_cell(cells.get(id_), result.min_divergence, spreads) for _, id_ in block)
             table.add_row(shortened(key, KEY), *row)
@@ -279,15 +286,13 @@ def _grid(
         yield ""
 
 
-def _redundant(result: Result) -> Iterator[Text]:
-    """Yield a line for each group of memories that hide each other from leave-one-out."""
+def _interactions(result: Result) -> Iterator[Text]:
+    """Yield a line for each group of memories that hide or need each other."""
     numbers = {id_: index for index, id_ in result.transcript.responses()}
-    for group in result.redundant:
-        on = ", ".join(f"#{numbers[id_]}" for id_ in group.node_ids if id_ in numbers)
-        *others, last = (shortened(key, LONGEST_KEY) for key in group.keys)
-        each = "either" if len(others) == 1 else "any"
-        line = f"{', '.join(others)} and {last} hide each other: {each} is enough for {on}"
-        yield Text(printable(line))
+    for it in told_once(result.redundant, result.interactions):
+        on = ", ".join(f"#{numbers[id_]}" for id_ in it.node_ids if id_ in numbers)
+        *others, last = (shortened(key, LONGEST_KEY) for key in it.keys)
+        yield Text(printable(f"{', '.join(others)} and {last} {it.relation} {on}"))
 
 
 def _cell(cell: ResponseDivergence | None, smallest: float, spreads: Mapping[str, float]) -> Text:

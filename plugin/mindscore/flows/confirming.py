@@ -1,68 +1,155 @@
-"""Groups of memories that may hide each other: each is removed together, and measured."""
+"""Memories whose effects may not add up: they are removed together, and measured."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mindhooks import Context, MindhooksError
 from mindscore._util.errors import format_error
-from mindscore.measure.divergence import RedundantGroup, confirmed, redundant_candidates
-from mindscore.measure.leave_one_out import LeaveOneOut
+from mindscore.measure.interactions import (
+    Interaction,
+    NeedCandidate,
+    RedundantGroup,
+    confirmed,
+    find_interactions,
+    need_candidates,
+    redundant_candidates,
+)
+from mindscore.measure.leave_one_out import Divergences, LeaveOneOut
+from mindscore.measure.memories import skip_all
 from mindscore.measure.prompts import whole_prompt
+from mindscore.measure.screening.receipt import ScreenReceipt
 
 if TYPE_CHECKING:
     from mindscore.flows.memory import MemoryRun
 
 log = logging.getLogger("mindscore")
 
+Keys = tuple[str, ...]
 
-async def confirm_redundant(run: MemoryRun, window: range) -> None:
-    """Remove each group that may hide each other together, one prompt a group."""
+SHARE = 0.02
+"""Share of the exact matrix's cost that a screened one without holds may spend on this."""
+
+
+async def confirm_interactions(run: MemoryRun, window: range, *, screened: bool) -> None:
+    """Remove together memories that may hide or need each other, one prompt for each set.
+
+    Candidates come from the rows of the run, in a ``screened`` matrix from those that are exact.
+    What does not add up goes to the registry's stash.
+    """
     rows = [run.rows[memory.key] for memory in run.memories if memory.key in run.rows]
-    found = []
-    length = len(await whole_prompt(run.context))
     groups = redundant_candidates(rows)
-    others = [it for it in groups if not _is_printable_without(run.context, it)]
+    has_hold = any(row.hold for row in rows)
+    of_all = await run.compared.known_drop(window, skip_all) if has_hold else {}
+    candidates: list[RedundantGroup | NeedCandidate] = [*groups, *need_candidates(rows, of_all)]
+    asked: dict[Keys, set[str]] = {}
+    for candidate in candidates:
+        asked.setdefault(candidate.keys, set()).update(candidate.node_ids)
+    together = await _removed_together(run, window, list(asked), screened=screened)
+    found = {
+        keys: list(find_interactions(keys, asked[keys], rows, without))
+        for keys, without in together.items()
+    }
+    hidden = (confirmed(group, found.get(group.keys, ())) for group in groups)
+    stash = run.registry.stash
+    stash[RedundantGroup] = tuple(group for group in hidden if group is not None)
+    stash[Interaction] = tuple(it for its in found.values() for it in its)
+
+
+async def _removed_together(
+    run: MemoryRun, window: range, sets: Sequence[Keys], *, screened: bool
+) -> dict[Keys, Divergences]:
+    """Return the effect of removing each of ``sets``, while tokens last and none fails."""
+    found: dict[Keys, Divergences] = {}
+    allowance = _Allowance(run, len(await whole_prompt(run.context)), screened=screened)
+    others = [keys for keys in sets if not _is_printable_without(run.context, keys)]
     reprinted = await _reprinted(run, others) if others else None
-    for group in groups:
-        compared = reprinted if group in others else run.compared
-        if compared is None:
-            continue
+    try:
+        for keys in sets:
+            compared = reprinted if keys in others else run.compared
+            if compared is None:
+                continue
+            if not allowance.has_room():
+                log.info("no tokens are left to remove more memories together")
+                break
+            found[keys] = await compared.drop(window, set(keys).__contains__)
+    # What was measured is not lost with it: the others are not named.
+    except Exception as error:
+        log.warning("memories removed together: %s", format_error(error))
+    finally:
+        allowance.account()
+    return found
+
+
+class _Allowance:
+    """The tokens that a run may spend on removing memories together.
+
+    A screened matrix stays below the cost of the exact one.
+    """
+
+    def __init__(self, run: MemoryRun, length: int, *, screened: bool) -> None:
+        self._run = run
+        self._length = length
+        self._receipt: ScreenReceipt | None = None
+        if screened:
+            self._receipt = run.registry.stash[ScreenReceipt]
+        self._computed = 0
+        self._before = self._spent()
+
+    def has_room(self) -> bool:
+        """Return whether another prompt may be sent; none is longer than the conversation."""
+        run, receipt, length = self._run, self._receipt, self._length
         limit = run.options.max_tokens
+        # The baseline may have to be sent, too.
         if limit and run.usage.prompt_tokens + 2 * length > limit:
-            log.info("no tokens are left to confirm memories that may hide each other")
-            break
-        try:
-            without = await compared.drop(window, set(group.keys).__contains__)
-        # What was measured is not lost with it: the group is not named.
-        except Exception as error:
-            log.warning("memories that may hide each other: %s", format_error(error))
-            break
-        found.append(confirmed(group, without))
-    run.registry.stash[RedundantGroup] = tuple(it for it in found if it is not None)
+            return False
+        if receipt is None or (run.options.hold and not receipt.estimated):
+            return True
+        taken = self._spent() - self._before + length
+        share = 1.0 if run.options.hold else SHARE
+        room = min(receipt.exact_tokens - receipt.spent_tokens, share * receipt.exact_tokens)
+        return taken <= room
+
+    def account(self) -> None:
+        """Add to the receipt what was spent."""
+        if self._receipt is not None:
+            spent = self._receipt.spent_tokens + self._spent() - self._before
+            self._run.registry.stash[ScreenReceipt] = replace(self._receipt, spent_tokens=spent)
+
+    def _spent(self) -> int:
+        usage = self._run.usage
+        if self._receipt is None or self._receipt.unit == "sent":
+            return usage.prompt_tokens
+        # Not known once a call has failed: it is what it was before.
+        if usage.computed_tokens is not None:
+            self._computed = usage.computed_tokens
+        return self._computed
 
 
-def _is_printable_without(context: Context, group: RedundantGroup) -> bool:
-    """Return whether the context's messages can be printed without the memories of ``group``.
+def _is_printable_without(context: Context, keys: Keys) -> bool:
+    """Return whether the context's messages can be printed without the memories ``keys``.
 
     A message that prints many memories is prepared without few sets of them.
     """
     if context.prompts is not None:
         return True
     for node in (*context.system, *context.identity, *context.conversation):
-        keys = {part.memory_key for part in node.parts} & set(group.keys)
+        printed = {part.memory_key for part in node.parts}
+        without = frozenset(key for key in keys if key in printed)
         try:
-            if keys and node.render is not None:
-                node.render(frozenset(key for key in keys if key is not None))
+            if without and node.render is not None:
+                node.render(without)
         # A host's own may raise anything.
         except Exception:
             return False
     return True
 
 
-async def _reprinted(run: MemoryRun, groups: list[RedundantGroup]) -> LeaveOneOut | None:
-    """Return comparisons in which each of ``groups`` can be left out; ``None``: there are none.
+async def _reprinted(run: MemoryRun, sets: Sequence[Keys]) -> LeaveOneOut | None:
+    """Return comparisons in which each of ``sets`` can be left out; ``None``: there are none.
 
     The mind is asked to print the conversation anew, which a session can. What was scored of the
     same prompts is in the cache.
@@ -71,10 +158,10 @@ async def _reprinted(run: MemoryRun, groups: list[RedundantGroup]) -> LeaveOneOu
     try:
         if context_without is None:
             raise MindhooksError("the host cannot print its messages without them")
-        context = await context_without([frozenset(group.keys) for group in groups])
+        context = await context_without([frozenset(keys) for keys in sets])
         if await whole_prompt(context) != await whole_prompt(run.context):
             raise MindhooksError("the conversation has changed meanwhile")
     except MindhooksError as error:
-        log.warning("memories that may hide each other: %s", format_error(error))
+        log.warning("memories removed together: %s", format_error(error))
         return None
     return LeaveOneOut(run.cached, context, run.noise)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Literal
 
@@ -17,42 +17,30 @@ from mindhooks import (
     MindCommand,
     Outcome,
     Registry,
-    ResponseDivergence,
-    ScorerError,
     Trigger,
     hookimpl,
 )
 from mindscore._util.aio import map_ordered
 from mindscore._util.errors import format_error
 from mindscore.config.settings import MemoryScoringOptions, parse_table
-from mindscore.flows.confirming import confirm_redundant
+from mindscore.flows.matrix import Measured, Row, score_matrix
 from mindscore.flows.run import FlowRun
-from mindscore.measure.cached_scorer import weights_of
 from mindscore.measure.memories import (
     Memory,
     find_memories,
     past_cutoff,
     response_window,
     responses,
-    responses_after_change,
     skip_only,
     text_hashes,
-    whole,
 )
-from mindscore.measure.prompts import Beginnings, Budget, RowFingerprints, whole_prompt
+from mindscore.measure.prompts import Budget, whole_prompt
 from mindscore.measure.retry import BreakerError
+from mindscore.measure.screening.receipt import ScreenReceipt
 from mindscore.scorers.selftest import ensure_tested
 from mindscore.store import Store
 
 log = logging.getLogger("mindscore")
-
-Row = tuple[ResponseDivergence, ...]
-Measured = tuple[Row, Row | Exception | None]
-"""What a memory did, and what it does alone: ``None`` where that was not asked."""
-
-
-class StoredRows(dict[str, MemoryScore]):
-    """A conversation's rows, by memory: from its stash, in place of those of the host's store."""
 
 
 class MemoryRun(FlowRun):
@@ -70,7 +58,8 @@ class MemoryRun(FlowRun):
         self.rows: dict[str, MemoryScore] = {}
 
     def begin(self) -> None:
-        """Raise the flag that a memory run is going."""
+        """Raise the flag that a memory run is going, and forget the receipt of another one."""
+        self.registry.stash.pop(ScreenReceipt, None)
         self.mind.state.scoring_in_flight = True
         self.mind.changed()
 
@@ -87,7 +76,7 @@ class MemoryRun(FlowRun):
 
     async def score_each(
         self,
-        memories: list[Memory],
+        memories: Sequence[Memory],
         mode: Literal["incremental", "full"],
         measure: Callable[[Memory], Awaitable[Measured]],
         take: Callable[[Memory, Row], None] = lambda _memory, _row: None,
@@ -128,8 +117,7 @@ class MemoryRun(FlowRun):
                 self.set_outcome([memory], outcome)
                 score = max(response.divergence for response in row)
                 emitted = MemoryScore(memory.key, score, mode, row, hold, follows_from)
-                if hold:
-                    self.rows[memory.key] = emitted
+                self.rows[memory.key] = emitted
                 await self.registry.emit_score(emitted)
 
     def set_outcome(self, memories: Iterable[Memory], outcome: Outcome) -> None:
@@ -205,135 +193,6 @@ def _is_due(last_scored: float | None, interval_s: float) -> bool:
     # Scored in the time to come: by a clock that has been set back since, so nobody knows when.
     elapsed_s = time.time() - last_scored
     return elapsed_s < 0 or elapsed_s >= interval_s
-
-
-async def score_matrix(run: MemoryRun) -> None:
-    """Score each memory over the whole conversation: at most one call more than memories.
-
-    With ``hold``, as many again. The last memory goes first: its prompt shares the longest prefix
-    with the baseline, which the server may still have cached.
-    """
-    context, window = run.context, whole(run.context)
-    if not responses(context, window) or not run.memories:
-        run.set_outcome(run.memories, Outcome("no-response"))
-        return
-    kept, known, fingerprints = dict[str, MemoryScore](), None, None
-    grown: dict[str, MemoryScore] = {}
-    if run.options.resume and (known := await _weights(run)) is not None:
-        fingerprints = RowFingerprints(context, known)
-        kept, grown = await _kept_rows(run, fingerprints, known)
-    left = [memory for memory in run.memories if memory.key not in kept]
-    chosen = await _affordable(run, left)
-    run.set_outcome([memory for memory in left if memory not in chosen], Outcome("left-out"))
-    judging: set[str] = set()
-    if chosen:
-        await ensure_tested(run.scorer, run.settings.server, await whole_prompt(context))
-        for memory in chosen:
-            await run.pace.yield_to_loop()
-            its = responses_after_change(context, window, skip_only(memory.key))
-            judging |= its - {it.node_id for it in _parts(grown, memory)[0]}
-        await run.compared.baseline(window, judging)
-    # Asked for once the server has answered: some say it in their answers alone.
-    weights = await _weights(run)
-    if (kept or grown) and weights != known:
-        raise ScorerError(REPLACED)
-    if fingerprints is None or weights != known:
-        fingerprints = RowFingerprints(context, weights or "")
-
-    async def measure(memory: Memory) -> Measured:
-        if memory.key in kept:
-            row = kept[memory.key]
-            run.compared.resume(window, skip_only(memory.key), row.divergences)
-            return row.divergences, row.hold if run.options.hold else None
-        drop, hold = _parts(grown, memory)
-        found = await run.compared.drop(window, skip_only(memory.key), judging, drop)
-        if await _weights(run) != weights:
-            raise ScorerError(REPLACED)
-        if not run.options.hold:
-            return found, None
-        try:
-            return found, await run.compared.hold(window, memory.key, judging, hold)
-        # What was measured of the memory is not lost with it.
-        except Exception as error:
-            return found, error
-
-    await run.score_each(
-        [it for it in run.memories[::-1] if it.key in kept or it in chosen],
-        "full",
-        measure,
-        take=lambda memory, row: _show_row(run, memory, row),
-        fingerprint=(lambda _: None) if weights is None else fingerprints.of,
-    )
-    if run.rows:
-        await confirm_redundant(run, window)
-
-
-REPLACED = (
-    "the model's weights were replaced while the matrix was measured: its rows cannot be compared; "
-    "run it again"
-)
-
-
-async def _weights(run: MemoryRun) -> str | None:
-    return await weights_of(run.scorer, run.settings.server, run.retry)
-
-
-async def _affordable(run: MemoryRun, left: list[Memory]) -> list[Memory]:
-    """Return the memories of ``left`` that fit into ``max_tokens``: the last ones, which go first.
-
-    Each prompt counts as long as the whole conversation, so that never more is sent.
-    """
-    limit, passes = run.options.max_tokens, 1 + run.options.hold
-    if not limit or not left:
-        return left
-    length = len(await whole_prompt(run.context))
-    baselines = length * (passes + run.noise.repeats)
-    count = max(0, limit - baselines) // (length * passes) if length else 0
-    return left[-count:] if count else []
-
-
-async def _kept_rows(
-    run: MemoryRun, fingerprints: RowFingerprints, weights: str
-) -> tuple[dict[str, MemoryScore], dict[str, MemoryScore]]:
-    """Return the rows that the store has of this very conversation and model, by memory.
-
-    The second are those of its beginning: it has grown since, and what was sent has not changed.
-    """
-    context = run.context
-    rows = run.registry.stash.get(StoredRows)
-    if rows is None:
-        rows = await Store(run.settings.store).rows(run.scorer.model, context.id)
-    beginnings = Beginnings(context, weights)
-    kept, grown = {}, {}
-    for memory in run.memories:
-        await run.pace.yield_to_loop()
-        row = rows.get(memory.key)
-        if row is None or (run.options.hold and row.hold is None):
-            continue
-        if row.fingerprint == fingerprints.of(memory.key):
-            kept[memory.key] = row
-        elif beginnings.have(row):
-            grown[memory.key] = row
-    return kept, grown
-
-
-def _parts(grown: Mapping[str, MemoryScore], memory: Memory) -> tuple[Row, Row]:
-    """Return what is known of a memory's row, and of its row alone."""
-    row = grown.get(memory.key)
-    return ((), ()) if row is None else (row.divergences, row.hold or ())
-
-
-def _show_row(run: MemoryRun, memory: Memory, row: Row) -> None:
-    """Set the row's values above ``memory.min_divergence`` on the screen, remove the others."""
-    cells = run.mind.state.response_scores
-    for response in row:
-        column = cells.setdefault(response.node_id, {})
-        column.pop(memory.key, None)
-        if response.divergence > run.settings.memory.min_divergence:
-            column[memory.key] = response.divergence
-        if not column:
-            del cells[response.node_id]
-    run.mind.changed()
 
 
 NAME = "memory-scoring"

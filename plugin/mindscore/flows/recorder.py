@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from mindhooks import (
     MemoryScore,
     MemoryStats,
     Mind,
+    MindCommand,
     MindhooksError,
     Registry,
     Run,
@@ -24,6 +26,7 @@ from mindhooks import (
 from mindscore._util.errors import format_error
 from mindscore.config.settings import Settings, parse_settings
 from mindscore.flows.seen import ContextFacts, source_of
+from mindscore.measure.screening.receipt import ScreenReceipt
 from mindscore.store import History, RunRecord, Speed, Store
 
 log = logging.getLogger(__name__)
@@ -146,6 +149,7 @@ class ScoreRecorder:
         if stats is None or stats.error == CANCELLED:
             return
         speed = run_speeds(registry).get(run.id)
+        await _record_estimates(registry, run)
         try:
             history = History(parse_settings(run.settings).store)
             await history.record_run(_run_record(run, stats))
@@ -204,6 +208,22 @@ async def _record_score(
             run=None if run is None else run.id,
             seen=seen,
         )
+
+
+async def _record_estimates(registry: Registry, run: Run) -> None:
+    """Keep what a screened matrix has estimated, so that advice is not on what stood out alone."""
+    receipt: ScreenReceipt | None = registry.stash.get(ScreenReceipt)
+    facts = snapshots(registry).get(run.id)
+    if run.command != MindCommand.SCORE_FULL or receipt is None or facts is None:
+        return
+    settings, when = parse_settings(run.settings), time.time()
+    store, keep_texts = Store(settings.store), settings.store.keep_texts
+    try:
+        await store.add_evidence(facts.estimates(receipt, run.model, when))
+        texts = facts.memory_texts(receipt.estimated, when, keep_texts=keep_texts)
+        await store.record_texts(texts)
+    except MindhooksError as error:
+        log.warning("the screen's estimates could not be kept: %s", format_error(error))
 
 
 async def _record_candidate(

@@ -61,18 +61,23 @@ class FlowRun:
 
     async def carry_out(self) -> None:
         """Perform the run and report its statistics, however it ends."""
-        async with self.registry.run(self.command) as self.run:
-            self.failures = store_failures(self.registry, self.run)
-            with report_on_exit(self._report):
-                try:
-                    self.begin()
-                    await self.perform()
-                    run_speeds(self.registry)[self.run.id] = self._speed()
-                finally:
-                    snapshots(self.registry).pop(self.run.id, None)
-                    # Before the report: what is still being stored may yet be.
-                    await self.failures.wait()
-        run_speeds(self.registry).pop(self.run.id, None)
+        begun = ""
+        try:
+            async with self.registry.run(self.command) as self.run:
+                begun = self.run.id
+                self.failures = store_failures(self.registry, self.run)
+                with report_on_exit(self._report):
+                    try:
+                        self.begin()
+                        await self.perform()
+                        run_speeds(self.registry)[begun] = self._speed()
+                    finally:
+                        # Before the report: what is still being stored may yet be.
+                        await self.failures.wait()
+        # Not before: the recorder needs them when the run ends.
+        finally:
+            snapshots(self.registry).pop(begun, None)
+            run_speeds(self.registry).pop(begun, None)
 
     def begin(self) -> None:
         """Show in the mind's state that the run has begun."""

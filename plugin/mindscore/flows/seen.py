@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 
@@ -11,7 +11,8 @@ from mindhooks import Context, MemoryScore, Mind, MindhooksError, Node
 from mindscore._util.files import STANDARD_INPUT
 from mindscore.conversation.conversation import Transcript
 from mindscore.measure.memories import is_response, text_hashes
-from mindscore.store import ConversationFacts, Seen
+from mindscore.measure.screening.receipt import ScreenReceipt
+from mindscore.store import ConversationFacts, Evidence, MemoryText, Seen
 
 NS_PER_S = 1e9
 
@@ -46,6 +47,52 @@ class ContextFacts:
             responses=self.responses(score),
             conversation=self.conversation(),
         )
+
+    def estimates(self, receipt: ScreenReceipt, model: str, when: float) -> list[Evidence]:
+        """Return the estimates of a screen as evidence, whose noise is the estimates' error.
+
+        ``when`` they were made is in seconds since the epoch.
+        """
+        about = {it.id: (_body_tokens(it), _seconds(it)) for it in self.context.conversation}
+        found = []
+        for it in receipt.estimates:
+            tokens, responded_at = about.get(it.node_id, (None, None))
+            found.append(
+                Evidence(
+                    conversation=self.context.id,
+                    model=model,
+                    key=it.key,
+                    text_hash=self.text_hashes.get(it.key, ""),
+                    mode="estimate",
+                    node_id=it.node_id,
+                    entry_idx=it.entry_idx,
+                    divergence=max(0.0, it.nats),
+                    signed=it.nats,
+                    hold=None,
+                    noise=receipt.error,
+                    tokens=tokens,
+                    responded_at=responded_at,
+                    scored_at=when,
+                )
+            )
+        return found
+
+    def memory_texts(
+        self, keys: Iterable[str], when: float, *, keep_texts: bool
+    ) -> list[MemoryText]:
+        """Return the texts of memories, as seen at ``when``; without them, their facts alone."""
+        return [
+            MemoryText(
+                key,
+                self.text_hashes[key],
+                self.text(key) if keep_texts else None,
+                self.tokens(key),
+                when,
+                when,
+            )
+            for key in keys
+            if key in self.text_hashes
+        ]
 
     @cached_property
     def text_hashes(self) -> dict[str, str]:

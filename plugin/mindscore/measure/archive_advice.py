@@ -213,13 +213,13 @@ class ArchiveAdvice:
     """The advice on each memory of a namespace, by one model and in one mode.
 
     ``conversations`` and ``responses`` are those in which anything was judged, ``cells`` all
-    effects that were read; ``first_scored`` and ``last_scored`` are when, in seconds since the
-    epoch, 0.0 if there are none. ``advice`` is in order of verdicts, as a table shows it.
-    ``remarks`` are lines on what the advice does not rest on. ``timeline`` has the periods of each
-    key's current text, oldest first, and ``texts`` a line of it (none where it is not kept).
-    ``places`` are the responses that ``Effect.response`` names in the evidence. ``receipt`` is the
-    last one of this model's advice; ``stale`` says how the proposed drops have changed since it was
-    made, empty if they have not.
+    effects that were read, of which ``estimated`` are a screen's estimates; ``first_scored`` and
+    ``last_scored`` are when, in seconds since the epoch, 0.0 if there are none. ``advice`` is in
+    order of verdicts, as a table shows it. ``remarks`` are lines on what the advice does not rest
+    on. ``timeline`` has the periods of each key's current text, oldest first, and ``texts`` a line
+    of it (none where it is not kept). ``places`` are the responses that ``Effect.response`` names
+    in the evidence. ``receipt`` is the last one of this model's advice; ``stale`` says how the
+    proposed drops have changed since it was made, empty if they have not.
     """
 
     model: str
@@ -238,6 +238,7 @@ class ArchiveAdvice:
     texts: Mapping[str, str] = field(default_factory=dict)
     places: Mapping[int, ResponsePlace] = field(default_factory=dict)
     stale: str = ""
+    estimated: int = 0
 
     def of(self, *verdicts: Verdict) -> list[Advice]:
         """Return the advice with one of ``verdicts``, in order."""

@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -35,6 +35,7 @@ SHARED_S = 3600
 """Seconds for which flows share a cache: a server may get another model while an agent lives."""
 
 Key = tuple[bytes, int]
+Answer = ScoreResult | Sequence[Sequence[RangeScore]]
 
 
 class Stopwatch:
@@ -211,6 +212,11 @@ class CachedScorer:
             else:
                 return found
 
+    def known(self, prompt: WirePrompt) -> Totals:
+        """Return the prompt's totals that are cached, by node id: nothing is sent."""
+        found = zip(prompt.node_ids, map(self._get, _keys(prompt)), strict=True)
+        return {id_: total for id_, total in found if total is not None}
+
     async def score_uncached(self, prompt: WirePrompt) -> Totals:
         """Return the prompt's totals by node id, cached or not; without ranges, nothing is sent.
 
@@ -219,6 +225,30 @@ class CachedScorer:
             BreakerError: too many calls in a row have failed.
         """
         return {id_: score.total for id_, score in (await self._scores(prompt)).items()}
+
+    async def knock_out(
+        self, prompt: WirePrompt, hidden: Sequence[Sequence[tuple[int, int]]], tokens: int
+    ) -> list[Totals]:
+        """Return the totals of ``prompt`` by node id, with each of ``hidden`` spans out of sight.
+
+        It is for scorers that have ``ScorerCapabilities.knock_out``. ``tokens`` are about to run
+        through the model; where the scorer says how many did, those count as sent, too.
+
+        Raises:
+            ScorerError: the scorer failed, or its answer does not fit what was asked.
+            BreakerError: too many calls in a row have failed.
+        """
+        ask = ScorerCapabilities.of(self.scorer).knock_out
+        if ask is None:
+            raise ScorerError(f"{self.scorer.model} cannot hide memories from its responses")
+        result = await self._counted(lambda: awaited(ask, prompt, hidden), tokens)
+        extra = (result.computed_tokens or tokens) - tokens
+        self.usage.prompt_tokens += extra
+        check_answers(self.scorer.model, [prompt] * len(hidden), result.ranges)
+        return [
+            {id_: it.total for id_, it in zip(prompt.node_ids, row, strict=True)}
+            for row in result.ranges
+        ]
 
     async def generate(
         self, prompt: WirePrompt, *, max_tokens: int, stop: Sequence[int]
@@ -270,11 +300,13 @@ class CachedScorer:
     async def _scores(self, prompt: WirePrompt) -> dict[str, RangeScore]:
         if not prompt.ranges:
             return {}
-        answers = (await self._counted(prompt)).ranges
+        counted = self._counted(lambda: awaited(self.scorer.score, [prompt]), len(prompt.tokens))
+        answers = (await counted).ranges
         check_answers(self.scorer.model, [prompt], answers)
         return dict(zip(prompt.node_ids, answers[0], strict=True))
 
-    async def _counted(self, prompt: WirePrompt) -> ScoreResult:
+    async def _counted(self, ask: Callable[[], Awaitable[Answer]], tokens: int) -> ScoreResult:
+        """Return what ``ask`` returns, and count it as a call of so many tokens."""
         usage = self.usage
         self._retry.require_closed()
         computed: int | None = None
@@ -284,7 +316,7 @@ class CachedScorer:
             arrived.append(True)
             try:
                 with usage.scoring:
-                    return ScoreResult.of(await awaited(self.scorer.score, [prompt]))
+                    return ScoreResult.of(await ask())
             except ScorerError as error:
                 arrived[-1] = error.arrived
                 raise
@@ -296,7 +328,7 @@ class CachedScorer:
             # Of all attempts, none may have reached the model.
             if any(arrived):
                 usage.calls += 1
-                usage.prompt_tokens += len(prompt.tokens)
+                usage.prompt_tokens += tokens
                 # How far a call that failed got is not known.
                 known = computed is not None and usage.computed_tokens is not None
                 usage.computed_tokens = (

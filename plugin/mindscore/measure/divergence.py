@@ -1,18 +1,16 @@
-"""Leave-one-out differences: totals into divergences, and memories that hide each other."""
+"""Leave-one-out differences: totals into divergences, and what of them is within noise."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from operator import sub
 from statistics import median
 from typing import Protocol
 
 from mindhooks import (
     Generated,
-    MemoryScore,
     RangeScore,
     ResponseDivergence,
     ScorerError,
@@ -199,93 +197,3 @@ def column_spreads(rows: Iterable[Iterable[SignedEffect]]) -> dict[str, float]:
 def is_indistinct(cell: ResponseDivergence, spreads: Mapping[str, float]) -> bool:
     """Return whether an effect is within its ``noise_limit``: no colour, and no help or harm."""
     return 0 < abs(cell.signed) <= noise_limit(cell.noise, spreads.get(cell.node_id, 0.0))
-
-
-HOLD = 1.0
-"""Nats beyond the general lift from which on a memory alone counts as a response's support."""
-
-OF_LARGEST = 0.5
-"""Share of a response's largest hold that a memory's must reach."""
-
-OF_HOLD = 0.1
-"""Share of its hold below which a memory's drop counts as nothing."""
-
-FEW = 5
-"""Memories from which on most are taken to have nothing to do with a response."""
-
-SPREADS = 3.0
-"""Spreads of the general lift that a hold must exceed it by."""
-
-MOST_GROUPS = 10
-"""Groups of a run that are confirmed, by one prompt each."""
-
-
-@dataclass(frozen=True, slots=True)
-class RedundantGroup:
-    """Memories that hide each other, and the responses for which they do.
-
-    Each alone supports those responses, none is missed alone, and all together are missed.
-    """
-
-    keys: tuple[str, ...]
-    node_ids: tuple[str, ...]
-
-
-def redundant_candidates(scores: Iterable[MemoryScore | None]) -> list[RedundantGroup]:
-    """Return groups of memories that may hide each other, at most ``MOST_GROUPS``.
-
-    Each supports a response alone (hold) by clearly more than unrelated memories do, and the
-    response is as likely without it (drop near zero). Those with the most responses come first.
-    That they do each other's work is shown only when all are removed together: ``confirmed``.
-    """
-    known = [score for score in scores if score is not None and score.hold is not None]
-    holds: dict[str, list[tuple[str, float, ResponseDivergence | None]]] = defaultdict(list)
-    for score in known:
-        drops = {cell.node_id: cell for cell in score.divergences}
-        for held in score.hold or ():
-            holds[held.node_id].append((score.key, held.signed, drops.get(held.node_id)))
-    together: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for node_id, found in holds.items():
-        lift, spread = _general_lift([signed for _, signed, _ in found])
-        largest = max(signed for _, signed, _ in found) - lift
-        enough = max(HOLD, SPREADS * spread, OF_LARGEST * largest)
-        hidden = tuple(
-            key
-            for key, signed, drop in found
-            if signed - lift >= enough and drop is not None and _is_nothing(drop, signed - lift)
-        )
-        if len(hidden) > 1:
-            together[hidden].append(node_id)
-    groups = [RedundantGroup(keys, tuple(node_ids)) for keys, node_ids in together.items()]
-    return sorted(groups, key=lambda group: -len(group.node_ids))[:MOST_GROUPS]
-
-
-def confirmed(
-    group: RedundantGroup, without: Iterable[ResponseDivergence]
-) -> RedundantGroup | None:
-    """Return ``group`` with the responses that miss it; ``None`` if none does.
-
-    ``without`` is the effect of removing all its memories together.
-    """
-    missed = {it.node_id for it in without if it.signed >= max(HOLD, it.noise or 0.0)}
-    left = tuple(node_id for node_id in group.node_ids if node_id in missed)
-    return RedundantGroup(group.keys, left) if left else None
-
-
-def _general_lift(holds: Sequence[float]) -> tuple[float, float]:
-    """Return what an unrelated memory does alone to a response, and the spread of that, in nats.
-
-    Nearly any text before a response makes it a little likelier. It is the median of all memories,
-    where there are enough of them, else of those far below the largest.
-    """
-    if len(holds) >= FEW:
-        lift = median(holds)
-        spread = 1.4826 * median(abs(it - lift) for it in holds)
-    else:
-        unrelated = [it for it in holds if it < OF_LARGEST * max(holds)]
-        lift, spread = median(unrelated) if unrelated else 0.0, 0.0
-    return max(0.0, lift), spread
-
-
-def _is_nothing(drop: ResponseDivergence, hold: float) -> bool:
-    return abs(drop.signed) <= max(OF_HOLD * hold, drop.noise or 0.0)

@@ -13,8 +13,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from mindscore.measure.divergence import FEW, HOLD, OF_HOLD, OF_LARGEST, SPREADS
 from mindscore.measure.evidence import Cells, Flags, Floats, Integers, MemoryVersion, grouped_median
+from mindscore.measure.interactions import FEW, HOLD, OF_HOLD, OF_LARGEST, SPREADS
 
 ALIKE = 0.4
 """Similarity of two texts' words from which on they may say the same."""
@@ -95,7 +95,7 @@ def overlaps(cells: Cells) -> list[tuple[int, int, int, int]]:
 
     Each is the two memories, the number of responses that both support alone, and the number that
     the first supports alone with the other in the context. Support, and that nothing is missed, are
-    as in ``divergence.redundant_candidates``, the latter over all responses that both support.
+    as in ``interactions.redundant_candidates``, the latter over all responses that both support.
     """
     lifted, is_support = supports(cells)
     rows = np.flatnonzero(is_support)

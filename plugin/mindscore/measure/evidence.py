@@ -41,7 +41,9 @@ class EvidenceColumns:
     nats: NaN where not measured, 0.0 where the memory cannot have had an effect (neither counts as
     judged). ``hold`` and ``noise`` are in nats, NaN where unknown; ``time`` is that of the
     response, in seconds since the epoch, NaN where unknown. A memory and a response meet in one
-    cell only: of several models or modes, one is to be chosen before.
+    cell only: of several models or modes, one is to be chosen before. ``estimated`` are the cells
+    that a screen has estimated, with the error as their noise; an estimate of 0.0 is one, too.
+    ``None``: all are measured.
 
     Raises:
         ValueError: the columns differ in length, a memory has no version, or a cell is there twice.
@@ -55,10 +57,14 @@ class EvidenceColumns:
     hold: Floats
     noise: Floats
     time: Floats
+    estimated: Flags | None = None
 
     def __post_init__(self) -> None:
         columns = (self.conversation, self.response, self.signed, self.hold, self.noise, self.time)
-        if {len(column) for column in columns} != {len(self.memory)}:
+        lengths = {len(column) for column in columns}
+        if self.estimated is not None:
+            lengths.add(len(self.estimated))
+        if lengths != {len(self.memory)}:
             raise ValueError("the columns of the evidence differ in length")
         if len(self.memory) and not 0 <= self.memory.min() <= self.memory.max() < len(
             self.versions
@@ -74,7 +80,8 @@ class Cells:
     give the columns' own. ``noise`` is 0.0 where unknown; ``limit`` is the response's
     ``noise_limit``; ``effect`` is ``signed`` less what the typical memory does to that response;
     ``size`` is that in limits, of 1 nat at least where too few memories are known to say what is
-    typical. ``rows`` are the columns' rows; ``is_assumed``: the limit is none that was measured.
+    typical. ``rows`` are the columns' rows; ``is_assumed``: the limit is none that was measured;
+    ``is_estimate``: so is ``signed``.
     """
 
     memories: int
@@ -90,6 +97,7 @@ class Cells:
     time: Floats
     limit: Floats
     is_assumed: Flags
+    is_estimate: Flags
     effect: Floats
     size: Floats
 
@@ -100,7 +108,10 @@ def judged_cells(columns: EvidenceColumns) -> Cells:
     Raises:
         ValueError: a memory and a response meet in two cells.
     """
-    order = np.flatnonzero(np.isfinite(columns.signed) & (columns.signed != 0))
+    estimated = columns.estimated
+    if estimated is None:
+        estimated = np.zeros(len(columns.memory), bool)
+    order = np.flatnonzero(np.isfinite(columns.signed) & ((columns.signed != 0) | estimated))
     order = order[
         np.lexsort((columns.memory[order], columns.response[order], columns.conversation[order]))
     ]
@@ -128,6 +139,7 @@ def judged_cells(columns: EvidenceColumns) -> Cells:
         time=columns.time[order],
         limit=limit,
         is_assumed=np.isnan(noise) & ~is_known,
+        is_estimate=estimated[order],
         effect=effect,
         # Noise is the server's alone: with it and no spread, chance effects are larger.
         size=effect / np.where(is_known, limit, np.maximum(limit, UNMEASURED_NOISE)),

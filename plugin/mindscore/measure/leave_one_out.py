@@ -227,6 +227,35 @@ class LeaveOneOut:
             known, read, lambda it: divergences(it, with_, without, asked, self._noise.spread, {})
         )
 
+    async def known_drop(self, window: range, skip: memories.Skip) -> dict[str, float]:
+        """Return the effect of all that ``skip`` names, in nats by node id, where it is known.
+
+        Nothing is sent for it: both totals were asked for before.
+        """
+        context, with_ = self._context, self._baselines.get(window, {})
+        behind = memories.responses_after_change(context, window, skip)
+        prompts = await prompts_for(context, window, skip, behind & with_.keys())
+        without = [self._scorer.known(it) for it in prompts]
+        return {id_: with_[id_] - total for its in without for id_, total in its.items()}
+
+    async def filled(
+        self, window: range, skip: memories.Skip, prompts: Sequence[WirePrompt]
+    ) -> dict[str, float]:
+        """Return the effect of what ``prompts`` have in the place of all that ``skip`` names.
+
+        It is the total of each response behind that place, in nats, less that without those, by
+        node id.
+
+        Raises:
+            ScorerError: the scorer failed.
+        """
+        context = self._context
+        behind = memories.responses_after_change(context, window, skip)
+        with_ = await self._totals(ask_only(it, behind) for it in prompts)
+        await self._pace.yield_to_loop()
+        without = await self._totals(await prompts_for(context, window, skip, with_.keys()))
+        return {id_: total - without[id_] for id_, total in with_.items() if id_ in without}
+
     def resume(self, window: range, skip: memories.Skip, row: Divergences) -> None:
         """Take note of the responses that ``row``, measured earlier, was without."""
         responses = memories.responses(self._context, window, skip)

@@ -26,11 +26,15 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """The effect of a memory on one response: its numbers in the columns, and nats."""
+    """The effect of a memory on one response: its numbers in the columns, and nats.
+
+    ``is_estimate``: a screen has estimated it, and nothing measured.
+    """
 
     response: int
     conversation: int
     signed: float
+    is_estimate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,9 @@ class MemoryEvidence:
     responses that it harmed, at most ``MOST_NAMED``, the most harmed first. ``last_helped`` is in
     seconds since the epoch. If the memory did nothing, ``p_help`` and ``p_harm`` are the chances of
     such evidence of help and of harm, ``p_largest`` that of so large a single help; ``p_idle`` is
-    that of so low a mean if it were ``advise.drop_below_nats``.
+    that of so low a mean if it were ``advise.drop_below_nats``. ``estimated`` of the responses, and
+    of those helped and harmed ``helped_estimated`` and ``harmed_estimated``, were not measured: the
+    effects are a screen's estimates.
     """
 
     version: MemoryVersion
@@ -70,6 +76,9 @@ class MemoryEvidence:
     p_largest: float
     p_idle: float
     has_hold: bool
+    estimated: int = 0
+    helped_estimated: int = 0
+    harmed_estimated: int = 0
 
     @property
     def nats_interval(self) -> Interval | None:
@@ -98,6 +107,10 @@ def summaries(
     conversations = _conversations(cells)
     helps, harms = cells.signed > cells.limit, cells.signed < -cells.limit
     helped, harmed = (np.bincount(cells.memory[it], minlength=number) for it in (helps, harms))
+    guessed, guessed_helped, guessed_harmed = (
+        np.bincount(cells.memory[it & cells.is_estimate], minlength=number)
+        for it in (np.True_, helps, harms)
+    )
     judged = responses > 0
     chance_rate = float(np.median(harmed[judged] / responses[judged])) if judged.any() else 0.0
     nats = np.bincount(cells.memory, cells.effect, number)
@@ -142,6 +155,9 @@ def summaries(
                 p_largest=float(p_largest[memory]),
                 p_idle=float(p_idle[memory]),
                 has_hold=bool(has_hold[memory]),
+                estimated=int(guessed[memory]),
+                helped_estimated=int(guessed_helped[memory]),
+                harmed_estimated=int(guessed_harmed[memory]),
             )
         )
     return found
@@ -172,6 +188,7 @@ def _strongest(cells: Cells, chosen: Flags, number: int) -> list[tuple[Effect, .
                 int(cells.response_ids[cells.response[row]]),
                 int(cells.conversation_ids[cells.conversation[row]]),
                 float(cells.signed[row]),
+                bool(cells.is_estimate[row]),
             )
             for row in rows[start : min(start + number, end)]
         )

@@ -121,6 +121,7 @@ class _Bench:
                 f"it makes {count_of(it.harmed, 'response')} of {it.responses} less likely, more "
                 f"than chance does, one by {-it.worst[0].signed:.1f} nats"
             )
+            reason += _of_estimates(it.harmed, it.harmed_estimated)
             return replace(said, verdict=Verdict.HARMFUL, reason=reason)
         if key in self._merges:
             return self._merge(said, self._merges[key])
@@ -129,6 +130,7 @@ class _Bench:
                 f"it helps {count_of(it.helped, 'response')} of {it.responses}, more than chance "
                 f"does, one by {stake:.1f} nats"
             )
+            reason += _of_estimates(it.helped, it.helped_estimated)
             return replace(said, reason=reason)
         if merged:
             reason = f"it does the work of {_listed(merged)}, too, which can go"
@@ -248,6 +250,13 @@ class _Bench:
             f"{max(0.0, it.cost_of_dropping or 0.0):.2f} nats per response at most, and by much "
             "nowhere"
         )
+        if it.estimated == it.responses:
+            reason += _of_estimates(it.responses, it.estimated)
+        elif it.estimated:
+            reason += (
+                f"; {it.estimated:,} of its {it.responses:,} effects are estimates (≈), not "
+                "measured"
+            )
         if not it.has_hold:
             reason += "; whether others hide it is not known: score with --hold"
         return replace(said, verdict=Verdict.DROP, reason=reason)
@@ -286,6 +295,15 @@ class _Bench:
 def _spread(it: MemoryEvidence) -> float:
     """Return the standard deviation of a conversation's mean that its error comes from."""
     return (it.error or 0.0) * math.sqrt(it.conversations)
+
+
+def _of_estimates(effects: int, estimated: int) -> str:
+    """Return what is said of effects beyond noise that a screen has estimated, if any are."""
+    if not estimated:
+        return ""
+    if estimated < effects:
+        return f"; {estimated:,} of these {effects:,} are estimates (≈), not measured"
+    return "; by estimates alone (≈), nothing was measured: score without --screen to be sure"
 
 
 def _listed(keys: Sequence[str]) -> str:

@@ -18,6 +18,8 @@ from mindscore._util.errors import UsageError
 from mindscore._util.text import iso_utc, moment_text
 from mindscore.conversation.conversation import Transcript
 from mindscore.measure.divergence import noise_limit
+from mindscore.measure.screening.words import words_in_common
+from mindscore.measure.support import support
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -159,24 +161,42 @@ def embed(element_id: str, data: Any) -> Markup:
     return template.format(element_id, Markup(written.translate(_HARMLESS)))  # noqa: S704
 
 
+MOST_SHOWN = 5
+"""Memories shown beside a response."""
+
+
 def turns(transcript: Transcript, data: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the messages of a conversation, each response with the memories that changed it.
 
-    ``data`` is the matrix's: a response has its ``column`` there, any other message ``None``.
+    Those that helped it come first, in the order of their ``support``, then those that harmed it,
+    of which the worst is shown in any case. ``data`` is the matrix's: a response has its ``column``
+    there, any other message ``None``.
     """
     columns = {it["node_id"]: at for at, it in enumerate(data["responses"])}
+    keys = [memory["key"] for memory in data["memories"]]
+    words = words_in_common(transcript, columns, keys)
     found = []
     for index, message in enumerate(transcript.conversation):
         column = columns.get(message.id)
-        effects: list[tuple[float, str]] = []
-        for row, memory in enumerate(data["memories"]):
-            value = None if column is None else data["signed"][row][column]
-            if column is None or value is None:
-                continue
-            noise = data["noise"][row][column] if data["noise"] else None
-            if abs(value) > noise_limit(noise, data["spread"][column]):
-                effects.append((value, memory["key"]))
-        effects.sort(key=lambda it: -abs(it[0]))
+        effects = [] if column is None else _effects(data, column)
+        common = [words[key].get(message.id, 0.0) for _, key in effects]
+        ranks = support([value for value, _ in effects], common)
+        ranked = [it for _, it in sorted(zip(ranks, effects, strict=True), reverse=True)]
+        helped = [it for it in ranked if it[0] > 0]
+        harmed = sorted(it for it in effects if it[0] < 0)
+        shown = helped[: MOST_SHOWN - bool(harmed)]
+        shown += harmed[: MOST_SHOWN - len(shown)]
         turn = {"index": index, "role": message.role, "text": message.text, "column": column}
-        found.append({**turn, "effects": effects[:5], "more": max(0, len(effects) - 5)})
+        found.append({**turn, "effects": shown, "more": len(effects) - len(shown)})
+    return found
+
+
+def _effects(data: Mapping[str, Any], column: int) -> list[tuple[float, str]]:
+    """Return the effects on a response that are beyond noise, each with its memory's key."""
+    found = []
+    for row, memory in enumerate(data["memories"]):
+        value = data["signed"][row][column]
+        noise = data["noise"][row][column] if data["noise"] else None
+        if value is not None and abs(value) > noise_limit(noise, data["spread"][column]):
+            found.append((value, memory["key"]))
     return found

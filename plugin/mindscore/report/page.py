@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
@@ -20,12 +20,14 @@ from mindscore.config.settings import ServerSettings, Settings, parse_settings
 from mindscore.measure.divergence import (
     UNMEASURED_NOISE,
     column_spread,
-    column_spreads,
     noise_limit,
 )
+from mindscore.measure.interactions import told_once
+from mindscore.measure.screening.receipt import Estimate
 from mindscore.pages.environment import asset, csp, embed, environment, turns
 from mindscore.report.ranking import STEP, TOKENS_PER_BYTE, Standing, pack, standings
-from mindscore.session.session import Result, Session
+from mindscore.session.result import Result
+from mindscore.session.session import Session
 from mindscore.session.words import as_cuts, spoken_words
 
 PATIENCE_S = 60.0
@@ -136,7 +138,7 @@ def render(result: Result, settings: Settings, without_words: str | None = None)
     least = settings.memory.min_divergence
     ranked = standings(result, memory_texts(result), least)
     rows = [_by_response(result, it.key, "divergences") for it in ranked]
-    columns = _columns(rows)
+    columns = _columns(rows, result.estimates)
     is_full = result.command == MindCommand.SCORE_FULL
     styles = [asset("theme.css"), asset("matrix.css"), asset("report.css", "mindscore.report")]
     data = _data(result, ranked, rows, columns, least)
@@ -190,6 +192,7 @@ def facts(result: Result, settings: Settings) -> list[tuple[str, str]]:
         ]
     found += [
         ("Noise", _noise_fact(result)),
+        *([("Place", result.placebo.remark)] if result.placebo else []),
         ("Date", datetime.now().astimezone().strftime("%Y-%m-%d %H:%M UTC%z")),
         ("mindscore", mindscore.__version__),
     ]
@@ -245,17 +248,17 @@ def _by_response(result: Result, key: str, which: str) -> dict[str, ResponseDive
     return {cell.node_id: cell for cell in getattr(score, which, None) or ()}
 
 
-def _columns(rows: Cells) -> list[Column]:
-    """Return the responses with any measured cell, in the conversation's order."""
+def _columns(rows: Cells, estimates: Iterable[Estimate]) -> list[Column]:
+    """Return the responses with any cell, in the conversation's order."""
     found = {(cell.entry_idx, node_id) for row in rows for node_id, cell in row.items()}
-    return sorted(found)
+    return sorted(found | {(it.entry_idx, it.node_id) for it in estimates})
 
 
 def _data(
     result: Result, ranked: list[Standing], rows: Cells, columns: list[Column], least: float
 ) -> dict[str, Any]:
     """Return the data for the page's scripts."""
-    responses = [_response(result, column) for column in columns]
+    responses, spreads = [_response(result, column) for column in columns], result.spreads
     lengths = [response["cuts"] and sum(response["cuts"][1::2]) for response in responses]
     by_row = [[(at, row[id_]) for at, (_, id_) in enumerate(columns) if id_ in row] for row in rows]
     holds = [_by_response(result, it.key, "hold") for it in ranked]
@@ -268,18 +271,37 @@ def _data(
         "responses": responses,
         "signed": _values(rows, columns, "signed"),
         "noise": _noise(rows, columns),
-        "spread": _spreads(rows, columns),
+        "spread": [round(spreads.get(node_id, 0.0), 4) for _, node_id in columns],
         "hold": _values(holds, columns, "signed") if any(holds) else None,
         "hold_noise": _noise(holds, columns) if any(holds) else None,
         "hold_spread": _spreads(holds, columns),
+        "estimates": _estimates(result, ranked, columns),
+        "estimates_error": result.estimates_error,
+        "place": _place(result, columns),
         "unmeasured": UNMEASURED_NOISE,
         "least": least,
         "step": STEP,
     }
     room = MOST_BYTES - len(embed("data", data).encode("utf-8", "replace"))
-    spreads = column_spreads(row.values() for row in rows)
     tokens = pack(by_row, lengths, least, spreads, int(max(0, room) * TOKENS_PER_BYTE))
     return {**data, "tokens": asdict(tokens) if tokens else None}
+
+
+def _estimates(
+    result: Result, ranked: list[Standing], columns: list[Column]
+) -> list[list[float | None]] | None:
+    """Return what a screen has estimated, and nothing measured, by row and column."""
+    if not result.estimates:
+        return None
+    known = {(it.key, it.node_id): round(it.nats, 4) for it in result.estimates}
+    return [[known.get((it.key, node_id)) for _, node_id in columns] for it in ranked]
+
+
+def _place(result: Result, columns: list[Column]) -> list[float] | None:
+    """Return what an unrelated text in a memory's place does to each response, if that is known."""
+    if result.placebo is None:
+        return None
+    return [round(result.placebo.spread.get(node_id, 0.0), 4) for _, node_id in columns]
 
 
 def _response(result: Result, column: Column) -> dict[str, Any]:
@@ -315,6 +337,10 @@ def _noise(rows: Cells, columns: list[Column]) -> list[list[float | None]] | Non
 def _pairs(result: Result, columns: list[Column]) -> list[dict[str, Any]]:
     numbers = {id_: index for index, id_ in columns}
     return [
-        {"keys": pair.keys, "on": [numbers[id_] for id_ in pair.node_ids if id_ in numbers]}
-        for pair in result.redundant
+        {
+            "keys": it.keys,
+            "relation": it.relation,
+            "on": [numbers[id_] for id_ in it.node_ids if id_ in numbers],
+        }
+        for it in told_once(result.redundant, result.interactions)
     ]

@@ -7,12 +7,13 @@ import sys
 from array import array
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mindhooks import MemoryScore, ResponseDivergence
 from mindscore._util.text import moment_text
-from mindscore.measure.divergence import column_spreads, is_assumed, is_indistinct
-from mindscore.session.session import NOT_SCORED, Result
+from mindscore.measure.divergence import is_assumed, is_indistinct
+from mindscore.measure.screening.plain import largest_of
+from mindscore.session.result import NOT_SCORED, Result
 
 STEP = 0.01
 """Nats of one unit of packed data."""
@@ -97,7 +98,9 @@ class Standing:
     index of the response that it comes from. The rest ignores cells within noise: ``highest`` and
     ``lowest`` are the effects on the responses that it helped and harmed most, ``total`` is the sum
     of its divergences, ``likelier`` and ``less_likely`` count the responses that it affected.
-    ``before`` is the incremental score of an earlier run, ``before_at`` its time.
+    ``before`` is the incremental score of an earlier run, ``before_at`` its time. Of a memory that
+    was not scored, ``estimate`` is the largest that a screen has of it, signed, on the response
+    ``estimate_on``.
     """
 
     key: str
@@ -115,6 +118,8 @@ class Standing:
     most_on: int | None
     before: float | None = None
     before_at: str = ""
+    estimate: float | None = None
+    estimate_on: int | None = None
 
     @property
     def effect(self) -> str:
@@ -130,18 +135,25 @@ def standings(result: Result, texts: dict[str, str], least: float) -> list[Stand
 
     At most ``least`` nats, or within noise, counts as no effect.
     """
-    spreads = column_spreads(it.divergences for it in result.scores.values())
-    found = [
-        _standing(result, key, texts.get(key, ""), result.scores.get(key), least, spreads)
-        for key in result.keys
-    ]
+    spreads = result.spreads
+    guessed = {it.key: (it.nats, it.entry_idx) for it in largest_of(result.estimates)}
+    found = []
+    for key in result.keys:
+        score = result.scores.get(key)
+        it = _standing(result, key, texts.get(key, ""), score, least, spreads)
+        if score is None and key in guessed:
+            nats, on = guessed[key]
+            it = replace(it, estimate=nats, estimate_on=on)
+        found.append(it)
     return sorted(found, key=_rank, reverse=True)
 
 
-def _rank(it: Standing) -> tuple[float, float]:
+def _rank(it: Standing) -> tuple[float, float, float]:
+    """Return what memories are ordered by: an estimate never comes before what was measured."""
+    guess = -1.0 if it.estimate is None else abs(it.estimate)
     if it.highest is None or it.largest is None:
-        return (-math.inf, -math.inf if it.before is None else it.before)
-    return (it.highest, it.largest)
+        return (-math.inf, -math.inf if it.before is None else it.before, guess)
+    return (it.highest, it.largest, guess)
 
 
 def _standing(

@@ -20,7 +20,8 @@ from mindscore.measure.divergence import (
     noise_limit,
 )
 from mindscore.measure.memories import text_hashes
-from mindscore.session.session import Result
+from mindscore.measure.screening.receipt import Estimate
+from mindscore.session.result import Result
 from mindscore.store import Cell, History, Reviews, Store
 
 NOT_KEPT = "Its text is not kept: mindscore review TRANSCRIPT shows it."
@@ -36,6 +37,11 @@ class KeptEffect:
 
     cell: Cell
     limit: float
+
+    @property
+    def is_estimate(self) -> bool:
+        """True if a screen has estimated it, and nothing measured it."""
+        return self.cell.mode == "estimate"
 
     @property
     def kind(self) -> str:
@@ -154,7 +160,12 @@ def matrix(cells: Sequence[Cell], transcript: Transcript | None) -> Matrix:
     here.sort(key=lambda it: it.scored_at)
     found = {(cell.key, cell.node_id): cell for cell in here}
     rows = [[found.get((key, id_)) for id_ in nodes] for key in keys]
+    # A row of estimates alone is never among those that were measured.
+    guessed = {key for key, row in zip(keys, rows, strict=True) if all(map(_is_guess, row))}
+    pairs = sorted(zip(keys, rows, strict=True), key=lambda it: it[0] in guessed)
+    keys, rows = [key for key, _ in pairs], [row for _, row in pairs]
     noise = [[cell.noise if cell else None for cell in row] for row in rows]
+    estimated = [[bool(cell and _is_guess(cell)) for cell in row] for row in rows]
     memories = memory_texts(transcript)
     unknown = NOT_KEPT if transcript is None else NOT_HERE
     data = {
@@ -165,6 +176,7 @@ def matrix(cells: Sequence[Cell], transcript: Transcript | None) -> Matrix:
         ],
         "signed": [[cell.signed if cell else None for cell in row] for row in rows],
         "noise": noise if any(cell.noise is not None for cell in here) else None,
+        "estimated": estimated if any(map(any, estimated)) else None,
         "spread": [
             round(column_spread(cell.signed for cell in column if cell), 4)
             for column in zip(*rows, strict=True)
@@ -172,6 +184,11 @@ def matrix(cells: Sequence[Cell], transcript: Transcript | None) -> Matrix:
         "unmeasured": UNMEASURED_NOISE,
     }
     return Matrix(data, len(cells) - len(shown), len(newest) - len(nodes))
+
+
+def _is_guess(cell: Cell | None) -> bool:
+    """Return whether nothing was measured in a cell's place."""
+    return cell is None or cell.mode == "estimate"
 
 
 def response_texts(transcript: Transcript | None) -> dict[str, str]:
@@ -244,13 +261,20 @@ async def stored_results(
     for rows in matrices:
         talk = transcript or _stand_in(conversation, [*rows], rows.values())
         keys = [key for key in talk.keys() if key in rows]  # noqa: SIM118 - no mapping
-        scores = {key: _score(key, rows[key]) for key in keys}
+        measured = {key: [it for it in rows[key] if it.mode == "full"] for key in keys}
+        guesses = [it for key in keys for it in rows[key] if it.mode == "estimate"]
+        errors = [it.noise for it in guesses if it.noise is not None]
+        found = {
+            "transcript": talk,
+            "scores": {key: _score(key, row) for key, row in measured.items() if row},
+            "keys": tuple(keys),
+            "estimates": tuple(
+                Estimate(it.key, it.node_id, it.entry_idx, it.signed) for it in guesses
+            ),
+            "estimates_error": max(errors, default=None),
+        }
         times = (it.scored_at for row in rows.values() for it in row)
-        results.append(
-            result(
-                MindCommand.SCORE_FULL, times, transcript=talk, scores=scores, keys=tuple(scores)
-            )
-        )
+        results.append(result(MindCommand.SCORE_FULL, times, **found))
     if known:
         times = (it.scored_at for it in known.values())
         results.append(result(MindCommand.SCORE, times, known=known, keys=tuple(sorted(known))))

@@ -107,7 +107,7 @@ class MemoryRow:
     @property
     def verdict(self) -> Verdict:
         """The findings on the memory: by the matrix, else by its last score."""
-        kinds = [effect.kind for effect in self.effects]
+        kinds = [effect.kind for effect in self.effects if not effect.is_estimate]
         helped, harmed = kinds.count("more"), kinds.count("less")
         responses = count_of(len(kinds), "response")
         of, on = f"of {responses}", f"on {responses}"

@@ -19,7 +19,8 @@ from mindscore.conversation.conversation import Conversation, Transcript
 from mindscore.conversation.places import typed_remarks
 from mindscore.flows.recorder import CANCELLED
 from mindscore.recognisers import MemoryFinder
-from mindscore.session.session import Result, Session
+from mindscore.session.result import Result
+from mindscore.session.session import Session
 from mindscore.session.snapshot import Host, Memories, Messages, Snapshot
 
 CONVERSATION = Path("conversation")

@@ -17,11 +17,12 @@ from mindscore.config.file import load_configuration, merge
 from mindscore.config.settings import parse_settings
 from mindscore.conversation.conversation import Transcript
 from mindscore.conversation.message import Message
-from mindscore.measure.divergence import column_spreads, is_indistinct, within_noise
+from mindscore.measure.divergence import is_indistinct, within_noise
 from mindscore.readers.conversations import Conversations
 from mindscore.readers.memories import read_memories
 from mindscore.readers.source import Source
-from mindscore.session.session import NO_MEMORIES, NOT_SCORED, Result, Session
+from mindscore.session.result import NO_MEMORIES, NOT_SCORED, Result
+from mindscore.session.session import Session
 
 Given = str | os.PathLike[str] | Context | Sequence[Any] | Mapping[str, Any]
 Memories = Mapping[str, str] | Sequence[str | Mapping[str, Any]] | str | os.PathLike[str] | None
@@ -258,7 +259,7 @@ def as_html(result: Result) -> str:
 
 
 def _memories(result: Result) -> Iterator[str]:
-    spreads = column_spreads(it.divergences for it in result.scores.values())
+    spreads = result.spreads
     largest = {
         key: max(it.divergences, key=lambda cell: cell.divergence, default=None)
         for key, it in result.scores.items()
@@ -297,9 +298,13 @@ def _memories(result: Result) -> Iterator[str]:
             for it in known
         ]
         yield _table(["scored before", "nats", "measured"], rows)
+    yield from (_line(it) for it in result.screened)
+    if result.placebo is not None:
+        yield _line(result.placebo.remark, DIM)
     for key in result.keys[:MOST_ROWS]:
         outcome = result.outcome(key)
-        if outcome.status != "scored":
+        # What is estimated is above.
+        if outcome.status not in ("scored", "estimated"):
             why = outcome.error or NOT_SCORED.get(outcome.status, outcome.status)
             yield _line(f"{shortened(key, TEXT)}: {why}", DIM)
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from math import comb
 from typing import Any, Literal
 
 from mindhooks import (
@@ -24,14 +25,18 @@ from mindhooks import (
     WirePrompt,
     load_scorer,
 )
+from mindscore.config.file import merge
 from mindscore.config.settings import Settings, parse_settings
 from mindscore.conversation.template import RenderChat
 from mindscore.flows.finetune import FinetuneScoring
 from mindscore.flows.memory import MemoryScoring
-from mindscore.measure.divergence import MOST_GROUPS
+from mindscore.measure.interactions import MOST_GROUPS, MOST_PAIRS
 from mindscore.measure.prefixes import PrefixIndex, prefix_key
 from mindscore.session.session import Session
 from mindscore.store import History, Speed
+
+SCREENED = "at most: a screen takes no more than measuring every memory, and most often far less"
+"""The words beside the plan of a screened matrix."""
 
 MEASURED_TOKENS = 256
 """Tokens of the prompt that is timed, at most."""
@@ -68,11 +73,13 @@ class Plan:
     fast it is, is its own. ``computed_tokens`` is ``None`` where that is not known.
 
     Attributes:
-        confirming_calls: at most as many calls more, to confirm groups that hide each other.
+        confirming_calls: at most as many calls more, to confirm groups that hide each other, and
+            pairs that need each other.
         confirming_tokens: at most as many tokens sent more, by these.
         alternates: at most as many are generated.
         place: the server, or the scorer, that ``times`` are of.
         speed: the origin of ``times``; ``None``: no speed is known.
+        is_limit: the matrix is screened: this is what it takes at most.
         not_planned: other plugins that answer the command, whose cost is not known.
     """
 
@@ -88,6 +95,7 @@ class Plan:
     times: Times
     place: str
     speed: Literal["remembered", "measured"] | None
+    is_limit: bool
     not_planned: tuple[str, ...]
     error: str | None
 
@@ -181,6 +189,8 @@ async def make_plan(
             "finetune-scoring" if is_finetune else "memory-scoring",
         )
         options = own.get("memory-scoring", {})
+        many = settings.memory.screens(len(session.transcript.keys()))
+        screens = command == MindCommand.SCORE_FULL and (many or bool(options.get("screen")))
         stats = await _counted(session, tables, command, counting, options)
         alternates = 0
         outcomes = stats.outcomes if isinstance(stats, MemoryStats) else {}
@@ -200,6 +210,7 @@ async def make_plan(
             times=Times(),
             place=settings.server.place,
             speed=None,
+            is_limit=screens,
             not_planned=others,
             error=stats.error,
         )
@@ -219,7 +230,7 @@ async def make_plan(
 
 @dataclass(frozen=True, slots=True)
 class CountedRun:
-    """The statistics of a run that scored nothing, and the most that confirming groups may add."""
+    """The statistics of a run that scored nothing, and the most that confirming may add."""
 
     stats: MemoryStats | FinetuneStats
     confirming_calls: int
@@ -236,9 +247,10 @@ def _with_confirming(
     outcomes = stats.outcomes if isinstance(stats, MemoryStats) else {}
     scored = sum(it.status == "scored" for it in outcomes.values())
     if counting.first and command == MindCommand.SCORE_FULL and options.get("hold"):
-        # One for each response at most, and for each set of two memories or more.
-        groups = 2 ** min(scored, MOST_GROUPS) - min(scored, MOST_GROUPS) - 1
-        confirming = min(MOST_GROUPS, counting.most_ranges, groups)
+        # Groups: one for each response at most. In all, one for each set of two memories or more.
+        few = min(scored, MOST_GROUPS)
+        groups, pairs = min(MOST_GROUPS, counting.most_ranges), min(MOST_PAIRS, comb(scored, 2))
+        confirming = min(groups + pairs, 2**few - few - 1)
     return CountedRun(stats, confirming, confirming * counting.longest)
 
 
@@ -269,6 +281,9 @@ async def _counted(
     options: Mapping[str, Any],
 ) -> MemoryStats | FinetuneStats:
     own = parse_settings(tables).plugins.settings
+    # A screen goes by what it finds, which is nothing here, and takes no more than all rows do.
+    tables = merge(tables, {"memory": {"screen": "off"}})
+    options = {**options, "screen": False}
     async with Registry(session, tables, scorer=counting) as registry:
         registry.register(MemoryScoring(options), name="memory-scoring")
         finetune = FinetuneScoring(own.get("finetune-scoring", {}))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 from mindhooks import (
     Activity,
@@ -17,7 +17,6 @@ from mindhooks import (
     MindCommand,
     MindhooksError,
     MindState,
-    Outcome,
     Registry,
     Run,
     Scorer,
@@ -32,103 +31,14 @@ from mindscore.conversation.conversation import Transcript
 from mindscore.conversation.own_template import OwnTemplate
 from mindscore.conversation.rendering import CachedTokenizer, KeySets
 from mindscore.flows.recorder import store_failures
-from mindscore.measure.divergence import RedundantGroup
+from mindscore.measure.interactions import Interaction, RedundantGroup
 from mindscore.measure.leave_one_out import LeaveOneOut
 from mindscore.measure.memories import text_hashes
+from mindscore.measure.placebo import PlaceboControl
 from mindscore.measure.retry import Retry, awaited, with_retries
-from mindscore.store import KnownScore, Records, Reviewed, Store, damage_remark
-
-if TYPE_CHECKING:
-    from mindscore.session.words import Word
-
-
-NOT_SCORED = {
-    "not-due": "not due yet: --all scores them anyway",
-    "past-cutoff": "too recent to judge (memory.token_cutoff): --full scores them anyway",
-    "no-response": "no response after them",
-    "left-out": "left out, too large for --max-tokens",
-}
-"""Why memories were not scored, by the status of their outcome, and what can be done about it."""
-
-NO_MEMORIES = (
-    "This conversation holds no memories. --memories FILE names those that are printed in its "
-    'messages; in the native format, lines with "role": "memory" are memories.'
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """The findings of a command.
-
-    Attributes:
-        command: the command that was run.
-        model: the name of the model that scored.
-        transcript: the conversation.
-        keys: the memories that were asked for.
-        scores: the score of each memory, by key.
-        candidates: the fine-tuning candidates, the largest divergence first.
-        stats: the statistics of the flow that answered, where it has any.
-        error: what failed, or ``None``.
-        remarks: what the transcript's source does not record, or what was not understood.
-        min_divergence: effects below it, in nats, count as none.
-        words: the words of responses, by node id, where they were asked for.
-        redundant: the memories that hide each other, where the run looked for them.
-        known: of memories that were not scored now, the last score that the store has, by key: by
-            the same model, of the same text, in the same conversation.
-        measured: of what is read from the store, the times of its oldest and its newest value, in
-            seconds since the epoch; ``None``: it was measured now.
-        reviewed: of what is read from the store, the candidates with their decisions.
-    """
-
-    command: str
-    model: str
-    transcript: Transcript
-    keys: tuple[str, ...]
-    scores: dict[str, MemoryScore]
-    candidates: tuple[FinetuneCandidate, ...]
-    stats: MemoryStats | FinetuneStats | None
-    error: str | None
-    remarks: tuple[str, ...] = ()
-    min_divergence: float = 0.01
-    words: Mapping[str, tuple[Word, ...]] = field(default_factory=dict)
-    redundant: tuple[RedundantGroup, ...] = ()
-    known: Mapping[str, KnownScore] = field(default_factory=dict)
-    measured: tuple[float, float] | None = None
-    reviewed: tuple[Reviewed, ...] = ()
-
-    @property
-    def outcomes(self) -> Mapping[str, Outcome]:
-        """The outcome of each memory of a memory run, by key."""
-        return self.stats.outcomes if isinstance(self.stats, MemoryStats) else {}
-
-    def outcome(self, key: str) -> Outcome:
-        """Return what became of a memory, also where the flow that answers does not say."""
-        if key in self.outcomes:
-            return self.outcomes[key]
-        if key in self.scores:
-            return Outcome("scored")
-        return Outcome("failed", self.error) if self.error else Outcome("not-due")
-
-    def to_pandas(self) -> Any:
-        """Return a DataFrame: a row for each memory and response, or for each candidate.
-
-        Of memories: ``key``, ``entry_idx``, ``node_id``, ``divergence``, ``signed``, ``noise``,
-        ``hold``, in nats; of candidates: ``entry_idx``, ``node_id``, ``divergence``, ``noise``,
-        ``response_text``, ``alternate_text``, ``prior_context``. NaN: not measured. Scores that are
-        known from earlier runs are not among them.
-
-        Raises:
-            UsageError: pandas is not installed.
-        """
-        from mindscore.session.notebook import frame
-
-        return frame(self)
-
-    def _repr_html_(self) -> str:
-        from mindscore.session.notebook import as_html
-
-        return as_html(self)
-
+from mindscore.measure.screening.receipt import ScreenReceipt
+from mindscore.session.result import Result
+from mindscore.store import KnownScore, Records, Store, damage_remark
 
 Stats = MemoryStats | FinetuneStats
 
@@ -251,7 +161,8 @@ class Session:
     def forget(self) -> None:
         """Forget what earlier commands found."""
         self.scores, self.candidates, self.ended = {}, [], []
-        for kind in (RedundantGroup, LeaveOneOut, Retry):
+        kinds = (RedundantGroup, Interaction, PlaceboControl, ScreenReceipt, LeaveOneOut, Retry)
+        for kind in kinds:
             self.registry.stash.pop(kind, None)
 
     @property
@@ -350,6 +261,7 @@ class Session:
         stats: Stats | None,
         error: str | None,
     ) -> Result:
+        receipt: ScreenReceipt | None = self.registry.stash.get(ScreenReceipt)
         return Result(
             command=command,
             model=model,
@@ -361,6 +273,11 @@ class Session:
             error=(stats.error if stats is not None else None) or error,
             remarks=self.remarks,
             redundant=self.registry.stash.get(RedundantGroup, ()),
+            interactions=self.registry.stash.get(Interaction, ()),
+            placebo=self.registry.stash.get(PlaceboControl),
+            screen=receipt,
+            estimates=() if receipt is None else receipt.estimates,
+            estimates_error=None if receipt is None else receipt.error,
             min_divergence=parse_settings(self.registry.settings).memory.min_divergence,
         )
 

@@ -8,6 +8,7 @@ from mindscore.store.evidence import (
     Evidence,
     EvidenceKind,
     EvidenceState,
+    Mode,
     columns_of,
     rows_of,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "MeasuredRemoval",
     "MeasuredResponse",
     "MemoryText",
+    "Mode",
     "Pass",
     "Point",
     "Records",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from typing import get_args
 
@@ -99,28 +99,31 @@ class EvidenceTables(NamespaceTables):
         since: float | None = None,
         conversation: str | None = None,
         keys: Sequence[str] | None = None,
-        mode: Mode | None = None,
+        mode: Mode | Collection[Mode] | None = None,
         columns: Sequence[str] = COLUMNS,
         batch_rows: int = BATCH_ROWS,
     ) -> AsyncIterator[Batch]:
         """Yield the evidence in batches, ordered by model, conversation, key, text and response.
 
         Only that of ``model``, scored at ``since`` or later (seconds since the epoch), in
-        ``conversation``, of the memories ``keys`` and of ``mode``, where they are given. A batch
-        has at most ``batch_rows`` rows, or those of one memory in one conversation; it is a
-        transaction of its own, so that others may write between two. Damaged rows are left out;
-        the log says how many.
+        ``conversation``, of the memories ``keys`` and of one ``mode``, or of several, where they
+        are given. A batch has at most ``batch_rows`` rows, or those of one memory in one
+        conversation; it is a transaction of its own, so that others may write between two. Damaged
+        rows are left out; the log says how many.
 
         Raises:
             StoreError: the store cannot be read.
         """
-        fixed = {"model": model, "conversation": conversation, "mode": mode}
+        modes = (mode,) if isinstance(mode, str) else mode
+        fixed = {"model": model, "conversation": conversation}
         where = [self._in_namespace(cells)]
         where += [cells.c[name] == it for name, it in fixed.items() if it is not None]
         if since is not None:
             where.append(cells.c.scored_at >= since)
         if keys is not None:
             where.append(cells.c.key.in_(keys))
+        if modes is not None:
+            where.append(cells.c.mode.in_(modes))
         # Without those that are fixed, so that the index leads to where the last batch ended.
         groups = [name for name in GROUPS if fixed.get(name) is None]
         pages = Pages(where, groups, columns, batch_rows)

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Column, ColumnElement, Connection, Select, func, insert, select
 
 from mindscore.store.namespace import NamespaceTables
+from mindscore.store.pages import Mode
 from mindscore.store.records import checked, intact, row_id
 from mindscore.store.schema import (
     candidates,
@@ -57,7 +58,7 @@ class Cell:
 
     ``noise`` is as in ``ResponseDivergence``. ``conversation`` is ``Context.id``; empty: not known,
     as of a cell that an older version measured. ``text_hash`` is of the memory's text; empty: not
-    known.
+    known. ``mode`` is ``"full"``, or ``"estimate"`` where a screen has estimated the cell.
     """
 
     key: str
@@ -69,6 +70,7 @@ class Cell:
     scored_at: float
     conversation: str = ""
     text_hash: str = ""
+    mode: Mode = "full"
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,11 +259,12 @@ class History(NamespaceTables):
         """List the ``limit`` cells of matrices that ``model`` measured last, of ``keys`` or of all.
 
         Only those in ``conversation``, and of ``texts``, ``{key: text hash}``, where they are
-        given. Of a response that was measured with several texts of a memory, the latest counts.
+        given. Of a response that was measured with several texts of a memory, the latest counts,
+        and an estimate only where nothing was measured.
         """
         columns = [cells.c[name] for name in Cell.__slots__]
         query = self._select(cells, row_id(cells), *columns).where(
-            cells.c.model == model, cells.c.mode == "full"
+            cells.c.model == model, cells.c.mode.in_(("full", "estimate"))
         )
         is_one = keys is not None and len(keys) == 1
         if keys is not None:
@@ -282,7 +285,10 @@ class History(NamespaceTables):
             latest: dict[tuple[str, str, str], Cell] = {}
             for it in intact(cells, connection.execute(query), made):
                 if texts is None or it.text_hash == texts.get(it.key):
-                    latest.setdefault((it.key, it.conversation, it.node_id), it)
+                    name = (it.key, it.conversation, it.node_id)
+                    if it.mode == "full" and name in latest and latest[name].mode == "estimate":
+                        latest[name] = it
+                    latest.setdefault(name, it)
             return list(latest.values())
 
         return await self._database.read(work)

@@ -20,7 +20,7 @@ from mindscore.store.schema import cells
 
 log = logging.getLogger("mindscore")
 
-Mode = Literal["full", "incremental"]
+Mode = Literal["full", "incremental", "estimate"]
 
 Columns = Mapping[str, list[Any]]
 """Evidence by column: for each name of ``COLUMNS`` that was asked for, the values of its rows."""
@@ -32,10 +32,11 @@ class Evidence:
 
     ``key`` names the memory, ``text_hash`` the text that it had; ``conversation`` is
     ``Context.id``. Each may be empty: it is not known. ``mode`` is ``"full"`` for a cell of the
-    matrix and ``"incremental"`` for a response in the window of a score. ``divergence``,
-    ``signed``, ``hold`` (the memory alone, signed) and ``noise`` are in nats; ``None``: not
-    measured. ``tokens`` counts those of the response's body. ``responded_at``, the response's own
-    time, and ``scored_at`` are in seconds since the epoch.
+    matrix, ``"incremental"`` for a response in the window of a score, and ``"estimate"`` for a
+    cell that a screen has estimated and nothing measured: its ``noise`` is the estimates'
+    error. ``divergence``, ``signed``, ``hold`` (the memory alone, signed) and ``noise`` are in
+    nats; ``None``: not measured. ``tokens`` counts those of the response's body.
+    ``responded_at``, the response's own time, and ``scored_at`` are in seconds since the epoch.
     """
 
     conversation: str

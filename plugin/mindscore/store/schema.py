@@ -66,7 +66,7 @@ cells = Table(
     Column("key", Str, primary_key=True),
     Column("text_hash", Str, primary_key=True),
     Column("node_id", Str, primary_key=True),
-    # "full": of the matrix; "incremental": of a score.
+    # "full": of the matrix; "incremental": of a score; "estimate": of a screened matrix.
     Column("mode", Str, primary_key=True),
     Column("entry_idx", Int, nullable=False),
     Column("divergence", Float, nullable=False),

@@ -208,7 +208,7 @@ HOLDS = pytest.mark.parametrize(
 def test_what_each_memory_does_alone_stands_beside_the_matrix(hold, score, talk):
     plain = score(talk, "--json", "--full").document
     document = score(talk, "--json", "--full", *hold).document
-    assert document.keys() == plain.keys() | {"hold", "hold_signed", "redundant"}
+    assert document.keys() == plain.keys() | {"hold", "hold_signed", "redundant", "interactions"}
     assert {key: document[key] for key in plain if key != "stats"} == {
         key: it for key, it in plain.items() if key != "stats"
     }
@@ -218,7 +218,7 @@ def test_what_each_memory_does_alone_stands_beside_the_matrix(hold, score, talk)
     assert document["hold"] == [[max(0.0, value) for value in row] for row in signed]
     # Each is of use to its own response.
     assert min(signed[0][0], signed[1][1]) > 1 > max(signed[0][1], signed[1][0])
-    assert document["redundant"] == []
+    assert document["redundant"] == document["interactions"] == []
 
 
 @HOLDS
@@ -232,6 +232,14 @@ def test_two_memories_that_say_the_same_are_a_redundant_pair(hold, score, write)
     )
     document = score(talk, "--json", "--full", *hold).document
     assert document["redundant"] == [{"keys": ["one", "two"], "node_ids": ["drink"]}]
+    [interaction] = document["interactions"]
+    assert (interaction["keys"], interaction["kind"]) == (["one", "two"], "hide")
+    [entry] = interaction["entries"]
+    assert (entry["entry_idx"], entry["node_id"]) == (1, "drink")
+    one, two, _ = (row[0] for row in document["signed"])
+    assert entry["apart"] == pytest.approx(one + two)
+    assert entry["together"] - entry["apart"] == pytest.approx(entry["interaction"])
+    assert entry["interaction"] > 10
 
 
 def test_a_hold_that_was_not_measured_is_null_and_the_matrix_keeps_its_row(server, cli, write):

@@ -8,14 +8,17 @@ import sys
 import pytest
 
 from mindscore.config.settings import StoreSettings
-from mindscore.measure.divergence import MOST_GROUPS
+from mindscore.measure.interactions import MOST_GROUPS
 from mindscore.scorers.toy import ToyScorer
 from mindscore.session.plan import MEASURED_TOKENS
 from mindscore.store import History, Speed
 
 from ..tiny_model import write_tiny_model
 
-OPTIONS = [(), ("--full",), ("--finetune",), ("--full", "--hold"), ("--memory", "dog")]
+OPTIONS = [
+    (), ("--full",), ("--finetune",), ("--full", "--hold"), ("--full", "--placebo"),
+    ("--memory", "dog"),
+]  # fmt: skip
 
 
 @pytest.fixture

@@ -521,3 +521,22 @@ def test_two_memories_that_hide_each_other_are_named(server, cli, numbered):
     [pair] = document["redundant"]
     assert sorted(pair["keys"]) == ["a", "b"]
     assert pair["node_ids"] == [document["responses"][0]["node_id"]]
+
+
+def test_two_memories_that_need_each_other_are_named(server, cli, numbered):
+    def both(body):
+        scores = [
+            {"total_logprob": -1.0 if {101, 102} <= set(body["prompt"][:start]) else -30.0}
+            for start, _ in body["score_ranges"]
+        ]
+        return web.json_response({"scores": scores})
+
+    server.answer = both
+    ran = cli("score", numbered, "--full", "--hold", *server.options, "--json")
+    [need] = ran.document["interactions"]
+    assert (sorted(need["keys"]), need["kind"]) == (["a", "b"], "need")
+    assert [entry["interaction"] for entry in need["entries"]] == [-29.0] * len(need["entries"])
+    shown = cli("score", numbered, "--full", "--hold", *server.options).out
+    numbers = ", ".join(f"#{entry['entry_idx']}" for entry in need["entries"])
+    line = f"need each other: either one removed costs what both do, for {numbers}"
+    assert line in " ".join(shown.split())

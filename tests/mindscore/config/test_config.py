@@ -41,6 +41,10 @@ token_cutoff = 0.6
 min_divergence = 0.01
 ewma_alpha = 0.3
 noise_repeats = "auto"
+screen = "off"
+screen_from = 100
+screen_confirm_nats = 0.5
+screen_sample = 8
 [finetune]
 threshold = 1.0
 window_fraction = 0.5
@@ -88,7 +92,13 @@ AT_LEAST_ONE = [
     "finetune.max_alternate_tokens",
     "advise.min_conversations",
 ]
-INTEGERS = [*AT_LEAST_ONE, "finetune.prior_messages", "server.priority"]
+INTEGERS = [
+    *AT_LEAST_ONE,
+    "memory.screen_from",
+    "memory.screen_sample",
+    "finetune.prior_messages",
+    "server.priority",
+]
 COUNTS_OR_AUTO = ["memory.noise_repeats", "server.cache_mb"]
 STRINGS = [
     *(

@@ -384,6 +384,10 @@ TABLES = st.fixed_dictionaries(
                 "min_divergence": FINITE,
                 "ewma_alpha": FRACTION.filter(bool),
                 "noise_repeats": COUNT | st.sampled_from([0, "auto"]),
+                "screen": st.sampled_from(["off", "auto", "on"]),
+                "screen_from": COUNT,
+                "screen_confirm_nats": FINITE.filter(bool),
+                "screen_sample": COUNT,
             },
         ),
         "finetune": st.fixed_dictionaries(

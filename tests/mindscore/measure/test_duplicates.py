@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 from tests.mindscore.measure.planted import columns
 
 from mindhooks import MemoryScore, ResponseDivergence
-from mindscore.measure.divergence import redundant_candidates
 from mindscore.measure.duplicates import (
     Basis,
     alike,
@@ -15,6 +14,7 @@ from mindscore.measure.duplicates import (
     overlaps,
 )
 from mindscore.measure.evidence import MemoryVersion, judged_cells
+from mindscore.measure.interactions import redundant_candidates
 
 VERSIONS = [MemoryVersion(key, text=text) for key, text in zip("abcdefg", ["a"] * 7, strict=True)]
 WHOLE = st.integers(-6, 30).filter(bool).map(float)

@@ -12,12 +12,12 @@ from mindhooks import Context, MindCommand, Node, Outcome, Part, Role
 from mindscore.config.settings import ServerSettings
 from mindscore.display.documents import document
 from mindscore.measure.cached_scorer import CachedScorer, ScoreCache, Usage
-from mindscore.measure.divergence import redundant_candidates
+from mindscore.measure.interactions import redundant_candidates
 from mindscore.measure.leave_one_out import LeaveOneOut, NoiseFloor
 from mindscore.measure.memories import skip_only
 from mindscore.measure.retry import Retry
 from mindscore.scorers.toy import ToyScorer
-from mindscore.session.session import Result
+from mindscore.session.result import Result
 
 SCORE, FULL, FINETUNE = MindCommand.SCORE, MindCommand.SCORE_FULL, MindCommand.SCORE_FINETUNE
 HOLD = {"settings": {"memory-scoring": {"hold": True}}}

@@ -109,6 +109,19 @@ def test_where_noise_is_not_known_a_given_limit_counts(browser, page):
         assert found == ["within noise: +0.50 of ±1.00", "+1.50", "+0.50", "+0.50", "-0.50"]
 
 
+def test_an_estimate_is_told_as_one_and_marked(browser, page):
+    with opened(browser, page([[3.0, 0.5]], [[0.1, 0.2]], estimated=[[False, True]])) as it:
+        grid = it.page.locator("#it [role=grid]")
+        grid.focus()
+        it.page.keyboard.press("End")
+        assert told(it).startswith("≈ +0.50 nats: estimated, not measured")
+        assert "95 % of the estimates are within ±0.20 nats" in told(it)
+        assert "estimated, not measured" in it.texts("#it .matrix-legend > span")
+        it.page.keyboard.press("Home")
+        assert told(it).startswith("+3.00 nats: likelier with the memory")
+        assert it.wrong == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_what_helped_is_blue_what_harmed_is_orange_and_noise_is_grey(browser, page, scheme):
     with opened(browser, page(**KINDS), width=700, color_scheme=scheme) as it:

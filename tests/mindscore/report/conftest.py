@@ -17,7 +17,7 @@ from mindhooks import (
 from mindscore.cli import main
 from mindscore.conversation.native import read_transcript
 from mindscore.report.page import HtmlReport
-from mindscore.session.session import Result
+from mindscore.session.result import Result
 from mindscore.session.words import Word
 
 DEMO = Path(__file__).parents[3] / "plugin" / "mindscore" / "demo" / "conversation.jsonl"

@@ -1,12 +1,13 @@
 """What stands in a report, and when."""
 
+import re
 from dataclasses import replace
 
 import pytest
 
 from mindhooks import FinetuneStats, MemoryScore, MemoryStats, Outcome, ResponseDivergence
 from mindscore.config.settings import parse_settings
-from mindscore.measure.divergence import RedundantGroup
+from mindscore.measure.interactions import Interaction, InteractionEntry, RedundantGroup
 from mindscore.report.page import MOST_OPEN, facts, memory_texts, render
 from mindscore.report.ranking import standings
 
@@ -175,3 +176,20 @@ def test_memories_that_hide_each_other_are_one_line_a_group(result):
     assert listed.count("<li>") == 2
     assert "any is enough for #1, #3" in " ".join(listed.split())
     assert "either is enough for #1</li>" in listed
+
+
+def test_memories_that_need_each_other_are_listed_with_their_responses(result):
+    entries = tuple(
+        InteractionEntry(index, node, 8.0, 16.0, -8.0)
+        for index, node in result.transcript.responses()
+    )
+    need = Interaction(("a", "b"), entries, "need")
+    found = page(replace(result, interactions=(need,)))
+    listed = found.partition('<ul class="pairs">')[2].partition("</ul>")[0]
+    said = " ".join(re.sub("<[^>]*>", "", listed).split())
+    assert said == "a and b need each other: either one removed costs what both do, for #1, #3"
+
+
+def test_what_was_not_looked_for_is_not_said_to_be_absent(result):
+    assert "pairs-title" in page(result)
+    assert "pairs-title" not in page(replace(result, measured=(1.0, 2.0)))

@@ -16,10 +16,11 @@ from mindscore.review.reading import (
     HEIGHT,
     MOST,
     WIDTH,
+    MemoryRow,
     sparkline,
 )
 from mindscore.review.web import address
-from mindscore.store import Cell, Listed, Point, Review, Reviewed
+from mindscore.store import Cell, Listed, Point, Review, Reviewed, StoredMemory
 
 
 def _item(number_, decision=None, sinks=()):
@@ -141,6 +142,24 @@ def test_the_matrix_has_a_row_for_each_memory_and_a_hole_for_what_is_not_measure
 def test_the_matrix_has_the_noise_where_any_was_measured():
     cells = [_cell("a", "n1", 1, 0.5, 0.25), _cell("b", "n1", 1, -3.0)]
     assert matrix(cells, None).data["noise"] == [[None], [0.25]]
+
+
+def test_estimates_are_marked_and_come_after_what_was_measured():
+    guess = {"mode": "estimate", "noise": 0.3}
+    cells = [_cell("a", "n1", 1, 0.5), replace(_cell("b", "n1", 1, -3.0), **guess),
+             _cell("c", "n1", 1, 0.1), replace(_cell("c", "n3", 3, 2.0), **guess)]  # fmt: skip
+    found = matrix(cells, None).data
+    assert [it["key"] for it in found["memories"]] == ["c", "a", "b"]
+    assert found["estimated"] == [[False, True], [False, False], [True, False]]
+    assert matrix(cells[:1], None).data["estimated"] is None
+
+
+def test_estimates_are_no_part_of_the_verdict():
+    memory = StoredMemory("k", "m", 0.5, 0.5, 1.0, 1)
+    cells = [_cell("k", "n1", 1, 4.0, 0.1), replace(_cell("k", "n3", 3, 9.0), mode="estimate")]
+    row = MemoryRow(memory, None, None, effects(cells, cells)["k"], 1.0)
+    assert (row.verdict.words, row.verdict.note) == ("helped 1", "of 1 response")
+    assert [it.is_estimate for it in row.effects] == [True, False]
 
 
 def test_a_response_that_has_moved_is_one_column(transcript):

@@ -284,3 +284,22 @@ def test_a_large_result_says_what_it_leaves_out():
     row = found.scores["tea"].divergences
     many = {f"k{it}": MemoryScore(f"k{it}", 1.0, "incremental", row) for it in range(205)}
     assert "and 5 more memories" in replace(found, keys=(), scores=many)._repr_html_()
+
+
+def test_a_screened_matrix_shows_its_receipt_and_what_was_measured():
+    idle = {f"idle-{at}": f"Memo {at}: {at * 7919}." for at in range(40)}
+    memories = {"tea": "She drinks rooibos from a blue pot.", **idle}
+    lines = [{"role": "memory", "key": key, "content": it} for key, it in memories.items()]
+    lines += [
+        {"role": "user", "content": "What shall I drink?"},
+        {"role": "assistant", "content": "Rooibos from a blue pot."},
+    ]
+    settings = {**TOY, "memory": {"screen": "on"}}
+    found = mindscore.score(lines, full=True, settings=settings)
+    assert found.error is None
+    assert found.estimates == found.screen.estimates != ()
+    html = found._repr_html_()
+    assert html.count("<tr>") == 1 + len(found.scores) < len(memories)
+    assert f"{len(found.screen.estimated)} estimated (≈)" in html
+    assert "With 95 % confidence" in html
+    assert found.to_pandas()["key"].nunique() == len(found.scores)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sqlite3
+from collections import Counter
 from contextlib import closing
 from dataclasses import replace
 
@@ -316,4 +317,12 @@ async def test_the_kinds_of_evidence_are_counted_by_model_and_mode(store):
     await store().add_evidence([replace(it, mode="incremental") for it in rows[:5]])
     found = [(it.model, it.mode, it.cells) for it in await store().evidence_kinds()]
     assert found == [("m0", "full", 60), ("m1", "full", 10), ("m0", "incremental", 5)]
+    await store().add_evidence([replace(it, mode="estimate") for it in rows[:4]])
+    assert ("m0", "estimate", 4) in {
+        (it.model, it.mode, it.cells) for it in await store().evidence_kinds()
+    }
+    some = store().evidence("m0", mode=("incremental", "estimate"), columns=("mode",))
+    assert Counter([it async for batch in some for it in batch["mode"]]) == {
+        "incremental": 5, "estimate": 4
+    }  # fmt: skip
     assert await store(namespace="other").evidence_kinds() == []

@@ -95,6 +95,22 @@ async def test_cells_are_those_of_one_model(settings):
     assert await History(settings).models() == ["m", "n"]
 
 
+@pytest.mark.parametrize("is_later", [False, True])
+async def test_an_estimate_is_a_cell_only_where_nothing_was_measured(settings, is_later):
+    about = {"conversation": "c", "model": "m", "key": "tea", "text_hash": "h", "tokens": None}
+    about |= {"hold": None, "noise": 0.3, "responded_at": None}
+    times = {"full": 5.0, "estimate": 5.0 + (1 if is_later else -1)}
+    await Store(settings).add_evidence(
+        Evidence(node_id=id_, entry_idx=at, mode=mode, divergence=1.0, signed=1.0,
+                 scored_at=times[mode], **about)
+        for at, id_, mode in ((1, "a", "full"), (1, "a", "estimate"), (3, "b", "estimate"))
+    )  # fmt: skip
+    found = {it.node_id: it.mode for it in await History(settings).cells("m", None)}
+    assert found == {"a": "full", "b": "estimate"}
+    [known] = await History(settings).conversations()
+    assert known.cells == 1
+
+
 @pytest.mark.parametrize(
     ("command", "found", "considered"),
     [(MindCommand.SCORE, 1, 2), (MindCommand.SCORE_FULL, 2, 2), (MindCommand.SCORE_FINETUNE, 1, 1)],

@@ -13,7 +13,11 @@ function mindscoreLimit(data, row, column) {
 // data: {memories: [{key, text}], responses: [{entry_idx, node_id, text}],
 //        signed: [[number | null]], noise: [[number | null]] | null,
 //        spread: [number]: for each response, what nearly any memory does to it,
-//        unmeasured: nats that count as noise where neither is known; 0 if not given}
+//        unmeasured: nats that count as noise where neither is known; 0 if not given,
+//        estimates: [[number | null]], where given: what a screen has estimated of cells that were
+//        not measured; estimates_error: the nats that these may be wrong by, or null,
+//        estimated: [[boolean]], where given: the cells of signed that are such estimates, too,
+//        place: [number], where given: what an unrelated text in a memory's place does}
 // words(row, column), where given: a node to show in the place of the response's text, or null.
 //
 // Only what is in sight is drawn. The element tells of a cell that was chosen (clicked, or Enter)
@@ -26,9 +30,10 @@ function mindscoreMatrix(element, data, words) {
   });
   const least = Math.max(0.1, middle(data.signed.flatMap((row, at) =>
     row.flatMap((it, column) => (it === null ? [] : [mindscoreLimit(data, at, column).limit])))));
-  const largest = Math.max(1, 2 * least, ...data.signed.map(
+  const largest = Math.max(1, 2 * least, ...[...data.signed, ...(data.estimates ?? [])].map(
     (row) => row.reduce((most, it) => Math.max(most, Math.abs(it ?? 0)), 0)
   ));
+  const guesses = Boolean(data.estimates || data.estimated);
 
   function middle(numbers) {
     const sorted = numbers.sort((one, other) => one - other);
@@ -47,15 +52,27 @@ function mindscoreMatrix(element, data, words) {
   }
 
   function valueAt(row, column) {
-    const signed = data.signed[row][column];
-    const noise = data.noise?.[row][column] ?? null;
-    const { limit, assumed } = mindscoreLimit(data, row, column);
+    const guess = data.signed[row][column] === null ? data.estimates?.[row][column] ?? null : null;
+    const signed = guess ?? data.signed[row][column];
+    const guessed = guess !== null || Boolean(data.estimated?.[row][column]);
+    let noise = data.noise?.[row][column] ?? null;
+    let { limit, assumed } = mindscoreLimit(data, row, column);
+    if (guess !== null) {
+      noise = data.estimates_error ?? null;
+      assumed = noise === null && !data.spread?.[column];
+      limit = assumed ? data.unmeasured ?? 0 : Math.max(noise ?? 0, data.spread?.[column] ?? 0);
+    }
     const within = signed !== null && signed !== 0 && Math.abs(signed) <= limit;
-    return { signed, noise, within, limit, assumed };
+    const place = data.place?.[column] ?? null;
+    return { signed, noise, within, limit, assumed, guessed, place };
   }
 
-  function inWords({ signed, within, limit, assumed }) {
+  function inWords({ signed, within, limit, assumed, guessed }) {
     if (signed === null) return "not measured";
+    if (guessed) {
+      const error = within ? `, within ±${limit.toFixed(2)} nats, which says nothing` : "";
+      return `≈ ${nats.format(signed)} nats: estimated, not measured${error}`;
+    }
     if (within) {
       const which = assumed ? ", which is assumed: noise is not measured" : "";
       return `within noise: ${nats.format(signed)} of ±${limit.toFixed(2)} nats${which}`;
@@ -81,6 +98,7 @@ function mindscoreMatrix(element, data, words) {
   ramp.append("harmed: less likely", strip, "helped: likelier, in nats");
   legend.append(ramp);
   const kinds = { noise: "within noise", none: "no difference", missing: "not measured" };
+  if (guesses) kinds.guessed = "estimated, not measured";
   for (const [kind, words] of Object.entries(kinds)) {
     const each = make("span");
     each.append(make("span", `matrix-swatch ${kind}`), words);
@@ -113,7 +131,8 @@ function mindscoreMatrix(element, data, words) {
     let largestAt = { row: 0, column: 0 }, size = 0;
     for (let row = 0; row < rows; row += 1) {
       for (let column = 0; column < columns; column += 1) {
-        const { signed, within } = valueAt(row, column);
+        const { signed, within, guessed } = valueAt(row, column);
+        if (guessed) continue;
         if (signed && !within) return { row, column };
         if (Math.abs(signed ?? 0) > size) {
           size = Math.abs(signed);
@@ -240,9 +259,12 @@ function mindscoreMatrix(element, data, words) {
         const gap = cell > 6 ? 1 : 0;
         pen.fillStyle = colour ? colour.fill : value.within ? colours.noise : colours.hatch;
         pen.fillRect(x(column), y(row), cell - gap, height - gap);
-        if (cell >= WITH_NUMBER && colour && Math.abs(value.signed) >= 0.05) {
-          pen.fillStyle = colour.ink;
-          pen.fillText(value.signed.toFixed(1), x(column) + cell / 2, y(row) + height / 2);
+        const hasNumber = cell >= WITH_NUMBER && colour && Math.abs(value.signed) >= 0.05;
+        if (hasNumber || value.guessed) {
+          pen.fillStyle = colour ? colour.ink : colours.muted;
+          const text = hasNumber ? value.signed.toFixed(1) : "";
+          const mark = value.guessed ? "≈" : "";
+          pen.fillText(mark + text, x(column) + cell / 2, y(row) + height / 2);
         }
       }
     }
@@ -300,14 +322,19 @@ function mindscoreMatrix(element, data, words) {
     shownAs = now;
     const memory = data.memories[row], response = data.responses[column];
     const value = valueAt(row, column);
-    const told = value.within || !value.signed ? " none" : value.signed > 0 ? " more" : " less";
+    const told = value.within || !value.signed || value.guessed ? " none" : value.signed > 0 ? " more" : " less";
     const said = make("p", "text");
     said.append((words && words(row, column)) || short(response.text));
     const key = make("p");
     key.append(make("span", "key", memory.key));
     const parts = [make("p", `matrix-value${told}`, inWords(value))];
-    if (value.noise !== null && !value.within) {
-      parts.push(make("p", "muted", `noise ±${value.noise.toFixed(2)} nats`));
+    if (value.noise !== null && (!value.within || value.guessed)) {
+      const what = value.guessed ? "95 % of the estimates are within" : "noise";
+      parts.push(make("p", "muted", `${what} ±${value.noise.toFixed(2)} nats`));
+    }
+    if (value.place !== null) {
+      const does = `an unrelated text in a memory's place: up to ${value.place.toFixed(2)} nats`;
+      parts.push(make("p", "muted", does));
     }
     details.replaceChildren(
       ...parts, make("h4", "", "Memory"), key, make("p", "text", short(memory.text)),

@@ -239,7 +239,8 @@
       const memory = data.memories[rowOf(tr)];
       const fits = {
         "": true, likelier: memory.likelier > 0, less: memory.less_likely > 0,
-        none: memory.effect === "none", unscored: memory.largest === null,
+        none: memory.effect === "none", estimated: memory.estimate !== null,
+        unscored: memory.largest === null,
       }[effect];
       const isClear = memory.likelier + memory.less_likely > 0;
       const found = !wanted || `${memory.key}\n${memory.text}`.toLowerCase().includes(wanted);
@@ -271,14 +272,16 @@
 
   // -- the matrices -----------------------------------------------------------------------------
 
-  for (const [id, signed, noise, spread, words] of [
-    ["matrix", data.signed, data.noise, data.spread, spoken],
-    ["hold", data.hold, data.hold_noise, data.hold_spread, null],
+  for (const [id, signed, noise, spread, words, more] of [
+    ["matrix", data.signed, data.noise, data.spread, spoken, {
+      estimates: data.estimates, estimates_error: data.estimates_error, place: data.place,
+    }],
+    ["hold", data.hold, data.hold_noise, data.hold_spread, null, {}],
   ]) {
     const place = element(id);
     if (!place) continue;
     const { memories, responses, unmeasured } = data;
-    const its = { memories, responses, signed, noise, spread, unmeasured };
+    const its = { memories, responses, signed, noise, spread, unmeasured, ...more };
     const { first } = mindscoreMatrix(place, its, words);
     if (id === "matrix" && first) showTurn(first.column);
     place.addEventListener("mindscore:cell", ({ detail }) => {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 FEWEST_TOKENS = 64
@@ -12,6 +12,13 @@ FEWEST_TOKENS = 64
 
 LOGITS_BYTES = 2**30
 """What the logits of one chunk's rows may take."""
+
+Stopped = Callable[[], bool]
+"""Asked between two chunks: the caller no longer wants the answer."""
+
+
+class StoppedError(Exception):
+    """The caller no longer wants the answer."""
 
 
 class Chunks:

@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-import gc
-import inspect
 import logging
 import math
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 import transformers
 from transformers import AutoModelForCausalLM
 
 from mindhooks import Generated, RangeScore, ScorerError, WirePrompt
-from mindscore._util.text import one_line
 from mindscore.scorers.local import attention, devices
-from mindscore.scorers.local.chunks import Chunks, longest_in_chunks
+from mindscore.scorers.local.chunks import Chunks, Stopped, StoppedError, longest_in_chunks
 from mindscore.scorers.local.devices import Compute
+from mindscore.scorers.local.forward import Forward, target_logprobs
+from mindscore.scorers.local.knock_out import Job, KnockOut, Span, jobs
 from mindscore.scorers.local.kv_cache import CachedSequence, PrefixCaches, looks_at_all
 from mindscore.scorers.local.model_files import ModelFiles
+from mindscore.scorers.local.room import Room
 from mindscore.scorers.local.weights import LocalTokenizer, naming_model, with_adapter
 
 CHUNK_TOKENS = 1024
 """Tokens that run through the model at once (prefill chunk), where the device asks for no more.
 
 It can be stopped between chunks."""
-
-LOGSUMEXP_ROWS = 256
 
 MAX_CACHE_FAILURES = 2
 """Prompts in a row that fail with KV caches, and succeed without, before they are given up."""
@@ -42,15 +40,7 @@ _TRIED = "The quick brown fox jumps over the lazy dog, and the lazy dog does not
 _TOLERANCE = 0.05
 """Share of the logits' mean size: a wrong attention is far off, bfloat16 by 0.02."""
 
-T = TypeVar("T")
-
-Stopped = Callable[[], bool]
-
 _logger = logging.getLogger("mindscore")
-
-
-class StoppedError(Exception):
-    """The caller no longer wants the answer."""
 
 
 class LocalModel:
@@ -75,12 +65,7 @@ class LocalModel:
         self.context_length: int | None = getattr(config, "max_position_embeddings", None)
         embeddings: Any = self._model.get_input_embeddings()
         self.vocabulary: int = embeddings.num_embeddings
-        takes = inspect.signature(self._model.forward).parameters
-        self._keeps_rows = "logits_to_keep" in takes
-        self._cached = "cache" if "cache" in takes else "past_key_values"  # transformers < 5.24
-        self._device = embeddings.weight.device
-        # Of weights that are on none, accelerate has hold.
-        self._devices = sorted({str(it.device) for it in self._model.parameters()} - {"meta"})
+        self._forward = Forward(self._model)
         self._cache_mb = cache_mb
         self._cache_failures = 0
         self._asked: deque[int] = deque(maxlen=REMEMBERED_PROMPTS)
@@ -88,11 +73,19 @@ class LocalModel:
         self._longest_in_chunks = longest_in_chunks(config)
         self._chunks = Chunks(compute.chunk_tokens(CHUNK_TOKENS), row_bytes)
         self._caching = self._choose_attention()
+        places = self._forward.devices
+        self._room = Room(self._name, compute, places, cache_mb, self._chunks, self._caches)
+        self._knock_out = KnockOut(self._model, self._forward, caches_are_right=self._caching)
 
     @property
     def reuses_prefixes(self) -> bool:
         """True if a prompt is computed from where it departs from an earlier one."""
         return self._caching and self._caches.keeps
+
+    @property
+    def hides_tokens(self) -> bool:
+        """False if it is known that ``knock_out`` is not possible."""
+        return self._knock_out.refusal is None
 
     def _load(self, adapter: str) -> Any:
         transformers.utils.logging.disable_progress_bar()
@@ -117,12 +110,12 @@ class LocalModel:
 
         Right are the logits without a cache: some models keep none, or none that can be forked.
         """
-        ids = self._ids(self.tokenizer.encode(_TRIED))
+        ids = self._forward.tensor(self.tokenizer.encode(_TRIED))
         # The last third has two pieces before it.
         thirds = ids.tensor_split(3, dim=1)
         plain = self._model(input_ids=ids, use_cache=False).logits[:, -thirds[-1].shape[1] :]
         usual = self._model.config._attn_implementation
-        room = devices.cache_bytes(self._cache_mb, self._devices)
+        room = devices.cache_bytes(self._cache_mb, self._forward.devices)
         # Only the usual has a mask, which may be all that tells a layer what to forget.
         is_plain = looks_at_all(self._model.config)
         faster = attention.choices(self._compute.kind, self._compute.dtype) if is_plain else ()
@@ -137,7 +130,9 @@ class LocalModel:
                 )
                 cache = self._caches.empty().cache
                 for part in thirds:
-                    output = self._model(input_ids=part, use_cache=True, **{self._cached: cache})
+                    output = self._model(
+                        input_ids=part, use_cache=True, **{self._forward.cache_name: cache}
+                    )
             # A model may raise anything at an attention that it does not know.
             except Exception as error:
                 _logger.debug("%s: attention %s: %r", self._name, name, error)
@@ -158,17 +153,12 @@ class LocalModel:
         if not prompt.ranges:
             return [], 0
         self._require_fit(prompt, max(end for _, end in prompt.ranges))
-        wanted = bytearray(len(prompt.tokens))
-        spans = dict.fromkeys(prompt.ranges)
-        for start, end in spans:
-            wanted[start:end] = b"\1" * (end - start)
-        # The logits of row i are those of token i + 1.
-        rows = [index - 1 for index, is_wanted in enumerate(wanted) if is_wanted]
+        rows = _rows(prompt)
         work = partial(self._logprobs, prompt.tokens, rows, stopped)
-        logprobs, computed = self._with_room(work, len(prompt.tokens))
+        logprobs, computed = self._room.run(work, len(prompt.tokens))
         scores: dict[tuple[int, int], RangeScore] = {}
         room = len(rows)
-        for start, end in spans:
+        for start, end in dict.fromkeys(prompt.ranges):
             if stopped():
                 raise StoppedError
             values = tuple(logprobs[index - 1] for index in range(start, end))
@@ -176,6 +166,55 @@ class LocalModel:
             # Of ranges that overlap in more than the prompt's tokens, the totals alone are kept.
             scores[start, end] = RangeScore(math.fsum(values), values if room >= 0 else None)
         return [scores[span] for span in prompt.ranges], computed
+
+    @torch.inference_mode()
+    def knock_out(
+        self, prompt: WirePrompt, hidden: Sequence[Sequence[Span]], stopped: Stopped
+    ) -> tuple[list[list[RangeScore]], int]:
+        """Return the totals of the prompt's ranges without the tokens ``hidden`` from each.
+
+        There is a list for each of ``hidden``. Other tokens than a response's keep the keys and
+        values that they have with everything there. The second result is the number of tokens
+        computed, the prompt's own included where they were not cached.
+
+        Raises:
+            ScorerError: the model cannot hide tokens; or a span is not within the prompt.
+            StoppedError: ``stopped()`` between two chunks.
+        """
+        if not prompt.ranges:
+            return [[] for _ in hidden], 0
+        length = max(end for _, end in prompt.ranges)
+        self._require_fit(prompt, length)
+        if length > self._longest_in_chunks:
+            refused = ScorerError(
+                f"{self._name}: no tokens can be hidden in a prompt of {length} tokens: the model "
+                f"turns positions otherwise beyond {self._longest_in_chunks:.0f}"
+            )
+            refused.arrived = False
+            raise refused
+        asked = jobs(prompt, hidden)
+        tried = self.tokenizer.encode(_TRIED)
+        check = partial(self._knock_out.require, tried, lambda: self._caches.empty().cache)
+        self._room.run(check, len(tried))
+        totals: dict[Job, float] = {}
+        work = partial(self._hide, prompt, {job for its in asked for job in its}, totals, stopped)
+        computed = self._room.run(work, length)
+        computed += sum(end - start for (start, end), spans in totals if spans)
+        return [[RangeScore(totals[job]) for job in its] for its in asked], computed
+
+    def _hide(
+        self, prompt: WirePrompt, asked: Set[Job], totals: dict[Job, float], stopped: Stopped
+    ) -> int:
+        """Add what ``totals`` lack, and return the number of the prompt's tokens computed."""
+        rows = _rows(prompt)
+        tokens, end = prompt.tokens, rows[-1] + 1
+        known, computed = self._advance(tokens[: end + 1], end, rows, end, stopped, repeats=False)
+        for span in prompt.ranges:
+            totals[span, ()] = math.fsum(known.logprobs[index - 1] for index in range(*span))
+        left, most = asked - totals.keys(), self._chunks.most_rows
+        for found in self._knock_out.totals(tokens, known.cache.layers, left, most, stopped):
+            totals |= found
+        return computed
 
     @torch.inference_mode()
     def generate(
@@ -190,7 +229,7 @@ class LocalModel:
         """
         self._require_fit(prompt, len(prompt.tokens) + 1)
         work = partial(self._continue, prompt, max_tokens, stop, stopped)
-        return self._with_room(work, len(prompt.tokens) + max_tokens)
+        return self._room.run(work, len(prompt.tokens) + max_tokens)
 
     def _continue(
         self, prompt: WirePrompt, max_tokens: int, stop: Sequence[int], stopped: Stopped
@@ -199,11 +238,11 @@ class LocalModel:
         max_tokens = int(min(asked, room))
         before_last = prompt.tokens[:-1]
         cache = self._prefilled(before_last, len(prompt.tokens) + max_tokens, stopped)
-        ids = self._ids(prompt.tokens)
+        ids = self._forward.tensor(prompt.tokens)
         ends = {*stop, *_as_ids(self._model.generation_config.eos_token_id)}
         output = self._model.generate(
             ids,
-            **{self._cached: cache},
+            **{self._forward.cache_name: cache},
             attention_mask=torch.ones_like(ids),
             do_sample=False,
             max_new_tokens=max_tokens,
@@ -242,7 +281,7 @@ class LocalModel:
         for first in range(0, len(rows), size):
             wanted = rows[first : first + size]
             last = end if is_whole else wanted[-1] + 1
-            logprobs.update(self._forward(None, tokens, 0, last, wanted, stopped))
+            logprobs.update(self._run(None, tokens, 0, last, wanted, stopped))
             computed += last
         self._blame_caches(failure)
         return logprobs, computed
@@ -274,16 +313,25 @@ class LocalModel:
             self._caching = False
 
     def _advance(
-        self, tokens: Sequence[int], end: int, rows: Sequence[int], length: int, stopped: Stopped
+        self,
+        tokens: Sequence[int],
+        end: int,
+        rows: Sequence[int],
+        length: int,
+        stopped: Stopped,
+        *,
+        repeats: bool = True,
     ) -> tuple[CachedSequence, int]:
         """Compute ``tokens`` up to ``end``, from the end of the cached prefix, in chunks.
 
         Return the sequence, which will grow to ``length`` tokens, and the tokens computed.
+        ``repeats``: what is asked again is computed again, to measure the noise.
         """
         known = self._caches.fork(tokens, rows, length)
         start, size = len(known.ids), self._chunks.tokens
-        # Kept or not, what is asked again is to measure the noise.
-        asked = None if self._compute.is_exact or not rows else hash((tuple(tokens), tuple(rows)))
+        is_noisy = repeats and bool(rows) and not self._compute.is_exact
+        # Kept or not.
+        asked = hash((tuple(tokens), tuple(rows))) if is_noisy else None
         if start >= end and asked is None:
             return known, 0
         if start >= end or asked in self._asked:
@@ -292,7 +340,7 @@ class LocalModel:
         logprobs = dict(known.logprobs)
         for first, last in self._chunks.split(start, end, rows, size):
             wanted = rows[bisect_left(rows, first) : bisect_left(rows, last)]
-            logprobs.update(self._forward(known.cache, tokens, first, last, wanted, stopped))
+            logprobs.update(self._run(known.cache, tokens, first, last, wanted, stopped))
             if known.cache.get_seq_length() != last:
                 raise RuntimeError("the model does not keep its state in the cache it is given")
         computed = CachedSequence(tuple(tokens), known.cache, logprobs)
@@ -301,44 +349,7 @@ class LocalModel:
             self._asked.append(asked)
         return computed, end - start
 
-    def _with_room(self, work: Callable[[], T], length: int) -> T:
-        """Return what ``work`` does; where memory runs out, in smaller chunks.
-
-        Raises:
-            ScorerError: the smallest is too large; a shorter prompt may fit.
-        """
-        is_first = True
-        while True:
-            try:
-                return work()
-            except Exception as error:
-                if not devices.is_out_of_memory(error):
-                    raise
-                said = one_line(str(error), 200)
-            # Not above: the error refers to what it took the memory for.
-            self._make_room(length, said, is_first)
-            is_first = False
-
-    def _make_room(self, length: int, said: str, is_first: bool) -> None:
-        _logger.info("%s: out of memory with %d tokens: %s", self._name, length, said)
-        # Each attempt may fill them anew, before it fails.
-        may_help = self._caches.clear() and is_first
-        gc.collect()
-        for device in self._devices:
-            devices.release(device)
-        if self._cache_mb == "auto":
-            self._caches.clear(devices.cache_bytes("auto", self._devices))
-        if not may_help and not self._chunks.halve():
-            raise ScorerError(
-                f"{self._name}: a prompt of {length} tokens needs more memory than there is on "
-                f"{self._compute} ({said}): free memory there, or choose a shorter conversation, "
-                "another server.device or server.dtype, or a smaller server.model"
-            )
-
-    def _ids(self, tokens: Sequence[int]) -> Any:
-        return torch.tensor([tokens], device=self._device)
-
-    def _forward(
+    def _run(
         self,
         cache: Any,
         tokens: Sequence[int],
@@ -350,25 +361,8 @@ class LocalModel:
         """Run ``tokens`` from ``start`` to ``end``; return each row with its log-probability."""
         if stopped():
             raise StoppedError
-        wanted: Any = [row - start for row in rows]
-        if len(self._devices) == 1:
-            wanted = torch.tensor(wanted, dtype=torch.long, device=self._device)
-        # Else a list, which has no device: accelerate would send it to that of the first layers.
-        given = {self._cached: cache}
-        if self._keeps_rows:
-            given["logits_to_keep"] = wanted
-        ids, caches = self._ids(tokens[start:end]), cache is not None
-        output = self._model(input_ids=ids, use_cache=caches, **given)
-        if not rows:
-            return ()
-        logits = output.logits[0] if self._keeps_rows else output.logits[0, wanted]
-        targets = torch.tensor([tokens[row + 1] for row in rows], device=logits.device)
-        chosen = logits.gather(1, targets[:, None])[:, 0].float()
-        # By blocks: the exponentials need as much memory again.
-        blocks = logits.split(LOGSUMEXP_ROWS)
-        normalisers = torch.cat([block.float().logsumexp(1) for block in blocks])
-        values: list[float] = (chosen - normalisers).tolist()
-        return zip(rows, values, strict=True)
+        logits = self._forward.logits(tokens[start:end], [row - start for row in rows], cache)
+        return zip(rows, target_logprobs(logits, [tokens[row + 1] for row in rows]), strict=True)
 
     def _require_fit(self, prompt: WirePrompt, length: int) -> None:
         if prompt.images:
@@ -387,6 +381,14 @@ class LocalModel:
                     f"{self._name}: token id {token} is outside the model's vocabulary of "
                     f"{self.vocabulary}: were token_ids made with another tokenizer?"
                 )
+
+
+def _rows(prompt: WirePrompt) -> list[int]:
+    """Return the rows whose logits tell the tokens of the prompt's ranges: i for token i + 1."""
+    wanted = bytearray(len(prompt.tokens))
+    for start, end in prompt.ranges:
+        wanted[start:end] = b"\1" * (end - start)
+    return [index - 1 for index, is_wanted in enumerate(wanted) if is_wanted]
 
 
 def _is_final(error: Exception) -> bool:

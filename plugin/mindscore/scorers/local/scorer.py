@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from mindhooks import BaseScorer, Generated, ScorerError, ScoreResult, WirePrompt, in_thread
+from mindhooks import (
+    BaseScorer,
+    Generated,
+    KnockOut,
+    ScorerError,
+    ScoreResult,
+    WirePrompt,
+    in_thread,
+)
 from mindscore.config.settings import ServerSettings, parse_table
 from mindscore.scorers.local.devices import CPU, Compute, choose
 from mindscore.scorers.local.model_files import ModelFiles
@@ -110,6 +118,22 @@ class LocalScorer(BaseScorer):
                 answers.append(ranges)
                 computed += tokens
         return ScoreResult(answers, computed)
+
+    @property
+    def knock_out(self) -> KnockOut | None:  # type: ignore[override]
+        """``None`` if no tokens can be hidden from the model, as far as it is known yet."""
+        if self._loaded is not None:
+            return self._hide if self._loaded.hides_tokens else None
+        files = self._files()
+        return self._hide if files is None or files.keeps_prefixes else None
+
+    async def _hide(
+        self, prompt: WirePrompt, hidden: Sequence[Sequence[tuple[int, int]]]
+    ) -> ScoreResult:
+        """Return totals; when cancelled, end after the pass that is being computed."""
+        async with self._turn:
+            loaded = await self._load()
+            return ScoreResult(*await _stoppable(loaded.knock_out, prompt, hidden))
 
     async def generate(
         self, prompt: WirePrompt, *, max_tokens: int, stop: Sequence[int]

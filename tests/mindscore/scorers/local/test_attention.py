@@ -14,9 +14,11 @@ CUDA = [name for name in KERNELS if name != "mindscore_causal"]
 MODULE = SimpleNamespace()
 
 
-def exact(query, key, value, causal, scale):
+def exact(query, key, value, causal, scale, bias=None):
     """The output and log-sum-exp by the definition; of causal attention, the last keys' rows."""
     scores = query @ key.transpose(2, 3) * (scale or query.shape[3] ** -0.5)
+    if bias is not None:
+        scores = scores + bias
     if causal:
         behind = key.shape[2] - query.shape[2]
         hidden = torch.ones(scores.shape[2:], dtype=torch.bool).triu(behind + 1)

@@ -97,6 +97,24 @@ async def test_the_same_prompt_scores_the_same_to_the_bit() -> None:
     assert first == second
 
 
+async def test_a_response_that_does_not_see_its_memory_is_less_likely(plain) -> None:
+    before, memory, after = TEXT.partition("The user's cat is called Fitzgerald.")
+    first, _, rest = after.partition("Your cat is called Fitzgerald.<|im_end|>")
+    async with opened() as scorer:
+        texts = (before, memory, first, "Your cat is called Fitzgerald.<|im_end|>", rest)
+        pieces = [await scorer.tokenize(text) for text in texts]
+        ends = [sum(map(len, pieces[: number + 1])) for number in range(len(pieces))]
+        tokens = [token for piece in pieces for token in piece]
+        asked = prompt(tokens, (ends[2], ends[3]), (ends[3] + 20, ends[4]))
+        assert scorer.knock_out is not None
+        result = await scorer.knock_out(asked, [[], [(ends[0], ends[1])]])
+    baseline = plain(tokens)
+    [there, gone] = [[it.total for it in ranges] for ranges in result.ranges]
+    assert there == pytest.approx([sum(baseline[s - 1 : e - 1]) for s, e in asked.ranges], abs=1e-3)
+    assert there[0] - gone[0] > 3
+    assert abs(there[1] - gone[1]) < 1
+
+
 async def test_the_event_loop_runs_on_while_the_model_does() -> None:
     ticks = 0
 

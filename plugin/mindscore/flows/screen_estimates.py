@@ -1,0 +1,130 @@
+"""Estimate the effects of memories: hide them, or remove groups of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from mindhooks import ScorerCapabilities, ScorerError
+from mindscore._util.aio import gather_ordered
+from mindscore._util.errors import format_error
+from mindscore.flows.run import FlowRun
+from mindscore.measure.retry import BreakerError
+from mindscore.measure.screening.budget import ScreenBudget, passes_within
+from mindscore.measure.screening.groups import GroupSearch
+from mindscore.measure.screening.spans import Tokens
+
+PER_CALL = 64
+"""Memories that are hidden by one call, each from all responses behind it."""
+
+SCREEN_SHARE = 0.25
+"""Share of the exact cost that removing groups may take."""
+
+DENSE = 0.5
+"""Share of the memories in groups that matter, above which dividing these all is no screen."""
+
+DENSE_REMARK = "many memories matter: to divide groups of them would cost more than it saves"
+
+Cells = dict[str, dict[int, float]]
+"""Nats by memory and response, which are numbered in order."""
+
+
+class Estimator:
+    """Estimates the effects of memories on the responses of a window, numbered by ``numbers``.
+
+    ``judging`` are those that are measured anyway. ``show`` is told how far a screen has come.
+    """
+
+    def __init__(
+        self,
+        run: FlowRun,
+        window: range,
+        judging: Collection[str],
+        numbers: Mapping[str, int],
+        budget: ScreenBudget,
+        show: Callable[[int, int], None],
+    ) -> None:
+        self._run = run
+        self._window = window
+        self._judging = judging
+        self._numbers = numbers
+        self._budget = budget
+        self._show = show
+
+    @property
+    def can_hide(self) -> bool:
+        """True if the scorer can hide memories from responses."""
+        return ScorerCapabilities.of(self._run.scorer).knock_out is not None
+
+    async def knock_out(self, keys: Sequence[str], reserve: Tokens) -> tuple[Cells, str | None]:
+        """Return the estimates of the first of ``keys`` that fit, and why the scorer cannot go on.
+
+        ``reserve`` is left over.
+
+        Raises:
+            BreakerError: too many calls in a row have failed.
+        """
+        totals = await self._run.compared.baseline(self._window, self._judging)
+        spans, found = self._budget.spans, Cells()
+        for first in range(0, len(keys), PER_CALL):
+            self._show(first, len(keys))
+            batch = list(keys[first : first + PER_CALL])
+            while batch and not self._budget.fits(spans.hiding(batch).plus(reserve)):
+                batch.pop()
+            estimates: Cells = {key: {} for key in batch}
+            for index, prompt in enumerate(spans.prompts):
+                its = [key for key in batch if spans.to_hide(key, index)]
+                hidden = [spans.to_hide(key, index) for key in its]
+                tokens = spans.hiding(its, index).sent
+                try:
+                    rows = await self._run.cached.knock_out(prompt, hidden, tokens) if its else []
+                except BreakerError:
+                    raise
+                except ScorerError as error:
+                    return found, format_error(error)
+                for key, row in zip(its, rows, strict=True):
+                    behind = spans.behind([key], index)
+                    for node_id in behind & row.keys() & totals.keys():
+                        nats = totals[node_id] - row[node_id]
+                        estimates[key][self._numbers[node_id]] = nats
+            found |= estimates
+            if len(batch) < min(PER_CALL, len(keys) - first):
+                break
+        return found, None
+
+    async def removing(self, sets: Sequence[Sequence[str]]) -> list[dict[int, float]]:
+        """Return what removing each of ``sets`` does to each response behind its first memory.
+
+        Raises:
+            ScorerError: the scorer failed.
+        """
+        done = 0
+
+        async def remove(keys: Sequence[str]) -> dict[int, float]:
+            nonlocal done
+            gone = frozenset(keys)
+            row = await self._run.compared.drop(self._window, gone.__contains__, self._judging)
+            done += 1
+            self._show(done, len(sets))
+            behind = self._budget.spans.behind(keys)
+            return {self._numbers[it.node_id]: it.signed for it in row if it.node_id in behind}
+
+        return await gather_ordered(remove, sets, self._run.settings.server.concurrency)
+
+    async def divide(self, search: GroupSearch, share: Tokens, each: Tokens) -> str | None:
+        """Divide the groups of ``search`` until tokens of ``share`` are spent; return why it ended.
+
+        ``each`` is the most that one prompt takes.
+
+        Raises:
+            ScorerError: the scorer failed.
+        """
+        started = self._budget.spent
+        while not search.is_done:
+            spent = self._budget.spent.minus(started)
+            room = passes_within(share.minus(spent), each)
+            sets = search.passes(room // search.rounds_left or room)
+            needed = len(sets) * search.rounds_left
+            if not sets or (needed > room and search.live_share() > DENSE):
+                return DENSE_REMARK
+            search.take(await self.removing(sets))
+        return None

@@ -1,0 +1,97 @@
+"""``score-full`` with ``placebo``: the control for the place."""
+
+import pytest
+
+from mindhooks import MindCommand, ScorerError
+from mindscore.measure.placebo import PlaceboControl
+
+FULL = MindCommand.SCORE_FULL
+
+
+def options(**own):
+    return {"settings": {"memory-scoring": {"placebo": True, **own}}}
+
+
+@pytest.fixture
+def two(say):
+    return say.talk(
+        say.user(9),
+        say.reply(1, 2),
+        identity=[say.memory("own", *[1] * 6), say.memory("idle", *[5] * 6)],
+    )
+
+
+async def test_its_spread_is_what_unrelated_tokens_do_to_each_response(two, host, probe):
+    async with host(two, "probe", plugins=options()) as it:
+        await it.run(FULL)
+        control = it.registry.stash[PlaceboControl]
+    full, *_ = (call.tokens for call in probe.asked)
+    filled = [call.tokens for call in probe.asked[3:]]
+    assert control.keys == ("own", "idle")
+    assert [len(tokens) for tokens in filled] == [len(full)] * 2
+    for key, tokens in zip((1, 5), filled, strict=True):
+        assert key not in tokens[: len(full) - 4]
+        assert all(old == new for old, new in zip(full, tokens, strict=True) if old != key)
+    assert control.spread["c1"] > 0
+
+
+async def test_the_effect_of_an_unrelated_text_is_that_of_more_tokens_alone(say, host):
+    talk = say.talk(say.user(9), say.reply(3), identity=[say.memory("idle", *[5] * 10)])
+    async with host(talk, plugins=options()) as it:
+        await it.run(FULL)
+        (score,) = it.heard.scores
+        control = it.registry.stash[PlaceboControl]
+    # Neither has anything to do with the response, so that both only make the prompt longer.
+    assert control.spread["c1"] == pytest.approx(-score.divergences[0].signed, rel=1e-9)
+
+
+async def test_a_place_with_no_response_behind_it_is_none_that_was_tried(say, host):
+    late = say.memory("late", *[5] * 6)
+    early = say.memory("early", *[6] * 6)
+    async with host(say.talk(say.user(9), say.reply(1, 2), late), plugins=options()) as it:
+        await it.run(FULL)
+        assert PlaceboControl not in it.registry.stash
+    talk = say.talk(early, say.user(9), say.reply(1, 2), late)
+    async with host(talk, plugins=options()) as it:
+        await it.run(FULL)
+        control = it.registry.stash[PlaceboControl]
+    assert control.keys == ("early",)
+    assert "1 place tried" in control.remark
+
+
+async def test_it_costs_a_prompt_for_each_place(two, host):
+    async with host(two) as it:
+        await it.run(FULL)
+        plain = it.state.memory_last_run.calls
+        scores = it.heard.scores
+    async with host(two, plugins=options()) as it:
+        await it.run(FULL)
+        assert it.state.memory_last_run.calls == plain + 2
+        assert it.heard.scores == scores
+
+
+async def test_what_was_measured_is_not_lost_where_it_fails(two, host, probe, caplog):
+    score, done = probe.score, []
+
+    async def failing(prompts):
+        done.append(prompts)
+        if len(done) > 3:
+            raise ScorerError("out of order")
+        return await score(prompts)
+
+    probe.score = failing
+    async with host(two, "probe", plugins=options()) as it:
+        await it.run(FULL)
+        assert PlaceboControl not in it.registry.stash
+        assert len(it.heard.scores) == 2
+        assert it.state.memory_last_run.error is None
+    assert "the control of the place of own: " in caplog.text
+
+
+async def test_rows_that_are_kept_are_controlled_too(two, host, tmp_path):
+    async with host(two, "toy", tmp_path / "one.sqlite3", plugins=options()) as it:
+        await it.run(FULL)
+        first = it.registry.stash[PlaceboControl]
+    async with host(two, "toy", tmp_path / "one.sqlite3", plugins=options(resume=True)) as it:
+        await it.run(FULL)
+        assert it.registry.stash[PlaceboControl] == first
