@@ -24,8 +24,8 @@ from mindscore.measure.prompts import whole_prompt
 from mindscore.measure.screening.receipt import ScreenReceipt
 
 if TYPE_CHECKING:
-    from mindscore.flows.run import FlowRun
     from mindscore.flows.memory import MemoryRun
+    from mindscore.flows.run import FlowRun
 
 log = logging.getLogger("mindscore")
 
