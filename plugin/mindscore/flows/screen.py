@@ -230,10 +230,11 @@ class Screening:
         """Try what words are worth, remove groups of memories, and divide those that matter."""
         budget, each = self._budget, self._budget.each
         trial = await self._try_words(ordered)
-        left = [key for key in self._left() if key in set(ordered)]
+        by_words = [key for key in ordered if key not in self._done]
+        left = [key for key in self._left() if key in set(by_words)]
         passes = first_groups(len(left)) if left else 0
         if not left or not budget.fits(each.times(passes).plus(self._reserve())):
-            await self._measure_by_words(trial, left, ordered)
+            await self._measure_by_words(trial, by_words)
             return
         self._receipt = replace(self._receipt, method="groups", trials=(trial,))
         is_worth = trial.top_found is not None and trial.top_found >= WORTH
@@ -248,7 +249,7 @@ class Screening:
         try:
             effects = await self._estimator.removing(first)
             if effects is None:
-                await self._measure_by_words(trial, left, ordered)
+                await self._measure_by_words(trial, by_words)
                 return
             search.take_first(first, effects)
             share = budget.rows.times(SCREEN_SHARE)
@@ -259,11 +260,10 @@ class Screening:
             self._screened = self._screened.plus(budget.spent.minus(started))
             self._estimates = search.estimates(self._words if is_worth else {})
 
-    async def _measure_by_words(
-        self, trial: ScreenTrial, keys: Sequence[str], ordered: Sequence[str]
-    ) -> None:
+    async def _measure_by_words(self, trial: ScreenTrial, keys: Sequence[str]) -> None:
         self._receipt = replace(self._receipt, method="words", trials=(trial,))
-        await self._measure([key for key in ordered if key in keys], self._reserve())
+        fits = self._budget.fits(self._budget.cost(keys))
+        await self._measure(keys, NO_TOKENS if fits else self._reserve())
 
     async def _try_words(self, ordered: Sequence[str]) -> ScreenTrial:
         """Measure a few memories, by words and at random, and compare words in common with them."""
