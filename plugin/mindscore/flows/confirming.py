@@ -25,6 +25,7 @@ from mindscore.measure.screening.receipt import ScreenReceipt
 
 if TYPE_CHECKING:
     from mindscore.flows.memory import MemoryRun
+    from mindscore.flows.run import FlowRun
 
 log = logging.getLogger("mindscore")
 
@@ -65,8 +66,8 @@ async def _removed_together(
     """Return the effect of removing each of ``sets``, while tokens last and none fails."""
     found: dict[Keys, Divergences] = {}
     allowance = _Allowance(run, len(await whole_prompt(run.context)), screened=screened)
-    others = [keys for keys in sets if not _is_printable_without(run.context, keys)]
-    reprinted = await _reprinted(run, others) if others else None
+    others = [keys for keys in sets if not is_printable_without(run.context, keys)]
+    reprinted = await reprinted_without(run, others) if others else None
     try:
         for keys in sets:
             compared = reprinted if keys in others else run.compared
@@ -129,7 +130,7 @@ class _Allowance:
         return self._computed
 
 
-def _is_printable_without(context: Context, keys: Keys) -> bool:
+def is_printable_without(context: Context, keys: Sequence[str]) -> bool:
     """Return whether the context's messages can be printed without the memories ``keys``.
 
     A message that prints many memories is prepared without few sets of them.
@@ -148,7 +149,7 @@ def _is_printable_without(context: Context, keys: Keys) -> bool:
     return True
 
 
-async def _reprinted(run: MemoryRun, sets: Sequence[Keys]) -> LeaveOneOut | None:
+async def reprinted_without(run: FlowRun, sets: Sequence[Sequence[str]]) -> LeaveOneOut | None:
     """Return comparisons in which each of ``sets`` can be left out; ``None``: there are none.
 
     The mind is asked to print the conversation anew, which a session can. What was scored of the

@@ -157,8 +157,6 @@ class Screening:
             exact_tokens=budget.in_unit(budget.exact),
         )
 
-    # -- what there is to measure ----------------------------------------------------------------
-
     async def _read(self) -> None:
         """Find the responses and the memories' spans, and count what exact rows would take."""
         run, context = self._run, self._run.context
@@ -207,8 +205,6 @@ class Screening:
         self._remark("screening would not have been cheaper: every memory was measured")
         return True
 
-    # -- estimates -------------------------------------------------------------------------------
-
     async def _estimate(self, keys: Sequence[str]) -> None:
         """Estimate ``keys`` by the best method that the scorer has and the tokens allow."""
         spans = self._budget.spans
@@ -234,11 +230,11 @@ class Screening:
         """Try what words are worth, remove groups of memories, and divide those that matter."""
         budget, each = self._budget, self._budget.each
         trial = await self._try_words(ordered)
-        left = [key for key in self._left() if key in set(ordered)]
+        by_words = [key for key in ordered if key not in self._done]
+        left = [key for key in self._left() if key in set(by_words)]
         passes = first_groups(len(left)) if left else 0
         if not left or not budget.fits(each.times(passes).plus(self._reserve())):
-            self._receipt = replace(self._receipt, method="words", trials=(trial,))
-            await self._measure([key for key in ordered if key in left], self._reserve())
+            await self._measure_by_words(trial, by_words)
             return
         self._receipt = replace(self._receipt, method="groups", trials=(trial,))
         is_worth = trial.top_found is not None and trial.top_found >= WORTH
@@ -251,7 +247,11 @@ class Screening:
         started = budget.spent
         first = search.first_passes()
         try:
-            search.take_first(first, await self._estimator.removing(first))
+            effects = await self._estimator.removing(first)
+            if effects is None:
+                await self._measure_by_words(trial, by_words)
+                return
+            search.take_first(first, effects)
             share = budget.rows.times(SCREEN_SHARE)
             ended = await self._estimator.divide(search, share, each)
             if ended:
@@ -259,6 +259,11 @@ class Screening:
         finally:
             self._screened = self._screened.plus(budget.spent.minus(started))
             self._estimates = search.estimates(self._words if is_worth else {})
+
+    async def _measure_by_words(self, trial: ScreenTrial, keys: Sequence[str]) -> None:
+        self._receipt = replace(self._receipt, method="words", trials=(trial,))
+        fits = self._budget.fits(self._budget.cost(keys))
+        await self._measure(keys, NO_TOKENS if fits else self._reserve())
 
     async def _try_words(self, ordered: Sequence[str]) -> ScreenTrial:
         """Measure a few memories, by words and at random, and compare words in common with them."""
@@ -274,8 +279,6 @@ class Screening:
             top_found(self._words, measured, self._least),
             self._budget.in_unit(self._budget.spent.minus(started)),
         )
-
-    # -- exact rows ------------------------------------------------------------------------------
 
     async def _measure(
         self, keys: Iterable[str], reserve: Tokens = NO_TOKENS, limit: Tokens | None = None
@@ -347,9 +350,9 @@ class Screening:
         started = self._budget.spent
         if not self._budget.fits(self._budget.spans.removing(keys)):
             return None
-        [effects] = await self._estimator.removing([keys])
+        effects = await self._estimator.removing([keys])
         self._screened = self._screened.plus(self._budget.spent.minus(started))
-        return effects
+        return effects[0] if effects else None
 
     async def _follow(self, keys: Sequence[str], leads: Mapping[int, float]) -> str | None:
         """Return the memory behind the largest of ``leads``, which ``keys`` do together.
@@ -370,8 +373,6 @@ class Screening:
             else:
                 return None
         return keys[0]
-
-    # -- the receipt -----------------------------------------------------------------------------
 
     def _missed(self, rest: Sequence[str], sampled: Collection[str]) -> tuple[MissedBound, ...]:
         """Return the bounds on what of ``rest`` does more than it seems."""

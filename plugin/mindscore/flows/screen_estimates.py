@@ -7,7 +7,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from mindhooks import ScorerCapabilities, ScorerError
 from mindscore._util.aio import gather_ordered
 from mindscore._util.errors import format_error
+from mindscore.flows.confirming import is_printable_without, reprinted_without
 from mindscore.flows.run import FlowRun
+from mindscore.measure.leave_one_out import LeaveOneOut
 from mindscore.measure.retry import BreakerError
 from mindscore.measure.screening.budget import ScreenBudget, passes_within
 from mindscore.measure.screening.groups import GroupSearch
@@ -91,18 +93,26 @@ class Estimator:
                 break
         return found, None
 
-    async def removing(self, sets: Sequence[Sequence[str]]) -> list[dict[int, float]]:
+    async def removing(self, sets: Sequence[Sequence[str]]) -> list[dict[int, float]] | None:
         """Return what removing each of ``sets`` does to each response behind its first memory.
+
+        ``None``: the host cannot print its messages without them.
 
         Raises:
             ScorerError: the scorer failed.
         """
-        done = 0
+        done, context = 0, self._run.context
+        compared: LeaveOneOut | None = self._run.compared
+        if not all(is_printable_without(context, keys) for keys in sets):
+            compared = await reprinted_without(self._run, sets)
+        if compared is None:
+            return None
+        drop = compared.drop
 
         async def remove(keys: Sequence[str]) -> dict[int, float]:
             nonlocal done
             gone = frozenset(keys)
-            row = await self._run.compared.drop(self._window, gone.__contains__, self._judging)
+            row = await drop(self._window, gone.__contains__, self._judging)
             done += 1
             self._show(done, len(sets))
             behind = self._budget.spans.behind(keys)
@@ -126,5 +136,8 @@ class Estimator:
             needed = len(sets) * search.rounds_left
             if not sets or (needed > room and search.live_share() > DENSE):
                 return DENSE_REMARK
-            search.take(await self.removing(sets))
+            effects = await self.removing(sets)
+            if effects is None:
+                break
+            search.take(effects)
         return None
