@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from mindscore.archive import ray_pass
+from mindscore.archive import ray_engine, ray_pass
 from mindscore.archive.ray_rows import Waiting, as_rows, as_table
 from mindscore.archive.ray_share import PassShare
 from mindscore.archive.ray_worker import ConversationWorker
@@ -35,6 +35,7 @@ class Pipeline:
 
     def __init__(self, monkeypatch):
         self.until, self.deadly, self.scored, self.done = None, (), [], set()
+        monkeypatch.setattr(ray_engine, "require_ray", lambda: None)
         monkeypatch.setattr(ray_pass, "pack", pickle.dumps)
         monkeypatch.setattr(ray_pass, "connected", self.connected)
         monkeypatch.setattr(ray_pass, "score_with_ray", self.score)

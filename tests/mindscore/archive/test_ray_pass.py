@@ -300,10 +300,7 @@ def test_the_command_refuses_ray_where_it_is_not_installed(archive, monkeypatch,
     assert "pip install 'mindscore[ray]'" in capsys.readouterr().err
 
 
-def test_the_command_runs_even_one_conversation_with_ray(
-    tmp_path, archive, pipeline, monkeypatch, capsys
-):
-    monkeypatch.setattr("mindscore.archive.ray_engine.require_ray", lambda: None)
+def test_the_command_runs_even_one_conversation_with_ray(tmp_path, archive, pipeline, capsys):
     url = f"store.url=sqlite:///{tmp_path}/store.sqlite3"
     settings = ["--set", "server.scorer=toy", "--set", url]
 

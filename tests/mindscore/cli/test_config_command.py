@@ -36,6 +36,10 @@ DEFAULTS = {
         "min_divergence": 0.01,
         "ewma_alpha": 0.3,
         "noise_repeats": "auto",
+        "screen": "off",
+        "screen_from": 100,
+        "screen_confirm_nats": 0.5,
+        "screen_sample": 8,
     },
     "finetune": {
         "threshold": 1.0,
