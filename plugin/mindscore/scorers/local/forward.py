@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from mindhooks import WirePrompt
+
 LOGSUMEXP_ROWS = 256
 
 
@@ -64,3 +66,11 @@ def target_logprobs(logits: Any, targets: Sequence[int]) -> list[float]:
     normalisers = torch.cat([block.float().logsumexp(1) for block in blocks])
     found: list[float] = (chosen - normalisers).tolist()
     return found
+
+
+def scored_rows(prompt: WirePrompt) -> list[int]:
+    """Return the rows whose logits tell the tokens of the prompt's ranges: i for token i + 1."""
+    wanted = bytearray(len(prompt.tokens))
+    for start, end in prompt.ranges:
+        wanted[start:end] = b"\1" * (end - start)
+    return [index - 1 for index, is_wanted in enumerate(wanted) if is_wanted]

@@ -18,7 +18,7 @@ from mindhooks import Generated, RangeScore, ScorerError, WirePrompt
 from mindscore.scorers.local import attention, devices
 from mindscore.scorers.local.chunks import Chunks, Stopped, StoppedError, longest_in_chunks
 from mindscore.scorers.local.devices import Compute
-from mindscore.scorers.local.forward import Forward, target_logprobs
+from mindscore.scorers.local.forward import Forward, scored_rows, target_logprobs
 from mindscore.scorers.local.knock_out import Job, KnockOut, Span, jobs
 from mindscore.scorers.local.kv_cache import CachedSequence, PrefixCaches, looks_at_all
 from mindscore.scorers.local.model_files import ModelFiles
@@ -153,7 +153,7 @@ class LocalModel:
         if not prompt.ranges:
             return [], 0
         self._require_fit(prompt, max(end for _, end in prompt.ranges))
-        rows = _rows(prompt)
+        rows = scored_rows(prompt)
         work = partial(self._logprobs, prompt.tokens, rows, stopped)
         logprobs, computed = self._room.run(work, len(prompt.tokens))
         scores: dict[tuple[int, int], RangeScore] = {}
@@ -206,7 +206,7 @@ class LocalModel:
         self, prompt: WirePrompt, asked: Set[Job], totals: dict[Job, float], stopped: Stopped
     ) -> int:
         """Add what ``totals`` lack, and return the number of the prompt's tokens computed."""
-        rows = _rows(prompt)
+        rows = scored_rows(prompt)
         tokens, end = prompt.tokens, rows[-1] + 1
         known, computed = self._advance(tokens[: end + 1], end, rows, end, stopped, repeats=False)
         for span in prompt.ranges:
@@ -381,14 +381,6 @@ class LocalModel:
                     f"{self._name}: token id {token} is outside the model's vocabulary of "
                     f"{self.vocabulary}: were token_ids made with another tokenizer?"
                 )
-
-
-def _rows(prompt: WirePrompt) -> list[int]:
-    """Return the rows whose logits tell the tokens of the prompt's ranges: i for token i + 1."""
-    wanted = bytearray(len(prompt.tokens))
-    for start, end in prompt.ranges:
-        wanted[start:end] = b"\1" * (end - start)
-    return [index - 1 for index, is_wanted in enumerate(wanted) if is_wanted]
 
 
 def _is_final(error: Exception) -> bool:
