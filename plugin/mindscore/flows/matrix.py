@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mindhooks import MemoryScore, Outcome, ResponseDivergence, ScorerError
+from mindhooks import MemoryScore, Outcome, ScorerError
 from mindscore.flows.confirming import confirm_interactions
 from mindscore.flows.placebo import control_places
 from mindscore.flows.screen import Emit, Screening
 from mindscore.measure.cached_scorer import weights_of
+from mindscore.measure.leave_one_out import Divergences
 from mindscore.measure.memories import (
     Memory,
     responses,
@@ -25,8 +26,7 @@ from mindscore.store import Store
 if TYPE_CHECKING:
     from mindscore.flows.memory import MemoryRun
 
-Row = tuple[ResponseDivergence, ...]
-Measured = tuple[Row, Row | Exception | None]
+Measured = tuple[Divergences, Divergences | Exception | None]
 """What a memory did, and what it does alone: ``None`` where that was not asked."""
 
 REPLACED = (
@@ -90,8 +90,8 @@ async def score_matrix(run: MemoryRun) -> None:
         except Exception as error:
             return found, error
 
-    async def emit(memories: Sequence[Memory], take: Callable[[Memory, Row], None]) -> None:
-        def show_and_take(memory: Memory, row: Row) -> None:
+    async def emit(memories: Sequence[Memory], take: Callable[[Memory, Divergences], None]) -> None:
+        def show_and_take(memory: Memory, row: Divergences) -> None:
             _show_row(run, memory, row)
             take(memory, row)
 
@@ -178,13 +178,13 @@ async def _kept_rows(
     return kept, grown
 
 
-def _parts(grown: Mapping[str, MemoryScore], memory: Memory) -> tuple[Row, Row]:
+def _parts(grown: Mapping[str, MemoryScore], memory: Memory) -> tuple[Divergences, Divergences]:
     """Return what is known of a memory's row, and of its row alone."""
     row = grown.get(memory.key)
     return ((), ()) if row is None else (row.divergences, row.hold or ())
 
 
-def _show_row(run: MemoryRun, memory: Memory, row: Row) -> None:
+def _show_row(run: MemoryRun, memory: Memory, row: Divergences) -> None:
     """Set the row's values above ``memory.min_divergence`` on the screen, remove the others."""
     cells = run.mind.state.response_scores
     for response in row:

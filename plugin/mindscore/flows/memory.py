@@ -23,8 +23,9 @@ from mindhooks import (
 from mindscore._util.aio import map_ordered
 from mindscore._util.errors import format_error
 from mindscore.config.settings import MemoryScoringOptions, parse_table
-from mindscore.flows.matrix import Measured, Row, score_matrix
+from mindscore.flows.matrix import Measured, score_matrix
 from mindscore.flows.run import FlowRun
+from mindscore.measure.leave_one_out import Divergences
 from mindscore.measure.memories import (
     Memory,
     find_memories,
@@ -79,7 +80,7 @@ class MemoryRun(FlowRun):
         memories: Sequence[Memory],
         mode: Literal["incremental", "full"],
         measure: Callable[[Memory], Awaitable[Measured]],
-        take: Callable[[Memory, Row], None] = lambda _memory, _row: None,
+        take: Callable[[Memory, Divergences], None] = lambda _memory, _row: None,
         fingerprint: Callable[[str], str | None] = lambda _key: None,
     ) -> None:
         """Measure each memory, as many at once as go to the server, and emit the scores in order.

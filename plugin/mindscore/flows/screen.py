@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from mindhooks import ResponseDivergence, ScorerCapabilities, in_thread
+from mindhooks import ScorerCapabilities, in_thread
 from mindscore.config.settings import MemoryScoringOptions
 from mindscore.flows.run import FlowRun
 from mindscore.flows.screen_estimates import SCREEN_SHARE, Cells, Estimator
+from mindscore.measure.leave_one_out import Divergences
 from mindscore.measure.memories import Memory, find_memories, skip_none
 from mindscore.measure.prompts import prompts_for
 from mindscore.measure.screening.budget import ScreenBudget
@@ -35,8 +36,7 @@ from mindscore.measure.screening.receipt import (
 from mindscore.measure.screening.spans import NO_TOKENS, Tokens, find_spans
 from mindscore.measure.screening.words import common_words
 
-Row = tuple[ResponseDivergence, ...]
-Emit = Callable[[Sequence[Memory], Callable[[Memory, Row], None]], Awaitable[None]]
+Emit = Callable[[Sequence[Memory], Callable[[Memory, Divergences], None]], Awaitable[None]]
 """Measures memories and emits their scores; each row is handed over before that."""
 
 Show = Callable[[int, int], None]
@@ -306,7 +306,7 @@ class Screening:
                 if all(self._largest(key) < self._least for key in batch):
                     break
 
-    def _take(self, memory: Memory, row: Row) -> None:
+    def _take(self, memory: Memory, row: Divergences) -> None:
         behind = self._budget.spans.behind([memory.key])
         self._done.add(memory.key)
         self._rows[memory.key] = {
