@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
@@ -82,6 +82,15 @@ class Sections(Protocol):
     def conversation(self) -> Sequence[Said]: ...
 
 
+def told_memories(context: Sections) -> Iterator[tuple[str, str]]:
+    """Yield the key and the text of each place where a memory stands, in prompt order."""
+    for node in (*context.system, *context.identity, *context.conversation):
+        said = [(part.memory_key, part.text) for part in node.parts]
+        for key, text in ((node.memory_key, node.text), *said):
+            if key is not None:
+                yield key, text
+
+
 def text_hashes(context: Sections) -> dict[str, str]:
     """Return a hash of each memory's text, by key.
 
@@ -89,11 +98,8 @@ def text_hashes(context: Sections) -> dict[str, str]:
     White space does not count.
     """
     texts: dict[str, list[str]] = {}
-    for node in (*context.system, *context.identity, *context.conversation):
-        said = [(part.memory_key, part.text) for part in node.parts]
-        for key, text in ((node.memory_key, node.text), *said):
-            if key is not None:
-                texts.setdefault(key, []).append(text)
+    for key, text in told_memories(context):
+        texts.setdefault(key, []).append(text)
     return {key: text_hash(*found) for key, found in texts.items()}
 
 

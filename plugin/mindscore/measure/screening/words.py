@@ -9,7 +9,7 @@ from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, S
 from typing import TypeVar
 
 from mindhooks import Context, Node, Role
-from mindscore.measure.memories import Said, Sections, is_response
+from mindscore.measure.memories import Said, Sections, is_response, told_memories
 
 K1, B = 1.2, 0.75
 """The usual constants: how fast repeated words saturate, and how much the length counts."""
@@ -89,11 +89,9 @@ def _common(
 def memory_texts(context: Sections, keys: Iterable[str]) -> dict[str, str]:
     """Return the text of each memory of ``keys``, each place where it stands on a line."""
     found: dict[str, list[str]] = {key: [] for key in keys}
-    for node in (*context.system, *context.identity, *context.conversation):
-        said = [(node.memory_key, node.text), *((it.memory_key, it.text) for it in node.parts)]
-        for key, text in said:
-            if key in found:
-                found[key].append(text)
+    for key, text in told_memories(context):
+        if key in found:
+            found[key].append(text)
     return {key: "\n".join(texts) for key, texts in found.items()}
 
 
