@@ -33,7 +33,12 @@ async def control_places(run: MemoryRun, window: range, keys: set[str]) -> None:
     memories = [it for it in run.memories if it.key in keys]
     prompts = await prompts_for(run.context, window, skip_none, responses(run.context, window))
     spans = (await find_spans(run.context, window, memories, prompts, reuses=False)).spans
-    texts = [await run.retry.wrap(run.scorer.tokenize)(text) for text in UNRELATED]
+    try:
+        texts = [await run.retry.wrap(run.scorer.tokenize)(text) for text in UNRELATED]
+    # A scorer may be a third party's, and unable to.
+    except Exception as error:
+        log.warning("the control of the places: %s", format_error(error))
+        return
     kept = [
         scaffolding([prompt.tokens[start:end] for its in spans.values() for start, end in its[at]])
         for at, prompt in enumerate(prompts)

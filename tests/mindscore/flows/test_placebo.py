@@ -88,6 +88,19 @@ async def test_what_was_measured_is_not_lost_where_it_fails(two, host, probe, ca
     assert "the control of the place of own: " in caplog.text
 
 
+async def test_a_scorer_that_cannot_tokenise_leaves_the_matrix_as_it_is(two, host, probe, caplog):
+    async def tokenize(text):
+        raise ScorerError("it cannot tokenise")
+
+    probe.tokenize = tokenize
+    async with host(two, "probe", plugins=options()) as it:
+        await it.run(FULL)
+        assert PlaceboControl not in it.registry.stash
+        assert len(it.heard.scores) == 2
+        assert it.state.memory_last_run.error is None
+    assert "the control of the places: it cannot tokenise" in caplog.text
+
+
 async def test_rows_that_are_kept_are_controlled_too(two, host, tmp_path):
     async with host(two, "toy", tmp_path / "one.sqlite3", plugins=options()) as it:
         await it.run(FULL)
