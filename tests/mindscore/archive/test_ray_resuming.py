@@ -1,5 +1,6 @@
 """A pass with Ray over what has grown, within a budget, and with servers that go down."""
 
+import asyncio
 import json
 from contextlib import ExitStack
 
@@ -7,6 +8,7 @@ import pytest
 
 from mindhooks import ScorerUnavailable
 from mindscore.archive.archive_pass import ArchivePass
+from mindscore.archive.jobs import FAILURES_OF_A_SERVER
 from mindscore.archive.ray_pass import RayPass
 from mindscore.scorers.toy import ToyScorer
 from mindscore.testing import Reply, ScoreServer
@@ -198,13 +200,18 @@ def test_what_a_server_that_goes_down_had_goes_to_another(tmp_path, talks, pipel
 def test_a_server_that_goes_down_before_the_first_answer_gives_up_too(
     tmp_path, talks, pipeline, monkeypatch, kind
 ):
-    first = []
+    failed, is_down = [], asyncio.Event()
     well = ToyScorer.score
 
     async def failing(self, prompts):
-        first.append(self)
-        if self is first[0]:
+        if not failed or self is failed[0]:
+            failed.append(self)
+            if len(failed) == FAILURES_OF_A_SERVER:
+                is_down.set()
             raise ScorerUnavailable("gone")
+        if kind is ArchivePass:  # Ray's workers take turns here.
+            # The other takes all the rest otherwise, before this one has failed often enough.
+            await is_down.wait()
         return await well(self, prompts)
 
     monkeypatch.setattr(ToyScorer, "score", failing)
