@@ -34,6 +34,7 @@ Fraction = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=0)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
 Name = Annotated[str, Meta(min_length=1)]
+AbsolutePath = Annotated[str, Meta(pattern=r"^(/|[A-Za-z]:[/\\])")]
 
 TOKEN_ID_LIMIT = 2**31
 """No tokenizer has so large an id."""

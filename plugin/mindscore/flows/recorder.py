@@ -128,7 +128,7 @@ class ScoreRecorder:
         if score.mode == "incremental":
             mind.state.memory_scores[score.key] = score.score
             mind.changed()
-        facts = await _snapshot(mind, registry, run)
+        facts = await context_facts(mind, registry, run)
         work = _record_score(score, facts, registry, run)
         await store_failures(registry, run).store("score", work)
 
@@ -138,7 +138,7 @@ class ScoreRecorder:
     ) -> None:
         mind.state.finetune_candidates.append(candidate)
         mind.changed()
-        facts = await _snapshot(mind, registry, run)
+        facts = await context_facts(mind, registry, run)
         work = _record_candidate(candidate, facts.context.id, registry, run)
         await store_failures(registry, run).store("candidate", work)
 
@@ -172,7 +172,7 @@ def run_speeds(registry: Registry) -> dict[str, Speed]:
     return found
 
 
-async def _snapshot(mind: Mind, registry: Registry, run: Run | None) -> ContextFacts:
+async def context_facts(mind: Mind, registry: Registry, run: Run | None) -> ContextFacts:
     """Return what ``run`` measures; of another's flow, what its host says now.
 
     A host that fails has no say in what is stored: the conversation is not known then.
