@@ -28,6 +28,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from environment import enter
 
+# pydantic warns of what cognee does.
+os.environ.setdefault("PYTHONWARNINGS", "ignore::DeprecationWarning")
 enter("write_back", "mem0ai==2.2.1", "cognee==1.6.5", "letta-client==1.12.1")
 
 TEA = "The user drinks rooibos tea in the evening."
@@ -127,6 +129,7 @@ def _mem0(folder: Path, url: str) -> None:
         for text in (TEA, DOG)
     }
     memory.close()
+    memory.vector_store.client.close()
     scores = _score({id_: text for text, id_ in ids.items()}, {"mem0": {"config": str(file)}}, folder)
     memory = Memory.from_config(config)
     for text, id_ in ids.items():

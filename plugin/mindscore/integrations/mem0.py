@@ -49,6 +49,10 @@ class Mem0Notes:
         if self._options is not None and self._memory is not None:
             memory, self._memory = self._memory, None
             await in_thread(memory.close)
+            # It leaves its vector store open, which locks the folder of one on disk.
+            client = getattr(memory.vector_store, "client", None)
+            if hasattr(client, "close"):
+                await in_thread(client.close)
 
     def _write(self, note: Note) -> None:
         if self._memory is None and self._options is not None:
