@@ -2,8 +2,7 @@
 
 python tests/hosts/write_back.py
 
-Letta's server has an environment of its own, too old for others: with one at ``$LETTA_BASE_URL``
-(``pip install 'letta[server,sqlite]==0.16.8' asyncpg 'pydantic<2.12'``, ``letta server``) its
+Letta's server wants an environment of its own, and a database: with one at ``$LETTA_BASE_URL`` its
 blocks are tried as well.
 """
 
@@ -130,7 +129,9 @@ def _mem0(folder: Path, url: str) -> None:
     }
     memory.close()
     memory.vector_store.client.close()
-    scores = _score({id_: text for text, id_ in ids.items()}, {"mem0": {"config": str(file)}}, folder)
+    scores = _score(
+        {id_: text for text, id_ in ids.items()}, {"mem0": {"config": str(file)}}, folder
+    )
     memory = Memory.from_config(config)
     for text, id_ in ids.items():
         found = memory.get(id_)

@@ -60,6 +60,7 @@ def test_mindscores_own_plugins_load_first(run) -> None:
         "finetune-scoring",
         "memory-scoring",
         "score-recorder",
+        "write-back",
         "acme-census",
         "acme-finetune",
         "acme-hasty",

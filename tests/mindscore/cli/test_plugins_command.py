@@ -8,6 +8,7 @@ OWN = {
     "memory-scoring": ["on_trigger"],
     "finetune-scoring": ["on_trigger"],
     "score-recorder": ["on_candidate", "on_run_end", "on_score"],
+    "write-back": ["on_score"],
 }
 TYPES = {
     "name": str,

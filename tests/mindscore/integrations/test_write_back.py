@@ -63,7 +63,7 @@ def context():
     return Context((), (memory,), (), "c")
 
 
-# -- the listener -----------------------------------------------------------------------------------
+# -- the listener --------------------------------------------------------------------------
 
 
 async def test_a_score_is_noted_with_the_text_it_is_of(context):
