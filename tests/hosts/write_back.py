@@ -1,9 +1,8 @@
-"""Scores noted in a real mem0 and a real cognee, and in Letta's blocks where its server answers.
+"""Scores noted in a real mem0 and a real cognee, and by Letta's real client.
 
 python tests/hosts/write_back.py
 
-Letta's server wants an environment of its own, and a database: with one at ``$LETTA_BASE_URL`` its
-blocks are tried as well.
+Letta's server wants a database and an environment of its own: an imitation of its blocks answers.
 """
 
 from __future__ import annotations
@@ -21,14 +20,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from environment import enter
 
-# pydantic warns of what cognee does.
-os.environ.setdefault("PYTHONWARNINGS", "ignore::DeprecationWarning")
 enter("write_back", "mem0ai==2.2.1", "cognee==1.6.5", "letta-client==1.12.1")
 
 TEA = "The user drinks rooibos tea in the evening."
@@ -48,15 +45,19 @@ class _Embeddings(BaseHTTPRequestHandler):
         ]
         usage = {"prompt_tokens": 1, "total_tokens": 1}
         answer = {"object": "list", "model": "m", "data": data, "usage": usage}
-        content = json.dumps(answer).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
+        _send(self, answer)
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
+
+
+def _send(request: BaseHTTPRequestHandler, value: dict[str, Any]) -> None:
+    content = json.dumps(value).encode()
+    request.send_response(200)
+    request.send_header("Content-Type", "application/json")
+    request.send_header("Content-Length", str(len(content)))
+    request.end_headers()
+    request.wfile.write(content)
 
 
 def _vector(text: str, asked: dict[str, Any]) -> Any:
@@ -67,10 +68,10 @@ def _vector(text: str, asked: dict[str, Any]) -> Any:
 
 
 @contextmanager
-def _embeddings() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Embeddings)
+def _serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+    yield f"http://127.0.0.1:{server.server_address[1]}"
     server.shutdown()
 
 
@@ -181,37 +182,52 @@ def _cognee(folder: Path) -> None:
         sys.stdout.write(f"cognee: {ids[id_]} weight 0.5 to {weight:.2f}\n")
 
 
-def _letta(folder: Path, url: str) -> None:
-    from letta_client import Letta
+class _Blocks(BaseHTTPRequestHandler):
+    """An agent's memory blocks at the paths of Letta's server."""
 
-    client = Letta(base_url=url, api_key="none")
-    agent = client.agents.create(
-        name=f"mindscore-{os.getpid()}",
-        model="letta/letta-free",
-        embedding="letta/letta-free",
-        memory_blocks=[{"label": "tea", "value": TEA}, {"label": "dog", "value": DOG}],
-    )
-    try:
-        texts = {"letta:tea": TEA, "letta:dog": DOG}
-        scores = _score(texts, {"letta": {"agent": agent.id, "base_url": url}}, folder)
-        for key, text in texts.items():
-            label = key.removeprefix("letta:")
-            block = client.agents.blocks.retrieve(label, agent_id=agent.id)
-            assert block.value == text
-            assert block.metadata is not None
-            assert block.metadata["mindscore_nats"] == round(scores[key], 4)
-            sys.stdout.write(f"letta: {text} {block.metadata['mindscore_nats']} nats\n")
-    finally:
-        client.agents.delete(agent.id)
+    blocks: ClassVar[dict[str, dict[str, Any]]] = {
+        label: {"id": f"block-{label}", "label": label, "value": text, "metadata": {"by": "ann"}}
+        for label, text in (("tea", TEA), ("dog", DOG))
+    }
+
+    def do_GET(self) -> None:
+        self._answer(self._block())
+
+    def do_PATCH(self) -> None:
+        change = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        assert list(change) == ["metadata"], change
+        self._block().update(change)
+        self._answer(self._block())
+
+    def _block(self) -> dict[str, Any]:
+        before, label = self.path.rsplit("/", 1)
+        assert before == "/v1/agents/agent-1/core-memory/blocks", self.path
+        return self.blocks[label]
+
+    def _answer(self, value: dict[str, Any]) -> None:
+        _send(self, value)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def _letta(folder: Path, url: str) -> None:
+    texts = {"letta:tea": TEA, "letta:dog": DOG}
+    scores = _score(texts, {"letta": {"agent": "agent-1", "base_url": url}}, folder)
+    for key, text in texts.items():
+        block = _Blocks.blocks[key.removeprefix("letta:")]
+        assert (block["value"], block["metadata"]["by"]) == (text, "ann")
+        assert block["metadata"]["mindscore_nats"] == round(scores[key], 4)
+        sys.stdout.write(f"letta: {text} {block['metadata']['mindscore_nats']} nats\n")
 
 
 def main() -> None:
     """Score beside each, and look at what it has then."""
-    with tempfile.TemporaryDirectory() as folder, _embeddings() as url:
-        _mem0(Path(folder), url)
+    with tempfile.TemporaryDirectory() as folder, _serving(_Embeddings) as url:
+        _mem0(Path(folder), f"{url}/v1")
         _cognee(Path(folder))
-        if "LETTA_BASE_URL" in os.environ:
-            _letta(Path(folder), os.environ["LETTA_BASE_URL"])
+    with tempfile.TemporaryDirectory() as folder, _serving(_Blocks) as url:
+        _letta(Path(folder), url)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ class Mem0Notes:
             memory, self._memory = self._memory, None
             await in_thread(memory.close)
             # It leaves its vector store open, which locks the folder of one on disk.
-            client = getattr(memory.vector_store, "client", None)
+            client: Any = getattr(memory.vector_store, "client", None)
             if hasattr(client, "close"):
                 await in_thread(client.close)
 

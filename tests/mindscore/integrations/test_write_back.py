@@ -133,7 +133,7 @@ def test_a_wrong_table_names_the_key(table, said):
     assert said in str(error.value)
 
 
-# -- a memory file ----------------------------------------------------------------------------------
+# -- a memory file ------------------------------------------------------------
 
 
 @pytest.fixture
