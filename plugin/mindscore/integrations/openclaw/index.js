@@ -43,7 +43,7 @@ export default {
       const run = runs.end(event, context);
       if (run === undefined) return;
       // The agent goes on first: what is left is done when it has nothing else to do.
-      outbox.expect(run.id, () => run.turn());
+      outbox.expect(() => run.turn());
     });
     api.on("gateway_stop", () => outbox.drain(DRAIN_MS));
   },

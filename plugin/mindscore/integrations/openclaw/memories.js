@@ -96,7 +96,8 @@ function* recalled({ name, given, isNested }, text) {
 
 /** Return a path below the workspace, whichever way a tool was given it. */
 function within(path) {
-  return path.replace(/^.*[\\/](?=memory[\\/]|[^\\/]+$)/, "");
+  const below = /^(?:.*[\\/])?(memory[\\/].*)$/.exec(path);
+  return below === null ? path.replace(/^.*[\\/]/, "") : below[1];
 }
 
 function parsed(text) {

@@ -47,11 +47,11 @@ export class Outbox {
   }
 
   /** Take the turn that `make` returns, later; `undefined` is no turn. Never throws or waits. */
-  expect(id, make) {
+  expect(make) {
     setImmediate(() => {
       try {
         const turn = make();
-        if (turn !== undefined) this.push(id, Buffer.from(JSON.stringify(turn)));
+        if (turn !== undefined) this.push(Buffer.from(JSON.stringify(turn)));
       } catch (error) {
         this.#tell(error.message, `a turn is left out: ${error.message}`);
       }
@@ -59,18 +59,18 @@ export class Outbox {
   }
 
   /** Queue the body of a turn; the oldest ones make room for it. */
-  push(id, body) {
-    const { turns, bytes } = this.limits;
+  push(body) {
+    const { turns: most, bytes } = this.limits;
     if (body.length > bytes) {
       this.#drop(`a turn of ${body.length} bytes is too large to be sent`);
       return;
     }
-    while (this.size >= turns || this.#bytes + body.length > bytes) {
+    while (this.size >= most || this.#bytes + body.length > bytes) {
       // The first one may be on its way: it is sent, and only not tried again.
       this.#remove(this.#waiting[0]);
-      this.#drop(`more than ${turns} turns or ${bytes} bytes wait: the oldest are dropped`);
+      this.#drop(`more than ${most} turns or ${bytes} bytes wait: the oldest are dropped`);
     }
-    this.#waiting.push({ id, body });
+    this.#waiting.push({ body });
     this.#bytes += body.length;
     this.#next();
   }
@@ -87,9 +87,10 @@ export class Outbox {
       clearTimeout(timer);
     }
     clearTimeout(this.#timer);
-    this.#request?.destroy(new Error("OpenClaw stops"));
-    if (this.size > 0) this.warn(`${this.size} turns could not be sent before the end`);
+    if (this.size > 0) this.warn(`${turns(this.size)} could not be sent before the end`);
     this.#waiting = [];
+    this.#bytes = 0;
+    this.#request?.destroy();
     this.agent.destroy();
   }
 
@@ -136,7 +137,7 @@ export class Outbox {
     this.#remove(turn);
     this.#sending = false;
     this.#attempts = 0;
-    if (this.#dropped > 0) this.warn(`${this.url.origin} takes turns again; ${this.#dropped} were lost`);
+    if (this.#dropped > 0) this.warn(`${this.url.origin} takes turns again; lost: ${turns(this.#dropped)}`);
     this.#dropped = 0;
     this.#told.clear();
     this.#next();
@@ -144,6 +145,12 @@ export class Outbox {
 
   #failed(turn, error) {
     this.#sending = false;
+    if (!this.#waiting.includes(turn)) {
+      // It made room for others, or all ended.
+      this.#attempts = 0;
+      this.#next();
+      return;
+    }
     this.#attempts += 1;
     const isFinal = error instanceof Refused;
     const isWornOut = error.status !== undefined && this.#attempts >= this.limits.attempts;
@@ -188,6 +195,10 @@ export class Outbox {
       request.end(body);
     });
   }
+}
+
+function turns(count) {
+  return count === 1 ? "1 turn" : `${count} turns`;
 }
 
 function settle(response, resolve, reject) {

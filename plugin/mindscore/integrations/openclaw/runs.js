@@ -69,7 +69,7 @@ class Run {
   #ownMessages(before) {
     const all = this.end.messages.filter(inContext).filter((it) => !carriesRuntimeContext(it));
     if (this.#isPrompt(all[before])) return all.slice(before);
-    // Compacted meanwhile: the user's message is another number, and still the last one of its text.
+    // As when it was compacted meanwhile: what the model saw at the end is not known.
     throw new Error("the session was rewritten while the agent ran");
   }
 
