@@ -42,7 +42,7 @@ READ = {
         }
     ],
 }
-TALK = {
+TALK: dict[str, list[Any]] = {
     "What shall I drink?": ["A pot of rooibos."],
     "What are my animals called?": [READ, "The dog is called Max, the bees Ada and Grace."],
 }
@@ -51,7 +51,7 @@ NEEDED = {
     "user/her-dog-is-called-max": "Her dog is called Max.",
     "memory/2026-11-27.md/her-bees-are-called-ada-and-2daa37": "Her bees are called Ada and Grace.",
 }
-UNUSED = "memory/the-old-box-builds-for-forty-2cba74"
+UNUSED = "memory/the-old-box-builds-for-forty-800ba1"
 
 
 class Relay(ThreadingHTTPServer):
