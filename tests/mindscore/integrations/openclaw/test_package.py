@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,8 @@ import pytest
 from mindscore.integrations import openclaw
 from mindscore.readers.memories import read_memories
 
-SOURCE = Path(__file__).parents[4] / "plugin" / "mindscore" / "integrations" / "openclaw"
+PLUGIN = Path(__file__).parents[4] / "plugin"
+SOURCE = PLUGIN / "mindscore" / "integrations" / "openclaw"
 INSTALLED = Path(openclaw.__path__[0])
 
 NOTES = """---
@@ -84,6 +88,34 @@ def test_entries_have_the_keys_that_the_command_gives_them(tmp_path: Path) -> No
     found = read_memories(file)
     assert {key: text.strip() for key, text in found.items()} == dict(json.loads(printed))
     assert len(found) == 10
+
+
+def test_the_request_that_the_page_shows_is_one_turn(tmp_path: Path) -> None:
+    page = (PLUGIN / "docs" / "hosts.md").read_text(encoding="utf-8")
+    [shown] = re.findall(r"```js turn\.mjs\n(.*?)```", page, re.DOTALL)
+    script = tmp_path / "turn.mjs"
+    script.write_text(shown, encoding="utf-8")
+    sent: list[dict[str, object]] = []
+
+    class Taking(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            sent.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(202)
+            self.end_headers()
+
+        def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Taking) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/v1/turns"
+        environment = {**os.environ, "MINDSCORE_URL": url}
+        command = [node(), str(script)]
+        printed = subprocess.check_output(command, env=environment, text=True, timeout=60)
+    assert printed == "202\n"
+    [turn] = sent
+    fields = {"conversation", "messages", "response", "memories", "id"}
+    assert turn.keys() == fields
 
 
 def test_what_is_installed_holds_the_package() -> None:
