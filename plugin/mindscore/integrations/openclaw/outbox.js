@@ -8,13 +8,16 @@ const LIMITS = {
   timeoutMs: 10_000,
   firstDelayMs: 500,
   longestDelayMs: 60_000,
-  // How often a turn is tried that the server itself fails on.
+  // How often a turn is tried that a server which is there fails on.
   attempts: 8,
 };
 
 // Statuses that may pass; others are for ever, so that the turn is dropped.
 const MAY_PASS = new Set([408, 425, 429]);
 const ANSWER_BYTES = 4096;
+
+// Errors of a server that is not there, which is no fault of the turn.
+const AWAY = new Set(["ECONNREFUSED", "EAI_AGAIN", "EHOSTUNREACH", "ENETUNREACH", "ENOTFOUND", "ETIMEDOUT"]);
 
 class Refused extends Error {}
 
@@ -66,8 +69,8 @@ export class Outbox {
       return;
     }
     while (this.size >= most || this.#bytes + body.length > bytes) {
-      // The first one may be on its way: it is sent, and only not tried again.
-      this.#remove(this.#waiting[0]);
+      // Not the one that is on its way, while there is another.
+      this.#remove(this.#waiting[this.#sending && this.size > 1 ? 1 : 0]);
       this.#drop(`more than ${most} turns or ${bytes} bytes wait: the oldest are dropped`);
     }
     this.#waiting.push({ body });
@@ -153,7 +156,7 @@ export class Outbox {
     }
     this.#attempts += 1;
     const isFinal = error instanceof Refused;
-    const isWornOut = error.status !== undefined && this.#attempts >= this.limits.attempts;
+    const isWornOut = !error.isAway && this.#attempts >= this.limits.attempts;
     if (isFinal || isWornOut) {
       this.#remove(turn);
       this.#attempts = 0;
@@ -191,7 +194,9 @@ export class Outbox {
         clearTimeout(timer);
         reject(new Error("the connection was closed"));
       });
-      request.on("error", (error) => reject(new Error(error.code ?? error.message)));
+      request.on("error", (error) => {
+        reject(Object.assign(new Error(error.code ?? error.message), { isAway: AWAY.has(error.code) }));
+      });
       request.end(body);
     });
   }
