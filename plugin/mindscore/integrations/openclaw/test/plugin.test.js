@@ -31,10 +31,9 @@ test("events of another shape harm nothing, and are told once", async () => {
     fire("agent_end", end, context);
     fire("agent_end", { messages: [] }, context);
   }
-  await new Promise((resolve) => setTimeout(resolve, 20));
+  await fire("gateway_stop", {});
   assert.equal(server.requests.length, 0);
   assert.equal(lines.length, 2);
-  await fire("gateway_stop", {});
   server.close();
 });
 

@@ -18,6 +18,9 @@ export async function recorder(answer = (response) => response.writeHead(202).en
   });
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
+  // A test that fails before it closes the server ends all the same.
+  server.unref();
+  server.on("connection", (socket) => socket.unref());
   const url = new URL(`http://127.0.0.1:${server.address().port}`);
   const close = () => {
     server.closeAllConnections();
