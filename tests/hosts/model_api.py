@@ -11,11 +11,14 @@ from typing import Any
 
 
 class ModelAPI(ThreadingHTTPServer):
-    """Answers ``/chat/completions`` with ``replies``, one after the other; keeps ``requests``."""
+    """Answers ``/chat/completions`` with ``replies``, one after the other; keeps ``requests``.
+
+    A reply is a text, or a whole message.
+    """
 
     daemon_threads = True
 
-    def __init__(self, replies: list[str]) -> None:
+    def __init__(self, replies: list[str | dict[str, Any]]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.replies = list(replies)
         self.requests: list[dict[str, Any]] = []
@@ -42,17 +45,21 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.server.requests.append(asked)
         said = self.server.replies.pop(0) if self.server.replies else "Yes."
+        message = {"role": "assistant", "content": said} if isinstance(said, str) else said
+        calls = message.get("tool_calls", [])
+        finish = "tool_calls" if calls else "stop"
         head = {"id": "chatcmpl-1", "created": 1, "model": "echo"}
         usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
         if not asked.get("stream"):
-            message = {"role": "assistant", "content": said}
-            choice = {"index": 0, "message": message, "finish_reason": "stop"}
+            choice = {"index": 0, "message": message, "finish_reason": finish}
             self._send({**head, "object": "chat.completion", "choices": [choice], "usage": usage})
             return
         head["object"] = "chat.completion.chunk"
+        numbered = [{"index": number, **call} for number, call in enumerate(calls)]
+        delta = {**message, "tool_calls": numbered} if calls else message
         chunks: list[dict[str, Any]] = [
-            {"choices": [{"index": 0, "delta": {"role": "assistant", "content": said}}]},
-            {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+            {"choices": [{"index": 0, "delta": delta}]},
+            {"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]},
             {"choices": [], "usage": usage},
         ]
         events = "".join(f"data: {json.dumps({**head, **chunk})}\n\n" for chunk in chunks)
@@ -73,7 +80,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def model_api(*replies: str) -> Iterator[ModelAPI]:
+def model_api(*replies: str | dict[str, Any]) -> Iterator[ModelAPI]:
     """A server for the ``with`` block."""
     with ModelAPI(list(replies)) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)

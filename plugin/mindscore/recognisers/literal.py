@@ -143,10 +143,15 @@ def _gap(space: str) -> str:
 
 @lru_cache(maxsize=1 << 16)
 def _forms(memory: str) -> tuple[str, ...]:
-    """Return the forms in which a text is printed: as it is, on one line, within JSON or XML."""
+    """Return the forms in which a text is printed: as it is, on one line, within JSON or XML.
+
+    JSON within JSON, too: so tools print the result of another tool.
+    """
     forms = [memory, " ".join(memory.split())]
     forms += [html.escape(memory, quote=quoted) for quoted in (False, True)]
-    forms += [json.dumps(memory, ensure_ascii=ascii_only)[1:-1] for ascii_only in (False, True)]
+    for ascii_only in (False, True):
+        once = json.dumps(memory, ensure_ascii=ascii_only)[1:-1]
+        forms += [once, json.dumps(once, ensure_ascii=ascii_only)[1:-1]]
     return tuple(dict.fromkeys(_GAP.sub(lambda it: _gap(it[0]), form) for form in forms if form))
 
 

@@ -1,5 +1,6 @@
 """Memories that somebody names, found as they stand."""
 
+import json
 import time
 
 import pytest
@@ -189,6 +190,16 @@ def test_a_text_is_found_as_json_writes_it():
     text = '{"found": ["She said \\"tea\\",\\nthen caf\\u00e9."]}'
     found = find(text, said='She said "tea",\nthen café.')
     assert without(text, found, "said") == '{"found": [""]}'
+
+
+def test_a_text_is_found_in_json_within_json():
+    said = 'She said "tea",\nthen café.'
+    inner = json.dumps({"found": said})
+    text = json.dumps({"content": inner, "details": {"found": said}})
+    found = find(text, said=said)
+    assert without(text, found, "said") == json.dumps(
+        {"content": '{"found": ""}', "details": {"found": ""}}
+    )
 
 
 def test_a_text_is_found_as_xml_writes_it():

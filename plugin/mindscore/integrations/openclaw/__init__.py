@@ -1,0 +1,1 @@
+"""OpenClaw: a plugin of its own, in JavaScript, that sends each turn to ``mindscore collect``."""
