@@ -146,10 +146,11 @@ class ScoreRecorder:
     async def on_run_end(
         self, stats: MemoryStats | FinetuneStats | None, registry: Registry, run: Run
     ) -> None:
-        if stats is None or stats.error == CANCELLED:
+        if stats is None:
             return
         speed = run_speeds(registry).get(run.id)
-        await _record_estimates(registry, run)
+        if stats.error != CANCELLED:
+            await _record_estimates(registry, run)
         try:
             history = History(parse_settings(run.settings).store)
             await history.record_run(_run_record(run, stats))
