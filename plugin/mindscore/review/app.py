@@ -13,7 +13,8 @@ from mindscore.pages.environment import asset
 from mindscore.review.archive import ArchivePages
 from mindscore.review.decisions import Deciding
 from mindscore.review.reading import ReadingPages
-from mindscore.review.runs import DEFAULT_PACE, Running, Runs, StreamPace
+from mindscore.review.runs import Runs
+from mindscore.review.stream import DEFAULT_PACE, Running, StreamPace
 from mindscore.review.web import MOST_BYTES, SessionAuth, Views, failures
 
 TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}

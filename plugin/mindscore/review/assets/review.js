@@ -22,7 +22,7 @@ for (const element of document.querySelectorAll("[data-matrix]")) {
 // While a form is on its way, nothing else is decided, and no key leads elsewhere.
 let sent = false;
 addEventListener("pageshow", () => { sent = false; });
-for (const form of document.querySelectorAll("form[method=post]:not([data-run])")) {
+for (const form of document.querySelectorAll("form[method=post]:not([data-run], [data-stop])")) {
   form.addEventListener("submit", (event) => {
     if (sent) event.preventDefault();
     sent = true;
@@ -93,10 +93,13 @@ if (live) {
     list.tabIndex = 0;
     list.setAttribute("aria-label", name);
     list.hidden = true;
+    list.earlier = make("p", "small muted");
+    list.earlier.hidden = true;
   }
   const lost = make("p", "notice bad"), failed = make("p", "notice bad");
   lost.hidden = failed.hidden = true;
-  panel.replaceChildren(said, lines, scores, candidates, end, failed, lost);
+  panel.replaceChildren(
+    said, lines, scores.earlier, scores, candidates.earlier, candidates, end, failed, lost);
   const SPOKEN_EVERY_MS = 2000;
   let waiting = null, words = "", source = null;
 
@@ -112,16 +115,55 @@ if (live) {
   }
 
   function clear(list) {
+    waitingToShow.splice(0, Infinity, ...waitingToShow.filter((it) => it.list !== list));
     list.replaceChildren();
-    list.hidden = true;
+    list.hidden = list.earlier.hidden = true;
   }
 
-  function add(list, nats, text, className) {
-    const item = make("li");
-    item.append(make("span", "number", `${nats} nats`), make("span", className, text));
-    list.append(item);
-    list.hidden = false;
-    list.scrollTop = list.scrollHeight;
+  const stop = live.querySelector("[data-stop]"), runs = live.querySelector("[data-run]");
+  function show(state) {
+    live.dataset.state = state;
+    // The focus must not be lost with the button that has it.
+    if (state === "ended" && stop.contains(document.activeElement)) {
+      runs.querySelector("button").focus();
+    }
+    stop.hidden = state !== "running";
+  }
+
+  // Thousands may come at once: they are drawn together, and the latest alone stay.
+  const MOST_SHOWN = 200, waitingToShow = [];
+  let drawing = false;
+
+  function draw() {
+    drawing = false;
+    const ends = new Map();
+    for (const { list, number, nats, text, className } of waitingToShow.splice(0)) {
+      const item = make("li");
+      item.value = number;
+      item.append(make("span", "number", `${nats} nats`), make("span", className, text));
+      if (!ends.has(list)) ends.set(list, []);
+      ends.get(list).push(item);
+    }
+    for (const [list, items] of ends) {
+      list.append(...items.slice(-MOST_SHOWN));
+      while (list.children.length > MOST_SHOWN) list.firstChild.remove();
+      const earlier = list.firstChild.value - 1;
+      list.earlier.textContent = `${earlier.toLocaleString("en")} earlier ones are not shown.`;
+      list.earlier.hidden = !earlier;
+      list.hidden = false;
+      list.scrollTop = list.scrollHeight;
+    }
+  }
+
+  function add(list, number, nats, text, className) {
+    waitingToShow.push({ list, number, nats, text, className });
+    if (waitingToShow.length > 4 * MOST_SHOWN) {
+      const latest = [scores, candidates].map(
+        (it) => waitingToShow.filter((found) => found.list === it).slice(-MOST_SHOWN));
+      waitingToShow.splice(0, Infinity, ...latest.flat());
+    }
+    if (!drawing) requestAnimationFrame(draw);
+    drawing = true;
   }
 
   const told = {
@@ -130,7 +172,7 @@ if (live) {
         for (const it of [said, lines, end]) it.replaceChildren();
         clear(scores);
         clear(candidates);
-        live.dataset.state = "running";
+        show("running");
       }
       if (restarted) clear(candidates);
       said.append(make("p", "text", text));
@@ -148,14 +190,19 @@ if (live) {
       }));
       if (open.length) announce(open.map((it) => it.text).join(", "));
     },
-    score({ key, nats }) {
-      add(scores, nats, key, "key");
+    score({ number, key, nats }) {
+      add(scores, number, nats, key, "key");
     },
-    candidate({ entry_idx, nats, text }) {
-      add(candidates, nats, `#${entry_idx} ${text}`, "text");
+    candidate({ number, entry_idx, nats, text }) {
+      add(candidates, number, nats, `#${entry_idx} ${text}`, "text");
       announce(`Candidate: response ${entry_idx}, ${nats} nats`);
     },
+    stopped({ said: text }) {
+      said.append(make("p", "text", text));
+      announce(text);
+    },
     ended({ lines: results, errors }) {
+      draw();
       const parts = results.map((it) => make("p", "notice good text", it));
       parts.push(...errors.map((it) => make("p", "notice bad text", it)));
       const next = make("p", "small"), link = make("a", "", "Show it in the list");
@@ -167,7 +214,7 @@ if (live) {
         next.append(" · ", review);
       }
       end.replaceChildren(...parts, next);
-      live.dataset.state = "ended";
+      show("ended");
       announce(`Ended. ${[...results, ...errors].join(" ")}`);
     },
   };
@@ -204,18 +251,22 @@ if (live) {
   follow();
 
   // The answer comes as an event: the page need not be loaded again.
-  live.querySelector("[data-run]").addEventListener("submit", async (event) => {
-    event.preventDefault();
-    const fields = new URLSearchParams(new FormData(event.target, event.submitter));
-    let why = "";
-    try {
-      const answer = await fetch("/run", { method: "POST", body: fields, redirect: "manual" });
-      if (answer.type !== "opaqueredirect") why = "That could not be started.";
-    } catch {
-      why = "The server does not answer: is mindscore review still running?";
-    }
-    failed.textContent = why;
-    failed.hidden = !why;
-    if (why) announce(why);
-  });
+  for (const [form, problem] of [
+    [runs, "That could not be started."], [stop, "That could not be stopped."],
+  ]) {
+    form.addEventListener("submit", async (event) => {
+      event.preventDefault();
+      const body = new URLSearchParams(new FormData(form, event.submitter));
+      let why = "";
+      try {
+        const answer = await fetch(form.action, { method: "POST", body, redirect: "manual" });
+        if (answer.type !== "opaqueredirect") why = problem;
+      } catch {
+        why = "The server does not answer: is mindscore review still running?";
+      }
+      failed.textContent = why;
+      failed.hidden = !why;
+      if (why) announce(why);
+    });
+  }
 }
