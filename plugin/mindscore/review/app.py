@@ -12,10 +12,12 @@ from mindscore.http.runner import Limits, listen, termination
 from mindscore.pages.environment import asset
 from mindscore.review.archive import ArchivePages
 from mindscore.review.decisions import Deciding
+from mindscore.review.leaning import ResponsePages
 from mindscore.review.reading import ReadingPages
 from mindscore.review.runs import Runs
 from mindscore.review.stream import DEFAULT_PACE, Running, StreamPace
 from mindscore.review.web import MOST_BYTES, SessionAuth, Views, failures
+from mindscore.store import History
 
 TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 ASSETS = {
@@ -45,6 +47,7 @@ def make_app(
     archive = ArchivePages(settings, views)
     for part in (
         ReadingPages(settings, runs, views),
+        ResponsePages(History(settings.store), runs, views),
         archive,
         Deciding(settings, runs, views),
         Running(runs, pace),
