@@ -15,6 +15,7 @@ from mindscore.review.decisions import Deciding
 from mindscore.review.leaning import ResponsePages
 from mindscore.review.reading import ReadingPages
 from mindscore.review.runs import Runs
+from mindscore.review.sending import Sending
 from mindscore.review.stream import DEFAULT_PACE, Running, StreamPace
 from mindscore.review.web import MOST_BYTES, SessionAuth, Views, failures
 from mindscore.store import History
@@ -50,6 +51,7 @@ def make_app(
         ResponsePages(History(settings.store), runs, views),
         archive,
         Deciding(settings, runs, views),
+        Sending(settings, runs, views),
         Running(runs, pace),
     ):
         app.add_routes(part.routes())

@@ -196,6 +196,8 @@ class Runs:
     def __init__(self, transcript: Transcript | None, tables: Mapping[str, Any]) -> None:
         self.transcript = transcript
         self.live = Live()
+        self.searches: dict[str, FinetuneStats] = {}
+        """The statistics of the last search for candidates here, by model."""
         self.tables = tables
         nothing = Transcript(Path(), (), (), ())
         self._session = Session(transcript or nothing, self.live.activity, self.live.hear)
@@ -264,13 +266,11 @@ class Runs:
             said = f"Stopping {' and '.join(names)}: what was found until now is kept."
             self.live.tell("stopped", {"said": said})
 
-    @property
-    def last_search(self) -> FinetuneStats | None:
-        """The statistics of the last search for candidates that was made here, or ``None``."""
-        return self._session.state.finetune_last_run
-
     async def _watch(self, before: _Before) -> None:
         await self._session.registry.wait_idle()
+        for stats, run in self._session.ended:
+            if isinstance(stats, FinetuneStats):
+                self.searches[run.model] = stats
         self.live.tell("ended", before.difference())
 
 

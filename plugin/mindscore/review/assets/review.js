@@ -22,27 +22,28 @@ for (const element of document.querySelectorAll("[data-matrix]")) {
 // While a form is on its way, nothing else is decided, and no key leads elsewhere.
 let sent = false;
 addEventListener("pageshow", () => { sent = false; });
-for (const form of document.querySelectorAll("form[method=post]:not([data-run], [data-stop])")) {
-  form.addEventListener("submit", (event) => {
-    if (sent) event.preventDefault();
-    sent = true;
-  });
-}
+document.addEventListener("submit", (event) => {
+  if (event.target.method !== "post" || event.target.matches("[data-run], [data-stop]")) return;
+  if (sent) event.preventDefault();
+  sent = true;
+});
 
-const edit = document.querySelector("[data-edit]"), typed = edit?.querySelector("textarea");
-const refused = document.querySelector("[data-refused]");
-const isChanged = () => Boolean(typed) && typed.value !== typed.dataset.said;
+// Looked up each time: the threshold may bring another candidate.
+const edit = () => document.querySelector("[data-edit]");
+const typed = () => edit()?.querySelector("textarea");
+const isChanged = () => Boolean(edit()) && typed().value !== typed().dataset.said;
 
 function refuse() {
+  const refused = document.querySelector("[data-refused]");
   refused.textContent = "The text is changed: accept it (a), or put it back (Esc).";
   refused.hidden = false;
   refused.scrollIntoView({ block: "nearest" });
 }
 
 function putBack() {
-  typed.value = typed.dataset.said;
-  edit.open = false;
-  refused.hidden = true;
+  typed().value = typed().dataset.said;
+  edit().open = false;
+  document.querySelector("[data-refused]").hidden = true;
 }
 
 function press(key) {
@@ -55,26 +56,86 @@ function press(key) {
   return true;
 }
 
+// -- the threshold ------------------------------------------------------------------------------
+
+const threshold = document.querySelector("[data-threshold]");
+if (threshold) {
+  const nats = threshold.querySelector("[type=number]"), slider = threshold.querySelector("[type=range]");
+  const said = threshold.querySelector("[role=status]");
+  let wanted = null;
+
+  const put = (from, id) => {
+    const old = document.getElementById(id), made = from.getElementById(id);
+    if (old && made && old.innerHTML !== made.innerHTML) old.replaceWith(made);
+  };
+  const shownId = (from) => from.querySelector("[data-id]")?.dataset.id;
+
+  function show(found, query) {
+    for (const id of ["filters", "decided"]) put(found, id);
+    const words = found.getElementById("above").textContent;
+    if (said.textContent !== words) said.textContent = words;
+    if (shownId(document) && shownId(document) === shownId(found)) {
+      // What was opened or typed within it stays.
+      for (const id of ["steps", "others"]) put(found, id);
+    } else if (!isChanged()) {
+      put(found, "shown");
+    }
+    for (const field of document.querySelectorAll("[type=hidden][name=threshold]")) {
+      field.value = query.get("threshold");
+    }
+    history.replaceState(null, "", `/candidates?${query}`);
+  }
+
+  // One request at a time, and the latest value in any case.
+  async function follow() {
+    const isBusy = wanted !== null;
+    wanted = new URLSearchParams(new FormData(threshold));
+    if (isBusy) return;
+    try {
+      for (let query = null; query !== wanted;) {
+        query = wanted;
+        const answer = await fetch(`/candidates?${query}`);
+        if (!answer.ok) throw new Error(String(answer.status));
+        show(new DOMParser().parseFromString(await answer.text(), "text/html"), query);
+      }
+    } catch {
+      said.textContent = "The list could not be brought: is mindscore review still running?";
+    }
+    wanted = null;
+  }
+
+  slider.closest("[data-slider]").hidden = false;
+  threshold.querySelector("button").hidden = true;
+  slider.addEventListener("input", () => { nats.value = slider.value; follow(); });
+  nats.addEventListener("input", () => {
+    if (!nats.validity.valid) return;
+    slider.value = nats.value;
+    follow();
+  });
+  threshold.addEventListener("submit", (event) => { event.preventDefault(); follow(); });
+}
+
 // -- keyboard shortcuts -------------------------------------------------------------------------
 
 const keys = document.querySelector("[data-keys]");
 if (keys) {
   const box = keys.querySelector("input"), NAME = "mindscore-review-keys";
+  const FIELD = "textarea, select, input:not([type=checkbox], [type=range])";
   keys.hidden = false;
   box.checked = localStorage.getItem(NAME) !== "off";
   box.addEventListener("change", () => localStorage.setItem(NAME, box.checked ? "on" : "off"));
   document.addEventListener("keydown", (event) => {
-    const typing = event.target.matches("textarea, select, input:not([type=checkbox])");
+    const typing = event.target.matches(FIELD);
     // Escape is how a browser is told not to wait for an answer.
     if (event.key === "Escape") sent = false;
     if (typing && event.key === "Escape") event.target.blur();
-    const modified = event.ctrlKey || event.metaKey || event.altKey;
+    const modified = event.ctrlKey || event.metaKey || event.altKey || event.shiftKey;
     if (typing || modified || event.repeat || event.isComposing || !box.checked || sent) return;
     if (event.key === "Escape" && isChanged()) {
       putBack();
-    } else if (event.key === "e" && edit) {
-      edit.open = true;
-      typed.focus();
+    } else if (event.key === "e" && edit()) {
+      edit().open = true;
+      typed().focus();
     } else if (!press(event.key)) {
       return;
     }
