@@ -158,7 +158,7 @@ class Search:
         """Return the last search by ``model`` among ``runs``, the newest first, or ``None``."""
         for it in runs:
             if it.command == MindCommand.SCORE_FINETUNE and it.model == model:
-                when = f", {moment_text(it.started_at)}"
+                when = f", of {moment_text(it.started_at)},"
                 return Search(it.considered, it.found, None, None, it.error, when)
         return None
 
@@ -168,17 +168,15 @@ class Search:
         threshold = "its threshold"
         if self.threshold is not None:
             threshold = f"the threshold of {self.threshold:,.2f} nats (finetune.threshold)"
-        seen = count_of(self.considered, "response")
-        line = f"The last search{self.when} looked at {seen}: "
-        line += f"{self.found:,} reached {threshold} and {'was' if self.found == 1 else 'were'} new"
-        if self.largest is None:
-            line += "; the largest divergence of a search is known to the page that started it."
-        else:
-            line += f"; the largest divergence was {self.largest:,.2f} nats."
-        lines.append(line)
+        lines.append(
+            f"The last search{self.when} looked at {count_of(self.considered, 'response')}: "
+            f"{self.found:,} not trained on reached {threshold}."
+        )
+        if self.largest is not None:
+            lines.append(f"The largest divergence was {self.largest:,.2f} nats.")
         if self.threshold is not None and not self.found and self.considered:
             if self.largest is not None and self.largest >= self.threshold:
-                lines.append("Those that reach it are trained on already, or have no text.")
+                lines.append("What reaches it is trained on already, or has no text.")
             else:
                 lines.append("A lower threshold finds more: --set finetune.threshold=…")
         if self.error is not None:

@@ -6,6 +6,8 @@ import asyncio
 
 from aiohttp import web
 
+from mindhooks import SinkError
+from mindscore._util.errors import ConfigError, format_error
 from mindscore.config.settings import Settings
 from mindscore.review.decisions import PATH
 from mindscore.review.runs import Runs
@@ -32,18 +34,21 @@ class Sending:
     async def _show(self, request: web.Request) -> web.Response:
         model, key = (request.query.get(name, "") for name in ("model", "sent"))
         selection = await self._selection(model)
-        async with open_outbox(self._tables) as outbox:
-            division = await outbox.divide(selection.samples)
-            values = {
-                "model": model,
-                "selection": selection,
-                "division": division,
-                "tokens": tokens_of(division.samples),
-                "name": outbox.name,
-                "destination": outbox.destination,
-                "context": self._settings.train.context,
-                "sent": self._sent if self._sent and self._sent.key == key else None,
-            }
+        try:
+            async with open_outbox(self._tables) as outbox:
+                division = await outbox.divide(selection.samples)
+        except (ConfigError, SinkError) as error:
+            raise PageRefusedError(409, f"There is no trainer: {format_error(error)}") from None
+        values = {
+            "model": model,
+            "selection": selection,
+            "division": division,
+            "tokens": tokens_of(division.samples),
+            "name": outbox.name,
+            "destination": outbox.destination,
+            "context": self._settings.train.context,
+            "sent": self._sent if self._sent and self._sent.key == key else None,
+        }
         return await self._views.show("send.html", PATH, values)
 
     async def _send(self, request: web.Request) -> web.Response:

@@ -25,6 +25,7 @@ WIDTHS, SCHEMES = (1440, 360), ("light", "dark")
 def test_every_page_is_readable_for_all(
     filled, transcript, reviewing, opened, axe_source, screenshots
 ):
+    filled["train"] = {"sink": "jsonl"}
     with reviewing(filled, transcript()) as page, opened(page.address) as tab:
         page.run(_decide(page.settings.store))
 
