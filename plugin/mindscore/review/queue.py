@@ -64,6 +64,11 @@ def _entry(item: Listed) -> QueueEntry:
     return QueueEntry(id_of(item.name), state_of(item), item)
 
 
+def _reaches(divergence: float, threshold: float) -> bool:
+    """Return whether a divergence reaches the threshold, as both are shown: to 0.01 nats."""
+    return max(divergence, round(divergence, 2)) >= threshold
+
+
 class CandidateQueue:
     """The candidates of one model, each once, the largest divergence first.
 
@@ -87,7 +92,7 @@ class CandidateQueue:
         self.threshold = threshold
         every = [_entry(item) for item in distinct(items)]
         self.entries = [
-            it for it in every if it.state != "waiting" or it.item.divergence >= threshold
+            it for it in every if it.state != "waiting" or _reaches(it.item.divergence, threshold)
         ]
         self.below = len(every) - len(self.entries)
         self.largest = max((it.item.divergence for it in every if it.state == "waiting"), default=0)
