@@ -241,6 +241,18 @@ def test_where_nothing_runs_stop_does_nothing(tables, transcript, reviewing):
 MANY = 10_000
 
 
+def _counting_layouts(tab):
+    """Return a function that says how often the page has been laid out since."""
+    session = tab.context.new_cdp_session(tab)
+    session.send("Performance.enable")
+
+    def layouts():
+        metrics = session.send("Performance.getMetrics")["metrics"]
+        return next(it["value"] for it in metrics if it["name"] == "LayoutCount")
+
+    return layouts
+
+
 def test_a_page_stays_responsive_while_thousands_of_events_arrive(
     tables, transcript, reviewing, opened
 ):
@@ -260,23 +272,15 @@ def test_a_page_stays_responsive_while_thousands_of_events_arrive(
 
         page.run(begin())
         tab.locator("[data-state=running]").wait_for()
-        # What a step of the page takes at most: a click waits no longer than that.
         tab.evaluate(
             """() => {
-              window.longest = 0;
               window.most = 0;
-              let last = performance.now();
-              const channel = new MessageChannel();
-              channel.port1.onmessage = () => {
-                const now = performance.now();
-                window.longest = Math.max(window.longest, now - last);
-                last = now;
+              new MutationObserver(() => {
                 window.most = Math.max(window.most, document.querySelectorAll("li").length);
-                channel.port2.postMessage(0);
-              };
-              channel.port2.postMessage(0);
+              }).observe(document, { childList: true, subtree: true });
             }"""
         )
+        layouts = _counting_layouts(tab)
         page.run(flood())
         tab.get_by_text(f"{MANY - 200:,} earlier ones are not shown.").wait_for()
         assert tab.locator(".found li").count() == 200
@@ -285,10 +289,9 @@ def test_a_page_stays_responsive_while_thousands_of_events_arrive(
             "nats",
             f"k{MANY - 1}",
         ]
-        longest, most = tab.evaluate("[window.longest, window.most]")
-        assert most < 300
-        # Milliseconds; a busy machine takes many times what it takes by itself.
-        assert longest < 2_000
+        assert tab.evaluate("window.most") < 300
+        # Laid out once for each picture, not once for each event: time itself is the machine's.
+        assert 0 < layouts() < MANY / 10
         # One who comes later gets the latest, and not all.
         assert len(live.kept("score")) <= 1_000
         tab.reload()
