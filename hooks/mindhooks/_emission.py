@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from mindhooks._errors import MindhooksError
 from mindhooks._implementations import (
@@ -16,7 +17,9 @@ from mindhooks._implementations import (
 from mindhooks._manager import HookManager
 from mindhooks._tasks import (
     OpenRun,
+    TaskHandle,
     await_uncancelled,
+    current_caller,
     current_scope,
     detach_context,
     find_run,
@@ -24,6 +27,9 @@ from mindhooks._tasks import (
     leave_run,
 )
 from mindhooks._values import FinetuneStats, MemoryStats, Run
+
+CANCELLED = "cancelled"
+"""``error`` in the statistics of a run that was cancelled."""
 
 
 class Emitter:
@@ -74,7 +80,14 @@ class Emitter:
     @asynccontextmanager
     async def open_run(self, run: Run, arguments: Arguments) -> AsyncIterator[None]:
         """Have what the body emits belong to ``run``, and tell the listeners of its end."""
-        opened = OpenRun(run, self._owner, innermost_run.get())
+        opened = OpenRun(
+            run,
+            self._owner,
+            innermost_run.get(),
+            asyncio.current_task(),
+            current_scope.get(),
+            current_caller.get(),
+        )
         innermost_run.set(opened)
         self._open.append(opened)
         failure: BaseException | None = None
@@ -95,6 +108,17 @@ class Emitter:
                 if failure is None or isinstance(failure, asyncio.CancelledError):
                     raise
 
+    def cancel(self, command: str, handles: Iterable[TaskHandle]) -> Iterator[str]:
+        """Cancel the open runs of ``command``; yield the names that ``Registry.cancel`` returns."""
+        by_task = {handle.current: handle for handle in handles}
+        for opened in [it for it in self._open if it.run.command == command and not it.ended]:
+            handle = by_task.get(opened.task)
+            if opened.cancel(handle):
+                if opened.caller is not None:
+                    yield opened.caller.plugin
+                elif handle is not None:
+                    yield handle.name
+
     async def end_runs(self, arguments: Arguments) -> None:
         """End the runs that are still open, the latest first."""
         while self._open:
@@ -109,7 +133,11 @@ class Emitter:
         if opened.emissions:
             await asyncio.wait(opened.emissions)
         if self.tells_run_ends:
-            arguments = {"stats": opened.stats, **arguments, "run": opened.run}
+            stats = opened.stats
+            if opened.cancelled and stats is not None and stats.error is None:
+                # A flow may report what it has in a ``finally``, and not know why it ended.
+                stats = replace(stats, error=CANCELLED)
+            arguments = {"stats": stats, **arguments, "run": opened.run}
             await self._tell("on_run_end", arguments, lambda: not self.tells_run_ends)
 
     async def _tell(self, hook: str, arguments: Arguments, is_void: Callable[[], bool]) -> None:
@@ -140,5 +168,9 @@ class Emitter:
             raise cancellation
 
     def _is_void(self) -> bool:
-        scope = current_scope.get()
-        return not self.accepts_emissions or (scope is not None and scope.voided)
+        scope, opened = current_scope.get(), innermost_run.get()
+        if not self.accepts_emissions or (scope is not None and scope.voided):
+            return True
+        while opened is not None and not opened.cancelled:
+            opened = opened.parent
+        return opened is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 import logging
 import time
@@ -14,7 +15,7 @@ from typing import Any
 
 from mindhooks._errors import PluginError, PluginSource, log, log_plugin_error, warn_if_slow
 from mindhooks._specs import SPECS, Trigger
-from mindhooks._tasks import detach_context, mark_retrieved
+from mindhooks._tasks import Caller, detach_context, mark_retrieved
 from mindhooks._values import FinetuneCandidate, MemoryScore, Run
 
 Note = Callable[[str], object]
@@ -94,6 +95,11 @@ class Implementation:
             **{name: arguments[name] for name in self._named},
         )
 
+    def detach_context(self, arguments: Arguments) -> contextvars.Context:
+        """Return a context for the call, in which what the function starts is its plugin's."""
+        command = arguments.get("command")
+        return detach_context(Caller(self.source.name, None if command is None else str(command)))
+
     def remove(self) -> None:
         """Stop telling the function of anything."""
         self.is_removed = True
@@ -110,7 +116,7 @@ class PlainImplementation(Implementation):
         try:
             with warn_if_slow(self):
                 # Detached: the tasks that it starts belong to the plugin, not to a run.
-                result = detach_context().run(self.invoke, arguments)
+                result = self.detach_context(arguments).run(self.invoke, arguments)
         except KeyboardInterrupt:
             raise
         # Not only Exception: a plugin's sys.exit must not end its host.
@@ -168,7 +174,7 @@ class AsyncImplementation(Implementation):
             return
         started = time.perf_counter()
         # Detached, as a plain one.
-        call = asyncio.create_task(self._call(arguments), context=detach_context())
+        call = asyncio.create_task(self._call(arguments), context=self.detach_context(arguments))
         call.add_done_callback(mark_retrieved)
         limit_s = self._time_limit()
         try:

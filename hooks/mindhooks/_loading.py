@@ -179,3 +179,17 @@ async def _make(
     if missing:
         raise failure(f"{subject} made a {type(made).__name__} without {', '.join(missing)}")
     return made
+
+
+def read_model(scorer: Scorer, otherwise: object) -> object:
+    """Return the model that a scorer names, or ``otherwise``.
+
+    Raises:
+        ScorerError: reading it raises anything but a ``MindhooksError``, which goes on.
+    """
+    try:
+        return str(getattr(scorer, "model", otherwise))
+    except (MindhooksError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise ScorerError(f"the scorer's model cannot be read: {format_error(error)}") from error

@@ -16,7 +16,6 @@ from mindhooks._emission import Emitter
 from mindhooks._errors import (
     MindhooksError,
     PluginSource,
-    ScorerError,
     UnhandledCommand,
     format_error,
     log,
@@ -29,6 +28,7 @@ from mindhooks._loading import (
     load_plugin,
     load_scorer,
     plugin_entry_points,
+    read_model,
 )
 from mindhooks._manager import HookManager, PluginInfo
 from mindhooks._protocols import Scorer
@@ -195,6 +195,24 @@ class Registry:
             raise UnhandledCommand(f"no plugin took the command {str(command)!r}{listed}")
         return answers
 
+    def cancel(self, command: str) -> list[str]:
+        """Void and cancel the runs of a command, dispatched or opened by ``run``, without waiting.
+
+        A queued one never begins. The end of a run is told; statistics without an error get the
+        error "cancelled". Runs of other commands go on, those of the same task handle too.
+
+        Returns:
+            The plugins whose runs were cancelled, by name, without those that were voided before.
+            For a run that began outside of a plugin's call it is the name of its task handle.
+
+        Raises:
+            MindhooksError: the registry is closed.
+        """
+        self._require_open()
+        command, handles = _as_command(command), list(self._handles.values())
+        names = [name for handle in handles for name in handle.cancel_command(command)]
+        return list(dict.fromkeys([*names, *self._emitter.cancel(command, handles)]))
+
     def task_handle(self, name: str) -> TaskHandle:
         """Return the task handle of that name; ``wait_idle`` and ``aclose`` wait for it.
 
@@ -251,7 +269,7 @@ class Registry:
         cancellation: asyncio.CancelledError | None = None
         try:
             if uses_scorer or self._scorer is not None:
-                model = _read_model(await self.scorer(), model)
+                model = read_model(await self.scorer(), model)
         except MindhooksError:
             self._require_open()
         except asyncio.CancelledError as error:
@@ -303,7 +321,7 @@ class Registry:
                 self._require_open()
                 self._scorer = scorer
             # Scores are kept by it: refused here, rather than kept under another name.
-            _read_model(self._scorer, "")
+            read_model(self._scorer, "")
             return self._scorer
 
     # -- the end ---------------------------------------------------------------------------------
@@ -375,15 +393,6 @@ def _table(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if not isinstance(table, Mapping):
         raise MindhooksError(f"{name}: expected a table")
     return table
-
-
-def _read_model(scorer: Scorer, otherwise: object) -> object:
-    try:
-        return str(getattr(scorer, "model", otherwise))
-    except (MindhooksError, KeyboardInterrupt):
-        raise
-    except BaseException as error:
-        raise ScorerError(f"the scorer's model cannot be read: {format_error(error)}") from error
 
 
 def _as_command(command: str) -> str:

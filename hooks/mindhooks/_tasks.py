@@ -25,10 +25,22 @@ Emissions = set[asyncio.Future[None]]
 """Emissions that listeners are still being told of."""
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A call of a plugin: what the code in it starts is that plugin's.
+
+    ``command`` is the one that ``on_trigger`` was called with; ``None`` in a listener.
+    """
+
+    plugin: str
+    command: str | None
+
+
 @dataclass(eq=False, slots=True)
 class EmissionScope:
     """One coroutine run by a ``TaskHandle``: emissions from it are dropped once it is voided."""
 
+    caller: Caller | None = None
     voided: bool = False
     emissions: Emissions = field(default_factory=set)
 
@@ -44,12 +56,32 @@ class OpenRun:
     run: Run
     owner: object
     parent: OpenRun | None
+    task: asyncio.Task[Any] | None
+    """The task that opened it, until it ends."""
+    scope: EmissionScope | None
+    caller: Caller | None
     stats: MemoryStats | FinetuneStats | None = None
     ended: bool = False
+    cancelled: bool = False
+    """True once ``Registry.cancel`` has cancelled it: what it emits is dropped."""
     emissions: Emissions = field(default_factory=set)
+
+    def cancel(self, handle: TaskHandle | None) -> bool:
+        """Void the run and cancel the task that opened it, which may be that of ``handle``.
+
+        Returns:
+            False if it was cancelled or voided before.
+        """
+        is_void = self.cancelled or (self.scope is not None and self.scope.voided)
+        self.cancelled = True
+        if is_void or self.task is None:
+            return False
+        # Not the task alone: a handle cancels each run once.
+        return handle.void() if handle is not None else self.task.cancel()
 
 
 current_scope: ContextVar[EmissionScope | None] = ContextVar("mindhooks_scope", default=None)
+current_caller: ContextVar[Caller | None] = ContextVar("mindhooks_caller", default=None)
 innermost_run: ContextVar[OpenRun | None] = ContextVar("mindhooks_run", default=None)
 
 
@@ -66,18 +98,19 @@ def leave_run(opened: OpenRun) -> None:
 
     Not by a token: runs that overlap may end in any order, and in another context.
     """
-    opened.ended = True
+    opened.ended, opened.task = True, None
     innermost = innermost_run.get()
     while innermost is not None and innermost.ended:
         innermost = innermost.parent
     innermost_run.set(innermost)
 
 
-def detach_context() -> contextvars.Context:
-    """Copy the context for a plugin's code that is part of no run, and voided with none."""
+def detach_context(caller: Caller | None = None) -> contextvars.Context:
+    """Copy the context for code of ``caller``, which is part of no run, and voided with none."""
     context = contextvars.copy_context()
     context.run(current_scope.set, None)
     context.run(innermost_run.set, None)
+    context.run(current_caller.set, caller)
     return context
 
 
@@ -104,7 +137,7 @@ class TaskHandle:
         self._scope: EmissionScope | None = None
         self.current: asyncio.Task[None] | None = None
         """The task of the run in flight."""
-        self._queued: Factory | None = None
+        self._queued: tuple[Factory, Caller | None] | None = None
         self._closed = False
 
     @property
@@ -122,7 +155,7 @@ class TaskHandle:
         if self.current is not None:
             return Trigger.BUSY
         self._require_open()
-        self._start(factory)
+        self._start(factory, current_caller.get())
         return Trigger.STARTED
 
     def trigger(self, factory: Factory) -> Trigger:
@@ -136,11 +169,12 @@ class TaskHandle:
         """
         _require_loop()
         self._require_open()
+        caller = current_caller.get()
         if self.current is None:
-            self._start(factory)
+            self._start(factory, caller)
             return Trigger.STARTED
-        self._queued = factory
-        self._void()
+        self._queued = factory, caller
+        self.void()
         return Trigger.RESTARTED
 
     async def wait(self) -> None:
@@ -154,31 +188,52 @@ class TaskHandle:
         if task is None:
             return
         self._queued = None
-        self._void()
+        self.void()
         await asyncio.wait({task})
+
+    def cancel_command(self, command: str) -> list[str]:
+        """Void and cancel the run in flight, and drop a queued one, if ``command`` triggered it.
+
+        Returns:
+            The names of the plugins that triggered what was cancelled now.
+        """
+        running = None if self._scope is None else self._scope.caller
+        queued = None if self._queued is None else self._queued[1]
+        cancelled = []
+        if running is not None and running.command == command and self.void():
+            cancelled.append(running.plugin)
+        if queued is not None and queued.command == command:
+            self._queued = None
+            cancelled.append(queued.plugin)
+        return cancelled
+
+    def void(self) -> bool:
+        """Void and cancel the run in flight; return false if there is none, or it was before."""
+        if self._scope is None or self.current is None or self._scope.voided:
+            return False
+        self._scope.voided = True
+        self.current.cancel()
+        return True
 
     def shut(self) -> None:
         """Void and cancel the run in flight without waiting; triggers are refused from now on."""
         self._closed = True
         self._queued = None
-        self._void()
+        self.void()
 
     def _require_open(self) -> None:
         if self._closed:
             raise MindhooksError(f"task {self.name!r}: the registry is closed")
 
-    def _void(self) -> None:
-        if self._scope is not None and self.current is not None and not self._scope.voided:
-            self._scope.voided = True
-            self.current.cancel()
-
-    def _start(self, factory: Factory) -> None:
-        self._scope = EmissionScope()
+    def _start(self, factory: Factory, caller: Caller | None) -> None:
+        self._scope = EmissionScope(caller)
         self.current = asyncio.create_task(self._drive(self._scope, factory), name=self.name)
         self.current.add_done_callback(self._ended)
 
     async def _drive(self, scope: EmissionScope, factory: Factory) -> None:
         current_scope.set(scope)
+        # Of a run that was queued, the context is that of the one before it.
+        current_caller.set(scope.caller)
         # What triggers a run is not part of it, nor is it part of what triggers it.
         innermost_run.set(None)
         try:
@@ -203,10 +258,10 @@ class TaskHandle:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         mark_retrieved(task)
-        factory, self._queued = self._queued, None
+        queued, self._queued = self._queued, None
         self._scope = self.current = None
-        if factory is not None:
-            self._start(factory)
+        if queued is not None:
+            self._start(*queued)
 
 
 async def in_thread(fn: Callable[..., T], /, *args: Any) -> T:

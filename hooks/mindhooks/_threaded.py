@@ -117,6 +117,14 @@ class ThreadedRegistry:
         """
         return self._call(lambda: self.registry.dispatch(command), ANSWER_TIMEOUT_S)
 
+    def cancel(self, command: str) -> list[str]:
+        """Cancel every run of a command as ``Registry.cancel`` does.
+
+        Raises:
+            MindhooksError: the registry is closed, or a plugin holds up its thread for seconds.
+        """
+        return self._call(lambda: self.registry.cancel(command), ANSWER_TIMEOUT_S)
+
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Run a coroutine on the registry's thread; its future is for any other thread.
 

@@ -176,6 +176,7 @@ async def host_a_registry(candidates: Sequence[FinetuneCandidate]) -> None:
         registry.register(Listener())
         assert_type(registry.dispatch(MindCommand.SCORE), dict[str, Trigger])
         assert_type(registry.dispatch("acme-score"), dict[str, Trigger])
+        assert_type(registry.cancel("acme-score"), list[str])
         assert_type(registry.run("acme-score"), AbstractAsyncContextManager[Run])
         assert_type([it.name for it in registry.plugins()], list[str])
         registry.settings = {"memory": {"interval_s": 0}}

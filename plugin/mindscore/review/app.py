@@ -12,9 +12,13 @@ from mindscore.http.runner import Limits, listen, termination
 from mindscore.pages.environment import asset
 from mindscore.review.archive import ArchivePages
 from mindscore.review.decisions import Deciding
+from mindscore.review.leaning import ResponsePages
 from mindscore.review.reading import ReadingPages
-from mindscore.review.runs import DEFAULT_PACE, Running, Runs, StreamPace
+from mindscore.review.runs import Runs
+from mindscore.review.sending import Sending
+from mindscore.review.stream import DEFAULT_PACE, Running, StreamPace
 from mindscore.review.web import MOST_BYTES, SessionAuth, Views, failures
+from mindscore.store import History
 
 TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 ASSETS = {
@@ -44,8 +48,10 @@ def make_app(
     archive = ArchivePages(settings, views)
     for part in (
         ReadingPages(settings, runs, views),
+        ResponsePages(History(settings.store), runs, views),
         archive,
         Deciding(settings, runs, views),
+        Sending(settings, runs, views),
         Running(runs, pace),
     ):
         app.add_routes(part.routes())

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 from aiohttp import web
 
@@ -16,10 +15,20 @@ from mindscore._util.errors import format_error
 from mindscore.config.settings import ServerSettings, Settings
 from mindscore.measure.prompts import response_hash
 from mindscore.measure.retry import Retry
+from mindscore.review.cells import memory_texts
+from mindscore.review.leaning import Leanings
+from mindscore.review.queue import (
+    STATES,
+    CandidateQueue,
+    QueueEntry,
+    Search,
+    State,
+    why_empty,
+)
 from mindscore.review.reading import Models
 from mindscore.review.runs import Runs
 from mindscore.review.web import PageRefusedError, Views, address, read_form, see_other
-from mindscore.store import CandidateName, ConflictError, History, Listed, Review, Reviewed, Reviews
+from mindscore.store import ConflictError, History, Review, Reviewed, Reviews
 from mindscore.store.reviews import Answer
 
 LONGEST_ENDING = 4
@@ -93,109 +102,6 @@ def _ending(continuation_ids: Sequence[int], said: Sequence[int]) -> tuple[int, 
     return ending
 
 
-State = Literal["waiting", "accepted", "rejected", "trained"]
-STATES: tuple[State, ...] = get_args(State)
-NEIGHBOURS = 25
-"""Candidates listed on either side of the shown one."""
-
-
-def state_of(item: Listed) -> State:
-    """Return the state of a candidate."""
-    if item.sinks:
-        return "trained"
-    return "waiting" if item.review is None else item.review.decision
-
-
-def id_of(name: CandidateName) -> str:
-    """Return the id of a candidate in addresses, unique within a model."""
-    return f"{name.timestamp_ns}-{name.continuation_hash}"
-
-
-def distinct(items: Sequence[Listed]) -> list[Listed]:
-    """Return candidates without those that are the same response, found again.
-
-    A host that does not say when a response was given may make it new each time. Of those the one
-    that was trained on is returned, else the one that was decided on, else the first.
-    """
-    kept: dict[tuple[str, str, str], Listed] = {}
-
-    def said(item: Listed) -> tuple[str, str, str]:
-        return item.name.continuation_hash, item.response_text, item.prior_context
-
-    def settled(item: Listed) -> int:
-        return 2 if item.sinks else item.review is not None
-
-    for item in items:
-        other = kept.setdefault(said(item), item)
-        if settled(item) > settled(other):
-            kept[said(item)] = item
-    return [item for item in items if kept[said(item)] is item]
-
-
-@dataclass(frozen=True, slots=True)
-class QueueEntry:
-    """A candidate with its id in addresses and its state."""
-
-    id: str
-    state: State
-    item: Listed
-
-
-def _entry(item: Listed) -> QueueEntry:
-    return QueueEntry(id_of(item.name), state_of(item), item)
-
-
-class CandidateQueue:
-    """The candidates of one model, each once, the largest divergence first.
-
-    A page shows those of one state.
-
-    ``at`` is the id of the requested candidate; the page shows the first one if it is not listed.
-    """
-
-    def __init__(self, items: Sequence[Listed], show: State, at: str) -> None:
-        self._items = items
-        self.entries = [_entry(item) for item in distinct(items)]
-        self.counts = Counter(entry.state for entry in self.entries)
-        self.show = show
-        self.shown = [entry for entry in self.entries if entry.state == show]
-        self._at = at
-        ids = [entry.id for entry in self.shown]
-        self.position = ids.index(at) if at in ids else 0
-
-    def showing(self, show: State) -> CandidateQueue:
-        """Return the same candidates, with those of another state shown."""
-        return CandidateQueue(self._items, show, self._at)
-
-    @property
-    def current(self) -> QueueEntry | None:
-        """The candidate that is shown, or ``None``."""
-        return self.neighbour(0)
-
-    def neighbour(self, step: int) -> QueueEntry | None:
-        """Return the candidate ``step`` places after the current one, or ``None``."""
-        at = self.position + step
-        return self.shown[at] if 0 <= at < len(self.shown) else None
-
-    def find(self, id_: str) -> QueueEntry | None:
-        """Return a candidate in any state, or ``None`` if it is not stored any more."""
-        return next((_entry(item) for item in self._items if id_of(item.name) == id_), None)
-
-    def next_waiting(self) -> QueueEntry | None:
-        """Return the next candidate to decide on; after the last, the first."""
-        ids = [entry.id for entry in self.entries]
-        start = ids.index(self._at) + 1 if self._at in ids else 0
-        later = [*self.entries[start:], *self.entries[:start]]
-        waiting = (it for it in later if it.state == "waiting" and it.id != self._at)
-        return next(waiting, None)
-
-    @property
-    def listed(self) -> range:
-        """The positions, among the shown candidates, of those in the list."""
-        first = max(0, self.position - NEIGHBOURS)
-        return range(first, min(len(self.shown), first + 2 * NEIGHBOURS + 1))
-
-
 PATH = "/candidates"
 GONE = "This candidate is not kept any more."
 
@@ -205,7 +111,9 @@ class Deciding:
 
     def __init__(self, settings: Settings, runs: Runs, views: Views) -> None:
         self._reviews = Reviews(settings.store)
-        self._models = Models(History(settings.store))
+        self._history = History(settings.store)
+        self._models = Models(self._history)
+        self._leanings = Leanings(self._history, runs)
         self._runs = runs
         self._server = settings.server
         self._views = views
@@ -224,7 +132,7 @@ class Deciding:
         show: State = next((it for it in STATES if it == request.query.get("show")), "waiting")
         items = await self._reviews.listed(model)
         at, done = (request.query.get(name, "") for name in ("at", "done"))
-        queue = CandidateQueue(items, show, at)
+        queue = CandidateQueue(items, show, at, _threshold(request.query))
         # After a decision, the keyboard focus is on the next candidate.
         more = {"focus": bool(at or done), "done": queue.find(done)}
         return await self._answer(queue, models, model, more)
@@ -253,7 +161,7 @@ class Deciding:
             return await self._again(form, error)
         following = queue.next_waiting()
         at = following.id if following else None
-        return see_other(address(PATH, model=form["model"], at=at, done=entry.id))
+        return see_other(_back(form, at=at, done=entry.id))
 
     async def _again(self, form: Mapping[str, str], error: MindhooksError) -> web.Response:
         """Show the candidate again, with the typed text and the error."""
@@ -275,11 +183,12 @@ class Deciding:
             raise PageRefusedError(400, "The form does not say which decision.") from None
         except ConflictError as error:
             raise PageRefusedError(409, format_error(error)) from None
-        return see_other(address(PATH, model=form["model"], at=entry.id))
+        return see_other(_back(form, at=entry.id))
 
     async def _entry(self, form: Mapping[str, str]) -> tuple[CandidateQueue, QueueEntry]:
         """Return the candidate of a form, and the queue of those that wait."""
-        queue = CandidateQueue(await self._reviews.listed(form["model"]), "waiting", form["id"])
+        items = await self._reviews.listed(form["model"])
+        queue = CandidateQueue(items, "waiting", form["id"], _threshold(form))
         entry = queue.find(form["id"])
         if entry is None:
             raise PageRefusedError(404, GONE, _lost(form))
@@ -315,7 +224,11 @@ class Deciding:
         shown = entry and await self._reviews.one(entry.item.name)
         if entry and shown is None:
             raise PageRefusedError(404, GONE)
+        leaned = shown and await self._leanings.of(model, shown.candidate.node_id)
         values = {
+            "leaned": leaned,
+            "memory_texts": memory_texts(self._runs.transcript),
+            "why": [] if shown else await self._why(queue, model),
             "queue": queue,
             "models": models,
             "model": model,
@@ -324,11 +237,38 @@ class Deciding:
             "done": None,
             "problem": None,
             "draft": None,
+            "here": {"model": model, "threshold": _in_address(queue.threshold)},
             "states": STATES,
             "unusable_alternate": unusable_alternate,
             "response_hash": response_hash,
         }
         return await self._views.show("candidates.html", PATH, {**values, **more}, status)
+
+    async def _why(self, queue: CandidateQueue, model: str) -> list[str]:
+        """Return the reasons why nothing is listed, in sentences."""
+        stats = self._runs.searches.get(model)
+        search = Search.of_stats(stats) if stats else None
+        if search is None:
+            search = Search.latest(await self._history.runs(), model)
+        return why_empty(queue, search, len((await self._reviews.unlisted(model)).faded))
+
+
+def _threshold(given: Mapping[str, str]) -> float:
+    """Return the nats that are asked for; 0 for nonsense."""
+    try:
+        nats = float(given.get("threshold", ""))
+    except ValueError:
+        return 0.0
+    return nats if math.isfinite(nats) and nats > 0 else 0.0
+
+
+def _back(form: Mapping[str, str], **query: str | None) -> str:
+    """Return the address of the page that a form is on, with its model and threshold."""
+    return address(PATH, model=form["model"], threshold=_in_address(_threshold(form)), **query)
+
+
+def _in_address(threshold: float) -> str | None:
+    return str(threshold) if threshold else None
 
 
 def _typed(form: Mapping[str, str]) -> str | None:

@@ -21,7 +21,7 @@ from mindscore.review.cells import (
     response_texts,
 )
 from mindscore.review.runs import COMMANDS, Runs
-from mindscore.review.web import PageRefusedError, Views, page_number
+from mindscore.review.web import PageRefusedError, Views, address, page_number
 from mindscore.store import Cell, History, Point, Store, StoredMemory
 
 MOST_CELLS = 8_000
@@ -295,7 +295,15 @@ class ReadingPages:
         talks = [] if transcript else await in_thread(conversations, cells)
         talk = next((it for it in talks if it.id == asked), talks[0] if talks else None)
         found = await in_thread(matrix, talk.cells if talk else cells, transcript)
+
+        def response_page(column: int) -> str:
+            node_id = found.data["responses"][column]["node_id"]
+            talk_id = transcript.id if transcript else None
+            return address("/response", model=model, node=node_id, conversation=talk_id)
+
         values = {
+            "memory_page": lambda key: address("/memory", model=model, key=key),
+            "response_page": response_page,
             "matrix": found,
             "models": models,
             "model": model,

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-
-from aiohttp import web
 
 from mindhooks import (
     Activity,
@@ -27,10 +25,13 @@ from mindhooks import (
 from mindscore._util.errors import format_error
 from mindscore.config.file import merge
 from mindscore.conversation.conversation import Transcript
-from mindscore.review.web import HEADERS, PageRefusedError, read_form, see_other
+from mindscore.flows.recorder import CANCELLED
 from mindscore.session.session import Session
 
-Kind = Literal["dispatched", "activity", "score", "candidate", "ended"]
+Kind = Literal["dispatched", "activity", "score", "candidate", "stopped", "ended"]
+FOUND: tuple[Kind, ...] = ("score", "candidate")
+MOST_FOUND = 1_000
+"""Scores, and candidates, that are stored for followers, each: the latest."""
 SHOWN = 200
 """Characters of a response that an event carries."""
 
@@ -48,12 +49,14 @@ class Live:
     """The events since a command began, until nothing runs.
 
     Nothing waits for a follower: each reads the stored events at its own pace, and a late or
-    returning one gets all of them. Of activities only the latest is stored.
+    returning one gets all of them. Of activities only the latest is stored, of scores and of
+    candidates the ``MOST_FOUND`` latest; ``found`` counts all of them.
     """
 
     def __init__(self) -> None:
         self.last = 0
         """The id of the latest event."""
+        self.found: Counter[Kind] = Counter()
         self.closed = False
         self._kept: list[RunEvent] = []
         self._activity: RunEvent | None = None
@@ -72,11 +75,13 @@ class Live:
     def begin(self) -> None:
         """Forget all events: a command begins while nothing runs."""
         self._kept.clear()
+        self.found.clear()
         self._activity = None
 
     def forget(self, kind: Kind) -> None:
         """Forget the events of one kind, which do not count any more."""
         self._kept = [event for event in self._kept if event.kind != kind]
+        del self.found[kind]
 
     def tell(self, kind: Kind, data: Mapping[str, Any]) -> None:
         """Add an event for present and later followers."""
@@ -86,6 +91,10 @@ class Live:
             self._activity = event
         else:
             self._kept.append(event)
+        if kind in FOUND:
+            self.found[kind] += 1
+            if self.found[kind] > MOST_FOUND:
+                del self._kept[next(at for at, it in enumerate(self._kept) if it.kind == kind)]
         self._wake()
 
     def since(self, last: int) -> list[RunEvent]:
@@ -113,11 +122,16 @@ class Live:
     def hear(self, found: MemoryScore | FinetuneCandidate) -> None:
         """Add an event for a score or candidate."""
         if isinstance(found, MemoryScore):
-            self.tell("score", {"key": found.key, "nats": f"{found.score:.2f}"})
+            number = self.found["score"] + 1
+            self.tell("score", {"number": number, "key": found.key, "nats": f"{found.score:.2f}"})
         else:
             text = found.response_text
             shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
-            facts = {"entry_idx": found.entry_idx, "nats": f"{found.divergence:.2f}"}
+            facts = {
+                "number": self.found["candidate"] + 1,
+                "entry_idx": found.entry_idx,
+                "nats": f"{found.divergence:.2f}",
+            }
             self.tell("candidate", {**facts, "text": shown})
 
     def opened(self, line: _LiveActivity) -> None:
@@ -182,7 +196,9 @@ class Runs:
     def __init__(self, transcript: Transcript | None, tables: Mapping[str, Any]) -> None:
         self.transcript = transcript
         self.live = Live()
-        self._tables = tables
+        self.searches: dict[str, FinetuneStats] = {}
+        """The statistics of the last search for candidates here, by model."""
+        self.tables = tables
         nothing = Transcript(Path(), (), (), ())
         self._session = Session(transcript or nothing, self.live.activity, self.live.hear)
         self._opened = self._session.open(tables)
@@ -224,7 +240,7 @@ class Runs:
         registry = self._session.registry
         if command == MindCommand.SCORE_FINETUNE:
             asked = {"finetune": {"generate_alternates": alternates}}
-            registry.settings = merge(self._tables, asked)
+            registry.settings = merge(self.tables, asked)
         is_first, before = not self.under_way, _Before(self._session)
         answers: Mapping[str, Trigger] = {}
         said = "no plugin took it: is its plugin disabled? See mindscore plugins"
@@ -242,8 +258,19 @@ class Runs:
         if is_first:
             self._watching = asyncio.create_task(self._watch(before), name="review: the end")
 
+    def stop(self) -> None:
+        """Cancel the runs of all commands, and add an event with their plugins' names."""
+        registry = self._session.registry
+        names = {name: None for command in COMMANDS for name in registry.cancel(command)}
+        if names:
+            said = f"Stopping {' and '.join(names)}: what was found until now is kept."
+            self.live.tell("stopped", {"said": said})
+
     async def _watch(self, before: _Before) -> None:
         await self._session.registry.wait_idle()
+        for stats, run in self._session.ended:
+            if isinstance(stats, FinetuneStats):
+                self.searches[run.model] = stats
         self.live.tell("ended", before.difference())
 
 
@@ -265,7 +292,7 @@ class _Before:
             for name, error in raised.items()
             if self._errors.get(name) is not error
         ]
-        errors = [stats.error for stats in ran if stats.error]
+        errors = [stats.error for stats in ran if stats.error not in (None, CANCELLED)]
         # What a flow raises is in its statistics, too, where it writes any.
         return {"lines": [in_words(stats) for stats in ran], "errors": errors or crashed}
 
@@ -283,81 +310,5 @@ def in_words(stats: MemoryStats | FinetuneStats) -> str:
         found = f"{stats.above_threshold} candidates in {stats.responses_considered} responses"
     computed = "" if stats.computed_tokens is None else f", {stats.computed_tokens:,} computed"
     cost = f"{stats.calls:,} calls, {stats.prompt_tokens:,} tokens sent{computed}"
-    return f"{found}; {cost}, {stats.seconds:.1f} s"
-
-
-RETRY_MS = 2000
-"""Milliseconds after which a browser reconnects."""
-
-
-@dataclass(frozen=True, slots=True)
-class StreamPace:
-    """The timing of event streams, in seconds.
-
-    ``together``: events within this time are sent together; ``heartbeat``: longest silence;
-    ``taken``: time that a follower may take to read, before it is dropped.
-    """
-
-    together: float = 0.1
-    heartbeat: float = 15.0
-    taken: float = 10.0
-
-
-DEFAULT_PACE = StreamPace()
-
-
-class Running:
-    """The requests that start runs and follow their events."""
-
-    def __init__(self, runs: Runs, pace: StreamPace = DEFAULT_PACE) -> None:
-        self._runs = runs
-        self._pace = pace
-
-    def routes(self) -> list[web.RouteDef]:
-        """Return the routes of the buttons and the events."""
-        return [web.post("/run", self._run), web.get("/events", self._events)]
-
-    async def _run(self, request: web.Request) -> web.Response:
-        form = await read_form(request)
-        command = form.get("command", "")
-        if self._runs.transcript is None:
-            raise PageRefusedError(409, "There is no conversation: mindscore review TRANSCRIPT.")
-        if command not in list(COMMANDS):
-            raise PageRefusedError(400, "The form does not say which command.")
-        self._runs.start(command, alternates="alternates" in form)
-        return see_other("/")
-
-    async def _events(self, request: web.Request) -> web.StreamResponse:
-        headers = {**HEADERS, "Content-Type": "text/event-stream; charset=utf-8"}
-        response = web.StreamResponse(headers=headers)
-        await response.prepare(request)
-        try:
-            await self._follow(response, self._runs.live, _seen(request))
-        except (TimeoutError, ConnectionResetError):
-            if request.transport is not None:
-                request.transport.abort()
-        return response
-
-    async def _follow(self, response: web.StreamResponse, live: Live, last: int) -> None:
-        words = f"retry: {RETRY_MS}\n\n"
-        while not live.closed:
-            words += "".join(_written(event) for event in live.since(last))
-            last = live.last
-            async with asyncio.timeout(self._pace.taken):
-                await response.write(words.encode())
-            await asyncio.sleep(self._pace.together)
-            words = ": still here\n\n"
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._pace.heartbeat):
-                    await live.news(last)
-                    words = ""
-
-
-def _seen(request: web.Request) -> int:
-    """Return the id of the last event that the follower has received on an earlier connection."""
-    given = request.headers.get("Last-Event-ID", request.query.get("after", ""))
-    return int(given) if given.isascii() and given.isdigit() and len(given) < 16 else 0
-
-
-def _written(event: RunEvent) -> str:
-    return f"id: {event.id}\nevent: {event.kind}\ndata: {json.dumps(event.data)}\n\n"
+    stopped = "stopped: " if stats.error == CANCELLED else ""
+    return f"{stopped}{found}; {cost}, {stats.seconds:.1f} s"

@@ -153,6 +153,25 @@ def test_beside_a_turn_are_the_memories_that_changed_it_beyond_noise(browser, re
             assert said == [key for _, key in largest]
 
 
+def test_a_response_leads_to_its_memories_and_a_memory_to_its_responses(browser, reports):
+    with opened(browser, reports["full"]) as it:
+        turn = (
+            it.page.locator("#turns .turn[data-column]").filter(has=it.page.locator("a.key")).last
+        )
+        link, place = turn.locator("a.key").first, turn.get_attribute("id")
+        key = link.inner_text()
+        link.click()
+        assert it.page.locator("tr:target .key").inner_text() == key
+        assert key in it.page.locator("#chosen-title").inner_text()
+        back = it.page.locator(f'#chosen-body a[href="#{place}"]')
+        back.click()
+        assert it.page.locator(".turn:target").get_attribute("id") == place
+        row = it.page.locator("#ranking td a").first
+        row.click()
+        assert row.inner_text() in it.page.locator(".turn:target h3").inner_text()
+        assert it.wrong == []
+
+
 def test_the_matrix_opens_on_its_first_effect_beyond_noise_or_its_largest(
     browser, made_up, write_report
 ):

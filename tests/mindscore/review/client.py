@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
-from mindscore.review.decisions import id_of
+from mindscore.review.queue import id_of
 
 from .conftest import PATIENCE_S
 

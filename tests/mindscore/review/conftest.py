@@ -12,7 +12,8 @@ import pytest
 from mindscore.config.settings import parse_settings
 from mindscore.conversation.native import read_transcript
 from mindscore.review.app import served
-from mindscore.review.runs import DEFAULT_PACE, Runs
+from mindscore.review.runs import Runs
+from mindscore.review.stream import DEFAULT_PACE
 from mindscore.session.session import Session
 from mindscore.store import Reviews, Store
 

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 import pytest
 
 from mindscore.measure.prompts import response_hash
-from mindscore.review.decisions import id_of
+from mindscore.review.queue import id_of
 from mindscore.store import Store
 
 from .client import Client

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from itertools import product
 
 import pytest
 
@@ -141,7 +142,7 @@ def test_no_key_loses_a_changed_text(filled, reviewing, opened):
         tab.keyboard.press("a")
         _wait_for(tab, "1 of 5 decided")
         shown = {it.get_attribute("data-key") for it in tab.locator("[data-key]").all()}
-        assert shown == set("arujk")
+        assert shown == set("arujks")
         asked, heading, said = _requests(tab), _heading(tab), tab.locator("textarea").input_value()
         refused = tab.get_by_role("alert").get_by_text("accept it (a), or put it back (Esc)")
         assert refused.count() == 0
@@ -287,6 +288,35 @@ def test_of_several_models_one_is_looked_at(filled, reviewing, opened):
         _wait_for(tab, "1 of 1 decided")
         decided = {it.model: it.review.decision for it in page.queue() if it.review}
         assert decided == {"other & co": "accepted"}
+
+
+def test_no_key_is_taken_with_a_modifier_repeated_or_in_a_field(filled, reviewing, opened):
+    with reviewing(filled) as page, opened(page.address) as tab:
+        tab.goto(f"{page.url}/candidates")
+        asked, heading = _requests(tab), _heading(tab)
+        fired = """key => document.body.dispatchEvent(new KeyboardEvent("keydown", {
+          key: key.at(-1), bubbles: true, cancelable: true, ...{
+            "^": {ctrlKey: true}, "!": {altKey: true}, "@": {metaKey: true}, "+": {shiftKey: true},
+            "*": {repeat: true}, "~": {isComposing: true},
+          }[key[0]],
+        }))"""
+        for mark, key in product("^!@+*~", "arujkes"):
+            assert tab.evaluate(fired, mark + key), f"{mark}{key} was taken"
+        tab.get_by_label("Threshold in nats").focus()
+        for key in "arujks":
+            tab.keyboard.press(key)
+        assert tab.locator("[data-edit][open]").count() == 0
+        assert [it for it in asked if "/assets/" not in it[1]] == []
+        assert _heading(tab) == heading
+        # Beside a slider, letters are shortcuts.
+        tab.get_by_label("Threshold, to move").focus()
+        tab.keyboard.press("j")
+        _wait_for(tab, "2 of 5")
+        names = tab.locator("[aria-keyshortcuts]").evaluate_all(
+            "its => its.map(it => [it.getAttribute('aria-keyshortcuts'), it.textContent.trim()])"
+        )
+        assert {key for key, _ in names} >= set("jkare")
+        tab.get_by_role("button", name="Reject", exact=True).wait_for()
 
 
 def _requests(tab):

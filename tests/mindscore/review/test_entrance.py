@@ -10,8 +10,18 @@ import pytest
 from .client import Client
 from .conftest import PATIENCE_S
 
-PATHS = ("/", "/memories", "/matrix", "/candidates", "/events", "/assets/review.js", "/nowhere")
-CHANGING = ("/decide", "/undo", "/run")
+PATHS = (
+    "/",
+    "/memories",
+    "/matrix",
+    "/candidates",
+    "/response?node=n",
+    "/send?model=toy",
+    "/events",
+    "/assets/review.js",
+    "/nowhere",
+)
+CHANGING = ("/decide", "/undo", "/run", "/stop")
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import aiohttp
 import pytest
 
 from mindhooks import MemoryScore, ResponseDivergence
-from mindscore.review.runs import Live, StreamPace
+from mindscore.review.runs import Live
+from mindscore.review.stream import StreamPace
 
 PATIENCE_S = 30
 QUICK = StreamPace(together=0.01, heartbeat=0.05, taken=0.2)
@@ -75,7 +76,7 @@ async def test_a_follower_that_lost_its_connection_goes_on_where_it_was(streamin
         async with Follower(session, url) as follower:
             await _on(streaming, lambda: live.hear(_score("a")))
             last, kind, said = await follower.event()
-            assert (kind, said) == ("score", {"key": "a", "nats": "1.50"})
+            assert (kind, said) == ("score", {"number": 1, "key": "a", "nats": "1.50"})
         await _on(streaming, lambda: live.hear(_score("b")))
         async with Follower(session, url, {"Last-Event-ID": str(last)}) as follower:
             assert (await follower.event())[2]["key"] == "b"

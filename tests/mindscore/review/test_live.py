@@ -1,10 +1,14 @@
 """What goes on is told while it does: a button, events, the end, without a reload."""
 
+import asyncio
 import re
 
 import pytest
 
+from mindhooks import MemoryScore
 from mindscore.store import History
+
+from .client import Client
 
 LIVE = "[data-live]"
 
@@ -171,3 +175,125 @@ def test_a_run_that_cannot_be_started_is_told_where_it_is_seen(
         _button(tab, "Score the full matrix").click()
         tab.locator("[data-state=ended]").wait_for()
         assert not failed.is_visible()
+
+
+# -- stopping ------------------------------------------------------------------------------------
+
+
+def test_a_run_is_stopped_and_what_it_found_is_kept(gated, tables, transcript, reviewing, opened):
+    with (
+        reviewing(tables, transcript()) as page,
+        opened(page.address) as tab,
+        opened(page.address) as other,
+    ):
+        stop = _button(tab, "Stop")
+        assert not stop.is_visible()
+        _button(tab, "Score the full matrix").click()
+        _told(tab, "scoring: baseline").first.wait_for()
+        stop.focus()
+        tab.keyboard.press("Enter")
+        for watcher in (tab, other):
+            _told(watcher, "Stopping memory-scoring: what was found until now is kept.").wait_for()
+        # A call that has begun may end only once the server answers.
+        gated.open()
+        for watcher in (tab, other):
+            watcher.locator("[data-state=ended]").wait_for()
+            _told(watcher, "stopped: 0 of 4 memories scored").wait_for()
+            assert watcher.locator(".notice.bad:visible").count() == 0
+            assert not _button(watcher, "Stop").is_visible()
+        # The focus is not lost with the button.
+        assert tab.evaluate("document.activeElement.textContent") == "Score memories that are due"
+        [kept] = page.run(History(page.settings.store).runs())
+        assert (kept.command, kept.error) == ("score-full", "cancelled")
+        _button(tab, "Score the full matrix").click()
+        _told(tab, "4 of 4 memories scored").wait_for()
+
+
+def test_without_javascript_a_run_is_stopped_by_a_form(
+    gated, tables, transcript, reviewing, opened
+):
+    with (
+        reviewing(tables, transcript()) as page,
+        opened(page.address, java_script_enabled=False) as tab,
+    ):
+        assert _button(tab, "Stop").count() == 0 or not _button(tab, "Stop").is_visible()
+        _button(tab, "Find candidates").click()
+        tab.get_by_text("A run is under way").wait_for()
+        _button(tab, "Stop").click()
+        _told(tab, "Stopping finetune-scoring").wait_for()
+        gated.open()
+        page.run(page.runs.quiet())
+        tab.reload()
+        assert "stopped: 0 candidates" in tab.inner_text(LIVE)
+        assert not _button(tab, "Stop").is_visible()
+
+
+def test_where_nothing_runs_stop_does_nothing(tables, transcript, reviewing):
+    with reviewing(tables, transcript()) as page:
+        client = Client(page).let_in()
+        answer = client.ask("POST", "/stop", {})
+        assert (answer.status, page.runs.live.last) == (303, 0)
+        assert client.ask("POST", "/stop", {}, Origin="http://elsewhere").status == 403
+
+
+# -- many events ---------------------------------------------------------------------------------
+
+MANY = 10_000
+
+
+def _counting_layouts(tab):
+    """Return a function that says how often the page has been laid out since."""
+    session = tab.context.new_cdp_session(tab)
+    session.send("Performance.enable")
+
+    def layouts():
+        metrics = session.send("Performance.getMetrics")["metrics"]
+        return next(it["value"] for it in metrics if it["name"] == "LayoutCount")
+
+    return layouts
+
+
+def test_a_page_stays_responsive_while_thousands_of_events_arrive(
+    tables, transcript, reviewing, opened
+):
+    with reviewing(tables, transcript()) as page, opened(page.address) as tab:
+        live = page.runs.live
+
+        async def begin():
+            live.tell("dispatched", {"said": "score: begun.", "first": True, "restarted": False})
+
+        async def flood():
+            for number in range(MANY):
+                live.hear(MemoryScore(f"k{number}", 1.0, "full", ()))
+                if number % 100 == 0:
+                    # As they come of a run: with its activity, and not all in one step of the loop.
+                    live.changed()
+                    await asyncio.sleep(0)
+
+        page.run(begin())
+        tab.locator("[data-state=running]").wait_for()
+        tab.evaluate(
+            """() => {
+              window.most = 0;
+              new MutationObserver(() => {
+                window.most = Math.max(window.most, document.querySelectorAll("li").length);
+              }).observe(document, { childList: true, subtree: true });
+            }"""
+        )
+        layouts = _counting_layouts(tab)
+        page.run(flood())
+        tab.get_by_text(f"{MANY - 200:,} earlier ones are not shown.").wait_for()
+        assert tab.locator(".found li").count() == 200
+        assert tab.locator(".found li").last.inner_text().split() == [
+            "1.00",
+            "nats",
+            f"k{MANY - 1}",
+        ]
+        assert tab.evaluate("window.most") < 300
+        # Laid out once for each picture, not once for each event: time itself is the machine's.
+        assert 0 < layouts() < MANY / 10
+        # One who comes later gets the latest, and not all.
+        assert len(live.kept("score")) <= 1_000
+        tab.reload()
+        tab.get_by_text(f"{MANY - 200:,} earlier ones are not shown.").wait_for()
+        assert tab.locator(".found li").count() == 200

@@ -1,5 +1,6 @@
 """How the pages look: pictures for a person, rules for a machine."""
 
+import re
 from itertools import product
 
 from mindscore.store import Review, Reviews, Store
@@ -8,18 +9,23 @@ PAGES = (
     "",
     "runs",
     "memory?key=tea",
+    "response?node={node}",
+    "send?model=toy",
     "archive",
     "matrix",
     "candidates",
     "candidates?show=accepted",
     "candidates?show=trained",
+    "candidates?threshold=30",
+    "candidates?threshold=99",
 )
-WIDTHS, SCHEMES = (1440, 390), ("light", "dark")
+WIDTHS, SCHEMES = (1440, 360), ("light", "dark")
 
 
 def test_every_page_is_readable_for_all(
     filled, transcript, reviewing, opened, axe_source, screenshots
 ):
+    filled["train"] = {"sink": "jsonl"}
     with reviewing(filled, transcript()) as page, opened(page.address) as tab:
         page.run(_decide(page.settings.store))
 
@@ -32,12 +38,13 @@ def test_every_page_is_readable_for_all(
                 wide = tab.evaluate("document.documentElement.scrollWidth")
                 assert wide <= width, f"{name} is {wide} wide"
                 # Colours are one matter, what fits another: each once.
-                if (width, scheme) in ((1440, "light"), (390, "dark")):
+                if (width, scheme) in ((1440, "light"), (360, "dark")):
                     assert _violations(tab, axe_source) == []
 
+        node = page.queue()[0].candidate.node_id
         for path in PAGES:
-            tab.goto(f"{page.url}/{path}")
-            look(path.replace("?show=", "-").replace("?key=", "-") or "memories")
+            tab.goto(f"{page.url}/{path.format(node=node)}")
+            look(re.sub(r"[?=]+", "-", path.format(node="one")) or "memories")
         tab.goto(f"{page.url}/candidates")
         tab.keyboard.press("e")
         look("candidates-edit")

@@ -11,7 +11,7 @@ from mindhooks import FinetuneCandidate
 from mindscore.measure.divergence import noise_limit
 from mindscore.pages.environment import moment, number
 from mindscore.review.cells import MOST_RESPONSES, conversations, effects, matrix
-from mindscore.review.decisions import NEIGHBOURS, CandidateQueue, id_of
+from mindscore.review.queue import NEIGHBOURS, CandidateQueue, id_of
 from mindscore.review.reading import (
     HEIGHT,
     MOST,

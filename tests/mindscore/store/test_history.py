@@ -156,7 +156,9 @@ async def test_without_the_recorder_no_run_is_kept(settings, two):
     assert await History(settings).runs() == []
 
 
-async def test_a_run_that_is_cancelled_is_not_kept(settings, two):
+@pytest.mark.parametrize("command", list(MindCommand))
+@pytest.mark.parametrize("by", ["cancel", "aclose"])
+async def test_a_run_that_is_cancelled_is_kept_as_cancelled(settings, two, command, by):
     tables = {"server": {"scorer": "toy"}, "store": {"url": settings.url}}
     reached = asyncio.Event()
 
@@ -167,9 +169,15 @@ async def test_a_run_that_is_cancelled_is_not_kept(settings, two):
 
     async with Registry(Waits(two.context()), tables) as registry:
         registry.load_entry_points()
-        registry.dispatch(MindCommand.SCORE)
+        [plugin] = registry.dispatch(command)
         await reached.wait()
-    assert await History(settings).runs() == []
+        if by == "cancel":
+            others = [it for it in MindCommand if it != command]
+            assert [registry.cancel(it) for it in others] == [[], []]
+            assert registry.cancel(command) == [plugin]
+            await registry.wait_idle()
+    [kept] = await History(settings).runs()
+    assert (kept.command, kept.model, kept.error) == (command, "toy", "cancelled")
 
 
 async def test_a_run_whose_store_is_broken_still_ends(tmp_path, two):

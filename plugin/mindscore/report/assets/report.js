@@ -136,7 +136,9 @@
     const signed = data.signed[row][column];
     const item = make("div", "response"), head = make("p", "small"), said = make("p", "text");
     head.append(make("span", `amount ${signed > 0 ? "more" : "less"}`, `${nats.format(signed)} nats`));
-    head.append(` ${signed > 0 ? "likelier" : "less likely"}: response #${index}`);
+    const link = make("a", "", `response #${index}`);
+    link.href = `#turn-${index}`;
+    head.append(` ${signed > 0 ? "likelier" : "less likely"}: `, element("turns") ? link : link.text);
     said.append(spoken(row, column) || text);
     item.append(head, said);
     return item;
@@ -207,6 +209,14 @@
 
   for (const tr of rows) {
     tr.querySelector(".choose")?.addEventListener("click", () => choose(rowOf(tr), true));
+  }
+
+  // From a response of the conversation to its memory; the link itself leads to the row.
+  for (const link of document.querySelectorAll("#turns a.key")) {
+    const row = rowOf(document.querySelector(link.hash));
+    link.addEventListener("click", () => {
+      if (element("chosen") && data.memories[row].largest !== null) choose(row, false);
+    });
   }
 
   // -- sorting and filtering --------------------------------------------------------------------
