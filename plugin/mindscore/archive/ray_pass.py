@@ -164,6 +164,7 @@ async def keep(store: Store, found: Finding) -> None:
     if found.facts is not None:
         await store.record_conversation(found.facts)
     model, conversation = found.done.model, found.done.conversation
+    await store.record_notes(model, conversation, found.decoded_notes(), found.done.done_at)
     if found.candidates:
         trained = await store.trained()
         for it in found.decoded_candidates():

@@ -13,7 +13,7 @@ from mindscore.store.evidence import (
     rows_of,
 )
 from mindscore.store.history import Cell, History, KnownConversation, Point, RunRecord, Speed
-from mindscore.store.matrix_notes import Notes
+from mindscore.store.matrix_notes import NO_NOTES, Notes
 from mindscore.store.records import Damage, Records, damage_remark
 from mindscore.store.reviews import CandidateName, ConflictError, Listed, Review, Reviewed, Reviews
 from mindscore.store.scores import KnownScore, StoredMemory
@@ -29,6 +29,7 @@ from mindscore.store.verifications import (
 
 __all__ = [
     "COLUMNS",
+    "NO_NOTES",
     "CandidateName",
     "Cell",
     "Columns",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Self
 
 import msgspec
 from sqlalchemy import Connection
@@ -10,7 +12,7 @@ from sqlalchemy import Connection
 from mindscore.measure.placebo import PlaceboControl
 from mindscore.measure.screening.receipt import ScreenReceipt
 from mindscore.store.namespace import NamespaceTables
-from mindscore.store.records import decode_note, intact, row_id
+from mindscore.store.records import intact, row_id
 from mindscore.store.schema import matrix_notes
 from mindscore.store.transactions import replacing, upsert
 
@@ -29,6 +31,22 @@ class Notes:
         """Return whether there is a note."""
         return self.screen is not None or self.placebo is not None
 
+    @classmethod
+    def of(cls, encoded: Mapping[str, str]) -> Self:
+        """Return notes as they were kept: ``encoded``.
+
+        Raises:
+            ValueError: there is no such kind.
+            msgspec.MsgspecError: one is damaged.
+        """
+        screen, placebo = encoded.get("screen"), encoded.get("placebo")
+        if unknown := encoded.keys() - {"screen", "placebo"}:
+            raise ValueError(f"kind: {min(unknown)!r} is none of a note")
+        return cls(
+            None if screen is None else msgspec.json.decode(screen, type=ScreenReceipt),
+            None if placebo is None else msgspec.json.decode(placebo, type=PlaceboControl),
+        )
+
     def encoded(self) -> dict[str, str]:
         """Return the notes that there are as they are kept: JSON, by kind."""
         screen = None if self.screen is None else replace(self.screen, estimates=())
@@ -38,6 +56,9 @@ class Notes:
             for kind, note in its.items()
             if note is not None
         }
+
+
+NO_NOTES = Notes()
 
 
 class MatrixNotes(NamespaceTables):
@@ -71,7 +92,7 @@ class MatrixNotes(NamespaceTables):
             query = query.where(matrix_notes.c.conversation == conversation)
 
         def decode(conversation: str, kind: str, note: str) -> tuple[str, Notes]:
-            return conversation, replace(Notes(), **{kind: decode_note(kind, note)})
+            return conversation, Notes.of({kind: note})
 
         def work(connection: Connection) -> dict[str, Notes]:
             found: dict[str, Notes] = {}

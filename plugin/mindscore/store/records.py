@@ -17,9 +17,7 @@ from mindhooks import FinetuneCandidate, MemoryScore
 from mindscore._util.errors import StoreError
 from mindscore._util.text import one_line
 from mindscore.config.settings import TOKEN_ID_LIMIT, StoreSettings
-from mindscore.measure.placebo import PlaceboControl
 from mindscore.measure.prompts import response_hash
-from mindscore.measure.screening.receipt import ScreenReceipt
 from mindscore.store.namespace import database_of
 from mindscore.store.schema import (
     candidates,
@@ -123,20 +121,6 @@ def decode_candidate(encoded: str, continuation_hash: str | None = None) -> Fine
     if continuation_hash not in (None, response_hash(found.continuation_ids)):
         raise ValueError("its token ids are not those that it was kept with")
     return found
-
-
-def decode_note(kind: str, note: str) -> ScreenReceipt | PlaceboControl:
-    """Return a note on a matrix as it was kept.
-
-    Raises:
-        ValueError: there is no such kind.
-        msgspec.MsgspecError: it is damaged.
-    """
-    if kind == "screen":
-        return msgspec.json.decode(note, type=ScreenReceipt)
-    if kind == "placebo":
-        return msgspec.json.decode(note, type=PlaceboControl)
-    raise ValueError(f"kind: {kind!r} is none of a note")
 
 
 def check_candidate(candidate: FinetuneCandidate) -> None:
@@ -246,7 +230,9 @@ def check_record(table: Table, row: dict[str, Any]) -> None:
 
         msgspec.json.decode(row["review"], type=Review)
     elif table is matrix_notes:
-        decode_note(row["kind"], row["note"])
+        from mindscore.store.matrix_notes import Notes
+
+        Notes.of({row["kind"]: row["note"]})
     elif table is receipts:
         from mindscore.store.verifications import decode_receipt
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from math import comb
 from typing import Literal
+
+from mindscore._util.text import count_of
 
 CONFIDENCE = 0.95
 """Confidence of the bounds on what a screen missed, one-sided."""
@@ -107,6 +110,44 @@ class ScreenReceipt:
         The median's where that is not known; ``None``: nothing was compared.
         """
         return self.error_median if self.error_p95 is None else self.error_p95
+
+    def as_of_now(
+        self, measured: Collection[str], estimates: tuple[Estimate, ...]
+    ) -> ScreenReceipt | None:
+        """Return the receipt where memories may have been measured or changed since it was made.
+
+        ``measured`` have exact rows now; the others have the ``estimates``. ``None``: every memory
+        that it was to tell of has been measured.
+        """
+        left = dict.fromkeys(it.key for it in estimates)
+        unseen = tuple(it for it in self.not_looked_at if it not in measured and it not in left)
+        estimated = tuple(it for it in self.estimated if it in left)
+        own = {*self.exact, *self.estimated, *self.not_looked_at}
+        since = sum(it in measured for it in (*self.estimated, *self.not_looked_at))
+        if since and not (left or unseen):
+            return None
+        gone = len(own - {*measured, *left, *unseen})
+        older = len(left.keys() - own)
+        told = (
+            (since, "measured since this screen"),
+            (gone, "changed or forgotten since this screen"),
+            (older, "estimated by an earlier screen, of which this says nothing"),
+        )
+        remarks = tuple(
+            f"{count_of(count, 'memory was', 'memories were')} {what}"
+            for count, what in told
+            if count
+        )
+        return replace(
+            self,
+            exact=tuple(
+                it for it in (*self.exact, *self.estimated, *self.not_looked_at) if it in measured
+            ),
+            estimated=(*estimated, *(it for it in left if it not in own)),
+            not_looked_at=unseen,
+            estimates=estimates,
+            remarks=(*self.remarks, *remarks),
+        )
 
 
 def most_in_population(population: int, sampled: int, found: int) -> int:
