@@ -136,9 +136,7 @@ def finding(
     """Return what was found in a conversation as a row."""
     scored = ended.scored
     if scored is None:
-        return Finding(
-            waiting.id, waiting.source, done, [], [], None, [], [], "{}", [], "", given_up
-        )
+        return Finding(waiting.id, waiting.source, done, [], [], None, [], [], [], "", given_up)
     rows = [encode_row(it) for it in scored.rows()]
     candidates = [msgspec.json.encode(it).decode() for it in scored.result.candidates]
     document = "" if ended.gave_up else json.dumps(msgspec.to_builtins(scored.document()))
