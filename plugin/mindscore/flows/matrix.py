@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mindhooks import MemoryScore, Outcome, ScorerError
-from mindscore.flows.confirming import confirm_interactions
+from mindscore.flows.confirming import Check, confirm_interactions
 from mindscore.flows.placebo import control_places
 from mindscore.flows.screen import Emit, Screening
 from mindscore.measure.cached_scorer import weights_of
@@ -19,6 +21,7 @@ from mindscore.measure.memories import (
     whole,
 )
 from mindscore.measure.prompts import Beginnings, RowFingerprints, whole_prompt
+from mindscore.measure.screening.budget import spent_tokens
 from mindscore.measure.screening.receipt import ScreenReceipt
 from mindscore.scorers.selftest import ensure_tested
 from mindscore.store import Store
@@ -73,6 +76,10 @@ async def score_matrix(run: MemoryRun) -> None:
     if fingerprints is None or weights != known:
         fingerprints = RowFingerprints(context, weights or "")
 
+    async def require_unchanged() -> None:
+        if await _weights(run) != weights:
+            raise ScorerError(REPLACED)
+
     async def measure(memory: Memory) -> Measured:
         if memory.key in kept:
             row = kept[memory.key]
@@ -80,8 +87,7 @@ async def score_matrix(run: MemoryRun) -> None:
             return row.divergences, row.hold if run.options.hold else None
         drop, hold = _parts(grown, memory)
         found = await run.compared.drop(window, skip_only(memory.key), judging, drop)
-        if await _weights(run) != weights:
-            raise ScorerError(REPLACED)
+        await require_unchanged()
         if not run.options.hold:
             return found, None
         try:
@@ -101,14 +107,16 @@ async def score_matrix(run: MemoryRun) -> None:
     ready = [it for it in run.memories[::-1] if it.key in kept or it in chosen]
     screened = screens and bool(chosen)
     if screened:
-        await _screen(run, window, ready, kept, judging, emit)
+        await _screen(run, window, ready, kept, judging, emit, require_unchanged)
     else:
         await emit(ready, lambda _memory, _row: None)
     if run.options.hold or screened:
-        await confirm_interactions(run, window, screened=screened)
+        with _accounted(run):
+            await confirm_interactions(run, window, require_unchanged, screened=screened)
     if run.options.placebo:
         scored = {key for key, it in run.outcomes.items() if it.status == "scored"}
-        await control_places(run, window, scored)
+        with _accounted(run, exact_too=True):
+            await control_places(run, window, scored, require_unchanged)
 
 
 async def _screen(
@@ -118,18 +126,42 @@ async def _screen(
     known: Collection[str],
     judging: Collection[str],
     emit: Emit,
+    require_unchanged: Check,
 ) -> None:
     """Measure the rows that a screen points at; the others are estimated."""
 
     def show(done: int, total: int) -> None:
         run.activity.update(f"scoring: screen {done}/{total}", done, total)
 
-    await Screening(run, run.options, window, memories, known, judging, emit, show).carry_out()
+    screening = Screening(
+        run, run.options, window, memories, known, judging, emit, show, require_unchanged
+    )
+    await screening.carry_out()
     receipt: ScreenReceipt = run.registry.stash[ScreenReceipt]
     left = [memory for memory in memories if memory.key not in run.outcomes]
     estimated = set(receipt.estimated)
     run.set_outcome([it for it in left if it.key in estimated], Outcome("estimated"))
     run.set_outcome([it for it in left if it.key not in estimated], Outcome("left-out"))
+
+
+@contextmanager
+def _accounted(run: MemoryRun, *, exact_too: bool = False) -> Iterator[None]:
+    """Add to the receipt of the run's screen, if it has one, what the body takes.
+
+    ``exact_too``: a matrix of exact rows would have taken that as well.
+    """
+    before = spent_tokens(run.usage)
+    try:
+        yield
+    finally:
+        receipt: ScreenReceipt | None = run.registry.stash.get(ScreenReceipt)
+        if receipt is not None:
+            more = spent_tokens(run.usage).minus(before).in_unit(receipt.unit)
+            run.registry.stash[ScreenReceipt] = replace(
+                receipt,
+                spent_tokens=receipt.spent_tokens + more,
+                exact_tokens=receipt.exact_tokens + more * exact_too,
+            )
 
 
 async def _weights(run: MemoryRun) -> str | None:

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from mindscore._util.errors import format_error
+from mindscore.flows.confirming import Check
 from mindscore.measure.memories import responses, skip_none, skip_only
 from mindscore.measure.placebo import (
     UNRELATED,
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("mindscore")
 
 
-async def control_places(run: MemoryRun, window: range, keys: set[str]) -> None:
+async def control_places(
+    run: MemoryRun, window: range, keys: set[str], require_unchanged: Check
+) -> None:
     """Measure what an unrelated text does in the places of the memories ``keys``.
 
     One prompt for each place, of at most ``MOST_PLACES``; the prompt without the memory is known
@@ -63,10 +66,12 @@ async def control_places(run: MemoryRun, window: range, keys: set[str]) -> None:
             break
         run.activity.update(f"control of the place: {key}")
         try:
-            effects[key] = await run.compared.filled(window, skip_only(key), filled)
+            row = await run.compared.filled(window, skip_only(key), filled)
+            await require_unchanged()
         # What was measured is not lost with it.
         except Exception as error:
             log.warning("the control of the place of %s: %s", key, format_error(error))
             break
+        effects[key] = row
     if effects:
         run.registry.stash[PlaceboControl] = PlaceboControl.of(effects)

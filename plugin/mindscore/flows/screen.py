@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from mindhooks import ScorerCapabilities, in_thread
 from mindscore.config.settings import MemoryScoringOptions
+from mindscore.flows.confirming import Check
 from mindscore.flows.run import FlowRun
 from mindscore.flows.screen_estimates import SCREEN_SHARE, Cells, Estimator
 from mindscore.measure.leave_one_out import Divergences
@@ -81,6 +82,7 @@ class Screening:
         judging: Collection[str],
         emit: Emit,
         show: Show,
+        require_unchanged: Check,
     ) -> None:
         self._run = run
         self._options = options
@@ -90,6 +92,7 @@ class Screening:
         self._judging = judging
         self._emit = emit
         self._show = show
+        self._require_unchanged = require_unchanged
         self._least = run.settings.memory.screen_confirm_nats
         self._rows: Cells = {}
         self._done: set[str] = set()
@@ -172,7 +175,13 @@ class Screening:
         hold, most = self._options.hold, self._options.max_tokens
         self._budget = ScreenBudget(spans, run.usage, keys, hold=hold, max_tokens=most)
         self._estimator = Estimator(
-            run, self._window, self._judging, self._numbers, self._budget, self._show
+            run,
+            self._window,
+            self._judging,
+            self._numbers,
+            self._budget,
+            self._show,
+            self._require_unchanged,
         )
 
     def _free(self) -> list[str]:

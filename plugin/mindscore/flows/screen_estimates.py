@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from mindhooks import ScorerCapabilities, ScorerError
 from mindscore._util.aio import gather_ordered
 from mindscore._util.errors import format_error
-from mindscore.flows.confirming import is_printable_without, reprinted_without
+from mindscore.flows.confirming import Check, is_printable_without, reprinted_without
 from mindscore.flows.run import FlowRun
 from mindscore.measure.leave_one_out import LeaveOneOut
 from mindscore.measure.retry import BreakerError
@@ -44,6 +44,7 @@ class Estimator:
         numbers: Mapping[str, int],
         budget: ScreenBudget,
         show: Callable[[int, int], None],
+        require_unchanged: Check,
     ) -> None:
         self._run = run
         self._window = window
@@ -51,6 +52,7 @@ class Estimator:
         self._numbers = numbers
         self._budget = budget
         self._show = show
+        self._require_unchanged = require_unchanged
 
     @property
     def can_hide(self) -> bool:
@@ -83,6 +85,7 @@ class Estimator:
                     raise
                 except ScorerError as error:
                     return found, format_error(error)
+                await self._require_unchanged()
                 for key, row in zip(its, rows, strict=True):
                     behind = spans.behind([key], index)
                     for node_id in behind & row.keys() & totals.keys():
@@ -113,6 +116,7 @@ class Estimator:
             nonlocal done
             gone = frozenset(keys)
             row = await drop(self._window, gone.__contains__, self._judging)
+            await self._require_unchanged()
             done += 1
             self._show(done, len(sets))
             behind = self._budget.spans.behind(keys)

@@ -4,6 +4,7 @@ import pytest
 
 from mindhooks import MindCommand, ScorerError
 from mindscore.measure.placebo import PlaceboControl
+from mindscore.measure.screening.receipt import ScreenReceipt
 
 FULL = MindCommand.SCORE_FULL
 
@@ -108,3 +109,19 @@ async def test_rows_that_are_kept_are_controlled_too(two, host, tmp_path):
     async with host(two, "toy", tmp_path / "one.sqlite3", plugins=options(resume=True)) as it:
         await it.run(FULL)
         assert it.registry.stash[PlaceboControl] == first
+
+
+async def test_what_it_sends_is_in_every_count_of_a_screen(say, host):
+    identity = [say.memory(f"m{n:02}", *[100 + n] * 8) for n in range(40)]
+    turns = [turn for n in range(6) for turn in (say.user(9, n), say.reply(100 + 7 * n, 3, 4))]
+    talk = say.talk(*turns, identity=identity)
+    async with host(talk, plugins=options(screen=True, placebo=False)) as it:
+        await it.run(FULL)
+        plain, without = it.registry.stash[ScreenReceipt], it.state.memory_last_run
+    async with host(talk, plugins=options(screen=True)) as it:
+        await it.run(FULL)
+        receipt, stats = it.registry.stash[ScreenReceipt], it.state.memory_last_run
+    more = stats.prompt_tokens - without.prompt_tokens
+    assert more > 0
+    assert receipt.spent_tokens == stats.prompt_tokens == plain.spent_tokens + more
+    assert receipt.exact_tokens == plain.exact_tokens + more

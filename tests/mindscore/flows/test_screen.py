@@ -334,6 +334,28 @@ async def test_a_memory_that_fails_is_not_among_the_estimated(say, host, probe, 
     assert failing not in {guess.key for guess in receipt.estimates}
 
 
+@pytest.mark.parametrize("hides", [False, True])
+async def test_a_model_whose_weights_are_replaced_during_the_screen_ends_the_run(
+    say, host, probe, monkeypatch, hides
+):
+    scorer = Hiding()
+    if hides:
+        monkeypatch.setattr(probe, "knock_out", scorer.knock_out, raising=False)
+
+    async def told():
+        # After the baseline and the trial: while groups are removed, or memories hidden.
+        return "two" if scorer.hidden or len(probe.asked) > 7 else "one"
+
+    probe.fingerprint = told
+    talk, _ = long_talk(say)
+    async with host(talk, "probe", plugins=options()) as it:
+        receipt = await run(it)
+        error = it.state.memory_last_run.error
+    assert "the model's weights were replaced" in error
+    assert receipt.remarks[-1].startswith("the screen was cut off")
+    assert receipt.estimates == ()
+
+
 async def test_a_screen_that_is_cancelled_leaves_what_it_has_emitted(say, host, probe):
     talk, _ = long_talk(say)
     probe.waits = lambda prompt: len(probe.asked) > 12

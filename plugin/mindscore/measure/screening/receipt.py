@@ -16,6 +16,10 @@ MISSED_ABOVE = (1.0, 3.0)
 """Nats above which missed memories are bounded."""
 
 
+Unit = Literal["sent", "computed"]
+"""The unit that costs are told in: tokens sent, or those that run through the model."""
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """The estimated effect of a memory on one response, in nats: signed, and never a score."""
@@ -73,9 +77,10 @@ class ScreenReceipt:
         estimates: the estimates of the memories that have no exact row, by memory.
         unit: the unit of ``spent_tokens``, ``screen_tokens`` and ``exact_tokens``: tokens sent, or
             computed where the scorer reuses prefixes.
-        spent_tokens: what the run took.
+        spent_tokens: what the whole run took.
         screen_tokens: what of it made estimates, not exact rows.
-        exact_tokens: what it would have taken to measure every memory exactly.
+        exact_tokens: what it would have taken with every memory measured exactly; a control of the
+            places is in both.
         error_median: median of ``|estimate - exact|`` on the sample's cells, in nats; so too
             ``error_p95``, the 95th percentile.
         rank_correlation: Spearman's, of estimates and exact values on the sample's cells.
@@ -92,7 +97,7 @@ class ScreenReceipt:
     estimated: tuple[str, ...] = ()
     not_looked_at: tuple[str, ...] = ()
     estimates: tuple[Estimate, ...] = ()
-    unit: Literal["sent", "computed"] = "sent"
+    unit: Unit = "sent"
     spent_tokens: int = 0
     screen_tokens: int = 0
     exact_tokens: int = 0

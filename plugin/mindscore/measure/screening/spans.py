@@ -14,6 +14,7 @@ from mindscore._util.aio import Pace
 from mindscore.measure.memories import Memory, skip_only
 from mindscore.measure.prompts import common_prefix, prompts_for
 from mindscore.measure.screening.groups import Place
+from mindscore.measure.screening.receipt import Unit
 
 Span = tuple[int, int]
 
@@ -38,6 +39,10 @@ class Tokens(NamedTuple):
     def times(self, factor: float) -> Tokens:
         """Return a multiple, rounded down."""
         return Tokens(int(self.sent * factor), int(self.computed * factor))
+
+    def in_unit(self, unit: Unit) -> int:
+        """Return the number of the tokens that count in ``unit``."""
+        return self.computed if unit == "computed" else self.sent
 
     def within(self, limit: Tokens) -> bool:
         """Return whether neither exceeds its limit."""
