@@ -129,6 +129,7 @@ class RayPass(ArchivePass):
                     self.state.spend(attempt)
                 self._count(found, it.source, it.error, it.done if it.json else None)
                 if it.json:
+                    self.state.cells.update(row.mode for row in it.evidence)
                     self._heard(it)
         for found in lost.values():
             self._fail(found, str(survey.files[found.file].path), LOST)

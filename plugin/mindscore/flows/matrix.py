@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mindhooks import MemoryScore, Outcome, ScorerError
+from mindhooks import MemoryScore, Outcome, ScorerCapabilities, ScorerError
 from mindscore.flows.confirming import Check, confirm_interactions
 from mindscore.flows.placebo import control_places
 from mindscore.flows.screen import Emit, Screening
@@ -15,14 +15,17 @@ from mindscore.measure.cached_scorer import weights_of
 from mindscore.measure.leave_one_out import Divergences
 from mindscore.measure.memories import (
     Memory,
+    find_memories,
     responses,
     responses_after_change,
+    skip_none,
     skip_only,
     whole,
 )
-from mindscore.measure.prompts import Beginnings, RowFingerprints, whole_prompt
+from mindscore.measure.prompts import Beginnings, RowFingerprints, prompts_for, whole_prompt
 from mindscore.measure.screening.budget import spent_tokens
 from mindscore.measure.screening.receipt import ScreenReceipt
+from mindscore.measure.screening.spans import NO_SPANS, MemorySpans, find_spans
 from mindscore.scorers.selftest import ensure_tested
 from mindscore.store import Store
 
@@ -106,8 +109,9 @@ async def score_matrix(run: MemoryRun) -> None:
 
     ready = [it for it in run.memories[::-1] if it.key in kept or it in chosen]
     screened = screens and bool(chosen)
+    spans = await _spans(run, window) if screened or run.options.placebo else NO_SPANS
     if screened:
-        await _screen(run, window, ready, kept, judging, emit, require_unchanged)
+        await _screen(run, window, ready, kept, judging, spans, emit, require_unchanged)
     else:
         await emit(ready, lambda _memory, _row: None)
     if run.options.hold or screened:
@@ -116,7 +120,14 @@ async def score_matrix(run: MemoryRun) -> None:
     if run.options.placebo:
         scored = {key for key, it in run.outcomes.items() if it.status == "scored"}
         with _accounted(run, exact_too=True):
-            await control_places(run, window, scored, require_unchanged)
+            await control_places(run, window, scored, spans, require_unchanged)
+
+
+async def _spans(run: MemoryRun, window: range) -> MemorySpans:
+    context = run.context
+    prompts = await prompts_for(context, window, skip_none, responses(context, window))
+    reuses = bool(ScorerCapabilities.of(run.scorer).reuses_prefixes)
+    return await find_spans(context, window, find_memories(context), prompts, reuses=reuses)
 
 
 async def _screen(
@@ -125,6 +136,7 @@ async def _screen(
     memories: Sequence[Memory],
     known: Collection[str],
     judging: Collection[str],
+    spans: MemorySpans,
     emit: Emit,
     require_unchanged: Check,
 ) -> None:
@@ -134,7 +146,7 @@ async def _screen(
         run.activity.update(f"scoring: screen {done}/{total}", done, total)
 
     screening = Screening(
-        run, run.options, window, memories, known, judging, emit, show, require_unchanged
+        run, run.options, window, memories, known, judging, spans, emit, show, require_unchanged
     )
     await screening.carry_out()
     receipt: ScreenReceipt = run.registry.stash[ScreenReceipt]
