@@ -31,9 +31,9 @@ from mindscore.measure.screening.receipt import (
     MissedBound,
     ScreenReceipt,
     ScreenTrial,
-    is_better,
     missed_bound,
 )
+from mindscore.measure.screening.short_prompts import scale_of
 from mindscore.measure.screening.spans import NO_TOKENS, MemorySpans, Tokens
 from mindscore.measure.screening.words import common_words
 
@@ -169,15 +169,8 @@ class Screening:
         keys = [key for key in self._memories if key not in self._known]
         hold, most = self._options.hold, self._options.max_tokens
         self._budget = ScreenBudget(spans, run.usage, keys, hold=hold, max_tokens=most)
-        self._estimator = Estimator(
-            run,
-            self._window,
-            self._judging,
-            self._numbers,
-            self._budget,
-            self._show,
-            self._require_unchanged,
-        )
+        given = (self._numbers, self._budget, self._show, self._require_unchanged)
+        self._estimator = Estimator(run, self._window, self._judging, *given)
 
     def _free(self) -> list[str]:
         """Return the memories whose rows are known, or that have no tokens, such as images."""
@@ -234,13 +227,14 @@ class Screening:
         They are held alone by short prompts where that does, else removed in groups; where there
         are no tokens for that, words tell which ones to measure.
         """
-        words, held = await self._try(ordered)
+        words, scale = await self._try(ordered)
         by_words = [key for key in ordered if key not in self._done]
-        trials = (words,) if held is None else (words, held)
-        self._receipt = replace(self._receipt, trials=trials)
-        if held is not None and is_better(held, words):
+        if scale:
             self._receipt = replace(self._receipt, method="hold")
-            self._estimates = await self._estimator.hold(by_words)
+            held = await self._estimator.hold(by_words)
+            self._estimates = {
+                key: {at: scale * nats for at, nats in its.items()} for key, its in held.items()
+            }
         elif not await self._remove_groups(by_words, words):
             self._receipt = replace(self._receipt, method="words")
             fits = self._budget.fits(self._budget.cost(by_words))
@@ -274,10 +268,11 @@ class Screening:
             self._estimates = search.estimates(words)
         return True
 
-    async def _try(self, ordered: Sequence[str]) -> tuple[ScreenTrial, ScreenTrial | None]:
+    async def _try(self, ordered: Sequence[str]) -> tuple[ScreenTrial, float]:
         """Measure a few memories, by words and at random, and compare methods with them.
 
-        The methods are words in common and, if the tokens allow, to hold memories alone.
+        Return how words in common did, and what to multiply by what memories do alone: 0.0 unless
+        the tokens allow to hold each, and that ranks as well and says most of what was measured.
         """
         count = min(TRIAL, len(ordered) // 2)
         half, seed = ordered[len(ordered) // 2 :], f"trial {self._run.context.id}"
@@ -287,18 +282,24 @@ class Screening:
         measured = {key: self._rows[key] for key in chosen if key in self._rows}
 
         def trial(method: str, estimates: Cells, started: Tokens) -> ScreenTrial:
-            return ScreenTrial(
+            found = ScreenTrial(
                 method,
                 rank_correlation(estimates, measured),
                 top_found(estimates, measured, self._least),
                 self._budget.in_unit(self._budget.spent.minus(started)),
             )
+            self._receipt = replace(self._receipt, trials=(*self._receipt.trials, found))
+            return found
 
         words = trial("words", self._words, started)
-        if not measured or not self._estimator.can_hold(ordered, self._reserve()):
-            return words, None
+        if words.top_found is None or not self._estimator.can_hold(ordered, self._reserve()):
+            return words, 0.0
         started = self._budget.spent
-        return words, trial("hold", await self._estimator.hold(list(measured)), started)
+        alone = await self._estimator.hold(list(measured))
+        held = trial("hold", alone, started)
+        ranks = (held.top_found or 0.0, held.rank_correlation or 0.0)
+        ranks_well = ranks >= (words.top_found, words.rank_correlation or 0.0)
+        return words, scale_of(alone, measured) if ranks_well else 0.0
 
     async def _measure(
         self, keys: Iterable[str], reserve: Tokens = NO_TOKENS, limit: Tokens | None = None

@@ -61,16 +61,6 @@ class ScreenTrial:
     tokens: int
 
 
-HOLDS = 0.5
-"""Rank correlation in a trial from which on what memories do alone is worth its tokens."""
-
-
-def is_better(hold: ScreenTrial, words: ScreenTrial) -> bool:
-    """Return whether to hold memories alone ranks better than words in common, and well enough."""
-    ranks, others = hold.rank_correlation or 0.0, words.rank_correlation or 0.0
-    return ranks >= max(HOLDS, others) and (hold.top_found or 0.0) >= (words.top_found or 0.0)
-
-
 @dataclass(frozen=True, slots=True)
 class ScreenReceipt:
     """The account of a screened matrix.

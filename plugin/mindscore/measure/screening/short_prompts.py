@@ -11,6 +11,12 @@ from mindhooks import Context, WirePrompt
 from mindscore.measure.screening.spans import MemorySpans, Tokens
 from mindscore.measure.screening.words import own_ids, turns
 
+Cells = Mapping[str, Mapping[int, float]]
+"""Nats by memory and response, which are numbered in order."""
+
+EXPLAINED = 0.7
+"""Share of the squares of what was measured that estimates must explain to be relied on."""
+
 FEWEST = 3
 """Memories below which what most of them do alone is not known."""
 
@@ -83,7 +89,7 @@ class ShortPrompts:
         return Tokens(sent, sent)
 
 
-def beyond_any(alone: Mapping[str, Mapping[int, float]]) -> dict[str, dict[int, float]]:
+def beyond_any(alone: Cells) -> dict[str, dict[int, float]]:
     """Return what memories do alone, less what any text does: the median of all, by response."""
     columns: dict[int, list[float]] = {}
     for its in alone.values():
@@ -91,3 +97,19 @@ def beyond_any(alone: Mapping[str, Mapping[int, float]]) -> dict[str, dict[int, 
             columns.setdefault(response, []).append(nats)
     usual = {at: median(its) if len(its) >= FEWEST else 0.0 for at, its in columns.items()}
     return {key: {at: nats - usual[at] for at, nats in its.items()} for key, its in alone.items()}
+
+
+def scale_of(estimates: Cells, exact: Cells) -> float:
+    """Return what to multiply estimates by: 0.0 where they explain too little of the exact cells.
+
+    It is the least-squares slope through 0, at most 1.
+    """
+    pairs = [
+        (estimates.get(key, {}).get(at, 0.0), nats)
+        for key, its in exact.items()
+        for at, nats in its.items()
+    ]
+    both = sum(guess * nats for guess, nats in pairs)
+    guessed, squares = sum(it * it for it, _ in pairs), sum(it * it for _, it in pairs)
+    is_worth = both > 0 and both * both >= EXPLAINED * guessed * squares
+    return min(1.0, both / guessed) if is_worth else 0.0
