@@ -12,6 +12,7 @@ from mindhooks import MindCommand, Registry, ScorerCapabilities, ScorerError
 from mindhooks.testing import RecordingListener, StubMind
 from mindscore.flows.memory import MemoryScoring
 from mindscore.measure.memories import Skip, skip_all, skip_all_except, skip_none, skip_only
+from mindscore.measure.screening.receipt import ScreenReceipt
 from mindscore.measure.screening.words import common_words
 from mindscore.measure.support import candidates, support
 
@@ -74,7 +75,9 @@ async def knock_out(case: Measuring) -> Values:
 
 
 async def screened(case: Measuring) -> Values:
-    """Return what ``score --full --screen`` says: estimates, and exact values where they matter.
+    """Return what ``score --full --screen`` says: exact values where they matter, else estimates.
+
+    An estimate comes after every memory that was measured and helped.
 
     Raises:
         ScorerError: the run failed.
@@ -85,11 +88,20 @@ async def screened(case: Measuring) -> Values:
         registry.register(heard)
         registry.dispatch(MindCommand.SCORE_FULL)
         await registry.wait_idle()
+        receipt: ScreenReceipt | None = registry.stash.get(ScreenReceipt)
     stats = mind.state.memory_last_run
     if stats is None or stats.error is not None:
         raise ScorerError(f"the screened matrix failed: {stats and stats.error}")
     rows = {it.key: {cell.node_id: cell.signed for cell in it.divergences} for it in heard.scores}
-    return _columns(case, [rows[key] for key in case.keys])
+    guesses: dict[str, list[tuple[float, str]]] = {}
+    for it in () if receipt is None else receipt.estimates:
+        guesses.setdefault(it.node_id, []).append((it.nats, it.key))
+    for id_, its in guesses.items():
+        most = min((row[id_] for row in rows.values() if row.get(id_, 0.0) > 0), default=math.inf)
+        for nats, key in sorted(its, reverse=True):
+            most = min(nats, math.nextafter(most, -math.inf))
+            rows.setdefault(key, {})[id_] = most
+    return _columns(case, [rows.get(key, {}) for key in case.keys])
 
 
 async def jensen_shannon(case: Measuring) -> Values:

@@ -34,7 +34,7 @@ from mindscore.config.settings import parse_settings
 from mindscore.conversation.conversation import Transcript
 from mindscore.measure.cached_scorer import weights_of
 from mindscore.measure.retry import Retry
-from mindscore.store import Pass, Store
+from mindscore.store import Mode, Pass, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,8 @@ class PassState:
     all_work: int = 0
     failures: list[Failure] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
+    cells: Counter[Mode] = field(default_factory=Counter)
+    """The effects that were measured or estimated, by the mode of their evidence."""
     remarks: dict[str, None] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
 
@@ -253,6 +255,7 @@ class ArchivePass:
         stats = None if scored is None else scored.result.stats
         self._count(found, str(transcript.file), ended.error, stats)
         if scored is not None:
+            self.state.cells.update(it.mode for it in scored.evidence())
             self._heard(scored)
         return ended
 

@@ -129,6 +129,7 @@ class RayPass(ArchivePass):
                     self.state.spend(attempt)
                 self._count(found, it.source, it.error, it.done if it.json else None)
                 if it.json:
+                    self.state.cells.update(row.mode for row in it.evidence)
                     self._heard(it)
         for found in lost.values():
             self._fail(found, str(survey.files[found.file].path), LOST)
@@ -164,6 +165,7 @@ async def keep(store: Store, found: Finding) -> None:
     if found.facts is not None:
         await store.record_conversation(found.facts)
     model, conversation = found.done.model, found.done.conversation
+    await store.record_notes(model, conversation, found.decoded_notes(), found.done.done_at)
     if found.candidates:
         trained = await store.trained()
         for it in found.decoded_candidates():

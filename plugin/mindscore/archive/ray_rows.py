@@ -16,7 +16,7 @@ from mindhooks import FinetuneCandidate, MemoryScore
 from mindscore._util.errors import TranscriptError
 from mindscore.archive.attempt import Attempt, Work
 from mindscore.archive.pass_record import short_hash
-from mindscore.store import ConversationFacts, Evidence, KnownScore, MemoryText, Pass
+from mindscore.store import ConversationFacts, Evidence, KnownScore, MemoryText, Notes, Pass
 from mindscore.store.archive import storable_text
 from mindscore.store.export import import_pyarrow
 from mindscore.store.matrix_rows import decode_row, encode_row
@@ -44,9 +44,10 @@ class Finding:
     """The findings in one conversation, as the store takes them.
 
     ``done.model`` is empty of a conversation that could not even be rendered: no pass is kept.
-    ``scores`` say when memories were scored as they fell due, ``rows`` are those of the matrix.
-    These are JSON, and so are ``candidates`` and ``json``, the document of ``--json``, which is
-    empty where nothing was measured. ``given_up`` has what servers did that gave it up.
+    ``scores`` say when memories were scored as they fell due, ``rows`` are those of the matrix, and
+    ``notes`` are those on it. These are JSON, and so are ``candidates`` and ``json``, the document
+    of ``--json``, which is empty where nothing was measured. ``given_up`` has what servers did that
+    gave it up.
     """
 
     id: str
@@ -60,6 +61,7 @@ class Finding:
     candidates: list[str]
     json: str
     given_up: list[Pass]
+    notes: str = "{}"
 
     @property
     def error(self) -> str | None:
@@ -74,6 +76,10 @@ class Finding:
     def decoded_candidates(self) -> list[FinetuneCandidate]:
         """Return the fine-tuning candidates."""
         return [msgspec.json.decode(it, type=FinetuneCandidate) for it in self.candidates]
+
+    def decoded_notes(self) -> Notes:
+        """Return the notes on the matrix."""
+        return Notes.of(msgspec.json.decode(self.notes, type=dict[str, str]))
 
     def decoded_rows(self) -> list[MemoryScore]:
         """Return the rows of the matrix, but for those that JSON cannot hold."""
@@ -148,6 +154,7 @@ def finding(
         candidates,
         document,
         given_up,
+        msgspec.json.encode(scored.notes().encoded()).decode(),
     )
 
 

@@ -21,7 +21,7 @@ from mindscore.measure.memories import text_hashes
 from mindscore.measure.retry import Retry
 from mindscore.session.result import Result
 from mindscore.session.session import Session, SilentActivity
-from mindscore.store import ConversationFacts, Evidence, KnownScore, MemoryText
+from mindscore.store import ConversationFacts, Evidence, KnownScore, MemoryText, Notes
 from mindscore.store.seen import cell_values
 
 
@@ -79,6 +79,10 @@ class ScoredConversation:
         if self.result.screen is not None:
             found += self._known.estimates(self.result.screen, self.result.model, self.scored_at)
         return found
+
+    def notes(self) -> Notes:
+        """Return the notes on the matrix, as the store keeps them."""
+        return Notes(self.result.screen, self.result.placebo)
 
     def texts(self, *, keep_texts: bool) -> list[MemoryText]:
         """Return the texts of the memories that were scored, or estimated.

@@ -155,6 +155,10 @@ def _summarise(state: PassState, chosen: _Chosen, screen: Screen, *, is_json: bo
     note += f"{short_number(state.prompt_tokens)} tokens sent"
     note += "" if computed is None else f", {short_number(computed)} computed"
     rows = {"scored": (state.scored, f"{note}, in {duration_text(state.seconds)}")}
+    estimated = state.cells["estimate"]
+    if estimated:
+        count = state.cells.total()
+        rows["effects"] = (count, f"{count - estimated:,} measured, {estimated:,} estimated (≈)")
     rows["unchanged"] = (state.unchanged, "scored by an earlier pass" * bool(state.unchanged))
     rows["failed"] = (len(state.failures), "named below" * bool(state.failures))
     left_out = chosen.survey.left_out + state.left_out

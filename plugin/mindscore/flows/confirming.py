@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from mindhooks import Context, MindhooksError
@@ -21,6 +20,7 @@ from mindscore.measure.interactions import (
 from mindscore.measure.leave_one_out import Divergences, LeaveOneOut
 from mindscore.measure.memories import skip_all
 from mindscore.measure.prompts import whole_prompt
+from mindscore.measure.screening.budget import spent_tokens
 from mindscore.measure.screening.receipt import ScreenReceipt
 
 if TYPE_CHECKING:
@@ -31,11 +31,16 @@ log = logging.getLogger("mindscore")
 
 Keys = tuple[str, ...]
 
+Check = Callable[[], Awaitable[None]]
+"""Raises ``ScorerError`` where the model's weights are not those of the run's baseline any more."""
+
 SHARE = 0.02
 """Share of the exact matrix's cost that a screened one without holds may spend on this."""
 
 
-async def confirm_interactions(run: MemoryRun, window: range, *, screened: bool) -> None:
+async def confirm_interactions(
+    run: MemoryRun, window: range, require_unchanged: Check, *, screened: bool
+) -> None:
     """Remove together memories that may hide or need each other, one prompt for each set.
 
     Candidates come from the rows of the run, in a ``screened`` matrix from those that are exact.
@@ -49,7 +54,8 @@ async def confirm_interactions(run: MemoryRun, window: range, *, screened: bool)
     asked: dict[Keys, set[str]] = {}
     for candidate in candidates:
         asked.setdefault(candidate.keys, set()).update(candidate.node_ids)
-    together = await _removed_together(run, window, list(asked), screened=screened)
+    sets = list(asked)
+    together = await _removed_together(run, window, sets, require_unchanged, screened=screened)
     found = {
         keys: list(find_interactions(keys, asked[keys], rows, without))
         for keys, without in together.items()
@@ -61,7 +67,12 @@ async def confirm_interactions(run: MemoryRun, window: range, *, screened: bool)
 
 
 async def _removed_together(
-    run: MemoryRun, window: range, sets: Sequence[Keys], *, screened: bool
+    run: MemoryRun,
+    window: range,
+    sets: Sequence[Keys],
+    require_unchanged: Check,
+    *,
+    screened: bool,
 ) -> dict[Keys, Divergences]:
     """Return the effect of removing each of ``sets``, while tokens last and none fails."""
     found: dict[Keys, Divergences] = {}
@@ -76,12 +87,12 @@ async def _removed_together(
             if not allowance.has_room():
                 log.info("no tokens are left to remove more memories together")
                 break
-            found[keys] = await compared.drop(window, set(keys).__contains__)
+            row = await compared.drop(window, set(keys).__contains__)
+            await require_unchanged()
+            found[keys] = row
     # What was measured is not lost with it: the others are not named.
     except Exception as error:
         log.warning("memories removed together: %s", format_error(error))
-    finally:
-        allowance.account()
     return found
 
 
@@ -97,8 +108,7 @@ class _Allowance:
         self._receipt: ScreenReceipt | None = None
         if screened:
             self._receipt = run.registry.stash[ScreenReceipt]
-        self._computed = 0
-        self._before = self._spent()
+        self._before = spent_tokens(run.usage)
 
     def has_room(self) -> bool:
         """Return whether another prompt may be sent; none is longer than the conversation."""
@@ -109,25 +119,10 @@ class _Allowance:
             return False
         if receipt is None or (run.options.hold and not receipt.estimated):
             return True
-        taken = self._spent() - self._before + length
+        taken = spent_tokens(run.usage).minus(self._before).in_unit(receipt.unit) + length
         share = 1.0 if run.options.hold else SHARE
         room = min(receipt.exact_tokens - receipt.spent_tokens, share * receipt.exact_tokens)
         return taken <= room
-
-    def account(self) -> None:
-        """Add to the receipt what was spent."""
-        if self._receipt is not None:
-            spent = self._receipt.spent_tokens + self._spent() - self._before
-            self._run.registry.stash[ScreenReceipt] = replace(self._receipt, spent_tokens=spent)
-
-    def _spent(self) -> int:
-        usage = self._run.usage
-        if self._receipt is None or self._receipt.unit == "sent":
-            return usage.prompt_tokens
-        # Not known once a call has failed: it is what it was before.
-        if usage.computed_tokens is not None:
-            self._computed = usage.computed_tokens
-        return self._computed
 
 
 def is_printable_without(context: Context, keys: Sequence[str]) -> bool:

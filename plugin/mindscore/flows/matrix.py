@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mindhooks import MemoryScore, Outcome, ScorerError
-from mindscore.flows.confirming import confirm_interactions
+from mindhooks import MemoryScore, Outcome, ScorerCapabilities, ScorerError
+from mindscore.flows.confirming import Check, confirm_interactions
 from mindscore.flows.placebo import control_places
 from mindscore.flows.screen import Emit, Screening
 from mindscore.measure.cached_scorer import weights_of
 from mindscore.measure.leave_one_out import Divergences
 from mindscore.measure.memories import (
     Memory,
+    find_memories,
     responses,
     responses_after_change,
+    skip_none,
     skip_only,
     whole,
 )
-from mindscore.measure.prompts import Beginnings, RowFingerprints, whole_prompt
+from mindscore.measure.prompts import Beginnings, RowFingerprints, prompts_for, whole_prompt
+from mindscore.measure.screening.budget import spent_tokens
 from mindscore.measure.screening.receipt import ScreenReceipt
+from mindscore.measure.screening.spans import NO_SPANS, MemorySpans, find_spans
 from mindscore.scorers.selftest import ensure_tested
 from mindscore.store import Store
 
@@ -73,6 +79,10 @@ async def score_matrix(run: MemoryRun) -> None:
     if fingerprints is None or weights != known:
         fingerprints = RowFingerprints(context, weights or "")
 
+    async def require_unchanged() -> None:
+        if await _weights(run) != weights:
+            raise ScorerError(REPLACED)
+
     async def measure(memory: Memory) -> Measured:
         if memory.key in kept:
             row = kept[memory.key]
@@ -80,8 +90,7 @@ async def score_matrix(run: MemoryRun) -> None:
             return row.divergences, row.hold if run.options.hold else None
         drop, hold = _parts(grown, memory)
         found = await run.compared.drop(window, skip_only(memory.key), judging, drop)
-        if await _weights(run) != weights:
-            raise ScorerError(REPLACED)
+        await require_unchanged()
         if not run.options.hold:
             return found, None
         try:
@@ -100,15 +109,25 @@ async def score_matrix(run: MemoryRun) -> None:
 
     ready = [it for it in run.memories[::-1] if it.key in kept or it in chosen]
     screened = screens and bool(chosen)
+    spans = await _spans(run, window) if screened or run.options.placebo else NO_SPANS
     if screened:
-        await _screen(run, window, ready, kept, judging, emit)
+        await _screen(run, window, ready, kept, judging, spans, emit, require_unchanged)
     else:
         await emit(ready, lambda _memory, _row: None)
     if run.options.hold or screened:
-        await confirm_interactions(run, window, screened=screened)
+        with _accounted(run):
+            await confirm_interactions(run, window, require_unchanged, screened=screened)
     if run.options.placebo:
         scored = {key for key, it in run.outcomes.items() if it.status == "scored"}
-        await control_places(run, window, scored)
+        with _accounted(run, exact_too=True):
+            await control_places(run, window, scored, spans, require_unchanged)
+
+
+async def _spans(run: MemoryRun, window: range) -> MemorySpans:
+    context = run.context
+    prompts = await prompts_for(context, window, skip_none, responses(context, window))
+    reuses = bool(ScorerCapabilities.of(run.scorer).reuses_prefixes)
+    return await find_spans(context, window, find_memories(context), prompts, reuses=reuses)
 
 
 async def _screen(
@@ -117,19 +136,44 @@ async def _screen(
     memories: Sequence[Memory],
     known: Collection[str],
     judging: Collection[str],
+    spans: MemorySpans,
     emit: Emit,
+    require_unchanged: Check,
 ) -> None:
     """Measure the rows that a screen points at; the others are estimated."""
 
     def show(done: int, total: int) -> None:
         run.activity.update(f"scoring: screen {done}/{total}", done, total)
 
-    await Screening(run, run.options, window, memories, known, judging, emit, show).carry_out()
+    screening = Screening(
+        run, run.options, window, memories, known, judging, spans, emit, show, require_unchanged
+    )
+    await screening.carry_out()
     receipt: ScreenReceipt = run.registry.stash[ScreenReceipt]
     left = [memory for memory in memories if memory.key not in run.outcomes]
     estimated = set(receipt.estimated)
     run.set_outcome([it for it in left if it.key in estimated], Outcome("estimated"))
     run.set_outcome([it for it in left if it.key not in estimated], Outcome("left-out"))
+
+
+@contextmanager
+def _accounted(run: MemoryRun, *, exact_too: bool = False) -> Iterator[None]:
+    """Add to the receipt of the run's screen, if it has one, what the body takes.
+
+    ``exact_too``: a matrix of exact rows would have taken that as well.
+    """
+    before = spent_tokens(run.usage)
+    try:
+        yield
+    finally:
+        receipt: ScreenReceipt | None = run.registry.stash.get(ScreenReceipt)
+        if receipt is not None:
+            more = spent_tokens(run.usage).minus(before).in_unit(receipt.unit)
+            run.registry.stash[ScreenReceipt] = replace(
+                receipt,
+                spent_tokens=receipt.spent_tokens + more,
+                exact_tokens=receipt.exact_tokens + more * exact_too,
+            )
 
 
 async def _weights(run: MemoryRun) -> str | None:

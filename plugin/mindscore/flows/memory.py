@@ -35,6 +35,7 @@ from mindscore.measure.memories import (
     skip_only,
     text_hashes,
 )
+from mindscore.measure.placebo import PlaceboControl
 from mindscore.measure.prompts import Budget, whole_prompt
 from mindscore.measure.retry import BreakerError
 from mindscore.measure.screening.receipt import ScreenReceipt
@@ -59,8 +60,9 @@ class MemoryRun(FlowRun):
         self.rows: dict[str, MemoryScore] = {}
 
     def begin(self) -> None:
-        """Raise the flag that a memory run is going, and forget the receipt of another one."""
-        self.registry.stash.pop(ScreenReceipt, None)
+        """Raise the flag that a memory run is going, and forget what another one came with."""
+        for kind in (ScreenReceipt, PlaceboControl):
+            self.registry.stash.pop(kind, None)
         self.mind.state.scoring_in_flight = True
         self.mind.changed()
 

@@ -26,8 +26,9 @@ from mindhooks import (
 from mindscore._util.errors import format_error
 from mindscore.config.settings import Settings, parse_settings
 from mindscore.flows.seen import ContextFacts, source_of
+from mindscore.measure.placebo import PlaceboControl
 from mindscore.measure.screening.receipt import ScreenReceipt
-from mindscore.store import History, Reviews, RunRecord, Speed, Store, Unlisted
+from mindscore.store import History, Notes, Reviews, RunRecord, Speed, Store, Unlisted
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +155,7 @@ class ScoreRecorder:
             return
         speed = run_speeds(registry).get(run.id)
         if stats.error != CANCELLED:
-            await _record_estimates(registry, run)
+            await _record_notes(registry, run)
         try:
             history = History(parse_settings(run.settings).store)
             await history.record_run(_run_record(run, stats))
@@ -243,20 +244,29 @@ async def _record_score(
         )
 
 
-async def _record_estimates(registry: Registry, run: Run) -> None:
-    """Keep what a screened matrix has estimated, so that advice is not on what stood out alone."""
+async def _record_notes(registry: Registry, run: Run) -> None:
+    """Keep what a matrix came with: its screen's receipt and estimates, the control of the places.
+
+    Without the estimates, advice would be on what stood out alone.
+    """
     receipt: ScreenReceipt | None = registry.stash.get(ScreenReceipt)
-    facts = snapshots(registry).get(run.id)
-    if run.command != MindCommand.SCORE_FULL or receipt is None or facts is None:
+    notes, facts = (
+        Notes(receipt, registry.stash.get(PlaceboControl)),
+        snapshots(registry).get(run.id),
+    )
+    if run.command != MindCommand.SCORE_FULL or not notes or facts is None:
         return
     settings, when = parse_settings(run.settings), time.time()
     store, keep_texts = Store(settings.store), settings.store.keep_texts
     try:
-        await store.add_evidence(facts.estimates(receipt, run.model, when))
-        texts = facts.memory_texts(receipt.estimated, when, keep_texts=keep_texts)
-        await store.record_texts(texts)
+        if receipt is not None:
+            await store.add_evidence(facts.estimates(receipt, run.model, when))
+            texts = facts.memory_texts(receipt.estimated, when, keep_texts=keep_texts)
+            await store.record_texts(texts)
+        await store.record_notes(run.model, facts.context.id, notes, when)
     except MindhooksError as error:
-        log.warning("the screen's estimates could not be kept: %s", format_error(error))
+        what = "control of the places" if receipt is None else "screen's receipt and estimates"
+        log.warning("the %s could not be kept: %s", what, format_error(error))
 
 
 async def _record_candidate(

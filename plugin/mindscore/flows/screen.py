@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
-from mindhooks import ScorerCapabilities, in_thread
+from mindhooks import in_thread
 from mindscore.config.settings import MemoryScoringOptions
+from mindscore.flows.confirming import Check
 from mindscore.flows.run import FlowRun
 from mindscore.flows.screen_estimates import SCREEN_SHARE, Cells, Estimator
 from mindscore.measure.leave_one_out import Divergences
-from mindscore.measure.memories import Memory, find_memories, skip_none
-from mindscore.measure.prompts import prompts_for
+from mindscore.measure.memories import Memory
 from mindscore.measure.screening.budget import ScreenBudget
 from mindscore.measure.screening.choice import (
     added_up,
@@ -23,7 +23,7 @@ from mindscore.measure.screening.choice import (
     usual_effects,
     weights_of_words,
 )
-from mindscore.measure.screening.groups import GroupSearch, divide, first_groups, unexplained
+from mindscore.measure.screening.groups import GroupSearch, first_groups, unexplained
 from mindscore.measure.screening.plain import remarks_on_rest
 from mindscore.measure.screening.receipt import (
     MISSED_ABOVE,
@@ -33,7 +33,8 @@ from mindscore.measure.screening.receipt import (
     ScreenTrial,
     missed_bound,
 )
-from mindscore.measure.screening.spans import NO_TOKENS, Tokens, find_spans
+from mindscore.measure.screening.short_prompts import scale_of
+from mindscore.measure.screening.spans import NO_TOKENS, MemorySpans, Tokens
 from mindscore.measure.screening.words import common_words
 
 Emit = Callable[[Sequence[Memory], Callable[[Memory, Divergences], None]], Awaitable[None]]
@@ -47,9 +48,6 @@ CHEAPER = 0.8
 
 EXPECTED = 0.05
 """Share of the memories that a screen is expected to point at."""
-
-CONCENTRATED = 0.7
-"""Share of what does not add up that one half of the memories must do to be looked into."""
 
 TARGET = 0.29
 """Share of the exact cost that a run stays within, but for estimates that are sure to be much."""
@@ -68,7 +66,8 @@ class Screening:
     """A matrix of which some rows are measured, and the others estimated.
 
     ``memories`` are those to score, in the order in which rows are measured; ``known`` have rows
-    already; ``judging`` are the responses that any of them may matter to, whose baseline is known.
+    already; ``judging`` are the responses that any of them may matter to, whose baseline is known;
+    ``spans`` are those of all memories.
     """
 
     def __init__(
@@ -79,8 +78,10 @@ class Screening:
         memories: Sequence[Memory],
         known: Collection[str],
         judging: Collection[str],
+        spans: MemorySpans,
         emit: Emit,
         show: Show,
+        require_unchanged: Check,
     ) -> None:
         self._run = run
         self._options = options
@@ -88,13 +89,14 @@ class Screening:
         self._memories = {memory.key: memory for memory in memories}
         self._known = known
         self._judging = judging
+        self._spans = spans
         self._emit = emit
         self._show = show
+        self._require_unchanged = require_unchanged
         self._least = run.settings.memory.screen_confirm_nats
         self._rows: Cells = {}
         self._done: set[str] = set()
         self._estimates: Cells = {}
-        self._screened = NO_TOKENS
         self._receipt = ScreenReceipt("exact")
 
     async def carry_out(self) -> None:
@@ -153,7 +155,7 @@ class Screening:
             ),
             unit=budget.unit,
             spent_tokens=budget.in_unit(budget.spent),
-            screen_tokens=budget.in_unit(self._screened),
+            screen_tokens=budget.in_unit(self._estimator.spent),
             exact_tokens=budget.in_unit(budget.exact),
         )
 
@@ -163,22 +165,17 @@ class Screening:
         totals = await run.compared.baseline(self._window, self._judging)
         ids = [node.id for node in context.conversation if node.id in totals]
         self._numbers = {node_id: number for number, node_id in enumerate(ids)}
-        prompts = await prompts_for(context, self._window, skip_none, totals.keys())
-        reuses = bool(ScorerCapabilities.of(run.scorer).reuses_prefixes)
-        spans = await find_spans(
-            context, self._window, find_memories(context), prompts, reuses=reuses
-        )
+        spans = self._spans.among(totals.keys())
         keys = [key for key in self._memories if key not in self._known]
         hold, most = self._options.hold, self._options.max_tokens
         self._budget = ScreenBudget(spans, run.usage, keys, hold=hold, max_tokens=most)
-        self._estimator = Estimator(
-            run, self._window, self._judging, self._numbers, self._budget, self._show
-        )
+        given = (self._numbers, self._budget, self._show, self._require_unchanged)
+        self._estimator = Estimator(run, self._window, self._judging, *given)
 
     def _free(self) -> list[str]:
-        """Return the memories whose rows are known, or take no tokens."""
-        removing = self._budget.spans.removing
-        return [it for it in self._memories if it in self._known or removing([it]) == NO_TOKENS]
+        """Return the memories whose rows are known, or that have no tokens, such as images."""
+        ids = self._budget.spans.ids
+        return [it for it in self._memories if it in self._known or not ids(it)]
 
     def _left(self) -> list[str]:
         return [key for key in self._memories if key not in self._done]
@@ -217,68 +214,92 @@ class Screening:
         ordered = sorted(keys, key=lambda key: -max(self._words[key].values(), default=0.0))
         if self._estimator.can_hide:
             self._receipt = replace(self._receipt, method="knock-out")
-            started = self._budget.spent
             self._estimates, failed = await self._estimator.knock_out(ordered, self._reserve())
-            self._screened = self._screened.plus(self._budget.spent.minus(started))
             if failed is None:
                 return
             self._remark(f"memories cannot be hidden from responses: {failed}")
             self._estimates = {}
-        await self._remove_groups(ordered)
+        await self._estimate_by_passes(ordered)
 
-    async def _remove_groups(self, ordered: Sequence[str]) -> None:
-        """Try what words are worth, remove groups of memories, and divide those that matter."""
-        budget, each = self._budget, self._budget.each
-        trial = await self._try_words(ordered)
+    async def _estimate_by_passes(self, ordered: Sequence[str]) -> None:
+        """Estimate by what a trial on a few memories shows to rank best.
+
+        They are held alone by short prompts where that does, else removed in groups; where there
+        are no tokens for that, words tell which ones to measure.
+        """
+        words, scale = await self._try(ordered)
         by_words = [key for key in ordered if key not in self._done]
-        left = [key for key in self._left() if key in set(by_words)]
+        if scale:
+            self._receipt = replace(self._receipt, method="hold")
+            held = await self._estimator.hold(by_words)
+            self._estimates = {
+                key: {at: scale * nats for at, nats in its.items()} for key, its in held.items()
+            }
+        elif not await self._remove_groups(by_words, words):
+            self._receipt = replace(self._receipt, method="words")
+            fits = self._budget.fits(self._budget.cost(by_words))
+            await self._measure(by_words, NO_TOKENS if fits else self._reserve())
+
+    async def _remove_groups(self, ordered: Sequence[str], trial: ScreenTrial) -> bool:
+        """Remove groups of memories, and divide those that matter; return whether that was done."""
+        budget, each, among = self._budget, self._budget.each, {*ordered}
+        left = [key for key in self._left() if key in among]
         passes = first_groups(len(left)) if left else 0
         if not left or not budget.fits(each.times(passes).plus(self._reserve())):
-            await self._measure_by_words(trial, by_words)
-            return
-        self._receipt = replace(self._receipt, method="groups", trials=(trial,))
+            return False
         is_worth = trial.top_found is not None and trial.top_found >= WORTH
-        weights = weights_of_words(left, self._words if is_worth else {})
-        if is_worth:
-            left = [key for key in ordered if key in weights]
+        left = list(ordered) if is_worth else left
+        words = self._words if is_worth else {}
         places = {key: budget.spans.place(key, self._numbers) for key in left}
         usual = usual_effects(self._rows, len(self._numbers))
-        search = GroupSearch(places, weights, self._least, usual)
-        started = budget.spent
+        search = GroupSearch(places, weights_of_words(left, words), self._least, usual)
         first = search.first_passes()
         try:
             effects = await self._estimator.removing(first)
             if effects is None:
-                await self._measure_by_words(trial, by_words)
-                return
+                return False
+            self._receipt = replace(self._receipt, method="groups")
             search.take_first(first, effects)
             share = budget.rows.times(SCREEN_SHARE)
             ended = await self._estimator.divide(search, share, each)
             if ended:
                 self._remark(ended)
         finally:
-            self._screened = self._screened.plus(budget.spent.minus(started))
-            self._estimates = search.estimates(self._words if is_worth else {})
+            self._estimates = search.estimates(words)
+        return True
 
-    async def _measure_by_words(self, trial: ScreenTrial, keys: Sequence[str]) -> None:
-        self._receipt = replace(self._receipt, method="words", trials=(trial,))
-        fits = self._budget.fits(self._budget.cost(keys))
-        await self._measure(keys, NO_TOKENS if fits else self._reserve())
+    async def _try(self, ordered: Sequence[str]) -> tuple[ScreenTrial, float]:
+        """Measure a few memories, by words and at random, and compare methods with them.
 
-    async def _try_words(self, ordered: Sequence[str]) -> ScreenTrial:
-        """Measure a few memories, by words and at random, and compare words in common with them."""
+        Return how words in common did, and what to multiply by what memories do alone: 0.0 unless
+        the tokens allow to hold each, and that ranks as well and says most of what was measured.
+        """
         count = min(TRIAL, len(ordered) // 2)
         half, seed = ordered[len(ordered) // 2 :], f"trial {self._run.context.id}"
         chosen = [*ordered[: count // 2], *draw(half, count - count // 2, seed)]
         started = self._budget.spent
         await self._measure(chosen, self._reserve())
         measured = {key: self._rows[key] for key in chosen if key in self._rows}
-        return ScreenTrial(
-            "words",
-            rank_correlation(self._words, measured),
-            top_found(self._words, measured, self._least),
-            self._budget.in_unit(self._budget.spent.minus(started)),
-        )
+
+        def trial(method: str, estimates: Cells, started: Tokens) -> ScreenTrial:
+            found = ScreenTrial(
+                method,
+                rank_correlation(estimates, measured),
+                top_found(estimates, measured, self._least),
+                self._budget.in_unit(self._budget.spent.minus(started)),
+            )
+            self._receipt = replace(self._receipt, trials=(*self._receipt.trials, found))
+            return found
+
+        words = trial("words", self._words, started)
+        if words.top_found is None or not self._estimator.can_hold(ordered, self._reserve()):
+            return words, 0.0
+        started = self._budget.spent
+        alone = await self._estimator.hold(list(measured))
+        held = trial("hold", alone, started)
+        ranks = (held.top_found or 0.0, held.rank_correlation or 0.0)
+        ranks_well = ranks >= (words.top_found, words.rank_correlation or 0.0)
+        return words, scale_of(alone, measured) if ranks_well else 0.0
 
     async def _measure(
         self, keys: Iterable[str], reserve: Tokens = NO_TOKENS, limit: Tokens | None = None
@@ -330,49 +351,22 @@ class Screening:
         """Measure some of ``rest`` at random; return those that were."""
         # Where they do not all fit, the cheapest must not be likelier to be measured than others.
         count = self._budget.affordable_any(rest, self._run.settings.memory.screen_sample)
-        drawn = draw(sorted(rest), count, self._run.context.id)
+        # Not as an earlier run drew: what that has found is known, and what lies beside it is not.
+        seed = " ".join((self._run.context.id, *sorted(self._known)))
+        drawn = draw(sorted(rest), count, seed)
         await self._measure(drawn)
         return [key for key in drawn if key in self._rows]
 
     async def _together(self) -> float | None:
         """Remove what is left together, measure what that points at, and remove the rest again."""
         left = list(self._unmeasured())
-        effects = await self._remove(left) if len(left) > 1 else None
+        effects = await self._estimator.remove(left) if len(left) > 1 else None
         leads = unexplained(effects or {}, added_up(self._unmeasured()))
-        if leads and (pointed := await self._follow(left, leads)):
+        if leads and (pointed := await self._estimator.follow(left, leads)):
             await self._measure([pointed])
             left = list(self._unmeasured())
-            effects = await self._remove(left) if len(left) > 1 else None
+            effects = await self._estimator.remove(left) if len(left) > 1 else None
         return max((effects or {}).values(), key=abs, default=None)
-
-    async def _remove(self, keys: Sequence[str]) -> dict[int, float] | None:
-        """Return what removing ``keys`` does to each response; ``None``: no tokens are left."""
-        started = self._budget.spent
-        if not self._budget.fits(self._budget.spans.removing(keys)):
-            return None
-        effects = await self._estimator.removing([keys])
-        self._screened = self._screened.plus(self._budget.spent.minus(started))
-        return effects[0] if effects else None
-
-    async def _follow(self, keys: Sequence[str], leads: Mapping[int, float]) -> str | None:
-        """Return the memory behind the largest of ``leads``, which ``keys`` do together.
-
-        The half that does most of it is divided, until it is one memory, or neither half does.
-        """
-        response = max(leads, key=lambda it: abs(leads[it]))
-        spans = self._budget.spans
-        keys = [it for it in keys if spans.place(it, self._numbers).reach <= response]
-        while len(keys) > 1:
-            for half in divide(keys, dict.fromkeys(keys, 1.0), 2):
-                effects = await self._remove(half)
-                if effects is None:
-                    return None
-                if effects.get(response, 0.0) / leads[response] >= CONCENTRATED:
-                    keys = half
-                    break
-            else:
-                return None
-        return keys[0]
 
     def _missed(self, rest: Sequence[str], sampled: Collection[str]) -> tuple[MissedBound, ...]:
         """Return the bounds on what of ``rest`` does more than it seems."""

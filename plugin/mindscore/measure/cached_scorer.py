@@ -62,13 +62,15 @@ class Usage:
     """The calls and tokens of a run so far; retries, and calls that reached no model, are left out.
 
     ``calls`` counts prompts and ``prompt_tokens`` their tokens. ``computed_tokens`` counts those
-    that ran through the model: ``None`` once an answer does not say. ``generated_tokens`` counts
-    those of answers that say their ids. ``scoring`` and ``generating`` time the scorer.
+    that ran through the model: ``None`` once an answer does not say; ``known_computed`` are those
+    of answers that do. ``generated_tokens`` counts those of answers that say their ids. ``scoring``
+    and ``generating`` time the scorer.
     """
 
     calls: int = 0
     prompt_tokens: int = 0
     computed_tokens: int | None = 0
+    known_computed: int = 0
     generated_tokens: int = 0
     scoring: Stopwatch = field(default_factory=Stopwatch)
     generating: Stopwatch = field(default_factory=Stopwatch)
@@ -329,6 +331,7 @@ class CachedScorer:
             if any(arrived):
                 usage.calls += 1
                 usage.prompt_tokens += tokens
+                usage.known_computed += computed or 0
                 # How far a call that failed got is not known.
                 known = computed is not None and usage.computed_tokens is not None
                 usage.computed_tokens = (

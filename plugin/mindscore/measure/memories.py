@@ -91,6 +91,14 @@ def told_memories(context: Sections) -> Iterator[tuple[str, str]]:
                 yield key, text
 
 
+def memory_texts(context: Sections) -> dict[str, str]:
+    """Return the text of each memory, by key; its different texts, if it has several."""
+    texts: dict[str, dict[str, None]] = {}
+    for key, text in told_memories(context):
+        texts.setdefault(key, {})[text.strip()] = None
+    return {key: "\n".join(each) for key, each in texts.items()}
+
+
 def text_hashes(context: Sections) -> dict[str, str]:
     """Return a hash of each memory's text, by key.
 

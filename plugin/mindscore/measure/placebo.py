@@ -42,10 +42,13 @@ class PlaceboControl:
         keys: the memories whose places were controlled.
         spread: the nats within which an effect on a response may come from the place alone, by node
             id: ``OF_MEDIAN`` times the median size over the places, or the largest of few.
+        is_framed: what the template prints round the memory was replaced with it: of a single
+            memory, it could not be told from its text.
     """
 
     keys: tuple[str, ...]
     spread: Mapping[str, float]
+    is_framed: bool = False
 
     @property
     def remark(self) -> str:
@@ -54,11 +57,14 @@ class PlaceboControl:
         return (
             f"an unrelated text in the place of a memory changes a response by up to "
             f"{median(sizes):.2f} nats (median of {count_of(len(sizes), 'response')}, largest "
-            f"{max(sizes):.2f}; {count_of(len(self.keys), 'place')} tried)"
+            f"{max(sizes):.2f}; {count_of(len(self.keys), 'place')} tried"
+            f"{', with what the template prints round it' * self.is_framed})"
         )
 
     @classmethod
-    def of(cls, effects: Mapping[str, Mapping[str, float]]) -> PlaceboControl:
+    def of(
+        cls, effects: Mapping[str, Mapping[str, float]], *, is_framed: bool = False
+    ) -> PlaceboControl:
         """Return the control of ``effects``: signed nats by memory, then by node id."""
         columns: dict[str, list[float]] = defaultdict(list)
         for row in effects.values():
@@ -68,7 +74,7 @@ class PlaceboControl:
             id_: OF_MEDIAN * median(sizes) if len(sizes) >= FEWEST else max(sizes)
             for id_, sizes in columns.items()
         }
-        return cls(tuple(effects), spread)
+        return cls(tuple(effects), spread, is_framed)
 
 
 def spread_evenly(keys: Sequence[str], most: int = MOST_PLACES) -> list[str]:
@@ -109,3 +115,15 @@ def scaffolding(bodies: Sequence[Sequence[int]]) -> tuple[int, int]:
     room = min(map(len, bodies)) - 1
     begin = min(begin, room)
     return begin, min(end, room - begin)
+
+
+def around(body: Sequence[int], text: Sequence[int]) -> tuple[int, int] | None:
+    """Return how many ids stand before and behind those of ``text`` in ``body``.
+
+    Its first and last may be others there, by what they stand beside. ``None``: it is not there.
+    """
+    inner = list(text[1:-1])
+    for at in range(len(body) - len(inner) + 1) if inner else ():
+        if list(body[at : at + len(inner)]) == inner:
+            return max(0, at - 1), max(0, len(body) - at - len(inner) - 1)
+    return None

@@ -23,6 +23,7 @@ from mindscore.measure.divergence import (
     noise_limit,
 )
 from mindscore.measure.interactions import told_once
+from mindscore.measure.memories import memory_texts
 from mindscore.measure.screening.receipt import Estimate
 from mindscore.pages.environment import asset, csp, embed, environment, turns
 from mindscore.report.ranking import STEP, TOKENS_PER_BYTE, Standing, pack, standings
@@ -136,7 +137,8 @@ def render(result: Result, settings: Settings, without_words: str | None = None)
         UsageError: Jinja2 is not installed.
     """
     least = settings.memory.min_divergence
-    ranked = standings(result, memory_texts(result), least)
+    texts = {key: shortened_text(it) for key, it in memory_texts(result.transcript).items()}
+    ranked = standings(result, texts, least)
     rows = [_by_response(result, it.key, "divergences") for it in ranked]
     columns = _columns(rows, result.estimates)
     is_full = result.command == MindCommand.SCORE_FULL
@@ -224,18 +226,6 @@ def _noise_fact(result: Result) -> str:
     if not known:
         return "not measured"
     return f"{median(known):.2f} nats (median of {len(known)} responses; largest {max(known):.2f})"
-
-
-def memory_texts(result: Result) -> dict[str, str]:
-    """Return the text of each memory, by key; its different texts, if it has several."""
-    transcript, texts = result.transcript, dict[str, dict[str, None]]()
-    for message in (*transcript.system, *transcript.identity, *transcript.conversation):
-        if message.memory_key is not None:
-            texts.setdefault(message.memory_key, {})[message.text] = None
-        for part in message.parts:
-            if part.memory_key is not None:
-                texts.setdefault(part.memory_key, {})[part.text.strip()] = None
-    return {key: shortened_text("\n".join(each)) for key, each in texts.items()}
 
 
 def shortened_text(text: str) -> str:

@@ -18,7 +18,6 @@ from mindscore.review.runs import Runs
 from mindscore.review.sending import Sending
 from mindscore.review.stream import DEFAULT_PACE, Running, StreamPace
 from mindscore.review.web import MOST_BYTES, SessionAuth, Views, failures
-from mindscore.store import History
 
 TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 ASSETS = {
@@ -48,7 +47,7 @@ def make_app(
     archive = ArchivePages(settings, views)
     for part in (
         ReadingPages(settings, runs, views),
-        ResponsePages(History(settings.store), runs, views),
+        ResponsePages(settings.store, runs, views),
         archive,
         Deciding(settings, runs, views),
         Sending(settings, runs, views),

@@ -15,14 +15,14 @@ from mindscore.conversation.conversation import BEGINS, Transcript
 from mindscore.conversation.message import Message
 from mindscore.measure.divergence import (
     UNMEASURED_NOISE,
-    column_spread,
     column_spreads,
     noise_limit,
 )
-from mindscore.measure.memories import text_hashes
+from mindscore.measure.memories import memory_texts, text_hashes
+from mindscore.measure.screening.plain import in_words
 from mindscore.measure.screening.receipt import Estimate
 from mindscore.session.result import Result
-from mindscore.store import Cell, History, Reviews, Store
+from mindscore.store import NO_NOTES, Cell, History, Notes, Reviews, Store
 
 NOT_KEPT = "Its text is not kept: mindscore review TRANSCRIPT shows it."
 NOT_HERE = "It stands nowhere in this conversation."
@@ -51,17 +51,27 @@ class KeptEffect:
         return "more" if self.cell.signed > 0 else "less"
 
 
-def effects(cells: Iterable[Cell], latest: Iterable[Cell]) -> dict[str, list[KeptEffect]]:
+def effects(
+    cells: Iterable[Cell], latest: Iterable[Cell], notes: Mapping[str, Notes]
+) -> dict[str, list[KeptEffect]]:
     """Return the effects in ``cells`` by key, the largest first.
 
-    ``latest`` are cells of all memories, which tell the spread of each response.
+    ``latest`` are cells of all memories, which tell the spread of each response; ``notes`` are
+    those on matrices, by conversation.
     """
-    spreads = column_spreads([latest])
+    spreads = column_spreads([[it for it in latest if it.mode == "full"]])
     found: dict[str, list[KeptEffect]] = defaultdict(list)
     for cell in sorted(cells, key=lambda it: -abs(it.signed)):
-        limit = noise_limit(cell.noise, round(spreads.get(cell.node_id, 0.0), 4))
-        found[cell.key].append(KeptEffect(cell, limit))
+        place = _place(notes.get(cell.conversation), cell.node_id)
+        spread = round(max(spreads.get(cell.node_id, 0.0), place), 4)
+        found[cell.key].append(KeptEffect(cell, noise_limit(cell.noise, spread)))
     return dict(found)
+
+
+def _place(notes: Notes | None, node_id: str) -> float:
+    """Return the nats that an unrelated text does to a response; 0.0: it is not known."""
+    placebo = None if notes is None else notes.placebo
+    return 0.0 if placebo is None else placebo.spread.get(node_id, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +79,18 @@ class Matrix:
     """The data of the heat map.
 
     ``elsewhere``: number of cells of other conversations; ``older``: number of responses beyond
-    ``MOST_RESPONSES``.
+    ``MOST_RESPONSES``; ``notes`` are those on it.
     """
 
     data: dict[str, Any]
     elsewhere: int
     older: int
+    notes: Notes = NO_NOTES
+
+    @property
+    def screened(self) -> list[str]:
+        """Lines on what of it is exact, and what a screen has estimated, if any is."""
+        return in_words(self.notes.screen) if self.notes.screen is not None else []
 
     @property
     def size(self) -> tuple[int, int]:
@@ -132,11 +148,12 @@ def _talk(cells: Sequence[Cell]) -> Talk:
     return Talk(id_ or first.node_id, f"{name}{words}, measured {when}", cells)
 
 
-def matrix(cells: Sequence[Cell], transcript: Transcript | None) -> Matrix:
-    """Arrange cells by memory, largest effect first, and response, in order.
+def matrix(cells: Sequence[Cell], transcript: Transcript | None, notes: Notes = NO_NOTES) -> Matrix:
+    """Arrange cells by memory and response, in order; ``notes`` are those on the matrix.
 
-    With a ``transcript``, the cells of its responses; else those of the ``MOST_RESPONSES`` scored
-    last.
+    Memories come by their largest measured effect: those beyond chance first, and last those that
+    have estimates alone. With a ``transcript``, the cells of its responses; else those of the
+    ``MOST_RESPONSES`` scored last.
     """
     texts = response_texts(transcript)
     own = None if transcript is None else ("", transcript.id)
@@ -153,20 +170,17 @@ def matrix(cells: Sequence[Cell], transcript: Transcript | None) -> Matrix:
         places = {id_: index for index, id_ in transcript.responses() if id_ in newest}
     nodes = sorted(places, key=lambda id_: (places[id_], id_))
     here = [cell for cell in shown if cell.node_id in places]
-    largest: dict[str, float] = {}
-    for cell in here:
-        largest[cell.key] = max(largest.get(cell.key, 0.0), abs(cell.signed))
-    keys = sorted(largest, key=lambda key: (-largest[key], key))
     here.sort(key=lambda it: it.scored_at)
     found = {(cell.key, cell.node_id): cell for cell in here}
+    measured = [it for it in found.values() if it.mode == "full"]
+    spreads = {
+        id_: max(spread, _place(notes, id_)) for id_, spread in column_spreads([measured]).items()
+    }
+    keys = _ranked(found.values(), spreads)
     rows = [[found.get((key, id_)) for id_ in nodes] for key in keys]
-    # A row of estimates alone is never among those that were measured.
-    guessed = {key for key, row in zip(keys, rows, strict=True) if all(map(_is_guess, row))}
-    pairs = sorted(zip(keys, rows, strict=True), key=lambda it: it[0] in guessed)
-    keys, rows = [key for key, _ in pairs], [row for _, row in pairs]
     noise = [[cell.noise if cell else None for cell in row] for row in rows]
-    estimated = [[bool(cell and _is_guess(cell)) for cell in row] for row in rows]
-    memories = memory_texts(transcript)
+    estimated = [[bool(cell and cell.mode == "estimate") for cell in row] for row in rows]
+    memories = {} if transcript is None else memory_texts(transcript)
     unknown = NOT_KEPT if transcript is None else NOT_HERE
     data = {
         "memories": [{"key": key, "text": memories.get(key, unknown)} for key in keys],
@@ -177,18 +191,37 @@ def matrix(cells: Sequence[Cell], transcript: Transcript | None) -> Matrix:
         "signed": [[cell.signed if cell else None for cell in row] for row in rows],
         "noise": noise if any(cell.noise is not None for cell in here) else None,
         "estimated": estimated if any(map(any, estimated)) else None,
-        "spread": [
-            round(column_spread(cell.signed for cell in column if cell), 4)
-            for column in zip(*rows, strict=True)
-        ],
+        "spread": [round(spreads.get(id_, 0.0), 4) for id_ in nodes],
+        "place": [round(_place(notes, id_), 4) for id_ in nodes] if notes.placebo else None,
         "unmeasured": UNMEASURED_NOISE,
     }
-    return Matrix(data, len(cells) - len(shown), len(newest) - len(nodes))
+    return Matrix(data, len(cells) - len(shown), len(newest) - len(nodes), notes)
 
 
-def _is_guess(cell: Cell | None) -> bool:
-    """Return whether nothing was measured in a cell's place."""
-    return cell is None or cell.mode == "estimate"
+def _ranked(cells: Iterable[Cell], spreads: Mapping[str, float]) -> list[str]:
+    """Return the memories in the order of a matrix's rows."""
+    ranks: dict[str, tuple[float, float, float]] = {}
+    for it in cells:
+        size, is_exact = abs(it.signed), it.mode == "full"
+        is_clear = is_exact and size > noise_limit(it.noise, spreads.get(it.node_id, 0.0))
+        # -1: nothing was measured of it.
+        own = (size if is_clear else 0.0, size, 0.0) if is_exact else (-1.0, -1.0, size)
+        clear, measured, guessed = map(max, own, ranks.get(it.key, own))
+        ranks[it.key] = (clear, measured, guessed)
+    return sorted(ranks, key=lambda key: (*(-it for it in ranks[key]), key))
+
+
+def up_to_date(notes: Notes, cells: Iterable[Cell]) -> Notes:
+    """Return the notes on a matrix that has the ``cells`` now."""
+    if notes.screen is None:
+        return notes
+    measured, guesses = set[str](), []
+    for it in cells:
+        if it.mode == "full":
+            measured.add(it.key)
+        else:
+            guesses.append(Estimate(it.key, it.node_id, it.entry_idx, it.signed))
+    return replace(notes, screen=notes.screen.as_of_now(measured, tuple(guesses)))
 
 
 def response_texts(transcript: Transcript | None) -> dict[str, str]:
@@ -196,20 +229,6 @@ def response_texts(transcript: Transcript | None) -> dict[str, str]:
     if transcript is None:
         return {}
     return {id_: transcript.conversation[index].text for index, id_ in transcript.responses()}
-
-
-def memory_texts(transcript: Transcript | None) -> Mapping[str, str]:
-    """Return the text of each memory of a transcript, by key, at its first position."""
-    texts: dict[str, str] = {}
-    if transcript is None:
-        return texts
-    for message in (*transcript.system, *transcript.identity, *transcript.conversation):
-        if message.memory_key is not None:
-            texts.setdefault(message.memory_key, message.text)
-        for part in message.parts:
-            if part.memory_key is not None:
-                texts.setdefault(part.memory_key, part.text.strip())
-    return texts
 
 
 TEXTS_NOT_KEPT = (
@@ -234,6 +253,7 @@ async def stored_results(
     texts = None if transcript is None else text_hashes(transcript)
     known = await Store(store).latest_scores(model, conversation, texts)
     cells = await History(store).cells(model, None, conversation=conversation, texts=texts)
+    noted = (await Store(store).notes(model, conversation)).get(conversation, NO_NOTES)
     reviewed = await Reviews(store).queue(model, conversation)
     if transcript is not None:
         places = {id_: index for index, id_ in transcript.responses()}
@@ -259,8 +279,11 @@ async def stored_results(
 
     results = []
     for rows in matrices:
-        talk = transcript or _stand_in(conversation, [*rows], rows.values())
-        keys = [key for key in talk.keys() if key in rows]  # noqa: SIM118 - no mapping
+        unseen = noted.screen.not_looked_at if noted.screen is not None else ()
+        told = rows.keys() | {*unseen}
+        talk = transcript or _stand_in(conversation, told, rows.values())
+        keys = [key for key in talk.keys() if key in told]  # noqa: SIM118 - no mapping
+        rows |= {key: [] for key in told - rows.keys()}
         measured = {key: [it for it in rows[key] if it.mode == "full"] for key in keys}
         guesses = [it for key in keys for it in rows[key] if it.mode == "estimate"]
         errors = [it.noise for it in guesses if it.noise is not None]
@@ -268,10 +291,12 @@ async def stored_results(
             "transcript": talk,
             "scores": {key: _score(key, row) for key, row in measured.items() if row},
             "keys": tuple(keys),
+            "screen": up_to_date(noted, (it for key in keys for it in rows[key])).screen,
             "estimates": tuple(
                 Estimate(it.key, it.node_id, it.entry_idx, it.signed) for it in guesses
             ),
             "estimates_error": max(errors, default=None),
+            "placebo": noted.placebo,
         }
         times = (it.scored_at for row in rows.values() for it in row)
         results.append(result(MindCommand.SCORE_FULL, times, **found))

@@ -13,9 +13,9 @@ from aiohttp import web
 from mindhooks import FinetuneCandidate, MindhooksError, Scorer
 from mindscore._util.errors import format_error
 from mindscore.config.settings import ServerSettings, Settings
+from mindscore.measure.memories import memory_texts
 from mindscore.measure.prompts import response_hash
 from mindscore.measure.retry import Retry
-from mindscore.review.cells import memory_texts
 from mindscore.review.leaning import Leanings
 from mindscore.review.queue import (
     STATES,
@@ -113,7 +113,7 @@ class Deciding:
         self._reviews = Reviews(settings.store)
         self._history = History(settings.store)
         self._models = Models(self._history)
-        self._leanings = Leanings(self._history, runs)
+        self._leanings = Leanings(settings.store, runs)
         self._runs = runs
         self._server = settings.server
         self._views = views
@@ -225,9 +225,10 @@ class Deciding:
         if entry and shown is None:
             raise PageRefusedError(404, GONE)
         leaned = shown and await self._leanings.of(model, shown.candidate.node_id)
+        talk = self._runs.transcript
         values = {
             "leaned": leaned,
-            "memory_texts": memory_texts(self._runs.transcript),
+            "memory_texts": {} if talk is None else memory_texts(talk),
             "why": [] if shown else await self._why(queue, model),
             "queue": queue,
             "models": models,

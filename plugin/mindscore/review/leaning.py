@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from mindscore.config.settings import StoreSettings
 from mindscore.measure.divergence import UNMEASURED_NOISE
-from mindscore.review.cells import KeptEffect, effects, memory_texts, response_texts
+from mindscore.measure.memories import memory_texts
+from mindscore.review.cells import KeptEffect, effects, response_texts
 from mindscore.review.reading import MOST_CELLS, Models
 from mindscore.review.runs import Runs
 from mindscore.review.web import PageRefusedError, Views
-from mindscore.store import Cell, History
+from mindscore.store import Cell, History, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,9 @@ class Leaned:
 class Leanings:
     """Looks up the effects of memories on a response, by the conversation at hand and the store."""
 
-    def __init__(self, history: History, runs: Runs) -> None:
-        self._history = history
+    def __init__(self, settings: StoreSettings, runs: Runs) -> None:
+        self._history = History(settings)
+        self._store = Store(settings)
         self._transcript = runs.transcript
 
     async def of(self, model: str, node_id: str, conversation: str = "") -> Leaned:
@@ -77,7 +80,8 @@ class Leanings:
             return Leaned((), (), "", True, is_cut)
         latest = {it.key: it for it in sorted(found, key=lambda it: it.scored_at)}
         cells = list(latest.values())
-        its = [effect for row in effects(cells, cells).values() for effect in row]
+        notes = await self._store.notes(model, next(iter(talks), ""))
+        its = [effect for row in effects(cells, cells, notes).values() for effect in row]
         its.sort(key=lambda it: (it.cell.signed < 0, -abs(it.cell.signed), it.cell.key))
         return Leaned(
             clear=[it for it in its if it.kind != "muted"],
@@ -91,9 +95,9 @@ class Leanings:
 class ResponsePages:
     """The page of one response."""
 
-    def __init__(self, history: History, runs: Runs, views: Views) -> None:
-        self._models = Models(history)
-        self._leanings = Leanings(history, runs)
+    def __init__(self, settings: StoreSettings, runs: Runs, views: Views) -> None:
+        self._models = Models(History(settings))
+        self._leanings = Leanings(settings, runs)
         self._transcript = runs.transcript
         self._views = views
 
@@ -115,7 +119,7 @@ class ResponsePages:
             "model": model,
             "leaned": leaned,
             "text": text,
-            "texts": memory_texts(talk),
+            "texts": memory_texts(talk) if talk is not None else {},
             "unmeasured": UNMEASURED_NOISE,
         }
         return await self._views.show("response.html", "/response", values)

@@ -11,18 +11,19 @@ from mindhooks import MindCommand, in_thread
 from mindscore._util.text import count_of
 from mindscore.config.settings import Settings
 from mindscore.measure.divergence import UNMEASURED_NOISE
+from mindscore.measure.memories import memory_texts
 from mindscore.pages.environment import turns
 from mindscore.review.cells import (
     KeptEffect,
     conversations,
     effects,
     matrix,
-    memory_texts,
     response_texts,
+    up_to_date,
 )
 from mindscore.review.runs import COMMANDS, Runs
 from mindscore.review.web import PageRefusedError, Views, address, page_number
-from mindscore.store import Cell, History, Point, Store, StoredMemory
+from mindscore.store import NO_NOTES, Cell, History, Point, Store, StoredMemory
 
 MOST_CELLS = 8_000
 """Cells, the newest, that a page looks at."""
@@ -205,7 +206,8 @@ class ReadingPages:
         of_keys = latest
         if is_cut and not {it.key for it in latest}.issubset(keys):
             of_keys, _ = await self._latest(model, keys)
-        rows = await self._rows(model, found, await in_thread(effects, of_keys, latest))
+        notes = await self._store.notes(model)
+        rows = await self._rows(model, found, await in_thread(effects, of_keys, latest, notes))
         values = {
             "rows": rows,
             "is_cut": is_cut,
@@ -243,7 +245,7 @@ class ReadingPages:
     ) -> list[MemoryRow]:
         """Return a row for each memory; ``seen`` are the effects by key."""
         points = await self._history.points(model, [it.key for it in found], MOST)
-        texts = memory_texts(self._runs.transcript)
+        texts = self._texts()
         most = max((it.weight for it in found), default=0.0) or 1.0
         return [
             MemoryRow(
@@ -256,16 +258,22 @@ class ReadingPages:
             for it in found
         ]
 
+    def _texts(self) -> dict[str, str]:
+        """Return the text of each memory of the page's conversation, if it has one."""
+        transcript = self._runs.transcript
+        return {} if transcript is None else memory_texts(transcript)
+
     async def _show_memory(self, request: web.Request) -> web.Response:
         models, model = await Models(self._history).of(request)
         key = request.query.get("key", "")
         cells, is_cut = await self._latest(model, [key])
         latest, _ = await self._latest(model)
         memory = await self._store.memory(model, key)
-        text = memory_texts(self._runs.transcript).get(key)
+        text = self._texts().get(key)
         if not cells and memory is None and text is None:
             raise PageRefusedError(404, "Nothing is kept of this memory.")
-        by_key = await in_thread(effects, cells, latest)
+        notes = await self._store.notes(model)
+        by_key = await in_thread(effects, cells, latest, notes)
         seen = by_key.get(key, [])
         rows = await self._rows(model, [memory] if memory else [], by_key)
         values = {
@@ -294,7 +302,11 @@ class ReadingPages:
         transcript, asked = self._runs.transcript, request.query.get("conversation", "")
         talks = [] if transcript else await in_thread(conversations, cells)
         talk = next((it for it in talks if it.id == asked), talks[0] if talks else None)
-        found = await in_thread(matrix, talk.cells if talk else cells, transcript)
+        id_ = transcript.id if transcript else talk.id if talk else ""
+        notes = (await self._store.notes(model, id_)).get(id_, NO_NOTES)
+        if not is_cut:
+            notes = up_to_date(notes, [it for it in cells if it.conversation == id_])
+        found = await in_thread(matrix, talk.cells if talk else cells, transcript, notes)
 
         def response_page(column: int) -> str:
             node_id = found.data["responses"][column]["node_id"]

@@ -85,8 +85,15 @@ class Result:
 
     @property
     def outcomes(self) -> Mapping[str, Outcome]:
-        """The outcome of each memory of a memory run, by key."""
-        return self.stats.outcomes if isinstance(self.stats, MemoryStats) else {}
+        """The outcome of each memory of a memory run, by key.
+
+        Of a matrix from the store, those of the memories that were not measured.
+        """
+        if isinstance(self.stats, MemoryStats):
+            return self.stats.outcomes
+        unseen = self.screen.not_looked_at if self.screen is not None else ()
+        guessed = {it.key: Outcome("estimated") for it in self.estimates}
+        return {**dict.fromkeys(unseen, Outcome("left-out")), **guessed}
 
     def outcome(self, key: str) -> Outcome:
         """Return what became of a memory, also where the flow that answers does not say."""

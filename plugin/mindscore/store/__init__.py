@@ -13,6 +13,7 @@ from mindscore.store.evidence import (
     rows_of,
 )
 from mindscore.store.history import Cell, History, KnownConversation, Point, RunRecord, Speed
+from mindscore.store.matrix_notes import NO_NOTES, Notes
 from mindscore.store.records import Damage, Records, damage_remark
 from mindscore.store.reviews import (
     CandidateName,
@@ -36,6 +37,7 @@ from mindscore.store.verifications import (
 
 __all__ = [
     "COLUMNS",
+    "NO_NOTES",
     "CandidateName",
     "Cell",
     "Columns",
@@ -54,6 +56,7 @@ __all__ = [
     "MeasuredResponse",
     "MemoryText",
     "Mode",
+    "Notes",
     "Pass",
     "Point",
     "Records",

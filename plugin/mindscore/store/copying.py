@@ -35,6 +35,7 @@ BATCH_ROWS = 10_000
 _TIMES = {
     "candidates": "found_at",
     "conversations": "seen_at",
+    "matrix_notes": "noted_at",
     "memories": "last_scored",
     "memory_texts": "last_seen",
     "passes": "done_at",

@@ -21,6 +21,7 @@ from mindscore.measure.prompts import response_hash
 from mindscore.store.namespace import database_of
 from mindscore.store.schema import (
     candidates,
+    matrix_notes,
     metadata,
     receipts,
     removals,
@@ -228,6 +229,10 @@ def check_record(table: Table, row: dict[str, Any]) -> None:
         from mindscore.store.reviews import Review
 
         msgspec.json.decode(row["review"], type=Review)
+    elif table is matrix_notes:
+        from mindscore.store.matrix_notes import Notes
+
+        Notes.of({row["kind"]: row["note"]})
     elif table is receipts:
         from mindscore.store.verifications import decode_receipt
 

@@ -158,6 +158,20 @@ receipts = Table(
     Column("verified_at", Float, nullable=False),
 )
 
+# The account of a conversation's last matrix: a screen's receipt, a control of the places.
+matrix_notes = Table(
+    "matrix_notes",
+    metadata,
+    Column("namespace", Str, primary_key=True),
+    Column("model", Str, primary_key=True),
+    Column("conversation", Str, primary_key=True),
+    # "screen" or "placebo".
+    Column("kind", Str, primary_key=True),
+    Column("note", Str, nullable=False),
+    Column("noted_at", Float, nullable=False),
+    Index("matrix_notes_by_age", "namespace", "noted_at"),
+)
+
 # Rows of the matrix whole, for a run that goes on where another one ended.
 rows = Table(
     "rows",
@@ -311,7 +325,7 @@ class Schema:
 
 
 STORE = Schema(
-    "the store", metadata, frozenset({"memories", "cells", "candidates", "trained"}), 1, 7
+    "the store", metadata, frozenset({"memories", "cells", "candidates", "trained"}), 1, 8
 )
 
 queue_metadata = MetaData()

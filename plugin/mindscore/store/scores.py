@@ -27,6 +27,7 @@ from mindscore.store.records import checked, intact, row_id
 from mindscore.store.schema import (
     cells,
     conversation_scores,
+    matrix_notes,
     memories,
     memory_texts,
     receipts,
@@ -306,8 +307,10 @@ class Scores(NamespaceTables):
             counted = remove(memories) + remove(cells, cells.c.mode == "full") + remove(rows)
             for table in (cells, weights, conversation_scores, memory_texts):
                 remove(table)
-            named = receipts.c.receipt.contains(msgspec.json.encode(key).decode(), autoescape=True)
-            connection.execute(delete(receipts).where(self._in_namespace(receipts), named))
+            name = msgspec.json.encode(key).decode()
+            for text in (receipts.c.receipt, matrix_notes.c.note):
+                named = text.contains(name, autoescape=True)
+                connection.execute(delete(text.table).where(self._in_namespace(text.table), named))
             return counted
 
         return await self._database.write(work)

@@ -21,6 +21,7 @@ from mindscore._util.text import harmless_json
 from mindscore.measure.prompts import response_hash
 from mindscore.store.archive import ArchiveTables
 from mindscore.store.evidence import EvidenceTables
+from mindscore.store.matrix_notes import MatrixNotes
 from mindscore.store.matrix_rows import MatrixRows
 from mindscore.store.records import check_candidate, decode_candidate, intact, row_id
 from mindscore.store.schema import candidates, reviews, sends, trained
@@ -103,7 +104,7 @@ class TrainedMarks:
         return imported | self.marks.get((timestamp_ns, continuation_hash), nobody)
 
 
-class Store(Scores, MatrixRows, EvidenceTables, ArchiveTables):
+class Store(Scores, MatrixRows, MatrixNotes, EvidenceTables, ArchiveTables):
     """The scores, candidates, trained marks and evidence of one namespace.
 
     Every method is one transaction and may raise ``StoreError``. A missing file reads as an empty

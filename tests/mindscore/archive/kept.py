@@ -19,6 +19,7 @@ def kept(tables):
         for it in passes:
             rows = await store.rows(it.model, it.conversation)
             facts += [rows[key] for key in sorted(rows)]
+            facts += (await store.notes(it.model, it.conversation)).values()
         scores = await store.known_scores()
         return [*facts, *passes, *sorted(scores, key=lambda it: (it.conversation, it.key))]
 

@@ -23,14 +23,16 @@ from mindscore.archive.ray_worker import sent_tables
 from mindscore.archive.resuming import Past
 from mindscore.cli import main
 from mindscore.config.settings import parse_settings
+from mindscore.measure.screening.receipt import ScreenReceipt
 from mindscore.readers.conversations import Conversations
-from mindscore.store import ConversationFacts, Evidence, KnownScore, MemoryText, Pass, Store
+from mindscore.store import ConversationFacts, Evidence, KnownScore, MemoryText, Notes, Pass, Store
 from mindscore.store.matrix_rows import encode_row
 
 from .kept import kept
 from .ray_pipeline import KilledError, run, tables
 
 KEY = bytes(32)
+NOTES = Notes(ScreenReceipt("words", exact=("k",), spent_tokens=200))
 DONE = Pass("m", "c", "score-full", "f", 5.0, 1.0, 3, 200, None, None)
 FOUND = Finding(
     "c@1",
@@ -44,6 +46,7 @@ FOUND = Finding(
     [],
     '{"command":"score-full"}',
     [],
+    json.dumps(NOTES.encoded()),
 )
 
 
@@ -191,12 +194,16 @@ def test_keeping_a_finding_twice_is_keeping_it_once(tmp_path):
     asyncio.run(keep(store, FOUND))
 
     assert kept(settings) == once
-    assert len(once) == 6
+    assert len(once) == 7
 
 
 @pytest.mark.parametrize("command", ["score", "score-full", "score-finetune"])
 def test_a_pass_with_ray_keeps_what_one_without_keeps(tmp_path, archive, pipeline, command):
-    more = {"memory": {"token_cutoff": 1.0}, "finetune": {"window_fraction": 1.0}}
+    more = {
+        "memory": {"token_cutoff": 1.0},
+        "finetune": {"window_fraction": 1.0},
+        "plugins": {"settings": {"memory-scoring": {"screen": True}}},
+    }
     with_ray, without = (tables(tmp_path / it, **more) for it in ("a", "b"))
     heard = []
 

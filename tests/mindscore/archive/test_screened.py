@@ -69,6 +69,9 @@ def test_a_screened_pass_keeps_exact_rows_and_estimates_of_the_others(talks, tmp
     assert ran.status == 0, ran.err
     receipts = {it["conversation"]: it["screen"] for it in ran.documents}
     found = evidence_of(tmp_path, "screened")
+    counts = {mode: sum(it.mode == mode for it in found) for mode in ("full", "estimate")}
+    told = f"{counts['full']} measured, {counts['estimate']} estimated (≈)"
+    assert f"effects {len(found)} {told}" in " ".join(ran.err.split())
     for conversation, receipt in receipts.items():
         keys = {
             mode: {it.key for it in found if (it.conversation, it.mode) == (conversation, mode)}

@@ -88,22 +88,47 @@ def test_screen_goes_with_the_matrix_alone(options, words, score, many):
     assert words in ran.err
 
 
-def test_show_and_its_report_tell_estimates_from_what_was_measured(cli, score, many, tmp_path):
-    screen = score(many, "--full", "--screen", "--json").document["screen"]
+def test_show_and_its_report_say_what_the_screen_said(cli, score, many, tmp_path):
+    ran = score(many, "--full", "--screen", "--placebo", "--json").document
+    screen, said = ran["screen"], score(many, "--full", "--screen", "--placebo").out
     [shown] = cli("show", many, "--json").document["results"]
-    estimates = {it["key"]: it["entries"] for it in screen["estimates"]}
-    assert shown["screen"].keys() == {"estimates"}
-    assert {it["key"]: it["entries"] for it in shown["screen"]["estimates"]} == estimates
-    measured = {
-        key
-        for key, row in zip(shown["memories"], shown["signed"], strict=True)
-        if set(row) != {None}
-    }
-    assert measured == set(screen["exact"])
-    out = " ".join(cli("show", many).out.split())
-    assert f"Of {len(screen['estimated'])} memories there are a screen's estimates (≈) alone" in out
-    table = out.split("memory #1")[1].split("positive: it helped")[0]
+    assert shown["screen"] == screen
+    assert shown["placebo"] == ran["placebo"]
+    assert shown["memories"] == ran["memories"]
+    assert shown["signed"] == ran["signed"]
+    out = cli("show", many).out
+    for line in ("Screen (groups): ", "With 95 % confidence", "an unrelated text", "estimated by"):
+        lines = [it for it in said.splitlines() if line in it]
+        assert lines
+        assert lines == [it for it in out.splitlines() if line in it]
+    table = " ".join(out.split()).split("memory #1")[1].split("positive: it helped")[0]
     assert not any(f" {key} " in table for key in screen["estimated"])
     page = tmp_path / "shown.html"
     assert cli("show", many, "--html", page).status == 0
-    assert "What was measured, and what was estimated" in page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    assert "What was measured, and what was estimated" in text
+    assert "an unrelated text in the place of a memory changes a response by up to" in text
+    assert "not due yet" not in text
+
+
+def test_show_says_what_was_measured_after_the_screen(cli, score, many):
+    screen = score(many, "--full", "--screen", "--json").document["screen"]
+    first, second, *_ = screen["estimated"]
+    score(many, "--full", "--memory", first, "--memory", second)
+    [shown] = cli("show", many, "--json").document["results"]
+    assert {first, second} <= set(shown["screen"]["exact"])
+    assert shown["screen"]["estimated"] == screen["estimated"][2:]
+    assert shown["screen"]["remarks"][-1] == "2 memories were measured since this screen"
+    score(many, "--full")
+    [shown] = cli("show", many, "--json").document["results"]
+    assert "screen" not in shown
+
+
+def test_show_tells_what_max_tokens_left_out(cli, score, many):
+    ran = score(many, "--full", "--screen", "--max-tokens", "6000", "--json").document
+    left = ran["screen"]["not_looked_at"]
+    assert left
+    [shown] = cli("show", many, "--json").document["results"]
+    assert shown["screen"] == ran["screen"]
+    assert shown["memories"] == ran["memories"]
+    assert f"{len(left)} left out, too large for --max-tokens" in cli("show", many).out

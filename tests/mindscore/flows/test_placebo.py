@@ -1,9 +1,12 @@
 """``score-full`` with ``placebo``: the control for the place."""
 
+from dataclasses import replace
+
 import pytest
 
 from mindhooks import MindCommand, ScorerError
 from mindscore.measure.placebo import PlaceboControl
+from mindscore.measure.screening.receipt import ScreenReceipt
 
 FULL = MindCommand.SCORE_FULL
 
@@ -108,3 +111,41 @@ async def test_rows_that_are_kept_are_controlled_too(two, host, tmp_path):
     async with host(two, "toy", tmp_path / "one.sqlite3", plugins=options(resume=True)) as it:
         await it.run(FULL)
         assert it.registry.stash[PlaceboControl] == first
+
+
+async def test_what_it_sends_is_in_every_count_of_a_screen(say, host):
+    identity = [say.memory(f"m{n:02}", *[100 + n] * 8) for n in range(40)]
+    turns = [turn for n in range(6) for turn in (say.user(9, n), say.reply(100 + 7 * n, 3, 4))]
+    talk = say.talk(*turns, identity=identity)
+    async with host(talk, plugins=options(screen=True, placebo=False)) as it:
+        await it.run(FULL)
+        plain, without = it.registry.stash[ScreenReceipt], it.state.memory_last_run
+    async with host(talk, plugins=options(screen=True)) as it:
+        await it.run(FULL)
+        receipt, stats = it.registry.stash[ScreenReceipt], it.state.memory_last_run
+    more = stats.prompt_tokens - without.prompt_tokens
+    assert more > 0
+    assert receipt.spent_tokens == stats.prompt_tokens == plain.spent_tokens + more
+    assert receipt.exact_tokens == plain.exact_tokens + more
+
+
+async def test_a_memory_with_images_is_no_place_for_a_text(say, host):
+    shown = replace(say.memory("pic", 7, 7), images=("one",))
+    talk = say.talk(say.user(9), say.reply(1, 2), identity=[shown, say.memory("own", *[1] * 6)])
+    async with host(talk, plugins=options(), server={"require_images": False}) as it:
+        await it.run(FULL)
+        assert it.registry.stash[PlaceboControl].keys == ("own",)
+
+
+async def test_a_single_memory_keeps_what_the_template_prints_round_it(say, host, probe):
+    async def tokenize(text):
+        return [50, 51, 52, 53] if text == "own" else [70, 71, 72]
+
+    probe.tokenize = tokenize
+    memory = replace(say.memory("own", 40, 41, 50, 51, 52, 53, 42), text="own")
+    talk = say.talk(say.user(9), say.reply(1, 2), identity=[memory])
+    async with host(talk, "probe", plugins=options()) as it:
+        await it.run(FULL)
+        assert not it.registry.stash[PlaceboControl].is_framed
+    filled = probe.asked[-1].tokens
+    assert filled[:7] == (40, 41, 70, 71, 72, 70, 42)

@@ -8,8 +8,11 @@ import pytest
 
 from mindhooks import MindCommand, ScorerError, ScoreResult
 from mindscore._util.errors import StoreError
+from mindscore.flows import placebo, screen
+from mindscore.measure.placebo import PlaceboControl
 from mindscore.measure.screening.plain import in_words
 from mindscore.measure.screening.receipt import ScreenReceipt
+from mindscore.measure.screening.spans import find_spans
 from mindscore.scorers.toy import ToyScorer
 from mindscore.store import Store, rows_of
 
@@ -277,6 +280,82 @@ async def test_only_what_is_measured_is_measured_alone(say, host):
         assert sent < receipt.exact_tokens == it.state.memory_last_run.prompt_tokens
 
 
+def few_turns(say, *, memories=60, responses=5, matter=3):
+    """Many memories, few short turns: the last tokens of some responses are one memory's."""
+    keys = random.Random(0).sample(range(memories), matter)
+    identity = [say.memory(f"m{n:02}", *[100 + n] * 8) for n in range(memories)]
+    turns = []
+    for response in range(responses):
+        said = [100 + keys[response]] * 2 if response < matter else []
+        turns += [say.user(9, 8), say.reply(3, 4, 5, *said)]
+    system = [say.plain("system", *range(3, 10))]
+    return say.talk(*turns, identity=identity, system=system), {f"m{n:02}" for n in keys}
+
+
+async def test_memories_are_held_alone_where_that_ranks_best_and_costs_little(say, host, probe):
+    talk, matter = few_turns(say)
+    async with host(talk, "probe", plugins=options()) as it:
+        receipt = await run(it)
+        sent = it.state.memory_last_run.prompt_tokens
+    assert receipt.method == "hold"
+    assert [it.method for it in receipt.trials] == ["words", "hold"]
+    assert matter <= set(receipt.exact)
+    assert receipt.spent_tokens == sent == sum(len(it.tokens) for it in probe.asked)
+    assert receipt.screen_tokens < 0.25 * receipt.exact_tokens
+    assert sent < 0.5 * receipt.exact_tokens
+    turn = 2 + 5 + 8 + 3
+    assert sum(len(it.tokens) <= turn for it in probe.asked) > 200
+
+
+async def test_memories_are_not_held_alone_where_that_says_something_else(say, host):
+    # Alone, a memory has the common tokens that the system prompt has anyway.
+    talk, matter = long_talk(say, responses=4, matter=3, seed=1)
+    async with host(talk, plugins=options()) as it:
+        receipt = await run(it)
+    assert receipt.method == "groups"
+    assert [it.method for it in receipt.trials] == ["words", "hold"]
+    assert matter <= set(receipt.exact)
+
+
+async def test_where_there_are_no_tokens_to_hold_all_none_is_tried_alone(say, host):
+    talk, _ = few_turns(say)
+    limit = int(0.15 * await exact_tokens(talk, host))
+    async with host(talk, plugins=options(max_tokens=limit)) as it:
+        receipt = await run(it)
+        assert it.state.memory_last_run.prompt_tokens <= limit
+    assert [it.method for it in receipt.trials] == ["words"]
+
+
+async def test_the_spans_of_memories_are_found_once_for_screen_and_control(say, host, monkeypatch):
+    found = []
+
+    async def counted(*given, **named):
+        found.append(given)
+        return await find_spans(*given, **named)
+
+    monkeypatch.setattr("mindscore.flows.matrix.find_spans", counted)
+    talk, _ = few_turns(say)
+    async with host(talk, plugins=options(placebo=True)) as it:
+        await run(it)
+        assert it.registry.stash[PlaceboControl].keys
+    assert len(found) == 1
+    assert not hasattr(placebo, "find_spans")
+    assert not hasattr(screen, "find_spans")
+
+
+async def test_what_a_resumed_screen_draws_does_not_lie_beside_what_was_drawn(say, host, tmp_path):
+    talk, _ = long_talk(say)
+    file = tmp_path / "one.sqlite3"
+    drawn = []
+    for _ in range(2):
+        async with host(talk, "toy", file, plugins=options(resume=True)) as it:
+            drawn.append((await run(it)).sampled)
+    places = [[int(key[1:]) for key in its] for its in drawn]
+    assert not set(drawn[0]) & set(drawn[1])
+    beside = sum(min(abs(at - other) for other in places[0]) <= 2 for at in places[1])
+    assert beside < len(places[1])
+
+
 async def test_a_memory_that_the_screen_does_not_see_is_found_where_all_others_are_gone_too(
     say, host, probe, hiding
 ):
@@ -332,6 +411,28 @@ async def test_a_memory_that_fails_is_not_among_the_estimated(say, host, probe, 
         receipt.estimated
     )
     assert failing not in {guess.key for guess in receipt.estimates}
+
+
+@pytest.mark.parametrize("hides", [False, True])
+async def test_a_model_whose_weights_are_replaced_during_the_screen_ends_the_run(
+    say, host, probe, monkeypatch, hides
+):
+    scorer = Hiding()
+    if hides:
+        monkeypatch.setattr(probe, "knock_out", scorer.knock_out, raising=False)
+
+    async def told():
+        # After the baseline and the trial: while groups are removed, or memories hidden.
+        return "two" if scorer.hidden or len(probe.asked) > 7 else "one"
+
+    probe.fingerprint = told
+    talk, _ = long_talk(say)
+    async with host(talk, "probe", plugins=options()) as it:
+        receipt = await run(it)
+        error = it.state.memory_last_run.error
+    assert "the model's weights were replaced" in error
+    assert receipt.remarks[-1].startswith("the screen was cut off")
+    assert receipt.estimates == ()
 
 
 async def test_a_screen_that_is_cancelled_leaves_what_it_has_emitted(say, host, probe):

@@ -10,6 +10,7 @@ from mindscore.measure.placebo import (
     MOST_PLACES,
     UNRELATED,
     PlaceboControl,
+    around,
     scaffolding,
     spread_evenly,
     with_filler,
@@ -75,3 +76,18 @@ def test_the_spread_is_three_medians_of_enough_places_and_the_largest_of_few():
 def test_the_texts_are_different_from_each_other():
     words = [frozenset(text.lower().split()) for text in UNRELATED]
     assert len(set(words)) == len(words)
+
+
+def test_what_the_template_prints_round_a_single_memory_is_found_by_its_text():
+    assert around([1, 2, 50, 51, 52, 53, 9], [50, 51, 52, 53]) == (2, 1)
+    # Its first and last token may have grown together with what stands beside them.
+    assert around([1, 2, 77, 51, 52, 78, 9], [50, 51, 52, 53]) == (2, 1)
+    assert around([51, 52], [50, 51, 52, 53]) == (0, 0)
+    assert around([1, 2, 3], [50, 51, 52]) is None
+    assert around([1, 2, 3], [50, 51]) is None
+
+
+def test_a_frame_that_was_replaced_is_told_beside_the_number():
+    told = PlaceboControl.of({"k": {"n": 0.5}}, is_framed=True).remark
+    assert told.endswith("1 place tried, with what the template prints round it)")
+    assert "template" not in PlaceboControl.of({"k": {"n": 0.5}}).remark

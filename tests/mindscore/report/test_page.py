@@ -8,7 +8,8 @@ import pytest
 from mindhooks import FinetuneStats, MemoryScore, MemoryStats, Outcome, ResponseDivergence
 from mindscore.config.settings import parse_settings
 from mindscore.measure.interactions import Interaction, InteractionEntry, RedundantGroup
-from mindscore.report.page import MOST_OPEN, facts, memory_texts, render
+from mindscore.measure.memories import memory_texts
+from mindscore.report.page import MOST_OPEN, facts, render
 from mindscore.report.ranking import standings
 
 
@@ -88,7 +89,7 @@ def test_a_memory_that_was_not_scored_says_why_and_comes_last(result):
 
 def test_what_a_memory_says_is_its_nodes_and_its_parts(result):
     printed, key = result.keys
-    assert memory_texts(result) == {key: "green tea memory 0", printed: "green tea part"}
+    assert memory_texts(result.transcript) == {key: "green tea memory 0", printed: "green tea part"}
 
 
 def test_a_report_of_a_run_that_failed_says_so_at_its_top(result):

@@ -92,7 +92,7 @@ async def test_cells_of_an_unknown_conversation_are_those_of_any_named_one(table
     settings = parse_settings(tables).store
     score = MemoryScore("a", 5.0, "full", (ResponseDivergence(1, "n", 5.0, 5.0, 0.5),))
     await Store(settings).record_row(score, "toy")
-    leaned = await Leanings(History(settings), Runs(None, tables)).of("toy", "n", "one")
+    leaned = await Leanings(settings, Runs(None, tables)).of("toy", "n", "one")
     assert [it.cell.key for it in leaned.clear] == ["a"]
     assert not leaned.is_ambiguous
 

@@ -8,9 +8,11 @@ from html import unescape
 import pytest
 
 from mindhooks import MemoryScore, ResponseDivergence
+from mindscore.measure.placebo import PlaceboControl
+from mindscore.measure.screening.receipt import ScreenReceipt
 from mindscore.review import reading
 from mindscore.review.reading import MOST_MEMORIES
-from mindscore.store import Records, Store
+from mindscore.store import Notes, Records, Store
 
 from .client import Client
 
@@ -22,14 +24,14 @@ def score(page, key, nats, times=1):
         page.run(Store(page.settings.store).record_score(found, "toy", 0.3))
 
 
-def measure(page, key, *cells):
+def measure(page, key, *cells, conversation=""):
     """Measure a row of the matrix: a signed value and a noise for each response."""
     row = tuple(
         ResponseDivergence(2 * at + 1, f"n{at}", max(0.0, signed), signed, noise)
         for at, (signed, noise) in enumerate(cells)
     )
     found = MemoryScore(key, max(it.divergence for it in row), "full", row)
-    page.run(Store(page.settings.store).record_row(found, "toy"))
+    page.run(Store(page.settings.store).record_row(found, "toy", conversation=conversation))
 
 
 def words(answer):
@@ -136,6 +138,25 @@ def test_what_nearly_any_memory_does_is_no_effect_on_any_page(tables, reviewing)
         assert "harmed 1" not in home
         assert "Within noise: 1" in words(asked.ask("GET", "/memory?key=k3"))
         assert "Within noise" not in words(asked.ask("GET", "/memory?key=real"))
+
+
+def test_the_matrix_comes_with_the_receipt_of_its_screen_and_the_control_of_the_places(
+    tables, reviewing
+):
+    receipt = ScreenReceipt("groups", exact=("tea",), estimated=("dog",), spent_tokens=30)
+    control = PlaceboControl(("tea",), {"n0": 2.5})
+    with reviewing(tables) as page:
+        measure(page, "tea", (2.0, 0.1), conversation="talk")
+        asked = Client(page).let_in()
+        assert "Screen (" not in words(asked.ask("GET", "/matrix"))
+        assert "Within noise" not in words(asked.ask("GET", "/memory?key=tea"))
+        store = Store(page.settings.store)
+        page.run(store.record_notes("toy", "talk", Notes(receipt, control), 1.0))
+        found = words(asked.ask("GET", "/matrix"))
+        assert "Screen (groups): 1 of 1 memory measured; 0 estimated (≈)" in found
+        assert "1 memory was changed or forgotten since this screen" in found
+        assert "An unrelated text in the place of a memory changes a response by up to" in found
+        assert "Within noise: 1" in words(asked.ask("GET", "/memory?key=tea"))
 
 
 def test_a_memory_has_a_page_of_its_own(filled, transcript, reviewing):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from mindhooks import FinetuneCandidate
 from mindscore.measure.divergence import noise_limit
+from mindscore.measure.placebo import PlaceboControl
 from mindscore.pages.environment import moment, number
 from mindscore.review.cells import MOST_RESPONSES, conversations, effects, matrix
 from mindscore.review.queue import NEIGHBOURS, CandidateQueue, id_of
@@ -20,7 +21,7 @@ from mindscore.review.reading import (
     sparkline,
 )
 from mindscore.review.web import address
-from mindscore.store import Cell, Listed, Point, Review, Reviewed, StoredMemory
+from mindscore.store import Cell, Listed, Notes, Point, Review, Reviewed, StoredMemory
 
 
 def _item(number_, decision=None, sinks=()):
@@ -149,15 +150,34 @@ def test_estimates_are_marked_and_come_after_what_was_measured():
     cells = [_cell("a", "n1", 1, 0.5), replace(_cell("b", "n1", 1, -3.0), **guess),
              _cell("c", "n1", 1, 0.1), replace(_cell("c", "n3", 3, 2.0), **guess)]  # fmt: skip
     found = matrix(cells, None).data
-    assert [it["key"] for it in found["memories"]] == ["c", "a", "b"]
-    assert found["estimated"] == [[False, True], [False, False], [True, False]]
+    assert [it["key"] for it in found["memories"]] == ["a", "c", "b"]
+    assert found["estimated"] == [[False, False], [False, True], [True, False]]
     assert matrix(cells[:1], None).data["estimated"] is None
+
+
+def test_what_is_within_the_spread_of_the_places_is_not_ranked():
+    control = PlaceboControl(("a",), {"n1": 3.0})
+    cells = [_cell("a", "n1", 1, 2.5, 0.1), _cell("b", "n3", 3, 1.5, 0.1)]
+    found = matrix(cells, None, Notes(placebo=control))
+    assert [it["key"] for it in found.data["memories"]] == ["b", "a"]
+    assert found.data["place"] == found.data["spread"] == [3.0, 0.0]
+    assert [it["key"] for it in matrix(cells, None).data["memories"]] == ["a", "b"]
+    [muted] = effects(cells, cells, {"": Notes(placebo=control)})["a"]
+    assert (muted.kind, muted.limit) == ("muted", 3.0)
+    assert effects(cells, cells, {"other": Notes(placebo=control)})["a"][0].kind == "more"
+
+
+def test_estimates_do_not_tell_what_most_memories_do():
+    cells = [_cell(key, "n1", 1, 2.0) for key in "abcde"]
+    assert matrix(cells, None).data["spread"] == [6.0]
+    guesses = [replace(_cell(key, "n1", 1, 0.1), mode="estimate") for key in "fghijklm"]
+    assert matrix([*cells, *guesses], None).data["spread"] == [6.0]
 
 
 def test_estimates_are_no_part_of_the_verdict():
     memory = StoredMemory("k", "m", 0.5, 0.5, 1.0, 1)
     cells = [_cell("k", "n1", 1, 4.0, 0.1), replace(_cell("k", "n3", 3, 9.0), mode="estimate")]
-    row = MemoryRow(memory, None, None, effects(cells, cells)["k"], 1.0)
+    row = MemoryRow(memory, None, None, effects(cells, cells, {})["k"], 1.0)
     assert (row.verdict.words, row.verdict.note) == ("helped 1", "of 1 response")
     assert [it.is_estimate for it in row.effects] == [True, False]
 
@@ -239,7 +259,7 @@ def test_the_matrix_and_the_verdicts_have_one_threshold(values):
     data = matrix(cells, None).data
     columns = {it["node_id"]: at for at, it in enumerate(data["responses"])}
     rows = {it["key"]: at for at, it in enumerate(data["memories"])}
-    found = effects(cells, cells)
+    found = effects(cells, cells, {})
     assert sum(map(len, found.values())) == len(cells)
     for key, seen in found.items():
         for effect in seen:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
 
 from mindscore.measure.cached_scorer import Usage
+from mindscore.measure.screening.receipt import Unit
 from mindscore.measure.screening.spans import NO_TOKENS, MemorySpans, Tokens
 
 UNLIMITED = 2**62
@@ -24,7 +24,6 @@ class ScreenBudget:
     ) -> None:
         self.spans = spans
         self._usage = usage
-        self._computed = 0
         self._bare = spans.removing(spans.spans) if hold else NO_TOKENS
         self._costs = {key: self._cost(key, hold=hold) for key in keys}
         self.rows = self.cost(self._costs)
@@ -36,13 +35,8 @@ class ScreenBudget:
     @property
     def spent(self) -> Tokens:
         """The tokens of the run so far."""
-        sent = self._usage.prompt_tokens
-        if not self.spans.reuses:
-            return Tokens(sent, sent)
-        # Not known once a call has failed: from then on, what is sent alone is limited.
-        if self._usage.computed_tokens is not None:
-            self._computed = self._usage.computed_tokens
-        return Tokens(sent, self._computed)
+        found = spent_tokens(self._usage)
+        return found if self.spans.reuses else Tokens(found.sent, found.sent)
 
     @property
     def each(self) -> Tokens:
@@ -51,14 +45,14 @@ class ScreenBudget:
         return Tokens(length, length)
 
     @property
-    def unit(self) -> Literal["sent", "computed"]:
+    def unit(self) -> Unit:
         """The unit that costs are told in."""
         known = self._usage.computed_tokens is not None
         return "computed" if self.spans.reuses and known else "sent"
 
     def in_unit(self, tokens: Tokens) -> int:
         """Return the number of ``tokens`` in ``unit``."""
-        return tokens.computed if self.unit == "computed" else tokens.sent
+        return tokens.in_unit(self.unit)
 
     def cost(self, keys: Iterable[str]) -> Tokens:
         """Return what the exact rows of ``keys`` take."""
@@ -103,6 +97,11 @@ class ScreenBudget:
             return dropped
         length = len(self.spans.ids(key))
         return dropped.plus(self._bare).plus(Tokens(length, length))
+
+
+def spent_tokens(usage: Usage) -> Tokens:
+    """Return the tokens of a run so far, and those computed of the calls that tell."""
+    return Tokens(usage.prompt_tokens, usage.known_computed)
 
 
 def passes_within(share: Tokens, each: Tokens) -> int:

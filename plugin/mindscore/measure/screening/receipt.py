@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from math import comb
 from typing import Literal
+
+from mindscore._util.text import count_of
 
 CONFIDENCE = 0.95
 """Confidence of the bounds on what a screen missed, one-sided."""
 
 MISSED_ABOVE = (1.0, 3.0)
 """Nats above which missed memories are bounded."""
+
+
+Unit = Literal["sent", "computed"]
+"""The unit that costs are told in: tokens sent, or those that run through the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +66,8 @@ class ScreenReceipt:
     """The account of a screened matrix.
 
     Attributes:
-        method: ``"knock-out"``, ``"groups"`` or ``"words"``; ``"exact"`` where screening would not
-            have been cheaper, or was cut off before it began.
+        method: ``"knock-out"``, ``"hold"``, ``"groups"`` or ``"words"``; ``"exact"`` where
+            screening would not have been cheaper, or was cut off before it began.
         trials: the methods that were compared at the start.
         exact: the keys of the memories that were measured exactly, ``sampled`` among them.
         sampled: those of them that were drawn at random from what the screen did not point at.
@@ -70,9 +77,10 @@ class ScreenReceipt:
         estimates: the estimates of the memories that have no exact row, by memory.
         unit: the unit of ``spent_tokens``, ``screen_tokens`` and ``exact_tokens``: tokens sent, or
             computed where the scorer reuses prefixes.
-        spent_tokens: what the run took.
+        spent_tokens: what the whole run took.
         screen_tokens: what of it made estimates, not exact rows.
-        exact_tokens: what it would have taken to measure every memory exactly.
+        exact_tokens: what it would have taken with every memory measured exactly; a control of the
+            places is in both.
         error_median: median of ``|estimate - exact|`` on the sample's cells, in nats; so too
             ``error_p95``, the 95th percentile.
         rank_correlation: Spearman's, of estimates and exact values on the sample's cells.
@@ -89,7 +97,7 @@ class ScreenReceipt:
     estimated: tuple[str, ...] = ()
     not_looked_at: tuple[str, ...] = ()
     estimates: tuple[Estimate, ...] = ()
-    unit: Literal["sent", "computed"] = "sent"
+    unit: Unit = "sent"
     spent_tokens: int = 0
     screen_tokens: int = 0
     exact_tokens: int = 0
@@ -107,6 +115,44 @@ class ScreenReceipt:
         The median's where that is not known; ``None``: nothing was compared.
         """
         return self.error_median if self.error_p95 is None else self.error_p95
+
+    def as_of_now(
+        self, measured: Collection[str], estimates: tuple[Estimate, ...]
+    ) -> ScreenReceipt | None:
+        """Return the receipt where memories may have been measured or changed since it was made.
+
+        ``measured`` have exact rows now; the others have the ``estimates``. ``None``: every memory
+        that it was to tell of has been measured.
+        """
+        left = dict.fromkeys(it.key for it in estimates)
+        unseen = tuple(it for it in self.not_looked_at if it not in measured and it not in left)
+        estimated = tuple(it for it in self.estimated if it in left)
+        own = {*self.exact, *self.estimated, *self.not_looked_at}
+        since = sum(it in measured for it in (*self.estimated, *self.not_looked_at))
+        if since and not (left or unseen):
+            return None
+        gone = len(own - {*measured, *left, *unseen})
+        older = len(left.keys() - own)
+        told = (
+            (since, "measured since this screen"),
+            (gone, "changed or forgotten since this screen"),
+            (older, "estimated by an earlier screen, of which this says nothing"),
+        )
+        remarks = tuple(
+            f"{count_of(count, 'memory was', 'memories were')} {what}"
+            for count, what in told
+            if count
+        )
+        return replace(
+            self,
+            exact=tuple(
+                it for it in (*self.exact, *self.estimated, *self.not_looked_at) if it in measured
+            ),
+            estimated=(*estimated, *(it for it in left if it not in own)),
+            not_looked_at=unseen,
+            estimates=estimates,
+            remarks=(*self.remarks, *remarks),
+        )
 
 
 def most_in_population(population: int, sampled: int, found: int) -> int:

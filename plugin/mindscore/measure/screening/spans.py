@@ -12,8 +12,9 @@ from typing import NamedTuple
 from mindhooks import Context, Node, WirePrompt
 from mindscore._util.aio import Pace
 from mindscore.measure.memories import Memory, skip_only
-from mindscore.measure.prompts import common_prefix, prompts_for
+from mindscore.measure.prompts import ask_only, common_prefix, prompts_for
 from mindscore.measure.screening.groups import Place
+from mindscore.measure.screening.receipt import Unit
 
 Span = tuple[int, int]
 
@@ -38,6 +39,10 @@ class Tokens(NamedTuple):
     def times(self, factor: float) -> Tokens:
         """Return a multiple, rounded down."""
         return Tokens(int(self.sent * factor), int(self.computed * factor))
+
+    def in_unit(self, unit: Unit) -> int:
+        """Return the number of the tokens that count in ``unit``."""
+        return self.computed if unit == "computed" else self.sent
 
     def within(self, limit: Tokens) -> bool:
         """Return whether neither exceeds its limit."""
@@ -69,6 +74,23 @@ class MemorySpans:
                 sent += length
                 computed += length - min(gone)[0] if self.reuses else length
         return Tokens(sent, computed)
+
+    def among(self, responses: Collection[str]) -> MemorySpans:
+        """Return the spans in the prompts of ``responses`` alone, cut after the last of them."""
+        kept = [(at, ask_only(it, responses)) for at, it in enumerate(self.prompts)]
+        kept = [(at, it) for at, it in kept if it.ranges]
+        spans = {
+            key: [
+                [
+                    (start, min(end, len(it.tokens)))
+                    for start, end in its[at]
+                    if start < len(it.tokens)
+                ]
+                for at, it in kept
+            ]
+            for key, its in self.spans.items()
+        }
+        return MemorySpans([it for _, it in kept], spans, self.reuses)
 
     def hiding(self, keys: Iterable[str], index: int | None = None) -> Tokens:
         """Return the tokens of the responses behind each of ``keys``: what a knock-out computes.
@@ -109,7 +131,8 @@ class MemorySpans:
 
         Much attention rests on that, whatever it is: without it, everything is otherwise.
         """
-        return [(max(1, start), end) for start, end in self.spans[key][index] if end > 1]
+        cut = [(max(1, start), end) for start, end in self.spans[key][index]]
+        return [(start, end) for start, end in cut if start < end]
 
     def place(self, key: str, numbers: Mapping[str, int]) -> Place:
         """Return the memory's tokens and the first response behind it, numbered by ``numbers``."""
@@ -122,6 +145,10 @@ class MemorySpans:
             if spans:
                 return [it for start, end in spans for it in prompt.tokens[start:end]]
         return []
+
+
+NO_SPANS = MemorySpans((), {}, reuses=False)
+"""The spans of a conversation that nothing needs."""
 
 
 async def find_spans(
@@ -147,7 +174,8 @@ async def find_spans(
             if node.parts:
                 await pace.yield_to_loop()
             for key, start, stop in _spans_in(node, found):
-                if start < stop and at + start < end:
+                # Images alone take no tokens, and are removed all the same.
+                if (start < stop or node.images) and at + start < end:
                     found[key].append((at + start, min(end, at + stop)))
             at += len(node.token_ids)
         return MemorySpans(

@@ -60,11 +60,11 @@ def common_words(
     are those of the memories, by key.
     """
     nodes = [context.conversation[index] for index in window]
-    turns = list(_turns(nodes, {node.id for node in nodes if is_response(node)}))
-    found = _common(memory_texts(context, ids), turns)
+    its = list(turns(nodes, {node.id for node in nodes if is_response(node)}))
+    found = _common(memory_texts(context, ids), its)
     if any(found.values()):
         return found
-    said = {turn[-1].id: [it for node in turn for it in _own_ids(node)] for turn in turns}
+    said = {turn[-1].id: [it for node in turn for it in own_ids(node)] for turn in its}
     return bm25(ids, said)
 
 
@@ -75,14 +75,16 @@ def words_in_common(
 
     ``responses`` are ids of its messages, ``keys`` those of its memories.
     """
-    return _common(memory_texts(talk, keys), _turns(talk.conversation, responses))
+    return _common(memory_texts(talk, keys), turns(talk.conversation, responses))
 
 
 def _common(
-    texts: Mapping[str, str], turns: Iterable[Sequence[Said]]
+    texts: Mapping[str, str], spoken: Iterable[Sequence[Said]]
 ) -> dict[str, dict[str, float]]:
     documents = {key: _words(text) for key, text in texts.items()}
-    asked = {turn[-1].id: [it for each in turn for it in _words(_own_text(each))] for turn in turns}
+    asked = {
+        turn[-1].id: [it for each in turn for it in _words(_own_text(each))] for turn in spoken
+    }
     return bm25(documents, asked)
 
 
@@ -95,7 +97,7 @@ def memory_texts(context: Sections, keys: Iterable[str]) -> dict[str, str]:
     return {key: "\n".join(texts) for key, texts in found.items()}
 
 
-def _turns(messages: Iterable[T], responses: Collection[str]) -> Iterator[list[T]]:
+def turns(messages: Iterable[T], responses: Collection[str]) -> Iterator[list[T]]:
     """Yield each response with the messages before it since the last one, memories left out."""
     turn: list[T] = []
     for each in messages:
@@ -114,7 +116,8 @@ def _own_text(message: Said) -> str:
     return " ".join(part.text for part in message.parts if part.memory_key is None)
 
 
-def _own_ids(node: Node) -> Sequence[int]:
+def own_ids(node: Node) -> Sequence[int]:
+    """Return a message's ids without the memories printed in it."""
     keys = frozenset(part.memory_key for part in node.parts if part.memory_key is not None)
     return node.render(keys) if keys and node.render is not None else node.token_ids
 

@@ -18,7 +18,7 @@ def spans():
 
 def test_a_call_that_fails_does_not_make_what_was_computed_the_number_of_tokens_sent(spans):
     usage = Usage()
-    usage.prompt_tokens, usage.computed_tokens = 400, 40
+    usage.prompt_tokens, usage.computed_tokens, usage.known_computed = 400, 40, 40
     budget = ScreenBudget(spans, usage, spans.spans, hold=False, max_tokens=0)
     assert budget.unit == "computed"
     usage.prompt_tokens, usage.computed_tokens = 440, None

@@ -55,6 +55,33 @@ async def test_removing_takes_the_prompt_without_the_memory_and_nothing_behind_a
     assert (await spans_of(late)).removing(["k"]) == NO_TOKENS
 
 
+async def test_a_memory_of_images_alone_takes_a_prompt_and_cannot_be_hidden(say):
+    shown = replace(say.memory("pic"), images=("one",))
+    talk = say.talk(say.user(9), shown, say.reply(1, 2), say.user(8), say.reply(3))
+    found = await spans_of(talk.context())
+    length = len(found.prompts[0].tokens)
+    assert found.ids("pic") == []
+    assert found.removing(["pic"]) == Tokens(length, length)
+    assert len(found.behind(["pic"])) == 2
+    assert found.to_hide("pic", 0) == []
+
+
+async def test_among_fewer_responses_there_is_less_of_the_prompt(three, say):
+    talk = say.talk(
+        say.user(9), say.reply(1, 2), say.memory("b", 2, 3), say.reply(4),
+        identity=[say.memory("a", 5, 6)],
+    ).context()  # fmt: skip
+    first, second = (node.id for node in talk.conversation if node.role == "assistant")
+    found = await spans_of(talk)
+    assert found.among({first, second}) == found
+    one = found.among({first})
+    assert [it.node_ids for it in one.prompts] == [(first,)]
+    assert one.spans["a"] == found.spans["a"]
+    assert one.spans["b"] == [[]]
+    assert one.removing(["b"]) == NO_TOKENS
+    assert found.among(()).prompts == []
+
+
 async def test_a_memory_that_is_a_response_does_not_precede_itself(say):
     own = replace(say.reply(4, 5), key="own")
     found = await spans_of(say.talk(say.user(9), own, say.user(8), say.reply(6)).context())

@@ -15,19 +15,8 @@ from mindscore.scorers.local import model as local_model
 from mindscore.scorers.local.chunks import longest_in_chunks
 from mindscore.scorers.local.scorer import LocalScorer
 
-SMALL = {
-    "vocab_size": 400,
-    "hidden_size": 64,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-    "initializer_range": 0.3,
-    "pad_token_id": None,
-    "bos_token_id": None,
-    "eos_token_id": None,
-}
+from ...tiny_model import SMALL
+
 FORGETTING = {
     "Llama4ForCausalLM": {
         "head_dim": 16,
@@ -65,7 +54,7 @@ def written(tmp_path, tokenizer_file):
     """Return a function that writes a random model, and returns its folder."""
 
     def write(name, more):
-        config = getattr(transformers, CONFIGS[name])(**SMALL, **more)
+        config = getattr(transformers, CONFIGS[name])(**SMALL | {"hidden_size": 64} | more)
         with torch.random.fork_rng():
             torch.manual_seed(6)
             getattr(transformers, name)(config).save_pretrained(tmp_path)

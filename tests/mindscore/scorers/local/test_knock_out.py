@@ -19,21 +19,8 @@ from mindscore.scorers.local.knock_out import chunked, merged
 from mindscore.scorers.local.scorer import LocalScorer
 from mindscore.scorers.local.weights import LocalTokenizer
 
-from ...tiny_model import CONTEXT_LENGTH, write_tiny_model
+from ...tiny_model import CONTEXT_LENGTH, SMALL, write_tiny_model
 
-SMALL = {
-    "vocab_size": 400,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-    "initializer_range": 0.3,
-    "pad_token_id": None,
-    "bos_token_id": None,
-    "eos_token_id": None,
-}
 MODELS = {
     "LlamaForCausalLM": {"num_key_value_heads": 4},
     "Qwen2ForCausalLM": {},
