@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 
 import msgspec
 
-from mindhooks import FinetuneStats, MindCommand, MindhooksError
+from mindhooks import FinetuneStats, MindCommand, MindhooksError, Run
 from mindscore._util.clock import Clock
 from mindscore._util.text import count_of
 from mindscore.config.settings import MemoryScoringOptions, Settings, parse_settings, parse_table
@@ -25,6 +26,9 @@ from mindscore.store.history import HOUR_S
 SLOT_S = 36.0
 """Seconds whose tokens are counted together: until an hour after the last of them."""
 
+OWN_S = 3 * HOUR_S
+"""Seconds for which a run is known to be this process's own."""
+
 OTHERS_S = 300.0
 """Seconds after which tokens may be free that runs of other processes have sent."""
 
@@ -33,12 +37,11 @@ FLOW = "memory-scoring"
 
 @dataclass(slots=True)
 class _Slot:
-    """What was sent within ``SLOT_S``: ``recorded`` of ``tokens`` are in the store's runs, too."""
+    """What was sent within ``SLOT_S``."""
 
     first: float
     last: float
     tokens: int = 0
-    recorded: int = 0
 
 
 class HourlyTokens:
@@ -50,37 +53,45 @@ class HourlyTokens:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._slots: deque[_Slot] = deque()
+        self._own: dict[float, float] = {}
         self._reserved = 0
 
     def reserve(
-        self, limit: int, now: float, *, recorded: int, most: int | None = None, keep: int = 0
+        self,
+        limit: int,
+        now: float,
+        recorded: Iterable[tuple[float, int]],
+        *,
+        most: int | None = None,
+        keep: int = 0,
     ) -> int:
         """Take what is left of ``limit``, ``most`` at most; return how many tokens.
 
-        ``recorded`` are those that the store knows of, this process's and others'; ``keep`` are
-        kept for something else.
+        ``recorded`` are the runs of the last hour that the store has: those of this process that
+        were settled here are counted by its own clock. ``keep`` are kept for something else.
         """
         with self._lock:
             while self._slots and now - self._slots[0].last >= HOUR_S:
                 self._slots.popleft()
-            others = max(0, recorded - sum(it.recorded for it in self._slots))
-            left = limit - keep - self._reserved - others - sum(it.tokens for it in self._slots)
+            sent = sum(it.tokens for it in self._slots) + self._reserved
+            sent += sum(tokens for began, tokens in recorded if began not in self._own)
+            left = limit - keep - sent
             granted = max(0, left if most is None else min(most, left))
             self._reserved += granted
             return granted
 
-    def settle(self, granted: int, now: float, *, sent: int, recorded: int) -> None:
-        """Give back what was taken, and count what was ``sent``; the store has ``recorded``."""
+    def settle(self, granted: int, now: float, sent: int, runs: Iterable[Run]) -> None:
+        """Give back what was taken, and count what was ``sent`` by ``runs``."""
         with self._lock:
             self._reserved -= granted
+            self._own = {began: at for began, at in self._own.items() if now - at < OWN_S}
+            self._own |= dict.fromkeys((it.started_at for it in runs), now)
             if not sent:
                 return
             if not self._slots or now - self._slots[-1].first > SLOT_S:
                 self._slots.append(_Slot(now, now))
-            slot = self._slots[-1]
-            slot.last = now
-            slot.tokens += sent
-            slot.recorded += recorded
+            self._slots[-1].last = now
+            self._slots[-1].tokens += sent
 
     def free_in(self, tokens: int, limit: int, now: float) -> float:
         """Return the seconds after which ``tokens`` of ``limit`` may be left."""
@@ -159,7 +170,7 @@ class BudgetedRuns:
         granted = spent.reserve(
             limit,
             self._clock.now(),
-            recorded=await _recorded(settings),
+            await _recorded(settings),
             most=needed,
             keep=self._keep if needed is None and settings.live.candidates else 0,
         )
@@ -170,9 +181,9 @@ class BudgetedRuns:
             else:
                 part = await self._search(command, needed, granted, limit)
         finally:
-            in_runs = sum(stats.prompt_tokens for stats, _ in session.ended)
-            sent = in_runs + self._generated(settings)
-            spent.settle(granted, self._clock.now(), sent=sent, recorded=in_runs)
+            sent = sum(stats.prompt_tokens for stats, _ in session.ended)
+            sent += self._generated(settings)
+            spent.settle(granted, self._clock.now(), sent, [run for _, run in session.ended])
         retry_s = None
         if part.wanted is not None:
             retry_s = spent.free_in(part.wanted, limit, self._clock.now())
@@ -248,12 +259,12 @@ class BudgetedRuns:
         )
 
 
-async def _recorded(settings: Settings) -> int:
-    """Return what the store's runs have sent within the hour; 0 if it cannot be read."""
+async def _recorded(settings: Settings) -> list[tuple[float, int]]:
+    """Return what the store's runs have sent within the hour; nothing if it cannot be read."""
     # What this process has sent counts in any case.
     with suppress(MindhooksError):
         return await History(settings.store).tokens_sent(time.time())
-    return 0
+    return []
 
 
 def _setting(limit: int) -> str:

@@ -1,6 +1,7 @@
 """What attached agents do by themselves: candidates, and the tokens of an hour."""
 
 import asyncio
+import hashlib
 import logging
 import time
 
@@ -50,8 +51,8 @@ def decide(tmp_path, candidate, decision):
 
 
 def train(tmp_path, candidate):
-    sent = [(candidate.timestamp_ns, candidate.continuation_ids)]
-    asyncio.run(Store(stored(tmp_path)).mark_trained(sent, "job"))
+    accepted = [(candidate.timestamp_ns, candidate.continuation_ids)]
+    asyncio.run(Store(stored(tmp_path)).mark_trained(accepted, "job"))
 
 
 def verdicts(tmp_path):
@@ -91,38 +92,42 @@ def test_a_conversation_without_a_new_response_is_not_searched_again(live, tmp_p
     assert agent.shown == ["A pot of rooibos in the evening."]
 
 
+def searching(live, count):
+    """An agent with so many secrets that looks for candidates, and its answers with them."""
+    secrets = [secret(number) for number in range(count)]
+    memories = {f"m{number}": text for number, text in enumerate(secrets)}
+    finetune = {"window_fraction": 1.0, "threshold": 5.0}
+    return live(memories=memories, live={"candidates": True}, finetune=finetune), secrets
+
+
+def secret(number):
+    word = hashlib.sha256(str(number).encode()).hexdigest()
+    return f"{word[:9]} {word[9:18]} {word[18:27]}"
+
+
 def test_decisions_survive_later_runs_restarts_and_the_growth_of_the_conversation(live, tmp_path):
-    finetune = {"window_fraction": 1.0, "threshold": 1.0}
-    first = live(live={"candidates": True}, finetune=finetune)
-    for cup in ("red", "blue", "green", "white"):
-        first.turn(f"And the {cup} cup?", f"Rooibos in the {cup} evening.")
+    first, said = searching(live, 6)
+    for number in range(4):
+        first.turn(f"Secret {number}?", said[number])
     found = {it.response_text: it for it in first.mind.state.finetune_candidates}
-    assert len(found) == 4
-    decide(tmp_path, found["Rooibos in the red evening."], "rejected")
-    decide(tmp_path, found["Rooibos in the blue evening."], "accepted")
-    decide(tmp_path, found["Rooibos in the green evening."], "accepted")
-    train(tmp_path, found["Rooibos in the green evening."])
-    first.turn("And the black cup?", "Rooibos in the black evening.")
-    expected = {
-        "Rooibos in the red evening.": "rejected",
-        "Rooibos in the blue evening.": "accepted",
-        "Rooibos in the green evening.": "accepted",
-        "Rooibos in the white evening.": None,
-        "Rooibos in the black evening.": None,
-    }
+    assert set(found) == set(said[:4])
+    decide(tmp_path, found[said[0]], "rejected")
+    decide(tmp_path, found[said[1]], "accepted")
+    decide(tmp_path, found[said[2]], "accepted")
+    train(tmp_path, found[said[2]])
+    first.turn("Secret 4?", said[4])
+    expected = dict(zip(said[:5], ["rejected", "accepted", "accepted", None, None], strict=True))
     assert verdicts(tmp_path) == expected
-    trained = {"Rooibos in the green evening."}
-    assert set(first.shown) == expected.keys() - trained
+    assert set(first.shown) == {*said[:5]} - {said[2]}
     first.mind.close()
-    # As another process: the host prints the date anew, and has cut nothing.
-    second = live(live={"candidates": True}, finetune=finetune)
-    said = second.messages[0]["content"]
-    second.messages[:] = [{"role": "system", "content": f"{said}\nToday is Friday."}]
-    second.messages += first.messages[1:]
-    second.turn("And the last cup?", "Rooibos in the last evening.")
-    expected["Rooibos in the last evening."] = None
-    assert verdicts(tmp_path) == expected
-    assert set(second.shown) == expected.keys() - trained
+    # As another process: the host prints the date, too, and another order of memories.
+    second, _ = searching(live, 6)
+    facts = second.messages[0]["content"].splitlines()
+    head = "\n".join([facts[0], "Today is Friday.", *facts[:0:-1]])
+    second.messages[:] = [{"role": "system", "content": head}, *first.messages[1:]]
+    second.turn("Secret 5?", said[5])
+    assert verdicts(tmp_path) == {**expected, said[5]: None}
+    assert set(second.shown) == {*said} - {said[2]}
 
 
 def test_a_candidate_that_is_sent_leaves_the_screen_with_the_next_run(live, tmp_path):
@@ -137,29 +142,23 @@ def test_a_candidate_that_is_sent_leaves_the_screen_with_the_next_run(live, tmp_
 
 
 def test_of_the_rejected_ones_the_ten_latest_are_listed_and_the_others_kept(live, tmp_path):
-    agent = live(live={"candidates": True}, finetune={"window_fraction": 1.0})
-    for number in range(13):
-        agent.say(f"Cup {number}?", f"Rooibos in evening {number}.")
-    agent.turn("The last?", "Rooibos at last.")
+    agent, said = searching(live, 14)
+    for number in range(12):
+        agent.say(f"Secret {number}?", said[number])
+    agent.turn("The last?", said[12])
     found = {it.response_text: it for it in agent.mind.state.finetune_candidates}
-    rejected = [f"Rooibos in evening {number}." for number in range(12)]
-    for text in rejected:
+    assert set(found) == set(said[:13])
+    for text in said[:12]:
         decide(tmp_path, found[text], "rejected")
-    agent.turn("And more?", "More rooibos.")
-    left = found.keys() - set(rejected[:2]) | {"More rooibos."}
-    assert set(agent.shown) == left
-    assert verdicts(tmp_path).keys() == left
-    assert asyncio.run(Reviews(stored(tmp_path)).queue("toy")).__len__() == 15
-    # As one that is undone shows: the next older one is listed again.
-    last = CandidateName(
-        "toy", found[rejected[-1]].timestamp_ns,
-        response_hash(found[rejected[-1]].continuation_ids),
-    )  # fmt: skip
+    agent.turn("And more?", said[13])
+    assert set(agent.shown) == verdicts(tmp_path).keys() == set(said[2:])
     reviews = Reviews(stored(tmp_path))
-    decided_at = asyncio.run(reviews.one(last)).review.decided_at
-    asyncio.run(reviews.undo(last, decided_at))
-    assert rejected[1] in verdicts(tmp_path)
-    assert rejected[0] not in verdicts(tmp_path)
+    kept = asyncio.run(reviews.queue("toy"))
+    assert len(kept) == 14
+    # One is undone: the next older one is listed again.
+    last = next(it for it in kept if it.candidate.response_text == said[11])
+    asyncio.run(reviews.undo(last.name, last.review.decided_at))
+    assert verdicts(tmp_path).keys() == set(said[1:])
 
 
 # -- the tokens of an hour ------------------------------------------------------------------------
@@ -171,36 +170,35 @@ def memories_of(count):
 
 def budgeted(live, tokens, **options):
     settings = {"memory": {"token_cutoff": 1.0, "interval_s": 7200}}
-    tables = {"live": {"tokens_per_hour": tokens}, **settings, **options}
-    return live(memories=memories_of(8), **tables)
+    limits = {"tokens_per_hour": tokens, "candidates": options.pop("candidates", False)}
+    return live(memories=memories_of(8), live=limits, **settings, **options)
 
 
 def test_what_does_not_fit_into_the_hour_waits_is_said_and_is_scored_later(
     live, tmp_path, caplog
 ):
-    agent = budgeted(live, 1500)
+    agent = budgeted(live, 400)
     agent.turn("Which tea?", "Tea of kind 3, fact 3.")
     statuses = [it.status for it in agent.mind.state.memory_last_run.outcomes.values()]
     assert {"scored", "left-out"} == set(statuses)
     first = statuses.count("scored")
-    assert sent(tmp_path) <= 1500
+    assert sent(tmp_path) <= 400
     assert agent.mind.remarks == (
-        f"{8 - first} memories waiting for tokens (live.tokens_per_hour = 1500)",
+        f"{8 - first} memories waiting for tokens (live.tokens_per_hour = 400)",
     )
     for _ in range(3):
         agent.turn("And?", "So.")
     logged = [it.getMessage() for it in caplog.records if it.levelno == logging.WARNING]
     assert [line.partition(":")[0] for line in logged] == ["live.tokens_per_hour is used up"]
-    assert sent(tmp_path) <= 1500
+    assert sent(tmp_path) <= 400
     agent.clock.pass_s(HOUR_S)
     agent.turn("Again?", "Again.")
-    assert 1500 < sent(tmp_path) <= 3000
-    scored = {key for it in runs(tmp_path) for key in [it.found]}
-    assert sum(it.found for it in runs(tmp_path)) > first, scored
+    assert 400 < sent(tmp_path) <= 800
+    assert sum(it.found for it in runs(tmp_path)) > first
 
 
 def test_an_idle_agent_goes_on_once_tokens_are_free_and_none_is_lost(live, tmp_path):
-    agent = budgeted(live, 1500, idle_s=60.0, every_turns=0)
+    agent = budgeted(live, 400, idle_s=60.0, every_turns=0)
     agent.turn("Which tea?", "Tea of kind 3, fact 3.")
     heard = agent.mind.state.memory_scores
     eventually(lambda: agent.clock.sleepers)
@@ -231,7 +229,7 @@ def test_memories_that_no_hour_has_tokens_for_are_named_and_not_waited_for(live,
 
 
 def test_the_search_for_candidates_waits_for_its_tokens_and_then_goes_first(live, tmp_path):
-    agent = budgeted(live, 1500, live={"tokens_per_hour": 1500, "candidates": True})
+    agent = budgeted(live, 400, candidates=True)
     agent.turn("Which tea?", "Tea of kind 3, fact 3.")
     assert agent.mind.state.finetune_last_run is None
     assert "the search for candidates waits for" in agent.mind.remarks[-1]
@@ -269,15 +267,15 @@ def test_what_another_process_has_sent_counts_and_what_is_scored_by_hand(live, t
 
 
 def test_several_agents_of_one_store_share_the_hour(live, tmp_path):
-    one, other = budgeted(live, 1500), budgeted(live, 1500)
+    one, other = budgeted(live, 400), budgeted(live, 400)
     other.clock.seconds = one.clock.seconds
     one.turn("Which tea?", "Tea of kind 3, fact 3.")
     other.turn("Another talk?", "Tea of kind 5, fact 5.")
-    assert sent(tmp_path) <= 1500
+    assert sent(tmp_path) <= 400
 
 
 def test_a_conversation_that_waits_is_scored_though_another_one_has_begun(live, tmp_path):
-    agent = budgeted(live, 2000)
+    agent = budgeted(live, 500)
     agent.turn("Which tea?", "Tea of kind 3, fact 3.")
     talk = agent.mind._session.transcript.id
     del agent.messages[1:]
@@ -303,12 +301,12 @@ def test_a_clock_that_is_set_frees_no_tokens_and_holds_back_nothing(
 ):
     now, jumped = time.time, [0.0]
     monkeypatch.setattr(time, "time", lambda: now() + jumped[0])
-    agent = budgeted(live, 1500)
+    agent = budgeted(live, 400)
     agent.turn("Which tea?", "Tea of kind 3, fact 3.")
     before = sent(tmp_path)
     jumped[0] = jump
     agent.turn("And?", "So.")
-    assert sent(tmp_path) <= max(1500, before)
+    assert sent(tmp_path) <= max(400, before)
     for _ in range(9):
         agent.clock.pass_s(HOUR_S)
         jumped[0] += HOUR_S
@@ -332,17 +330,17 @@ def test_without_a_limit_no_run_is_counted_beforehand(live, monkeypatch):
 def test_what_a_response_leaned_on_is_told_strongest_first_and_the_reverse(live):
     agent = live()
     assert agent.mind.leaned_on() is None
-    agent.turn()
-    agent.turn("And my dog?", "Her dog is called Max, and rooibos.")
+    agent.turn("My dog?", DOG)
+    agent.turn("And the evening?", f"{TEA} {DOG}")
     agent.mind.score("score-full").result(PATIENCE_S)
     [first, second] = [id_ for _, id_ in agent.mind._session.transcript.responses()]
     leaned = agent.mind.leaned_on()
-    assert [it.key for it in leaned] == ["dog", "tea"]
+    assert [it.key for it in leaned] == ["tea", "dog"]
     assert leaned == agent.mind.leaned_on(second)
     assert leaned[0].nats > leaned[1].nats > 1
-    assert [it.key for it in agent.mind.leaned_on(first)] == ["tea"]
-    assert [it.node_id for it in agent.mind.responses_of("tea")] == [first, second]
-    assert [it.node_id for it in agent.mind.responses_of("dog")] == [second]
+    assert [it.key for it in agent.mind.leaned_on(first)] == ["dog"]
+    assert [it.node_id for it in agent.mind.responses_of("dog")] == [first, second]
+    assert [it.node_id for it in agent.mind.responses_of("tea")] == [second]
     assert agent.mind.responses_of("nobody") == ()
     assert agent.mind.leaned_on("nothing") is None
 
