@@ -27,7 +27,9 @@ class HandClock(Clock):
         until = self.seconds + seconds
         self.sleepers += 1
         try:
-            while self.seconds < until:
+            while True:
+                if self.seconds >= until:
+                    return
                 await asyncio.sleep(0.001)
         finally:
             self.sleepers -= 1

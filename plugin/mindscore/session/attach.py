@@ -20,6 +20,7 @@ from mindscore.conversation.conversation import Conversation, Transcript
 from mindscore.conversation.places import typed_remarks
 from mindscore.flows.recorder import CANCELLED
 from mindscore.recognisers import MemoryFinder
+from mindscore.session.hourly_tokens import BudgetedRun
 from mindscore.session.leaning import Leaning, Leanings
 from mindscore.session.live import LiveLoop
 from mindscore.session.result import Result
@@ -174,6 +175,20 @@ class Attached:
         snapshot.messages()
         return Scoring(self.registry.submit(self._score(command, snapshot)))
 
+    def score_within_hour(self, command: str) -> Future[BudgetedRun]:
+        """Score the conversation as it is now as far as ``live.tokens_per_hour`` has tokens.
+
+        It is for a host with a queue of its own, which keeps what waits. Where there is a limit,
+        rows of the matrix that the store has are not measured again.
+
+        Raises:
+            TranscriptError: a message is not valid, or has parts that cannot be scored.
+            MindhooksError: it is closed, or this process was forked from the one that attached.
+        """
+        snapshot = self._host.snapshot()
+        snapshot.messages()
+        return self.registry.submit(self._score_within_hour(command, snapshot))
+
     def close(self) -> None:
         """End what is under way, as ``ThreadedRegistry.close``."""
         self.registry.close()
@@ -227,6 +242,14 @@ class Attached:
             result = await self._session.run(command, tuple(talk.keys()))
             self._note(result)
             return result
+
+    async def _score_within_hour(self, command: str, snapshot: Snapshot) -> BudgetedRun:
+        async with self._lock():
+            await self._take(snapshot)
+            run = await self._live.runs.run(command, resume=True)
+            if run.result is not None:
+                self._note(run.result)
+            return run
 
     def _lock(self) -> asyncio.Lock:
         if self._turn is None:

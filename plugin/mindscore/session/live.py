@@ -37,6 +37,7 @@ class LiveLoop:
     be logged. Used on the registry's thread, by one task at a time.
 
     Attributes:
+        runs: runs its commands, and those of hosts that have a queue of their own.
         remarks: lines on what waits for tokens.
         retry_s: the seconds after which there may be tokens for that; ``None``: nothing waits, or
             waiting does not help.
@@ -52,7 +53,7 @@ class LiveLoop:
         self.remarks: tuple[str, ...] = ()
         self.retry_s: float | None = None
         self._session = session
-        self._runs = BudgetedRuns(session, clock)
+        self.runs = BudgetedRuns(session, clock)
         self._note = note
         self._warn = warn
         self._waiting: OrderedDict[str, Transcript] = OrderedDict()
@@ -89,11 +90,11 @@ class LiveLoop:
         commands = [] if again and not becomes_due else [MindCommand.SCORE]
         if settings.live.candidates and self._has_new_response:
             commands.append(MindCommand.SCORE_FINETUNE)
-        if self._runs.keeps_tokens:
+        if self.runs.keeps_tokens:
             commands.reverse()
         runs = []
         for command in commands:
-            run = await self._runs.run(command)
+            run = await self.runs.run(command)
             if command == MindCommand.SCORE and not becomes_due:
                 # What was left out comes first after the next turn.
                 run = replace(run, retry_s=None)

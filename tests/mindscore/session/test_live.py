@@ -6,12 +6,13 @@ import logging
 import time
 
 import pytest
-from ..living import DOG, MEMORIES, PATIENCE_S, TEA, Agent, eventually
 
 from mindhooks import MindCommand
 from mindscore.config.settings import StoreSettings
 from mindscore.measure.prompts import response_hash
 from mindscore.store import CandidateName, History, Review, Reviews, Store
+
+from ..living import DOG, MEMORIES, PATIENCE_S, TEA, Agent, eventually
 
 HOUR_S = 3600.0
 
@@ -165,7 +166,9 @@ def test_of_the_rejected_ones_the_ten_latest_are_listed_and_the_others_kept(live
 
 
 def memories_of(count):
-    return {f"m{number}": f"Fact {number} is about tea of kind {number}." for number in range(count)}
+    return {
+        f"m{number}": f"Fact {number} is about tea of kind {number}." for number in range(count)
+    }
 
 
 def budgeted(live, tokens, **options):
@@ -174,9 +177,7 @@ def budgeted(live, tokens, **options):
     return live(memories=memories_of(8), live=limits, **settings, **options)
 
 
-def test_what_does_not_fit_into_the_hour_waits_is_said_and_is_scored_later(
-    live, tmp_path, caplog
-):
+def test_what_does_not_fit_into_the_hour_waits_is_said_and_is_scored_later(live, tmp_path, caplog):
     agent = budgeted(live, 400)
     agent.turn("Which tea?", "Tea of kind 3, fact 3.")
     statuses = [it.status for it in agent.mind.state.memory_last_run.outcomes.values()]
