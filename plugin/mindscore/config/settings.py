@@ -310,8 +310,8 @@ _TOML_NAMES = {
 }
 
 
-# On first use of a struct that holds others, msgspec lets another thread have what it knows of it so
-# far, which may end the process.
+# When a struct that holds others is used for the first time, msgspec lets another thread have what
+# it knows of it so far, which may end the process.
 _converting = threading.Lock()
 
 
