@@ -26,13 +26,13 @@ from typing import Any
 from mindhooks import hookimpl
 from mindscore._util.clock import Clock
 from mindscore.config.settings import StoreSettings
+from mindscore.measure.prompts import response_hash
 from mindscore.session.attach import Attached
 from mindscore.session.hourly_tokens import hourly_tokens
 from mindscore.store import CandidateName, Review, Reviews, Store
 
 DAY_S, HOUR_S = 86_400.0, 3600.0
 MEMORIES, TALK_TURNS, WINDOW = 12, 50, 40
-DECIDED_EVERY, RESTARTED_EVERY, ASLEEP_EVERY = 100, 1500, 1900
 PATIENCE_S = 120
 KIB = 1024
 
@@ -76,13 +76,15 @@ class SimulatedClock(Clock):
 class Day:
     """An agent over a day, and what it has taken.
 
-    ``sent`` are the tokens of each run with its simulated time, ``most`` the most in any hour.
+    ``every`` are the turns between decisions, sleeps and restarts. ``sent`` are the tokens of each
+    run with its simulated time, ``most`` the most in any hour.
     """
 
     folder: Path
     turns: int
     limit: int
     retention_days: float
+    every: tuple[int, int, int] = (100, 1900, 1500)
     clock: SimulatedClock = field(default_factory=SimulatedClock)
     chance: random.Random = field(default_factory=lambda: random.Random(7))
     runs: int = 0
@@ -182,6 +184,7 @@ class Day:
     def live(self) -> Iterator[tuple[int, Attached]]:
         """Live through the day; yield the number of each turn once it is scored."""
         mind = self.attach()
+        decided, slept, restarted = self.every
         try:
             for number in range(1, self.turns + 1):
                 self.turn(number)
@@ -190,13 +193,13 @@ class Day:
                     mind._under_way.result(PATIENCE_S)
                 yield number, mind
                 self.clock.pass_s(DAY_S / self.turns)
-                if number % DECIDED_EVERY == 0:
+                if number % decided == 0:
                     self.decide()
-                if number % ASLEEP_EVERY == 0:
+                if number % slept == 0:
                     # Asleep for two hours; then the clock is set ahead by three days, or back.
                     self.clock.pass_s(2 * HOUR_S)
                     self.clock.wall += self.chance.choice([-HOUR_S, 3 * DAY_S, -3 * DAY_S])
-                if number % RESTARTED_EVERY == 0:
+                if number % restarted == 0:
                     mind.close()
                     self.restarts += 1
                     mind = self.attach()
@@ -205,15 +208,14 @@ class Day:
 
     def reappeared(self, mind: Attached) -> list[CandidateName]:
         """List the candidates on the screen that were sent."""
-        gone = {(it.timestamp_ns, it.continuation_hash) for it, how in self._sent()}
-        from mindscore.measure.prompts import response_hash
-
+        gone = {
+            (it.timestamp_ns, it.continuation_hash)
+            for it, how in self.decisions.items()
+            if how == "sent"
+        }
         shown = mind.state.finetune_candidates
         names = [(it.timestamp_ns, response_hash(it.continuation_ids)) for it in shown]
         return [CandidateName("toy", *name) for name in names if name in gone]
-
-    def _sent(self) -> Iterator[tuple[CandidateName, str]]:
-        return ((name, how) for name, how in self.decisions.items() if how == "sent")
 
 
 def word(number: int) -> str:
@@ -239,6 +241,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=10_000)
     parser.add_argument("--tokens-per-hour", type=int, default=100_000)
     parser.add_argument("--retention-days", type=float, default=0.25)
+    parser.add_argument("--stop-after", type=int, metavar="TURN", help="print the table so far")
     given = parser.parse_args()
     say = sys.stdout.write
     say("  turn   hours    RSS MiB  files MiB      runs     tokens  most/hour  decisions  lost\n")
@@ -261,6 +264,8 @@ def main() -> None:
                     f"{len(day.decisions):10,} {lost:5}\n"
                 )
                 sys.stdout.flush()
+            if number == given.stop_after:
+                break
         failed = failed or 0 < day.limit < day.most
         say(
             f"{day.restarts} restarts, {time.perf_counter() - began:.0f} s; in no hour more than "
