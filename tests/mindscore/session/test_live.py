@@ -296,7 +296,7 @@ def test_a_conversation_that_waits_is_scored_though_another_one_has_begun(live, 
     assert {it.node_id for it in agent.mind.leaned_on()} <= responses
 
 
-@pytest.mark.parametrize("jump", [-10 * 365 * 86400.0, -1800.0, 5 * 86400.0, 10 * 365 * 86400.0])
+@pytest.mark.parametrize("jump", [-10 * 365 * 86400.0, -1800.0, 5 * 86400.0])
 def test_a_clock_that_is_set_frees_no_tokens_and_holds_back_nothing(
     jump, live, tmp_path, monkeypatch
 ):
