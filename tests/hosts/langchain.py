@@ -28,9 +28,18 @@ from langchain.agents.middleware import AgentMiddleware  # noqa: E402
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage  # noqa: E402
 from langchain_core.tools import tool  # noqa: E402
 
+from mindscore.config.settings import StoreSettings  # noqa: E402
 from mindscore.integrations.langchain import MindMiddleware  # noqa: E402
+from mindscore.store import Review, Reviews  # noqa: E402
+from mindscore.store.reviews import Decision  # noqa: E402
 
 FACT = "The deploy key is blue-42."
+KEYS = {"k0": "amber quartz lintel", "k1": "velvet harbour sonata", "k2": "copper meadow ledger"}
+TURNS: list[tuple[str, str, Decision]] = [
+    ("The first?", KEYS["k0"], "rejected"),
+    ("The second?", KEYS["k1"], "accepted"),
+    ("The third?", KEYS["k2"], "rejected"),
+]
 MESSAGES = 1000
 Say = Callable[[Any, list[Any]], list[Any]]
 
@@ -120,6 +129,39 @@ def prove_turns(say: Say) -> None:
         mind.close()
 
 
+def prove_decisions(say: Say) -> None:
+    """Candidates are found by itself; decisions outlive the process and the thread's growth."""
+    with tempfile.TemporaryDirectory() as folder:
+        tables = settings(folder) | {"live": {"candidates": True}}
+        reviews = Reviews(StoreSettings(url=f"sqlite:///{folder}/store.sqlite3"))
+        messages: list[Any] = []
+        for number, (asked, reply, decision) in enumerate(TURNS):
+            # As another process each time: what was said is all that it has.
+            mind = MindMiddleware(KEYS, settings=tables, idle_s=0)
+            agent = create_agent(
+                ChatScripted(replies=[AIMessage(reply)]),
+                system_prompt=f"It is day {number}.\n{' '.join(KEYS.values())}",
+                middleware=[mind],
+            )
+            messages = say(agent, [*messages, HumanMessage(asked)])
+            until = time.monotonic() + 30
+            while reply not in [it.response_text for it in mind.mind.state.finetune_candidates]:
+                assert time.monotonic() < until, mind.mind.state
+                time.sleep(0.01)
+            leaned = mind.mind.leaned_on()
+            assert leaned is not None
+            assert [it.key for it in leaned] == [f"k{number}"], leaned
+            mind.close()
+            found = {it.candidate.response_text: it for it in asyncio.run(reviews.queue())}
+            for _, earlier, decided in TURNS[:number]:
+                review = found[earlier].review
+                assert review is not None
+                assert review.decision == decided
+            made = Review(decision, "response", time.time())
+            asyncio.run(reviews.decide(found[reply].name, made))
+        sys.stdout.write(f"{say.__name__:8} {len(TURNS)} decisions outlived as many processes\n")
+
+
 def prove_errors(say: Say) -> None:
     """The model's errors are the agent's, as ever; ours are a line in the log."""
 
@@ -183,5 +225,6 @@ if __name__ == "__main__":
     for way in (invoke, ainvoke):
         prove_scores(way)
         prove_turns(way)
+        prove_decisions(way)
         prove_errors(way)
     measure()

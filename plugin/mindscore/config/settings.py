@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import threading
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -310,6 +311,11 @@ _TOML_NAMES = {
 }
 
 
+# When a struct that holds others is used for the first time, msgspec lets another thread have what
+# it knows of it so far, which may end the process.
+_converting = threading.Lock()
+
+
 def parse_settings(tables: Mapping[str, Any]) -> Settings:
     """Return the checked settings of parsed TOML, with every default filled in.
 
@@ -329,7 +335,8 @@ def parse_table(table: Mapping[str, Any], kind: type[T], name: str) -> T:
         ConfigError: names the key and what was expected of it.
     """
     try:
-        return msgspec.convert(table, kind)
+        with _converting:
+            return msgspec.convert(table, kind)
     except msgspec.ValidationError as error:
         raise ConfigError(_explain(str(error), kind, name)) from None
 

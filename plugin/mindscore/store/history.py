@@ -195,18 +195,20 @@ class History(NamespaceTables):
         query = self._select(runs, *columns).order_by(runs.c.started_at.desc(), runs.c.id.desc())
         return [RunRecord(*row) for row in await self._all(query.limit(limit))]
 
-    async def tokens_sent(self, now: float) -> int:
-        """Return how many tokens the runs of the last hour have sent; ``now`` is since the epoch.
+    async def tokens_sent(self, now: float) -> list[tuple[float, int]]:
+        """Return when each run of the last hour began, and the tokens that it has sent.
 
-        A run counts until an hour after its end. By a clock that was set back since, one may seem
-        to begin within the next hour, and counts, too; what seems to be later still does not.
+        ``now`` and the times are in seconds since the epoch. A run counts until an hour after its
+        end. By a clock that was set back since, one may seem to begin within the next hour, and
+        counts, too; what seems to be later still does not.
         """
         began, end = runs.c.started_at, runs.c.started_at + runs.c.seconds
-        query = self._select(runs, func.sum(runs.c.prompt_tokens)).where(
+        query = self._select(runs, began, runs.c.prompt_tokens).where(
             began.between(now - DAY_S, now + HOUR_S), end > now - HOUR_S
         )
-        [[tokens]] = await self._all(query)
-        return int(tokens or 0)
+        found = await self._all(query)
+        # A damaged row may hold anything.
+        return [(when, sent) for when, sent in found if isinstance(sent, int)]
 
     async def points(self, model: str, keys: Sequence[str], limit: int) -> dict[str, list[Point]]:
         """Return the last ``limit`` points of each of ``keys``, the oldest first."""

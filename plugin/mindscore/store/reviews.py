@@ -187,6 +187,26 @@ class Reviews(NamespaceTables):
 
         return await self._database.read(work)
 
+    async def decisions(self, model: str) -> dict[str, str | None]:
+        """Return what was decided about each response that ``model`` found, by its ids' hash.
+
+        It is a ``Decision``, or ``"waiting"``; ``None``: lists leave it out, as it was trained on
+        or faded. Of several responses with the same ids, one that waits counts.
+        """
+
+        def work(connection: Connection) -> dict[str, str | None]:
+            faded = self._faded(connection, model)
+            found: dict[str, str | None] = {}
+            for it in self._rows(connection, _of(model), _listed):
+                hash_, decided = it.name.continuation_hash, None
+                if not it.sinks and it.name not in faded:
+                    decided = it.review.decision if it.review else "waiting"
+                if decided == "waiting" or found.get(hash_) is None:
+                    found[hash_] = decided
+            return found
+
+        return await self._database.read(work)
+
     async def one(self, name: CandidateName) -> Reviewed | None:
         """Return a candidate whole; ``None`` if it is not kept."""
         return await self._database.read(lambda connection: self._one(connection, name))

@@ -28,6 +28,9 @@ from mindscore.store.schema import candidates, reviews, sends, trained
 from mindscore.store.scores import Scores
 from mindscore.store.transactions import replacing, upsert
 
+FRESH_S = 3600.0
+"""Seconds for which a candidate that is found again as it was is not written again."""
+
 Timestamp = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Exchange = dict[str, float] | list[Timestamp]
 
@@ -115,7 +118,7 @@ class Store(Scores, MatrixRows, MatrixNotes, EvidenceTables, ArchiveTables):
     async def record_candidate(
         self, candidate: FinetuneCandidate, model: str, *, conversation: str = ""
     ) -> None:
-        """Keep a candidate; one found again replaces the older one.
+        """Keep a candidate; one found again replaces the older one, unless nothing has changed.
 
         If it comes without an alternate, it keeps the older one's.
 
@@ -134,20 +137,26 @@ class Store(Scores, MatrixRows, MatrixNotes, EvidenceTables, ArchiveTables):
         }
 
         def work(connection: Connection) -> None:
-            self._prune(connection, candidates.c.found_at)
-            # A decision holds the text of its candidate, so it goes when the candidate has gone.
-            connection.execute(delete(reviews).where(self._gone(reviews)))
             found = candidate
-            if candidate.alternate_text is None:
-                of = [candidates.c[column] == value for column, value in name.items()]
-                query = self._select(candidates, row_id(candidates), candidates.c.candidate)
-                kept = connection.execute(query.where(*of))
-                for its in intact(candidates, kept, decode_candidate):
+            known: tuple[FinetuneCandidate, str, float] | None = None
+            of = [candidates.c[column] == value for column, value in name.items()]
+            columns = (candidates.c.candidate, candidates.c.conversation, candidates.c.found_at)
+            query = self._select(candidates, row_id(candidates), *columns).where(*of)
+            for known in intact(candidates, connection.execute(query), _decoded):
+                if candidate.alternate_text is None:
+                    its = known[0]
                     found = replace(
                         candidate,
                         alternate_text=its.alternate_text,
                         alternate_ids=its.alternate_ids,
                     )
+            # An agent that looks for candidates after each turn finds the same ones again.
+            is_same = known is not None and known[:2] == (found, conversation)
+            if known is not None and is_same and 0 <= now - known[2] < FRESH_S:
+                return
+            self._prune(connection, candidates.c.found_at)
+            # A decision holds the text of its candidate, so it goes when the candidate has gone.
+            connection.execute(delete(reviews).where(self._gone(reviews)))
             fresh = {
                 "divergence": candidate.divergence,
                 "candidate": msgspec.json.encode(found).decode(),
@@ -250,6 +259,10 @@ class Store(Scores, MatrixRows, MatrixNotes, EvidenceTables, ArchiveTables):
             for name in ("namespace", "model", "timestamp_ns", "continuation_hash")
         )
         return and_(self._in_namespace(table), ~exists().where(*same))
+
+
+def _decoded(text: str, conversation: str, found_at: float) -> tuple[FinetuneCandidate, str, float]:
+    return decode_candidate(text), conversation, found_at
 
 
 def _place(candidate: FinetuneCandidate) -> tuple[int, str, tuple[int, ...]]:

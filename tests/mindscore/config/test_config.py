@@ -1,6 +1,8 @@
 """The configuration's keys, types, ranges and defaults: section 6."""
 
 import math
+import subprocess
+import sys
 import tomllib
 from types import MappingProxyType
 
@@ -70,6 +72,9 @@ merge_share = 0.5
 [ray]
 folder = ""
 workers = 0
+[live]
+candidates = false
+tokens_per_hour = 0
 [plugins]
 disabled = []
 listener_timeout_s = 30.0
@@ -410,3 +415,21 @@ def test_a_folder_of_ray_that_is_relative_is_refused():
     said = refusal({"ray": {"folder": "ray"}})
 
     assert said == "ray.folder: expected \"\", an absolute path or a URI, got 'ray'"
+
+
+THREADS = """
+import threading, time, msgspec._utils
+real = msgspec._utils._forward_ref
+msgspec._utils._forward_ref = lambda *given: time.sleep(0.001) or real(*given)
+from mindscore.config.settings import parse_settings
+threads = [threading.Thread(target=lambda: parse_settings({})) for _ in range(6)]
+for thread in threads:
+    thread.start()
+    time.sleep(0.015)
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_threads_that_read_the_settings_for_the_first_time_end_no_process():
+    subprocess.run([sys.executable, "-c", THREADS], check=True, timeout=60)

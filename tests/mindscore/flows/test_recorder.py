@@ -4,6 +4,7 @@ import asyncio
 import json
 import math
 import sqlite3
+import time
 from contextlib import closing
 from dataclasses import replace
 
@@ -220,6 +221,20 @@ async def test_a_candidate_that_is_found_again_replaces_what_was_kept(empty, hos
         await it.registry.emit_candidate(candidate(continuation_ids=(9,)))
         found = {row["continuation_hash"]: row["divergence"] for row in it.rows("candidates")}
     assert found == {response_hash([3, 4]): 3.0, response_hash([9]): 2.0}
+
+
+async def test_a_candidate_that_is_found_again_as_it_was_is_written_once_an_hour(
+    empty, host, monkeypatch
+):
+    now, times = time.time(), []
+    async with host(empty) as it:
+        await it.run(SCORE)
+        for later_s in (0, 60, 3700):
+            monkeypatch.setattr(time, "time", lambda later_s=later_s: now + later_s)
+            await it.registry.emit_candidate(candidate())
+            [row] = it.rows("candidates")
+            times.append(row["found_at"] - now)
+    assert times == pytest.approx([0, 0, 3700], abs=0.01)
 
 
 async def test_the_screen_has_the_last_score_of_each_memory_and_every_candidate(empty, host):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from mindscore._util.clock import LONGEST_STEP_S, Clock
 from mindscore._util.errors import ErrorLog
 
 if TYPE_CHECKING:
@@ -98,24 +98,30 @@ def _text(value: Any) -> str:
 class Worker:
     """A daemon thread beside the agent, which starts when there is something to do.
 
-    ``score(goes_on)`` scores what waits. It is called ``idle_s()`` seconds after a turn if no other
-    comes, never if that is 0. ``prepare()`` is called when the agent begins to work, and when it
-    has replied. Their exceptions are logged.
+    ``score(goes_on)`` scores what waits, and returns the seconds after which it is to be called
+    again though no turn comes, or ``None``. It is called ``idle_s()`` seconds after a turn if no
+    other comes, never if that is 0, and when somebody asked for it: then ``is_asked`` is true
+    meanwhile. ``prepare()`` is called when the agent begins to work, and when it has replied. Their
+    exceptions are logged. A time in which the machine sleeps counts.
     """
 
     def __init__(
         self,
-        score: Callable[[Callable[[], bool]], None],
+        score: Callable[[Callable[[], bool]], float | None],
         idle_s: Callable[[], float],
         prepare: Callable[[], None],
         log: ErrorLog,
+        clock: Clock | None = None,
     ) -> None:
+        self.is_asked = False
+        self._clock = clock or Clock()
         self._score = score
         self._idle_s = idle_s
         self._prepare = prepare
         self._log = log
         self._changed = threading.Condition()
         self._ended: float | None = None
+        self._again: float | None = None
         self._works = False
         self._is_unprepared = False
         self._asked: list[threading.Event] = []
@@ -149,7 +155,7 @@ class Worker:
     def turn_ended(self) -> None:
         """Note that the agent has replied, and may be idle from now on."""
         with self._changed:
-            self._works, self._ended = False, time.monotonic()
+            self._works, self._ended = False, self._clock.now()
             self._is_unprepared = True
             self._wake()
 
@@ -177,7 +183,9 @@ class Worker:
             asked, is_due = self._wait(idle_s or 0.0)
             if asked or is_due:
                 with self._log.catch("scoring failed"):
-                    self._score(self._goes_on if asked else self._is_idle)
+                    self.is_asked = bool(asked)
+                    again_s = self._score(self._goes_on if asked else self._is_idle)
+                    self._again = None if again_s is None else self._clock.now() + again_s
                 for done in asked:
                     done.set()
                 continue
@@ -192,17 +200,24 @@ class Worker:
         """Wait for something to do; return the events of requests, and if scoring is due anyway."""
         with self._changed:
             while not (self._asked or self._is_unprepared or self._ending):
-                left = None
-                if self._ended is not None and idle_s:
-                    left = self._ended + idle_s - time.monotonic()
-                    if left <= 0:
-                        # Not again before another turn.
-                        self._ended = None
-                        return [], True
-                self._changed.wait(left)
+                left = self._left_s(idle_s)
+                if left is not None and left <= 0:
+                    # Not again before another turn, unless something waits.
+                    self._ended = self._again = None
+                    return [], True
+                self._changed.wait(None if left is None else min(left, LONGEST_STEP_S))
             asked, self._asked = self._asked, []
             self._is_unprepared = self._is_unprepared and bool(asked)
             return asked, False
+
+    def _left_s(self, idle_s: float) -> float | None:
+        """Return the seconds until scoring is due; ``None``: it is not."""
+        due = []
+        if self._ended is not None and idle_s:
+            due.append(self._ended + idle_s)
+        if self._again is not None and idle_s and not self._works:
+            due.append(self._again)
+        return min(due) - self._clock.now() if due else None
 
     def _goes_on(self) -> bool:
         return not self._ending

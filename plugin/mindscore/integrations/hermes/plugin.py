@@ -11,7 +11,8 @@ import asyncio
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -42,6 +43,11 @@ DROPPABLE = ("memory", "user")
 ENOUGH_RESPONSES = 10
 """Responses on which an entry must have been unused before it may be dropped."""
 
+WAITS = (
+    "live.tokens_per_hour is used up: the turns that were not scored wait until tokens are free; "
+    "hermes mind score does not wait"
+)
+
 PATIENCE_S = 5.0
 """Time that a chat waits for scores before it says that scoring goes on."""
 
@@ -59,8 +65,14 @@ class HermesCommands:
 
     def __init__(self, folder: Path, log: ErrorLog) -> None:
         self.registered: list[str] = []
-        self.worker = Worker(self._score_beside, _idle_s, lambda: self.queue.prepare(), log)
+        self.worker = Worker(
+            lambda goes_on: self._score_beside(goes_on, asked=self.worker.is_asked),
+            _idle_s,
+            lambda: self.queue.prepare(),
+            log,
+        )
         self._folder = folder
+        self._log = log
         self._last: Pass | None = None
 
     @cached_property
@@ -141,15 +153,19 @@ class HermesCommands:
         return actions[action]()
 
     def _score(self) -> str:
-        self._score_beside(lambda: True)
+        self._score_beside(lambda: True, asked=True)
         return self._last_pass()
 
-    def _score_beside(self, goes_on: Callable[[], bool]) -> None:
+    def _score_beside(self, goes_on: Callable[[], bool], *, asked: bool) -> float | None:
+        """Score what waits; return the seconds after which there are tokens for the rest."""
         from mindscore.integrations.hermes.scoring import HermesScoring, load_settings
 
         lock = self._folder / "scoring.lock"
         scoring = HermesScoring(self.queue, self._findings, lock)
-        self._last = scoring.run(load_settings(), goes_on)
+        self._last = done = scoring.run(load_settings(), goes_on, asked=asked)
+        if done.waits is not None:
+            self._log.warn(WAITS if done.retry_s is not None else done.waits)
+        return done.retry_s
 
     def _last_pass(self) -> str:
         if self._last is None:
@@ -158,11 +174,14 @@ class HermesCommands:
 
     def _status(self) -> str:
         from mindscore.integrations.hermes.scoring import load_settings
+        from mindscore.store import History
 
         findings = self._findings
         measured = {it.key for model in findings.models() for it in findings.memories(model)}
-        waiting = self.queue.waiting()
-        return status_text(self.registered, waiting, load_settings(), len(measured))
+        settings, waiting = load_settings(), self.queue.waiting()
+        store = settings.settings.store
+        sent = sum(it for _, it in asyncio.run(History(store).tokens_sent(time.time())))
+        return status_text(self.registered, waiting, settings, len(measured), sent)
 
     def _memories(self, enough: int) -> str:
         from mindscore.integrations.hermes.scoring import load_settings
@@ -173,8 +192,15 @@ class HermesCommands:
         return memories_text(found, enough, least, models[0] if models else "")
 
     def _candidates(self) -> str:
+        from mindscore.integrations.hermes.scoring import load_settings
+        from mindscore.store import Reviews
+
         models = self._findings.models()
-        return candidates_text(self._findings.candidates(models[0]) if models else [])
+        if not models:
+            return candidates_text([], {})
+        found = self._findings.candidates(models[0])
+        queue = asyncio.run(Reviews(load_settings().settings.store).decisions(models[0]))
+        return candidates_text(found, queue)
 
     def _prune(self) -> str:
         from mindscore.integrations.hermes.prune import prune_text
@@ -199,9 +225,9 @@ def _idle_s() -> float:
 
 
 def status_text(
-    registered: Iterable[str], waiting: Waiting, settings: HermesSettings, measured: int
+    registered: Iterable[str], waiting: Waiting, settings: HermesSettings, measured: int, sent: int
 ) -> str:
-    """Say what is registered, what waits, and which scorer is used."""
+    """Say what is registered, what waits, which scorer is used, and what the hour has left."""
     server, about = settings.settings.server, waiting.about
     lines = [f"mindscore is registered with Hermes: {', '.join(registered)}."]
     line = f"Waiting: {count_of(waiting.turns, 'turn')} of {count_of(waiting.sessions, 'session')}"
@@ -215,6 +241,8 @@ def status_text(
     idle_s = settings.options.idle_s
     when = f"when idle for {idle_s:g} s" if idle_s else "never by itself"
     lines.append(f"Scorer: {server.scorer} ({server.model}){where}; {when}.")
+    if limit := settings.settings.live.tokens_per_hour:
+        lines.append(f"Tokens of the last hour: {sent:,} of {limit:,} (live.tokens_per_hour).")
     configuration, namespace = settings.file or "the defaults", settings.settings.store.namespace
     lines.append(f"Configuration: {configuration}; namespace {namespace}.")
     if about.get("model"):
@@ -240,11 +268,19 @@ def pass_text(done: Pass, waiting: Waiting) -> str:
         lines.append("No memory was found in them.")
     for key, most in sorted(done.largest.items(), key=lambda it: (-it[1], it[0])):
         lines.append(f"{most:8.2f} nats  {key}  {one_line(done.memories.get(key, ''), TEXT_WIDTH)}")
+    for it in done.leaned[:1]:
+        text = one_line(done.memories.get(it.key, it.key), TEXT_WIDTH)
+        more = f", and {count_of(len(done.leaned) - 1, 'other')}" if done.leaned[1:] else ""
+        lines.append(f"The last reply leaned on: {text} ({it.nats:.2f} nats){more}.")
     if done.candidates:
         lines.append(
             f"{count_of(len(done.candidates), 'candidate')} for training: hermes mind candidates."
         )
     lines += [f"Remark: {remark}." for remark in done.remarks]
+    if done.waits is not None:
+        lines.append(
+            f"Not finished ({count_of(waiting.turns, 'turn')} still waiting): {done.waits}"
+        )
     if done.error is not None:
         lines.append(
             f"Not finished ({count_of(waiting.turns, 'turn')} still waiting): {done.error}"
@@ -281,9 +317,18 @@ def memories_text(
     return _plain(lines)
 
 
-def candidates_text(candidates: Iterable[FoundCandidate]) -> str:
-    """List the responses that the memories made likelier."""
-    lines = [f"{it.divergence:8.2f} nats  {one_line(it.text, TEXT_WIDTH)}" for it in candidates]
+def candidates_text(
+    candidates: Iterable[FoundCandidate], decisions: Mapping[str, str | None]
+) -> str:
+    """List the responses that the memories made likelier, each with what was decided.
+
+    ``decisions`` are by the hash of a response; ``None``: it is not listed any more.
+    """
+    lines = [
+        f"{it.divergence:8.2f} nats  {decision:8}  {one_line(it.text, TEXT_WIDTH)}"
+        for it in candidates
+        if (decision := decisions.get(it.response, "waiting")) is not None
+    ]
     return _plain(lines) or "No candidate for training was found yet: hermes mind score."
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +24,8 @@ from mindscore.measure.divergence import within_noise
 from mindscore.measure.prompts import response_hash
 from mindscore.recognisers import MemoryFinder
 from mindscore.session.attach import Attached, attach
+from mindscore.session.hourly_tokens import BudgetedRun
+from mindscore.session.leaning import Leaning
 from mindscore.store.database import Database
 from mindscore.store.namespace import DAY_S
 from mindscore.store.schema import FINDINGS, drops, hermes_candidates, hermes_memories
@@ -55,15 +57,16 @@ class HermesSettings:
 def load_settings() -> HermesSettings:
     """Load the user's configuration, with the namespace ``hermes`` unless it names one.
 
+    Candidates are looked for unless it says something else.
+
     Raises:
         ConfigError: it is wrong.
     """
     found = load_configuration(None)
     given = found.settings.plugins.settings.get("hermes", {})
     options = parse_table(given, HermesOptions, TABLE)
-    if "namespace" in found.tables.get("store", {}):
-        return HermesSettings(found.tables, found.settings, options, found.file)
-    tables = merge(found.tables, {"store": {"namespace": NAMESPACE}})
+    defaults = {"store": {"namespace": NAMESPACE}, "live": {"candidates": True}}
+    tables = merge(defaults, found.tables)
     return HermesSettings(tables, parse_table(tables, Settings, ""), options, found.file)
 
 
@@ -75,8 +78,9 @@ NO_SYSTEM = "a request had no system message: its scores are of a reconstructed 
 class Pass:
     """The findings of one pass over the queue.
 
-    ``memories`` are the texts by key, ``largest`` their largest divergences, in nats; ``error``
-    says what ended the pass early.
+    ``memories`` are the texts by key, ``largest`` their largest divergences, in nats, ``leaned``
+    what the last reply leaned on; ``error`` says what ended the pass early. ``waits`` says what
+    waits for tokens, of which some may be free after ``retry_s`` seconds; ``None``: never so many.
     """
 
     model: str = ""
@@ -85,8 +89,16 @@ class Pass:
     memories: dict[str, str] = field(default_factory=dict)
     largest: dict[str, float] = field(default_factory=dict)
     candidates: list[FinetuneCandidate] = field(default_factory=list)
+    leaned: tuple[Leaning, ...] = ()
     remarks: dict[str, None] = field(default_factory=dict)
     error: str | None = None
+    waits: str | None = None
+    retry_s: float | None = None
+
+    @property
+    def may_go_on(self) -> bool:
+        """True if nothing failed, and no turn waits for tokens that the next one would take."""
+        return self.error is None and self.retry_s is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +122,11 @@ class MeasuredMemory:
 
 @dataclass(frozen=True, slots=True)
 class FoundCandidate:
-    """A response for training: its divergence without any memory, in nats, and its text."""
+    """A response for training: its divergence without any memory, its text and its ids' hash."""
 
     divergence: float
     text: str
+    response: str
 
 
 def kind_of(key: str) -> str:
@@ -200,7 +213,7 @@ class HermesFindings:
     def candidates(self, model: str) -> list[FoundCandidate]:
         """List every candidate that ``model`` found, the largest divergence first."""
         of = hermes_candidates.c
-        query = select(of.divergence, of.text).where(of.model == model)
+        query = select(of.divergence, of.text, of.response).where(of.model == model)
         query = query.order_by(of.divergence.desc(), of.response)
         found = self._database.read_now(lambda connection: connection.execute(query).all())
         return [FoundCandidate(*row) for row in found]
@@ -225,11 +238,18 @@ class HermesScoring:
         self._lock = lock
         self._messages: list[Message] = []
 
-    def run(self, settings: HermesSettings, goes_on: Callable[[], bool] = lambda: True) -> Pass:
+    def run(
+        self,
+        settings: HermesSettings,
+        goes_on: Callable[[], bool] = lambda: True,
+        *,
+        asked: bool = True,
+    ) -> Pass:
         """Score what waits, until nothing does, ``goes_on`` says no, or a session fails.
 
         A session that fails stays, behind the others. A turn that cannot be read is removed, with
-        a remark.
+        a remark. Unless it was ``asked`` for, it ends when ``live.tokens_per_hour`` is used up: the
+        turns that are left stay.
 
         Raises:
             MindhooksError: the queue or the findings cannot be used, or the configuration is wrong.
@@ -251,15 +271,23 @@ class HermesScoring:
                 lambda: self._messages, settings=settings.tables, every_turns=0, idle_s=0
             )
             try:
-                while turn is not None and done.error is None and goes_on():
-                    self._score(attached, settings, turn, done)
+                seen: set[int] = set()
+                while turn is not None and turn.id not in seen and done.may_go_on and goes_on():
+                    seen.add(turn.id)
+                    self._score(attached, settings, turn, done, asked=asked)
                     turn = self._queue.next()
             finally:
                 attached.close()
         return done
 
     def _score(
-        self, attached: Attached, settings: HermesSettings, turn: WaitingTurn, done: Pass
+        self,
+        attached: Attached,
+        settings: HermesSettings,
+        turn: WaitingTurn,
+        done: Pass,
+        *,
+        asked: bool,
     ) -> None:
         try:
             left_out = LeftOut()
@@ -275,10 +303,16 @@ class HermesScoring:
         memories, places = _memories(self._messages)
         if memories:
             try:
-                self._measure(attached, settings, memories, places, done)
+                runs = self._run(attached, settings, asked=asked)
+                self._record(attached, settings, memories, places, runs, done)
             except MindhooksError as error:
                 done.error = format_error(error)
                 self._queue.put_off(turn)
+                return
+            if waiting := [it for it in runs if it.waits]:
+                done.waits, done.retry_s = waiting[-1].waits, waiting[-1].retry_s
+                if done.retry_s is None:
+                    self._queue.put_off(turn)
                 return
             done.remarks |= dict.fromkeys((TOOLS, *attached.remarks))
             if not any(message.role == "system" for message in self._messages):
@@ -286,30 +320,50 @@ class HermesScoring:
         done.sessions, done.turns = done.sessions + 1, done.turns + turn.turns
         self._queue.remove(turn)
 
-    def _measure(
+    def _run(
+        self, attached: Attached, settings: HermesSettings, *, asked: bool
+    ) -> list[BudgetedRun]:
+        """Run the matrix and the search for candidates, until something waits for tokens."""
+        commands = [MindCommand.SCORE_FULL]
+        if asked or settings.settings.live.candidates:
+            commands.append(MindCommand.SCORE_FINETUNE)
+        runs: list[BudgetedRun] = []
+        for command in commands:
+            if runs and runs[-1].waits:
+                break
+            if asked:
+                runs.append(BudgetedRun(attached.score(command).result()))
+            else:
+                runs.append(attached.score_within_hour(command).result())
+        return runs
+
+    def _record(
         self,
         attached: Attached,
         settings: HermesSettings,
         memories: Mapping[str, str],
         places: Mapping[str, int],
+        runs: Sequence[BudgetedRun],
         done: Pass,
     ) -> None:
-        registry = attached.registry
-        scorer = registry.submit(registry.registry.scorer()).result()
-        scored = attached.score(MindCommand.SCORE_FULL).result()
-        trained = attached.score(MindCommand.SCORE_FINETUNE).result()
-        if error := scored.error or trained.error:
+        results = [it.result for it in runs if it.result is not None]
+        if error := next((it.error for it in results if it.error), None):
             raise MindhooksError(error)
         at = {message.id: index for index, message in enumerate(self._messages)}
         divergences = {
             key: _divergences(score, places.get(key, -1), at)
-            for key, score in scored.scores.items()
+            for result in results
+            for key, score in result.scores.items()
         }
+        if not results:
+            return
         days = settings.settings.store.retention_days
-        self._findings.record(scorer.model, memories, divergences, trained.candidates, days)
-        done.model = scorer.model
+        candidates = [it for result in results for it in result.candidates]
+        self._findings.record(results[0].model, memories, divergences, candidates, days)
+        done.model = results[0].model
         done.memories |= memories
-        done.candidates += trained.candidates
+        done.leaned = attached.leaned_on() or ()
+        done.candidates += candidates
         for key, row in divergences.items():
             done.largest[key] = max(done.largest.get(key, 0.0), *row.values(), 0.0)
 
