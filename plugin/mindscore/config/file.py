@@ -82,7 +82,7 @@ def load_configuration(given: Path | None, assignments: Iterable[str] = ()) -> C
     return Configuration(tables, settings, file)
 
 
-def dump(settings: Settings, others: Mapping[str, Any] = {}) -> str:  # noqa: B006 - not changed
+def dump(settings: Settings, others: Mapping[str, Any] = {}) -> str:
     """Return the settings as TOML, every key written out, without the password of the store.
 
     ``others`` are the tables ``[server.NAME]``, which are written as they are.

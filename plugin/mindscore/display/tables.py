@@ -19,6 +19,7 @@ from mindhooks import (
     ResponseDivergence,
 )
 from mindscore._util.text import count_of, moment_ago, one_line, printable, shortened
+from mindscore.display.comparison import show_comparison
 from mindscore.measure.divergence import (
     UNMEASURED_NOISE,
     column_spreads,
@@ -46,8 +47,11 @@ LISTED = 300
 
 def show_result(console: Console, result: Result) -> None:
     """Print the remarks on the transcript, the findings, a summary of them, and the cost."""
-    for line in remark_lines(result.remarks):
+    compared = result.comparison.remarks if result.comparison is not None else ()
+    for line in remark_lines((*result.remarks, *compared)):
         console.print(line)
+    if result.comparison is not None:
+        show_comparison(console, result.comparison)
     if result.command == MindCommand.SCORE_FINETUNE:
         parts = _finetune(result)
     elif result.command == MindCommand.SCORE_FULL:

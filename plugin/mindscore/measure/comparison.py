@@ -192,21 +192,25 @@ class Comparison:
     ) -> Comparison:
         """Return the comparison of ``responses`` and of the memories' ``effects`` on them."""
         responses, effects = tuple(responses), tuple(effects)
+        limits = _limits(effects)
         by_key: dict[str, list[ComparedEffect]] = defaultdict(list)
         for effect in effects:
             # Of a memory that is behind a response, nothing was measured.
             if effect.effects != (0.0, 0.0):
                 by_key[effect.key].append(effect)
-        groups = [
-            [(it.conversation, it.difference) for it in responses],
-            [(it.conversation, it.needs[1] - it.needs[0]) for it in responses],
-            *([(it.conversation, it.difference) for it in its] for its in by_key.values()),
-        ]
-        several = len({it.conversation for it in responses}) > 1
-        mean, need, *changes = _differences(groups, clustered=several)
-        limits = _limits(effects)
+        clusters = _Clusters(len({it.conversation for it in responses}) > 1)
+        mean, need, *changes = clusters.differences(
+            [
+                ([(it, it.difference) for it in responses], None),
+                ([(it, it.needs[1] - it.needs[0]) for it in responses], None),
+                *(
+                    ([(it, it.difference) for it in its], _clear(its, limits))
+                    for its in by_key.values()
+                ),
+            ]
+        )
         memories = [
-            _memory(key, its, change, limits)
+            _memory(key, its, change, _clear(its, limits))
             for (key, its), change in zip(by_key.items(), changes, strict=True)
             if change is not None
         ]
@@ -245,10 +249,9 @@ def _memory(
     key: str,
     effects: Sequence[ComparedEffect],
     change: Difference,
-    limits: Mapping[tuple[str, str], float],
+    clear: Sequence[ComparedEffect],
 ) -> MemoryComparison:
     first, other = (math.fsum(it.effects[at] for it in effects) / len(effects) for at in (0, 1))
-    clear = [it for it in effects if abs(it.difference) > limits[it.conversation, it.node_id]]
     less_on, more_on = (
         tuple((it.conversation, it.entry_idx) for it in clear if it.difference * sign > 0)
         for sign in (-1, 1)
@@ -265,9 +268,19 @@ def _limits(effects: Iterable[ComparedEffect]) -> dict[tuple[str, str], float]:
     for effect in effects:
         columns[effect.conversation, effect.node_id].append(effect)
     return {
-        place: max(column_spread(it.difference for it in column), max(it.limit for it in column))
+        place: max(column_spread(it.difference for it in column), *(it.limit for it in column))
         for place, column in columns.items()
     }
+
+
+def _clear(
+    effects: Iterable[ComparedEffect], limits: Mapping[tuple[str, str], float]
+) -> list[ComparedEffect]:
+    """Return those that change by more than may be chance."""
+    return [it for it in effects if abs(it.difference) > limits[it.conversation, it.node_id]]
+
+
+_Measured = ComparedResponse | ComparedEffect
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -280,38 +293,49 @@ class _Values:
     conversation_ids: Integers
 
 
-def _differences(
-    groups: Sequence[Sequence[tuple[str, float]]], *, clustered: bool
-) -> Iterator[Difference | None]:
-    """Yield the mean of each group of values with its interval, ``None`` of an empty group.
+@dataclass(frozen=True, slots=True)
+class _Clusters:
+    """The units that are resampled: conversations if there are ``several``, else responses."""
 
-    Resampled are conversations, by which the values are named, if ``clustered``; else the values.
-    """
-    import numpy as np
+    several: bool
 
-    from mindscore.measure.bootstrap import resampled_means
+    def _of(self, it: _Measured) -> str:
+        return it.conversation if self.several else it.node_id
 
-    rows = [
-        (name if clustered else str(at), group, value)
-        for group, values in enumerate(groups)
-        for at, (name, value) in enumerate(values)
-    ]
-    numbers = {name: at for at, name in enumerate(dict.fromkeys(it[0] for it in rows))}
-    rows.sort(key=lambda it: numbers[it[0]])
-    clusters = [{name for name, group, _ in rows if group == at} for at in range(len(groups))]
-    values = _Values(
-        memories=len(groups),
-        memory=np.array([group for _, group, _ in rows], np.int64),
-        conversation=np.array([numbers[name] for name, _, _ in rows], np.int64),
-        conversation_ids=np.arange(len(numbers)),
-    )
-    means = resampled_means(
-        values, np.array([value for _, _, value in rows]), np.array([len(it) for it in clusters])
-    )
-    low, high = means.intervals(CONFIDENCE)
-    for group, a, b in zip(groups, low.tolist(), high.tolist(), strict=True):
-        if not group:
-            yield None
-            continue
-        mean = math.fsum(value for _, value in group) / len(group)
-        yield Difference(mean, *((None, None) if math.isnan(a) else (a, b)))
+    def differences(
+        self, groups: Sequence[tuple[Sequence[tuple[_Measured, float]], Sequence[_Measured] | None]]
+    ) -> Iterator[Difference | None]:
+        """Yield the mean of each group of values with its interval, ``None`` of an empty group.
+
+        Beside the values of a group are those that are more than chance. If there are any, but in
+        too few clusters, no interval is known: it would be that of a single value.
+        """
+        import numpy as np
+
+        from mindscore.measure.bootstrap import resampled_means
+
+        rows = [
+            (self._of(it), group, value)
+            for group, (values, _) in enumerate(groups)
+            for it, value in values
+        ]
+        numbers = {name: at for at, name in enumerate(dict.fromkeys(it[0] for it in rows))}
+        rows.sort(key=lambda it: numbers[it[0]])
+        counts = [
+            len({self._of(it) for it in clear or (it for it, _ in values)})
+            for values, clear in groups
+        ]
+        values = _Values(
+            memories=len(groups),
+            memory=np.array([group for _, group, _ in rows], np.int64),
+            conversation=np.array([numbers[name] for name, _, _ in rows], np.int64),
+            conversation_ids=np.arange(len(numbers)),
+        )
+        nats = np.array([value for _, _, value in rows], float)
+        low, high = resampled_means(values, nats, np.array(counts)).intervals(CONFIDENCE)
+        for (its, _), a, b in zip(groups, low.tolist(), high.tolist(), strict=True):
+            if not its:
+                yield None
+                continue
+            mean = math.fsum(value for _, value in its) / len(its)
+            yield Difference(mean, *((None, None) if math.isnan(a) else (a, b)))

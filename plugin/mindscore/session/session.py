@@ -31,6 +31,7 @@ from mindscore.conversation.conversation import Transcript
 from mindscore.conversation.own_template import OwnTemplate
 from mindscore.conversation.rendering import CachedTokenizer, KeySets
 from mindscore.flows.recorder import store_failures
+from mindscore.measure.comparison import Comparison
 from mindscore.measure.interactions import Interaction, RedundantGroup
 from mindscore.measure.leave_one_out import LeaveOneOut
 from mindscore.measure.memories import text_hashes
@@ -162,7 +163,7 @@ class Session:
         """Forget what earlier commands found."""
         self.scores, self.candidates, self.ended = {}, [], []
         kinds = (RedundantGroup, Interaction, PlaceboControl, ScreenReceipt, LeaveOneOut, Retry)
-        for kind in kinds:
+        for kind in (*kinds, Comparison):
             self.registry.stash.pop(kind, None)
 
     @property
@@ -280,6 +281,7 @@ class Session:
             redundant=self.registry.stash.get(RedundantGroup, ()),
             interactions=self.registry.stash.get(Interaction, ()),
             placebo=self.registry.stash.get(PlaceboControl),
+            comparison=self.registry.stash.get(Comparison),
             screen=receipt,
             estimates=() if receipt is None else receipt.estimates,
             estimates_error=None if receipt is None else receipt.error,
