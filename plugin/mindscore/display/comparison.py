@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.cells import cell_len
@@ -12,6 +12,7 @@ from rich.text import Text
 
 from mindscore._util.text import count_of, one_line, printable, shortened
 from mindscore.measure.comparison import (
+    ComparedEffect,
     ComparedResponse,
     Comparison,
     Difference,
@@ -63,7 +64,10 @@ def _response_fields(it: ComparedResponse) -> dict[str, Any]:
 
 def _memory_fields(it: MemoryComparison) -> dict[str, Any]:
     places = {
-        name: [{"conversation": talk, "entry_idx": index} for talk, index in found]
+        name: [
+            {"conversation": each.conversation, "entry_idx": each.entry_idx, "needs": each.effects}
+            for each in found
+        ]
         for name, found in (("less_on", it.less_on), ("more_on", it.more_on))
     }
     change = _difference_fields(it.change)
@@ -72,7 +76,7 @@ def _memory_fields(it: MemoryComparison) -> dict[str, Any]:
 
 
 def _difference_fields(it: Difference | None) -> dict[str, float | None] | None:
-    return it and {"difference": it.difference, "low": it.low, "high": it.high}
+    return None if it is None else {"difference": it.difference, "low": it.low, "high": it.high}
 
 
 def show_comparison(console: Console, comparison: Comparison) -> None:
@@ -93,7 +97,7 @@ def _parts(console: Console, comparison: Comparison) -> Iterator[RenderableType]
     for it in comparison.responses[:SHOWN]:
         if it.other_text is not None:
             yield Text.assemble(
-                (f"{_place(it, comparison)} {comparison.other} says: ", "dim"),
+                (f"{place_of(it, comparison)} {comparison.other} says: ", "dim"),
                 one_line(it.other_text, SAID),
             )
     if comparison.memories:
@@ -136,7 +140,7 @@ def _responses(comparison: Comparison, width: int) -> Table:
     for name in heads:
         table.add_column(name, justify="left" if name == heads[-1] else "right", no_wrap=True)
     for it, row in zip(shown, rows, strict=True):
-        cells: list[str | Text] = [one_line(f"{_place(it, comparison)} {it.text}", room), *row]
+        cells: list[str | Text] = [one_line(f"{place_of(it, comparison)} {it.text}", room), *row]
         cells[3] = Text(row[2], style=_style(it))
         table.add_row(*cells)
     return table
@@ -151,17 +155,11 @@ def _style(it: ComparedResponse) -> str:
     return "dim" if it.within_noise else MORE if it.difference > 0 else LESS
 
 
-def _place(it: ComparedResponse, comparison: Comparison) -> str:
-    return place_of((it.conversation, it.entry_idx), comparison)
-
-
-def place_of(place: tuple[str, int], comparison: Comparison) -> str:
+def place_of(it: ComparedResponse | ComparedEffect, comparison: Comparison) -> str:
     """Return the name of a response; of several conversations, with the number of its own."""
-    talk, index = place
     if comparison.conversations < 2:
-        return f"#{index}"
-    names = dict.fromkeys(it.conversation for it in comparison.responses)
-    return f"{list(names).index(talk) + 1}#{index}"
+        return f"#{it.entry_idx}"
+    return f"{comparison.number_of(it.conversation)}#{it.entry_idx}"
 
 
 def _memories(comparison: Comparison) -> Table:
@@ -170,7 +168,7 @@ def _memories(comparison: Comparison) -> Table:
     for name in (*_heads(comparison), "change", "95 % interval"):
         table.add_column(str(name), justify="right", no_wrap=True)
     table.add_column(f"{shortened(comparison.other, NAME)} needs it")
-    digits = digits_of(comparison)
+    digits = digits_of(comparison) + 1
     for it in sorted(comparison.memories, key=lambda it: it.change.difference):
         said = verdict_words(it, comparison)
         style = LESS if said.startswith("less") else MORE if said.startswith("more") else "dim"
@@ -193,12 +191,19 @@ def interval_text(it: Difference, digits: int) -> str:
 
 def verdict_words(it: MemoryComparison, comparison: Comparison) -> str:
     """Return whether the other model needs a memory less or more, and on which responses."""
-    less, more = (
-        ", ".join(place_of(place, comparison) for place in places[:3])
-        + f" and {len(places) - 3} more" * (len(places) > 3)
-        for places in (it.less_on, it.more_on)
-    )
-    return WORDS.get(it.verdict, it.verdict).format(less=less, more=more)
+    digits = digits_of(comparison)
+
+    def named(effects: Sequence[ComparedEffect]) -> str:
+        first = next(iter(effects), None)
+        if first is None:
+            return ""
+        if len(effects) > 1:
+            more = f" and {len(effects) - 3} more" * (len(effects) > 3)
+            return ", ".join(place_of(each, comparison) for each in effects[:3]) + more
+        one, other = first.effects
+        return f"{place_of(first, comparison)} ({one:.{digits}f} → {other:.{digits}f})"
+
+    return WORDS.get(it.verdict, it.verdict).format(less=named(it.less_on), more=named(it.more_on))
 
 
 def comparison_lines(comparison: Comparison) -> Iterator[str]:
@@ -218,7 +223,7 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
         yield (
             f"{other}: {len(beyond):,} of {count_of(total, 'response')} differ by more than noise, "
             f"by up to {abs(beyond[0].difference):.{digits}f} {comparison.unit} "
-            f"({_place(beyond[0], comparison)})"
+            f"({place_of(beyond[0], comparison)})"
         )
     yield f"responses with all memories: {_mean_words(mean, comparison, 'likelier')}"
     yield f"what all memories add to one: {_mean_words(need, comparison, 'more')}"

@@ -132,17 +132,17 @@ class Difference:
 class MemoryComparison:
     """What the two models need a memory for, on average over the responses behind it.
 
-    ``needs`` is the mean effect under each. ``less_on`` and ``more_on`` are the responses, as
-    conversation and index, that change beyond noise and beyond what most memories' effects on them
-    do.
+    ``needs`` is the mean effect under each. ``less_on`` and ``more_on`` are its effects that change
+    beyond noise and beyond what most memories' effects on the response do, the largest change
+    first.
     """
 
     key: str
     needs: Pair
     change: Difference
     responses: int
-    less_on: tuple[tuple[str, int], ...]
-    more_on: tuple[tuple[str, int], ...]
+    less_on: tuple[ComparedEffect, ...]
+    more_on: tuple[ComparedEffect, ...]
 
     @property
     def verdict(self) -> Verdict:
@@ -238,6 +238,10 @@ class Comparison:
         """The number of conversations that have a response here."""
         return len({it.conversation for it in self.responses})
 
+    def number_of(self, conversation: str) -> int:
+        """Return the number of a conversation, from 1."""
+        return list(dict.fromkeys(it.conversation for it in self.responses)).index(conversation) + 1
+
     @property
     def beyond_noise(self) -> list[ComparedResponse]:
         """The responses whose difference is no noise, the largest first."""
@@ -252,10 +256,8 @@ def _memory(
     clear: Sequence[ComparedEffect],
 ) -> MemoryComparison:
     first, other = (math.fsum(it.effects[at] for it in effects) / len(effects) for at in (0, 1))
-    less_on, more_on = (
-        tuple((it.conversation, it.entry_idx) for it in clear if it.difference * sign > 0)
-        for sign in (-1, 1)
-    )
+    clear = sorted(clear, key=lambda it: -abs(it.difference))
+    less_on, more_on = (tuple(it for it in clear if it.difference * sign > 0) for sign in (-1, 1))
     return MemoryComparison(key, (first, other), change, len(effects), less_on, more_on)
 
 
