@@ -26,8 +26,8 @@ SHOWN = 40
 LESS, MORE = "#b85c00", "#0878c8"
 
 WORDS = {
-    "less on some": "less, on {less}",
-    "more on some": "more, on {more}",
+    "less on some": "less on {less}",
+    "more on some": "more on {more}",
     "less and more on some": "less on {less}, more on {more}",
 }
 
@@ -231,7 +231,7 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
         yield "noise: that of a model which does not repeat exactly is not known; 1 nat is assumed"
     if mean.low is None:
         few = "conversations" if comparison.conversations > 1 else "responses"
-        yield f"intervals are not known: there are fewer than five {few}"
+        yield f"intervals are not known: there are too few {few}"
     elif comparison.conversations == 1:
         yield "intervals are over the responses of this one conversation"
     else:

@@ -46,16 +46,15 @@ def comparison_page(result: Result) -> str:
     Raises:
         UsageError: Jinja2 is not installed.
     """
-    comparison = result.comparison
+    comparison = result.comparison or Comparison.of(result.model, "", "nats", (), ())
     styles = [
         asset("theme.css"),
         asset("report.css", "mindscore.report"),
         asset("comparison.css", "mindscore.report"),
     ]
-    shown = () if comparison is None else comparison.responses
+    shown = comparison.responses
     if len(shown) > MOST_RESPONSES:
         shown = tuple(sorted(shown, key=lambda it: -abs(it.difference))[:MOST_RESPONSES])
-    memories = () if comparison is None else comparison.memories
     return (
         environment("mindscore.report")
         .get_template("comparison.html")
@@ -64,13 +63,13 @@ def comparison_page(result: Result) -> str:
             styles=styles,
             result=result,
             comparison=comparison,
-            lines=[] if comparison is None else list(comparison_lines(comparison)),
+            lines=list(comparison_lines(comparison)),
             shown=shown,
             most_open=MOST_OPEN,
             longest=LONGEST_TEXT,
-            memories=sorted(memories, key=lambda it: it.change.difference),
-            scale=MemoryScale(memories).place,
-            digits=0 if comparison is None else digits_of(comparison) + 1,
+            memories=sorted(comparison.memories, key=lambda it: it.change.difference),
+            scale=MemoryScale(comparison.memories).place,
+            digits=digits_of(comparison) + 1,
             place=lambda it: place_of(it, comparison),
             interval=interval_text,
             verdict=lambda it: verdict_words(it, comparison),
@@ -80,9 +79,9 @@ def comparison_page(result: Result) -> str:
     )
 
 
-def _facts(result: Result, comparison: Comparison | None) -> list[tuple[str, str]]:
+def _facts(result: Result, comparison: Comparison) -> list[tuple[str, str]]:
     found = [("Model", result.model)]
-    if comparison is not None:
+    if comparison.other:
         found += [
             ("Beside", comparison.other),
             ("Conversations", f"{comparison.conversations:,}"),
