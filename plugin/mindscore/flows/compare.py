@@ -229,7 +229,8 @@ class CompareRun(FlowRun):
             if self.options.say:
                 found = await self._say(sides[1], name, found)
         finally:
-            effects = compared_effects(found, rows, scale) if len(rows) == len(sides) else ()
+            are_known = len(rows) == len(sides)
+            effects = compared_effects(sides, found, rows, scale, least) if are_known else ()
             unread = [it.compared.unread for it in sides]
             self.remarks += [it.remark for it in unread if it is not None]
             self.registry.stash[Comparison] = Comparison.of(

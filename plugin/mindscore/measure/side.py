@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist, median
 
 from mindhooks import Context, Scorer, ScorerCapabilities
 from mindscore.config.settings import ServerSettings
@@ -16,7 +18,7 @@ from mindscore.measure.comparison import (
     Parting,
     parting,
 )
-from mindscore.measure.divergence import UNMEASURED_NOISE, TokenLogprobs
+from mindscore.measure.divergence import FEWEST, UNMEASURED_NOISE, TokenLogprobs
 from mindscore.measure.leave_one_out import Divergences, LeaveOneOut, NoiseFloor
 from mindscore.measure.memories import (
     Memory,
@@ -69,9 +71,33 @@ class Side:
         return found
 
     def noise_of(self, node_id: str) -> float | None:
-        """Return the nats by which a response's total varies; ``None``: not known."""
+        """Return the nats by which a response's total has varied; ``None``: not known."""
         is_exact = not ScorerCapabilities.of(self.scorer).noisy
         return self.noise.spread.get(node_id, 0.0 if is_exact else None)
+
+    def noise_limit(self, node_id: str, values: int, *, differences: bool = False) -> float:
+        """Return the nats that noise alone exceeds in none of ``values`` responses, or effects.
+
+        So it is in 95 % of cases (Bonferroni). One repetition says little of a response: it is by
+        the typical one of all that were repeated (median of normal variation), and by its own where
+        that is more. ``differences``: of effects, in which two totals vary. Where nothing is known
+        it is ``UNMEASURED_NOISE``.
+        """
+        own = self.noise_of(node_id)
+        if own is None:
+            return UNMEASURED_NOISE
+        known = list(self.noise.spread.values())
+        if len(known) < FEWEST:
+            return own
+        deviation = median(known) / _QUARTILE * (math.sqrt(2) if differences else 1.0)
+        return max(own, deviation * NormalDist().inv_cdf(1 - ERROR_RATE / (2 * values)))
+
+
+ERROR_RATE = 0.05
+"""Chance that noise alone puts any of many values beyond its limit."""
+
+_QUARTILE = NormalDist().inv_cdf(0.75)
+"""Median of a normal value's size, in standard deviations."""
 
 
 def compared_responses(
@@ -91,8 +117,8 @@ def compared_responses(
         if id_ not in scale or not all(id_ in it for it in totals):
             continue
         (one, bare), (other, others_bare) = totals[0][id_], totals[1][id_]
-        noise, divisor = [side.noise_of(id_) for side in sides], scale[id_]
-        limit = sum(UNMEASURED_NOISE if it is None else it for it in noise)
+        divisor = scale[id_]
+        limit = sum(side.noise_limit(id_, len(scale)) for side in sides)
         yield ComparedResponse(
             entry_idx=index,
             node_id=id_,
@@ -101,21 +127,27 @@ def compared_responses(
             with_=(one / divisor, other / divisor),
             without=(bare / divisor, others_bare / divisor),
             limit=max(limit, least) / divisor,
-            assumed=None in noise,
+            assumed=None in [side.noise_of(id_) for side in sides],
             parts_at=parted.get(id_),
         )
 
 
 def compared_effects(
+    sides: tuple[Side, Side],
     found: Sequence[ComparedResponse],
     rows: Sequence[Mapping[str, Divergences]],
     scale: Mapping[str, float],
+    least: float,
 ) -> Iterator[ComparedEffect]:
     """Yield the effects of memories on the responses ``found`` that both sides have measured.
 
-    ``rows`` are the sides', by memory; they are divided as ``scale`` says.
+    ``rows`` are the sides', by memory; ``scale`` and ``least`` are as of ``compared_responses``.
     """
-    compared = {it.node_id: it for it in found}
+    compared, cells = {it.node_id: it for it in found}, len(found) * max(1, len(rows[0]))
+    limits = {
+        id_: sum(side.noise_limit(id_, cells, differences=True) for side in sides)
+        for id_ in compared
+    }
     for key, row in rows[0].items():
         others = {it.node_id: it.signed for it in rows[1].get(key, ())}
         for one in row:
@@ -128,7 +160,7 @@ def compared_effects(
                 entry_idx=one.entry_idx,
                 node_id=id_,
                 effects=(one.signed / scale[id_], others[id_] / scale[id_]),
-                limit=compared[id_].limit,
+                limit=max(limits[id_], least) / scale[id_],
             )
 
 
