@@ -220,8 +220,9 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
             f"{comparison.unit}"
         )
     else:
+        differ = "differs" if len(beyond) == 1 else "differ"
         yield (
-            f"{other}: {len(beyond):,} of {count_of(total, 'response')} differ by more than noise, "
+            f"{other}: {len(beyond):,} of {count_of(total, 'response')} {differ} by more than noise, "
             f"by up to {abs(beyond[0].difference):.{digits}f} {comparison.unit} "
             f"({place_of(beyond[0], comparison)})"
         )
