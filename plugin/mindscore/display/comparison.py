@@ -222,8 +222,8 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
     else:
         differ = "differs" if len(beyond) == 1 else "differ"
         yield (
-            f"{other}: {len(beyond):,} of {count_of(total, 'response')} {differ} by more than noise, "
-            f"by up to {abs(beyond[0].difference):.{digits}f} {comparison.unit} "
+            f"{other}: {len(beyond):,} of {count_of(total, 'response')} {differ} by more than "
+            f"noise, by up to {abs(beyond[0].difference):.{digits}f} {comparison.unit} "
             f"({place_of(beyond[0], comparison)})"
         )
     yield f"responses with all memories: {_mean_words(mean, comparison, 'likelier')}"
