@@ -139,7 +139,8 @@ class _Pass:
         if first is None:
             raise TranscriptError("; ".join(self._found.failed) or NO_RESPONSE)
         session, name = Session(first, self._screen.activity), self._tables["plugins"]["settings"]
-        async with session.open(self._tables), AsyncExitStack() as stack:
+        # The registry is closed first: a run in flight uses the other model.
+        async with AsyncExitStack() as stack, session.open(self._tables):
             try:
                 opened = opened_model(self._tables, name[NAME]["with"])
                 session.registry.stash[OtherModel] = await stack.enter_async_context(opened)

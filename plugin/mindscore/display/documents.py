@@ -39,8 +39,7 @@ def document(result: Result) -> dict[str, Any]:
     elif result.command == MindCommand.SCORE_FULL:
         found = _matrix(result)
     elif result.command == COMMAND:
-        remarks = result.comparison.remarks if result.comparison else ()
-        found = {**comparison_fields(result.comparison), "remarks": [*result.remarks, *remarks]}
+        found = {"remarks": result.all_remarks, **comparison_fields(result.comparison)}
     elif result.measured is not None:
         known = result.known.values()
         found = {"scores": [{"key": it.key, **_last(it), "count": it.count} for it in known]}

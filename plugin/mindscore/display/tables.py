@@ -47,8 +47,7 @@ LISTED = 300
 
 def show_result(console: Console, result: Result) -> None:
     """Print the remarks on the transcript, the findings, a summary of them, and the cost."""
-    compared = result.comparison.remarks if result.comparison is not None else ()
-    for line in remark_lines((*result.remarks, *compared)):
+    for line in remark_lines(result.all_remarks):
         console.print(line)
     if result.comparison is not None:
         show_comparison(console, result.comparison)

@@ -27,6 +27,7 @@ from mindhooks import (
     Trigger,
     WirePrompt,
     hookimpl,
+    in_thread,
     load_scorer,
 )
 from mindscore._util.aio import map_ordered
@@ -100,7 +101,7 @@ def _naming(name: str, known: Sequence[str] | Mapping[str, Any]) -> Iterator[Non
     """Say of an error that it is the other model's, and which models the configuration names."""
     try:
         yield
-    except ScorerError as error:
+    except MindhooksError as error:
         named = f" (tables of [server]: {', '.join(known)})" if known else ""
         raise ScorerError(f"the other model, {name!r}{named}: {error}") from error
 
@@ -134,8 +135,8 @@ class CompareRun(FlowRun):
         with self.activity:
             opened = nullcontext(stashed) if stashed else opened_model(self.run.settings, name)
             async with opened as other:
+                is_same = await self._has_same_tokenizer(other)
                 with _naming(other.name, ()):
-                    is_same = await self._has_same_tokenizer(other)
                     second = await self._second(other, is_same)
                 first = Side(
                     self.scorer,
@@ -162,13 +163,19 @@ class CompareRun(FlowRun):
         nodes = (*context.system, *context.identity, *context.conversation)
         texts = {PROBE, *(node.text for node in nodes)}
         for text in sorted(texts):
-            if list(await tokenize(text)) != list(await tokenize_too(text)):
-                return False
+            ids = await tokenize(text)
+            with _naming(other.name, ()):
+                if list(ids) != list(await tokenize_too(text)):
+                    return False
         return True
 
     async def _second(self, other: OtherModel, is_same: bool) -> Side:
         settings, model = parse_settings(other.tables), self.scorer.model
         context = self.context
+        nodes = (*context.system, *context.identity, *context.conversation)
+        takes_images = ScorerCapabilities.of(other.scorer).takes_images
+        if any(node.images for node in nodes) and not takes_images:
+            raise ScorerError("the conversation holds images, and it takes none")
         if not is_same:
             context_for = getattr(self.mind, "context_for", None)
             if context_for is None:
@@ -187,9 +194,6 @@ class CompareRun(FlowRun):
                 f"{other.name} has another chat template: it reads the conversation as {model} "
                 "prints it"
             )
-        has_images = any(node.images for node in context.conversation)
-        if has_images and not ScorerCapabilities.of(other.scorer).takes_images:
-            raise ScorerError("the conversation holds images, and it takes none")
         retry = Retry(settings.server)
         cached = CachedScorer(other.scorer, self._others_usage, ScoreCache(), retry, tokens=is_same)
         noise = NoiseFloor(cached, settings.memory.noise_repeats)
@@ -199,6 +203,8 @@ class CompareRun(FlowRun):
     async def _prints_otherwise(self, other: Scorer) -> bool:
         """Return whether the models' own chat templates differ, as far as both have one."""
         said = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+        if self.settings.server.chat_template != "auto":
+            return False
         printed = set()
         for scorer in (self.scorer, other):
             render = ScorerCapabilities.of(scorer).render_chat
@@ -233,8 +239,9 @@ class CompareRun(FlowRun):
             effects = compared_effects(sides, found, rows, scale, least) if are_known else ()
             unread = [it.compared.unread for it in sides]
             self.remarks += [it.remark for it in unread if it is not None]
-            self.registry.stash[Comparison] = Comparison.of(
-                self.scorer.model, name, unit, found, effects, self.remarks
+            # Resampling would keep the host's loop from its own work.
+            self.registry.stash[Comparison] = await in_thread(
+                Comparison.of, self.scorer.model, name, unit, found, effects, self.remarks
             )
 
     def _scale(self, sides: tuple[Side, Side], unit: Unit) -> dict[str, float]:

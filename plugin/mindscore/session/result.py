@@ -87,6 +87,12 @@ class Result:
     comparison: Comparison | None = None
 
     @property
+    def all_remarks(self) -> tuple[str, ...]:
+        """The remarks, those on the comparison included, each once."""
+        compared = self.comparison.remarks if self.comparison is not None else ()
+        return tuple(dict.fromkeys((*self.remarks, *compared)))
+
+    @property
     def outcomes(self) -> Mapping[str, Outcome]:
         """The outcome of each memory of a memory run, by key."""
         return self.stats.outcomes if isinstance(self.stats, MemoryStats) else {}

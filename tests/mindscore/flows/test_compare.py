@@ -7,7 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from mindhooks import BaseScorer, Registry, ScorerError, ScoreResult, ScorerUnavailable, Trigger
+from mindhooks import (
+    BaseScorer,
+    Image,
+    Registry,
+    ScorerError,
+    ScoreResult,
+    ScorerUnavailable,
+    Trigger,
+)
 from mindhooks.testing import RecordingListener, StubMind
 from mindscore.conversation.native import read_transcript
 from mindscore.flows import compare
@@ -267,7 +275,8 @@ async def test_a_host_that_cannot_render_for_another_tokenizer_is_told_so(
         registry.dispatch("compare")
         await registry.wait_idle()
         [(stats, _)] = heard.run_ends
-        assert "has another tokenizer, and this host cannot render" in stats.error
+        said = "the other model, 'x': it has another tokenizer, and this host cannot render"
+        assert stats.error.startswith(said)
         assert Comparison not in registry.stash
 
 
@@ -401,9 +410,31 @@ async def test_responses_beyond_what_one_model_reads_are_left_out_of_both(
 ):
     scorer = other(Scripted())
     scorer.context_length = 130
-    found = (await run(transcript, tables("x"))).comparison
-    assert 0 < len(found.responses) < 5
-    assert any("beyond the 130 tokens that scripted reads" in it for it in found.remarks)
+    result = await run(transcript, tables("x"))
+    assert 0 < len(result.comparison.responses) < 5
+    said = [it for it in result.all_remarks if "beyond the 130 tokens that scripted reads" in it]
+    assert len(said) == 1
+
+
+async def test_a_conversation_with_images_is_not_given_to_a_model_that_takes_none(
+    transcript, tables, other
+):
+    scorer = other(Scripted())
+    async with Session(transcript).open(tables("x")) as session:
+        context = await session.context()
+    first = replace(context.conversation[0], images=(Image("image/png", b"x"),))
+    mind = StubMind(replace(context, conversation=(first, *context.conversation[1:])))
+    seeing = Scripted()
+    seeing.takes_images = True
+    async with Registry(mind, tables("x"), scorer=seeing) as registry:
+        registry.register(CompareScoring({"with": "x"}), name="compare-scoring")
+        heard = RecordingListener()
+        registry.register(heard)
+        registry.dispatch("compare")
+        await registry.wait_idle()
+    [(stats, _)] = heard.run_ends
+    assert "the conversation holds images, and it takes none" in stats.error
+    assert scorer.prompts == []
 
 
 async def test_a_model_that_cannot_tokenise_is_refused(transcript, tables, other):
