@@ -130,7 +130,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class MemoryComparison:
-    """What the two models need a memory for, on average over the responses behind it.
+    """The need of two models for one memory, on average over the responses behind it.
 
     ``needs`` is the mean effect under each. ``less_on`` and ``more_on`` are its effects that change
     beyond noise and beyond what most memories' effects on the response do, the largest change

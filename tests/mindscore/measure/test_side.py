@@ -1,4 +1,4 @@
-"""What of two models' values may be noise."""
+"""The limit within which a difference of two models may be noise."""
 
 import random
 
