@@ -159,6 +159,13 @@ def test_a_failure_is_a_document_and_an_error_too(compare, talk, config):
     assert "the other model, 'doubtful'" in ran.error
 
 
+def test_a_run_that_fails_as_a_whole_blames_no_memory(compare, talk, config):
+    config.write_text(config.read_text().replace("640", "-1"))
+    ran = compare(talk)
+    assert ran.status == 1
+    assert "failed" not in ran.out
+
+
 def test_of_many_that_fail_alike_only_two_are_tried(compare, many, config):
     config.write_text(config.read_text().replace("640", "-1"))
     ran = compare(many(), "--json")

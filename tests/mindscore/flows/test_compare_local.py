@@ -51,8 +51,13 @@ def compared(tiny, tmp_path):
     file = tmp_path / "talk.jsonl"
     file.write_text("".join(json.dumps(it) + "\n" for it in LINES))
 
-    async def compared(other):
-        server = {"model": tiny, "device": "cpu", "toy": {"scorer": "toy", "model": "toy"}}
+    async def compared(other, model=tiny):
+        server = {
+            "model": model,
+            "device": "cpu",
+            "toy": {"scorer": "toy", "model": "toy"},
+            "bf16": {"dtype": "bfloat16"},
+        }
         tables = {
             "server": server,
             "store": {"url": f"sqlite:///{tmp_path}/s.db"},
@@ -87,3 +92,13 @@ async def test_a_model_of_another_tokenizer_is_compared_by_bytes(compared):
     assert (found.unit, len(found.responses)) == ("nats per byte", 9)
     assert found.mean.low is not None
     assert any("different tokenizers" in it for it in found.remarks)
+
+
+@pytest.mark.slow
+@pytest.mark.model
+async def test_rounding_to_bfloat16_is_taken_for_noise_and_not_for_a_difference(compared):
+    found = await compared("bf16", "smollm2")
+    assert any(it.difference for it in found.responses)
+    assert len(found.beyond_noise) <= 1
+    assert (found.mean.sign, found.need.sign) == (0, 0)
+    assert found.memories[0].verdict == "unchanged"

@@ -132,7 +132,7 @@ def test_a_memory_that_changes_within_noise_is_unchanged_and_its_interval_is_kno
 
 
 def test_what_most_memories_change_by_is_no_change_of_one():
-    """Where all effects on a response shrink a little, only the one that shrinks much counts."""
+    """All effects on a response shrink a little; only the one that shrinks much counts."""
     draw = random.Random(2)
     effects = [
         effect(f"k{key}", at, (1.0, 1.0 - draw.uniform(0.1, 0.3) - 5 * (key == 0)))
