@@ -119,30 +119,30 @@ def _responses(comparison: Comparison, width: int) -> Table:
     digits, shown = digits_of(comparison), comparison.responses
     if len(shown) > SHOWN:
         shown = tuple(sorted(shown, key=lambda it: -abs(it.difference))[:SHOWN])
-    heads = (*_heads(comparison), "difference", "memories add", "parts at")
+    heads = [*_heads(comparison), "difference", "memories add"]
+    # By different tokenizers, nowhere.
+    heads += ["parts at"] * (comparison.unit == "nats")
     rows = []
     for it in shown:
         first, other = it.needs
-        rows.append(
-            (
-                f"{it.with_[0]:.{digits}f}",
-                f"{it.with_[1]:.{digits}f}",
-                f"{it.difference:+.{digits}f}",
-                f"{first:.{digits}f} → {other:.{digits}f}",
-                "" if it.parts_at is None else one_line(it.parts_at.text, WORD),
-            )
-        )
+        cells = [
+            f"{it.with_[0]:.{digits}f}",
+            f"{it.with_[1]:.{digits}f}",
+            f"{it.difference:+.{digits}f}",
+            f"{first:.{digits}f} → {other:.{digits}f}",
+            "" if it.parts_at is None else one_line(it.parts_at.text, WORD),
+        ]
+        rows.append(cells[: len(heads)])
     # Each column but the last has two blanks behind it.
     taken = sum(2 + max(map(cell_len, column)) for column in zip(heads, *rows, strict=True))
     room = max(len("response"), min(60, width - taken - 2))
     table = Table(box=None)
     table.add_column("response", no_wrap=True)
     for name in heads:
-        table.add_column(name, justify="left" if name == heads[-1] else "right", no_wrap=True)
+        table.add_column(name, justify="left" if name == "parts at" else "right", no_wrap=True)
     for it, row in zip(shown, rows, strict=True):
-        cells: list[str | Text] = [one_line(f"{place_of(it, comparison)} {it.text}", room), *row]
-        cells[3] = Text(row[2], style=_style(it))
-        table.add_row(*cells)
+        name = one_line(f"{place_of(it, comparison)} {it.text}", room)
+        table.add_row(name, *row[:2], Text(row[2], style=_style(it)), *row[3:])
     return table
 
 
