@@ -20,12 +20,17 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
 
+import msgspec
 import pytest
 import typer
 
 import mindhooks
 from mindscore.cli.app import app
-from mindscore.config.settings import MemoryScoringOptions, parse_settings
+from mindscore.config.settings import (
+    CompareScoringOptions,
+    MemoryScoringOptions,
+    parse_settings,
+)
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "plugin" / "docs"
@@ -262,11 +267,10 @@ def test_the_configuration_page_states_every_key_and_its_default():
     del actual["plugins.settings"]
     assert stated == actual
     own = re.findall(r"^\| `(\w+)` \| `(.*?)` \| \S", page, flags=re.MULTILINE)
-    options = MemoryScoringOptions()
-    names = options.__struct_fields__
-    assert {key: tomllib.loads(f"it = {value}")["it"] for key, value in own if key in names} == {
-        key: getattr(options, key) for key in names
-    }
+    for options in (MemoryScoringOptions(), CompareScoringOptions()):
+        defaults = msgspec.to_builtins(options)
+        listed = {key: tomllib.loads(f"it = {it}")["it"] for key, it in own if key in defaults}
+        assert listed == defaults
 
 
 def test_the_command_page_names_every_command_and_option():

@@ -57,6 +57,7 @@ def test_its_plugins_are_listed_with_their_distribution_and_version(run) -> None
 def test_mindscores_own_plugins_load_first(run) -> None:
     names = [it["name"] for it in json.loads(run("plugins", "--json").stdout)]
     assert names == [
+        "compare-scoring",
         "finetune-scoring",
         "memory-scoring",
         "score-recorder",

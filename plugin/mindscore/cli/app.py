@@ -23,6 +23,7 @@ from mindscore._util.errors import (
 )
 from mindscore.cli import config, plugins, transfer
 from mindscore.cli.advise_options import AdviseOptions
+from mindscore.cli.compare_options import CompareOptions
 from mindscore.cli.interruption import DONE, FAILED, INTERRUPTED, WRONG, InterruptedRunError
 from mindscore.cli.options import (
     Format,
@@ -177,6 +178,19 @@ def run(options: RunOptions) -> int:
     from mindscore.cli.plugins import run_command
 
     return run_command(options)
+
+
+@app.command()
+@takes_options
+def compare(options: CompareOptions) -> int:
+    """Compare two models on the responses of conversations.
+
+    With all memories, with none, and without each: how likely each response is, and what each
+    memory does, under both.
+    """
+    from mindscore.cli.compare import run_compare
+
+    return run_compare(options)
 
 
 @app.command()

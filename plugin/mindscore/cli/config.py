@@ -44,8 +44,10 @@ def init(
 def show(options: ConfigOptions) -> None:
     """Print the settings in force, with defaults, as TOML."""
     from mindscore.config.file import dump
+    from mindscore.config.settings import named_servers
 
-    _say(dump(options.load().settings).rstrip())
+    found = options.load()
+    _say(dump(found.settings, named_servers(found.tables.get("server", {}))).rstrip())
 
 
 @app.command()

@@ -96,7 +96,9 @@ class NewPlugin:
             )
         if keyword.iskeyword(self.module) or self.module in sys.stdlib_module_names:
             return "Python itself has that name"
-        if self.name in {*MindCommand, "tests"}:
+        from mindscore.flows.compare import COMMAND
+
+        if self.name in {*MindCommand, COMMAND, "tests"}:
             return "the name has a meaning already"
         return self._taken()
 

@@ -82,13 +82,17 @@ def load_configuration(given: Path | None, assignments: Iterable[str] = ()) -> C
     return Configuration(tables, settings, file)
 
 
-def dump(settings: Settings) -> str:
-    """Return the settings as TOML, every key written out, without the password of the store."""
+def dump(settings: Settings, others: Mapping[str, Any] = {}) -> str:
+    """Return the settings as TOML, every key written out, without the password of the store.
+
+    ``others`` are the tables ``[server.NAME]``, which are written as they are.
+    """
     import tomli_w
 
     # TOML has dates and times of its own.
     tables = msgspec.to_builtins(settings, builtin_types=(date, datetime, time))
     tables["store"]["url"] = without_password(tables["store"]["url"])
+    tables["server"].update(others)
     return harmless_toml(tomli_w.dumps(tables))
 
 

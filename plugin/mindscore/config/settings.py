@@ -279,9 +279,23 @@ class FinetuneScoringOptions(_Table, frozen=True):
     """``[plugins.settings.finetune-scoring]``, which has no keys."""
 
 
+class CompareScoringOptions(_Table, frozen=True):
+    """``[plugins.settings.compare-scoring]``.
+
+    ``with``: the other model, by the name of a table ``[server.NAME]``, as the folder of an adapter
+    or as a model; ``say``: have it say what it would have responded; ``memories``: remove each
+    memory under both.
+    """
+
+    with_: str = field(default="", name="with")
+    say: bool = False
+    memories: bool = True
+
+
 OWN_PLUGINS: dict[str, type[_Table]] = {
     "memory-scoring": MemoryScoringOptions,
     "finetune-scoring": FinetuneScoringOptions,
+    "compare-scoring": CompareScoringOptions,
 }
 
 
@@ -325,7 +339,29 @@ def parse_settings(tables: Mapping[str, Any]) -> Settings:
     settings = parse_table(tables, Settings, "")
     for name, kind in OWN_PLUGINS.items():
         parse_table(settings.plugins.settings.get(name, {}), kind, f"plugins.settings.{name}")
+    server = tables.get("server", {})
+    for name, over in named_servers(server).items():
+        _convert({**_own(server), **over}, ServerSettings, f"server.{name}")
     return settings
+
+
+def named_servers(server: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the tables ``[server.NAME]`` of the table ``[server]``, by name.
+
+    Each describes another server, by the keys in which it differs: one without any is none.
+    """
+    own = ServerSettings.__struct_fields__
+    return {
+        name: table
+        for name, table in server.items()
+        if table and isinstance(table, Mapping) and name not in own
+    }
+
+
+def _own(server: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the table ``[server]`` without those of other servers."""
+    others = named_servers(server)
+    return {key: value for key, value in server.items() if key not in others}
 
 
 def parse_table(table: Mapping[str, Any], kind: type[T], name: str) -> T:
@@ -334,6 +370,14 @@ def parse_table(table: Mapping[str, Any], kind: type[T], name: str) -> T:
     Raises:
         ConfigError: names the key and what was expected of it.
     """
+    if kind is ServerSettings:
+        table = _own(table)
+    elif kind is Settings and isinstance(table.get("server"), Mapping):
+        table = {**table, "server": _own(table["server"])}
+    return _convert(table, kind, name)
+
+
+def _convert(table: Mapping[str, Any], kind: type[T], name: str) -> T:
     try:
         with _converting:
             return msgspec.convert(table, kind)
@@ -352,7 +396,7 @@ def _explain(message: str, kind: type, name: str) -> str:
     problem, _, path = message.partition(" - at `$")
     key = ".".join(part for part in (name, path.rstrip("`").lstrip(".")) if part)
     if unknown := re.search(r"unknown field `(.*)`", problem, flags=re.DOTALL):
-        known = [f.name for f in msgspec.structs.fields(_TABLES.get(key, kind))]
+        known = [f.encode_name for f in msgspec.structs.fields(_TABLES.get(key, kind))]
         near = difflib.get_close_matches(unknown[1], known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known) or 'none'}"
         full = printable(f"{key}.{unknown[1]}" if key else unknown[1])

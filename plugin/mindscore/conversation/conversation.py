@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from mindhooks import Context, Role
+from mindhooks import Context, MindhooksError, Role
 from mindscore.conversation.message import Message, with_ids
 from mindscore.conversation.own_template import OwnTemplate
 from mindscore.conversation.rendering import KeySets, Renderer, Tokenize
@@ -50,6 +50,24 @@ class Transcript:
         """Return the transcript with placeholders in place of images."""
         system, identity, conversation = (
             tuple(it.without_images() for it in section)
+            for section in (self.system, self.identity, self.conversation)
+        )
+        return replace(self, system=system, identity=identity, conversation=conversation)
+
+    def without_ids(self) -> Transcript:
+        """Return the transcript without recorded token ids: they are one model's.
+
+        Raises:
+            MindhooksError: a message has token ids and no text.
+        """
+        silent = [it.id for it in self.messages if it.token_ids and not (it.text or it.tool_calls)]
+        if silent:
+            raise MindhooksError(
+                f"{self.file}: message {silent[0]!r} is recorded as token ids alone: they are of "
+                "one model's tokenizer, and it has no text for another's"
+            )
+        system, identity, conversation = (
+            tuple(replace(it, token_ids=None, body=None) for it in section)
             for section in (self.system, self.identity, self.conversation)
         )
         return replace(self, system=system, identity=identity, conversation=conversation)

@@ -10,6 +10,8 @@ import msgspec
 
 from mindhooks import FinetuneCandidate, MindCommand, ResponseDivergence
 from mindscore._util.text import iso_utc
+from mindscore.display.comparison import comparison_fields
+from mindscore.flows.compare import COMMAND
 from mindscore.session.plan import Plan
 from mindscore.session.result import Result
 from mindscore.store import KnownScore, Reviewed
@@ -36,6 +38,8 @@ def document(result: Result) -> dict[str, Any]:
             fields |= _decision(reviewed)
     elif result.command == MindCommand.SCORE_FULL:
         found = _matrix(result)
+    elif result.command == COMMAND:
+        found = {"remarks": result.all_remarks, **comparison_fields(result.comparison)}
     elif result.measured is not None:
         known = result.known.values()
         found = {"scores": [{"key": it.key, **_last(it), "count": it.count} for it in known]}

@@ -19,6 +19,7 @@ from mindhooks import (
     ResponseDivergence,
 )
 from mindscore._util.text import count_of, moment_ago, one_line, printable, shortened
+from mindscore.display.comparison import show_comparison
 from mindscore.measure.divergence import (
     UNMEASURED_NOISE,
     column_spreads,
@@ -46,8 +47,10 @@ LISTED = 300
 
 def show_result(console: Console, result: Result) -> None:
     """Print the remarks on the transcript, the findings, a summary of them, and the cost."""
-    for line in remark_lines(result.remarks):
+    for line in remark_lines(result.all_remarks):
         console.print(line)
+    if result.comparison is not None:
+        show_comparison(console, result.comparison)
     if result.command == MindCommand.SCORE_FINETUNE:
         parts = _finetune(result)
     elif result.command == MindCommand.SCORE_FULL:

@@ -52,7 +52,7 @@ async def make_candidate(
     first, last = node.body
     continuation_ids = tuple(node.token_ids[first:last])
     upto = range(index + 1)
-    context_ids = await _before(context, upto, skip_none)
+    context_ids = await prompt_before(context, upto, skip_none)
     timestamp_ns = node.timestamp_ns
     if timestamp_ns is None:
         timestamp_ns = derived_timestamp_ns(_place(context, index), continuation_ids)
@@ -63,7 +63,7 @@ async def make_candidate(
         response_text=node.text,
         prior_context=_prior_context(context, index, prior_messages),
         context_ids=context_ids,
-        bare_context_ids=await _before(context, upto, skip_all),
+        bare_context_ids=await prompt_before(context, upto, skip_all),
         continuation_ids=continuation_ids,
         alternate_text=None,
         alternate_ids=None,
@@ -112,8 +112,12 @@ def end_of_turn(context: Context) -> tuple[int, ...]:
     return tuple(last) if len(last) == 1 else ()
 
 
-async def _before(context: Context, upto: range, skip: Skip) -> tuple[int, ...]:
-    """Return the prompt of the last response of ``upto``."""
+async def prompt_before(context: Context, upto: range, skip: Skip) -> tuple[int, ...]:
+    """Return the prompt that the last response of ``upto`` goes on from.
+
+    Raises:
+        MindhooksError: it is in no prompt.
+    """
     asked = context.conversation[upto[-1]].id
     for prompt in await context.wire_prompts(upto, skip, (asked,)):
         if asked in prompt.node_ids:

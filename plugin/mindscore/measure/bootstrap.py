@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -31,6 +32,23 @@ TAIL = 3.0
 
 _CONVERSATIONS, _MEMORIES = 1024, 256
 """Conversations and memories handled at once: the room that is needed stays bounded."""
+
+
+class Grouped(Protocol):
+    """Values of ``memories`` groups, in conversations: one of each for every value.
+
+    The values are in the order of ``conversation``, a number below that of ``conversation_ids``.
+    """
+
+    @property
+    def memories(self) -> int: ...
+    @property
+    def memory(self) -> Integers: ...
+    @property
+    def conversation(self) -> Integers: ...
+    @property
+    def conversation_ids(self) -> Integers: ...
+
 
 _Block = tuple[Integers, Integers, tuple[int, int], np.random.Generator]
 
@@ -73,7 +91,7 @@ class Means:
         return np.where(np.isnan(scores), 1.0, (lower + 1) / (RESAMPLES + 1))
 
 
-def resampled_means(cells: Cells, nats: Floats, conversations: Integers) -> Means:
+def resampled_means(cells: Grouped, nats: Floats, conversations: Integers) -> Means:
     """Return the mean of each memory's ``nats``, and what comes of it in resampled conversations.
 
     ``nats`` has a value for each cell; ``conversations`` are the numbers in which each memory was
@@ -85,7 +103,7 @@ def resampled_means(cells: Cells, nats: Floats, conversations: Integers) -> Mean
     return Means(means, errors, resampled)
 
 
-def _resample(cells: Cells, nats: Floats, memories: range) -> tuple[Floats, Floats, Floats]:
+def _resample(cells: Grouped, nats: Floats, memories: range) -> tuple[Floats, Floats, Floats]:
     """Return the means of some memories, their errors, and what comes of resampling."""
     width = 5 * len(memories)
     observed, drawn = np.zeros((1, width)), np.zeros((RESAMPLES, width))
@@ -203,13 +221,13 @@ def discoveries(p_values: Floats, level: float) -> Flags:
     return found
 
 
-def _groups(cells: Cells) -> Iterator[range]:
+def _groups(cells: Grouped) -> Iterator[range]:
     """Yield the memories, at most ``_MEMORIES`` at once."""
     for first in range(0, max(1, cells.memories), _MEMORIES):
         yield range(first, min(first + _MEMORIES, cells.memories))
 
 
-def _blocks(cells: Cells, memories: range) -> Iterator[_Block]:
+def _blocks(cells: Grouped, memories: range) -> Iterator[_Block]:
     """Yield the rows of at most ``_CONVERSATIONS``, their places in a table, and its shape.
 
     The table has a row for each conversation and a column for each memory. The random numbers are

@@ -17,6 +17,7 @@ from mindscore._util.errors import UsageError
 from mindscore._util.files import write_whole
 from mindscore._util.text import moment_text
 from mindscore.config.settings import ServerSettings, Settings, parse_settings
+from mindscore.flows.compare import COMMAND
 from mindscore.measure.divergence import (
     UNMEASURED_NOISE,
     column_spread,
@@ -26,6 +27,7 @@ from mindscore.measure.interactions import told_once
 from mindscore.measure.memories import memory_texts
 from mindscore.measure.screening.receipt import Estimate
 from mindscore.pages.environment import asset, csp, embed, environment, turns
+from mindscore.report.comparison_page import comparison_page
 from mindscore.report.ranking import STEP, TOKENS_PER_BYTE, Standing, pack, standings
 from mindscore.session.result import Result
 from mindscore.session.session import Session
@@ -103,7 +105,10 @@ class HtmlReport:
         Raises:
             UsageError: it cannot be written; an earlier file is left as it was.
         """
-        page = render(result, self._settings, self._without_words)
+        if result.command == COMMAND:
+            page = comparison_page(result)
+        else:
+            page = render(result, self._settings, self._without_words)
         try:
             # JSON may hold half a surrogate pair, which UTF-8 cannot.
             write_whole(self._file, page.encode(errors="replace"))

@@ -4,6 +4,8 @@ A token is likely where it has been seen before: with ``n`` tokens before it, ``
 it, its probability is ``(c + PRIOR / VOCABULARY) / (n + PRIOR)`` (additive smoothing of a unigram
 model: Lidstone, with ``lambda = PRIOR / VOCABULARY``). So a memory that holds the words of a
 response makes it likelier, and one that does not makes it a little less likely.
+
+``server.options.prior`` takes the place of ``PRIOR``: the larger, the less the context counts.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mindhooks import BaseScorer, Generated, RangeScore, ScoreResult, WirePrompt
+from mindhooks import BaseScorer, Generated, RangeScore, ScorerError, ScoreResult, WirePrompt
 
 VOCABULARY = 2**20
 PRIOR = 16.0
@@ -24,20 +26,30 @@ _WORD = re.compile(r"<\|\w+\|>|\w+|[^\w\s]")
 
 
 class ToyScorer(BaseScorer):
-    """A scorer whose tokens are words: an id is the CRC-32 of one, modulo the vocabulary."""
+    """A scorer whose tokens are words: an id is the CRC-32 of one, modulo the vocabulary.
+
+    Raises:
+        ScorerError: ``server.options.prior`` is no number above 0.
+    """
 
     model = "toy"
     reuses_prefixes = False
     takes_images = False
 
     def __init__(self, table: Mapping[str, Any] | None = None) -> None:
-        del table
         self._words: dict[int, str] = {}
+        prior = ((table or {}).get("options") or {}).get("prior", PRIOR)
+        is_number = isinstance(prior, int | float) and not isinstance(prior, bool)
+        if not is_number or not 0 < prior < math.inf:
+            raise ScorerError("server.options.prior: the toy takes a number above 0")
+        self._prior = float(prior)
+        if prior != PRIOR:
+            self.model = f"toy, prior {prior:g}"
 
     async def score(self, prompts: Sequence[WirePrompt]) -> ScoreResult:
         """Return totals and values; every token of a prompt counts as computed."""
         computed = sum(len(prompt.tokens) for prompt in prompts)
-        return ScoreResult([_score(prompt) for prompt in prompts], computed)
+        return ScoreResult([_score(prompt, self._prior) for prompt in prompts], computed)
 
     async def generate(
         self, prompt: WirePrompt, *, max_tokens: int, stop: Sequence[int]
@@ -65,13 +77,13 @@ class ToyScorer(BaseScorer):
         return [self._words.get(token, f"<{token}>") for token in ids]
 
 
-def _score(prompt: WirePrompt) -> list[RangeScore]:
+def _score(prompt: WirePrompt, prior: float) -> list[RangeScore]:
     wanted = {index for start, end in prompt.ranges for index in range(start, end)}
     counts: Counter[int] = Counter()
     logprobs = {}
     for index, token in enumerate(prompt.tokens):
         if index in wanted:
-            logprobs[index] = math.log((counts[token] + PRIOR / VOCABULARY) / (index + PRIOR))
+            logprobs[index] = math.log((counts[token] + prior / VOCABULARY) / (index + prior))
         counts[token] += 1
     answers = []
     for start, end in prompt.ranges:

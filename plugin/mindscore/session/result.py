@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mindhooks import FinetuneCandidate, FinetuneStats, MemoryScore, MemoryStats, Outcome
 from mindscore.conversation.conversation import Transcript
+from mindscore.measure.comparison import Comparison
 from mindscore.measure.divergence import column_spreads
 from mindscore.measure.interactions import Interaction, RedundantGroup
 from mindscore.measure.placebo import PlaceboControl
@@ -60,6 +61,7 @@ class Result:
         measured: of what is read from the store, the times of its oldest and its newest value, in
             seconds since the epoch; ``None``: it was measured now.
         reviewed: of what is read from the store, the candidates with their decisions.
+        comparison: of ``compare``, this model beside another.
     """
 
     command: str
@@ -82,6 +84,13 @@ class Result:
     known: Mapping[str, KnownScore] = field(default_factory=dict)
     measured: tuple[float, float] | None = None
     reviewed: tuple[Reviewed, ...] = ()
+    comparison: Comparison | None = None
+
+    @property
+    def all_remarks(self) -> tuple[str, ...]:
+        """The remarks, those on the comparison included, each once."""
+        compared = self.comparison.remarks if self.comparison is not None else ()
+        return tuple(dict.fromkeys((*self.remarks, *compared)))
 
     @property
     def outcomes(self) -> Mapping[str, Outcome]:

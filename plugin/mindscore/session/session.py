@@ -31,6 +31,7 @@ from mindscore.conversation.conversation import Transcript
 from mindscore.conversation.own_template import OwnTemplate
 from mindscore.conversation.rendering import CachedTokenizer, KeySets
 from mindscore.flows.recorder import store_failures
+from mindscore.measure.comparison import Comparison
 from mindscore.measure.interactions import Interaction, RedundantGroup
 from mindscore.measure.leave_one_out import LeaveOneOut
 from mindscore.measure.memories import text_hashes
@@ -162,7 +163,7 @@ class Session:
         """Forget what earlier commands found."""
         self.scores, self.candidates, self.ended = {}, [], []
         kinds = (RedundantGroup, Interaction, PlaceboControl, ScreenReceipt, LeaveOneOut, Retry)
-        for kind in kinds:
+        for kind in (*kinds, Comparison):
             self.registry.stash.pop(kind, None)
 
     @property
@@ -200,23 +201,28 @@ class Session:
         Raises:
             MindhooksError: it cannot be rendered.
         """
-        transcript, scorer = self.transcript, await self.registry.scorer()
-        server = parse_settings(self.registry.settings).server
+        scorer, tables = await self.registry.scorer(), self.registry.settings
         if self._tokenizer is None:
-            self._tokenizer = CachedTokenizer(
-                lambda text: with_retries(lambda: awaited(scorer.tokenize, text), server)
-            )
-        template, remarks = await template_for(
-            transcript, scorer, self.registry.settings, self._tokenizer
+            self._tokenizer = _cached_tokenizer(scorer, tables)
+        context, self._rendered = await _render(
+            self.transcript, scorer, tables, self._tokenizer, without
         )
-        if isinstance(template, OwnTemplate):
-            template.render = Retry(server).wrap(template.render)
-        shown = images_for(transcript, scorer, self.registry.settings)
-        context = await shown.context(self._tokenizer, template, without)
-        remarks += await template.remarks(shown.messages)
-        self._rendered = (*remarks, *begins_unlike(context, scorer))
         self._tokenizer.evict_unused()
         return context
+
+    async def context_for(
+        self, scorer: Scorer, tables: Mapping[str, Any]
+    ) -> tuple[Context, tuple[str, ...]]:
+        """Return the conversation as another ``scorer`` reads it, with remarks on that.
+
+        It is rendered by that one's own template and tokenizer; ``tables`` are the settings with
+        its ``[server]``.
+
+        Raises:
+            MindhooksError: it cannot be rendered.
+        """
+        transcript, tokenizer = self.transcript.without_ids(), _cached_tokenizer(scorer, tables)
+        return await _render(transcript, scorer, tables, tokenizer, None)
 
     @property
     def rendered(self) -> Context | None:
@@ -275,11 +281,36 @@ class Session:
             redundant=self.registry.stash.get(RedundantGroup, ()),
             interactions=self.registry.stash.get(Interaction, ()),
             placebo=self.registry.stash.get(PlaceboControl),
+            comparison=self.registry.stash.get(Comparison),
             screen=receipt,
             estimates=() if receipt is None else receipt.estimates,
             estimates_error=None if receipt is None else receipt.error,
             min_divergence=parse_settings(self.registry.settings).memory.min_divergence,
         )
+
+
+def _cached_tokenizer(scorer: Scorer, tables: Mapping[str, Any]) -> CachedTokenizer:
+    server = parse_settings(tables).server
+    return CachedTokenizer(
+        lambda text: with_retries(lambda: awaited(scorer.tokenize, text), server)
+    )
+
+
+async def _render(
+    transcript: Transcript,
+    scorer: Scorer,
+    tables: Mapping[str, Any],
+    tokenizer: CachedTokenizer,
+    without: KeySets | None,
+) -> tuple[Context, tuple[str, ...]]:
+    """Return the conversation as ``scorer`` reads it, with remarks on that."""
+    template, remarks = await template_for(transcript, scorer, tables, tokenizer)
+    if isinstance(template, OwnTemplate):
+        template.render = Retry(parse_settings(tables).server).wrap(template.render)
+    shown = images_for(transcript, scorer, tables)
+    context = await shown.context(tokenizer, template, without)
+    remarks += await template.remarks(shown.messages)
+    return context, (*remarks, *begins_unlike(context, scorer))
 
 
 async def model_name(registry: Registry) -> str:

@@ -5,6 +5,7 @@ import re
 import pytest
 
 OWN = {
+    "compare-scoring": ["on_trigger"],
     "memory-scoring": ["on_trigger"],
     "finetune-scoring": ["on_trigger"],
     "score-recorder": ["on_candidate", "on_run_end", "on_score"],

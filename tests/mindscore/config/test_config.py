@@ -433,3 +433,29 @@ for thread in threads:
 
 def test_threads_that_read_the_settings_for_the_first_time_end_no_process():
     subprocess.run([sys.executable, "-c", THREADS], check=True, timeout=60)
+
+
+def test_a_table_within_server_is_another_server_and_no_unknown_key():
+    given = {"server": {"model": "m", "bf16": {"dtype": "bfloat16"}}}
+    assert parse_settings(given).server == ServerSettings(model="m")
+    assert parse_table(given["server"], ServerSettings, "server") == ServerSettings(model="m")
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"dtyp": "bfloat16"}, "server.bf16.dtyp: unknown key; did you mean 'dtype'?"),
+        ({"dtype": "int8"}, "server.bf16.dtype: expected 'auto' or 'float32' or"),
+        ({"deeper": {"dtype": "float32"}}, "server.bf16.deeper: unknown key"),
+        ({"device": "tpu"}, "server.bf16.device: expected 'auto'"),
+    ],
+)
+def test_an_error_in_the_table_of_another_server_names_that(other, said):
+    with pytest.raises(ConfigError) as caught:
+        parse_settings({"server": {"bf16": other}})
+    assert str(caught.value).startswith(said)
+
+
+def test_an_unknown_key_of_compare_scoring_is_told_the_keys_as_they_are_written():
+    with pytest.raises(ConfigError, match="known here: with, say, memories"):
+        parse_settings({"plugins": {"settings": {"compare-scoring": {"zzz": 1}}}})

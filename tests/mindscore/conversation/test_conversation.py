@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from mindhooks import Role
+from mindhooks import MindhooksError, Role
 from mindscore.conversation.conversation import Conversation
 from mindscore.conversation.message import Message
+from mindscore.conversation.native import read_transcript
 from mindscore.recognisers import MemoryFinder
 from mindscore.scorers.toy import ToyScorer
 
@@ -69,3 +70,14 @@ def test_what_was_refused_is_among_the_remarks():
     remarks = conversation.transcript(Path("c"), MemoryFinder()).remarks
     assert remarks[0] == "no tools"
     assert any("hermes" in remark for remark in remarks[1:])
+
+
+def test_recorded_ids_are_left_out_for_another_model_unless_they_are_all_there_is(tmp_path):
+    file = tmp_path / "talk.jsonl"
+    said = '{"role":"assistant","content":"Hi.","token_ids":[1,2],"body":[1,2]}\n'
+    file.write_text('{"role":"user","content":"Hello"}\n' + said)
+    [_, response] = read_transcript(file).without_ids().messages
+    assert (response.text, response.token_ids, response.body) == ("Hi.", None, None)
+    file.write_text(said.replace("Hi.", ""))
+    with pytest.raises(MindhooksError, match="recorded as token ids alone"):
+        read_transcript(file).without_ids()

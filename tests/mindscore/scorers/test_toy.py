@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindhooks import WirePrompt
+from mindhooks import ScorerError, WirePrompt
 from mindscore.scorers.toy import VOCABULARY, ToyScorer
 
 SMALL = 16 / 2**20
@@ -146,3 +146,20 @@ async def test_white_space_is_dropped_and_a_special_token_is_one_id():
     assert await toy.tokenize("a  b\n") == await toy.tokenize("a b")
     assert len(await toy.tokenize("<|im_start|>user\n")) == 2
     assert await toy.tokenize(" \n") == []
+
+
+# -- options --------------------------------------------------------------------------------------
+
+
+async def test_a_larger_prior_trusts_the_context_less_and_has_a_name_of_its_own():
+    asked = [prompt(5, 5, ranges=[(1, 2)])]
+    doubtful = ToyScorer({"scorer": "toy", "options": {"prior": 64}})
+    [[score]] = (await doubtful.score(asked)).ranges
+    assert math.exp(score.total) == pytest.approx((1 + 64 / VOCABULARY) / 65)
+    assert (ToyScorer({}).model, doubtful.model) == ("toy", "toy, prior 64")
+
+
+@pytest.mark.parametrize("prior", [0, -1, "16", True, math.inf, math.nan])
+def test_a_prior_that_is_no_number_above_nought_is_refused(prior):
+    with pytest.raises(ScorerError, match=r"server\.options\.prior"):
+        ToyScorer({"options": {"prior": prior}})

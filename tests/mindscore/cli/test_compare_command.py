@@ -1,0 +1,194 @@
+"""``mindscore compare``: two models, on a terminal, as JSON and on a page."""
+
+import json
+
+import pytest
+
+TALK = [
+    {"role": "memory", "key": "tea", "content": "The user drinks green tea."},
+    {"role": "memory", "key": "dog", "content": "The user has a dog called Rex."},
+    {"role": "user", "content": "What do I drink?"},
+    {"role": "assistant", "content": "You drink green tea.", "id": "drink"},
+    {"role": "user", "content": "And my dog?"},
+    {"role": "assistant", "content": "Your dog is called Rex.", "id": "pet"},
+]
+
+
+@pytest.fixture
+def config(tmp_path):
+    file = tmp_path / "compare.toml"
+    file.write_text('[server]\nscorer = "toy"\n[server.doubtful.options]\nprior = 640\n')
+    return file
+
+
+@pytest.fixture
+def compare(cli, config):
+    """Runs ``mindscore compare`` of the toy, beside a more doubtful one if no other is named."""
+
+    def run(*arguments, other="doubtful"):
+        named = ["--with", other] if other else []
+        return cli("compare", *arguments, *named, "--config", config)
+
+    return run
+
+
+@pytest.fixture
+def many(write):
+    """A folder of eight conversations, in which the same memories are needed."""
+
+    def make(count=8):
+        for number in range(count):
+            asked = {"role": "user", "content": f"I ask for the {number}th time."}
+            file = write(*TALK[:2], asked, *TALK[2:], name=f"many-{number}.jsonl")
+            folder = file.parent / "many"
+            folder.mkdir(exist_ok=True)
+            file.rename(folder / file.name)
+        return folder
+
+    return make
+
+
+def test_responses_and_memories_are_shown_under_both(compare, talk):
+    ran = compare(talk)
+    assert (ran.status, ran.err) == (0, "")
+    assert "#1 You drink" in ran.out
+    [line] = [it for it in ran.out.splitlines() if it.startswith(" tea ")]
+    assert "less on #1" in line
+    assert "doubtful: 2 of 2 responses differ by more than noise" in ran.out
+    assert "intervals are not known: there are too few responses" in ran.out
+    assert max(map(len, ran.out.splitlines())) <= 80
+
+
+def test_one_json_document_has_all_of_it(compare, talk):
+    found = compare(talk, "--json").document
+    head = {"command", "model", "other", "unit", "responses", "memories", "mean", "need"}
+    assert found.keys() == {*head, "remarks", "stats"}
+    assert (found["command"], found["model"], found["other"]) == ("compare", "toy", "doubtful")
+    assert [it["entry_idx"] for it in found["responses"]] == [1, 3]
+    assert [it["node_id"] for it in found["responses"]] == ["drink", "pet"]
+    one = next(it for it in found["responses"] if it["parts_at"])
+    assert one["parts_at"].keys() == {"token", "text", "logprobs"}
+    assert one["other_text"] is None
+    total = sum(it["with"][1] - it["with"][0] for it in found["responses"])
+    assert found["mean"] == {"difference": pytest.approx(total / 2), "low": None, "high": None}
+    tea = next(it for it in found["memories"] if it["key"] == "tea")
+    assert tea["difference"] == pytest.approx(tea["needs"][1] - tea["needs"][0])
+    [less] = tea["less_on"]
+    assert (less["entry_idx"], less["needs"][0] > less["needs"][1]) == (1, True)
+    assert tea["verdict"].startswith("less")
+
+
+def test_several_conversations_are_one_comparison_with_intervals_over_them(compare, many):
+    found = compare(many(), "--json").document
+    assert len(found["responses"]) == 16
+    assert len({it["conversation"] for it in found["responses"]}) == 8
+    assert found["need"]["high"] < 0
+    assert {it["key"]: it["verdict"] for it in found["memories"]}["tea"] == "less"
+    ran = compare(many())
+    assert "intervals are over 8 conversations" in ran.out
+    assert "1#2" in ran.out
+
+
+def test_both_models_are_loaded_once_for_all_conversations(compare, many, monkeypatch):
+    from mindscore.flows import compare as flow
+
+    loaded = []
+    load = flow.load_scorer
+
+    async def counted(table):
+        loaded.append(table)
+        return await load(table)
+
+    monkeypatch.setattr(flow, "load_scorer", counted)
+    assert compare(many(3)).status == 0
+    assert len(loaded) == 1
+
+
+def test_one_of_a_file_of_several_is_selected(compare, write):
+    file = write(*TALK)
+    assert len(compare(file, "--select", "1", "--json").document["responses"]) == 2
+
+
+def test_a_page_is_written_for_its_owner_alone(compare, talk, tmp_path):
+    page = tmp_path / "out.html"
+    assert compare(talk, "--say", "--html", page).status == 0
+    text = page.read_text()
+    assert "toy beside doubtful" in text
+    assert "What doubtful says" in text
+    assert page.stat().st_mode & 0o077 == 0
+
+
+def test_memories_are_left_alone_if_only_responses_are_asked_for(compare, talk):
+    found = compare(talk, "--responses-only", "--json").document
+    assert (found["memories"], found["stats"]["calls"]) == ([], 4)
+
+
+def test_the_other_model_may_be_named_in_the_configuration(compare, talk, config):
+    config.write_text(
+        f'{config.read_text()}[plugins.settings.compare-scoring]\nwith = "doubtful"\n'
+    )
+    assert compare(talk, "--json", other=None).document["other"] == "doubtful"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "--with names the other model"),
+        (("--with", "x", "--memories-anywhere"), "--memories-anywhere goes with"),
+        (("--with", "x", "--html", "nowhere/a.html"), "there is no folder nowhere"),
+    ],
+)
+def test_wrong_usage_is_refused_before_anything_is_measured(compare, talk, arguments, said):
+    ran = compare(talk, *arguments, other=None)
+    assert ran.status == 2
+    assert said in ran.error
+
+
+def test_a_transcript_is_not_overwritten_by_the_page(compare, talk):
+    before = talk.read_bytes()
+    ran = compare(talk, "--html", talk)
+    assert (ran.status, talk.read_bytes()) == (2, before)
+
+
+def test_a_failure_is_a_document_and_an_error_too(compare, talk, config):
+    config.write_text(config.read_text().replace("640", "-1"))
+    ran = compare(talk, "--json")
+    assert ran.status == 1
+    assert (ran.document["responses"], ran.document["mean"]) == ([], None)
+    assert "the other model, 'doubtful'" in ran.document["stats"]["error"]
+    assert "the other model, 'doubtful'" in ran.error
+
+
+def test_a_run_that_fails_as_a_whole_blames_no_memory(compare, talk, config):
+    config.write_text(config.read_text().replace("640", "-1"))
+    ran = compare(talk)
+    assert ran.status == 1
+    assert "failed" not in ran.out
+
+
+def test_of_many_that_fail_alike_only_two_are_tried(compare, many, config):
+    config.write_text(config.read_text().replace("640", "-1"))
+    ran = compare(many(), "--json")
+    assert ran.status == 1
+    assert len(ran.err.splitlines()) == 2
+    assert ran.document["stats"]["error"].startswith("2 of 2 conversations failed; ")
+
+
+def test_a_file_of_a_folder_that_cannot_be_read_is_named_and_the_others_are_compared(compare, many):
+    folder = many(2)
+    (folder / "broken.jsonl").write_text(json.dumps(TALK[0]) + "\n{\n")
+    ran = compare(folder, "--json")
+    assert ran.status == 1
+    assert len(ran.document["responses"]) == 4
+    assert "broken.jsonl" in ran.err
+
+
+def test_config_show_has_the_tables_of_other_servers(cli, config):
+    assert "[server.doubtful.options]\nprior = 640" in cli("config", "show", "--config", config).out
+
+
+def test_run_takes_it_as_any_plugin_s_command(cli, talk, config):
+    option = "plugins.settings.compare-scoring.with=doubtful"
+    ran = cli("run", "compare", talk, "--config", config, "--set", option)
+    assert ran.status == 0
+    assert "less on #3" in ran.out
