@@ -81,12 +81,12 @@ class ComparedResponse:
 
     @property
     def difference(self) -> float:
-        """By how much likelier it is under the other model, with all memories."""
+        """The nats by which it is likelier under the other model, with all memories."""
         return self.with_[1] - self.with_[0]
 
     @property
     def needs(self) -> Pair:
-        """By how much likelier all memories together make it, under each model."""
+        """The nats by which all memories together make it likelier, under each model."""
         return self.with_[0] - self.without[0], self.with_[1] - self.without[1]
 
     @property

@@ -37,7 +37,7 @@ FLOW = "memory-scoring"
 
 @dataclass(slots=True)
 class _Slot:
-    """What was sent within ``SLOT_S``."""
+    """The tokens sent within ``SLOT_S``."""
 
     first: float
     last: float
@@ -129,7 +129,7 @@ class BudgetedRun:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """As ``BudgetedRun``, with the tokens that are to be free before it is tried again."""
+    """A ``BudgetedRun``, and the tokens that are to be free before it is tried again."""
 
     result: Result | None
     waits: str | None = None

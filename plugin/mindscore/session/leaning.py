@@ -25,7 +25,7 @@ class Leaning:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """What was measured of one text of a memory, by node id; ``exact``: in the whole matrix."""
+    """The values measured of one text of a memory, by node id; ``exact``: in the whole matrix."""
 
     text_hash: str
     exact: Mapping[str, ResponseDivergence]
