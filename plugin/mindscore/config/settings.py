@@ -229,6 +229,17 @@ class RaySettings(_Table, frozen=True):
             raise ValueError(f'folder: expected "", an absolute path or a URI, got {self.folder!r}')
 
 
+class LiveSettings(_Table, frozen=True):
+    """``[live]``: what an agent's plugins do by themselves, after its turns and when it is idle.
+
+    ``candidates``: fine-tuning candidates are looked for, too; ``tokens_per_hour``: the most tokens
+    that are sent in any 60 minutes, 0 for any number.
+    """
+
+    candidates: bool = False
+    tokens_per_hour: Count = 0
+
+
 class PluginSettings(_Table, frozen=True):
     """``[plugins]``: the plugins that are off, and each one's own table."""
 
@@ -282,6 +293,7 @@ class Settings(_Table, frozen=True):
     train: TrainSettings = field(default_factory=TrainSettings)
     advise: AdviseSettings = field(default_factory=AdviseSettings)
     ray: RaySettings = field(default_factory=RaySettings)
+    live: LiveSettings = field(default_factory=LiveSettings)
     plugins: PluginSettings = field(default_factory=PluginSettings)
 
 

@@ -27,7 +27,7 @@ from mindscore._util.errors import format_error
 from mindscore.config.settings import Settings, parse_settings
 from mindscore.flows.seen import ContextFacts, source_of
 from mindscore.measure.screening.receipt import ScreenReceipt
-from mindscore.store import History, RunRecord, Speed, Store
+from mindscore.store import History, Reviews, RunRecord, Speed, Store, Unlisted
 
 log = logging.getLogger(__name__)
 
@@ -136,16 +136,20 @@ class ScoreRecorder:
     async def on_candidate(
         self, candidate: FinetuneCandidate, mind: Mind, registry: Registry, run: Run | None
     ) -> None:
-        mind.state.finetune_candidates.append(candidate)
-        mind.changed()
+        unlisted = await _unlisted(registry, run)
+        if unlisted is None or not unlisted.has(candidate):
+            mind.state.finetune_candidates.append(candidate)
+            mind.changed()
         facts = await _snapshot(mind, registry, run)
         work = _record_candidate(candidate, facts.context.id, registry, run)
         await store_failures(registry, run).store("candidate", work)
 
     @hookimpl(tryfirst=True)
     async def on_run_end(
-        self, stats: MemoryStats | FinetuneStats | None, registry: Registry, run: Run
+        self, stats: MemoryStats | FinetuneStats | None, mind: Mind, registry: Registry, run: Run
     ) -> None:
+        registry.stash.pop(Unlisted, None)
+        await _remove_unlisted(mind, registry, run)
         if stats is None or stats.error == CANCELLED:
             return
         speed = run_speeds(registry).get(run.id)
@@ -158,6 +162,34 @@ class ScoreRecorder:
         # The run itself has not failed; it says what else could not be stored.
         except MindhooksError as error:
             log.debug("the run is not kept: %s", format_error(error))
+
+
+async def _unlisted(registry: Registry, run: Run | None) -> Unlisted | None:
+    """Return the candidates that lists leave out, read once a run; ``None``: it is not known."""
+    found: Unlisted | None = registry.stash.get(Unlisted)
+    if run is not None and found is not None:
+        return found
+    try:
+        settings, model = await _settings_and_model(registry, run)
+        found = await Reviews(settings.store).unlisted(model)
+    except MindhooksError as error:
+        log.debug("the decisions on candidates are not known: %s", format_error(error))
+        return None
+    if run is not None:
+        registry.stash[Unlisted] = found
+    return found
+
+
+async def _remove_unlisted(mind: Mind, registry: Registry, run: Run) -> None:
+    """Remove, from the host's screen, candidates that were decided on since they were found."""
+    shown = mind.state.finetune_candidates
+    if not shown:
+        return
+    unlisted = await _unlisted(registry, run)
+    registry.stash.pop(Unlisted, None)
+    if unlisted is not None and any(unlisted.has(it) for it in shown):
+        shown[:] = [it for it in shown if not unlisted.has(it)]
+        mind.changed()
 
 
 def snapshots(registry: Registry) -> dict[str, ContextFacts]:

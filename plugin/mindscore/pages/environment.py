@@ -19,7 +19,7 @@ from mindscore._util.text import iso_utc, moment_text
 from mindscore.conversation.conversation import Transcript
 from mindscore.measure.divergence import noise_limit
 from mindscore.measure.screening.words import words_in_common
-from mindscore.measure.support import support
+from mindscore.measure.support import ranked
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -179,11 +179,8 @@ def turns(transcript: Transcript, data: Mapping[str, Any]) -> list[dict[str, Any
     for index, message in enumerate(transcript.conversation):
         column = columns.get(message.id)
         effects = [] if column is None else _effects(data, column)
-        common = [words[key].get(message.id, 0.0) for _, key in effects]
-        ranks = support([value for value, _ in effects], common)
-        ranked = [it for _, it in sorted(zip(ranks, effects, strict=True), reverse=True)]
-        helped = [it for it in ranked if it[0] > 0]
-        harmed = sorted(it for it in effects if it[0] < 0)
+        common = {key: words[key].get(message.id, 0.0) for _, key in effects}
+        helped, harmed = ranked(effects, common)
         shown = helped[: MOST_SHOWN - bool(harmed)]
         shown += harmed[: MOST_SHOWN - len(shown)]
         turn = {"index": index, "role": message.role, "text": message.text, "column": column}

@@ -6,19 +6,22 @@ import asyncio
 import itertools
 import os
 import threading
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mindhooks import MindCommand, MindhooksError, MindState, ThreadedRegistry
+from mindscore._util.clock import Clock
 from mindscore._util.errors import ErrorLog
 from mindscore.config.settings import parse_settings
 from mindscore.conversation.conversation import Conversation, Transcript
 from mindscore.conversation.places import typed_remarks
 from mindscore.flows.recorder import CANCELLED
 from mindscore.recognisers import MemoryFinder
+from mindscore.session.leaning import Leaning, Leanings
+from mindscore.session.live import LiveLoop
 from mindscore.session.result import Result
 from mindscore.session.session import Session
 from mindscore.session.snapshot import Host, Memories, Messages, Snapshot
@@ -64,6 +67,7 @@ class Attached:
 
     ``state`` is what the flows found, for the agent's screen. Used as a context manager, or closed
     by ``close()``. All methods may be called from any thread, with an event loop or without.
+    ``clock`` is for the waiting of an idle agent, and for ``live.tokens_per_hour``.
     """
 
     def __init__(
@@ -74,7 +78,9 @@ class Attached:
         every_turns: int,
         idle_s: float,
         memories_anywhere: bool,
+        clock: Clock | None = None,
     ) -> None:
+        self._clock = clock or Clock()
         self._host = Host(messages, memories)
         self._anywhere = memories_anywhere
         self._every_turns = every_turns
@@ -91,6 +97,8 @@ class Attached:
         self._turn: asyncio.Lock | None = None
         self._finder: MemoryFinder | None = None
         self._session = Session(NO_CONVERSATION)
+        self._leanings = Leanings(NO_CONVERSATION, {})
+        self._live = LiveLoop(self._session, self._clock, self._note, self._problems.warn)
         self.registry = ThreadedRegistry(self._session, settings)
         try:
             self.registry.load_entry_points()
@@ -112,8 +120,28 @@ class Attached:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """A line for each thing not understood in the conversation that was scored last."""
-        return self._session.remarks
+        """A line for each thing not understood in the conversation that was scored last.
+
+        And one for each that waits for tokens (``live.tokens_per_hour``).
+        """
+        return (*self._session.remarks, *self._live.remarks)
+
+    def leaned_on(self, node_id: str | None = None) -> tuple[Leaning, ...] | None:
+        """Return the memories that a response leaned on, the strongest first.
+
+        ``node_id`` is the response's, as in the results; ``None``: the last one that the
+        conversation had when it was scored. ``nats`` says by how much the response is less likely
+        without the memory; values within noise are left out. ``None`` is returned where no memory
+        was measured on it.
+        """
+        return self._leanings.of_response(node_id)
+
+    def responses_of(self, key: str) -> tuple[Leaning, ...]:
+        """Return the responses that leaned on a memory, the strongest first.
+
+        They are of those that it was measured on; values within noise are left out.
+        """
+        return self._leanings.of_memory(key)
 
     def turn_ended(self) -> None:
         """Say that the agent has answered; what goes wrong is logged, and the agent goes on.
@@ -161,8 +189,8 @@ class Attached:
             await asyncio.wait({self._score_newest()})
 
     async def _score_when_idle(self) -> None:
-        """Score the newest turn unless it was, and later what has become due meanwhile."""
-        await asyncio.sleep(self._idle_s)
+        """Score the newest turn unless it was, and later what becomes due or has waited."""
+        await self._clock.sleep(self._idle_s)
         while True:
             try:
                 interval_s = parse_settings(self.registry.settings).memory.interval_s
@@ -170,11 +198,12 @@ class Attached:
             except MindhooksError:
                 interval_s = 0
             # With an interval of 0 everything is due at any time, and nothing ever becomes so.
-            if interval_s or self._scored is not self._newest:
+            if interval_s or self._scored is not self._newest or self._live.retry_s is not None:
                 await asyncio.wait({self._score_newest()})
-            if not interval_s:
+            waits = [it for it in (interval_s, self._live.retry_s) if it]
+            if not waits:
                 return
-            await asyncio.sleep(max(self._idle_s, interval_s))
+            await self._clock.sleep(max(self._idle_s, min(waits)))
 
     def _score_newest(self) -> asyncio.Task[None]:
         """Score the newest turn in a task; one that waits for its turn already will do so."""
@@ -186,26 +215,26 @@ class Attached:
         with self._problems.catch("scoring failed", unless=lambda: self.registry.closed):
             async with self._lock():
                 self._waiting = None
-                snapshot = self._scored = self._newest
-                if snapshot is not None:
-                    await self._run(self._session.attempt, MindCommand.SCORE, snapshot)
+                again, self._scored = self._scored is self._newest, self._newest
+                if self._newest is not None:
+                    await self._take(self._newest)
+                    await self._live.score(again=again)
 
     async def _score(self, command: str, snapshot: Snapshot) -> Result:
         async with self._lock():
-            return await self._run(self._session.run, command, snapshot)
+            await self._take(snapshot)
+            talk = self._session.transcript
+            result = await self._session.run(command, tuple(talk.keys()))
+            self._note(result)
+            return result
 
     def _lock(self) -> asyncio.Lock:
         if self._turn is None:
             self._turn = asyncio.Lock()
         return self._turn
 
-    async def _run(
-        self,
-        run: Callable[[str, tuple[str, ...]], Awaitable[Result]],
-        command: str,
-        snapshot: Snapshot,
-    ) -> Result:
-        """Run one command over one snapshot, after the command before it."""
+    async def _take(self, snapshot: Snapshot) -> None:
+        """Make a snapshot the session's conversation, after the command before it."""
         self._finder = self._finder or MemoryFinder()
         await self.registry.registry.wait_idle()
         self._finder.known = snapshot.memories
@@ -218,13 +247,19 @@ class Attached:
             self._problems.warn(remark)
         now = replace(now, remarks=(*now.remarks, *typed))
         self._session.transcript = now.going_on_from(self._session.transcript)
-        result = await run(command, tuple(self._session.transcript.keys()))
-        _clear_gone(self.state, self._session.transcript)
+
+    def _note(self, result: Result) -> None:
+        """Take note of what a command found in the conversation.
+
+        Raises:
+            MindhooksError: it was closed meanwhile.
+        """
+        _clear_gone(self.state, result.transcript)
         if self.registry.closed:
             raise MindhooksError("the agent's plugins were closed while they were scoring")
         if result.error is not None and result.error != CANCELLED:
             self._problems.warn(f"scoring failed: {result.error}")
-        return result
+        self._leanings = self._leanings.after(result)
 
 
 def _clear_gone(state: MindState, now: Transcript) -> None:

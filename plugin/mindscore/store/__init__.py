@@ -14,7 +14,15 @@ from mindscore.store.evidence import (
 )
 from mindscore.store.history import Cell, History, KnownConversation, Point, RunRecord, Speed
 from mindscore.store.records import Damage, Records, damage_remark
-from mindscore.store.reviews import CandidateName, ConflictError, Listed, Review, Reviewed, Reviews
+from mindscore.store.reviews import (
+    CandidateName,
+    ConflictError,
+    Listed,
+    Review,
+    Reviewed,
+    Reviews,
+    Unlisted,
+)
 from mindscore.store.scores import KnownScore, StoredMemory
 from mindscore.store.seen import Seen
 from mindscore.store.sends import Send, Sends
@@ -61,6 +69,7 @@ __all__ = [
     "Store",
     "StoredMemory",
     "TrainedMarks",
+    "Unlisted",
     "Verifications",
     "as_arrays",
     "columns_of",

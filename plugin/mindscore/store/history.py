@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Connection, Select, func, insert, select
 
-from mindscore.store.namespace import NamespaceTables
+from mindscore.store.namespace import DAY_S, NamespaceTables
 from mindscore.store.pages import Mode
 from mindscore.store.records import checked, intact, row_id
 from mindscore.store.schema import (
@@ -88,6 +88,8 @@ class KnownConversation:
     candidates: int
     last: float
 
+
+HOUR_S = 3600.0
 
 EARLIER = 0.5
 """Weight of earlier runs in a speed, once a new one is measured."""
@@ -192,6 +194,21 @@ class History(NamespaceTables):
         columns = [runs.c[name] for name in RunRecord.__slots__]
         query = self._select(runs, *columns).order_by(runs.c.started_at.desc(), runs.c.id.desc())
         return [RunRecord(*row) for row in await self._all(query.limit(limit))]
+
+    async def tokens_sent(self, now: float) -> list[tuple[float, int]]:
+        """Return when each run of the last hour began, and the tokens that it has sent.
+
+        ``now`` and the times are in seconds since the epoch. A run counts until an hour after its
+        end. By a clock that was set back since, one may seem to begin within the next hour, and
+        counts, too; what seems to be later still does not.
+        """
+        began, end = runs.c.started_at, runs.c.started_at + runs.c.seconds
+        query = self._select(runs, began, runs.c.prompt_tokens).where(
+            began.between(now - DAY_S, now + HOUR_S), end > now - HOUR_S
+        )
+        found = await self._all(query)
+        # A damaged row may hold anything.
+        return [(when, sent) for when, sent in found if isinstance(sent, int)]
 
     async def points(self, model: str, keys: Sequence[str], limit: int) -> dict[str, list[Point]]:
         """Return the last ``limit`` points of each of ``keys``, the oldest first."""

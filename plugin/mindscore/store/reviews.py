@@ -17,7 +17,7 @@ from mindscore.measure.prompts import response_hash
 from mindscore.store.namespace import NamespaceTables
 from mindscore.store.records import decode_candidate, intact, row_id
 from mindscore.store.schema import candidates, reviews, trained
-from mindscore.store.store import read_marks
+from mindscore.store.store import TrainedMarks, read_marks
 
 T = TypeVar("T")
 
@@ -25,6 +25,9 @@ T = TypeVar("T")
 class ConflictError(StoreError):
     """The candidate has changed since it was shown; the text says how."""
 
+
+MOST_REJECTED = 10
+"""Rejected candidates of a model that lists have, the latest; older ones fade from them."""
 
 Decision = Literal["accepted", "rejected"]
 Answer = Literal["response", "alternate", "edited"]
@@ -71,9 +74,7 @@ class Reviewed:
     @property
     def name(self) -> CandidateName:
         """The candidate's name."""
-        found = self.candidate
-        hash_ = response_hash(found.continuation_ids)
-        return CandidateName(self.model, found.timestamp_ns, hash_)
+        return name_of(self.candidate, self.model)
 
     @property
     def verdict(self) -> str:
@@ -95,6 +96,27 @@ class Reviewed:
         return self.candidate.continuation_ids
 
 
+def name_of(candidate: FinetuneCandidate, model: str) -> CandidateName:
+    """Return the name of a candidate that ``model`` found."""
+    hash_ = response_hash(candidate.continuation_ids)
+    return CandidateName(model, candidate.timestamp_ns, hash_)
+
+
+@dataclass(frozen=True, slots=True)
+class Unlisted:
+    """The candidates of a model that lists leave out: those trained on, and ``faded`` ones."""
+
+    model: str
+    faded: frozenset[CandidateName]
+    trained: TrainedMarks
+
+    def has(self, candidate: FinetuneCandidate) -> bool:
+        """Return whether lists leave out ``candidate``."""
+        name = name_of(candidate, self.model)
+        marks = self.trained.sinks(name.timestamp_ns, name.continuation_hash)
+        return bool(marks) or name in self.faded
+
+
 @dataclass(frozen=True, slots=True)
 class Listed:
     """A candidate in a list: without its prompts, which are long."""
@@ -112,6 +134,12 @@ class _ShownText(msgspec.Struct):
 
     response_text: str
     prior_context: str
+
+
+class _Decided(msgspec.Struct):
+    """The part of a kept review that says how it ended."""
+
+    decision: Decision
 
 
 class _Row(NamedTuple):
@@ -138,11 +166,26 @@ class Reviews(NamespaceTables):
         )
 
     async def listed(self, model: str) -> list[Listed]:
-        """List the candidates of ``model`` in short, in the order of ``queue``."""
+        """List the candidates of ``model`` in short, in the order of ``queue``.
 
-        return await self._database.read(
-            lambda connection: list(self._rows(connection, _of(model), _listed))
-        )
+        Of the rejected ones only the ``MOST_REJECTED`` latest: the others are kept, and not listed.
+        """
+
+        def work(connection: Connection) -> list[Listed]:
+            faded = self._faded(connection, model)
+            found = self._rows(connection, _of(model), _listed)
+            return [it for it in found if it.name not in faded]
+
+        return await self._database.read(work)
+
+    async def unlisted(self, model: str) -> Unlisted:
+        """Return the candidates of ``model`` that a host's screen does not show (any more)."""
+
+        def work(connection: Connection) -> Unlisted:
+            marks = read_marks(connection, self._in_namespace(trained))
+            return Unlisted(model, self._faded(connection, model), marks)
+
+        return await self._database.read(work)
 
     async def one(self, name: CandidateName) -> Reviewed | None:
         """Return a candidate whole; ``None`` if it is not kept."""
@@ -205,6 +248,23 @@ class Reviews(NamespaceTables):
             connection.execute(delete(reviews).where(reviews.c.id == last.scalar_subquery()))
 
         await self._database.write(work)
+
+    def _faded(self, connection: Connection, model: str) -> frozenset[CandidateName]:
+        """Return the candidates whose rejection has ``MOST_REJECTED`` later ones after it."""
+        columns = [reviews.c[it] for it in CandidateName.__slots__]
+        query = select(row_id(reviews), *columns, reviews.c.review)
+        query = query.where(*self._where(reviews, _of(model)))
+        last: dict[CandidateName, Decision] = {}
+
+        def take(*columns: Any) -> None:
+            *name, text = columns
+            decided = msgspec.json.decode(text, type=_Decided)
+            last.setdefault(CandidateName(*name), decided.decision)
+
+        newest_first = connection.execute(query.order_by(reviews.c.id.desc()))
+        deque(intact(reviews, newest_first, take), 0)
+        rejected = [name for name, decision in last.items() if decision == "rejected"]
+        return frozenset(rejected[MOST_REJECTED:])
 
     def _one(self, connection: Connection, name: CandidateName) -> Reviewed | None:
         return next(self._rows(connection, _columns(name), _whole), None)

@@ -58,6 +58,7 @@ DEFAULTS = {
         "merge_share": 0.5,
     },
     "ray": {"folder": "", "workers": 0},
+    "live": {"candidates": False, "tokens_per_hour": 0},
     "plugins": {"disabled": [], "listener_timeout_s": 30.0},
 }
 """Section 6 of the contract, but for the tables that are empty there."""

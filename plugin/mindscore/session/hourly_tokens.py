@@ -1,0 +1,275 @@
+"""Commands that run by themselves, within the tokens that an hour has for them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+
+import msgspec
+
+from mindhooks import FinetuneStats, MindCommand, MindhooksError, Run
+from mindscore._util.clock import Clock
+from mindscore._util.text import count_of
+from mindscore.config.settings import MemoryScoringOptions, Settings, parse_settings, parse_table
+from mindscore.measure.prompts import whole_prompt
+from mindscore.session.plan import count_calls
+from mindscore.session.result import Result
+from mindscore.session.session import Session
+from mindscore.store import History
+from mindscore.store.history import HOUR_S
+
+SLOT_S = 36.0
+"""Seconds whose tokens are counted together: until an hour after the last of them."""
+
+OWN_S = 3 * HOUR_S
+"""Seconds for which a run is known to be this process's own."""
+
+OTHERS_S = 300.0
+"""Seconds after which tokens may be free that runs of other processes have sent."""
+
+FLOW = "memory-scoring"
+
+
+@dataclass(slots=True)
+class _Slot:
+    """What was sent within ``SLOT_S``."""
+
+    first: float
+    last: float
+    tokens: int = 0
+
+
+class HourlyTokens:
+    """The tokens that this process has sent by itself within the last 60 minutes.
+
+    Times are a ``Clock``'s. Every method may be called from any thread.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._slots: deque[_Slot] = deque()
+        self._own: dict[float, float] = {}
+        self._reserved = 0
+
+    def reserve(
+        self,
+        limit: int,
+        now: float,
+        recorded: Iterable[tuple[float, int]],
+        *,
+        most: int | None = None,
+        keep: int = 0,
+    ) -> int:
+        """Take what is left of ``limit``, ``most`` at most; return how many tokens.
+
+        ``recorded`` are the runs of the last hour that the store has: those of this process that
+        were settled here are counted by its own clock. ``keep`` are kept for something else.
+        """
+        with self._lock:
+            while self._slots and now - self._slots[0].last >= HOUR_S:
+                self._slots.popleft()
+            sent = sum(it.tokens for it in self._slots) + self._reserved
+            sent += sum(tokens for began, tokens in recorded if began not in self._own)
+            left = limit - keep - sent
+            granted = max(0, left if most is None else min(most, left))
+            self._reserved += granted
+            return granted
+
+    def settle(self, granted: int, now: float, sent: int, runs: Iterable[Run]) -> None:
+        """Give back what was taken, and count what was ``sent`` by ``runs``."""
+        with self._lock:
+            self._reserved -= granted
+            self._own = {began: at for began, at in self._own.items() if now - at < OWN_S}
+            self._own |= dict.fromkeys((it.started_at for it in runs), now)
+            if not sent:
+                return
+            if not self._slots or now - self._slots[-1].first > SLOT_S:
+                self._slots.append(_Slot(now, now))
+            self._slots[-1].last = now
+            self._slots[-1].tokens += sent
+
+    def free_in(self, tokens: int, limit: int, now: float) -> float:
+        """Return the seconds after which ``tokens`` of ``limit`` may be left."""
+        with self._lock:
+            sent = sum(it.tokens for it in self._slots)
+            for slot in self._slots:
+                if limit - sent < tokens <= limit - sent + slot.tokens:
+                    return slot.last + HOUR_S - now
+                sent -= slot.tokens
+            return OTHERS_S
+
+
+@lru_cache(maxsize=64)
+def hourly_tokens(url: str, namespace: str) -> HourlyTokens:
+    """Return the tokens that this process has sent for one namespace of a store."""
+    del url, namespace
+    return HourlyTokens()
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetedRun:
+    """A command that was run as far as there were tokens for it.
+
+    Attributes:
+        result: its result; ``None``: it was not run.
+        waits: a line on what waits for tokens; ``None``: nothing does.
+        retry_s: the seconds after which there may be tokens for that; ``None``: nothing waits, or
+            waiting does not help, as an hour has fewer tokens than it needs.
+    """
+
+    result: Result | None
+    waits: str | None = None
+    retry_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """As ``BudgetedRun``, with the tokens that are to be free before it is tried again."""
+
+    result: Result | None
+    waits: str | None = None
+    wanted: int | None = None
+
+
+class BudgetedRuns:
+    """Runs commands over a session's conversation within ``live.tokens_per_hour``."""
+
+    def __init__(self, session: Session, clock: Clock) -> None:
+        self._session = session
+        self._clock = clock
+        self._keep = 0
+
+    @property
+    def keeps_tokens(self) -> bool:
+        """True if a search for candidates waits for tokens: no other command gets those."""
+        return self._keep > 0
+
+    async def run(self, command: str, *, resume: bool = False) -> BudgetedRun:
+        """Run ``command``, in part if there are tokens for a part.
+
+        ``resume``: rows of the matrix that the store has are not measured again.
+
+        Raises:
+            ConfigError: the settings are wrong.
+        """
+        session = self._session
+        settings = parse_settings(session.registry.settings)
+        limit = settings.live.tokens_per_hour
+        if not limit:
+            return BudgetedRun(await self._attempt(command))
+        needed = await self._needed(settings) if command == MindCommand.SCORE_FINETUNE else None
+        if needed is not None and needed > limit:
+            self._keep = 0
+            return BudgetedRun(None, _too_large("the search for candidates needs", limit))
+        spent = hourly_tokens(settings.store.url, settings.store.namespace)
+        granted = spent.reserve(
+            limit,
+            self._clock.now(),
+            await _recorded(settings),
+            most=needed,
+            keep=self._keep if needed is None and settings.live.candidates else 0,
+        )
+        session.forget()
+        try:
+            if needed is None:
+                part = await self._score(command, settings, granted, resume=resume)
+            else:
+                part = await self._search(command, needed, granted, limit)
+        finally:
+            sent = sum(stats.prompt_tokens for stats, _ in session.ended)
+            sent += self._generated(settings)
+            spent.settle(granted, self._clock.now(), sent, [run for _, run in session.ended])
+        retry_s = None
+        if part.wanted is not None:
+            retry_s = spent.free_in(part.wanted, limit, self._clock.now())
+        return BudgetedRun(part.result, part.waits, retry_s)
+
+    async def _attempt(self, command: str) -> Result:
+        return await self._session.attempt(command, tuple(self._session.transcript.keys()))
+
+    async def _search(self, command: str, needed: int, granted: int, limit: int) -> _Part:
+        if granted < needed:
+            self._keep = needed
+            waits = f"the search for candidates waits for {needed:,} tokens ({_setting(limit)})"
+            return _Part(None, waits, needed)
+        self._keep = 0
+        return _Part(await self._attempt(command))
+
+    async def _score(
+        self, command: str, settings: Settings, granted: int, *, resume: bool
+    ) -> _Part:
+        """Score the memories that fit into ``granted`` tokens: ``score`` takes the oldest first."""
+        limit = settings.live.tokens_per_hour
+        registry = self._session.registry
+        if not granted and not registry.plugin_manager.has_plugin(FLOW):
+            # Another flow in its place may know no limit of its own.
+            return _Part(None, f"memories wait for tokens ({_setting(limit)})", limit)
+        table = settings.plugins.settings.get(FLOW, {})
+        own = parse_table(table, MemoryScoringOptions, f"plugins.settings.{FLOW}")
+        # With none left it finds out what is due: in a limit of 1 no prompt fits.
+        most = max(1, min(granted, own.max_tokens or granted))
+        registry.stash[MemoryScoringOptions] = msgspec.structs.replace(
+            own, max_tokens=most, resume=own.resume or resume
+        )
+        try:
+            result = await self._attempt(command)
+        finally:
+            registry.stash.pop(MemoryScoringOptions, None)
+        left_out = sum(it.status == "left-out" for it in result.outcomes.values())
+        if not left_out or 0 < own.max_tokens <= granted:
+            return _Part(result)
+        has_scored = result.stats is not None and result.stats.calls > 0
+        if not has_scored and granted == limit:
+            return _Part(result, _too_large("some memories need", limit))
+        waits = f"{count_of(left_out, 'memory', 'memories')} waiting for tokens ({_setting(limit)})"
+        # If not even one fitted, it may take all that an hour has.
+        return _Part(result, waits, limit // 2 if has_scored else limit)
+
+    async def _needed(self, settings: Settings) -> int:
+        """Return the most tokens that the search for candidates may send and generate.
+
+        What cannot be rendered needs none: the run says why.
+        """
+        session = self._session
+        tables, command = session.registry.settings, MindCommand.SCORE_FINETUNE
+        try:
+            context = await session.context()
+            talk, scorer = Session(session.transcript, context=context), session.registry.scorer()
+            stats = (await count_calls(talk, tables, command, await scorer, {})).stats
+            longest = len(await whole_prompt(context)) + settings.finetune.max_alternate_tokens
+        except MindhooksError:
+            return 0
+        assert isinstance(stats, FinetuneStats)  # noqa: S101 - that command's are
+        alternates = stats.responses_considered if settings.finetune.generate_alternates else 0
+        return stats.prompt_tokens + alternates * longest
+
+    def _generated(self, settings: Settings) -> int:
+        """Return the tokens that alternates took, which a run's statistics leave out."""
+        if not settings.finetune.generate_alternates:
+            return 0
+        most = settings.finetune.max_alternate_tokens
+        return sum(
+            len(it.bare_context_ids) + (most if it.alternate_ids is None else len(it.alternate_ids))
+            for it in self._session.candidates
+        )
+
+
+async def _recorded(settings: Settings) -> list[tuple[float, int]]:
+    """Return what the store's runs have sent within the hour; nothing if it cannot be read."""
+    # What this process has sent counts in any case.
+    with suppress(MindhooksError):
+        return await History(settings.store).tokens_sent(time.time())
+    return []
+
+
+def _setting(limit: int) -> str:
+    return f"live.tokens_per_hour = {limit}"
+
+
+def _too_large(what: str, limit: int) -> str:
+    return f"{what} more tokens than {_setting(limit)}: raise it, or score by hand"
