@@ -139,7 +139,7 @@ class CollectedTurns:
             id_, branch, name, scope, turns, attempts, raw = found
             of = known_turns.c
             known = select(of.digest, of.at_ns).where(of.branch == branch, of.at_ns.is_not(None))
-            times = {digest: at_ns for digest, at_ns in connection.execute(known)}
+            times = {it.digest: it.at_ns for it in connection.execute(known)}
             record = msgspec.json.decode(raw, type=Record)
             return WaitingTurn(id_, name, bool(scope), turns, attempts, record, times)
 
@@ -233,9 +233,7 @@ def _continued(connection: Connection, turn: Turn) -> tuple[int | None, int]:
     ordered = list(lengths)[::-1]
     for at in range(0, len(ordered), AT_ONCE):
         is_tip = branches.c.tip.in_(ordered[at : at + AT_ONCE])
-        query = select(branches.c.id, branches.c.tip).where(
-            branches.c.scope == turn.scope, is_tip
-        )
+        query = select(branches.c.id, branches.c.tip).where(branches.c.scope == turn.scope, is_tip)
         found = [(lengths[tip], id_) for id_, tip in connection.execute(query)]
         if found:
             length, branch = max(found)

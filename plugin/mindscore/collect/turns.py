@@ -1,4 +1,4 @@
-"""A turn as it is sent here: a request to a model, with all that was said before, and its answer."""
+"""A turn as it is sent: a request to a model, with all that was said before, and its answer."""
 
 from __future__ import annotations
 
@@ -33,9 +33,7 @@ NAME_CHARACTERS = 500
 NO_SYSTEM = (
     "no system prompt was sent: where the agent has one, the scores are of a reconstructed context"
 )
-NO_TOOLS = (
-    "the definitions of the tools were not sent: the scores are of a reconstructed context"
-)
+NO_TOOLS = "the definitions of the tools were not sent: the scores are of a reconstructed context"
 
 Name = Annotated[str, Meta(max_length=NAME_CHARACTERS)]
 
@@ -100,7 +98,6 @@ class Turn:
     said: tuple[bytes, ...]
     exact: tuple[bytes, ...]
     record: bytes
-    has_memories: bool
 
 
 def turn_of(request: TurnRequest) -> Turn:
@@ -172,9 +169,7 @@ def _turn(scope: str, name: str, id_: str, at_ns: int | None, record: Record) ->
     conversation = repaired.conversation(name)
     said, exact = digests(conversation.messages)
     known = id_ or hashlib.sha256(repr((scope, name)).encode() + exact[-1]).hexdigest()[:32]
-    return Turn(
-        scope, name or known, known, at_ns, said, exact, raw, bool(record.memories)
-    )
+    return Turn(scope, name or known, known, at_ns, said, exact, raw)
 
 
 def _encoded(record: Record) -> tuple[bytes, Record]:
