@@ -11,17 +11,15 @@ import msgspec
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    and_,
     delete,
     exists,
     func,
-    insert,
     or_,
     select,
     update,
 )
-from sqlalchemy.dialects import sqlite
 
+from mindscore.collect.placing import Placement
 from mindscore.collect.turns import Record, Turn
 from mindscore.store.database import Database
 from mindscore.store.namespace import DAY_S
@@ -35,9 +33,6 @@ MAX_KNOWN = 200_000
 
 PRUNED_AT_ONCE = 500
 """Conversations that are forgotten in one step."""
-
-AT_ONCE = 500
-"""Hashes that one query looks for."""
 
 
 class QueueFullError(Exception):
@@ -102,7 +97,9 @@ class CollectedTurns:
         now = time.time()
 
         def work(connection: Connection) -> list[bool]:
-            stored = [_put(connection, it, now, now + idle_s) for it in turns]
+            placement = Placement(connection, turns, now)
+            stored = [placement.put(it) for it in turns]
+            placement.write(now + idle_s)
             if any(stored):
                 size = connection.execute(select(func.sum(waiting.c.size))).scalar_one()
                 if size > self._limit:
@@ -191,100 +188,6 @@ class CollectedTurns:
     def close(self) -> None:
         """Close the file."""
         self._database.close()
-
-
-def _put(connection: Connection, turn: Turn, now: float, ready_at: float) -> bool:
-    of = known_turns.c
-    if connection.execute(select(of.digest).where(of.turn_id == turn.id)).first() is not None:
-        return False
-    is_same = and_(of.scope == turn.scope, of.digest == turn.exact[-1])
-    if connection.execute(select(of.digest).where(is_same)).first() is not None:
-        # Seen within a later turn, or sent under another id.
-        own = update(known_turns).where(is_same, of.turn_id.is_(None)).values(turn_id=turn.id)
-        connection.execute(own)
-        return False
-    branch, continued = _continued(connection, turn)
-    tip = turn.said[-1] if turn.scope else turn.exact[-1]
-    if branch is None:
-        row = {"scope": turn.scope, "name": _free(connection, turn), "tip": tip, "seen_at": now}
-        added = connection.execute(insert(branches), row)
-        [branch] = added.inserted_primary_key or (0,)
-    else:
-        changed = update(branches).where(branches.c.id == branch)
-        connection.execute(changed.values(tip=tip, seen_at=now))
-    new = [
-        {"scope": turn.scope, "digest": it, "branch": branch, "turn_id": None, "at_ns": None}
-        for it in turn.exact[continued:]
-    ]
-    new[-1] |= {"turn_id": turn.id, "at_ns": turn.at_ns}
-    connection.execute(sqlite.insert(known_turns).on_conflict_do_nothing(), new)
-    _wait(connection, branch, turn, now, ready_at)
-    return True
-
-
-def _continued(connection: Connection, turn: Turn) -> tuple[int | None, int]:
-    """Return the branch that a turn continues, and how many responses of it that has.
-
-    With a name, responses tell it: hosts may print the same user's message with other memories.
-    """
-    tips = turn.said if turn.scope else turn.exact
-    lengths = {tip: length for length, tip in enumerate(tips[:-1], start=1)}
-    # The latest first: of a long conversation, that is where it ends.
-    ordered = list(lengths)[::-1]
-    for at in range(0, len(ordered), AT_ONCE):
-        is_tip = branches.c.tip.in_(ordered[at : at + AT_ONCE])
-        query = select(branches.c.id, branches.c.tip).where(branches.c.scope == turn.scope, is_tip)
-        found = [(lengths[tip], id_) for id_, tip in connection.execute(query)]
-        if found:
-            length, branch = max(found)
-            return branch, length
-    return None, 0
-
-
-def _free(connection: Connection, turn: Turn) -> str:
-    """Return a name for a new branch: the conversation's own, with a number if it has others."""
-    query = select(func.count()).select_from(branches).where(branches.c.scope == turn.scope)
-    number = connection.execute(query).scalar_one() + 1 if turn.scope else 1
-    while True:
-        name = turn.name if number == 1 else f"{turn.name}-{number}"
-        taken = select(branches.c.id).where(branches.c.name == name)
-        if connection.execute(taken).first() is None:
-            return name
-        number += 1
-
-
-def _wait(connection: Connection, branch: int, turn: Turn, now: float, ready_at: float) -> None:
-    is_own = waiting.c.branch == branch
-    before = connection.execute(select(waiting.c.turns, waiting.c.record).where(is_own)).first()
-    turns, record = 1, turn.record
-    if before is not None:
-        turns += before.turns
-        connection.execute(delete(waiting).where(is_own))
-        record = _with_memories(record, before.record)
-    row = {
-        "branch": branch,
-        "turns": turns,
-        "size": len(record),
-        "received_at": now,
-        "ready_at": ready_at,
-        "attempts": 0,
-        "record": record,
-    }
-    connection.execute(insert(waiting), row)
-
-
-class _Memories(msgspec.Struct):
-    memories: dict[str, str]
-
-
-def _with_memories(record: bytes, before: bytes) -> bytes:
-    """Return ``record`` with the memories that were named ``before``, too."""
-    earlier = msgspec.json.decode(before, type=_Memories).memories
-    if not earlier:
-        return record
-    whole = msgspec.json.decode(record, type=Record)
-    whole.memories = {**earlier, **whole.memories}
-    return msgspec.json.encode(whole)
 
 
 def _forget(connection: Connection) -> None:

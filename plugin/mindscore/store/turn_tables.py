@@ -22,7 +22,6 @@ branches = Table(
     Column("seen_at", Float, nullable=False),
     Index("branches_by_tip", "scope", "tip"),
     Index("branches_by_age", "seen_at"),
-    sqlite_autoincrement=True,
 )
 
 # Every turn that was seen, by a hash of all that was said until its end.
