@@ -1,4 +1,4 @@
-"""Send spans to ``mindscore collect`` for a minute, kill it twice meanwhile, and count what is kept.
+"""Send spans to ``mindscore collect`` for a minute, kill it twice, and count what is kept.
 
 python tests/bench/collect.py [--rate 1000] [--seconds 60] [--kills 2]
 
@@ -15,6 +15,7 @@ import gzip
 import json
 import os
 import random
+import resource
 import signal
 import sqlite3
 import sys
@@ -172,6 +173,8 @@ async def measure(rate: int, seconds: int, kills: int, folder: Path, port: int) 
     done["all taken after"] = time.monotonic() - began
     done["peak MiB"] = collector.peak_mib
     await collector.end(signal.SIGTERM)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done["collector's CPU s"] = used.ru_utime + used.ru_stime
     return done
 
 

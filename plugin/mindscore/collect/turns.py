@@ -71,7 +71,7 @@ class Record(Struct):
         found = conversation_of(source, name, [asked], ())
         if source.damage.first is not None:
             raise source.damage.first
-        if not found.messages or found.messages[-1].role != Role.ASSISTANT:
+        if not any(_says_something(it) for it in found.messages[-1:]):
             raise TranscriptError(f"{SENT}: the response says nothing that is understood")
         missing = []
         if not any(it.role == Role.SYSTEM for it in found.messages):
@@ -79,6 +79,10 @@ class Record(Struct):
         if not found.tools and any(it.tool_calls for it in found.messages):
             missing.append(NO_TOOLS)
         return replace(found, remarks=(*missing, *found.remarks))
+
+
+def _says_something(message: Message) -> bool:
+    return message.role == Role.ASSISTANT and bool(message.text.strip() or message.tool_calls)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """A collector on a real socket, and spans as instrumentations send them."""
 
+import io
 import json
 from contextlib import asynccontextmanager
 
@@ -39,7 +40,8 @@ class Client:
         """Return status, headers and body of the answer."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         kind = headers if isinstance(body, bytes) else {"Content-Type": "application/json"}
-        async with self._session.post(self.url + path, data=data, headers=kind) as answer:
+        sent = io.BytesIO(data)
+        async with self._session.post(self.url + path, data=sent, headers=kind) as answer:
             return answer.status, answer.headers, await answer.read()
 
     async def send(self, *spans, **headers):
@@ -91,7 +93,7 @@ def request_of(*spans):
                 event.attributes.add(key=key).value.string_value = value
         for key, value in attributes.items():
             it = added.attributes.add(key=key).value
-            if isinstance(value, list):
+            if isinstance(value, list) and all(isinstance(inner, str) for inner in value):
                 for inner in value:
                     it.array_value.values.add().string_value = inner
             else:
