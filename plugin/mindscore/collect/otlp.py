@@ -60,7 +60,8 @@ def _spans_unparsed() -> type[Any]:
     )
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("Request"))
+    made: type[Any] = message_factory.GetMessageClass(pool.FindMessageTypeByName("Request"))
+    return made
 
 
 _Request = _spans_unparsed()
@@ -171,8 +172,10 @@ def encode_answer(kind: str, rejected: int, message: str) -> bytes:
     partial = ExportTracePartialSuccess(rejected_spans=rejected, error_message=message)
     answer = ExportTraceServiceResponse(partial_success=partial if rejected or message else None)
     if kind == JSON:
-        return json_format.MessageToJson(answer, indent=None).encode()
-    return answer.SerializeToString()
+        text: str = json_format.MessageToJson(answer, indent=None)
+        return text.encode()
+    body: bytes = answer.SerializeToString()
+    return body
 
 
 def encode_status(kind: str, message: str) -> bytes:
@@ -180,4 +183,5 @@ def encode_status(kind: str, message: str) -> bytes:
     if kind == JSON:
         return msgspec.json.encode({"message": message})
     # On the wire, Status has its message in the same field.
-    return ExportTracePartialSuccess(error_message=message).SerializeToString()
+    body: bytes = ExportTracePartialSuccess(error_message=message).SerializeToString()
+    return body

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import (
+    BindParameter,
     Connection,
     Select,
     bindparam,
@@ -26,7 +27,7 @@ AT_ONCE = 500
 """Values that one query looks for."""
 
 # Made once: SQLAlchemy takes longer to make a statement than SQLite to run it.
-_given = bindparam("given", expanding=True)
+_given: BindParameter[Any] = bindparam("given", expanding=True)
 _of, _in = known_turns.c, branches.c
 _IDS = select(_of.turn_id).where(_of.turn_id.in_(_given))
 _KNOWN = select(_of.scope, _of.digest).where(_of.digest.in_(_given))

@@ -298,7 +298,8 @@ async def test_a_page_of_another_name_is_refused(collecting):
 async def test_a_full_queue_says_when_to_try_again(path, collecting, make_queue, span):
     small = make_queue(limit=3000)
     plain = {"conversation": "b", "messages": [USER], "response": {"content": "a" * 2000}}
-    body = request_of(span("s", "u1", "a" * 2000, name="b")) if path == "/v1/traces" else plain
+    other = span("s", "u1", "a" * 2000, name="b", span="0b" * 8)
+    body = request_of(other) if path == "/v1/traces" else plain
     async with collecting(turns=small) as client:
         await client.send(span("s", "u1", "a" * 2000, name="a"))
         status, headers, _ = await client.post(path, body)
