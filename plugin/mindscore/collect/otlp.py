@@ -135,7 +135,7 @@ def read_span(raw: Any, kind: str) -> dict[str, Any]:
             json_format.Parse(bytes(raw), span, ignore_unknown_fields=True)
         else:
             span.MergeFromString(raw)
-    except (DecodeError, json_format.ParseError, RecursionError) as error:
+    except (DecodeError, json_format.ParseError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"is no span: {error}") from None
     return {
         "traceId": _id(span.trace_id, kind),
