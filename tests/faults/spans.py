@@ -139,7 +139,7 @@ async def _send(trials: int, folder: Path) -> tuple[list[str], Counter[int], int
                 if answer.status not in ANSWERS:
                     failures.append(f"trial {number}: {answer.status} {said[:200]!r}")
     kept = 0
-    while (turn := queue.next(ready_within_s=1e9)) is not None:
+    while (turn := queue.next(after=0)) is not None:
         # What was taken can be scored.
         turn.record.conversation(turn.name)
         kept += turn.turns

@@ -108,15 +108,15 @@ class CollectedTurns:
 
         return self._database.write_now(work)
 
-    def next(self, *, ready_within_s: float = 0.0, latest_s: float = 0.0) -> WaitingTurn | None:
+    def next(self, *, latest_s: float = 0.0, after: int | None = None) -> WaitingTurn | None:
         """Return the turn that is ready longest, which stays.
 
-        One that is to be ready within ``ready_within_s`` counts, too; and one that is to be so
-        later than ``latest_s`` from now, which the clock has been set back for.
+        One that is to be ready later than ``latest_s`` from now counts, too: the clock has been set
+        back. With ``after``, return the one with the next id, ready or not.
         """
         now = time.time()
-        at = waiting.c.ready_at
-        ready = or_(at <= now + ready_within_s, at > now + latest_s)
+        at, id_of = waiting.c.ready_at, waiting.c.id
+        is_next = or_(at <= now, at > now + latest_s) if after is None else id_of > after
         columns = (
             waiting.c.id, branches.c.id, branches.c.name, branches.c.scope, waiting.c.turns,
             waiting.c.attempts, waiting.c.record,
@@ -124,8 +124,8 @@ class CollectedTurns:
         query = (
             select(*columns)
             .join(branches, branches.c.id == waiting.c.branch)
-            .where(ready)
-            .order_by(at, waiting.c.id)
+            .where(is_next)
+            .order_by(*((at, id_of) if after is None else (id_of,)))
             .limit(1)
         )
 

@@ -117,13 +117,11 @@ class TurnScoring:
 
     async def run_once(self) -> bool:
         """Score all that waits now; return false if something could not be scored."""
-        tried: set[int] = set()
-        while True:
-            turn = await in_thread(lambda: self._turns.next(ready_within_s=math.inf))
-            if turn is None or turn.id in tried:
-                return not self._failures
-            tried.add(turn.id)
+        last = 0
+        while (turn := await in_thread(lambda: self._turns.next(after=last))) is not None:
+            last = turn.id
             await self.score(turn)
+        return not self._failures
 
     async def score(self, turn: WaitingTurn) -> None:
         """Score one conversation up to ``turn``, and remove or put off what waits of it.

@@ -146,7 +146,7 @@ def waiting():
 
     def waiting(queue):
         found = {}
-        while (it := queue.next(ready_within_s=1e9)) is not None:
+        while (it := queue.next(after=0)) is not None:
             said = it.record.conversation(it.name).messages
             found[it.name] = ([m.text for m in said if m.role != "system"], it.turns)
             queue.remove(it)

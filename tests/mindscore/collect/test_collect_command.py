@@ -176,7 +176,7 @@ def test_what_was_acknowledged_outlives_a_kill_and_is_there_once(collecting, spa
     queue = CollectedTurns(tmp_path / "data" / "mindscore" / "collect" / "default.sqlite3", 2**20)
     found = queue.waiting()
     assert (found.conversations, found.turns) == (20, 80)
-    while (it := queue.next(ready_within_s=1e9)) is not None:
+    while (it := queue.next(after=0)) is not None:
         assert (len(it.record.messages), it.turns) == (8, 4)
         queue.remove(it)
 
