@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from mindhooks import MindCommand, MindhooksError, MindState, ThreadedRegistry, in_thread
@@ -118,7 +119,7 @@ class TurnScoring:
     async def run_once(self) -> bool:
         """Score all that waits now; return false if something could not be scored."""
         last = 0
-        while (turn := await in_thread(lambda: self._turns.next(after=last))) is not None:
+        while (turn := await in_thread(partial(self._turns.next, after=last))) is not None:
             last = turn.id
             await self.score(turn)
         return not self._failures

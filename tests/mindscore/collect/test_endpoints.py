@@ -267,6 +267,18 @@ async def test_too_many_spans_are_refused_before_they_are_read(collecting, monke
         assert (await client.post("/v1/traces", json.dumps(spans).encode(), JSON))[0] == 413
 
 
+async def test_a_span_that_is_long_in_json_is_for_protobuf(collecting, queue, span, monkeypatch):
+    monkeypatch.setattr(otlp, "MAX_JSON_SPAN_BYTES", 1000)
+    raw = request_of(span("s", "u1", "a" * 1000))
+    async with collecting() as client:
+        status, _, said = await client.post("/v1/traces", as_json(raw), JSON)
+        assert status == 200
+        assert "send protobuf" in json.loads(said)["partialSuccess"]["errorMessage"]
+        assert queue.waiting().turns == 0
+        assert (await client.post("/v1/traces", raw))[0] == 200
+    assert queue.waiting().turns == 1
+
+
 async def test_other_types_and_paths_are_refused(collecting):
     async with collecting() as client:
         assert (await client.post("/v1/traces", b"x", {"Content-Type": "text/plain"}))[0] == 415
