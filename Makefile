@@ -75,7 +75,7 @@ bench: $(VENV)/installed
 	$(BIN)/python tests/bench/tokens.py --shape demo --shape 40x30+300 --repeats 1
 
 # Real hosts, each with its own pinned dependencies in an environment of its own.
-HOSTS := openai_client llm langchain deepagents hermes write_back vercel_ai openclaw
+HOSTS := openai_client llm langchain deepagents hermes write_back vercel_ai openclaw otel_openai
 
 hosts:
 	for host in $(HOSTS); do $(PYTHON) tests/hosts/$$host.py || exit 1; done

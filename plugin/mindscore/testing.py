@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from aiohttp import web
 
+from mindscore.http.refusals import json_response
 from mindscore.http.runner import listen
 from mindscore.scorers.toy import ToyScorer
 from mindscore.serve.app import make_app
-from mindscore.serve.requests import json_response
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler

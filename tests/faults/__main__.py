@@ -11,7 +11,7 @@ import math
 import sys
 import time
 
-MODULES = ("host", "wire", "keeping", "archive", "input", "secrets", "soak")
+MODULES = ("host", "wire", "keeping", "archive", "input", "spans", "secrets", "soak")
 """Modules beside this one; each has ``ATTACKS``."""
 
 

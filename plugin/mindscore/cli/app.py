@@ -23,6 +23,7 @@ from mindscore._util.errors import (
 )
 from mindscore.cli import config, plugins, transfer
 from mindscore.cli.advise_options import AdviseOptions
+from mindscore.cli.collect_options import CollectOptions
 from mindscore.cli.compare_options import CompareOptions
 from mindscore.cli.interruption import DONE, FAILED, INTERRUPTED, WRONG, InterruptedRunError
 from mindscore.cli.options import (
@@ -250,6 +251,18 @@ def serve(options: ServeOptions) -> int:
     from mindscore.cli.serving import run_serve
 
     return run_serve(options)
+
+
+@app.command()
+@takes_options
+def collect(options: CollectOptions) -> int:
+    """Take the turns of agents elsewhere, and score them.
+
+    By OpenTelemetry, or as plain JSON: any agent, in any language.
+    """
+    from mindscore.cli.collect import run_collect
+
+    return run_collect(options)
 
 
 @app.command()

@@ -16,7 +16,6 @@ from mindscore.config.file import read_api_key
 from mindscore.config.settings import ServerSettings
 from mindscore.conversation.conversation import Transcript
 from mindscore.display.screen import own_output
-from mindscore.http.addresses import is_loopback
 
 if TYPE_CHECKING:
     from mindscore.serve.trainer import Trainer
@@ -24,16 +23,14 @@ if TYPE_CHECKING:
 
 def run_serve(options: ServeOptions) -> int:
     """Serve until told to end: SIGTERM is a good end, Ctrl-C an interruption."""
+    from mindscore.http.access import require_key
     from mindscore.serve.app import make_app, serve
 
     configuration = options.load()
     settings = configuration.settings.server
     key = read_api_key(settings)
-    if key is None and not is_loopback(options.host):
-        raise UsageError(
-            f"--host {options.host} can be reached from elsewhere: set a key in "
-            f"${settings.api_key_env} or server.api_key_file, or keep to 127.0.0.1"
-        )
+    hint = f"set a key in ${settings.api_key_env} or server.api_key_file"
+    require_key(key, options.host, hint)
     share_one_arena()
     scorer = _local_scorer(settings, dict(configuration.tables.get("server", {})))
     trainer = _trainer(scorer) if options.train else None

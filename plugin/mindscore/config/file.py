@@ -104,21 +104,33 @@ def read_api_key(server: ServerSettings) -> str | None:
             a header cannot carry the key. The key itself is never part of the text.
     """
     if server.api_key_file:
-        source = f"server.api_key_file: {server.api_key_file}"
-        key, wrong = "", "is empty"
-        try:
-            key = _read_private(Path(server.api_key_file), source).strip()
-        except (OSError, ValueError) as error:
-            wrong = f"cannot be read: {_reason(error)}"
-        if not key:
-            # Outside, so that it has no context: a decoding error holds the file's bytes.
-            raise ConfigError(f"{source}: {wrong}")
-    else:
-        source = f"environment variable {server.api_key_env}"
-        key = os.environ.get(server.api_key_env, "").strip() if server.api_key_env else ""
+        return read_key_file(Path(server.api_key_file), "server.api_key_file")
+    key = os.environ.get(server.api_key_env, "").strip() if server.api_key_env else ""
+    return _checked_key(key, f"environment variable {server.api_key_env}") or None
+
+
+def read_key_file(file: Path, named_by: str) -> str:
+    """Return the key in a file; ``named_by`` is the setting or option that names it.
+
+    Raises:
+        ConfigError: as ``read_api_key``.
+    """
+    source = f"{named_by}: {file}"
+    key, wrong = "", "is empty"
+    try:
+        key = _read_private(file, source).strip()
+    except (OSError, ValueError) as error:
+        wrong = f"cannot be read: {_reason(error)}"
+    if not key:
+        # Outside, so that it has no context: a decoding error holds the file's bytes.
+        raise ConfigError(f"{source}: {wrong}")
+    return _checked_key(key, source)
+
+
+def _checked_key(key: str, source: str) -> str:
     if not (key.isascii() and (key.isprintable() or not key)):
         raise ConfigError(f"{source}: holds a key with characters that no header can carry")
-    return key or None
+    return key
 
 
 def _read_private(file: Path, source: str) -> str:

@@ -10,11 +10,11 @@ import os
 import signal
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import StreamReader, web
 
@@ -257,6 +257,28 @@ def _make_runner(app: web.Application) -> web.AppRunner:
         # It would inflate a body before its size is looked at.
         auto_decompress=False,
     )
+
+
+async def until_terminated(work: Coroutine[Any, Any, None], ending: Callable[[bool], None]) -> None:
+    """Run ``work`` until SIGTERM, or until this is cancelled.
+
+    ``ending`` is called when that comes before the end, with true for SIGTERM and false for a
+    cancellation. What ``work`` raises by itself is raised.
+    """
+    terminated = termination()
+    working = asyncio.create_task(work)
+    ended = asyncio.create_task(terminated.wait())
+    try:
+        await asyncio.wait({working, ended}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+    finally:
+        if not working.done():
+            ending(terminated.is_set())
+        for task in (working, ended):
+            task.cancel()
+        # An error on the way out changes nothing.
+        await asyncio.gather(working, ended, return_exceptions=True)
 
 
 def termination() -> asyncio.Event:

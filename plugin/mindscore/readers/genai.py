@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from mindscore.readers.requests import parsed, parsed_list
+from mindscore.readers.requests import parsed, parsed_list, read_answers, read_prompt
 from mindscore.readers.source import first_text
 
 Attributes = dict[str, Any]
@@ -51,7 +51,7 @@ def any_value(value: Any) -> Any:
 
 def read_span(attributes: Attributes, events: Any) -> Found:
     """Return what a span records of a request to a model, by the first convention that it keeps."""
-    for read in (_genai, _openinference, _traceloop, _vercel):
+    for read in (_genai, _openinference, _traceloop, _vercel, _langfuse):
         if any((found := read(attributes))[:2]):
             return found
     return _events(events if isinstance(events, list) else [])
@@ -142,6 +142,35 @@ def _vercel(attributes: Attributes) -> Found:
     blocks += [{**it, "type": "tool-call"} for it in calls if isinstance(it, dict)]
     tools = [parsed(it) for it in _numbered(_part(prompt, "tools"))]
     return messages, [{"role": "assistant", "content": blocks}] if blocks else [], tools
+
+
+def _langfuse(attributes: Attributes) -> Found:
+    observed = _part(attributes, "langfuse", "observation")
+    messages, tools = read_prompt(parsed(_part(observed, "input")))
+    return messages, read_answers(_part(observed, "output")), tools
+
+
+def is_request(attributes: Attributes) -> bool:
+    """Return false of the spans of agents, tools and retrieval, which repeat what requests say."""
+    operation = _part(attributes, "gen_ai", "operation", "name")
+    kind = _part(attributes, "openinference", "span", "kind")
+    observed = _part(attributes, "langfuse", "observation", "type")
+    return (
+        operation in (None, "chat", "text_completion", "generate_content")
+        and kind in (None, "LLM")
+        and observed in (None, "generation")
+    )
+
+
+def says_model(attributes: Attributes) -> str:
+    """Return the name of the model that a span says was asked, empty for none."""
+    gen_ai, llm = attributes.get("gen_ai"), attributes.get("llm")
+    return first_text(
+        _part(gen_ai, "response", "model"),
+        _part(gen_ai, "request", "model"),
+        _part(llm, "model_name"),
+        _part(attributes, "ai", "model", "id"),
+    )
 
 
 _ROLES = {f"gen_ai.{role}.message": role for role in ("system", "user", "assistant", "tool")}

@@ -72,7 +72,7 @@ def _memories(source: Source) -> Iterable[tuple[str, Any]]:
         if source.damage.first is not None:
             raise source.damage.first
         is_lines = len(values) > 1 or source.file.suffix.lower() in (".jsonl", ".ndjson")
-        return _named(source, values if is_lines else values[0])
+        return named_memories(source, values if is_lines else values[0])
     with source.placed("the file"):
         return _headed(source.content.decode("utf-8"))
 
@@ -82,12 +82,16 @@ def is_markdown(file: Path) -> bool:
     return file.suffix.lower() in (".md", ".markdown")
 
 
-def _named(source: Source, given: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the memories of a JSON value."""
+def named_memories(source: Source, given: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the key and text of each memory of a JSON value; the text may be anything yet.
+
+    Raises:
+        TranscriptError: it holds something that is no memory.
+    """
     if isinstance(given, dict):
         for name in LISTS:
             if isinstance(given.get(name), list):
-                yield from _named(source, given[name])
+                yield from named_memories(source, given[name])
                 return
         for key, value in given.items():
             yield key, text_of(value) if isinstance(value, dict) else value

@@ -12,7 +12,16 @@ from mindscore.readers.source import Source, first_text
 
 SPANS = ("resourceSpans", "resource_spans", "scopeSpans", "scope_spans", "spans")
 LOGS = ("resourceLogs", "resource_logs", "scopeLogs", "scope_logs", "logRecords", "log_records")
-NAMES = ("gen_ai.conversation.id", "session.id", "langfuse.session.id")
+NAMES = (
+    "gen_ai.conversation.id",
+    "session.id",
+    "langfuse.session.id",
+    "ai.telemetry.metadata.conversationId",
+    "ai.telemetry.metadata.sessionId",
+    "ai.telemetry.metadata.threadId",
+    "ai.telemetry.metadata.chatId",
+    "traceloop.association.properties.session_id",
+)
 """Attributes that name the conversation."""
 
 
@@ -84,10 +93,14 @@ def _request(where: str, span: dict[str, Any]) -> ModelRequest | None:
     messages, answers, tools = read_span(attributes, span.get("events"))
     if not messages and not answers:
         return None
-    named = [_at(attributes, name) for name in NAMES]
     started = span.get("startTimeUnixNano", span.get("start_time", ""))
-    name = first_text(*named, _trace_id(span)) or _span_id(span)
+    name = first_text(named_conversation(attributes), _trace_id(span)) or _span_id(span)
     return ModelRequest(name, str(started), messages, answers, tools)
+
+
+def named_conversation(attributes: dict[str, Any]) -> str:
+    """Return what a span calls its conversation, empty for nothing; ``attributes`` are nested."""
+    return first_text(*(_at(attributes, name) for name in NAMES))
 
 
 def _at(attributes: dict[str, Any], name: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -54,10 +54,20 @@ def read_requests(
     if not found:
         source.refuse_empty("holds no requests to a model with their messages")
     for name, requests in found.items():
-        yield _conversation(source, name, requests)
+        yield conversation_of(source, name, requests)
 
 
-def _conversation(source: Source, name: str, requests: list[ModelRequest]) -> Conversation:
+def conversation_of(
+    source: Source,
+    name: str,
+    requests: Sequence[ModelRequest],
+    remarks: Sequence[str] | None = None,
+) -> Conversation:
+    """Return the longest of the requests, the last of those, with its answer.
+
+    A message that is not valid is left out, and counted in the source's damage. ``remarks`` are in
+    the place of the usual ones on what a file does not record.
+    """
     last = max(requests, key=lambda it: (len(it.messages), it.started))
     reading = Reading(source)
     messages = [
@@ -75,7 +85,7 @@ def _conversation(source: Source, name: str, requests: list[ModelRequest]) -> Co
     for it in requests:
         if it.messages != last.messages[: len(it.messages)]:
             reading.leave_out(OTHER_PROMPTS)
-    return reading.conversation(name, tools=last.tools, id_=name)
+    return reading.conversation(name, remarks, tools=last.tools, id_=name)
 
 
 def _is_responses_item(message: Any) -> bool:

@@ -19,17 +19,16 @@ from mindhooks import (
     ScoreResult,
     WirePrompt,
 )
+from mindscore.http.bodies import read_request
+from mindscore.http.refusals import RefusedError, json_response
+from mindscore.http.request_queue import RequestQueue
 from mindscore.measure.divergence import implausible
 from mindscore.scorers.local.scorer import LocalScorer
 from mindscore.serve.requests import (
     CompletionRequest,
     DetokenizeRequest,
-    RefusedError,
-    RequestQueue,
     ScoreRequest,
     TokenizeRequest,
-    json_response,
-    read_request,
     require_short,
 )
 

@@ -21,8 +21,8 @@ from mindhooks import ScorerError, in_thread
 from mindscore._util.errors import TrainError, UsageError, format_error
 from mindscore._util.files import make_folder, write_whole
 from mindscore._util.text import printable
+from mindscore.http.refusals import RefusedError
 from mindscore.scorers.local.scorer import LocalScorer
-from mindscore.serve.requests import RefusedError
 from mindscore.training.lora.job import (
     ADAPTER,
     JOB,

@@ -10,13 +10,10 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta, Struct
 
-from mindscore.serve.requests import (
-    FIRST_PRIORITY,
-    RefusedError,
-    RequestQueue,
-    json_response,
-    read_request,
-)
+from mindscore.http.bodies import read_request
+from mindscore.http.refusals import RefusedError, json_response
+from mindscore.http.request_queue import RequestQueue
+from mindscore.serve.requests import FIRST_PRIORITY
 from mindscore.serve.trainer import JobState, Trainer
 from mindscore.training.lora.job import Sample
 

@@ -65,7 +65,7 @@ class Database(Transactions):
     def __init__(self, file: Path, schema: Schema = STORE) -> None:
         self._file = file = file.absolute()
         super().__init__(str(file), schema)
-        if schema.beside_agent:
+        if schema is not STORE:
             self._engine = _logged_engine(file)
             # Closed when nobody has this any more, yet not at the agent's end: that takes time.
             weakref.finalize(self, self._engine.dispose).atexit = False
@@ -115,7 +115,7 @@ class Database(Transactions):
 
     @property
     def _key_hint(self) -> str:
-        return "" if self._schema.beside_agent else "; store.url names the file"
+        return "; store.url names the file" if self._schema is STORE else ""
 
     def _write(self, work: Callable[[Connection], T]) -> T:
         # Resolved: a link to where nothing is yet is as good as a name.

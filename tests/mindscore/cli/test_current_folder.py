@@ -33,6 +33,7 @@ ARGUMENTS = {
     ("show",): ("talk.jsonl", *TOY),
     ("serve",): ("--port", "0", *TOY),
     ("review",): ("--port", "0", *TOY),
+    ("collect",): ("--once", *TOY),
     ("export",): ("out.jsonl",),
     ("train",): (),
     ("config", "init"): (),

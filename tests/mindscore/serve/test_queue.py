@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from mindscore.serve.requests import RETRY_AFTER_S, RequestQueue
+from mindscore.http.request_queue import RETRY_AFTER_S, RequestQueue
 
 
 async def waiting(client, held, bodies, path="/v1/score"):

@@ -7,6 +7,7 @@ import pytest
 from aiohttp import web
 
 from mindhooks import ScorerError
+from mindscore.http import bodies
 from mindscore.scorers.toy import ToyScorer
 from mindscore.serve import app, requests
 
@@ -290,7 +291,7 @@ async def test_a_body_much_larger_than_a_request_needs_is_refused_unread(path, s
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         head = (
             f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {requests.MAX_BYTES + 1}\r\nConnection: close\r\n\r\n"
+            f"Content-Length: {bodies.MAX_BYTES + 1}\r\nConnection: close\r\n\r\n"
         )
         writer.write(head.encode())
         # Nothing of the body was sent.
@@ -299,7 +300,7 @@ async def test_a_body_much_larger_than_a_request_needs_is_refused_unread(path, s
 
 
 async def test_of_large_bodies_only_few_are_read_at_once(served, monkeypatch):
-    monkeypatch.setattr(requests, "LARGE_BYTES", 10)
+    monkeypatch.setattr(bodies, "LARGE_BYTES", 10)
     reading = most = 0
     read = web.Request.read
 
@@ -318,7 +319,7 @@ async def test_of_large_bodies_only_few_are_read_at_once(served, monkeypatch):
         asked = [client.post("/tokenize", {"prompt": "tea"}) for _ in range(20)]
         answers = await asyncio.gather(*asked)
     assert [it.status for it in answers] == [200] * 20
-    assert most == requests.LARGE_AT_ONCE
+    assert most == bodies.LARGE_AT_ONCE
 
 
 async def test_prompts_with_too_many_tokens_together_are_refused(served, monkeypatch):

@@ -1,0 +1,211 @@
+"""Turns that wait to be scored, in a SQLite file: what was acknowledged outlives the process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    update,
+)
+
+from mindscore.collect.placing import Placement
+from mindscore.collect.turns import Record, Turn
+from mindscore.store.database import Database
+from mindscore.store.namespace import DAY_S
+from mindscore.store.turn_tables import COLLECTED, branches, known_turns, waiting
+
+KEPT_DAYS = 30.0
+"""Days after which a turn that could not be scored is dropped."""
+
+MAX_KNOWN = 200_000
+"""Turns that are remembered, so that one that comes again is known; the oldest go."""
+
+PRUNED_AT_ONCE = 500
+"""Conversations that are forgotten in one step."""
+
+
+class QueueFullError(Exception):
+    """The turns that wait take all the room there is; with ``alone``, these by themselves."""
+
+    def __init__(self, alone: bool) -> None:
+        super().__init__()
+        self.alone = alone
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingTurn:
+    """The last turn of a conversation, which stands for so many ``turns``.
+
+    ``name`` is the conversation's, ``named``: its sender calls it so. ``times`` are those of its
+    responses that are known, in nanoseconds since the epoch, by ``Turn.exact``.
+    """
+
+    id: int
+    name: str
+    named: bool
+    turns: int
+    attempts: int
+    record: Record
+    times: Mapping[bytes, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The numbers of what waits; ``size`` in bytes, ``oldest`` in seconds since the epoch."""
+
+    conversations: int
+    turns: int
+    size: int
+    oldest: float | None
+
+
+class CollectedTurns:
+    """The turns that wait. Every method may raise ``StoreError``.
+
+    A turn takes the place of the waiting one that it continues. One that was seen before, alone or
+    within a later one, is not stored again. ``limit`` is in bytes.
+    """
+
+    def __init__(self, file: Path, limit: int) -> None:
+        self._database = Database(file, COLLECTED)
+        self._limit = limit
+
+    def prepare(self) -> None:
+        """Open the file, forget what is too much, and write its log into it."""
+        self._database.write_now(_forget)
+        self._database.checkpoint()
+
+    def put(self, turns: Sequence[Turn], idle_s: float) -> list[bool]:
+        """Add all the turns, or none; return for each if it is new.
+
+        They may be scored once nothing has followed them for ``idle_s`` seconds.
+
+        Raises:
+            QueueFullError: there is no room for all.
+        """
+        now = time.time()
+
+        def work(connection: Connection) -> list[bool]:
+            placement = Placement(connection, turns, now)
+            stored = [placement.put(it) for it in turns]
+            placement.write(now + idle_s)
+            if any(stored):
+                size = connection.execute(select(func.sum(waiting.c.size))).scalar_one()
+                if size > self._limit:
+                    raise QueueFullError(sum(len(it.record) for it in turns) > self._limit)
+            return stored
+
+        return self._database.write_now(work)
+
+    def next(self, *, latest_s: float = 0.0, after: int | None = None) -> WaitingTurn | None:
+        """Return the turn that is ready longest, which stays.
+
+        One that is to be ready later than ``latest_s`` from now counts, too: the clock has been set
+        back. With ``after``, return the one with the next id, ready or not.
+        """
+        now = time.time()
+        at, id_of = waiting.c.ready_at, waiting.c.id
+        is_next = or_(at <= now, at > now + latest_s) if after is None else id_of > after
+        columns = (
+            waiting.c.id, branches.c.id, branches.c.name, branches.c.scope, waiting.c.turns,
+            waiting.c.attempts, waiting.c.record,
+        )  # fmt: skip
+        query = (
+            select(*columns)
+            .join(branches, branches.c.id == waiting.c.branch)
+            .where(is_next)
+            .order_by(*((at, id_of) if after is None else (id_of,)))
+            .limit(1)
+        )
+
+        def work(connection: Connection) -> WaitingTurn | None:
+            found = connection.execute(query).first()
+            if found is None:
+                return None
+            id_, branch, name, scope, turns, attempts, raw = found
+            of = known_turns.c
+            known = select(of.digest, of.at_ns).where(of.branch == branch, of.at_ns.is_not(None))
+            times = {it.digest: it.at_ns for it in connection.execute(known)}
+            record = msgspec.json.decode(raw, type=Record)
+            return WaitingTurn(id_, name, bool(scope), turns, attempts, record, times)
+
+        return self._database.read_now(work)
+
+    def seconds_until_ready(self) -> float | None:
+        """Return how long it is until a turn may be scored, ``None`` if none waits."""
+        query = select(func.min(waiting.c.ready_at))
+        at = self._database.read_now(lambda connection: connection.execute(query).scalar_one())
+        return None if at is None else max(0.0, at - time.time())
+
+    def put_off(self, turn: WaitingTurn, seconds: float, *, failed: bool) -> None:
+        """Let a turn be scored later, again or because it could not be scored now."""
+        later = update(waiting).where(waiting.c.id == turn.id)
+        later = later.values(
+            ready_at=time.time() + seconds, attempts=turn.attempts + 1 if failed else 0
+        )
+        self._database.write_now(lambda connection: connection.execute(later))
+
+    def remove(self, turn: WaitingTurn) -> None:
+        """Remove a turn; one that has taken its place meanwhile stays."""
+        gone = delete(waiting).where(waiting.c.id == turn.id)
+        self._database.write_now(lambda connection: connection.execute(gone))
+
+    def drop_old(self) -> int:
+        """Remove what waits for too long, and forget what is too much; return how many turns."""
+        is_old = waiting.c.received_at < time.time() - KEPT_DAYS * DAY_S
+
+        def work(connection: Connection) -> int:
+            old = select(func.coalesce(func.sum(waiting.c.turns), 0)).where(is_old)
+            dropped: int = connection.execute(old).scalar_one()
+            connection.execute(delete(waiting).where(is_old))
+            _forget(connection)
+            return dropped
+
+        return self._database.write_now(work)
+
+    def waiting(self) -> Waiting:
+        """Return how much waits now."""
+        query = select(
+            func.count(),
+            func.coalesce(func.sum(waiting.c.turns), 0),
+            func.coalesce(func.sum(waiting.c.size), 0),
+            func.min(waiting.c.received_at),
+        ).select_from(waiting)
+        found = self._database.read_now(lambda connection: connection.execute(query).one())
+        return Waiting(*found)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+
+def _forget(connection: Connection) -> None:
+    """Forget the conversations that were seen longest ago, beyond ``MAX_KNOWN`` turns."""
+    count = select(func.count()).select_from(known_turns)
+    oldest = (
+        select(branches.c.id)
+        .where(~_waits(branches.c.id))
+        .order_by(branches.c.seen_at)
+        .limit(PRUNED_AT_ONCE)
+    )
+    while connection.execute(count).scalar_one() > MAX_KNOWN:
+        gone = list(connection.execute(oldest).scalars())
+        if not gone:
+            return
+        connection.execute(delete(known_turns).where(known_turns.c.branch.in_(gone)))
+        connection.execute(delete(branches).where(branches.c.id.in_(gone)))
+
+
+def _waits(branch: ColumnElement[int]) -> ColumnElement[bool]:
+    return exists().where(waiting.c.branch == branch)
