@@ -56,8 +56,9 @@ class JobState(Struct, kw_only=True):
 
     ``key`` is the ``Idempotency-Key`` of its request, and ``digest`` a hash of its samples.
     ``tokens`` are those to be learnt, ``loss`` their mean in the last epoch, in nats, while they
-    were learnt, and ``sample_loss`` that before the training and after it; ``guard`` is ``None`` of
-    a job that has not succeeded, or by an earlier version. ``created`` is in seconds since 1970.
+    were learnt, and ``sample_loss`` that before the training and after it. ``start`` is the folder
+    of the adapter that it went on from, if any. ``guard`` is ``None`` of a job that has not
+    succeeded, or by an earlier version. ``created`` is in seconds since 1970.
     """
 
     job_id: str
@@ -68,6 +69,7 @@ class JobState(Struct, kw_only=True):
     epoch: int = 0
     epochs: int = 0
     loss: float | None = None
+    start: str = ""
     sample_loss: Losses | None = None
     guard: Guard | None = None
     seconds: float = 0.0
@@ -275,6 +277,7 @@ class Trainer:
         self._keep(state)
         try:
             job = await in_thread(self._prepare, state)
+            state.start = job.start
             await train_adapter(job, self._folder / state.job_id, hear, judge)
             state.status = "succeeded"
         except asyncio.CancelledError:

@@ -13,6 +13,7 @@ from mindscore.store.evidence import (
     rows_of,
 )
 from mindscore.store.history import Cell, History, KnownConversation, Point, RunRecord, Speed
+from mindscore.store.ledger import Ledger, MemoryEffect
 from mindscore.store.records import Damage, Records, damage_remark
 from mindscore.store.reviews import CandidateName, ConflictError, Listed, Review, Reviewed, Reviews
 from mindscore.store.scores import KnownScore, StoredMemory
@@ -41,9 +42,11 @@ __all__ = [
     "History",
     "KnownConversation",
     "KnownScore",
+    "Ledger",
     "Listed",
     "MeasuredRemoval",
     "MeasuredResponse",
+    "MemoryEffect",
     "MemoryText",
     "Mode",
     "Pass",

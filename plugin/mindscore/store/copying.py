@@ -35,11 +35,13 @@ BATCH_ROWS = 10_000
 _TIMES = {
     "candidates": "found_at",
     "conversations": "seen_at",
+    "ledger": "measured_at",
     "memories": "last_scored",
     "memory_texts": "last_seen",
     "passes": "done_at",
     "receipts": "verified_at",
     "removals": "measured_at",
+    "rounds": "measured_at",
     "sends": "sent_at",
     "speeds": "measured_at",
     "trained": "trained_at",

@@ -311,7 +311,7 @@ class Schema:
 
 
 STORE = Schema(
-    "the store", metadata, frozenset({"memories", "cells", "candidates", "trained"}), 1, 7
+    "the store", metadata, frozenset({"memories", "cells", "candidates", "trained"}), 1, 9
 )
 
 queue_metadata = MetaData()

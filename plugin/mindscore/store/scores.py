@@ -22,6 +22,7 @@ from sqlalchemy import (
 )
 
 from mindhooks import MemoryScore
+from mindscore.store.ledger import ledger
 from mindscore.store.namespace import NamespaceTables
 from mindscore.store.records import checked, intact, row_id
 from mindscore.store.schema import (
@@ -304,7 +305,7 @@ class Scores(NamespaceTables):
                 return connection.execute(its).rowcount
 
             counted = remove(memories) + remove(cells, cells.c.mode == "full") + remove(rows)
-            for table in (cells, weights, conversation_scores, memory_texts):
+            for table in (cells, weights, conversation_scores, memory_texts, ledger):
                 remove(table)
             named = receipts.c.receipt.contains(msgspec.json.encode(key).decode(), autoescape=True)
             connection.execute(delete(receipts).where(self._in_namespace(receipts), named))

@@ -106,7 +106,8 @@ def shape_after(version, target):
 
 
 def test_there_is_a_store_of_every_version_that_has_passed():
-    assert list(range(1, VERSION)) == OLD
+    # Version 8 is another branch's.
+    assert [it for it in range(1, VERSION) if it != 8] == OLD
 
 
 @pytest.mark.parametrize("version", OLD)
@@ -167,9 +168,9 @@ async def test_a_migration_that_fails_leaves_the_old_store(version, tmp_path):
     lay_out(file, version)
     with closing(sqlite3.connect(file)) as connection:
         # In the way of the last step.
-        connection.execute("CREATE TABLE receipts (pass)")
+        connection.execute("CREATE TABLE ledger (pass)")
     before = file.read_bytes()
-    with pytest.raises(StoreError, match=r"store.*receipts"):
+    with pytest.raises(StoreError, match=r"store.*ledger"):
         await Store(StoreSettings(f"sqlite:///{file}")).memories()
     assert file.read_bytes() == before
 

@@ -172,6 +172,8 @@ async def test_a_store_of_version_6_gets_the_tables_of_this_one(settings, run_sq
     shape = run_sql(columns), run_sql(indexes)
     run_sql("DROP TABLE removals")
     run_sql("DROP TABLE receipts")
+    run_sql("DROP TABLE rounds")
+    run_sql("DROP TABLE ledger")
     run_sql("UPDATE alembic_version SET version_num = '0006'")
     [memory] = await Store(settings).memories()
     assert memory.key == "k"

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -149,15 +149,15 @@ class Training:
             raise TrainError(f"the loss is {learnt.after + kept.after} after the training")
         return Measures(learnt, kept, base if self._goes_on else kept.before)
 
-    def _loss(self, sequences: Iterable[Packed]) -> float:
+    def _loss(self, sequences: Sequence[Packed]) -> float:
         """Return the mean loss of the tokens to learn, with the model as it is."""
         self._model.eval()
         with torch.no_grad():
-            lost = [
-                (mean_loss(it, self.logits(it.ids, it.rows)).item() * len(it.rows), len(it.rows))
+            lost = sum(
+                mean_loss(it, self.logits(it.ids, it.rows)).item() * len(it.rows)
                 for it in sequences
-            ]
-        return sum(loss for loss, _ in lost) / sum(tokens for _, tokens in lost)
+            )
+        return float(lost) / sum(len(it.rows) for it in sequences)
 
     def logits(self, ids: Sequence[int], rows: Sequence[int]) -> Any:
         """Return the model's logits at ``rows``: (rows, vocabulary)."""

@@ -24,7 +24,8 @@ class _Accepted(Struct):
 class HttpSink:
     """``POST {server.base_url}/train``, with the key as ``Idempotency-Key``.
 
-    A request is not repeated once its body may have arrived.
+    A request is not repeated once its body may have arrived. ``tells_jobs``: the trainer has said
+    where its last job is, as mindscore does, so that it can be asked how that goes.
 
     Raises:
         ConfigError: ``[server]`` is wrong, or its API key cannot be read.
@@ -32,6 +33,7 @@ class HttpSink:
 
     wants_text = False
     wants_rejected = False
+    tells_jobs = False
 
     def __init__(self, train: Mapping[str, Any], server: Mapping[str, Any]) -> None:
         del train
@@ -71,7 +73,9 @@ class HttpSink:
             if _has_not_arrived(error):
                 raise NotAccepted(str(error)) from error
             raise
-        return str(answer.job_id)
+        job_id = str(answer.job_id)
+        self.tells_jobs = (self._client.location or "").endswith(f"{PATH}/{job_id}")
+        return job_id
 
     async def aclose(self) -> None:
         """Close the connections."""
