@@ -38,7 +38,7 @@ from mindscore.cli.options import (
     TranscriptFile,
     takes_options,
 )
-from mindscore.cli.train_options import ExportOptions, TrainOptions
+from mindscore.cli.train_options import ExportOptions, LedgerOptions, TrainOptions
 
 ANYWHERE = ("--debug", "--trace-hooks")
 """Options of the whole command line, which may stand before or after a command's own."""
@@ -272,3 +272,12 @@ def train(options: TrainOptions) -> int:
     from mindscore.cli.train import run_train
 
     return run_train(options)
+
+
+@app.command()
+@takes_options
+def ledger(options: LedgerOptions) -> int:
+    """Show which memories the model has internalised, round after round of training."""
+    from mindscore.cli.ledger import run_ledger
+
+    return run_ledger(options)

@@ -136,6 +136,11 @@ class Outbox:
         self.destination = sink.destination
 
     @property
+    def tells_jobs(self) -> bool:
+        """True if the sink's trainer can be asked how its jobs go, as mindscore's."""
+        return bool(getattr(self._sink, "tells_jobs", False))
+
+    @property
     def inexact(self) -> int:
         """The number of texts that tokenise to other ids than they were made of."""
         return self._texts.inexact
