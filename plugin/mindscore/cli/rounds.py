@@ -33,32 +33,41 @@ class Followed:
 
 
 class Follower:
-    """Waits for jobs of the trainer at ``server.base_url``."""
+    """Waits for jobs of the trainer at ``server.base_url``, and writes the ledger of ``model``.
 
-    def __init__(self, configuration: Configuration, screen: Screen) -> None:
+    ``followed`` are the jobs that have ended so far.
+    """
+
+    def __init__(self, configuration: Configuration, screen: Screen, model: str) -> None:
         self._configuration = configuration
         self._screen = screen
+        self._model = model
         self.followed: list[Followed] = []
 
-    async def follow(self, job_ids: Sequence[str], model: str) -> None:
-        """Wait for each job, and write the ledger of ``model`` after each that passes its guard.
+    async def follow(self, job_ids: Sequence[str]) -> None:
+        """Wait for each job, and write the ledger after each that passes its guard.
 
         Raises:
             TrainError: a job failed, or has not passed its guard.
             ScorerError: the trainer does not answer.
         """
-        client = TrainerClient(self._configuration.settings.server)
-        async with aclosing(client):
+        if not job_ids:
+            return
+        async with aclosing(TrainerClient(self._configuration.settings.server)) as client:
             for job_id in job_ids:
                 with self._screen.activity("training") as activity:
                     job = await client.finished(job_id, activity)
-                self.followed.append(Followed(job))
-                job.require_guard()
-                await self._write_round(self.followed[-1], model)
+                await self.write_round(job)
 
-    async def _write_round(self, followed: Followed, model: str) -> None:
-        """Measure with the job's adapter, which the trainer does not use yet, in this process."""
-        job = followed.job
+    async def write_round(self, job: TrainingJob) -> None:
+        """Measure with the adapter of a job, which no server has to use yet, in this process.
+
+        Raises:
+            TrainError: the job has not passed its guard.
+        """
+        followed = Followed(job)
+        self.followed.append(followed)
+        job.require_guard()
         folder = Path(job.adapter or "")
         if not await in_thread(folder.is_dir):
             followed.unwritten = (
@@ -69,9 +78,9 @@ class Follower:
         try:
             with self._screen.activity("ledger: loading the model") as activity:
                 ledger = Ledger(self._configuration.settings.store)
-                answers = await trained_answers(self._configuration, model)
+                answers = await trained_answers(self._configuration, self._model)
                 async with aclosing(LocalScorer(self._server(job))) as scorer:
-                    measurer = Measurer(scorer, ledger, model, activity)
+                    measurer = Measurer(scorer, ledger, self._model, activity)
                     before = Path(job.start)
                     name = before.parent.name if job.start else BASE
                     await measurer.measure(name, job.start, answers)

@@ -158,7 +158,7 @@ class _Run:
 def run_train(options: TrainOptions) -> int:
     """Send the accepted candidates, print what became of them, and return the exit status."""
     configuration = options.load()
-    screen, run = Screen(), _Run()
+    screen, run = Screen("sending"), _Run()
     with screen, own_output():
         run_until_interrupted(
             lambda: _carry_out(options, configuration, run, screen), lambda: _so_far(run)
@@ -189,11 +189,15 @@ async def _carry_out(
                 raise TrainError(f"nothing to send: {whys}")
             if not options.dry_run:
                 await _send(hand_off, run)
-            waits = hand_off.tells_jobs and not options.no_wait
-        if waits:
-            follower = Follower(configuration, screen)
-            run.followed = follower.followed
-            await follower.follow([it.job_id for it in run.taken], run.model or "")
+            jobs = [it.job_id for it in run.taken] if hand_off.tells_jobs else []
+            ended = hand_off.ended_job if run.taken else None
+        if options.no_wait:
+            return
+        follower = Follower(configuration, screen, run.model or "")
+        run.followed = follower.followed
+        if ended is not None:
+            await follower.write_round(ended)
+        await follower.follow(jobs)
     except (ConfigError, UsageError):
         raise
     except MindhooksError as error:
@@ -253,12 +257,16 @@ def _outcome(followed: Followed) -> Iterator[str]:
 
 
 def _next(run: _Run, sink: str) -> Iterator[str]:
+    if run.followed:
+        folder = printable(run.followed[-1].job.adapter or "")
+        yield f"before it is used: mindscore compare CONVERSATION --with {folder}"
+    if sink == "peft" and run.followed:
+        name = printable(run.followed[-1].job.job_id)
+        yield f"vLLM serves it with --enable-lora --lora-modules {name}={folder}"
     if sink != "http" or not run.taken:
         return
     job = f"{printable(run.destination or '')}/{printable(run.taken[-1].job_id)}"
     if run.followed:
-        folder = printable(run.followed[-1].job.adapter or "")
-        yield f"before it is used: mindscore compare CONVERSATION --with {folder}"
         yield f"POST {job}/activate swaps it in"
     else:
         yield f"with mindscore serve --train: GET {job} says how it goes,"
