@@ -39,6 +39,11 @@ def test_what_is_trained_on_is_internalised_and_what_is_unrelated_is_left_alone(
     assert unrelated[0] < 0
     assert float(re.search(r"([\d.]+)% \*", ran.stdout)[1]) < 5
     # What is said of three questions, before and after.
-    said = ran.stdout.partition("4. What it says")[2]
+    said, _, ledger = ran.stdout.partition("4. What it says")[2].partition("5. The ledger")
     assert said.count("\n  before  ") == said.count("\n  after   ") == 3
     assert ran.stderr == ""
+    # Two rounds, each with the guard's figures, and a state for each memory.
+    guards = re.findall(r"unrelated answers: [\d.]+ → [\d.]+ nats per token", ran.stdout)
+    assert len(guards) == 2
+    assert re.search(r"without memories, as asked +with +base +\w+ +\w+ +state", ledger)
+    assert "internalised" in ledger
