@@ -3,7 +3,6 @@
 import json
 
 import pytest
-
 from tests.bench.ledger import ROUNDS, Commands, run_poisoned_round, run_rounds
 
 
