@@ -156,8 +156,8 @@ class WireClient:
         self._slots = asyncio.Semaphore(settings.concurrency)
         self.pace = Pace()
         self._session: aiohttp.ClientSession | None = None
-        self.location: str | None = None
-        """The ``Location`` of the last answer: where what was made by it is."""
+        self.headers: Mapping[str, str] = {}
+        """The headers of the last answer that was no refusal."""
 
     async def post(
         self,
@@ -245,7 +245,7 @@ class WireClient:
         ) as response:
             if not 200 <= response.status < 300:
                 raise await self._refusal(url, response)
-            self.location = response.headers.get("Location")
+            self.headers = response.headers.copy()
             encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
             if encoding not in ("", "identity"):
                 raise ScorerError(

@@ -18,6 +18,7 @@ from mindscore.serve.requests import (
     read_request,
 )
 from mindscore.serve.trainer import JobState, Trainer
+from mindscore.training.jobs import JOB_HEADER
 from mindscore.training.lora.job import Sample
 
 MAX_NAMED = 3
@@ -70,9 +71,7 @@ class TrainingEndpoints:
         samples = body.training_data.samples
         self._check(samples)
         state = await self._trainer.submit(samples, request.headers.get("Idempotency-Key"))
-        # By which a client knows that it can ask how the job goes.
-        where = {"Location": f"/v1/train/{state.job_id}"}
-        return json_response({"job_id": state.job_id}, headers=where)
+        return json_response({"job_id": state.job_id}, headers={JOB_HEADER: state.job_id})
 
     async def jobs(self, _: web.Request) -> web.Response:
         """List all jobs, oldest first."""

@@ -16,6 +16,10 @@ from mindscore.training.guard import Guard, Losses
 
 POLL_S = 0.5
 
+JOB_HEADER = "Mindscore-Job"
+"""The header of the answer to ``POST /v1/train`` that has the job's id: the body is as any trainer's,
+and only by this one is known that ``GET /v1/train/JOB`` says how it goes."""
+
 
 class TrainingJob(Struct):
     """A training job, as ``/v1/train/JOB`` describes it.

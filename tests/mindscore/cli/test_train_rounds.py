@@ -37,8 +37,7 @@ def trainer(score_server):
     """A mindscore trainer: ``trainer(guard={…})`` scripts how its job goes."""
 
     def script(*states, **fields):
-        where = {"Location": "/v1/train/j1"}
-        accepted = score_server.reply({"job_id": "j1"}, headers=where)
+        accepted = score_server.reply({"job_id": "j1"}, headers={"Mindscore-Job": "j1"})
         score_server.script(accepted, *({**JOB, **it} for it in (*states, fields)))
         return score_server
 

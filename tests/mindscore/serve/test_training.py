@@ -87,6 +87,8 @@ async def test_what_is_learnt_is_in_the_model_when_asked_for_and_not_before(trai
         answer = await client.post("/v1/train", asked())
         job_id = answer.body["job_id"]
         assert (answer.status, answer.body.keys()) == (200, {"job_id"})
+        # By which mindscore train knows that it can wait.
+        assert answer.headers["Mindscore-Job"] == job_id
         job = await until(client, job_id, lambda it: it.status not in ("queued", "running"))
         assert (job.status, job.error, job.active) == ("succeeded", None, False)
         assert (job.samples, job.tokens, job.epoch, job.epochs) == (1, 3, 5, 5)

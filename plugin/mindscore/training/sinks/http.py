@@ -12,6 +12,7 @@ from mindscore._util.errors import ConfigError
 from mindscore.config.settings import ServerSettings, parse_table
 from mindscore.http.client import StatusError, UnavailableError, UntrustedError, WireClient
 from mindscore.measure.retry import GivenUpError, with_retries
+from mindscore.training.jobs import JOB_HEADER
 
 PATH = "/train"
 SEE_OTHER, NOT_IMPLEMENTED = 303, 501
@@ -24,8 +25,8 @@ class _Accepted(Struct):
 class HttpSink:
     """``POST {server.base_url}/train``, with the key as ``Idempotency-Key``.
 
-    A request is not repeated once its body may have arrived. ``tells_jobs``: the trainer has said
-    where its last job is, as mindscore does, so that it can be asked how that goes.
+    A request is not repeated once its body may have arrived. ``tells_jobs``: the trainer is
+    mindscore, which can be asked how the last job goes.
 
     Raises:
         ConfigError: ``[server]`` is wrong, or its API key cannot be read.
@@ -74,7 +75,7 @@ class HttpSink:
                 raise NotAccepted(str(error)) from error
             raise
         job_id = str(answer.job_id)
-        self.tells_jobs = (self._client.location or "").endswith(f"{PATH}/{job_id}")
+        self.tells_jobs = self._client.headers.get(JOB_HEADER) == job_id
         return job_id
 
     async def aclose(self) -> None:
