@@ -17,8 +17,9 @@ from mindscore.training.guard import Guard, Losses
 POLL_S = 0.5
 
 JOB_HEADER = "Mindscore-Job"
-"""The header of the answer to ``POST /v1/train`` that has the job's id: the body is as any trainer's,
-and only by this one is known that ``GET /v1/train/JOB`` says how it goes."""
+"""The header with the job's id in the answer to ``POST /v1/train``.
+
+The body is as any trainer's: by this one is known that ``GET /v1/train/JOB`` says how it goes."""
 
 
 class TrainingJob(Struct):
