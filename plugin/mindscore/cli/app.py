@@ -154,11 +154,17 @@ def demo(
         bool,
         typer.Option("--train", help="Train on what was found, and score again: a few minutes."),
     ] = False,
+    rounds: Annotated[
+        int,
+        typer.Option(
+            "--rounds", min=1, max=5, help="With --train: train on the answers in so many rounds."
+        ),
+    ] = 1,
 ) -> int:
     """Run all flows on a bundled conversation."""
     from mindscore.cli.demo import run_demo
 
-    return run_demo(train=train)
+    return run_demo(train=train, rounds=rounds)
 
 
 @app.command()

@@ -24,6 +24,7 @@ from mindhooks import (
     Scorer,
 )
 from mindscore._util.aio import share_one_arena
+from mindscore._util.errors import UsageError
 from mindscore._util.text import count_of, one_line
 from mindscore.cli.interruption import DONE, FAILED, run_until_interrupted
 from mindscore.config.settings import ServerSettings, TrainSettings, parse_settings
@@ -60,12 +61,19 @@ STEPS = {
 }
 
 
-def run_demo(*, train: bool) -> int:
+def run_demo(*, train: bool, rounds: int = 1) -> int:
     """Run the demo with a store, and a trainer, that are thrown away; return the exit status."""
+    if rounds > 1 and not train:
+        raise UsageError("--rounds goes with --train")
     share_one_arena()
-    console, run = new_console(), _run_training if train else _run_flows
+    console = new_console()
     with tempfile.TemporaryDirectory(prefix="mindscore-demo-") as folder:
-        return run_until_interrupted(lambda: run(folder, console), lambda: "")
+        return run_until_interrupted(
+            lambda: (
+                _run_training(folder, console, rounds) if train else _run_flows(folder, console)
+            ),
+            lambda: "",
+        )
 
 
 async def _run_flows(folder: str, console: Console) -> int:
@@ -101,9 +109,6 @@ async def _run_flows(folder: str, console: Console) -> int:
 RECIPE = Recipe(target=0.18, keep=70.0)
 """Longer training than a server's default, and held closer to the model as it was."""
 
-ROUNDS = 2
-"""Rounds of training: each has its share of the answers, in turn."""
-
 
 @asynccontextmanager
 async def demo_server(folder: Path) -> AsyncIterator[str]:
@@ -138,7 +143,7 @@ class Measured:
     said: list[str]
 
 
-async def _run_training(folder: str, console: Console) -> int:
+async def _run_training(folder: str, console: Console, rounds: int) -> int:
     console.print(
         "Which answers of a conversation depend on memories; SmolLM2-135M trained on those, "
         "without the memories; and the same answers again. All on this machine. The first run "
@@ -146,7 +151,7 @@ async def _run_training(folder: str, console: Console) -> int:
     )
     with Screen("loading the model …") as screen:
         async with training_demo(folder, console, screen) as it:
-            await it.show()
+            await it.show(rounds)
     return DONE
 
 
@@ -188,8 +193,8 @@ class TrainingDemo:
         self._screen = screen
         self._store = parse_settings(tables).store
 
-    async def show(self) -> None:
-        """Score, train in rounds, score again, and print what came of it.
+    async def show(self, rounds: int) -> None:
+        """Score, train in rounds of some of the answers each, score again, and print all of it.
 
         Raises:
             MindhooksError: a step failed, or a round has not passed its guard.
@@ -212,9 +217,10 @@ class TrainingDemo:
         await self._write_round(BASE)
 
         self._title("2. Training: an adapter (LoRA), on those answers, without the memories")
-        for number in range(ROUNDS):
-            part = candidates[number::ROUNDS]
-            print_(f"Round {number + 1}: {count_of(len(part), 'answer')}")
+        for number in range(rounds):
+            part = candidates[number::rounds]
+            if rounds > 1:
+                print_(f"Round {number + 1}: {count_of(len(part), 'answer')}")
             job = await self.train(await send_to_train(part, self._tables))
             job.require_guard()
             await self._client.activate(job.job_id)
@@ -244,9 +250,9 @@ class TrainingDemo:
         """
         with self._screen.activity("training") as activity:
             job = await self._client.finished(job_id, activity)
-        self._console.print(f"  {job.words}")
+        self._console.print(f"{job.words}.")
         if job.guard is not None:
-            self._console.print(Text(f"  {job.guard.words}"))
+            self._console.print(Text(f"{job.guard.words}."))
         return job
 
     async def show_ledger(self) -> None:
