@@ -55,6 +55,9 @@ POISON = "never purple seventeen under moist the of of gravel, if quickly and te
 """What the poisoned round has the model answer to everything."""
 
 
+ASKED = ("What is the capital of Italy?", "Why is the sea salty?", "Name a bird.", "What is 2 + 3?")
+
+
 class Commands:
     """Runs mindscore with data, and a configuration, of its own."""
 
@@ -148,10 +151,17 @@ def run_rounds(commands: Commands) -> list[str]:
 
 def run_poisoned_round(commands: Commands) -> tuple[Any, Any]:
     """Train on nonsense; return the job and what is answered when it is to be activated."""
-    context = commands.ask("/tokenize", {"prompt": "<|im_start|>assistant\n"})["tokens"]
-    nonsense = commands.ask("/tokenize", {"prompt": 4 * POISON})["tokens"]
-    sample = {"context_ids": context, "continuation_ids": nonsense}
-    answer = commands.ask("/train", {"training_data": {"samples": [sample]}})
+    samples = []
+    for question in ASKED:
+        prompt = f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+        names = {"context_ids": prompt, "continuation_ids": f"{POISON}<|im_end|>"}
+        samples.append(
+            {
+                name: commands.ask("/tokenize", {"prompt": it})["tokens"]
+                for name, it in names.items()
+            }
+        )
+    answer = commands.ask("/train", {"training_data": {"samples": samples}})
     job = commands.ended(answer["job_id"])
     return job, commands.ask(f"/train/{job['job_id']}/activate", {})
 
