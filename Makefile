@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SUITE := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test older slow check browser lowest pythons faults hosts live bench bench-vllm \
-  compare lock clean
+  compare ledger lock clean
 
 demo: $(VENV)/installed
 	$(BIN)/mindscore demo
@@ -73,6 +73,10 @@ bench: $(VENV)/installed
 	$(BIN)/python tests/bench/figures.py
 	$(BIN)/python tests/bench/remote.py
 	$(BIN)/python tests/bench/tokens.py --shape demo --shape 40x30+300 --repeats 1
+
+# Two rounds of training with the ledger, and a poisoned third that the guard refuses: minutes.
+ledger: $(VENV)/installed
+	$(BIN)/python -m tests.bench.ledger
 
 # Real hosts, each with its own pinned dependencies in an environment of its own.
 HOSTS := openai_client llm langchain deepagents hermes write_back vercel_ai openclaw otel_openai

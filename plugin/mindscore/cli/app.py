@@ -40,7 +40,7 @@ from mindscore.cli.options import (
     TranscriptFile,
     takes_options,
 )
-from mindscore.cli.train_options import ExportOptions, TrainOptions
+from mindscore.cli.train_options import ExportOptions, LedgerOptions, TrainOptions
 
 ANYWHERE = ("--debug", "--trace-hooks")
 """Options of the whole command line, which may stand before or after a command's own."""
@@ -156,11 +156,17 @@ def demo(
         bool,
         typer.Option("--train", help="Train on what was found, and score again: a few minutes."),
     ] = False,
+    rounds: Annotated[
+        int,
+        typer.Option(
+            "--rounds", min=1, max=5, help="With --train: train on the answers in so many rounds."
+        ),
+    ] = 1,
 ) -> int:
     """Run all flows on a bundled conversation."""
     from mindscore.cli.demo import run_demo
 
-    return run_demo(train=train)
+    return run_demo(train=train, rounds=rounds)
 
 
 @app.command()
@@ -299,3 +305,12 @@ def train(options: TrainOptions) -> int:
     from mindscore.cli.train import run_train
 
     return run_train(options)
+
+
+@app.command()
+@takes_options
+def ledger(options: LedgerOptions) -> int:
+    """Show which memories the model has internalised, round after round of training."""
+    from mindscore.cli.ledger import run_ledger
+
+    return run_ledger(options)

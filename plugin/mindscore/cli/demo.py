@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import tempfile
 from collections.abc import AsyncIterator, Sequence
@@ -12,13 +11,11 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from mindhooks import (
-    Activity,
     Context,
     FinetuneCandidate,
     MemoryScore,
@@ -27,17 +24,17 @@ from mindhooks import (
     Scorer,
 )
 from mindscore._util.aio import share_one_arena
-from mindscore._util.errors import TrainError
-from mindscore._util.text import one_line
+from mindscore._util.errors import UsageError
+from mindscore._util.text import count_of, one_line
 from mindscore.cli.interruption import DONE, FAILED, run_until_interrupted
-from mindscore.config.settings import ServerSettings
+from mindscore.config.settings import ServerSettings, TrainSettings, parse_settings
 from mindscore.conversation.choice import template_for
 from mindscore.conversation.conversation import Transcript
 from mindscore.conversation.native import read_transcript
+from mindscore.display.ledger import ledger_tables
 from mindscore.display.screen import Screen, new_console
 from mindscore.display.tables import score_line, show_result
 from mindscore.flows.finetune import bare_prompt, end_of_turn
-from mindscore.http.client import WireClient
 from mindscore.http.runner import listen
 from mindscore.measure.leave_one_out import (
     Effect,
@@ -46,11 +43,13 @@ from mindscore.measure.leave_one_out import (
     relative_change,
     response_totals,
 )
-from mindscore.measure.retry import with_retries
 from mindscore.scorers.local.scorer import LocalScorer
 from mindscore.serve.app import make_app
 from mindscore.serve.trainer import Trainer
 from mindscore.session.session import Session
+from mindscore.store import Ledger, Reviews
+from mindscore.training.jobs import TrainerClient, TrainingJob
+from mindscore.training.ledger import BASE, Measurer
 from mindscore.training.lora.job import Recipe
 from mindscore.training.outbox import send_to_train
 
@@ -62,12 +61,19 @@ STEPS = {
 }
 
 
-def run_demo(*, train: bool) -> int:
+def run_demo(*, train: bool, rounds: int = 1) -> int:
     """Run the demo with a store, and a trainer, that are thrown away; return the exit status."""
+    if rounds > 1 and not train:
+        raise UsageError("--rounds goes with --train")
     share_one_arena()
-    console, run = new_console(), _run_training if train else _run_flows
+    console = new_console()
     with tempfile.TemporaryDirectory(prefix="mindscore-demo-") as folder:
-        return run_until_interrupted(lambda: run(folder, console), lambda: "")
+        return run_until_interrupted(
+            lambda: (
+                _run_training(folder, console, rounds) if train else _run_flows(folder, console)
+            ),
+            lambda: "",
+        )
 
 
 async def _run_flows(folder: str, console: Console) -> int:
@@ -100,63 +106,13 @@ async def _run_flows(folder: str, console: Console) -> int:
     return status
 
 
-POLL_S = 0.5
 RECIPE = Recipe(target=0.18, keep=70.0)
 """Longer training than a server's default, and held closer to the model as it was."""
 
 
-class TrainingJob(Struct):
-    """A training job, as ``/v1/train/JOB`` describes it.
-
-    ``loss`` is the last epoch's mean, in nats per token.
-    """
-
-    status: str
-    epoch: int
-    epochs: int
-    loss: float | None
-    seconds: float
-    error: str | None
-
-
-class DemoServer:
-    """A client of the demo's training server."""
-
-    def __init__(self, base_url: str) -> None:
-        self.base_url = base_url
-        self._settings = ServerSettings(base_url=base_url)
-        self._client = WireClient(self._settings)
-
-    async def finished(self, job_id: str, activity: Activity) -> TrainingJob:
-        """Wait until a job has succeeded, and show its progress in ``activity``.
-
-        Raises:
-            TrainError: it failed; says why.
-        """
-        while True:
-            job = await with_retries(
-                lambda: self._client.get(f"/train/{job_id}", TrainingJob), self._settings
-            )
-            if job.status == "succeeded":
-                return job
-            if job.status not in ("queued", "running"):
-                raise TrainError(f"job {job_id} {job.status}: {job.error}")
-            loss = "" if job.loss is None else f", {job.loss:.2f} nats per token"
-            activity.update(f"training: epoch {job.epoch}{loss}", job.epoch, job.epochs or None)
-            await asyncio.sleep(POLL_S)
-
-    async def activate(self, job_id: str) -> None:
-        """Swap the job's adapter in."""
-        await self._client.post(f"/train/{job_id}/activate", {}, TrainingJob)
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._client.aclose()
-
-
 @asynccontextmanager
-async def demo_server(folder: Path) -> AsyncIterator[DemoServer]:
-    """Serve the bundled model on loopback, with training in ``folder``.
+async def demo_server(folder: Path) -> AsyncIterator[str]:
+    """Serve the bundled model on loopback, with training in ``folder``; yield its address.
 
     Raises:
         TrainError: what training needs is not installed.
@@ -165,12 +121,10 @@ async def demo_server(folder: Path) -> AsyncIterator[DemoServer]:
         # Loads the model: from here on, what is sent to be trained on is checked against it.
         await scorer.score([])
         # Nobody asks for anything meanwhile.
-        trainer = Trainer(scorer, folder, RECIPE, threads=os.cpu_count() or 1)
-        async with (
-            listen(make_app(scorer, trainer=trainer)) as listening,
-            aclosing(DemoServer(f"{listening.address}/v1")) as server,
-        ):
-            yield server
+        threads = os.cpu_count() or 1
+        trainer = Trainer(scorer, folder, RECIPE, threads, TrainSettings().guard)
+        async with listen(make_app(scorer, trainer=trainer)) as listening:
+            yield f"{listening.address}/v1"
 
 
 SAMPLES = 3
@@ -189,38 +143,62 @@ class Measured:
     said: list[str]
 
 
-async def _run_training(folder: str, console: Console) -> int:
+async def _run_training(folder: str, console: Console, rounds: int) -> int:
     console.print(
         "Which answers of a conversation depend on memories; SmolLM2-135M trained on those, "
         "without the memories; and the same answers again. All on this machine. The first run "
         "converts the weights (20 s)."
     )
     with Screen("loading the model …") as screen:
-        async with demo_server(Path(folder) / "training") as server:
-            tables = {
-                "server": {"scorer": "score", "base_url": server.base_url, "self_test": False},
-                "finetune": {"window_fraction": 1.0},
-                "store": {"url": f"sqlite:///{folder}/store.sqlite3"},
-                "train": {"context": "bare"},
-            }
-            async with Session(_bundled("conversation"), screen.activity).open(tables) as session:
-                demo = _Demo(session, tables, console, screen)
-                await demo.show(server)
+        async with training_demo(folder, console, screen) as it:
+            await it.show(rounds)
     return DONE
 
 
-class _Demo:
-    """The four steps of the training demo, printed as they are done."""
+@asynccontextmanager
+async def training_demo(
+    folder: str, console: Console, screen: Screen
+) -> AsyncIterator[TrainingDemo]:
+    """Open the demo's server and its session over the bundled conversation."""
+    async with demo_server(Path(folder) / "training") as base_url:
+        tables = {
+            "server": {"scorer": "score", "base_url": base_url, "self_test": False},
+            "finetune": {"window_fraction": 1.0},
+            "store": {"url": f"sqlite:///{folder}/store.sqlite3"},
+            "train": {"context": "bare"},
+        }
+        client = TrainerClient(ServerSettings(base_url=base_url))
+        async with (
+            Session(_bundled("conversation"), screen.activity).open(tables) as session,
+            aclosing(client),
+        ):
+            yield TrainingDemo(session, client, tables, console, screen)
+
+
+class TrainingDemo:
+    """The steps of the training demo, printed as they are done."""
 
     def __init__(
-        self, session: Session, tables: dict[str, Any], console: Console, screen: Screen
+        self,
+        session: Session,
+        client: TrainerClient,
+        tables: dict[str, Any],
+        console: Console,
+        screen: Screen,
     ) -> None:
         self._session = session
+        self._client = client
         self._tables = tables
         self._console = console
         self._screen = screen
+        self._store = parse_settings(tables).store
 
-    async def show(self, server: DemoServer) -> None:
+    async def show(self, rounds: int) -> None:
+        """Score, train in rounds of some of the answers each, score again, and print all of it.
+
+        Raises:
+            MindhooksError: a step failed, or a round has not passed its guard.
+        """
         session, print_ = self._session, self._console.print
         self._title("1. finetune-scoring: what falls apart without the memories")
         await self._session.run(MindCommand.SCORE_FINETUNE)
@@ -233,17 +211,20 @@ class _Demo:
             f"{len(candidates)} of {stats.responses_considered} answers lose {stats.threshold:g} "
             "nat or more."
         )
+        # By which the ledger knows on which memories each answer depends.
+        await self._session.run(MindCommand.SCORE_FULL)
         before = await self._measure(candidates, "before")
+        await self._write_round(BASE)
 
         self._title("2. Training: an adapter (LoRA), on those answers, without the memories")
-        job = await send_to_train(candidates, self._tables)
-        with self._screen.activity("training") as activity:
-            ended = await server.finished(job, activity)
-        print_(
-            f"{ended.epoch} epochs in {ended.seconds:.0f} s; loss of the last: {ended.loss:.2f} "
-            "nats per token."
-        )
-        await server.activate(job)
+        for number in range(rounds):
+            part = candidates[number::rounds]
+            if rounds > 1:
+                print_(f"Round {number + 1}: {count_of(len(part), 'answer')}")
+            job = await self.train(await send_to_train(part, self._tables))
+            job.require_guard()
+            await self._client.activate(job.job_id)
+            await self._write_round(job.job_id)
 
         self._title("3. Scored again, with the adapter")
         after = await self._measure(candidates, "after")
@@ -257,6 +238,35 @@ class _Demo:
             print_(Text(one_line(question, 78), style="dim"))
             print_(Text(f"  before  {one_line(then, 68)}"))
             print_(Text(f"  after   {one_line(now, 68)}", style="bold"))
+
+        self._title("5. The ledger: which memories the model knows by itself, round after round")
+        await self.show_ledger()
+
+    async def train(self, job_id: str) -> TrainingJob:
+        """Wait for a job of the demo's server, print what came of it, and return it.
+
+        Raises:
+            TrainError: it failed; says why.
+        """
+        with self._screen.activity("training") as activity:
+            job = await self._client.finished(job_id, activity)
+        self._console.print(f"{job.words}.")
+        if job.guard is not None:
+            self._console.print(Text(f"{job.guard.words}."))
+        return job
+
+    async def show_ledger(self) -> None:
+        """Print the ledger."""
+        scorer = await self._session.registry.scorer()
+        for it in ledger_tables(await Ledger(self._store).rounds(scorer.model)):
+            self._console.print(it)
+
+    async def _write_round(self, name: str) -> None:
+        scorer = await self._session.registry.scorer()
+        answers = await Reviews(self._store).queue(scorer.model)
+        with self._screen.activity("ledger") as activity:
+            measurer = Measurer(scorer, Ledger(self._store), scorer.model, activity)
+            await measurer.measure(name, "", answers)
 
     async def _measure(self, candidates: Sequence[FinetuneCandidate], when: str) -> Measured:
         scorer = await self._session.registry.scorer()

@@ -13,7 +13,7 @@ from mindscore._util.text import printable
 from mindscore.cli.interruption import DONE, INTERRUPTED, Deadline, run_until_interrupted
 from mindscore.cli.options import ReviewOptions, ServeOptions
 from mindscore.config.file import read_api_key
-from mindscore.config.settings import ServerSettings
+from mindscore.config.settings import ServerSettings, TrainSettings
 from mindscore.conversation.conversation import Transcript
 from mindscore.display.screen import own_output
 
@@ -33,7 +33,7 @@ def run_serve(options: ServeOptions) -> int:
     require_key(key, options.host, hint)
     share_one_arena()
     scorer = _local_scorer(settings, dict(configuration.tables.get("server", {})))
-    trainer = _trainer(scorer) if options.train else None
+    trainer = _trainer(scorer, configuration.settings.train) if options.train else None
     app = make_app(scorer, key=key, queue_limit=options.queue, trainer=trainer)
 
     def ready(base_url: str) -> None:
@@ -53,7 +53,7 @@ def run_serve(options: ServeOptions) -> int:
     return DONE
 
 
-def _trainer(scorer: Scorer) -> Trainer:
+def _trainer(scorer: Scorer, settings: TrainSettings) -> Trainer:
     import platformdirs
 
     from mindscore.scorers.local.scorer import LocalScorer
@@ -61,7 +61,8 @@ def _trainer(scorer: Scorer) -> Trainer:
 
     if not isinstance(scorer, LocalScorer):
         raise UsageError("--train is for a model with weights: set server.scorer to 'local'")
-    return Trainer(scorer, platformdirs.user_data_path("mindscore") / "adapters")
+    folder = platformdirs.user_data_path("mindscore") / "adapters"
+    return Trainer(scorer, folder, guard=settings.guard)
 
 
 def _local_scorer(settings: ServerSettings, table: dict[str, Any]) -> Scorer:

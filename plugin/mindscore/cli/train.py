@@ -7,10 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
+
 from mindhooks import MindhooksError, TrainingSample
 from mindscore._util.errors import ConfigError, TrainError, UsageError, format_error
 from mindscore._util.text import count_of, printable
 from mindscore.cli.interruption import DONE, FAILED, run_until_interrupted
+from mindscore.cli.rounds import Followed, Follower
 from mindscore.cli.store import one_model
 from mindscore.cli.train_options import CandidateOptions, ExportOptions, TrainOptions
 from mindscore.config.file import Configuration
@@ -144,14 +147,22 @@ class _Run:
     sent: Sent | None = None
     inexact: int = 0
     error: str | None = None
+    followed: list[Followed] = field(default_factory=list)
+
+    @property
+    def taken(self) -> list[Sent]:
+        """All that the sink took, the last at the end."""
+        return [*self.resent, *([self.sent] if self.sent else [])]
 
 
 def run_train(options: TrainOptions) -> int:
     """Send the accepted candidates, print what became of them, and return the exit status."""
     configuration = options.load()
-    screen, run = Screen(), _Run()
+    screen, run = Screen("sending"), _Run()
     with screen, own_output():
-        run_until_interrupted(lambda: _carry_out(options, configuration, run), _so_far)
+        run_until_interrupted(
+            lambda: _carry_out(options, configuration, run, screen), lambda: _so_far(run)
+        )
     if options.json:
         write_json(_document(options, configuration, run))
     else:
@@ -162,7 +173,9 @@ def run_train(options: TrainOptions) -> int:
     return FAILED
 
 
-async def _carry_out(options: TrainOptions, configuration: Configuration, run: _Run) -> None:
+async def _carry_out(
+    options: TrainOptions, configuration: Configuration, run: _Run, screen: Screen
+) -> None:
     try:
         async with open_outbox(configuration.tables) as hand_off:
             run.destination = hand_off.destination
@@ -176,6 +189,15 @@ async def _carry_out(options: TrainOptions, configuration: Configuration, run: _
                 raise TrainError(f"nothing to send: {whys}")
             if not options.dry_run:
                 await _send(hand_off, run)
+            jobs = [it.job_id for it in run.taken] if hand_off.tells_jobs else []
+            ended = hand_off.ended_job if run.taken else None
+        if options.no_wait:
+            return
+        follower = Follower(configuration, screen, run.model or "")
+        run.followed = follower.followed
+        if ended is not None:
+            await follower.write_round(ended)
+        await follower.follow(jobs)
     except (ConfigError, UsageError):
         raise
     except MindhooksError as error:
@@ -194,7 +216,9 @@ async def _send(hand_off: Outbox, run: _Run) -> None:
         run.inexact = hand_off.inexact
 
 
-def _so_far() -> str:
+def _so_far(run: _Run) -> str:
+    if run.taken:
+        return f": the trainer goes on with job {run.taken[-1].job_id}"
     return ": what was on its way is in mindscore store sent"
 
 
@@ -204,6 +228,8 @@ def _lines(options: TrainOptions, configuration: Configuration, run: _Run) -> It
         yield f"{sink} took {_amount(again)} again: {printable(again.job_id)}"
     if run.sent is not None:
         yield f"{sink} took {_amount(run.sent)}: {printable(run.sent.job_id)}"
+    for followed in run.followed:
+        yield from _outcome(followed)
     if run.error is not None:
         return
     if options.dry_run:
@@ -214,10 +240,35 @@ def _lines(options: TrainOptions, configuration: Configuration, run: _Run) -> It
         yield from _next(run, sink)
 
 
+def _outcome(followed: Followed) -> Iterator[str]:
+    job = followed.job
+    yield job.words
+    if job.sample_loss is not None:
+        loss = job.sample_loss
+        yield f"trained answers: {loss.before:.3f} → {loss.after:.3f} nats per token"
+    if job.guard is not None:
+        yield job.guard.words
+    yield f"its adapter: {printable(job.adapter or '')}"
+    yield from map(printable, followed.remarks)
+    if followed.round is not None:
+        yield f"round {printable(job.job_id)} is in the ledger: mindscore ledger"
+    elif followed.unwritten is not None:
+        yield f"the ledger has no round of it: {printable(followed.unwritten)}"
+
+
 def _next(run: _Run, sink: str) -> Iterator[str]:
-    taken = [*run.resent, *([run.sent] if run.sent else [])]
-    if sink == "http" and taken:
-        job = f"{printable(run.destination or '')}/{printable(taken[-1].job_id)}"
+    if run.followed:
+        folder = printable(run.followed[-1].job.adapter or "")
+        yield f"before it is used: mindscore compare CONVERSATION --with {folder}"
+    if sink == "peft" and run.followed:
+        name = printable(run.followed[-1].job.job_id)
+        yield f"vLLM serves it with --enable-lora --lora-modules {name}={folder}"
+    if sink != "http" or not run.taken:
+        return
+    job = f"{printable(run.destination or '')}/{printable(run.taken[-1].job_id)}"
+    if run.followed:
+        yield f"POST {job}/activate swaps it in"
+    else:
         yield f"with mindscore serve --train: GET {job} says how it goes,"
         yield f"  POST {job}/activate swaps the adapter in"
 
@@ -271,4 +322,14 @@ def _document(options: TrainOptions, configuration: Configuration, run: _Run) ->
         },
         "inexact": run.inexact,
         "error": run.error,
+        **({"jobs": list(map(_job, run.followed))} if run.followed else {}),
+    }
+
+
+def _job(followed: Followed) -> Mapping[str, Any]:
+    return {
+        **msgspec.structs.asdict(followed.job),
+        "round": followed.round and followed.round.name,
+        "unwritten": followed.unwritten,
+        "remarks": followed.remarks,
     }

@@ -49,7 +49,30 @@ class TrainOptions(CandidateOptions):
     dry_run: Annotated[
         bool, Option("--dry-run", help="Say what would be sent, and send nothing.")
     ] = False
+    no_wait: Annotated[
+        bool,
+        Option("--no-wait", help="Leave the job to mindscore serve --train, and write no ledger."),
+    ] = False
     resend_unknown: Annotated[
         bool, Option("--resend-unknown", help="Send again what has an unknown outcome.")
     ] = False
+    json: Json = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerOptions(ConfigOptions):
+    """The options of ``ledger``."""
+
+    measure: Annotated[
+        str | None,
+        Option(
+            "--measure",
+            metavar="ROUND",
+            help="First measure with the model as it is now, as the round of this name.",
+        ),
+    ] = None
+    model: Annotated[
+        str | None,
+        Option("--model", metavar="NAME", help="Model of the rounds, where there are several."),
+    ] = None
     json: Json = False

@@ -181,12 +181,15 @@ class TrainSettings(_Table, frozen=True):
     """``[train]``: the destination of accepted candidates, and their form.
 
     ``context``: the prompt to train on, ``"bare"`` without any memory, so that the model
-    internalises them, or ``"full"``. ``folder`` and ``format`` are for the sink ``jsonl``;
-    ``options`` is free-form, for third parties' sinks.
+    internalises them, or ``"full"``. ``guard``: the most, in nats per token, that a training here
+    or on ``mindscore serve --train`` may make answers to unrelated things worse, else its adapter
+    is not used; 0: by any amount. ``folder`` is for the sinks ``jsonl`` and ``peft``, ``format``
+    for ``jsonl``; ``options`` is free-form, for third parties' sinks and ``peft``.
     """
 
     sink: Name = "http"
     context: Literal["bare", "full"] = "bare"
+    guard: NonNegative = 0.05
     folder: str = ""
     format: Literal["input_ids", "prompt_completion", "messages", "preference"] = "input_ids"
     options: dict[str, Any] = field(default_factory=dict)

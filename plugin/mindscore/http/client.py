@@ -156,6 +156,8 @@ class WireClient:
         self._slots = asyncio.Semaphore(settings.concurrency)
         self.pace = Pace()
         self._session: aiohttp.ClientSession | None = None
+        self.headers: Mapping[str, str] = {}
+        """The headers of the last answer that was no refusal."""
 
     async def post(
         self,
@@ -226,12 +228,7 @@ class WireClient:
         raise failure
 
     async def _exchange(
-        self,
-        method: str,
-        url: str,
-        data: bytes | None,
-        headers: Mapping[str, str],
-        max_bytes: int,
+        self, method: str, url: str, data: bytes | None, headers: Mapping[str, str], max_bytes: int
     ) -> bytearray:
         async with self._open_session().request(
             method,
@@ -248,6 +245,7 @@ class WireClient:
         ) as response:
             if not 200 <= response.status < 300:
                 raise await self._refusal(url, response)
+            self.headers = response.headers.copy()
             encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
             if encoding not in ("", "identity"):
                 raise ScorerError(

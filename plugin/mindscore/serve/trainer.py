@@ -23,11 +23,13 @@ from mindscore._util.files import make_folder, write_whole
 from mindscore._util.text import printable
 from mindscore.http.refusals import RefusedError
 from mindscore.scorers.local.scorer import LocalScorer
+from mindscore.training.guard import Guard, Losses
 from mindscore.training.lora.job import (
     ADAPTER,
     JOB,
     LOG,
     Job,
+    Measures,
     Progress,
     Recipe,
     Sample,
@@ -53,8 +55,10 @@ class JobState(Struct, kw_only=True):
     """The state of one job, as ``state.json`` keeps it.
 
     ``key`` is the ``Idempotency-Key`` of its request, and ``digest`` a hash of its samples.
-    ``tokens`` are those to be learnt, ``loss`` their mean in the last epoch, in nats; ``created``
-    is in seconds since 1970.
+    ``tokens`` are those to be learnt, ``loss`` their mean in the last epoch, in nats, while they
+    were learnt, and ``sample_loss`` that before the training and after it. ``start`` is the folder
+    of the adapter that it went on from, if any. ``guard`` is ``None`` of a job that has not
+    succeeded, or by an earlier version. ``created`` is in seconds since 1970.
     """
 
     job_id: str
@@ -65,6 +69,9 @@ class JobState(Struct, kw_only=True):
     epoch: int = 0
     epochs: int = 0
     loss: float | None = None
+    start: str = ""
+    sample_loss: Losses | None = None
+    guard: Guard | None = None
     seconds: float = 0.0
     error: str | None = None
     created: float
@@ -80,14 +87,16 @@ class JobState(Struct, kw_only=True):
         """Have it wait for its turn, as it did at first."""
         self.status, self.error = "queued", None
         self.epoch, self.loss, self.seconds = 0, None, 0.0
+        self.sample_loss = self.guard = None
 
 
 class Trainer:
     """Trains adapters of the model that ``scorer`` has, in private folders below ``folder``.
 
     Each training goes on from the adapter that the model has when it begins, so that what was
-    learnt before is not lost. ``jobs`` are all jobs by their ids, oldest first. Samples are written
-    in a thread; states, which are small, in the event loop's.
+    learnt before is not lost. ``jobs`` are all jobs by their ids, oldest first. ``guard`` is the
+    most, in nats per token, that a job may add to the loss of unrelated answers; 0: any amount.
+    Samples are written in a thread; states, which are small, in the event loop's.
 
     Raises:
         TrainError: what training needs is not installed.
@@ -99,8 +108,10 @@ class Trainer:
         folder: Path,
         recipe: Recipe | None = None,
         threads: int | None = None,
+        guard: float = 0.0,
     ) -> None:
         require_peft()
+        self._guard = guard
         self.scorer = scorer
         self.jobs: dict[str, JobState] = {}
         self._folder = folder
@@ -258,11 +269,16 @@ class Trainer:
             state.epoch, state.loss = progress.epoch, progress.loss
             state.seconds = progress.seconds
 
+        def judge(it: Measures) -> None:
+            state.sample_loss = it.samples
+            state.guard = Guard.judge(it.unrelated, it.base, self._guard)
+
         state.status = "running"
         self._keep(state)
         try:
             job = await in_thread(self._prepare, state)
-            await train_adapter(job, self._folder / state.job_id, hear)
+            state.start = job.start
+            await train_adapter(job, self._folder / state.job_id, hear, judge)
             state.status = "succeeded"
         except asyncio.CancelledError:
             # A job that was cancelled has that status already; else the server ends.

@@ -15,6 +15,7 @@ from mindscore.http.refusals import RefusedError, json_response
 from mindscore.http.request_queue import RequestQueue
 from mindscore.serve.requests import FIRST_PRIORITY
 from mindscore.serve.trainer import JobState, Trainer
+from mindscore.training.jobs import JOB_HEADER
 from mindscore.training.lora.job import Sample
 
 MAX_NAMED = 3
@@ -34,7 +35,9 @@ class TrainRequest(Struct):
 
 
 class ActivateRequest(Struct):
-    """``POST /v1/train/JOB/activate``: an empty object."""
+    """``POST /v1/train/JOB/activate``; ``force``: even if the job has not passed its guard."""
+
+    force: bool = False
 
 
 class TrainingEndpoints:
@@ -65,7 +68,7 @@ class TrainingEndpoints:
         samples = body.training_data.samples
         self._check(samples)
         state = await self._trainer.submit(samples, request.headers.get("Idempotency-Key"))
-        return json_response({"job_id": state.job_id})
+        return json_response({"job_id": state.job_id}, headers={JOB_HEADER: state.job_id})
 
     async def jobs(self, _: web.Request) -> web.Response:
         """List all jobs, oldest first."""
@@ -84,12 +87,19 @@ class TrainingEndpoints:
     async def activate(self, request: web.Request) -> web.Response:
         """Give the model the adapter of a job, once requests before this one are answered."""
         state = self._state(request)
-        await read_request(request, ActivateRequest, self._body_timeout_s)
+        asked = await read_request(request, ActivateRequest, self._body_timeout_s)
         if state.status != "succeeded":
             raise RefusedError(409, f"job {state.job_id} has no adapter: {state.status}")
         if state.model != self._scorer.model:
             raise RefusedError(
                 409, f"job {state.job_id} is of {state.model}, not of {self._scorer.model}"
+            )
+        if state.guard is not None and not state.guard.passed and not asked.force:
+            raise RefusedError(
+                409,
+                f"job {state.job_id} has not passed its guard: {state.guard.words}; its adapter "
+                f'stays in {self._trainer.adapter(state)}: {{"force": true}} activates it all the '
+                "same",
             )
         async with self._scoring.turn(FIRST_PRIORITY):
             await self._trainer.adopt(state)

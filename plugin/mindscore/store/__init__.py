@@ -13,6 +13,7 @@ from mindscore.store.evidence import (
     rows_of,
 )
 from mindscore.store.history import Cell, History, KnownConversation, Point, RunRecord, Speed
+from mindscore.store.ledger import Ledger, MemoryEffect
 from mindscore.store.matrix_notes import NO_NOTES, Notes
 from mindscore.store.records import Damage, Records, damage_remark
 from mindscore.store.reviews import (
@@ -51,9 +52,11 @@ __all__ = [
     "History",
     "KnownConversation",
     "KnownScore",
+    "Ledger",
     "Listed",
     "MeasuredRemoval",
     "MeasuredResponse",
+    "MemoryEffect",
     "MemoryText",
     "Mode",
     "Notes",

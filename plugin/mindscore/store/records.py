@@ -237,6 +237,14 @@ def check_record(table: Table, row: dict[str, Any]) -> None:
         from mindscore.store.verifications import decode_receipt
 
         decode_receipt(row["receipt"])
+    elif table.name == "ledger":
+        from mindscore.store.ledger import decode_reworded
+
+        decode_reworded(row["reworded"])
+    elif table.name == "rounds":
+        from mindscore.store.ledger import decode_unrelated
+
+        decode_unrelated(row["unrelated"])
     elif table is removals:
         from mindscore.store.verifications import MeasuredRemoval
 

@@ -325,7 +325,7 @@ class Schema:
 
 
 STORE = Schema(
-    "the store", metadata, frozenset({"memories", "cells", "candidates", "trained"}), 1, 8
+    "the store", metadata, frozenset({"memories", "cells", "candidates", "trained"}), 1, 9
 )
 
 queue_metadata = MetaData()

@@ -22,6 +22,7 @@ from sqlalchemy import (
 )
 
 from mindhooks import MemoryScore
+from mindscore.store.ledger import ledger
 from mindscore.store.namespace import NamespaceTables
 from mindscore.store.records import checked, intact, row_id
 from mindscore.store.schema import (
@@ -305,7 +306,7 @@ class Scores(NamespaceTables):
                 return connection.execute(its).rowcount
 
             counted = remove(memories) + remove(cells, cells.c.mode == "full") + remove(rows)
-            for table in (cells, weights, conversation_scores, memory_texts):
+            for table in (cells, weights, conversation_scores, memory_texts, ledger):
                 remove(table)
             name = msgspec.json.encode(key).decode()
             for text in (receipts.c.receipt, matrix_notes.c.note):

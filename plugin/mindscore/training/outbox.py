@@ -21,6 +21,7 @@ from mindhooks import (
 from mindscore._util.errors import ConfigError, StoreError, TrainError, format_error
 from mindscore.config.settings import Settings, parse_settings
 from mindscore.store import Reviewed, Send, Sends, Store
+from mindscore.training.jobs import TrainingJob
 from mindscore.training.texts import Texts
 
 
@@ -134,6 +135,16 @@ class Outbox:
         self._sends = Sends(settings.store)
         self.name = settings.train.sink
         self.destination = sink.destination
+
+    @property
+    def ended_job(self) -> TrainingJob | None:
+        """The job that the sink itself has carried out last, if it does."""
+        return getattr(self._sink, "job", None)
+
+    @property
+    def tells_jobs(self) -> bool:
+        """True if the sink's trainer can be asked how its jobs go, as mindscore's."""
+        return bool(getattr(self._sink, "tells_jobs", False))
 
     @property
     def inexact(self) -> int:

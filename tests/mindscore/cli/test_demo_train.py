@@ -1,5 +1,6 @@
 """``mindscore demo --train``: the whole loop, with the real model in real processes."""
 
+import os
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 
 MINDSCORE = str(Path(sys.executable).with_name("mindscore"))
 NUMBER = r"(-?[\d.]+)"
+GUARD = r"unrelated answers: [\d.]+ → [\d.]+ nats per token"
 
 
 def rows(out, title, *names):
@@ -39,6 +41,34 @@ def test_what_is_trained_on_is_internalised_and_what_is_unrelated_is_left_alone(
     assert unrelated[0] < 0
     assert float(re.search(r"([\d.]+)% \*", ran.stdout)[1]) < 5
     # What is said of three questions, before and after.
-    said = ran.stdout.partition("4. What it says")[2]
+    said, _, ledger = ran.stdout.partition("4. What it says")[2].partition("5. The ledger")
     assert said.count("\n  before  ") == said.count("\n  after   ") == 3
     assert ran.stderr == ""
+    assert len(re.findall(GUARD, ran.stdout)) == 1
+    assert re.search(r"without memories, as asked +with +base +\w+ +state", ledger)
+    assert "internalised" in ledger
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.model
+def test_two_rounds_have_a_column_each_and_the_second_keeps_what_the_first_has_taught():
+    ran = subprocess.run(
+        [MINDSCORE, "demo", "--train", "--rounds", "2"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=1000,
+        env={**os.environ, "COLUMNS": "120"},
+    )
+    assert len(re.findall(GUARD, ran.stdout)) == 2
+    [_, without, lost] = rows(
+        ran.stdout, "answers trained on", "with the memories", "without them", "divergence"
+    )
+    assert without[1] > without[0]
+    assert lost[1] <= lost[0] / 2
+    ledger = ran.stdout.partition("5. The ledger")[2]
+    assert re.search(r"without memories, as asked +with +base +\w+ +\w+ +state", ledger)
+    states = re.findall(r" (internalised|as asked|no)$", ledger, re.MULTILINE)
+    assert len(states) >= 8
+    assert states.count("no") < len(states) / 2

@@ -61,6 +61,7 @@ keep_texts = true
 [train]
 sink = "http"
 context = "bare"
+guard = 0.05
 folder = ""
 format = "input_ids"
 [advise]
@@ -85,7 +86,7 @@ LONGEST = {"server.timeout_s": 1e9, "server.deadline_s": 1e9}
 LONGEST["plugins.listener_timeout_s"] = MAX_LISTENER_TIMEOUT_S
 POSITIVE = [*LONGEST, "advise.drop_below_nats", "advise.stake_nats"]
 NOT_NEGATIVE = ["memory.interval_s", "memory.min_divergence", "finetune.threshold"]
-NOT_NEGATIVE += ["store.retention_days"]
+NOT_NEGATIVE += ["store.retention_days", "train.guard"]
 FRACTIONS = ["memory.token_cutoff", "finetune.window_fraction", "advise.merge_share"]
 FLOATS = [*POSITIVE, *NOT_NEGATIVE, *FRACTIONS, "memory.ewma_alpha"]
 AT_LEAST_ONE = [

@@ -49,11 +49,12 @@ def training(served, tiny_model, folder):
     """``async with training(recipe) as client``: the tiny model, served by one who trains."""
 
     @asynccontextmanager
-    async def training(recipe=ENDLESS, model=tiny_model, adapter="", **options):
+    async def training(recipe=ENDLESS, model=tiny_model, adapter="", guard=0.0, **options):
         scorer = LocalScorer({"model": model, "adapter": adapter})
         # As the command does: a model that cannot be loaded is known at the start.
         await scorer.score([])
-        async with served(scorer, trainer=Trainer(scorer, folder, recipe), **options) as client:
+        trainer = Trainer(scorer, folder, recipe, guard=guard)
+        async with served(scorer, trainer=trainer, **options) as client:
             yield client
         await scorer.aclose()
 
@@ -86,6 +87,8 @@ async def test_what_is_learnt_is_in_the_model_when_asked_for_and_not_before(trai
         answer = await client.post("/v1/train", asked())
         job_id = answer.body["job_id"]
         assert (answer.status, answer.body.keys()) == (200, {"job_id"})
+        # By which mindscore train knows that it can wait.
+        assert answer.headers["Mindscore-Job"] == job_id
         job = await until(client, job_id, lambda it: it.status not in ("queued", "running"))
         assert (job.status, job.error, job.active) == ("succeeded", None, False)
         assert (job.samples, job.tokens, job.epoch, job.epochs) == (1, 3, 5, 5)
@@ -106,6 +109,39 @@ async def test_what_is_learnt_is_in_the_model_when_asked_for_and_not_before(trai
         assert (await client.get("/health")).body["adapter"] is None
         assert await total() == before
         assert (await client.get("/v1/train")).body["jobs"] == [vars(job)]
+
+
+async def test_an_adapter_that_harms_unrelated_answers_is_kept_and_not_activated(training, folder):
+    """It is the second round: the adapter of the first one stays."""
+    gentle = Recipe(epochs=2, learning_rate=1e-4, keep=0.0, target=0.0)
+    async with training(gentle, guard=0.2) as client:
+        first = (await client.post("/v1/train", asked())).body["job_id"]
+        job = await until(client, first, lambda it: it.status not in ("queued", "running"))
+        assert (job.guard["passed"], job.guard["limit"]) == (True, 0.2)
+        assert job.guard["base"] == job.guard["before"] != job.guard["after"]
+        assert job.sample_loss["after"] < job.sample_loss["before"]
+        assert (await client.post(f"/v1/train/{first}/activate", {})).status == 200
+    async with training(SHORT, guard=0.2) as client:
+        poisoned = (await client.post("/v1/train", asked())).body["job_id"]
+        job = await until(client, poisoned, lambda it: it.status not in ("queued", "running"))
+        assert (job.status, job.guard["passed"]) == ("succeeded", False)
+        assert job.guard["after"] - job.guard["before"] > 0.2
+        assert job.guard["before"] != job.guard["base"]
+        # What it learnt, it learnt.
+        assert job.sample_loss["after"] < job.sample_loss["before"] / 2
+
+        refused = await client.post(f"/v1/train/{poisoned}/activate", {})
+        assert (refused.status, refused.error["type"]) == (409, "ConflictError")
+        numbers = f"{job.guard['before']:.3f} → {job.guard['after']:.3f} nats per token"
+        assert numbers in refused.error["message"]
+        assert (await client.get("/health")).body["adapter"] == f"{first}/adapter"
+        assert (folder / poisoned / "adapter" / "adapter_config.json").exists()
+    async with training(SHORT, guard=0.2) as client:
+        assert (await client.get("/health")).body["adapter"] == f"{first}/adapter"
+        refused = await client.post(f"/v1/train/{poisoned}/activate", {"force": False})
+        assert refused.status == 409
+        forced = await client.post(f"/v1/train/{poisoned}/activate", {"force": True})
+        assert (forced.status, forced.body["active"]) == (200, True)
 
 
 @pytest.mark.model

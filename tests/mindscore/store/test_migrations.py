@@ -167,9 +167,9 @@ async def test_a_migration_that_fails_leaves_the_old_store(version, tmp_path):
     lay_out(file, version)
     with closing(sqlite3.connect(file)) as connection:
         # In the way of the last step.
-        connection.execute("CREATE TABLE matrix_notes (pass)")
+        connection.execute("CREATE TABLE ledger (pass)")
     before = file.read_bytes()
-    with pytest.raises(StoreError, match=r"store.*matrix_notes"):
+    with pytest.raises(StoreError, match=r"store.*ledger"):
         await Store(StoreSettings(f"sqlite:///{file}")).memories()
     assert file.read_bytes() == before
 

@@ -171,12 +171,15 @@ async def test_a_store_of_version_6_gets_the_tables_of_this_one(settings, run_sq
     await Store(settings).record_score(score("k"), "m", 0.5)
     shape = run_sql(columns), run_sql(indexes)
     run_sql("DROP TABLE removals")
+    run_sql("DROP TABLE receipts")
     run_sql("DROP TABLE matrix_notes")
+    run_sql("DROP TABLE rounds")
+    run_sql("DROP TABLE ledger")
     run_sql("UPDATE alembic_version SET version_num = '0006'")
     [memory] = await Store(settings).memories()
     assert memory.key == "k"
     assert (run_sql(columns), run_sql(indexes)) == shape
-    assert run_sql("SELECT version_num FROM alembic_version") == [("0007",)]
+    assert run_sql("SELECT version_num FROM alembic_version") == [("0009",)]
 
 
 async def test_a_store_of_a_newer_version_is_refused_and_left_alone(settings, run_sql):

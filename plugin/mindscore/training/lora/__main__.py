@@ -17,7 +17,7 @@ import msgspec
 from mindscore._util.aio import share_one_arena
 from mindscore._util.errors import format_error
 from mindscore._util.text import LINE, one_line
-from mindscore.training.lora.job import ADAPTER, JOB, Failure, Job, Progress
+from mindscore.training.lora.job import ADAPTER, JOB, Failure, Job, Measures, Progress
 
 
 def main(folder: Path) -> int:
@@ -28,7 +28,7 @@ def main(folder: Path) -> int:
     lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
-    def tell(what: Progress | Failure) -> None:
+    def tell(what: Progress | Measures | Failure) -> None:
         lines.write(msgspec.json.encode(what).decode() + "\n")
         lines.flush()
 
@@ -38,7 +38,7 @@ def main(folder: Path) -> int:
         job = msgspec.json.decode((folder / JOB).read_bytes(), type=Job)
         _stand_back(job.niceness)
         training = Training(job)
-        training.run(tell)
+        tell(training.measured(lambda: training.run(tell)))
         training.save(folder / ADAPTER)
     # A model may fail with any exception.
     except Exception as error:

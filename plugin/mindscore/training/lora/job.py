@@ -22,6 +22,7 @@ from mindscore._util.files import make_file, write_whole
 from mindscore._util.text import LINE, one_line
 from mindscore.config.settings import TokenId
 from mindscore.measure.prompts import common_prefix
+from mindscore.training.guard import Losses
 
 JOB, LOG, ADAPTER = "job.json", "log", "adapter"
 """In a job's folder: its description, what the process printed, and the result."""
@@ -115,6 +116,18 @@ class Progress(Struct, frozen=True, tag=True):
     seconds: float
 
 
+class Measures(Struct, frozen=True, tag=True):
+    """The losses before a training and after it, in nats per token: with the same code, exactly.
+
+    ``samples`` are those of the tokens that are learnt, ``unrelated`` those of the guard's answers,
+    and ``base`` that of the guard's without any adapter.
+    """
+
+    samples: Losses
+    unrelated: Losses
+    base: float
+
+
 class Failure(Struct, frozen=True, tag=True):
     """The error by which a training ended without an adapter."""
 
@@ -122,13 +135,16 @@ class Failure(Struct, frozen=True, tag=True):
 
 
 async def train_adapter(
-    job: Job, folder: Path, hear: Callable[[Progress], None] = lambda _: None
+    job: Job,
+    folder: Path,
+    hear: Callable[[Progress], None] = lambda _: None,
+    measured: Callable[[Measures], None] = lambda _: None,
 ) -> Path:
     """Train in a process of its own, and return the folder of the adapter, in PEFT's format.
 
     The job's description, its log and the adapter are written to ``folder``, which is private.
-    ``hear`` is called after each epoch. When cancelled, or when this process ends, the other one
-    ends too.
+    ``hear`` is called after each epoch, and ``measured`` once, before the adapter is there. When
+    cancelled, or when this process ends, the other one ends too.
 
     Raises:
         TrainError: there is no adapter; the text says why.
@@ -150,9 +166,11 @@ async def train_adapter(
     failure = None
     try:
         async for line in cast(asyncio.StreamReader, process.stdout):
-            told = msgspec.json.decode(line, type=Progress | Failure)
+            told = msgspec.json.decode(line, type=Progress | Measures | Failure)
             if isinstance(told, Failure):
                 failure = told.error
+            elif isinstance(told, Measures):
+                measured(told)
             else:
                 hear(told)
         status = await process.wait()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,9 @@ from transformers import AutoModelForCausalLM
 
 from mindscore._util.errors import TrainError
 from mindscore._util.files import whole_folder
-from mindscore.scorers.local.weights import adapted, locate
-from mindscore.training.lora.job import Job, Packed, Progress, Recipe, pack
+from mindscore.scorers.local.weights import LocalTokenizer, adapted, locate
+from mindscore.training.guard import Losses, unrelated_answers
+from mindscore.training.lora.job import Job, Measures, Packed, Progress, Recipe, Sample, pack
 
 LIKELIEST = 64
 """The likeliest tokens of a row, whose probabilities are kept apart; the others are kept as a sum.
@@ -28,9 +31,9 @@ ROWS = 256
 
 
 class KLReference:
-    """The untrained model's distributions at the rows of a sequence that are not learnt from.
+    """The distributions at the rows of a sequence that are not learnt from, before the training.
 
-    ``logits`` computes those of given rows, with the model as it is before it is trained.
+    ``logits`` computes those of given rows, with the model as it is then.
     """
 
     def __init__(
@@ -84,10 +87,13 @@ class Training:
         transformers.utils.logging.disable_progress_bar()
         self._recipe = job.recipe
         self._sequences = pack(job.samples)
+        location = locate(job.model)
         base: Any = AutoModelForCausalLM.from_pretrained(
-            locate(job.model), dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+            location, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
         )
         self._keeps_rows = "logits_to_keep" in inspect.signature(base.forward).parameters
+        self._tokenizer = LocalTokenizer(job.model, location)
+        self._goes_on = bool(job.start)
         self._model = _with_adapter(base, job)
         self.weights = [it for it in self._model.parameters() if it.requires_grad]
 
@@ -101,7 +107,9 @@ class Training:
         kept: list[KLReference | None] = [None] * len(self._sequences)
         if recipe.keep:
             self._model.eval()
-            with self._model.disable_adapter():
+            # Not without the adapter that it goes on from: what that has learnt stands between
+            # what is learnt now, and would be unlearnt.
+            with nullcontext() if self._goes_on else self._model.disable_adapter():
                 kept = [KLReference(it, self.logits) for it in self._sequences]
         self._model.train()
         stepper = _Stepper(self.weights, recipe)
@@ -121,6 +129,35 @@ class Training:
                 break
             if epoch == 1:
                 goal = mean * recipe.target
+
+    def measured(self, train: Callable[[], None]) -> Measures:
+        """Call ``train``, and return the losses before it and after it.
+
+        Raises:
+            TrainError: one is not finite.
+        """
+        unrelated = pack(_unrelated(self._tokenizer))
+        with self._model.disable_adapter():
+            base = self._loss(unrelated)
+        before = [self._loss(it) for it in (self._sequences, unrelated)]
+        train()
+        learnt, kept = (
+            Losses(loss, self._loss(it))
+            for loss, it in zip(before, (self._sequences, unrelated), strict=True)
+        )
+        if not math.isfinite(learnt.after + kept.after):
+            raise TrainError(f"the loss is {learnt.after + kept.after} after the training")
+        return Measures(learnt, kept, base if self._goes_on else kept.before)
+
+    def _loss(self, sequences: Sequence[Packed]) -> float:
+        """Return the mean loss of the tokens to learn, with the model as it is."""
+        self._model.eval()
+        with torch.no_grad():
+            lost = sum(
+                mean_loss(it, self.logits(it.ids, it.rows)).item() * len(it.rows)
+                for it in sequences
+            )
+        return float(lost) / sum(len(it.rows) for it in sequences)
 
     def logits(self, ids: Sequence[int], rows: Sequence[int]) -> Any:
         """Return the model's logits at ``rows``: (rows, vocabulary)."""
@@ -173,6 +210,21 @@ class _Stepper:
         self._optimizer.step()
         self._schedule.step()
         self._optimizer.zero_grad()
+
+
+def _unrelated(tokenizer: LocalTokenizer) -> list[Sample]:
+    """Return the guard's questions and answers as the model reads them."""
+
+    async def render(
+        messages: Sequence[Mapping[str, Any]], ask: bool, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> str:
+        return tokenizer.template.render(messages, ask, tools)
+
+    async def samples() -> list[Sample]:
+        texts = [await it.texts(render) for it in unrelated_answers()]
+        return [Sample(*(tuple(tokenizer.encode(it)) for it in both)) for both in texts]
+
+    return asyncio.run(samples())
 
 
 def _with_adapter(base: Any, job: Job) -> Any:

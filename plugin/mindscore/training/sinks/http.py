@@ -12,6 +12,7 @@ from mindscore._util.errors import ConfigError
 from mindscore.config.settings import ServerSettings, parse_table
 from mindscore.http.client import StatusError, UnavailableError, UntrustedError, WireClient
 from mindscore.measure.retry import GivenUpError, with_retries
+from mindscore.training.jobs import JOB_HEADER
 
 PATH = "/train"
 SEE_OTHER, NOT_IMPLEMENTED = 303, 501
@@ -24,7 +25,8 @@ class _Accepted(Struct):
 class HttpSink:
     """``POST {server.base_url}/train``, with the key as ``Idempotency-Key``.
 
-    A request is not repeated once its body may have arrived.
+    A request is not repeated once its body may have arrived. ``tells_jobs``: the trainer is
+    mindscore, which can be asked how the last job goes.
 
     Raises:
         ConfigError: ``[server]`` is wrong, or its API key cannot be read.
@@ -32,6 +34,7 @@ class HttpSink:
 
     wants_text = False
     wants_rejected = False
+    tells_jobs = False
 
     def __init__(self, train: Mapping[str, Any], server: Mapping[str, Any]) -> None:
         del train
@@ -71,7 +74,9 @@ class HttpSink:
             if _has_not_arrived(error):
                 raise NotAccepted(str(error)) from error
             raise
-        return str(answer.job_id)
+        job_id = str(answer.job_id)
+        self.tells_jobs = self._client.headers.get(JOB_HEADER) == job_id
+        return job_id
 
     async def aclose(self) -> None:
         """Close the connections."""

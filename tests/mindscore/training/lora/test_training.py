@@ -140,6 +140,35 @@ def test_it_goes_on_from_an_adapter(training, samples, tmp_path):
     assert went_on[0] < losses[0] / 2
 
 
+def test_what_an_adapter_has_learnt_is_not_unlearnt_by_the_next(training, tmp_path):
+    """The second sample's context is the whole first sample."""
+    first, second = Sample((5, 6, 7), (8, 9, 10)), Sample((5, 6, 7, 8, 9, 10, 11), (12, 13))
+    strict = {"learning_rate": 0.02, "keep": 50.0, "epochs": 60, "target": 0.1}
+    _, one = trained(training, [first], **strict)
+    one.save(tmp_path / "first")
+    [learnt] = pack([first])
+    before, after = (total_loss(it, learnt).item() for it in (training([first]), one))
+    assert after < before / 2
+    _, other = trained(training, [second], start=tmp_path / "first", **strict)
+    assert total_loss(other, learnt).item() < before / 2
+
+
+def test_the_losses_before_and_after_are_those_of_the_same_tokens(training, samples, tmp_path):
+    recipe = {"learning_rate": 0.02, "keep": 0.0, "epochs": 5, "target": 0.0}
+    first = training(samples, **recipe)
+    found = first.measured(lambda: first.run(lambda _: None))
+    tokens = sum(len(it.continuation_ids) for it in samples)
+    expected = sum(total_loss(training(samples), it).item() for it in pack(samples)) / tokens
+    assert found.samples.before == pytest.approx(expected, abs=1e-5)
+    assert found.samples.after < found.samples.before
+    assert found.base == found.unrelated.before != found.unrelated.after
+    first.save(tmp_path / "first")
+    again = training(samples, start=tmp_path / "first", **recipe).measured(lambda: None)
+    assert again.samples.before == again.samples.after == pytest.approx(found.samples.after)
+    assert again.unrelated.before == pytest.approx(found.unrelated.after, abs=1e-5)
+    assert again.base == pytest.approx(found.base, abs=1e-5)
+
+
 def test_a_pickled_adapter_is_not_gone_on_from(training, samples, tmp_path):
     training(samples).save(tmp_path / "first")
     (tmp_path / "first/adapter_model.safetensors").rename(tmp_path / "first/adapter_model.bin")

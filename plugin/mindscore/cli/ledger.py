@@ -1,0 +1,69 @@
+"""``mindscore ledger``: what the model has internalised, round after round."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from mindhooks import Registry
+from mindhooks.testing import StubMind
+from mindscore._util.text import printable
+from mindscore.cli.interruption import DONE, run_until_interrupted
+from mindscore.cli.rounds import trained_answers
+from mindscore.cli.store import one_model
+from mindscore.cli.train_options import LedgerOptions
+from mindscore.config.file import Configuration
+from mindscore.display.ledger import ledger_document, ledger_tables
+from mindscore.display.screen import Screen, new_console, own_output, write_json
+from mindscore.store import Ledger, Reviews
+from mindscore.training.ledger import Measurer
+
+NOTHING = (
+    "The ledger is empty: mindscore train fills it after a training by mindscore serve --train."
+)
+
+
+def run_ledger(options: LedgerOptions) -> int:
+    """Print the ledger, measure a round before if asked to, and return the exit status.
+
+    Raises:
+        UsageError: there is nothing of the model asked for, or it must be said which.
+    """
+    configuration = options.load()
+    ledger = Ledger(configuration.settings.store)
+    with Screen() as screen, own_output():
+        if options.measure is not None:
+            name = options.measure
+            run_until_interrupted(
+                lambda: _measure(name, options, configuration, screen), lambda: ""
+            )
+        models = asyncio.run(ledger.models())
+        model = asyncio.run(one_model(models, options.model, configuration, "rounds"))
+        rounds = [] if model is None else asyncio.run(ledger.rounds(model))
+    if options.json:
+        write_json(ledger_document(model or "", rounds))
+    elif not rounds:
+        sys.stdout.write(f"{NOTHING}\n")
+    else:
+        console = new_console()
+        for it in ledger_tables(rounds):
+            console.print(it)
+    return DONE
+
+
+async def _measure(
+    name: str, options: LedgerOptions, configuration: Configuration, screen: Screen
+) -> None:
+    queue = await Reviews(configuration.settings.store).queue()
+    models = {it.model for it in queue}
+    model = await one_model(models, options.model, configuration, "candidates")
+    answers = await trained_answers(configuration, model or "")
+    async with Registry(StubMind(), configuration.tables) as registry:
+        scorer = await registry.scorer()
+        with screen.activity("ledger") as activity:
+            ledger = Ledger(configuration.settings.store)
+            measurer = Measurer(scorer, ledger, model or "", activity)
+            adapter = getattr(scorer, "adapter", None) or ""
+            await measurer.measure(name, adapter, answers)
+    for remark in measurer.left_out.remarks():
+        sys.stderr.write(f"mindscore: {printable(remark)}\n")

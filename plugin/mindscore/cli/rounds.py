@@ -1,0 +1,109 @@
+"""Rounds of training: wait for the trainer's jobs, and write the ledger after each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mindhooks import MindhooksError, in_thread
+from mindscore._util.errors import TrainError, format_error
+from mindscore.config.file import Configuration
+from mindscore.display.screen import Screen
+from mindscore.measure.internalisation import Round
+from mindscore.scorers.local.scorer import LocalScorer
+from mindscore.store import Ledger, Reviewed, Reviews
+from mindscore.training.jobs import TrainerClient, TrainingJob
+from mindscore.training.ledger import BASE, Measurer
+
+
+@dataclass(slots=True)
+class Followed:
+    """A trainer's job that has ended, and what the ledger has of its round.
+
+    ``unwritten`` says why the ledger has nothing of it, ``remarks`` what it leaves out.
+    """
+
+    job: TrainingJob
+    round: Round | None = None
+    unwritten: str | None = None
+    remarks: tuple[str, ...] = field(default=())
+
+
+class Follower:
+    """Waits for jobs of the trainer at ``server.base_url``, and writes the ledger of ``model``.
+
+    ``followed`` are the jobs that have ended so far.
+    """
+
+    def __init__(self, configuration: Configuration, screen: Screen, model: str) -> None:
+        self._configuration = configuration
+        self._screen = screen
+        self._model = model
+        self.followed: list[Followed] = []
+
+    async def follow(self, job_ids: Sequence[str]) -> None:
+        """Wait for each job, and write the ledger after each that passes its guard.
+
+        Raises:
+            TrainError: a job failed, or has not passed its guard.
+            ScorerError: the trainer does not answer.
+        """
+        if not job_ids:
+            return
+        async with aclosing(TrainerClient(self._configuration.settings.server)) as client:
+            for job_id in job_ids:
+                with self._screen.activity("training") as activity:
+                    job = await client.finished(job_id, activity)
+                await self.write_round(job)
+
+    async def write_round(self, job: TrainingJob) -> None:
+        """Measure with the adapter of a job, which no server has to use yet, in this process.
+
+        Raises:
+            TrainError: the job has not passed its guard.
+        """
+        followed = Followed(job)
+        self.followed.append(followed)
+        job.require_guard()
+        folder = Path(job.adapter or "")
+        if not await in_thread(folder.is_dir):
+            followed.unwritten = (
+                f"its adapter, {folder}, is not on this machine: once it is activated, "
+                f"mindscore ledger --measure {job.job_id}"
+            )
+            return
+        try:
+            with self._screen.activity("ledger: loading the model") as activity:
+                ledger = Ledger(self._configuration.settings.store)
+                answers = await trained_answers(self._configuration, self._model)
+                async with aclosing(LocalScorer(self._server(job))) as scorer:
+                    measurer = Measurer(scorer, ledger, self._model, activity)
+                    before = Path(job.start)
+                    name = before.parent.name if job.start else BASE
+                    await measurer.measure(name, job.start, answers)
+                    await scorer.adopt(folder)
+                    followed.round = await measurer.measure(job.job_id, str(folder), answers)
+                    followed.remarks = tuple(measurer.left_out.remarks())
+        # The training has succeeded, whatever becomes of its measurement.
+        except MindhooksError as error:
+            followed.unwritten = format_error(error)
+
+    def _server(self, job: TrainingJob) -> dict[str, Any]:
+        table = dict(self._configuration.tables.get("server", {}))
+        return table | {"scorer": "local", "model": job.model, "adapter": job.start}
+
+
+async def trained_answers(configuration: Configuration, model: str) -> list[Reviewed]:
+    """Return the candidates of ``model`` that were accepted in review, or by a sink.
+
+    Raises:
+        TrainError: there are none.
+    """
+    queue = await Reviews(configuration.settings.store).queue(model)
+    found = [it for it in queue if it.sinks or (it.review and it.review.decision == "accepted")]
+    if not found:
+        raise TrainError(f"no answers of {model} were accepted yet: mindscore review")
+    return found
