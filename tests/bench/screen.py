@@ -307,6 +307,8 @@ def main() -> None:
     parser.add_argument("--conversations", type=int, default=20)
     parser.add_argument("--memories", type=int, default=180)
     parser.add_argument("--questions", type=int, default=45)
+    parser.add_argument("--sample", type=int, default=8)
+    parser.add_argument("--dtype", default="auto")
     parser.add_argument("--exact", type=Path)
     given = parser.parse_args()
     if given.folder is not None:

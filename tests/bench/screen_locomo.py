@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import aclosing
@@ -22,6 +23,9 @@ from mindscore.conversation.native import read_transcript
 
 Lines = list[dict[str, Any]]
 
+SHORT = 3
+"""Letters of words that say little, at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Exact:
@@ -35,8 +39,8 @@ class Exact:
 def locomo_lines(talk: Mapping[str, Any], cut: int, memories: int, questions: int) -> Lines:
     """Return a transcript of LoCoMo's questions and answers, with its observations as memories.
 
-    It has the observations of that ``cut``, and the questions whose evidence these are; where there
-    are fewer, those with evidence elsewhere follow.
+    It has the observations of that ``cut``, and questions whose evidence these are, first those
+    whose answers are in their words; where there are fewer, questions about others follow.
     """
     observed = [
         (f"{session}-{number}", text, evidence)
@@ -49,13 +53,23 @@ def locomo_lines(talk: Mapping[str, Any], cut: int, memories: int, questions: in
     facts = observed[first : first + memories]
     told = {turn for _, _, evidence in facts for turn in _flat(evidence)}
     asked = [it for it in talk["qa"] if "answer" in it and it.get("evidence")]
-    asked.sort(key=lambda it: not told.issuperset(it["evidence"]))
+    words = _words(" ".join(text for _, text, _ in facts))
+
+    def strangeness(it: Mapping[str, Any]) -> tuple[bool, float]:
+        answer = _words(str(it["answer"]))
+        return not told.issuperset(it["evidence"]), -len(answer & words) / max(1, len(answer))
+
+    asked.sort(key=strangeness)
     lines: Lines = [{"role": "system", "content": "Answer from what you know of the two friends."}]
     lines += [{"role": "memory", "key": key, "content": text} for key, text, _ in facts]
     for it in asked[:questions]:
         lines.append({"role": "user", "content": it["question"]})
         lines.append({"role": "assistant", "content": str(it["answer"])})
     return lines
+
+
+def _words(text: str) -> set[str]:
+    return {it for it in re.findall(r"\w+", text.casefold()) if len(it) > SHORT}
 
 
 def _flat(evidence: Any) -> Iterator[str]:
@@ -66,28 +80,32 @@ def _flat(evidence: Any) -> Iterator[str]:
             yield from _flat(it)
 
 
-async def run_lines(lines: Lines, name: str, *, screen: bool, id_: str) -> Run:
-    """Measure the matrix of a transcript's ``lines`` by the scorer of that ``name``."""
+async def run_lines(
+    lines: Lines, server: Mapping[str, Any], id_: str, *, screen: bool, **memory: Any
+) -> Run:
+    """Measure the matrix of a transcript's ``lines`` by the scorer of ``server``."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"{id_}.jsonl"
         file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
         transcript = read_transcript(file)
-    async with aclosing(await load_scorer({"scorer": name})) as scorer:
+    async with aclosing(await load_scorer(server)) as scorer:
         context = await transcript.context(scorer.tokenize)
         # Loaded, and warm.
         await scorer.score([context.wire_prompt(range(2), lambda _: True)])
-        return await run_matrix(context, scorer, screen=screen)
+        return await run_matrix(context, scorer, screen=screen, **memory)
 
 
-async def exact_matrix(lines: Lines, name: str, folder: Path | None, id_: str) -> Exact:
+async def exact_matrix(
+    lines: Lines, server: Mapping[str, Any], folder: Path | None, id_: str
+) -> Exact:
     """Return the exact matrix of ``lines``, from ``folder`` if it is there, else measured."""
-    digest = hashlib.sha256(json.dumps([name, lines]).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([server, lines]).encode()).hexdigest()
     file = folder / f"{id_}.json" if folder else None
     if file and file.exists():
         kept = json.loads(file.read_text(encoding="utf-8"))
         if kept.pop("of") == digest:
             return Exact(**kept)
-    run = await run_lines(lines, name, screen=False, id_=id_)
+    run = await run_lines(lines, server, id_, screen=False)
     found = Exact(run.rows, tokens_of(run.stats), run.seconds)
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -109,9 +127,11 @@ async def measure_locomo(given: argparse.Namespace) -> None:
     """Print, by cut and in all, what a screen finds of the exact matrix."""
     tops, found_tops, large, found_large, held, shares, speeds = 0, 0, 0, 0, 0, [], []
     made = list(cuts(given))
+    server = {"scorer": given.scorer, "dtype": given.dtype}
+    memory = {"screen_sample": given.sample}
     for id_, lines in made:
-        exact = await exact_matrix(lines, given.scorer, given.exact, id_)
-        screened = await run_lines(lines, given.scorer, screen=True, id_=id_)
+        exact = await exact_matrix(lines, server, given.exact, id_)
+        screened = await run_lines(lines, server, id_, screen=True, **memory)
         receipt = screened.receipt
         if receipt is None:
             raise RuntimeError("there is no receipt")
@@ -147,9 +167,10 @@ async def measure_locomo(given: argparse.Namespace) -> None:
         )
     say(
         f"all: tokens / exact {np.mean(shares):.3f}, at most {max(shares):.3f}; "
-        f"CPU seconds / exact {np.mean(speeds):.2f}, at most {max(speeds):.2f}; top found {found_tops} of {tops} "
-        f"({found_tops / max(1, tops):.3f}); above {LARGE:g} nats {found_large} of {large} "
-        f"({found_large / max(1, large):.3f}); bounds hold in {held} of {len(made)}"
+        f"CPU seconds / exact {np.mean(speeds):.2f}, at most {max(speeds):.2f}; "
+        f"top found {found_tops} of {tops} ({found_tops / max(1, tops):.3f}); "
+        f"above {LARGE:g} nats {found_large} of {large} ({found_large / max(1, large):.3f}); "
+        f"bounds hold in {held} of {len(made)}"
     )
 
 

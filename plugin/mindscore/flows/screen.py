@@ -195,7 +195,7 @@ class Screening:
         points = self._run.settings.memory.screen_sample + 1 + EXPECTED * count
         expected = rows.times(min(1.0, points / count))
         if self._estimator.can_hide:
-            expected = expected.plus(budget.spans.hiding(keys))
+            expected = expected.plus(self._estimator.hiding_cost(keys))
         else:
             passes = first_groups(count)
             passes += (-(-count // passes) - 1).bit_length() + TRIAL
@@ -218,8 +218,11 @@ class Screening:
         if self._estimator.can_hide:
             self._receipt = replace(self._receipt, method="knock-out")
             started = self._budget.spent
-            self._estimates, failed = await self._estimator.knock_out(ordered, self._reserve())
-            self._screened = self._screened.plus(self._budget.spent.minus(started))
+            # What is known when a run is cut off goes into its receipt.
+            try:
+                failed = await self._estimator.knock_out(ordered, self._reserve(), self._estimates)
+            finally:
+                self._screened = self._screened.plus(self._budget.spent.minus(started))
             if failed is None:
                 return
             self._remark(f"memories cannot be hidden from responses: {failed}")

@@ -69,10 +69,15 @@ async def test_the_first_token_of_a_prompt_is_not_hidden(three):
 
 
 async def test_hiding_takes_the_responses_behind_the_memory(three):
-    found = await spans_of(three)
+    found = await spans_of(three, reuses=True)
     first, second = (end - start for start, end in found.prompts[0].ranges)
-    assert found.hiding(["b"]).computed == second
-    assert found.hiding(["b", "x"]).computed == first + 2 * second
+    rows = found.rows(0, 0)
+    assert list(rows.values()) == [(start, end - start) for start, end in found.prompts[0].ranges]
+    assert found.hiding([("b",)], 0, rows.values()) == Tokens(second, second)
+    assert found.hiding([("b",), ("x", "b")], 0, rows.values()).computed == first + 2 * second
+    assert found.hiding([("x",)], 0, [rows["c3"]]).computed == second
+    anew = (await spans_of(three)).hiding([("x",)], 0, [rows["c3"]])
+    assert anew.computed == second + len(found.prompts[0].tokens)
     assert found.behind(["b"]) == {"c3"}
     assert found.behind(["b", "x"]) == {"c1", "c3"}
 
