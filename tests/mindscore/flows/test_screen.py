@@ -59,7 +59,7 @@ class Hiding(ToyScorer):
         self.hidden = 0
         self.fails = False
         self.stops = None
-        """Set by the second call, which never returns."""
+        """Set by the third call, which never returns; the first was asked for values, too."""
         self.calls = 0
         self.blind = None
         """The first token of a memory that matters no less when it is hidden."""
@@ -68,7 +68,7 @@ class Hiding(ToyScorer):
         if self.fails:
             raise ScorerError("this model sees everything")
         self.calls += 1
-        if self.stops and self.calls > 1:
+        if self.stops and self.calls > 2:
             self.stops.set()
             await asyncio.Event().wait()
         rows, computed = [], 0
