@@ -57,6 +57,9 @@ TARGET = 0.29
 IN_A_ROW = 8
 """Memories in a row that turn out to do less than estimated, after which no more are tried."""
 
+FIRST_SUSPECTS = 2
+"""Memories that are measured for their words where groups matter, before it shows to be right."""
+
 TRIAL = 4
 """Memories that are measured at the start, to see what words in common are worth."""
 
@@ -255,6 +258,10 @@ class Screening:
                 await self._measure_by_words(trial, by_words)
                 return
             search.take_first(first, effects)
+            confirmed = budget.spent
+            await self._measure_suspects(search)
+            # They are no estimates.
+            started = started.plus(budget.spent.minus(confirmed))
             share = budget.rows.times(SCREEN_SHARE)
             ended = await self._estimator.divide(search, share, each)
             if ended:
@@ -262,6 +269,17 @@ class Screening:
         finally:
             self._screened = self._screened.plus(budget.spent.minus(started))
             self._estimates = search.estimates(self._words if is_worth else {})
+
+    async def _measure_suspects(self, search: GroupSearch) -> None:
+        """Measure what words in common say of groups that matter, for as long as they are right."""
+        count = FIRST_SUSPECTS
+        while keys := search.suspects(self._words)[:count]:
+            await self._measure(keys, self._reserve())
+            measured = [key for key in keys if key in self._rows]
+            hits = sum(search.explain(key, self._rows[key]) for key in measured)
+            if hits <= len(keys) / 2:
+                break
+            count = IN_A_ROW
 
     async def _measure_by_words(self, trial: ScreenTrial, keys: Sequence[str]) -> None:
         self._receipt = replace(self._receipt, method="words", trials=(trial,))
