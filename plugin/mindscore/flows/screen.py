@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
 from mindhooks import ScorerCapabilities, in_thread
@@ -23,7 +23,7 @@ from mindscore.measure.screening.choice import (
     usual_effects,
     weights_of_words,
 )
-from mindscore.measure.screening.groups import GroupSearch, divide, first_groups, unexplained
+from mindscore.measure.screening.groups import GroupSearch, first_groups, unexplained
 from mindscore.measure.screening.plain import remarks_on_rest
 from mindscore.measure.screening.receipt import (
     MISSED_ABOVE,
@@ -47,9 +47,6 @@ CHEAPER = 0.8
 
 EXPECTED = 0.05
 """Share of the memories that a screen is expected to point at."""
-
-CONCENTRATED = 0.7
-"""Share of what does not add up that one half of the memories must do to be looked into."""
 
 TARGET = 0.29
 """Share of the exact cost that a run stays within, but for estimates that are sure to be much."""
@@ -357,43 +354,19 @@ class Screening:
 
     async def _together(self) -> float | None:
         """Remove what is left together, measure what that points at, and remove the rest again."""
+        started, estimator = self._budget.spent, self._estimator
         left = list(self._unmeasured())
-        effects = await self._remove(left) if len(left) > 1 else None
+        effects = await estimator.together(left) if len(left) > 1 else None
         leads = unexplained(effects or {}, added_up(self._unmeasured()))
-        if leads and (pointed := await self._follow(left, leads)):
-            await self._measure([pointed])
-            left = list(self._unmeasured())
-            effects = await self._remove(left) if len(left) > 1 else None
-        return max((effects or {}).values(), key=abs, default=None)
-
-    async def _remove(self, keys: Sequence[str]) -> dict[int, float] | None:
-        """Return what removing ``keys`` does to each response; ``None``: no tokens are left."""
-        started = self._budget.spent
-        if not self._budget.fits(self._budget.spans.removing(keys)):
-            return None
-        effects = await self._estimator.removing([keys])
+        pointed = await estimator.behind(left, leads) if leads else None
         self._screened = self._screened.plus(self._budget.spent.minus(started))
-        return effects[0] if effects else None
-
-    async def _follow(self, keys: Sequence[str], leads: Mapping[int, float]) -> str | None:
-        """Return the memory behind the largest of ``leads``, which ``keys`` do together.
-
-        The half that does most of it is divided, until it is one memory, or neither half does.
-        """
-        response = max(leads, key=lambda it: abs(leads[it]))
-        spans = self._budget.spans
-        keys = [it for it in keys if spans.place(it, self._numbers).reach <= response]
-        while len(keys) > 1:
-            for half in divide(keys, dict.fromkeys(keys, 1.0), 2):
-                effects = await self._remove(half)
-                if effects is None:
-                    return None
-                if effects.get(response, 0.0) / leads[response] >= CONCENTRATED:
-                    keys = half
-                    break
-            else:
-                return None
-        return keys[0]
+        if pointed:
+            await self._measure([pointed])
+            started = self._budget.spent
+            left = list(self._unmeasured())
+            effects = await estimator.together(left) if len(left) > 1 else None
+            self._screened = self._screened.plus(self._budget.spent.minus(started))
+        return max((effects or {}).values(), key=abs, default=None)
 
     def _missed(self, rest: Sequence[str], sampled: Collection[str]) -> tuple[MissedBound, ...]:
         """Return the bounds on what of ``rest`` does more than it seems."""

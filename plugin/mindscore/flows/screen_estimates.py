@@ -13,7 +13,7 @@ from mindscore.measure.leave_one_out import LeaveOneOut
 from mindscore.measure.prompts import ask_only
 from mindscore.measure.retry import BreakerError
 from mindscore.measure.screening.budget import ScreenBudget, passes_within
-from mindscore.measure.screening.groups import GroupSearch
+from mindscore.measure.screening.groups import GroupSearch, divide
 from mindscore.measure.screening.hiding import HiddenGroups
 from mindscore.measure.screening.spans import NO_TOKENS, Tokens
 
@@ -25,6 +25,9 @@ HIDING_SHARE = 0.12
 
 SCREEN_SHARE = 0.25
 """Share of the exact cost that removing groups may take."""
+
+CONCENTRATED = 0.7
+"""Share of what does not add up that one half of the memories must do to be looked into."""
 
 DENSE = 0.5
 """Share of the memories in groups that matter, above which dividing these all is no screen."""
@@ -174,6 +177,43 @@ class Estimator:
             return {self._numbers[it.node_id]: it.signed for it in row if it.node_id in behind}
 
         return await gather_ordered(remove, sets, self._run.settings.server.concurrency)
+
+    async def together(self, keys: Sequence[str]) -> dict[int, float] | None:
+        """Return what removing ``keys`` does to each response; ``None``: no tokens are left.
+
+        So too where the host cannot print its messages without them.
+
+        Raises:
+            ScorerError: the scorer failed.
+        """
+        if not self._budget.fits(self._budget.spans.removing(keys)):
+            return None
+        effects = await self.removing([keys])
+        return effects[0] if effects else None
+
+    async def behind(self, keys: Sequence[str], leads: Mapping[int, float]) -> str | None:
+        """Return the memory behind the largest of ``leads``, which ``keys`` do together.
+
+        The half that does most of it is divided, until it is one memory, or neither half does.
+        The second is not looked at where the first does a part of it.
+        """
+        response = max(leads, key=lambda it: abs(leads[it]))
+        spans = self._budget.spans
+        keys = [it for it in keys if spans.place(it, self._numbers).reach <= response]
+        while len(keys) > 1:
+            for half in divide(keys, dict.fromkeys(keys, 1.0), 2):
+                effects = await self.together(half)
+                if effects is None:
+                    return None
+                part = effects.get(response, 0.0) / leads[response]
+                if part >= CONCENTRATED:
+                    keys = half
+                    break
+                if part > 1 - CONCENTRATED:
+                    return None
+            else:
+                return None
+        return keys[0]
 
     async def divide(self, search: GroupSearch, share: Tokens, each: Tokens) -> str | None:
         """Divide the groups of ``search`` until tokens of ``share`` are spent; return why it ended.

@@ -82,6 +82,18 @@ async def test_hiding_takes_the_responses_behind_the_memory(three):
     assert found.behind(["b", "x"]) == {"c1", "c3"}
 
 
+async def test_before_a_response_stands_what_was_said_to_it_behind_the_last_memory(three, say):
+    found = await spans_of(three)
+    first, second = found.leads(0, 100)
+    [prompt] = found.prompts
+    assert prompt.tokens[prompt.ranges[0][0] - first :][:1] == (9,)
+    # But for its header, the second stands right behind a memory.
+    assert second == prompt.ranges[1][0] - found.spans["b"][0][0][1] - 1
+    assert found.leads(0, 1) == [1, min(1, second)]
+    alone = await spans_of(say.talk(say.user(5, 6), say.reply(1)).context())
+    assert alone.leads(0, 100) == [alone.prompts[0].ranges[0][0] - 1]
+
+
 @given(data=st.data())
 async def test_prompts_without_their_memories_spans_are_those_that_are_sent(data, talks):
     context = data.draw(talks).context()
