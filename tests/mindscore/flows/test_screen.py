@@ -8,6 +8,7 @@ import pytest
 
 from mindhooks import MindCommand, ScorerError, ScoreResult
 from mindscore._util.errors import StoreError
+from mindscore.flows import screen
 from mindscore.measure.screening.plain import in_words
 from mindscore.measure.screening.receipt import ScreenReceipt
 from mindscore.scorers.toy import ToyScorer
@@ -121,6 +122,38 @@ async def test_what_matters_is_found_by_groups_for_less_than_exact_rows_take(
     assert receipt.spent_tokens < 0.6 * receipt.exact_tokens
     assert receipt.exact_tokens == await exact_tokens(talk, host)
     assert [bound.nats for bound in receipt.missed] == [1.0, 3.0]
+
+
+async def test_memories_that_matter_to_the_same_responses_are_found_by_their_words(
+    say, host, monkeypatch
+):
+    talk, _ = long_talk(say, memories=200, matter=1)
+    keys = [f"m{n:03}" for n in range(5, 200, 50)]
+    # A token of its own for each memory in each of the responses.
+    rare = {key: [5000 + 10 * number + it for it in range(3)] for number, key in enumerate(keys)}
+
+    def telling(said, *more):
+        [(ids, key)] = said.stretches
+        return replace(said, stretches=(((*ids, *more), key),))
+
+    identity = [telling(it, *rare.get(it.key, ())) for it in talk.identity]
+    answers = {3: 0, 9: 1, 15: 2}
+    turns = [
+        replace(say.reply(*(rare[key][answers[number]] for key in keys)), id=it.id)
+        if number in answers
+        else it
+        for number, it in enumerate(talk.conversation)
+    ]
+    shared = replace(talk, identity=tuple(identity), conversation=tuple(turns))
+    spent = []
+    for count in (0, screen.FIRST_SUSPECTS):
+        monkeypatch.setattr(screen, "FIRST_SUSPECTS", count)
+        async with host(shared, plugins=options()) as it:
+            receipt = await run(it)
+        assert set(keys) <= set(receipt.exact)
+        spent.append(receipt.spent_tokens)
+    # Without, each group is divided by prompts of its own.
+    assert spent[1] < 0.7 * spent[0]
 
 
 async def exact_tokens(talk, host):
