@@ -57,6 +57,9 @@ IN_A_ROW = 8
 FIRST_SUSPECTS = 2
 """Memories that are measured for their words where groups matter, before it shows to be right."""
 
+FEWEST_SUSPECTS = 4
+"""Groups that share responses, below which to divide them takes few prompts."""
+
 TRIAL = 4
 """Memories that are measured at the start, to see what words in common are worth."""
 
@@ -269,7 +272,9 @@ class Screening:
 
     async def _measure_suspects(self, search: GroupSearch) -> None:
         """Measure what words in common say of groups that matter, for as long as they are right."""
-        count = FIRST_SUSPECTS
+        keys, count = search.suspects(self._words), FIRST_SUSPECTS
+        if len(keys) < FEWEST_SUSPECTS:
+            return
         while keys := search.suspects(self._words)[:count]:
             await self._measure(keys, self._reserve())
             measured = [key for key in keys if key in self._rows]

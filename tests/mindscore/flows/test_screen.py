@@ -128,7 +128,7 @@ async def test_memories_that_matter_to_the_same_responses_are_found_by_their_wor
     say, host, monkeypatch
 ):
     talk, _ = long_talk(say, memories=200, matter=1)
-    keys = [f"m{n:03}" for n in range(5, 200, 50)]
+    keys = [f"m{n:03}" for n in range(5, 200, 35)]
     # A token of its own for each memory in each of the responses.
     rare = {key: [5000 + 10 * number + it for it in range(3)] for number, key in enumerate(keys)}
 
@@ -153,7 +153,7 @@ async def test_memories_that_matter_to_the_same_responses_are_found_by_their_wor
         assert set(keys) <= set(receipt.exact)
         spent.append(receipt.spent_tokens)
     # Without, each group is divided by prompts of its own.
-    assert spent[1] < 0.7 * spent[0]
+    assert spent[1] < 0.9 * spent[0]
 
 
 async def exact_tokens(talk, host):

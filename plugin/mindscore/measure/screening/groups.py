@@ -133,8 +133,8 @@ class GroupSearch:
         """Return memories whose ``words`` may say that they are why their groups matter.
 
         It is the one that shares most with the responses in question, of each group that takes
-        prompts of its own to divide: others matter to some of these, too. Those of the groups that
-        do most come first; groups without any such words have none.
+        prompts of its own to divide, since others matter to some of these, too. Those of the
+        groups that do most come first; groups without any such words have none.
         """
         found = []
         count = Counter(it for group in self._groups for it in group.live)

@@ -140,12 +140,12 @@ def test_what_does_not_add_up_stands_out_from_what_all_responses_show():
 
 
 def crowded():
-    """A search of 40 memories, of which two in different groups matter to the same response."""
+    """A search of 40 memories, of which four in different groups matter to the same response."""
     keys = [f"m{n:02}" for n in range(40)]
     search = GroupSearch(
         {key: Place(10, 0) for key in keys}, dict.fromkeys(keys, 1.0), 0.5, {0: 0.0, 1: 0.0}
     )
-    effects = {"m05": {0: 4.0}, "m21": {0: 6.0}, "m33": {1: 5.0}}
+    effects = {"m05": {0: 4.0}, "m13": {0: 3.0}, "m21": {0: 6.0}, "m29": {0: 5.0}, "m33": {1: 5.0}}
     first = search.first_passes()
     found = [
         {it: sum(effects.get(key, {}).get(it, 0.0) for key in group) for it in (0, 1)}
@@ -165,11 +165,14 @@ def test_words_name_suspects_of_groups_that_matter_to_the_same_responses():
 
 def test_a_memory_that_explains_its_group_leaves_nothing_to_be_divided():
     search, effects = crowded()
-    assert search.explain("m05", effects["m05"] | {1: 0.0})
     assert not search.explain("m22", {0: 0.01, 1: 0.0})
-    # The other group is alone with its response now, and still to be divided.
-    assert search.suspects({"m05": {0: 1.0}, "m21": {0: 1.0}}) == []
-    assert {key for keys in search.passes(9) for key in keys} & {"m20", "m21", "m23"}
+    words = {key: {0: 1.0} for key in effects}
+    assert search.suspects(words) == ["m21", "m29", "m05", "m13"]
+    assert search.explain("m05", effects["m05"] | {1: 0.0})
+    assert search.suspects(words) == ["m21", "m29", "m13"]
+    divided = {key for keys in search.passes(9) for key in keys}
+    assert divided & {"m20", "m21", "m23"}
+    assert not divided & {"m04", "m06", "m07"}
     estimates = search.estimates({})
     assert "m05" not in estimates
     assert estimates["m04"][0] == pytest.approx(0.0)
