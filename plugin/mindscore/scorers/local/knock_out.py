@@ -46,7 +46,6 @@ _HALF_TOLERANCE = 0.05
 _HIDDEN = -3e4
 """What is added to the scores of hidden keys: finite in any format, and far below any score."""
 
-
 MASK_CELLS = 2**24
 """Numbers in the masks of one pass, all of its responses together."""
 
