@@ -127,8 +127,8 @@ class ScorerCapabilities:
             ``hidden``, half-open spans of its tokens: those of each response see everything but
             the spans, while all others stay as they are with everything there. A token always sees
             itself. ``ranges[i][j]`` of the ``ScoreResult`` is that of ``prompt.ranges[j]`` with
-            ``hidden[i]``; ``computed_tokens`` includes the prompt's own where they were not
-            cached. ``None``: it cannot.
+            ``hidden[i]``, best with the values of tokens; ``computed_tokens`` includes the
+            prompt's own where they were not cached. ``None``: it cannot.
     """
 
     noisy: bool = False

@@ -1,55 +1,38 @@
 """Screened matrices beside exact ones: what they find, what they take, and whether bounds hold.
 
-``python tests/bench/screen.py [--seeds 100] [--shape NAME]…`` measures made conversations with the
-toy scorer, which needs no model. ``python tests/bench/screen.py --scorer local FOLDER
-[--conversations 20]`` measures conversations of LoCoMo (https://github.com/snap-research/locomo),
-whose JSON files, or a zip of them, are in FOLDER.
+``python tests/bench/screen.py [--seeds 100] [--shape NAME]… [--beside-exact]`` measures made
+conversations with the toy scorer, which needs no model. ``python tests/bench/screen.py --scorer
+local FOLDER [--conversations 20] [--memories 180] [--questions 45] [--sample 8] [--dtype bfloat16]
+[--exact MATRICES]`` measures cuts of the conversations of LoCoMo
+(https://github.com/snap-research/locomo), whose JSON files, or a zip of them, are in FOLDER. Exact
+matrices, which take the time, are kept in the folder MATRICES. Seconds are the process's own.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import random
-import tempfile
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from locomo import read_locomo
+from screen_locomo import measure_locomo
+from screen_run import LARGE, run_matrix
 from shapes import say
 
 from mindhooks import (
     BaseScorer,
     Context,
-    MemoryStats,
     Node,
     RangeScore,
-    Registry,
     Role,
-    Scorer,
     ScoreResult,
-    Trigger,
     WirePrompt,
-    load_scorer,
 )
-from mindhooks.testing import RecordingListener, StubMind
-from mindscore.conversation.native import read_transcript
-from mindscore.flows.memory import MemoryScoring
-from mindscore.measure.screening.receipt import ScreenReceipt
 from mindscore.scorers.toy import PRIOR, VOCABULARY, ToyScorer
-
-STRONG = 1.0
-"""Nats from which on a memory's effect on a response counts as strong."""
-
-LARGE = 3.0
-
 
 # -- made conversations ------------------------------------------------------------------------
 
@@ -78,6 +61,8 @@ SHAPES = {
     "end": Shape(place="end"),
     "scattered": Shape(place="scattered"),
     "long": Shape(length=(60, 120)),
+    "few": Shape(responses=6, matter=2),
+    "few-at-end": Shape(place="end", responses=20, matter=2, apiece=1),
     "ids": Shape(words="none"),
     "misleading": Shape(words="false"),
     "one-response-each": Shape(apiece=1, words="none"),
@@ -273,40 +258,13 @@ def planted(
     return context, set(matter), Planted(effects, 0.02, hides=hides)
 
 
-# -- runs --------------------------------------------------------------------------------------
+async def measure_made(name: str, seeds: int, *, beside_exact: bool) -> None:
+    """Print what screens of one shape find, and what they take of the exact cost.
 
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """The rows, the statistics and the receipt of a matrix."""
-
-    rows: Mapping[str, Mapping[str, float]]
-    stats: MemoryStats
-    receipt: ScreenReceipt | None
-    seconds: float
-
-
-async def run_matrix(context: Context, scorer: Scorer, *, screen: bool, **memory: Any) -> Run:
-    """Measure the matrix as a host does; nothing is recorded."""
-    mind, heard = StubMind(context), RecordingListener()
-    started = time.monotonic()
-    async with Registry(mind, {"memory": memory}, scorer=scorer) as registry:
-        registry.register(MemoryScoring({"screen": screen}), name="memory-scoring")
-        registry.register(heard)
-        if registry.dispatch("score-full") != {"memory-scoring": Trigger.STARTED}:
-            raise RuntimeError("the matrix was not started")
-        await registry.wait_idle()
-        receipt = registry.stash.get(ScreenReceipt)
-    stats = mind.state.memory_last_run
-    if stats is None or stats.error is not None:
-        raise RuntimeError(f"the matrix failed: {stats and stats.error}")
-    rows = {it.key: {cell.node_id: cell.signed for cell in it.divergences} for it in heard.scores}
-    return Run(rows, stats, receipt, time.monotonic() - started)
-
-
-async def measure_made(name: str, seeds: int) -> None:
-    """Print what screens of one shape find, and what they take of the exact cost."""
-    shares, missed, held, seconds, methods = [], 0, 0, 0.0, Counter[str]()
+    It is what the receipt says, unless exact matrices are measured, too.
+    """
+    sent, slower = [], []
+    shares, count, missed, held, seconds, methods = [], 0, 0, 0, 0.0, Counter[str]()
     worst: list[str] = []
     for seed in range(seeds):
         if name.startswith("planted"):
@@ -331,7 +289,12 @@ async def measure_made(name: str, seeds: int) -> None:
             raise RuntimeError("there is no receipt")
         seconds += run.seconds
         shares.append(receipt.spent_tokens / receipt.exact_tokens)
+        if beside_exact:
+            exact = await run_matrix(context, scorer, screen=False)
+            sent.append(run.stats.prompt_tokens / exact.stats.prompt_tokens)
+            slower.append(run.seconds / exact.seconds)
         lost = matter - set(receipt.exact)
+        count += len(matter)
         missed += len(lost)
         worst += [f"{seed}:{key}" for key in sorted(lost)]
         methods[receipt.method] += 1
@@ -343,102 +306,13 @@ async def measure_made(name: str, seeds: int) -> None:
     say(
         f"{name}: {', '.join(f'{k} {v}' for k, v in methods.items())}; tokens / exact "
         f"{np.mean(shares):.3f} on average, {max(shares):.3f} at most; missed {missed} of "
-        f"{12 * seeds} {' '.join(worst[:5])}; bounds held in {held}; {seconds / seeds:.2f} s each"
+        f"{count} {' '.join(worst[:5])}; bounds held in {held}; {seconds / seeds:.2f} s each"
     )
-
-
-# -- LoCoMo ------------------------------------------------------------------------------------
-
-
-def locomo_lines(
-    talk: Mapping[str, Any], cut: int, memories: int, questions: int
-) -> list[dict[str, Any]]:
-    """Return a transcript of LoCoMo's questions with its observations as memories.
-
-    ``cut`` is 0 for the first of the observations and questions, 1 for those after them.
-    """
-    observed = [
-        (f"{session}-{number}", text)
-        for session in range(1, 40)
-        for number, (text, *_) in enumerate(
-            fact for its in talk.get(f"session_{session}_observation", {}).values() for fact in its
-        )
-    ]
-    asked = [it for it in talk["qa"] if "answer" in it]
-    # Where there are fewer, both cuts share some.
-    facts = observed[-memories:] if cut else observed[:memories]
-    chosen = asked[cut * questions :][:questions] or asked[-questions:]
-    lines = [{"role": "system", "content": "Answer from what you know of the two friends."}]
-    lines += [{"role": "memory", "key": key, "content": text} for key, text in facts]
-    for it in chosen:
-        lines.append({"role": "user", "content": it["question"]})
-        lines.append({"role": "assistant", "content": str(it["answer"])})
-    return lines
-
-
-async def measure_locomo(given: argparse.Namespace) -> None:
-    """Print, by conversation and in all, what a screen finds of the exact matrix."""
-    talks = read_locomo(given.folder)
-    tops, found_tops, large, found_large, held, shares, speeds = 0, 0, 0, 0, 0, [], []
-    made_ = [(talk, cut) for cut in (0, 1) for talk in talks][: given.conversations]
-    for number, (talk, cut) in enumerate(made_):
-        lines = locomo_lines(talk, cut, given.memories, given.questions)
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "talk.jsonl"
-            file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-            transcript = read_transcript(file)
-        runs = []
-        for screen in (True, False):
-            async with aclosing(await load_scorer({"scorer": given.scorer})) as scorer:
-                context = await transcript.context(scorer.tokenize)
-                # Loaded, and warm.
-                await scorer.score([context.wire_prompt(range(2), lambda _: True)])
-                runs.append(await run_matrix(context, scorer, screen=screen))
-        screened, exact = runs
-        receipt = screened.receipt
-        if receipt is None:
-            raise RuntimeError("there is no receipt")
-        measured = set(receipt.exact)
-        sizes = {key: max(map(abs, row.values()), default=0.0) for key, row in exact.rows.items()}
-        mine = [0, 0, 0, 0]
-        for node_id in next(iter(exact.rows.values())):
-            nats, key = max((row.get(node_id, 0.0), key) for key, row in exact.rows.items())
-            mine[0] += nats > STRONG
-            mine[1] += nats > STRONG and key in measured
-        mine[2] = sum(nats > LARGE for nats in sizes.values())
-        mine[3] = sum(nats > LARGE and key in measured for key, nats in sizes.items())
-        tops, found_tops = tops + mine[0], found_tops + mine[1]
-        large, found_large = large + mine[2], found_large + mine[3]
-        is_held = all(
-            sum(sizes[key] > it.nats for key in receipt.estimated) <= it.most
-            for it in receipt.missed
-        )
-        held += is_held
-        spent, whole = _tokens(screened.stats), _tokens(exact.stats)
-        shares.append(spent / whole)
-        speeds.append(screened.seconds / exact.seconds)
+    if beside_exact:
         say(
-            f"{number}: {len(exact.rows)} memories, {receipt.method}; tokens / exact "
-            f"{shares[-1]:.3f} "
-            f"(the receipt says {receipt.spent_tokens / receipt.exact_tokens:.3f}), "
-            f"seconds / exact {speeds[-1]:.2f} of {exact.seconds:.0f}; top memory among the exact "
-            f"rows in {mine[1]} of {mine[0]} strong responses; {mine[3]} of {mine[2]} memories "
-            f"above {LARGE:g} nats; {len(receipt.exact)} exact; error {receipt.error_median:.3f} / "
-            f"{receipt.error_p95:.3f}; together {receipt.together}; bounds "
-            f"{[(it.nats, it.most) for it in receipt.missed]} "
-            f"{'hold' if is_held else 'DO NOT HOLD'}; "
-            f"{'; '.join(receipt.remarks)}"
+            f"{name}: beside exact matrices at most {max(sent):.3f} of the tokens and "
+            f"{max(slower):.2f} of the CPU seconds"
         )
-    say(
-        f"all: tokens / exact {np.mean(shares):.3f}, at most {max(shares):.3f}; seconds / exact "
-        f"{np.mean(speeds):.2f}, at most {max(speeds):.2f}; top found {found_tops} of {tops} "
-        f"({found_tops / max(1, tops):.3f}); above {LARGE:g} nats {found_large} of {large} "
-        f"({found_large / max(1, large):.3f}); bounds hold in {held} of {len(made_)}"
-    )
-
-
-def _tokens(stats: MemoryStats) -> int:
-    return stats.prompt_tokens if stats.computed_tokens is None else stats.computed_tokens
 
 
 def main() -> None:
@@ -447,17 +321,21 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--scorer", default="toy")
     parser.add_argument("--seeds", type=int, default=100)
+    parser.add_argument("--beside-exact", action="store_true")
     parser.add_argument("--shape", action="append")
     parser.add_argument("--conversations", type=int, default=20)
     parser.add_argument("--memories", type=int, default=180)
     parser.add_argument("--questions", type=int, default=45)
+    parser.add_argument("--sample", type=int, default=8)
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--exact", type=Path)
     given = parser.parse_args()
     if given.folder is not None:
         asyncio.run(measure_locomo(given))
         return
     names = given.shape or list(SHAPES)
     for name in names:
-        asyncio.run(measure_made(name, given.seeds))
+        asyncio.run(measure_made(name, given.seeds, beside_exact=given.beside_exact))
 
 
 if __name__ == "__main__":

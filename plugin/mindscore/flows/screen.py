@@ -55,6 +55,12 @@ TARGET = 0.29
 IN_A_ROW = 8
 """Memories in a row that turn out to do less than estimated, after which no more are tried."""
 
+FIRST_SUSPECTS = 2
+"""Memories that are measured for their words where groups matter, before it shows to be right."""
+
+FEWEST_SUSPECTS = 4
+"""Groups that share responses, below which to divide them takes few prompts."""
+
 TRIAL = 4
 """Memories that are measured at the start, to see what words in common are worth."""
 
@@ -192,7 +198,7 @@ class Screening:
         points = self._run.settings.memory.screen_sample + 1 + EXPECTED * count
         expected = rows.times(min(1.0, points / count))
         if self._estimator.can_hide:
-            expected = expected.plus(budget.spans.hiding(keys))
+            expected = expected.plus(self._estimator.hiding_cost(keys))
         else:
             passes = first_groups(count)
             passes += (-(-count // passes) - 1).bit_length() + TRIAL
@@ -214,7 +220,8 @@ class Screening:
         ordered = sorted(keys, key=lambda key: -max(self._words[key].values(), default=0.0))
         if self._estimator.can_hide:
             self._receipt = replace(self._receipt, method="knock-out")
-            self._estimates, failed = await self._estimator.knock_out(ordered, self._reserve())
+            # What is known when a run is cut off goes into its receipt.
+            failed = await self._estimator.knock_out(ordered, self._reserve(), self._estimates)
             if failed is None:
                 return
             self._remark(f"memories cannot be hidden from responses: {failed}")
@@ -260,6 +267,7 @@ class Screening:
                 return False
             self._receipt = replace(self._receipt, method="groups")
             search.take_first(first, effects)
+            await self._measure_suspects(search)
             share = budget.rows.times(SCREEN_SHARE)
             ended = await self._estimator.divide(search, share, each)
             if ended:
@@ -267,6 +275,19 @@ class Screening:
         finally:
             self._estimates = search.estimates(words)
         return True
+
+    async def _measure_suspects(self, search: GroupSearch) -> None:
+        """Measure what words in common say of groups that matter, for as long as they are right."""
+        keys, count = search.suspects(self._words), FIRST_SUSPECTS
+        if len(keys) < FEWEST_SUSPECTS:
+            return
+        while keys := search.suspects(self._words)[:count]:
+            await self._measure(keys, self._reserve())
+            measured = [key for key in keys if key in self._rows]
+            hits = sum(search.explain(key, self._rows[key]) for key in measured)
+            if hits <= len(keys) / 2:
+                break
+            count = IN_A_ROW
 
     async def _try(self, ordered: Sequence[str]) -> tuple[ScreenTrial, float]:
         """Measure a few memories, by words and at random, and compare methods with them.

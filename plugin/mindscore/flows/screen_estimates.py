@@ -11,17 +11,25 @@ from mindscore._util.errors import format_error
 from mindscore.flows.confirming import Check, is_printable_without, reprinted_without
 from mindscore.flows.run import FlowRun
 from mindscore.measure.leave_one_out import LeaveOneOut
+from mindscore.measure.prompts import ask_only
 from mindscore.measure.retry import BreakerError
 from mindscore.measure.screening.budget import ScreenBudget, passes_within
 from mindscore.measure.screening.groups import GroupSearch, divide
+from mindscore.measure.screening.hiding import HiddenGroups
 from mindscore.measure.screening.short_prompts import ShortPrompts, beyond_any
 from mindscore.measure.screening.spans import NO_TOKENS, Tokens
 
 PER_CALL = 64
-"""Memories that are hidden by one call, each from all responses behind it."""
+"""Sets of memories that are hidden by one call, each from all responses behind it."""
+
+HIDING_SHARE = 0.12
+"""Share of the exact cost that hiding memories may take."""
 
 SCREEN_SHARE = 0.25
 """Share of the exact cost that removing groups may take."""
+
+CONCENTRATED = 0.7
+"""Share of what does not add up that one half of the memories must do to be looked into."""
 
 DENSE = 0.5
 """Share of the memories in groups that matter, above which dividing these all is no screen."""
@@ -75,45 +83,93 @@ class Estimator:
         """True if the scorer can hide memories from responses."""
         return ScorerCapabilities.of(self._run.scorer).knock_out is not None
 
-    async def knock_out(self, keys: Sequence[str], reserve: Tokens) -> tuple[Cells, str | None]:
-        """Return the estimates of the first of ``keys`` that fit, and why the scorer cannot go on.
+    async def knock_out(self, keys: Sequence[str], reserve: Tokens, found: Cells) -> str | None:
+        """Add to ``found`` the estimates of the first of ``keys`` that fit, with ``reserve`` left.
 
-        ``reserve`` is left over.
+        Return why the scorer cannot go on, or ``None``.
 
         Raises:
             BreakerError: too many calls in a row have failed.
         """
-        totals = await self._run.compared.baseline(self._window, self._judging)
-        spans, found = self._budget.spans, Cells()
-        for first in range(0, len(keys), PER_CALL):
-            self._show(first, len(keys))
-            batch = list(keys[first : first + PER_CALL])
-            while batch and not self._budget.fits(spans.hiding(batch).plus(reserve)):
-                batch.pop()
-            estimates: Cells = {key: {} for key in batch}
-            for index, prompt in enumerate(spans.prompts):
-                its = [key for key in batch if spans.to_hide(key, index)]
-                hidden = [spans.to_hide(key, index) for key in its]
-                tokens = spans.hiding(its, index).sent
-                try:
-                    with self._counted():
-                        rows = (
-                            await self._run.cached.knock_out(prompt, hidden, tokens) if its else []
-                        )
-                except BreakerError:
-                    raise
-                except ScorerError as error:
-                    return found, format_error(error)
-                await self._require_unchanged()
-                for key, row in zip(its, rows, strict=True):
-                    behind = spans.behind([key], index)
-                    for node_id in behind & row.keys() & totals.keys():
-                        nats = totals[node_id] - row[node_id]
-                        estimates[key][self._numbers[node_id]] = nats
-            found |= estimates
-            if len(batch) < min(PER_CALL, len(keys) - first):
+        for index in range(len(self._budget.spans.prompts)):
+            left = list(keys)
+            groups = self._groups(left, index)
+            while left and not self._budget.fits(groups.cost.plus(reserve)):
+                left = left[: len(left) * 3 // 4]
+                groups = self._groups(left, index)
+            try:
+                await self._hide_groups(groups, index, reserve, found)
+            except BreakerError:
+                raise
+            except ScorerError as error:
+                return format_error(error)
+            await self._require_unchanged()
+        return None
+
+    def hiding_cost(self, keys: Sequence[str]) -> Tokens:
+        """Return the tokens that estimates of ``keys`` are expected to take."""
+        cost = NO_TOKENS
+        for index in range(len(self._budget.spans.prompts)):
+            cost = cost.plus(self._groups(keys, index).cost.times(2))
+        return cost
+
+    def _groups(self, keys: Sequence[str], index: int) -> HiddenGroups:
+        spans = self._budget.spans
+        its = [key for key in keys if spans.to_hide(key, index)]
+        share = self._budget.rows.times(HIDING_SHARE / len(spans.prompts))
+        return HiddenGroups(spans, index, its, share)
+
+    async def _hide_groups(
+        self, groups: HiddenGroups, index: int, reserve: Tokens, found: Cells
+    ) -> None:
+        """Hide groups in one prompt, and the members of those that matter one by one."""
+        spans = self._budget.spans
+        effects = await self._hide(groups.groups, index, groups.lead)
+        for group, its in zip(groups.groups, effects, strict=True):
+            behind = [(key, spans.behind([key], index)) for key in group]
+            for node_id, nats in its.items():
+                members = [key for key, responses in behind if node_id in responses]
+                for key in members:
+                    cells = found.setdefault(key, {})
+                    cells[self._numbers[node_id]] = nats / len(members)
+        for group, responses in groups.to_divide(effects).items():
+            singles = [(key,) for key in group]
+            cost = spans.hiding(singles, index, groups.rows(responses))
+            if not self._budget.fits(cost.plus(reserve)):
                 break
-        return found, None
+            for key, its in zip(
+                group, await self._hide(singles, index, groups.lead, responses), strict=True
+            ):
+                for node_id, nats in its.items():
+                    found[key][self._numbers[node_id]] = nats
+
+    async def _hide(
+        self,
+        sets: Sequence[tuple[str, ...]],
+        index: int,
+        lead: int,
+        responses: Collection[str] | None = None,
+    ) -> list[dict[str, float]]:
+        """Return what hiding each of ``sets`` does to those of ``responses`` behind it, or all."""
+        totals = await self._run.compared.baseline(self._window, self._judging)
+        spans, prompt = self._budget.spans, self._budget.spans.prompts[index]
+        asked = totals.keys() if responses is None else totals.keys() & responses
+        rows = spans.rows(index, lead)
+        leads = dict(zip(prompt.node_ids, spans.leads(index, lead), strict=True))
+        its = ask_only(prompt, asked)
+        found = []
+        for first in range(0, len(sets), PER_CALL):
+            some = sets[first : first + PER_CALL]
+            hidden = [[it for key in keys for it in spans.to_hide(key, index)] for keys in some]
+            tokens = spans.hiding(some, index, [rows[node_id] for node_id in its.node_ids])
+            with self._counted():
+                answers = await self._run.cached.knock_out(
+                    its, hidden, tokens.computed, [leads[node_id] for node_id in its.node_ids]
+                )
+            for keys, row in zip(some, answers, strict=True):
+                behind = spans.behind(keys, index) & row.keys()
+                found.append({node_id: totals[node_id] - row[node_id] for node_id in behind})
+        return found
 
     async def removing(self, sets: Sequence[Sequence[str]]) -> list[dict[int, float]] | None:
         """Return what removing each of ``sets`` does to each response behind its first memory.
@@ -192,6 +248,7 @@ class Estimator:
         """Return the memory behind the largest of ``leads``, which ``keys`` do together.
 
         The half that does most of it is divided, until it is one memory, or neither half does.
+        The second is not looked at where the first does a part of it.
 
         Raises:
             ScorerError: the scorer failed.
@@ -204,9 +261,12 @@ class Estimator:
                 effects = await self.remove(half)
                 if effects is None:
                     return None
-                if effects.get(response, 0.0) / leads[response] >= CONCENTRATED:
+                part = effects.get(response, 0.0) / leads[response]
+                if part >= CONCENTRATED:
                     keys = half
                     break
+                if part > 1 - CONCENTRATED:
+                    return None
             else:
                 return None
         return keys[0]

@@ -7,7 +7,7 @@ import math
 import time
 from array import array
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
 from mindhooks import (
@@ -165,6 +165,7 @@ class CachedScorer:
         self._cache = cache
         self._retry = retry
         self._tokens = tokens
+        self._hides_leads = True
 
     async def score(self, prompt: WirePrompt) -> Totals:
         """Return the prompt's totals by node id; only ranges that are not cached are asked for.
@@ -229,12 +230,18 @@ class CachedScorer:
         return {id_: score.total for id_, score in (await self._scores(prompt)).items()}
 
     async def knock_out(
-        self, prompt: WirePrompt, hidden: Sequence[Sequence[tuple[int, int]]], tokens: int
+        self,
+        prompt: WirePrompt,
+        hidden: Sequence[Sequence[tuple[int, int]]],
+        tokens: int,
+        leads: Sequence[int] = (),
     ) -> list[Totals]:
         """Return the totals of ``prompt`` by node id, with each of ``hidden`` spans out of sight.
 
         It is for scorers that have ``ScorerCapabilities.knock_out``. ``tokens`` are about to run
-        through the model; where the scorer says how many did, those count as sent, too.
+        through the model; where the scorer says how many did, those count as sent, too. ``leads``
+        are numbers of tokens before each response that do not see the spans either; a scorer that
+        does not tell the values of tokens is asked again, without them.
 
         Raises:
             ScorerError: the scorer failed, or its answer does not fit what was asked.
@@ -243,12 +250,22 @@ class CachedScorer:
         ask = ScorerCapabilities.of(self.scorer).knock_out
         if ask is None:
             raise ScorerError(f"{self.scorer.model} cannot hide memories from its responses")
-        result = await self._counted(lambda: awaited(ask, prompt, hidden), tokens)
+        leads = leads if any(leads) and self._hides_leads else [0] * len(prompt.ranges)
+        spans = zip(prompt.ranges, leads, strict=True)
+        ranges = tuple((start - lead, end) for (start, end), lead in spans)
+        asked = replace(prompt, ranges=ranges)
+        result = await self._counted(lambda: awaited(ask, asked, hidden), tokens)
         extra = (result.computed_tokens or tokens) - tokens
         self.usage.prompt_tokens += extra
-        check_answers(self.scorer.model, [prompt] * len(hidden), result.ranges)
+        check_answers(self.scorer.model, [asked] * len(hidden), result.ranges)
+        if any(leads) and any(it.values is None for row in result.ranges for it in row):
+            self._hides_leads = False
+            return await self.knock_out(prompt, hidden, tokens)
         return [
-            {id_: it.total for id_, it in zip(prompt.node_ids, row, strict=True)}
+            {
+                id_: math.fsum((it.values or ())[lead:]) if lead else it.total
+                for id_, lead, it in zip(prompt.node_ids, leads, row, strict=True)
+            }
             for row in result.ranges
         ]
 

@@ -61,12 +61,19 @@ class Hiding(ToyScorer):
         self.noise = noise
         self.hidden = 0
         self.fails = False
+        self.stops = None
+        """Set by the third call, which never returns; the first was asked for values, too."""
+        self.calls = 0
         self.blind = None
         """The first token of a memory that matters no less when it is hidden."""
 
     async def knock_out(self, prompt, hidden):
         if self.fails:
             raise ScorerError("this model sees everything")
+        self.calls += 1
+        if self.stops and self.calls > 2:
+            self.stops.set()
+            await asyncio.Event().wait()
         rows, computed = [], 0
         for spans in hidden:
             self.hidden += 1
@@ -119,6 +126,38 @@ async def test_what_matters_is_found_by_groups_for_less_than_exact_rows_take(
     assert [bound.nats for bound in receipt.missed] == [1.0, 3.0]
 
 
+async def test_memories_that_matter_to_the_same_responses_are_found_by_their_words(
+    say, host, monkeypatch
+):
+    talk, _ = long_talk(say, memories=200, matter=1)
+    keys = [f"m{n:03}" for n in range(5, 200, 35)]
+    # A token of its own for each memory in each of the responses.
+    rare = {key: [5000 + 10 * number + it for it in range(3)] for number, key in enumerate(keys)}
+
+    def telling(said, *more):
+        [(ids, key)] = said.stretches
+        return replace(said, stretches=(((*ids, *more), key),))
+
+    identity = [telling(it, *rare.get(it.key, ())) for it in talk.identity]
+    answers = {3: 0, 9: 1, 15: 2}
+    turns = [
+        replace(say.reply(*(rare[key][answers[number]] for key in keys)), id=it.id)
+        if number in answers
+        else it
+        for number, it in enumerate(talk.conversation)
+    ]
+    shared = replace(talk, identity=tuple(identity), conversation=tuple(turns))
+    spent = []
+    for count in (0, screen.FIRST_SUSPECTS):
+        monkeypatch.setattr(screen, "FIRST_SUSPECTS", count)
+        async with host(shared, plugins=options()) as it:
+            receipt = await run(it)
+        assert set(keys) <= set(receipt.exact)
+        spent.append(receipt.spent_tokens)
+    # Without, each group is divided by prompts of its own.
+    assert spent[1] < 0.9 * spent[0]
+
+
 async def exact_tokens(talk, host):
     async with host(talk) as it:
         await it.run(FULL)
@@ -151,7 +190,7 @@ async def test_exact_rows_are_those_of_the_matrix_and_estimates_are_nowhere_but_
     assert len(receipt.estimates) == 14 * len(estimated)
 
 
-async def test_a_scorer_that_hides_tokens_is_asked_for_every_memory_and_told_of_none_twice(
+async def test_a_scorer_that_hides_tokens_is_asked_for_groups_and_for_members_of_those_that_matter(
     say, host, probe, hiding
 ):
     talk, matter = long_talk(say)
@@ -159,17 +198,34 @@ async def test_a_scorer_that_hides_tokens_is_asked_for_every_memory_and_told_of_
         receipt = await run(it)
         stats = it.state.memory_last_run
     assert receipt.method == "knock-out"
-    assert hiding.hidden == 80
+    assert 12 < hiding.hidden < 80
     assert matter <= set(receipt.exact)
     assert receipt.spent_tokens == stats.prompt_tokens
-    assert receipt.error_p95 == pytest.approx(0.0, abs=1e-9)
-    assert receipt.rank_correlation == pytest.approx(1.0)
+    assert receipt.error_p95 < 0.2
+    assert receipt.rank_correlation > 0.2
     assert len(receipt.exact) <= 4 + 8 + 8
+
+
+async def test_what_was_estimated_before_a_screen_is_cancelled_goes_into_its_receipt(
+    say, host, probe, hiding
+):
+    hiding.stops = asyncio.Event()
+    talk, _ = long_talk(say)
+    async with host(talk, "probe", plugins=options()) as it:
+        it.registry.dispatch(FULL)
+        await hiding.stops.wait()
+        await it.registry.task_handle("memory-scoring").cancel()
+        receipt = it.registry.stash.get(ScreenReceipt)
+    assert receipt.exact == receipt.not_looked_at == ()
+    assert len(receipt.estimated) == 80
+    assert {it.key for it in receipt.estimates} == set(receipt.estimated)
+    assert receipt.screen_tokens > 0
+    assert "the screen was cut off before its end: nothing is said of the rest" in receipt.remarks
 
 
 async def test_hiding_leaves_some_of_max_tokens_for_what_it_points_at(say, host, probe, hiding):
     talk, _ = long_talk(say)
-    limit = int(0.06 * await exact_tokens(talk, host))
+    limit = int(0.04 * await exact_tokens(talk, host))
     async with host(talk, "probe", plugins=options(max_tokens=limit)) as it:
         receipt = await run(it)
         assert it.state.memory_last_run.prompt_tokens <= limit
@@ -189,7 +245,7 @@ async def test_noisy_estimates_are_confirmed_until_they_prove_to_be_nothing(
     assert matter <= set(receipt.exact)
     assert receipt.spent_tokens < receipt.exact_tokens
     assert "and not measured: others like that do less" in receipt.remarks[0]
-    assert receipt.error_p95 > 0.5
+    assert receipt.error_p95 > 0.2
 
 
 async def test_a_model_that_cannot_hide_tokens_after_all_is_screened_by_groups(

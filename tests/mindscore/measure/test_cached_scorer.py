@@ -133,6 +133,34 @@ async def test_a_measurement_is_made_whatever_is_known():
     assert scorer.asked == [FIRST, FIRST]
 
 
+class Hiding(ToyScorer):
+    """Hides nothing; ``tells`` the values of tokens, or their totals alone."""
+
+    def __init__(self, *, tells):
+        super().__init__()
+        self.tells = tells
+        self.asked = []
+
+    async def knock_out(self, prompt, hidden):
+        self.asked.append(prompt.ranges)
+        values = [tuple(-float(at) for at in range(start, end)) for start, end in prompt.ranges]
+        row = [RangeScore(sum(its), its if self.tells else None) for its in values]
+        return ScoreResult([row] * len(hidden), 7)
+
+
+@pytest.mark.parametrize("tells", [True, False])
+async def test_what_was_said_to_a_response_is_hidden_from_and_does_not_count(tells):
+    prompt = replace(LONGER, ranges=((2, 3), (4, 5)), node_ids=("one", "other"))
+    scorer = Hiding(tells=tells)
+    cached = cached_of(scorer)
+    for _ in range(2):
+        assert await cached.knock_out(prompt, [[(0, 1)]], 9, [1, 0]) == [{"one": -2, "other": -4}]
+    wide = ((1, 3), (4, 5))
+    # Of totals alone, the response's cannot be told: that is asked for once.
+    assert scorer.asked == ([wide] * 2 if tells else [wide, prompt.ranges, prompt.ranges])
+    assert cached.usage.prompt_tokens == 7 * len(scorer.asked)
+
+
 class Speaking(ToyScorer):
     """Generates what it is given, whatever that is."""
 

@@ -8,7 +8,7 @@ groups are removed by one prompt where they matter to different responses.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -128,6 +128,46 @@ class GroupSearch:
         self._noise = {it: _within(nats, most[it]) for it, nats in noise.items()}
         for group in found:
             self._add(group, group.effects)
+
+    def suspects(self, words: Mapping[str, Effects]) -> list[str]:
+        """Return memories whose ``words`` may say that they are why their groups matter.
+
+        It is the one that shares most with the responses in question, of each group that takes
+        prompts of its own to divide, since others matter to some of these, too. Those of the
+        groups that do most come first; groups without any such words have none.
+        """
+        found = []
+        count = Counter(it for group in self._groups for it in group.live)
+        crowded = [group for group in self._groups if any(count[it] > 1 for it in group.live)]
+        for group in sorted(crowded, key=lambda it: -it.largest):
+            its = {
+                key: sum(words.get(key, {}).get(it, 0.0) for it in group.live) for key in group.keys
+            }
+            best = max(its, key=its.__getitem__)
+            if its[best]:
+                found.append(best)
+        return found
+
+    def explain(self, key: str, row: Effects) -> bool:
+        """Take a memory out of its group by what it does; return whether it is why that matters.
+
+        ``row`` is what removing it alone did to each response that it precedes.
+        """
+        [group] = (it for it in self._groups if key in it.keys)
+        self._groups.remove(group)
+        beyond = {
+            it: nats - self._lift.get(it, 0.0) * self._places[key].tokens
+            for it, nats in row.items()
+            if it in group.effects
+        }
+        does_it = any(abs(beyond.get(it, 0.0)) >= self._enough(it) for it in group.live)
+        if keys := tuple(it for it in group.keys if it != key):
+            left = {it: nats - beyond.get(it, 0.0) for it, nats in group.effects.items()}
+            for it in group.live:
+                if abs(left[it]) < RESIDUE * abs(group.effects[it]):
+                    left[it] = 0.0
+            self._add(Group(keys, left), group.live)
+        return does_it
 
     def passes(self, most: int) -> list[tuple[str, ...]]:
         """Return at most ``most`` sets of memories to remove next, the most telling first.

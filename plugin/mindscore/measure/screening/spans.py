@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -92,18 +92,35 @@ class MemorySpans:
         }
         return MemorySpans([it for _, it in kept], spans, self.reuses)
 
-    def hiding(self, keys: Iterable[str], index: int | None = None) -> Tokens:
-        """Return the tokens of the responses behind each of ``keys``: what a knock-out computes.
+    def leads(self, index: int, most: int) -> list[int]:
+        """Return how many tokens stand before each response of a prompt: what was said to it.
 
-        It is that of all prompts, or of the one of that ``index``.
+        They are ``most`` at most, and stand behind all other responses, and all memories, before
+        it. The first of those is left out: a token before it tells it.
         """
-        count = 0
-        indexes = range(len(self.prompts)) if index is None else [index]
-        for key in keys:
-            for at in indexes:
-                if spans := self.spans[key][at]:
-                    ranges = self.prompts[at].ranges
-                    count += sum(end - start for start, end in ranges if start >= spans[0][0])
+        ranges = self.prompts[index].ranges
+        its = [span for spans in self.spans.values() for span in spans[index]]
+        stops = sorted((0, *(end for _, end in ranges), *(end for _, end in its)))
+        before = (start - stops[bisect_right(stops, start) - 1] - 1 for start, _ in ranges)
+        return [max(0, min(most, tokens)) for tokens in before]
+
+    def rows(self, index: int, lead: int) -> dict[str, tuple[int, int]]:
+        """Return where each response of a prompt starts, and its tokens with ``lead`` before it."""
+        prompt = self.prompts[index]
+        its = zip(prompt.node_ids, prompt.ranges, self.leads(index, lead), strict=True)
+        return {node_id: (start, end - start + before) for node_id, (start, end), before in its}
+
+    def hiding(
+        self, sets: Iterable[Sequence[str]], index: int, rows: Iterable[tuple[int, int]]
+    ) -> Tokens:
+        """Return the tokens that one call takes that hides ``sets`` from responses behind them.
+
+        ``rows`` are as ``rows`` has them; the first memory of each set stands first. Where no
+        prefix is kept, the prompt's own tokens are computed besides.
+        """
+        starts = sorted(self.spans[keys[0]][index][0][0] for keys in sets)
+        count = sum(bisect_right(starts, start) * number for start, number in rows)
+        count += 0 if self.reuses else len(self.prompts[index].tokens)
         return Tokens(count, count)
 
     def behind(self, keys: Iterable[str], index: int | None = None) -> set[str]:

@@ -8,8 +8,7 @@ are a batch of that one response to the attention; to the rest of the model they
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -35,6 +34,8 @@ Span = tuple[int, int]
 Spans = tuple[Span, ...]
 Job = tuple[Span, Spans]
 """A response, and the spans that are hidden from it, as ``merged`` returns them."""
+Values = dict[Job, tuple[float, ...]]
+"""The log-probabilities of the tokens of each response, in nats."""
 
 _ATTENTION = "mindscore_knock_out"
 
@@ -44,7 +45,6 @@ _HALF_TOLERANCE = 0.05
 
 _HIDDEN = -3e4
 """What is added to the scores of hidden keys: finite in any format, and far below any score."""
-
 
 MASK_CELLS = 2**24
 """Numbers in the masks of one pass, all of its responses together."""
@@ -314,15 +314,15 @@ class KnockOut:
                 self.refusal = f"with {what} hidden, its values are not the right ones"
                 return
 
-    def totals(
+    def values(
         self,
         tokens: Sequence[int],
         prompt: Sequence[PiecesLayer],
         jobs: Iterable[Job],
         most: int,
         stopped: Stopped,
-    ) -> Iterator[Mapping[Job, float]]:
-        """Yield totals in nats, pass by pass.
+    ) -> Iterator[Values]:
+        """Yield the values of the tokens of each response in nats, pass by pass.
 
         ``prompt`` has the keys and values of ``tokens``. A pass has ``most`` rows at most.
 
@@ -338,12 +338,13 @@ class KnockOut:
                 layers, values = _layers(prompt, chunk), []
             targets = [tokens[row + 1] for copies in chunk for row in copies.rows()]
             values += target_logprobs(self.logits(tokens, layers, chunk), targets)
-            found, at = {}, 0
+            found: Values = {}
+            at = 0
             for copies in chunk:
                 length = copies.end - copies.begin
                 for hidden in copies.hidden if copies.last == copies.end else ():
                     span = copies.begin + 1, copies.end + 1
-                    found[span, hidden] = math.fsum(values[at : at + length])
+                    found[span, hidden] = tuple(values[at : at + length])
                     at += length
             yield found
 

@@ -19,7 +19,7 @@ from mindscore.scorers.local import attention, devices
 from mindscore.scorers.local.chunks import Chunks, Stopped, StoppedError, longest_in_chunks
 from mindscore.scorers.local.devices import Compute
 from mindscore.scorers.local.forward import Forward, scored_rows, target_logprobs
-from mindscore.scorers.local.knock_out import Job, KnockOut, Span, jobs
+from mindscore.scorers.local.knock_out import Job, KnockOut, Span, Values, jobs
 from mindscore.scorers.local.kv_cache import CachedSequence, PrefixCaches, looks_at_all
 from mindscore.scorers.local.model_files import ModelFiles
 from mindscore.scorers.local.room import Room
@@ -171,7 +171,7 @@ class LocalModel:
     def knock_out(
         self, prompt: WirePrompt, hidden: Sequence[Sequence[Span]], stopped: Stopped
     ) -> tuple[list[list[RangeScore]], int]:
-        """Return the totals of the prompt's ranges without the tokens ``hidden`` from each.
+        """Return totals and values of the prompt's ranges without the tokens ``hidden`` from each.
 
         There is a list for each of ``hidden``. Other tokens than a response's keep the keys and
         values that they have with everything there. The second result is the number of tokens
@@ -196,24 +196,25 @@ class LocalModel:
         tried = self.tokenizer.encode(_TRIED)
         check = partial(self._knock_out.require, tried, lambda: self._caches.empty().cache)
         self._room.run(check, len(tried))
-        totals: dict[Job, float] = {}
-        work = partial(self._hide, prompt, {job for its in asked for job in its}, totals, stopped)
+        values: Values = {}
+        work = partial(self._hide, prompt, {job for its in asked for job in its}, values, stopped)
         computed = self._room.run(work, length)
-        computed += sum(end - start for (start, end), spans in totals if spans)
-        return [[RangeScore(totals[job]) for job in its] for its in asked], computed
+        computed += sum(end - start for (start, end), spans in values if spans)
+        scores = {job: RangeScore(math.fsum(its), its) for job, its in values.items()}
+        return [[scores[job] for job in its] for its in asked], computed
 
-    def _hide(
-        self, prompt: WirePrompt, asked: Set[Job], totals: dict[Job, float], stopped: Stopped
-    ) -> int:
-        """Add what ``totals`` lack, and return the number of the prompt's tokens computed."""
-        rows = scored_rows(prompt)
-        tokens, end = prompt.tokens, rows[-1] + 1
+    def _hide(self, prompt: WirePrompt, asked: Set[Job], values: Values, stopped: Stopped) -> int:
+        """Add what ``values`` lack, and return the number of the prompt's tokens computed."""
+        tokens, end = prompt.tokens, max(end for _, end in prompt.ranges) - 1
+        # Of the others, no log-probability with everything there is needed.
+        plain = [span for span, spans in asked if not spans]
+        rows = sorted({index - 1 for span in plain for index in range(*span)})
         known, computed = self._advance(tokens[: end + 1], end, rows, end, stopped, repeats=False)
-        for span in prompt.ranges:
-            totals[span, ()] = math.fsum(known.logprobs[index - 1] for index in range(*span))
-        left, most = asked - totals.keys(), self._chunks.most_rows
-        for found in self._knock_out.totals(tokens, known.cache.layers, left, most, stopped):
-            totals |= found
+        for span in plain:
+            values[span, ()] = tuple(known.logprobs[index - 1] for index in range(*span))
+        left, most = asked - values.keys(), self._chunks.most_rows
+        for found in self._knock_out.values(tokens, known.cache.layers, left, most, stopped):
+            values |= found
         return computed
 
     @torch.inference_mode()

@@ -137,3 +137,42 @@ def test_what_does_not_add_up_stands_out_from_what_all_responses_show():
     leads = unexplained({**together, 4: 2.0}, expected)
     assert leads.keys() == {4}
     assert leads[4] == pytest.approx(5.0, abs=0.1)
+
+
+def crowded():
+    """A search of 40 memories, of which four in different groups matter to the same response."""
+    keys = [f"m{n:02}" for n in range(40)]
+    search = GroupSearch(
+        {key: Place(10, 0) for key in keys}, dict.fromkeys(keys, 1.0), 0.5, {0: 0.0, 1: 0.0}
+    )
+    effects = {"m05": {0: 4.0}, "m13": {0: 3.0}, "m21": {0: 6.0}, "m29": {0: 5.0}, "m33": {1: 5.0}}
+    first = search.first_passes()
+    found = [
+        {it: sum(effects.get(key, {}).get(it, 0.0) for key in group) for it in (0, 1)}
+        for group in first
+    ]
+    search.take_first(first, found)
+    return search, effects
+
+
+def test_words_name_suspects_of_groups_that_matter_to_the_same_responses():
+    search, _ = crowded()
+    words = {"m05": {0: 2.0}, "m06": {0: 1.0, 1: 9.0}, "m22": {0: 1.0}, "m33": {1: 3.0}}
+    # That of the group that does most comes first; one group alone matters to the other response.
+    assert search.suspects(words) == ["m22", "m05"]
+    assert search.suspects({}) == []
+
+
+def test_a_memory_that_explains_its_group_leaves_nothing_to_be_divided():
+    search, effects = crowded()
+    assert not search.explain("m22", {0: 0.01, 1: 0.0})
+    words = {key: {0: 1.0} for key in effects}
+    assert search.suspects(words) == ["m21", "m29", "m05", "m13"]
+    assert search.explain("m05", effects["m05"] | {1: 0.0})
+    assert search.suspects(words) == ["m21", "m29", "m13"]
+    divided = {key for keys in search.passes(9) for key in keys}
+    assert divided & {"m20", "m21", "m23"}
+    assert not divided & {"m04", "m06", "m07"}
+    estimates = search.estimates({})
+    assert "m05" not in estimates
+    assert estimates["m04"][0] == pytest.approx(0.0)

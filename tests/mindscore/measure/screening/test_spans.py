@@ -96,12 +96,29 @@ async def test_the_first_token_of_a_prompt_is_not_hidden(three):
 
 
 async def test_hiding_takes_the_responses_behind_the_memory(three):
-    found = await spans_of(three)
+    found = await spans_of(three, reuses=True)
     first, second = (end - start for start, end in found.prompts[0].ranges)
-    assert found.hiding(["b"]).computed == second
-    assert found.hiding(["b", "x"]).computed == first + 2 * second
+    rows = found.rows(0, 0)
+    assert list(rows.values()) == [(start, end - start) for start, end in found.prompts[0].ranges]
+    assert found.hiding([("b",)], 0, rows.values()) == Tokens(second, second)
+    assert found.hiding([("b",), ("x", "b")], 0, rows.values()).computed == first + 2 * second
+    assert found.hiding([("x",)], 0, [rows["c3"]]).computed == second
+    anew = (await spans_of(three)).hiding([("x",)], 0, [rows["c3"]])
+    assert anew.computed == second + len(found.prompts[0].tokens)
     assert found.behind(["b"]) == {"c3"}
     assert found.behind(["b", "x"]) == {"c1", "c3"}
+
+
+async def test_before_a_response_stands_what_was_said_to_it_behind_the_last_memory(three, say):
+    found = await spans_of(three)
+    first, second = found.leads(0, 100)
+    [prompt] = found.prompts
+    assert prompt.tokens[prompt.ranges[0][0] - first :][:1] == (9,)
+    # But for its header, the second stands right behind a memory.
+    assert second == prompt.ranges[1][0] - found.spans["b"][0][0][1] - 1
+    assert found.leads(0, 1) == [1, min(1, second)]
+    alone = await spans_of(say.talk(say.user(5, 6), say.reply(1)).context())
+    assert alone.leads(0, 100) == [alone.prompts[0].ranges[0][0] - 1]
 
 
 @given(data=st.data())

@@ -1,6 +1,7 @@
 """Responses that do not see some tokens: as by a mask over the whole prompt, from few rows."""
 
 import asyncio
+import math
 import random
 from contextlib import aclosing
 
@@ -124,6 +125,7 @@ def never():
 def agree(model, prompt, hidden, found, **tolerance):
     for spans, its in zip(hidden, found, strict=True):
         expected = reference(model, prompt, spans)
+        assert [it.total for it in its] == [math.fsum(it.values) for it in its]
         assert [it.total for it in its] == pytest.approx(expected, **(tolerance or {"abs": 1e-3}))
 
 
@@ -178,7 +180,7 @@ def test_with_nothing_hidden_or_only_later_tokens_totals_are_the_baselines(loade
     hidden = [[], [(7, 7)], [(150, 150)], [(149, 150)], [(148, 150)]]
     found, computed = model.knock_out(PROMPT, hidden, never)
     assert computed == 0
-    assert found == [[local_model.RangeScore(it.total) for it in expected]] * 5
+    assert found == [expected] * 5
     [[first, second, _]], _ = model.knock_out(PROMPT, [[(90, 119)]], never)
     assert [first.total, second.total] == [it.total for it in expected[:2]]
 
@@ -286,7 +288,7 @@ def test_spans_that_touch_or_overlap_are_one():
 
 async def test_out_of_memory_passes_are_smaller_and_what_is_done_is_kept(tiny, exact, monkeypatch):
     async with aclosing(LocalScorer({"model": tiny})) as scorer:
-        await scorer.knock_out(PROMPT, [])
+        await scorer.knock_out(PROMPT, [[]])
         model = scorer._loaded._model
         honest, seen = model.forward, []
 
