@@ -90,6 +90,7 @@ class Estimator:
 
         Raises:
             BreakerError: too many calls in a row have failed.
+            ScorerError: the model's weights were replaced meanwhile.
         """
         for index in range(len(self._budget.spans.prompts)):
             left = list(keys)
@@ -103,7 +104,12 @@ class Estimator:
                 raise
             except ScorerError as error:
                 return format_error(error)
-            await self._require_unchanged()
+            try:
+                await self._require_unchanged()
+            except ScorerError:
+                # Of which weights they are is not known.
+                found.clear()
+                raise
         return None
 
     def hiding_cost(self, keys: Sequence[str]) -> Tokens:
