@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import threading
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct, field
 from msgspec.structs import asdict, force_setattr
 
 from mindscore._util.errors import ConfigError
-from mindscore._util.text import printable
+from mindscore.config.errors import explain
 
 T = TypeVar("T")
 
@@ -317,15 +316,6 @@ class Settings(_Table, frozen=True):
 
 
 _TABLES: dict[str, type] = {"": Settings, **get_type_hints(Settings)}
-_TOML_NAMES = {
-    "object": "a table",
-    "array": "an array",
-    "str": "a string",
-    "int": "an integer",
-    "float": "a number",
-    "bool": "true or false",
-    "null": "nothing",
-}
 
 
 # When a struct that holds others is used for the first time, msgspec lets another thread have what
@@ -385,33 +375,4 @@ def _convert(table: Mapping[str, Any], kind: type[T], name: str) -> T:
         with _converting:
             return msgspec.convert(table, kind)
     except msgspec.ValidationError as error:
-        raise ConfigError(_explain(str(error), kind, name)) from None
-
-
-def _choices(hint: Any) -> list[str]:
-    """Return the values that a key of type ``hint``, a literal or a union with one, may have."""
-    if get_origin(hint) is Literal:
-        return [repr(value) for value in get_args(hint)]
-    return [it for each in get_args(hint) for it in (_choices(each) or ["an integer"])]
-
-
-def _explain(message: str, kind: type, name: str) -> str:
-    problem, _, path = message.partition(" - at `$")
-    key = ".".join(part for part in (name, path.rstrip("`").lstrip(".")) if part)
-    if unknown := re.search(r"unknown field `(.*)`", problem, flags=re.DOTALL):
-        known = [f.encode_name for f in msgspec.structs.fields(_TABLES.get(key, kind))]
-        near = difflib.get_close_matches(unknown[1], known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known) or 'none'}"
-        full = printable(f"{key}.{unknown[1]}" if key else unknown[1])
-        return f"{full}: unknown key; {hint}"
-    if problem.startswith("Invalid enum value"):
-        table, _, last = key.rpartition(".")
-        hint = get_type_hints(_TABLES.get(table, kind))[last]
-        expected = " or ".join(_choices(hint))
-        return f"{key}: expected {expected}, got {problem.removeprefix('Invalid enum value ')}"
-    if problem.startswith(("settings.", "url: ", "folder: ", "device: ", "base_urls: ")):
-        # Of a table's own __post_init__.
-        return printable(f"{key}.{problem}")
-    problem = problem.replace("`int | str`", "`int`")
-    problem = re.sub(r"`(\w+)`", lambda it: _TOML_NAMES.get(it[1], it[1]), problem)
-    return f"{key}: {problem[:1].lower()}{problem[1:]}"
+        raise ConfigError(explain(str(error), kind, name, _TABLES)) from None

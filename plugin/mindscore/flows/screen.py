@@ -26,12 +26,10 @@ from mindscore.measure.screening.choice import (
 from mindscore.measure.screening.groups import GroupSearch, first_groups, unexplained
 from mindscore.measure.screening.plain import remarks_on_rest
 from mindscore.measure.screening.receipt import (
-    MISSED_ABOVE,
     Estimate,
-    MissedBound,
     ScreenReceipt,
     ScreenTrial,
-    missed_bound,
+    missed_bounds,
 )
 from mindscore.measure.screening.short_prompts import scale_of
 from mindscore.measure.screening.spans import NO_TOKENS, MemorySpans, Tokens
@@ -135,30 +133,35 @@ class Screening:
         rest = self._left()
         sampled = await self._sample(rest)
         together = await self._together()
+        exact = {key: self._rows[key] for key in sampled if key in self._estimates}
+        middle, high = errors(self._estimates, exact)
         self._receipt = replace(
             self._receipt,
             sampled=tuple(sampled),
             together=together,
-            missed=self._missed(rest, sampled),
+            missed=missed_bounds({key: self._largest(key) for key in rest}, sampled),
+            error_median=middle,
+            error_p95=high,
+            rank_correlation=rank_correlation(self._estimates, exact),
         )
-        self._compare(sampled)
 
     def _account(self) -> ScreenReceipt:
         """Return the account of what was measured and estimated so far."""
         left = self._left()
         nodes = {number: node_id for node_id, number in self._numbers.items()}
         places = {node.id: at for at, node in enumerate(self._run.context.conversation)}
+        its = (
+            Estimate(key, nodes[number], places[nodes[number]], nats)
+            for key in left
+            for number, nats in sorted(self._estimates.get(key, {}).items())
+        )
         budget = self._budget
         return replace(
             self._receipt,
             exact=tuple(key for key in self._memories if key in self._rows),
             estimated=tuple(key for key in left if key in self._estimates),
             not_looked_at=tuple(key for key in left if key not in self._estimates),
-            estimates=tuple(
-                Estimate(key, nodes[number], places[nodes[number]], nats)
-                for key in left
-                for number, nats in sorted(self._estimates.get(key, {}).items())
-            ),
+            estimates=tuple(its),
             unit=budget.unit,
             spent_tokens=budget.in_unit(budget.spent),
             screen_tokens=budget.in_unit(self._estimator.spent),
@@ -389,27 +392,8 @@ class Screening:
             effects = await self._estimator.remove(left) if len(left) > 1 else None
         return max((effects or {}).values(), key=abs, default=None)
 
-    def _missed(self, rest: Sequence[str], sampled: Collection[str]) -> tuple[MissedBound, ...]:
-        """Return the bounds on what of ``rest`` does more than it seems."""
-        bounds = []
-        for nats in MISSED_ABOVE:
-            more = {key for key in rest if self._largest(key) > nats}
-            found = len(more & set(sampled))
-            bounds.append(missed_bound(nats, len(rest), len(sampled), found, len(more) - found))
-        return tuple(bounds)
-
     def _largest(self, key: str) -> float:
         return max(map(abs, self._rows.get(key, {}).values()), default=0.0)
-
-    def _compare(self, sampled: Iterable[str]) -> None:
-        exact = {key: self._rows[key] for key in sampled if key in self._estimates}
-        middle, high = errors(self._estimates, exact)
-        self._receipt = replace(
-            self._receipt,
-            error_median=middle,
-            error_p95=high,
-            rank_correlation=rank_correlation(self._estimates, exact),
-        )
 
     def _remark(self, *lines: str) -> None:
         self._receipt = replace(self._receipt, remarks=(*self._receipt.remarks, *lines))

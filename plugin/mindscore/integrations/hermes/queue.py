@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, delete, func, insert, select, update
 
+from mindscore.integrations.hermes.tables import QUEUE, facts, turns
 from mindscore.store.database import Database
-from mindscore.store.schema import QUEUE, facts, turns
 from mindscore.store.transactions import replacing, upsert
 
 LIMIT_BYTES = 64 * 2**20

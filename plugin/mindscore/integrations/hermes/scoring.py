@@ -20,6 +20,7 @@ from mindscore.config.settings import Settings, parse_table
 from mindscore.conversation.chat import LeftOut, read_messages
 from mindscore.conversation.message import Message, with_ids
 from mindscore.integrations.hermes.queue import TurnQueue, WaitingTurn
+from mindscore.integrations.hermes.tables import FINDINGS, drops, hermes_candidates, hermes_memories
 from mindscore.measure.divergence import within_noise
 from mindscore.measure.prompts import response_hash
 from mindscore.recognisers import MemoryFinder
@@ -28,7 +29,6 @@ from mindscore.session.hourly_tokens import BudgetedRun
 from mindscore.session.leaning import Leaning
 from mindscore.store.database import Database
 from mindscore.store.namespace import DAY_S
-from mindscore.store.schema import FINDINGS, drops, hermes_candidates, hermes_memories
 from mindscore.store.transactions import replacing, upsert
 
 NAMESPACE = "hermes"

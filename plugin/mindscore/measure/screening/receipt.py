@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from math import comb
 from typing import Literal
@@ -189,3 +189,19 @@ def missed_bound(nats: float, rest: int, sampled: int, found: int, found_later: 
     known = found + found_later
     most = max(0, most_in_population(rest, sampled, found) - known)
     return MissedBound(nats, sampled, known, rest, most)
+
+
+def missed_bounds(
+    largest: Mapping[str, float], sampled: Collection[str]
+) -> tuple[MissedBound, ...]:
+    """Return the bounds for each of ``MISSED_ABOVE``.
+
+    ``largest``: the most nats that each memory of the rest was measured to do, 0.0 where it was
+    not; ``sampled`` are those of the rest that were drawn.
+    """
+    bounds = []
+    for nats in MISSED_ABOVE:
+        more = {key for key, it in largest.items() if it > nats}
+        found = len(more & set(sampled))
+        bounds.append(missed_bound(nats, len(largest), len(sampled), found, len(more) - found))
+    return tuple(bounds)
