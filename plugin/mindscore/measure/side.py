@@ -80,17 +80,41 @@ class Side:
 
         So it is in 95 % of cases (Bonferroni). One repetition says little of a response: it is by
         the typical one of all that were repeated (median of normal variation), and by its own where
-        that is more. ``differences``: of effects, in which two totals vary. Where nothing is known
-        it is ``UNMEASURED_NOISE``.
+        that is more. Of fewer than ``FEWEST`` it is by their root mean square, and by Student's t
+        distribution, which allows for how little they say. ``differences``: of effects, in which
+        two totals vary. Where nothing is known it is ``UNMEASURED_NOISE``.
         """
         own = self.noise_of(node_id)
         if own is None:
             return UNMEASURED_NOISE
         known = list(self.noise.spread.values())
-        if len(known) < FEWEST:
-            return own
-        deviation = median(known) / _QUARTILE * (math.sqrt(2) if differences else 1.0)
-        return max(own, deviation * NormalDist().inv_cdf(1 - ERROR_RATE / (2 * values)))
+        rate = ERROR_RATE / values
+        if not known:
+            typical = 0.0
+        elif len(known) < FEWEST:
+            typical = math.hypot(*known) / math.sqrt(len(known)) * _exceeded(rate, len(known))
+        else:
+            typical = median(known) / _QUARTILE * NormalDist().inv_cdf(1 - rate / 2)
+        return max(own, typical * (math.sqrt(2) if differences else 1.0))
+
+
+def _exceeded(rate: float, freedom: int) -> float:
+    """Return what the size of Student's t exceeds at ``rate``; ``freedom``: 1 to 4 degrees of it.
+
+    Formulas 26.7.3 and 26.7.4 of Abramowitz and Stegun, solved by bisection.
+    """
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        angle = (low + high) / 2
+        sine, cosine = math.sin(angle), math.cos(angle)
+        within = {
+            1: 2 / math.pi * angle,
+            2: sine,
+            3: 2 / math.pi * (angle + sine * cosine),
+            4: sine * (1 + cosine**2 / 2),
+        }
+        low, high = (angle, high) if within[freedom] < 1 - rate else (low, angle)
+    return math.sqrt(freedom) * math.tan(low)
 
 
 ERROR_RATE = 0.05

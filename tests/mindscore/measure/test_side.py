@@ -51,8 +51,25 @@ def test_a_response_that_varies_more_than_most_has_its_own_noise(side):
     assert it.noise_limit("a", 7) < 0.1
 
 
-def test_few_repetitions_say_no_more_than_of_themselves(side):
-    assert side({"a": 0.2, "b": 0.3}, noisy=True).noise_limit("a", 100) == 0.2
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_few_repetitions_say_little_so_that_noise_is_seldom_a_difference(side, count):
+    """As with many, although each limit rests on one to four repetitions."""
+    draw, wrong = random.Random(count), 0
+    for _ in range(1000):
+        spread = {f"{at}": abs(draw.gauss(0, 0.2) - draw.gauss(0, 0.2)) for at in range(count)}
+        it = side(spread, noisy=True)
+        wrong += any(abs(draw.gauss(0, 0.2)) > it.noise_limit(f"{at}", count) for at in spread)
+    assert wrong <= 0.05 * 1000
+
+
+@pytest.mark.parametrize(("count", "quantile"), [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776)])
+def test_the_limit_of_few_is_student_s_t_of_their_root_mean_square(side, count, quantile):
+    it = side(dict.fromkeys("abcd"[:count], 0.2), noisy=True)
+    assert it.noise_limit("a", 1) == pytest.approx(0.2 * quantile, rel=1e-3)
+
+
+def test_few_repetitions_that_vary_by_nothing_are_of_an_exact_model(side):
+    assert side({"a": 0.0, "b": 0.0}, noisy=True).noise_limit("a", 2) == 0.0
 
 
 def test_an_exact_model_has_none_and_an_unknown_noise_is_assumed(side):
