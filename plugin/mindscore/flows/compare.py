@@ -36,6 +36,7 @@ from mindscore._util.text import count_of
 from mindscore.config.servers import other_server
 from mindscore.config.settings import (
     CompareScoringOptions,
+    ServerSettings,
     named_servers,
     parse_settings,
     parse_table,
@@ -93,7 +94,23 @@ async def opened_model(tables: Mapping[str, Any], name: str) -> AsyncIterator[Ot
     with _naming(name, named_servers(server)):
         scorer = await load_scorer(table)
     async with aclosing(scorer):
+        with _naming(name, ()):
+            _require_adapter(scorer, table, server)
         yield OtherModel(name, scorer, {**tables, "server": table})
+
+
+def _require_adapter(scorer: Scorer, table: Mapping[str, Any], first: Mapping[str, Any]) -> None:
+    """Refuse a scorer without the adapter that is to be compared: it is the ``first`` model again.
+
+    Raises:
+        ScorerError: it has none.
+    """
+    adapter = table.get("adapter")
+    if adapter and adapter != first.get("adapter") and ScorerCapabilities.of(scorer).adapter is None:
+        raise ScorerError(
+            f"server.scorer = {table.get('scorer', ServerSettings().scorer)!r} loads no adapter, and "
+            f"{adapter} would be left out: have its server serve it as a model, and name that"
+        )
 
 
 @contextmanager

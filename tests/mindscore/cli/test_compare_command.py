@@ -144,6 +144,15 @@ def test_wrong_usage_is_refused_before_anything_is_measured(compare, talk, argum
     assert said in ran.error
 
 
+def test_an_adapter_that_the_scorer_does_not_load_is_no_second_model(compare, talk, tmp_path):
+    """Its numbers would be those of the first model, and read as if nothing was learnt."""
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    ran = compare(talk, "--json", other=tmp_path / "adapter")
+    assert (ran.status, ran.document["responses"]) == (1, [])
+    assert "server.scorer = 'toy' loads no adapter" in ran.error
+
+
 def test_a_transcript_is_not_overwritten_by_the_page(compare, talk):
     before = talk.read_bytes()
     ran = compare(talk, "--html", talk)
