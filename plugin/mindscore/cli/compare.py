@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,7 @@ from mindscore.display.screen import Screen, new_console, own_output, write_json
 from mindscore.display.tables import show_result
 from mindscore.flows.compare import COMMAND, NAME, OtherModel, opened_model
 from mindscore.measure.comparison import Comparison
+from mindscore.measure.retry import Retry
 from mindscore.report.page import HtmlReport
 from mindscore.session.result import Result
 from mindscore.session.session import Session
@@ -131,6 +133,8 @@ class _Pass:
         self._screen = screen
         self._results: list[Result] = []
         self.errors: list[str] = []
+        self._is_down = False
+        self._untried = 0
 
     async def run(self) -> Result:
         """Compare the models on each conversation; return the result of all together."""
@@ -150,13 +154,15 @@ class _Pass:
             await self._compare(session, first)
             for transcript in transcripts:
                 if self._is_hopeless:
+                    self._untried = 1 + sum(1 for _ in transcripts)
                     break
                 session.transcript = transcript
                 await self._compare(session, transcript)
-        return _together(self._results, self.errors)
+        return _together(self._results, self.errors, self._untried)
 
     async def _compare(self, session: Session, transcript: Transcript) -> None:
         result = await session.attempt(COMMAND, ())
+        self._is_down = result.error is not None and _is_down(session.registry.stash)
         failed = (key for key, it in result.outcomes.items() if it.status == "failed")
         self._results.append(replace(result, keys=tuple(failed)))
         if result.error is not None:
@@ -165,9 +171,9 @@ class _Pass:
 
     @property
     def _is_hopeless(self) -> bool:
-        """True if the last two conversations failed alike: so would the others."""
+        """True if the last two conversations failed alike, and not by what they hold."""
         last = [it.error for it in self._results[-2:]]
-        return len(last) == 2 and last[0] is not None and last[0] == last[1]
+        return self._is_down and len(last) == 2 and last[0] == last[1]
 
     def so_far(self) -> str:
         """Say what an interrupted command has done."""
@@ -176,20 +182,31 @@ class _Pass:
         return f": {len(self._results)} of {count_of(self._found.count, 'conversation')} compared"
 
 
-def _together(results: Sequence[Result], errors: Sequence[str]) -> Result:
-    """Return one result of all conversations."""
+def _is_down(stash: Mapping[Any, Any]) -> bool:
+    """Return whether a model could not be loaded in the last run, or its server did not answer."""
+    retry: Retry | None = stash.get(Retry)
+    return OtherModel not in stash or retry is None or retry.is_failing
+
+
+def _together(results: Sequence[Result], errors: Sequence[str], untried: int) -> Result:
+    """Return one result of all conversations; ``untried`` are further ones, left out."""
     last = results[-1]
     if len(results) == 1:
         return last
     found = [it.comparison for it in results if it.comparison is not None]
-    kept = [it for it in found if it.unit == found[0].unit]
+    counts = Counter(it.unit for it in found for _ in it.responses)
+    unit = max(counts, key=lambda it: counts[it], default=None)
+    kept = [it for it in found if it.unit == unit]
     remarks = list(dict.fromkeys(remark for it in results for remark in it.remarks))
-    if others := len(found) - len(kept):
-        left = "conversation is" if others == 1 else "conversations are"
-        remarks.append(f"{others} {left} left out: compared in {found[-1].unit}")
+    others = [it for it in found if it.responses and it.unit != unit]
+    if others:
+        left = "conversation is" if len(others) == 1 else "conversations are"
+        remarks.append(f"{len(others)} {left} left out: compared in {others[0].unit}")
     stats = [it.stats for it in results if isinstance(it.stats, MemoryStats)]
     computed = [it.computed_tokens for it in stats]
-    failed = f"{len(errors)} of {len(results)} conversations failed"
+    failed = f"{len(errors)} of {len(results) + untried} conversations failed"
+    if untried:
+        failed += f", and {untried} {'was' if untried == 1 else 'were'} not tried"
     return replace(
         last,
         keys=(),

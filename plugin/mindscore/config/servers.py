@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mindhooks import ScorerError
 from mindscore._util.files import named_path
-from mindscore.config.settings import named_servers
+from mindscore.config.settings import ServerSettings, named_servers
 
 ADAPTER_FILE = "adapter_config.json"
 """A folder with this file is an adapter, in PEFT's format."""
@@ -27,3 +28,19 @@ def other_server(server: Mapping[str, Any], name: str) -> dict[str, Any]:
     if folder is not None and (folder / ADAPTER_FILE).is_file():
         return {**table, "adapter": str(folder)}
     return {**table, "model": name, "adapter": "", "tokenizer": ""}
+
+
+def require_adapter(loaded: str | None, table: Mapping[str, Any], first: Mapping[str, Any]) -> None:
+    """Refuse another model that was loaded without its adapter: it is the first model again.
+
+    ``loaded`` is the adapter that its scorer has; ``table`` and ``first`` are both ``[server]``.
+
+    Raises:
+        ScorerError: the scorer loads none.
+    """
+    adapter, name = table.get("adapter"), table.get("scorer", ServerSettings().scorer)
+    if adapter and adapter != first.get("adapter") and loaded is None:
+        raise ScorerError(
+            f"server.scorer = {name!r} loads no adapter, and {adapter} would be left out: have its "
+            "server serve it as a model, and name that"
+        )

@@ -33,7 +33,7 @@ from mindhooks import (
 from mindscore._util.aio import map_ordered
 from mindscore._util.errors import ConfigError, format_error
 from mindscore._util.text import count_of
-from mindscore.config.servers import other_server
+from mindscore.config.servers import other_server, require_adapter
 from mindscore.config.settings import (
     CompareScoringOptions,
     ServerSettings,
@@ -95,22 +95,8 @@ async def opened_model(tables: Mapping[str, Any], name: str) -> AsyncIterator[Ot
         scorer = await load_scorer(table)
     async with aclosing(scorer):
         with _naming(name, ()):
-            _require_adapter(scorer, table, server)
+            require_adapter(ScorerCapabilities.of(scorer).adapter, table, server)
         yield OtherModel(name, scorer, {**tables, "server": table})
-
-
-def _require_adapter(scorer: Scorer, table: Mapping[str, Any], first: Mapping[str, Any]) -> None:
-    """Refuse a scorer without the adapter that is to be compared: it is the ``first`` model again.
-
-    Raises:
-        ScorerError: it has none.
-    """
-    adapter = table.get("adapter")
-    if adapter and adapter != first.get("adapter") and ScorerCapabilities.of(scorer).adapter is None:
-        raise ScorerError(
-            f"server.scorer = {table.get('scorer', ServerSettings().scorer)!r} loads no adapter, and "
-            f"{adapter} would be left out: have its server serve it as a model, and name that"
-        )
 
 
 @contextmanager
@@ -135,6 +121,7 @@ class CompareRun(FlowRun):
         self.outcomes: dict[str, Outcome] = {}
         self.remarks: list[str] = []
         self._others_usage = Usage()
+        self._others_retry = Retry(ServerSettings())
         self._unsaid: list[str] = []
         self._done = 0
 
@@ -149,22 +136,19 @@ class CompareRun(FlowRun):
             self.memories = find_memories(self.context)
         stashed, name = self.registry.stash.get(OtherModel), self.options.with_
         self.activity = self.mind.activity(f"comparing: {self.scorer.model}")
+        opened = nullcontext(stashed) if stashed else opened_model(self.run.settings, name)
         with self.activity:
-            opened = nullcontext(stashed) if stashed else opened_model(self.run.settings, name)
             async with opened as other:
+                self._others_retry = Retry(parse_settings(other.tables).server)
                 is_same = await self._has_same_tokenizer(other)
                 with _naming(other.name, ()):
                     second = await self._second(other, is_same)
+                server = self.settings.server
                 first = Side(
-                    self.scorer,
-                    self.settings.server,
-                    self.context,
-                    self.cached,
-                    self.noise,
-                    self.compared,
+                    self.scorer, server, self.context, self.cached, self.noise, self.compared
                 )
-                unit: Unit = "nats" if is_same else "nats per byte"
                 if first.responses:
+                    unit: Unit = "nats" if is_same else "nats per byte"
                     await self._compare((first, second), other.name, unit)
 
     # -- the other model's conversation ----------------------------------------------------------
@@ -176,7 +160,7 @@ class CompareRun(FlowRun):
             ScorerError: one of them cannot tokenise.
         """
         context, tokenize = self.context, self.retry.wrap(self.scorer.tokenize)
-        tokenize_too = Retry(parse_settings(other.tables).server).wrap(other.scorer.tokenize)
+        tokenize_too = self._others_retry.wrap(other.scorer.tokenize)
         nodes = (*context.system, *context.identity, *context.conversation)
         texts = {PROBE, *(node.text for node in nodes)}
         for text in sorted(texts):
@@ -211,8 +195,8 @@ class CompareRun(FlowRun):
                 f"{other.name} has another chat template: it reads the conversation as {model} "
                 "prints it"
             )
-        retry = Retry(settings.server)
-        cached = CachedScorer(other.scorer, self._others_usage, ScoreCache(), retry, tokens=is_same)
+        usage, retry = self._others_usage, self._others_retry
+        cached = CachedScorer(other.scorer, usage, ScoreCache(), retry, tokens=is_same)
         noise = NoiseFloor(cached, settings.memory.noise_repeats)
         compared = LeaveOneOut(cached, context, noise)
         return Side(other.scorer, settings.server, context, cached, noise, compared)
@@ -361,6 +345,9 @@ class CompareRun(FlowRun):
 
     def make_stats(self, error: str | None) -> MemoryStats:
         """Return the calls and tokens of both models together."""
+        if self._others_retry.is_failing:
+            # A host with further conversations need not try them.
+            self.registry.stash[Retry] = self._others_retry
         failed = {key: it.error for key, it in self.outcomes.items() if it.status == "failed"}
         if failed and error is None:
             key, first = next(iter(failed.items()))

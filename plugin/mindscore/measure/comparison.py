@@ -219,10 +219,7 @@ class Comparison:
 
     @classmethod
     def joined(cls, parts: Sequence[Comparison]) -> Comparison:
-        """Return one comparison of all conversations of ``parts``, which are of the same models.
-
-        Where one is in nats per byte, all are of such models, and so is the whole.
-        """
+        """Return one comparison of all conversations of ``parts``: of two models, in one unit."""
         first = parts[0]
         return cls.of(
             first.model,

@@ -4,6 +4,9 @@ import json
 
 import pytest
 
+from mindhooks import ScorerError, ScorerUnavailable
+from mindscore.scorers.toy import ToyScorer
+
 TALK = [
     {"role": "memory", "key": "tea", "content": "The user drinks green tea."},
     {"role": "memory", "key": "dog", "content": "The user has a dog called Rex."},
@@ -180,7 +183,66 @@ def test_of_many_that_fail_alike_only_two_are_tried(compare, many, config):
     ran = compare(many(), "--json")
     assert ran.status == 1
     assert len(ran.err.splitlines()) == 2
-    assert ran.document["stats"]["error"].startswith("2 of 2 conversations failed; ")
+    error = ran.document["stats"]["error"]
+    assert error.startswith("2 of 8 conversations failed, and 6 were not tried; ")
+
+
+@pytest.fixture
+def second(monkeypatch):
+    """Has every other model be one toy, whose methods a test may replace."""
+    from mindscore.flows import compare as flow
+
+    scorer = ToyScorer()
+
+    async def load(table):
+        return scorer
+
+    monkeypatch.setattr(flow, "load_scorer", load)
+    return scorer
+
+
+def test_conversations_that_fail_alike_by_what_they_hold_hold_up_no_others(
+    compare, many, second, monkeypatch
+):
+    async def score(prompts):
+        if len(tried) < 2:
+            tried.append(prompts)
+            raise ScorerError("what is that?")
+        return await ToyScorer.score(second, prompts)
+
+    tried = []
+    monkeypatch.setattr(second, "score", score)
+    ran = compare(many(5), "--json")
+    assert ran.status == 1
+    assert ran.document["stats"]["error"].startswith("2 of 5 conversations failed; ")
+    assert len({it["conversation"] for it in ran.document["responses"]}) == 3
+
+
+def test_after_two_conversations_without_an_answer_no_others_are_tried(
+    compare, many, second, config, monkeypatch
+):
+    async def score(prompts):
+        raise ScorerUnavailable("no answer")
+
+    config.write_text(config.read_text().replace('"toy"', '"toy"\nmax_attempts = 1'))
+    monkeypatch.setattr(second, "score", score)
+    error = compare(many(5), "--json").document["stats"]["error"]
+    assert error.startswith("2 of 5 conversations failed, and 3 were not tried; ")
+
+
+def test_conversations_in_the_unit_of_fewer_are_left_out_and_counted(
+    compare, many, second, monkeypatch
+):
+    """A word of the third alone is another token of the other model's."""
+
+    async def tokenize(text):
+        ids = await ToyScorer.tokenize(second, text)
+        return [*ids, 7] if " 0th " in text else ids
+
+    monkeypatch.setattr(second, "tokenize", tokenize)
+    found = compare(many(4), "--json").document
+    assert (found["unit"], len({it["conversation"] for it in found["responses"]})) == ("nats", 3)
+    assert "1 conversation is left out: compared in nats per byte" in found["remarks"]
 
 
 def test_a_file_of_a_folder_that_cannot_be_read_is_named_and_the_others_are_compared(compare, many):
