@@ -224,7 +224,9 @@ class Deciding:
         shown = entry and await self._reviews.one(entry.item.name)
         if entry and shown is None:
             raise PageRefusedError(404, GONE)
-        leaned = shown and await self._leanings.of(model, shown.candidate.node_id)
+        leaned = shown and await self._leanings.of(
+            model, shown.candidate.node_id, shown.conversation
+        )
         talk = self._runs.transcript
         values = {
             "leaned": leaned,

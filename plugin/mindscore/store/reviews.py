@@ -63,6 +63,7 @@ class Reviewed:
     """A candidate, its review, and the sinks that have accepted it.
 
     ``found_at`` is in seconds since the epoch. A sink ``""``: it was imported as trained.
+    ``conversation`` is the id of the one it was found in, empty where that is not known.
     """
 
     candidate: FinetuneCandidate
@@ -70,6 +71,7 @@ class Reviewed:
     found_at: float
     review: Review | None
     sinks: tuple[str, ...]
+    conversation: str = ""
 
     @property
     def name(self) -> CandidateName:
@@ -147,6 +149,7 @@ class _Row(NamedTuple):
     divergence: float
     candidate: str
     found_at: float
+    conversation: str
     review: Review | None
     sinks: tuple[str, ...]
 
@@ -317,9 +320,8 @@ class Reviews(NamespaceTables):
         marks = read_marks(connection, *self._where(trained, stamp))
         table = candidates.c
         columns = [table[it] for it in CandidateName.__slots__]
-        kept = select(
-            row_id(candidates), *columns, table.divergence, table.candidate, table.found_at
-        )
+        columns += [table.divergence, table.candidate, table.found_at, table.conversation]
+        kept = select(row_id(candidates), *columns)
         kept = kept.where(*self._where(candidates, wanted))
         if conversation is not None:
             kept = kept.where(table.conversation == conversation)
@@ -331,8 +333,8 @@ class Reviews(NamespaceTables):
             if review is None and CandidateName(*name) in decided:
                 return None
             sinks = tuple(sorted(marks.sinks(stamp, hash_)))
-            divergence, candidate, found_at = msgspec.convert(rest, type=tuple[float, str, float])
-            return make(_Row(CandidateName(*name), divergence, candidate, found_at, review, sinks))
+            facts = msgspec.convert(rest, type=tuple[float, str, float, str])
+            return make(_Row(CandidateName(*name), *facts, review, sinks))
 
         yield from intact(candidates, connection.execute(kept), made)
 
@@ -343,7 +345,8 @@ class Reviews(NamespaceTables):
 
 def _whole(row: _Row) -> Reviewed:
     candidate = decode_candidate(row.candidate)
-    return Reviewed(candidate, row.name.model, row.found_at, row.review, row.sinks)
+    about = (row.name.model, row.found_at, row.review, row.sinks, row.conversation)
+    return Reviewed(candidate, *about)
 
 
 def _listed(row: _Row) -> Listed:

@@ -131,6 +131,21 @@ def test_a_candidate_says_what_it_leaned_on_and_the_matrix_links_to_it(
         assert effects(answer)[0] == "+54.86 tea"
 
 
+def test_a_candidate_of_another_conversation_leaned_on_what_that_one_had(
+    filled, transcript, reviewing
+):
+    """Hosts number their messages: the page's conversation has a response of the same id."""
+    with reviewing(filled, transcript()) as page:
+        found = page.queue()[0].candidate
+        other = replace(found, timestamp_ns=1, divergence=99.0, response_text="Another.")
+        store = Store(page.settings.store)
+        page.run(store.record_candidate(other, "toy", conversation="elsewhere"))
+        client = Client(page).let_in()
+        assert "It was measured in no matrix yet" in words(client.ask("GET", "/candidates"))
+        measure(page, "lamp", "elsewhere", **{found.node_id: (7.0, 0.5)})
+        assert effects(client.ask("GET", "/candidates"))[0] == "+7.00 lamp"
+
+
 def test_a_response_that_was_measured_in_no_matrix_says_so(tables, transcript, reviewing):
     with reviewing(tables, transcript()) as page:
         node = transcript().responses()[0][1]
