@@ -53,16 +53,20 @@ class Leanings:
         self._last = responses[-1] if responses else None
 
     def after(self, result: Result) -> Leanings:
-        """Return what is known after a run; what the conversation has no more is forgotten."""
+        """Return what is known after a run; what the conversation has no more is forgotten.
+
+        So is all that was measured in another one: the same words may be said there, too.
+        """
         talk, hashes = result.transcript, text_hashes(result.transcript)
-        rows = {key: it for key, it in self._rows.items() if hashes.get(key) == it.text_hash}
+        before = self._rows if talk.id == self._talk.id else {}
+        rows = {key: it for key, it in before.items() if hashes.get(key) == it.text_hash}
         for key, score in result.scores.items():
-            before = rows.get(key, _Row(hashes.get(key, ""), {}, {}))
+            row = rows.get(key, _Row(hashes.get(key, ""), {}, {}))
             found = {it.node_id: it for it in score.divergences}
             if score.mode == "full":
-                rows[key] = _Row(before.text_hash, {**before.exact, **found}, before.windowed)
+                rows[key] = _Row(row.text_hash, {**row.exact, **found}, row.windowed)
             else:
-                rows[key] = _Row(before.text_hash, before.exact, {**before.windowed, **found})
+                rows[key] = _Row(row.text_hash, row.exact, {**row.windowed, **found})
         ids = {it.id for it in talk.conversation}
         kept = {
             key: _Row(row.text_hash, _of(row.exact, ids), _of(row.windowed, ids))

@@ -364,3 +364,15 @@ def test_leanings_are_of_the_memories_and_responses_that_are_still_there(live):
     assert agent.mind.leaned_on(gone) is None
     assert [it.key for it in agent.mind.leaned_on()] == ["tea"]
     assert MEMORIES["tea"] == TEA
+
+
+def test_the_same_words_in_another_conversation_are_another_response(live):
+    agent = live(live={"tokens_per_hour": 1000})
+    agent.turn()
+    assert [it.key for it in agent.mind.leaned_on()] == ["tea"]
+    agent.turn("Bye.", "See you.")
+    del agent.messages[1:]
+    agent.tables["live"]["tokens_per_hour"] = 1
+    agent.turn("Which song is that?")
+    assert agent.mind.remarks
+    assert agent.mind.leaned_on() is None
