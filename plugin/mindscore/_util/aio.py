@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import logging
 import sys
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from contextlib import aclosing
-from typing import TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import aclosing, asynccontextmanager
+from typing import Protocol, TypeVar
+
+from mindscore._util.errors import format_error
+
+log = logging.getLogger("mindscore")
 
 
 class Pace:
@@ -27,6 +32,27 @@ class Pace:
             # Twice: a timer that came due meanwhile is called after the first turn.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
+
+
+class Closable(Protocol):
+    """An object that is closed once it is not needed any more."""
+
+    async def aclose(self) -> None: ...
+
+
+@asynccontextmanager
+async def closed_at_end(closable: Closable, name: str) -> AsyncIterator[None]:
+    """Close ``closable``, which is somebody else's, after the block; a failure of that is logged.
+
+    What was done in the block is not lost with it.
+    """
+    try:
+        yield
+    finally:
+        try:
+            await closable.aclose()
+        except Exception as error:
+            log.warning("%s could not be closed: %s", name, format_error(error))
 
 
 Item = TypeVar("Item")

@@ -30,7 +30,7 @@ from mindhooks import (
     in_thread,
     load_scorer,
 )
-from mindscore._util.aio import map_ordered
+from mindscore._util.aio import closed_at_end, map_ordered
 from mindscore._util.errors import ConfigError, format_error
 from mindscore._util.text import count_of
 from mindscore.config.servers import other_server, require_adapter
@@ -93,7 +93,7 @@ async def opened_model(tables: Mapping[str, Any], name: str) -> AsyncIterator[Ot
     table = other_server(server, name)
     with _naming(name, named_servers(server)):
         scorer = await load_scorer(table)
-    async with aclosing(scorer):
+    async with closed_at_end(scorer, f"the other model, {name!r},"):
         with _naming(name, ()):
             require_adapter(ScorerCapabilities.of(scorer).adapter, table, server)
         yield OtherModel(name, scorer, {**tables, "server": table})

@@ -23,6 +23,7 @@ from mindhooks import (
     UnhandledCommand,
 )
 from mindscore._util.errors import format_error
+from mindscore._util.text import count_of
 from mindscore.config.file import merge
 from mindscore.conversation.conversation import Transcript
 from mindscore.flows.recorder import CANCELLED
@@ -305,10 +306,11 @@ def in_words(stats: MemoryStats | FinetuneStats) -> str:
     """Return a run's findings and cost in words."""
     if isinstance(stats, MemoryStats):
         scored = sum(it.status == "scored" for it in stats.outcomes.values())
-        found = f"{scored} of {len(stats.outcomes)} memories scored"
+        found = f"{scored} of {count_of(len(stats.outcomes), 'memory', 'memories')} scored"
     else:
-        found = f"{stats.above_threshold} candidates in {stats.responses_considered} responses"
+        responses = count_of(stats.responses_considered, "response")
+        found = f"{count_of(stats.above_threshold, 'candidate')} in {responses}"
     computed = "" if stats.computed_tokens is None else f", {stats.computed_tokens:,} computed"
-    cost = f"{stats.calls:,} calls, {stats.prompt_tokens:,} tokens sent{computed}"
+    sent = f"{count_of(stats.calls, 'call')}, {count_of(stats.prompt_tokens, 'token')} sent"
     stopped = "stopped: " if stats.error == CANCELLED else ""
-    return f"{stopped}{found}; {cost}, {stats.seconds:.1f} s"
+    return f"{stopped}{found}; {sent}{computed}, {stats.seconds:.1f} s"

@@ -332,6 +332,19 @@ async def test_it_is_closed_at_the_end_of_a_run(transcript, tables, other):
     assert scorer.closed == 1
 
 
+async def test_what_was_compared_is_not_lost_if_it_cannot_be_closed(
+    transcript, tables, other, caplog
+):
+    class Stuck(Scripted):
+        async def aclose(self):
+            raise OSError("no")
+
+    other(Stuck())
+    result = await run(transcript, tables("x"))
+    assert (result.error, len(result.comparison.responses)) == (None, 5)
+    assert "the other model, 'x', could not be closed: OSError: no" in caplog.messages
+
+
 async def test_one_in_the_stash_is_used_and_left_open(transcript, tables):
     scorer = Scripted()
     async with Session(transcript).open(tables("ignored")) as session:
