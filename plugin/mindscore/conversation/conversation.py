@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -117,10 +118,17 @@ class Transcript:
         """Return this with an id: that of ``before`` if it has the last response of that.
 
         A host may have left out the beginning since then, by which a conversation is named else.
+        But many end alike ("You are welcome."), so what it answers before that must be the same,
+        calls of tools aside, which hosts leave out as well.
         """
-        said = {it.text for it in self.conversation if it.role == Role.ASSISTANT}
-        last = next((it for it in before.conversation[::-1] if it.role == Role.ASSISTANT), None)
-        goes_on = last is not None and last.text in said
+        said, known = (
+            [None, *(it.text for it in talk.conversation if it.role == Role.ASSISTANT and it.text)]
+            for talk in (self, before)
+        )
+        found = itertools.pairwise(said)
+        goes_on = len(known) > 1 and any(
+            last == known[-1] and earlier in (None, known[-2]) for earlier, last in found
+        )
         return replace(self, id=before.id if goes_on else id_by_beginning(self.messages))
 
 

@@ -7,8 +7,8 @@ import socket
 import aiohttp
 import pytest
 
-from mindhooks import MemoryScore, ResponseDivergence
-from mindscore.review.runs import Live
+from mindhooks import FinetuneStats, MemoryScore, MemoryStats, Outcome, ResponseDivergence
+from mindscore.review.runs import Live, in_words
 from mindscore.review.stream import StreamPace
 
 PATIENCE_S = 30
@@ -162,3 +162,11 @@ def test_what_a_command_found_before_is_forgotten_when_the_next_begins():
     assert live.since(0) == []
     live.hear(_score("b"))
     assert [event.data["key"] for event in live.since(last)] == ["b"]
+
+
+def test_one_of_a_kind_is_told_in_the_singular():
+    memories = MemoryStats({"tea": Outcome("scored")}, 1, 1, None, 0.5, None)
+    assert in_words(memories) == "1 of 1 memory scored; 1 call, 1 token sent, 0.5 s"
+    searched = FinetuneStats(1, 1, 1.0, 2.0, 2, 1200, None, 0.5, "cancelled")
+    said = "stopped: 1 candidate in 1 response; 2 calls, 1,200 tokens sent, 0.5 s"
+    assert in_words(searched) == said

@@ -521,6 +521,13 @@ def test_what_was_scored_is_due_in_another_conversation_not_in_the_same(attach, 
     agent.turn("Good morning.", "Good morning, Nora.")
     assert is_due()
     assert not is_due()
+    agent.turn("Thank you.", "You are welcome.")
+    assert not is_due()
+    # Another one, which comes to the same words.
+    del agent.messages[1:]
+    agent.turn("Good evening.", "Good evening, Nora.")
+    agent.turn("Thank you.", "You are welcome.")
+    assert is_due()
 
 
 def test_a_command_that_nobody_takes_is_an_error_of_its_result(attach):
