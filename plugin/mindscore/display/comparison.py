@@ -56,6 +56,7 @@ def _response_fields(it: ComparedResponse) -> dict[str, Any]:
         "with": it.with_,
         "without": it.without,
         "noise": it.limit,
+        "noise_assumed": it.assumed,
         "parts_at": parts
         and {"token": parts.token, "text": parts.text, "logprobs": parts.logprobs},
         "other_text": it.other_text,

@@ -201,6 +201,14 @@ def second(monkeypatch):
     return scorer
 
 
+@pytest.mark.parametrize("noisy", [False, True])
+def test_a_noise_that_nobody_has_measured_is_marked_as_json_too(compare, talk, second, noisy):
+    second.noisy = noisy
+    found = compare(talk, "--set", "memory.noise_repeats=0", "--json").document["responses"]
+    assert {it["noise_assumed"] for it in found} == {noisy}
+    assert {it["noise"] for it in found} == {1.0 if noisy else 0.01}
+
+
 def test_conversations_that_fail_alike_by_what_they_hold_hold_up_no_others(
     compare, many, second, monkeypatch
 ):
