@@ -47,6 +47,7 @@ def run_compare(options: CompareOptions) -> int:
         found = _Found(options)
         pass_ = _Pass(tables, found, screen)
         result = run_until_interrupted(pass_.run, pass_.so_far)
+    result = replace(result, remarks=(*result.remarks, *found.remarks))
     if options.json:
         write_json(document(result))
     else:
@@ -91,11 +92,12 @@ def _report(
 class _Found:
     """The conversations that are compared, each read when its turn comes.
 
-    ``failed`` are those that cannot be read.
+    ``failed`` are those that cannot be read, ``remarks`` say what else is left out.
     """
 
     def __init__(self, options: CompareOptions) -> None:
         self.failed: list[str] = []
+        self.remarks: list[str] = []
         self._chosen: list[Transcript] = []
         if options.select is not None:
             self._chosen = [options.read(options.paths[0])]
@@ -109,10 +111,22 @@ class _Found:
         )
         self._survey = Survey(self._reader)
         self.failed += self._survey.failed
-        self._places = [it for it in self._survey.found if it.responses]
+        found = list(self._survey.found)
+        self._places = [it for it in found if it.responses]
         self.count = len(self._places)
         if not self._places:
             raise UsageError(NO_RESPONSE)
+        self.remarks += self._left_out(len(found) - self.count)
+
+    def _left_out(self, without: int) -> Iterator[str]:
+        """Yield lines on what is left out; ``without``: conversations without a response."""
+        for why, count in (
+            Counter({"without a response": without}) + self._survey.left_out
+        ).items():
+            yield f"{count_of(count, 'conversation')} left out: {why}"
+        if records := self._survey.records_left_out:
+            yield f"{count_of(records, 'record')} not valid and left out"
+        yield from self._reader.sources.passed_over.remarks()
 
     def __iter__(self) -> Iterator[Transcript]:
         yield from self._chosen

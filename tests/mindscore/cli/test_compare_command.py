@@ -262,6 +262,20 @@ def test_a_file_of_a_folder_that_cannot_be_read_is_named_and_the_others_are_comp
     assert "broken.jsonl" in ran.err
 
 
+def test_what_is_not_compared_is_among_the_remarks(compare, many, write):
+    folder = many(2)
+    (folder / "copy.jsonl").write_text((folder / "many-0.jsonl").read_text())
+    (folder / "short.jsonl").write_text(json.dumps(TALK[2]) + "\n")
+    (folder / "notes.txt").write_text("Buy milk.")
+    found = compare(folder, "--json").document
+    assert len(found["responses"]) == 4
+    assert found["remarks"] == [
+        "1 conversation left out: without a response",
+        "1 conversation left out: found twice",
+        "1 file of no known format",
+    ]
+
+
 def test_config_show_has_the_tables_of_other_servers(cli, config):
     assert "[server.doubtful.options]\nprior = 640" in cli("config", "show", "--config", config).out
 
