@@ -65,8 +65,11 @@ def _entry(item: Listed) -> QueueEntry:
 
 
 def _reaches(divergence: float, threshold: float) -> bool:
-    """Return whether a divergence reaches the threshold, as both are shown: to 0.01 nats."""
-    return max(divergence, round(divergence, 2)) >= threshold
+    """Return whether a divergence reaches the threshold, as both are shown: to 0.01 nats.
+
+    All reach a threshold of 0, which is none.
+    """
+    return not threshold or max(divergence, round(divergence, 2)) >= threshold
 
 
 class CandidateQueue:
