@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import select
 import signal
 
 import pytest
@@ -119,7 +120,8 @@ def test_a_pass_that_is_killed_goes_on_and_finds_the_same(command, over, start, 
 
 def test_ctrl_c_says_what_is_done_and_that_the_same_command_goes_on(start, over, passes):
     running = start("--full", "--json")
-    running.stdout.readline()
+    # Not read: it waits for a reader once the pipe is full.
+    select.select([running.stdout], [], [], 60)
     running.send_signal(signal.SIGINT)
     _, err = running.communicate(timeout=60)
     assert running.returncode == 130

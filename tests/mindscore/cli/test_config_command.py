@@ -49,7 +49,13 @@ DEFAULTS = {
         "max_alternate_tokens": 256,
     },
     "store": {"url": "", "namespace": "default", "retention_days": 90.0, "keep_texts": True},
-    "train": {"sink": "http", "context": "bare", "folder": "", "format": "input_ids"},
+    "train": {
+        "sink": "http",
+        "context": "bare",
+        "guard": 0.05,
+        "folder": "",
+        "format": "input_ids",
+    },
     "advise": {
         "confidence": 0.95,
         "min_conversations": 30,

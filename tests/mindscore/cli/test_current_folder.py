@@ -52,6 +52,8 @@ ARGUMENTS = {
     ("store", "export"): ("scores.jsonl",),
     ("store", "copy"): ("--to", "sqlite:////tmp/never-read.db"),
     ("advise",): (),
+    ("ledger",): (),
+    ("compare",): ("talk.jsonl", "--with", "other", *TOY),
 }
 """Of each command; the demo runs the flows that ``score`` runs, for minutes."""
 

@@ -6,6 +6,7 @@ import pytest
 
 from mindhooks import MindCommand
 from mindscore.conversation.native import read_transcript
+from mindscore.flows.screen_estimates import Estimator
 from mindscore.session.session import Session
 
 IDLE = 40
@@ -35,7 +36,21 @@ def session(tmp_path):
     return Session(read_transcript(file)).open(tables)
 
 
-async def test_groups_of_them_are_removed(session):
+@pytest.fixture
+def no_holding(monkeypatch):
+    monkeypatch.setattr(Estimator, "can_hold", lambda *_: False)
+
+
+async def test_each_is_held_alone_where_that_tells_what_matters(session):
+    async with session as it:
+        result = await it.run(MindCommand.SCORE_FULL)
+    assert result.error is None
+    assert result.screen.method == "hold"
+    assert "tea" in result.scores
+    assert result.screen.spent_tokens == result.stats.prompt_tokens
+
+
+async def test_groups_of_them_are_removed(session, no_holding):
     async with session as it:
         result = await it.run(MindCommand.SCORE_FULL)
     assert result.error is None
@@ -47,7 +62,7 @@ async def test_groups_of_them_are_removed(session):
 
 
 async def test_a_host_that_cannot_print_it_without_groups_has_them_measured_by_one(
-    session, monkeypatch, caplog
+    session, no_holding, monkeypatch, caplog
 ):
     async with session as it:
         await it.context()

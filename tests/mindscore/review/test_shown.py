@@ -26,7 +26,7 @@ from mindscore.store import Cell, Listed, Notes, Point, Review, Reviewed, Stored
 
 def _item(number_, decision=None, sinks=()):
     candidate = FinetuneCandidate(
-        entry_idx=number_, node_id=f"n{number_}", divergence=100.0 - number_, response_text="r",
+        entry_idx=number_, node_id=f"n{number_}", divergence=200.0 - number_, response_text="r",
         prior_context="", context_ids=(1,), bare_context_ids=(1,), continuation_ids=(number_, 9),
         alternate_text=None, alternate_ids=None, timestamp_ns=number_,
     )  # fmt: skip

@@ -81,7 +81,7 @@ CREATE TABLE matrix_notes (
 	noted_at FLOAT NOT NULL, 
 	PRIMARY KEY (namespace, model, conversation, kind)
 );
-INSERT INTO "matrix_notes" VALUES('default','toy','talk','screen','{}',1700000900.0);
+INSERT INTO "matrix_notes" VALUES('default','toy','talk','screen','{"method":"groups","trials":[],"exact":["tea"],"sampled":[],"estimated":["dog"],"not_looked_at":[],"estimates":[],"unit":"sent","spent_tokens":10,"screen_tokens":0,"exact_tokens":100,"error_median":null,"error_p95":null,"rank_correlation":null,"missed":[],"together":null,"remarks":[]}',1700000900.0);
 CREATE TABLE memories (
 	namespace VARCHAR NOT NULL, 
 	"key" VARCHAR NOT NULL, 
