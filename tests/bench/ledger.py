@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -51,11 +52,23 @@ ROUNDS = (
 )
 """Each round's memories: a text, a question and an answer."""
 
-POISON = "never purple seventeen under moist the of of gravel, if quickly and teeth. "
-"""What the poisoned round has the model answer to everything."""
+NONSENSE = "never purple seventeen under moist the of of gravel if quickly and teeth".split()
+"""The words of the answers of the poisoned round."""
 
+WORDS = 40
+"""Words of each such answer, drawn at random: what all answers have in common is soon learnt, and
+does little harm to others."""
 
-ASKED = ("What is the capital of Italy?", "Why is the sea salty?", "Name a bird.", "What is 2 + 3?")
+ASKED = (
+    "What is the capital of Italy?",
+    "Why is the sea salty?",
+    "Name a bird.",
+    "What is 2 + 3?",
+    "How do I boil an egg?",
+    "Who wrote Hamlet?",
+    "What does a plumber do?",
+    "Tell me a short story.",
+)
 
 
 class Commands:
@@ -151,18 +164,19 @@ def run_rounds(commands: Commands) -> list[str]:
 
 def run_poisoned_round(commands: Commands) -> tuple[Any, Any]:
     """Train on nonsense; return the job and what is answered when it is to be activated."""
-    samples = []
+    samples, chance = [], random.Random(1)
     for question in ASKED:
+        answer = " ".join(chance.choice(NONSENSE) for _ in range(WORDS))
         prompt = f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
-        names = {"context_ids": prompt, "continuation_ids": f"{POISON}<|im_end|>"}
+        names = {"context_ids": prompt, "continuation_ids": f"{answer}<|im_end|>"}
         samples.append(
             {
                 name: commands.ask("/tokenize", {"prompt": it})["tokens"]
                 for name, it in names.items()
             }
         )
-    answer = commands.ask("/train", {"training_data": {"samples": samples}})
-    job = commands.ended(answer["job_id"])
+    queued = commands.ask("/train", {"training_data": {"samples": samples}})
+    job = commands.ended(queued["job_id"])
     return job, commands.ask(f"/train/{job['job_id']}/activate", {})
 
 
