@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,7 @@ AT_ONCE = 500
 # Made once: SQLAlchemy takes longer to make a statement than SQLite to run it.
 _given: BindParameter[Any] = bindparam("given", expanding=True)
 _of, _in = known_turns.c, branches.c
-_IDS = select(_of.turn_id).where(_of.turn_id.in_(_given))
+_IDS = select(_of.scope, _of.turn_id, _of.digest).where(_of.turn_id.in_(_given))
 _KNOWN = select(_of.scope, _of.digest).where(_of.digest.in_(_given))
 _TIPS = select(_in.id, _in.scope, _in.tip).where(_in.tip.in_(_given))
 _NAMES = select(_in.name).where(_in.name.in_(_given))
@@ -76,7 +77,8 @@ class Placement:
     def __init__(self, connection: Connection, turns: Sequence[Turn], now: float) -> None:
         self._connection = connection
         self._now = now
-        self._ids = {row.turn_id for row in self._find(_IDS, [it.id for it in turns])}
+        named = self._find(_IDS, [it.id for it in turns])
+        self._ids: dict[tuple[str, str], bytes] = {(it[0], it[1]): it.digest for it in named}
         known = self._find(_KNOWN, [it.exact[-1] for it in turns])
         self._known: set[Key] = {(row.scope, row.digest) for row in known}
         self._stepped: dict[int, bytes] = {}
@@ -91,11 +93,14 @@ class Placement:
         self._remembered: list[dict[str, Any]] = []
         self._named: list[dict[str, Any]] = []
 
-    def put(self, turn: Turn) -> bool:
-        """Place a turn; return false if it is known, alone or within a later one."""
-        if turn.id in self._ids:
-            return False
-        self._ids.add(turn.id)
+    def put(self, turn: Turn) -> bool | None:
+        """Place a turn; return false if it is known, alone or within a later one.
+
+        ``None``: another turn of its conversation has its id, so that it has no place.
+        """
+        said = self._ids.setdefault((turn.scope, turn.id), turn.exact[-1])
+        if said != turn.exact[-1]:
+            return None
         if (turn.scope, turn.exact[-1]) in self._known:
             # Its row may have no id yet, if it was seen within a later turn.
             self._named.append({"of": turn.scope, "hash": turn.exact[-1], "name": turn.id})
@@ -192,19 +197,25 @@ class Placement:
 
     def _new_branch(self, turn: Turn, tip: bytes) -> int:
         branch, self._next_branch = self._next_branch, self._next_branch + 1
-        number = self._counts.get(turn.scope, 0) + 1 if turn.scope else 1
-        name = turn.name
-        while number > 1 or name in self._names:
-            name = f"{turn.name}-{max(number, 2)}"
-            if name not in self._names and not list(self._find(_NAMES, [name])):
-                break
-            number = max(number, 2) + 1
+        name = next(it for it in self._names_for(turn, branch) if self._is_free(it))
         self._names.add(name)
         if turn.scope:
             self._counts[turn.scope] = self._counts.get(turn.scope, 0) + 1
         row = {"id": branch, "scope": turn.scope, "name": name, "tip": tip, "seen_at": self._now}
         self._new[branch] = row
         return branch
+
+    def _names_for(self, turn: Turn, branch: int) -> Iterator[str]:
+        """Yield the few names that a new branch may have, the last of which nobody else has."""
+        before = self._counts.get(turn.scope, 0) if turn.scope else 0
+        if not before:
+            yield turn.name
+        yield f"{turn.name}-{before + 1 if before else 2}"
+        yield f"{turn.name}-{branch}"
+        yield f"{turn.name}-{uuid.uuid4().hex}"
+
+    def _is_free(self, name: str) -> bool:
+        return name not in self._names and not list(self._find(_NAMES, [name]))
 
 
 def _tips(turn: Turn) -> tuple[bytes, ...]:

@@ -86,17 +86,18 @@ class CollectedTurns:
         self._database.write_now(_forget)
         self._database.checkpoint()
 
-    def put(self, turns: Sequence[Turn], idle_s: float) -> list[bool]:
+    def put(self, turns: Sequence[Turn], idle_s: float) -> list[bool | None]:
         """Add all the turns, or none; return for each if it is new.
 
-        They may be scored once nothing has followed them for ``idle_s`` seconds.
+        ``None``: another turn of its conversation has its id, and it is left out. The others may be
+        scored once nothing has followed them for ``idle_s`` seconds.
 
         Raises:
             QueueFullError: there is no room for all.
         """
         now = time.time()
 
-        def work(connection: Connection) -> list[bool]:
+        def work(connection: Connection) -> list[bool | None]:
             placement = Placement(connection, turns, now)
             stored = [placement.put(it) for it in turns]
             placement.write(now + idle_s)

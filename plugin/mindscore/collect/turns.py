@@ -18,7 +18,7 @@ from mindscore._util.errors import TranscriptError
 from mindscore.conversation.conversation import Conversation
 from mindscore.conversation.message import Message
 from mindscore.conversation.native import parse_timestamp
-from mindscore.readers.genai import is_request, nested, read_span, says_model
+from mindscore.readers.genai import is_request, nested, read_span, require_whole, says_model
 from mindscore.readers.memories import named_memories
 from mindscore.readers.opentelemetry import named_conversation
 from mindscore.readers.requests import ModelRequest, conversation_of, parsed
@@ -138,6 +138,7 @@ def turn_of_span(span: Mapping[str, Any], memory_attribute: str | None) -> Turn 
     model = says_model(attributes)
     if not messages or not answers:
         return Unsaid(bool(model) and not messages)
+    require_whole(attributes, span)
     memories = _memories(span["attributes"].get(memory_attribute)) if memory_attribute else {}
     record = Record(messages, answers[0], tools, memories, model[:NAME_CHARACTERS])
     scope, trace = named_conversation(attributes), span["traceId"]

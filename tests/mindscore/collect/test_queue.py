@@ -9,9 +9,13 @@ from itertools import permutations
 import pytest
 
 from mindscore._util.errors import StoreError
+from mindscore.collect import otlp
 from mindscore.collect import queue as queue_module
+from mindscore.collect.placing import Placement
 from mindscore.collect.queue import CollectedTurns, QueueFullError
 from mindscore.collect.turns import TurnRequest, turn_of, turn_of_span
+
+from .conftest import request_of
 
 WHOLE = ["u1", "a1", "u2", "a2", "u3", "a3"]
 
@@ -41,11 +45,51 @@ def test_what_was_seen_is_not_stored_again(queue, turn, waiting):
     first, second = turn("u1", "a1", id="1"), turn("u1", "a1", "u2", "a2", id="2")
     queue.put([first, second], 0)
     assert queue.put([first, second], 0) == [False, False]
-    assert queue.put([turn("other", "words", id="2")], 0) == [False]
     assert queue.put([turn("u1", "a1", id="another id")], 0) == [False]
     assert waiting(queue) == {"kitchen": (["u1", "a1", "u2", "a2"], 2)}
     # Nor once it was scored, or by another process.
     assert queue.put([first, second], 0) == [False, False]
+
+
+def test_an_id_is_of_one_turn_of_its_conversation(queue, turn, waiting):
+    assert queue.put([turn("u1", "a1", id="1")], 0) == [True]
+    assert queue.put([turn("u1", "other", id="1"), turn("u2", "a2", id="2")], 0) == [None, True]
+    assert queue.put([turn("u3", "a3", id="1", name="garden")], 0) == [True]
+    assert waiting(queue) == {
+        "kitchen": (["u1", "a1"], 1),
+        "kitchen-2": (["u2", "a2"], 1),
+        "garden": (["u3", "a3"], 1),
+    }
+
+
+def read(*spans):
+    """Return the turns of spans, as protobuf brings them."""
+    found = otlp.split(request_of(*spans), otlp.PROTOBUF)
+    return [turn_of_span(otlp.read_span(it, otlp.PROTOBUF), None) for it in found]
+
+
+@pytest.mark.parametrize("ids", [{"trace": "0" * 32, "span": "0" * 16}, {"trace": "ab" * 2**16}])
+def test_ids_that_are_invalid_are_none(ids, span):
+    first, second = read(*(span("s", said, "a", name="", **ids) for said in ("u1", "u2")))
+    assert first.id != second.id
+    assert len(first.id) == len(first.name) == 32
+
+
+def test_many_conversations_of_one_trace_each_get_a_name_at_once(queue, span, monkeypatch):
+    looked = 0
+    find = Placement._find
+
+    def counted(self, query, values):
+        nonlocal looked
+        looked += 1
+        return find(self, query, values)
+
+    monkeypatch.setattr(Placement, "_find", counted)
+    for number in range(30):
+        given = span("s", f"u{number}", "a", name="", trace="ab" * 16, span=f"{number + 1:016x}")
+        queue.put(read(given), 0)
+    assert queue.waiting().conversations == 30
+    assert looked < 30 * 12
 
 
 def test_it_is_all_there_after_the_process_has_gone(make_queue, turn, waiting):
