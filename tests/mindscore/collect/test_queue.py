@@ -212,6 +212,17 @@ def test_what_waits_for_too_long_is_dropped_and_counted(queue, turn, monkeypatch
     assert queue.waiting().conversations == 0
 
 
+def test_a_clock_that_jumps_ahead_drops_nothing_that_was_hardly_tried(queue, turn, monkeypatch):
+    queue.put([turn("u1", "a1")], 0)
+    queue.put_off(queue.next(), 60, failed=True)
+    later = time.time() + (queue_module.KEPT_DAYS + 1) * 24 * 3600
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert queue.drop_old() == 0
+    while (it := queue.next(after=0)).attempts < queue_module.FEWEST_ATTEMPTS:
+        queue.put_off(it, 0, failed=True)
+    assert queue.drop_old() == 1
+
+
 def test_what_is_remembered_is_bounded_and_what_waits_is_not_forgotten(queue, turn, monkeypatch):
     monkeypatch.setattr(queue_module, "MAX_KNOWN", 3)
     monkeypatch.setattr(queue_module, "PRUNED_AT_ONCE", 1)
