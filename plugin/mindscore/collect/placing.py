@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -31,7 +31,7 @@ AT_ONCE = 500
 _given: BindParameter[Any] = bindparam("given", expanding=True)
 _of, _in = known_turns.c, branches.c
 _IDS = select(_of.scope, _of.turn_id, _of.digest).where(_of.turn_id.in_(_given))
-_KNOWN = select(_of.scope, _of.digest).where(_of.digest.in_(_given))
+_KNOWN = select(_of.scope, _of.digest, _of.turn_id).where(_of.digest.in_(_given))
 _TIPS = select(_in.id, _in.scope, _in.tip).where(_in.tip.in_(_given))
 _NAMES = select(_in.name).where(_in.name.in_(_given))
 _COUNTS = select(_in.scope, func.count()).where(_in.scope.in_(_given)).group_by(_in.scope)
@@ -79,8 +79,10 @@ class Placement:
         self._now = now
         named = self._find(_IDS, [it.id for it in turns])
         self._ids: dict[tuple[str, str], bytes] = {(it[0], it[1]): it.digest for it in named}
-        known = self._find(_KNOWN, [it.exact[-1] for it in turns])
-        self._known: set[Key] = {(row.scope, row.digest) for row in known}
+        ends = [it.exact[-1] for it in turns] + [it.prompted for it in turns if not it.scope]
+        self._known: dict[Key, str | None] = {
+            (row.scope, row.digest): row.turn_id for row in self._find(_KNOWN, ends)
+        }
         self._stepped: dict[int, bytes] = {}
         self._tips: dict[Key, int] = {}
         self._note_tips([_tips(it)[-2] for it in turns if len(it.said) > 1])
@@ -99,12 +101,15 @@ class Placement:
         ``None``: another turn of its conversation has its id, so that it has no place.
         """
         said = self._ids.setdefault((turn.scope, turn.id), turn.exact[-1])
-        if said != turn.exact[-1]:
+        if said not in (turn.exact[-1], turn.prompted):
             return None
-        if (turn.scope, turn.exact[-1]) in self._known:
-            # Its row may have no id yet, if it was seen within a later turn.
-            self._named.append({"of": turn.scope, "hash": turn.exact[-1], "name": turn.id})
-            return False
+        key = turn.scope, turn.exact[-1]
+        if key in self._known:
+            if not self._is_of_another(turn, self._known[key]):
+                # Its row may have no id yet, if it was seen within a later turn.
+                self._named.append({"of": turn.scope, "hash": turn.exact[-1], "name": turn.id})
+                return False
+            turn = replace(turn, exact=(*turn.exact[:-1], turn.prompted))
         branch, continued = self._continued(turn)
         tip = _tips(turn)[-1]
         if branch is None:
@@ -115,15 +120,26 @@ class Placement:
             self._stepped[branch] = tip
         self._tips[turn.scope, tip] = branch
         for digest in turn.exact[continued:]:
-            self._known.add((turn.scope, digest))
+            self._known.setdefault((turn.scope, digest), None)
             row = {"scope": turn.scope, "digest": digest, "branch": branch}
             self._remembered.append({**row, "turn_id": None, "at_ns": None})
+        self._known[turn.scope, turn.exact[-1]] = turn.id
         self._remembered[-1] |= {"turn_id": turn.id, "at_ns": turn.at_ns}
         if branch in self._last:
             self._last[branch].follow(turn.record, 1)
         else:
             self._last[branch] = _Last(turn.record, 1)
         return True
+
+    def _is_of_another(self, turn: Turn, known: str | None) -> bool:
+        """Return whether a turn without a name is not the ``known`` one that says the same.
+
+        One of another trace with another system prompt, and so perhaps with other memories, is not.
+        """
+        if turn.scope or known is None:
+            return False
+        is_same_trace = known.rpartition("-")[0] == turn.id.rpartition("-")[0]
+        return not is_same_trace and (turn.scope, turn.prompted) not in self._known
 
     def write(self, ready_at: float) -> None:
         """Write what was placed; it may be scored from ``ready_at`` on."""

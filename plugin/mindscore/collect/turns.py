@@ -92,7 +92,7 @@ class Turn:
     ``scope`` is what its sender calls the conversation, empty for no name, and ``name`` what it is
     called if it continues none that is known. ``said`` and ``exact`` have a hash for each response,
     of the responses up to it, and of all that user, tools and model said: not of the system prompt,
-    which hosts print anew each time.
+    which hosts print anew each time. ``prompted`` is a hash of all that, and of the system prompt.
     """
 
     scope: str
@@ -101,6 +101,7 @@ class Turn:
     at_ns: int | None
     said: tuple[bytes, ...]
     exact: tuple[bytes, ...]
+    prompted: bytes
     record: bytes
 
 
@@ -174,7 +175,9 @@ def _turn(scope: str, name: str, id_: str, at_ns: int | None, record: Record) ->
     conversation = repaired.conversation(name)
     said, exact = digests(conversation.messages)
     known = id_ or hashlib.sha256(repr((scope, name)).encode() + exact[-1]).hexdigest()[:32]
-    return Turn(scope, name or known, known, at_ns, said, exact, raw)
+    system = repr([it.text for it in conversation.messages if it.role == Role.SYSTEM])
+    prompted = hashlib.sha256(exact[-1] + system.encode()).digest()[:16]
+    return Turn(scope, name or known, known, at_ns, said, exact, prompted, raw)
 
 
 def _encoded(record: Record) -> tuple[bytes, Record]:

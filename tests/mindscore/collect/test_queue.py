@@ -75,6 +75,19 @@ def test_ids_that_are_invalid_are_none(ids, span):
     assert len(first.id) == len(first.name) == 32
 
 
+def test_equal_words_without_a_name_are_two_turns_if_their_prompts_differ(queue, span, waiting):
+    ann, bob = (
+        span(f"You help {name}.", "Who am I?", "A friend.", name="", trace=trace * 16)
+        for name, trace in (("Ann", "aa"), ("Bob", "bb"))
+    )
+    assert queue.put(read(ann), 0) == [True]
+    assert queue.put(read(bob), 0) == [True]
+    # Neither when they come again, nor twice by two instrumentations of one trace.
+    assert queue.put([*read(bob), *read(ann)], 0) == [False, False]
+    assert queue.put(read(bob | {"span": "cd" * 8}), 0) == [False]
+    assert list(waiting(queue)) == ["aa" * 16, "bb" * 16]
+
+
 def test_many_conversations_of_one_trace_each_get_a_name_at_once(queue, span, monkeypatch):
     looked = 0
     find = Placement._find
