@@ -22,6 +22,10 @@ SUFFIX = ".mindscore.json"
 """Put to the name of a memory file for that of its sidecar."""
 
 
+MAX_BYTES = 4 * 2**20
+"""Size of a memory file: it is read anew for each note, as it may have changed."""
+
+
 class Sidecar(Struct, frozen=True):
     """The notes beside a memory file, and hashes of the texts they are of, by keys."""
 
@@ -43,7 +47,7 @@ class MemoryFileNotes:
         """Write ``note`` to the sidecar of each file that holds its memory.
 
         Raises:
-            NoteError: no file holds it.
+            NoteError: no file holds it, or one is too long.
             TranscriptError: a file cannot be read; the others have their notes.
             OSError: a sidecar cannot be written.
         """
@@ -61,6 +65,8 @@ class MemoryFileNotes:
 
 def _write(file: Path, note: Note) -> bool:
     """Write ``note`` to the sidecar of ``file``; return false if that does not hold its memory."""
+    if file.exists() and file.stat().st_size > MAX_BYTES:
+        raise NoteError(f"{file}: is over {MAX_BYTES} bytes, too long for notes on its memories")
     memories = {file.name: read_text(file), **read_memories(file)}
     keys = [key for key, text in memories.items() if note.is_of(text)]
     if not keys:

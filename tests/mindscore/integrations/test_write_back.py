@@ -230,6 +230,13 @@ async def test_a_file_that_cannot_be_read_keeps_no_note_from_the_others(file):
     assert len(sidecar(file)) == 1
 
 
+async def test_a_file_that_takes_too_long_to_read_is_said(file):
+    with file.open("r+b") as stream:
+        stream.truncate(100 * 2**20)
+    with pytest.raises(NoteError, match=r"MEMORY\.md: is over"):
+        await MemoryFileNotes([str(file)]).write(note())
+
+
 async def test_a_damaged_sidecar_is_written_anew(file):
     file.with_name("MEMORY.md.mindscore.json").write_text("{")
 
