@@ -31,7 +31,7 @@ AT_ONCE = 500
 _given: BindParameter[Any] = bindparam("given", expanding=True)
 _of, _in = known_turns.c, branches.c
 _IDS = select(_of.scope, _of.turn_id, _of.digest).where(_of.turn_id.in_(_given))
-_KNOWN = select(_of.scope, _of.digest, _of.turn_id).where(_of.digest.in_(_given))
+_KNOWN = select(_of.scope, _of.digest, _of.turn_id, _of.branch).where(_of.digest.in_(_given))
 _TIPS = select(_in.id, _in.scope, _in.tip).where(_in.tip.in_(_given))
 _NAMES = select(_in.name).where(_in.name.in_(_given))
 _COUNTS = select(_in.scope, func.count()).where(_in.scope.in_(_given)).group_by(_in.scope)
@@ -80,11 +80,12 @@ class Placement:
         named = self._find(_IDS, [it.id for it in turns])
         self._ids: dict[tuple[str, str], bytes] = {(it[0], it[1]): it.digest for it in named}
         ends = [it.exact[-1] for it in turns] + [it.prompted for it in turns if not it.scope]
-        self._known: dict[Key, str | None] = {
-            (row.scope, row.digest): row.turn_id for row in self._find(_KNOWN, ends)
-        }
+        ends += [it.exact[-2] for it in turns if it.scope and len(it.exact) > 1]
+        known = {(row.scope, row.digest): row for row in self._find(_KNOWN, ends)}
+        self._known: dict[Key, str | None] = {key: row.turn_id for key, row in known.items()}
+        self._said_in: dict[Key, int] = {key: row.branch for key, row in known.items()}
         self._stepped: dict[int, bytes] = {}
-        self._tips: dict[Key, int] = {}
+        self._tips: dict[Key, list[int]] = {}
         self._note_tips([_tips(it)[-2] for it in turns if len(it.said) > 1])
         self._names = {row.name for row in self._find(_NAMES, [it.name for it in turns])}
         counted = self._find(_COUNTS, list({it.scope for it in turns if it.scope}))
@@ -118,9 +119,10 @@ class Placement:
             self._new[branch]["tip"] = tip
         else:
             self._stepped[branch] = tip
-        self._tips[turn.scope, tip] = branch
+        self._tips.setdefault((turn.scope, tip), []).append(branch)
         for digest in turn.exact[continued:]:
             self._known.setdefault((turn.scope, digest), None)
+            self._said_in.setdefault((turn.scope, digest), branch)
             row = {"scope": turn.scope, "digest": digest, "branch": branch}
             self._remembered.append({**row, "turn_id": None, "at_ns": None})
         self._known[turn.scope, turn.exact[-1]] = turn.id
@@ -185,8 +187,9 @@ class Placement:
     def _note_tips(self, tips: Sequence[bytes]) -> None:
         for id_, scope, tip in self._find(_TIPS, tips):
             # One that has gone on since, in this transaction, ends elsewhere.
-            if id_ not in self._stepped:
-                self._tips[scope, tip] = id_
+            its = self._tips.setdefault((scope, tip), [])
+            if id_ not in self._stepped and id_ not in its:
+                its.append(id_)
 
     def _continued(self, turn: Turn) -> tuple[int | None, int]:
         """Return the branch that a turn continues, and how many responses of it that has.
@@ -196,20 +199,27 @@ class Placement:
         tips = _tips(turn)[:-1]
         if not tips:
             return None, 0
-        before = self._take_tip(turn.scope, tips[-1])
+        before = self._take_tip(turn, len(tips))
         if before is not None:
             return before, len(tips)
         # It may continue one from longer ago: what is between was not sent, or comes later.
         self._note_tips(tips[:-1])
         for length in range(len(tips) - 1, 0, -1):
-            before = self._take_tip(turn.scope, tips[length - 1])
+            before = self._take_tip(turn, length)
             if before is not None:
                 return before, length
         return None, 0
 
-    def _take_tip(self, scope: str, tip: bytes) -> int | None:
-        """Return the branch that ends so, which is to end elsewhere."""
-        return self._tips.pop((scope, tip), None)
+    def _take_tip(self, turn: Turn, length: int) -> int | None:
+        """Return the branch that ends with so many responses of a turn, which is to end elsewhere.
+
+        Of several with equal responses, that in which users and tools said the same, too.
+        """
+        ending = self._tips.get((turn.scope, _tips(turn)[length - 1]))
+        if not ending:
+            return None
+        same = self._said_in.get((turn.scope, turn.exact[length - 1]))
+        return ending.pop(ending.index(same) if same in ending else -1)
 
     def _new_branch(self, turn: Turn, tip: bytes) -> int:
         branch, self._next_branch = self._next_branch, self._next_branch + 1

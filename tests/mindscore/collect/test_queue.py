@@ -147,6 +147,23 @@ def test_equal_words_in_two_conversations_are_two_turns(queue, turn, waiting):
     assert sorted(waiting(queue)) == ["a", "b"]
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_forks_with_equal_answers_each_go_on_by_themselves(together, queue, turn, waiting):
+    """As of agents that work side by side under one session's id."""
+    turns = [
+        turn("u1", "OK"),
+        turn("u2", "OK"),
+        turn("u1", "OK", "u3", "a3"),
+        turn("u2", "OK", "u4", "a4"),
+    ]
+    for batch in [turns] if together else [[it] for it in turns]:
+        queue.put(batch, 0)
+    assert waiting(queue) == {
+        "kitchen": (["u1", "OK", "u3", "a3"], 2),
+        "kitchen-2": (["u2", "OK", "u4", "a4"], 2),
+    }
+
+
 def test_arguments_of_a_tool_may_be_printed_otherwise_in_the_history(queue, turn, waiting):
     def call(arguments):
         function = {"name": "find", "arguments": arguments}
