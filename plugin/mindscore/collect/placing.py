@@ -213,13 +213,24 @@ class Placement:
     def _take_tip(self, turn: Turn, length: int) -> int | None:
         """Return the branch that ends with so many responses of a turn, which is to end elsewhere.
 
-        Of several with equal responses, that in which users and tools said the same, too.
+        Of several with equal responses, that in which users and tools said the same, too; none, if
+        that has gone on already: the turn is a fork of it, and continues no other.
         """
         ending = self._tips.get((turn.scope, _tips(turn)[length - 1]))
         if not ending:
             return None
-        same = self._said_in.get((turn.scope, turn.exact[length - 1]))
-        return ending.pop(ending.index(same) if same in ending else -1)
+        same = self._branch_of(turn.scope, turn.exact[length - 1])
+        if same in ending:
+            ending.remove(same)
+            return same
+        return ending.pop() if same is None else None
+
+    def _branch_of(self, scope: str, digest: bytes) -> int | None:
+        """Return the branch in which all that was said, if it is known."""
+        if (scope, digest) not in self._said_in:
+            for row in self._find(_KNOWN, [digest]):
+                self._said_in[row.scope, row.digest] = row.branch
+        return self._said_in.get((scope, digest))
 
     def _new_branch(self, turn: Turn, tip: bytes) -> int:
         branch, self._next_branch = self._next_branch, self._next_branch + 1

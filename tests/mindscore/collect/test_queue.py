@@ -164,6 +164,27 @@ def test_forks_with_equal_answers_each_go_on_by_themselves(together, queue, turn
     }
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_a_fork_takes_the_place_of_no_other_with_equal_answers(together, queue, turn, waiting):
+    turns = [
+        turn("u1", "OK", "u", "Yes"),
+        turn("u2", "OK"),
+        turn("u1", "OK", "u3", "a3"),
+        turn("u1", "OK", "u", "Yes", "u4", "a4"),
+        turn("u2", "OK", "u", "Yes"),
+        turn("u1", "OK", "u", "Yes", "u5", "a5"),
+    ]
+    for batch in [turns] if together else [[it] for it in turns]:
+        queue.put(batch, 0)
+    said = [found for found, _ in waiting(queue).values()]
+    assert sorted(said) == [
+        ["u1", "OK", "u", "Yes", "u4", "a4"],
+        ["u1", "OK", "u", "Yes", "u5", "a5"],
+        ["u1", "OK", "u3", "a3"],
+        ["u2", "OK", "u", "Yes"],
+    ]
+
+
 def test_arguments_of_a_tool_may_be_printed_otherwise_in_the_history(queue, turn, waiting):
     def call(arguments):
         function = {"name": "find", "arguments": arguments}
