@@ -49,16 +49,22 @@ class Follower:
         """Wait for each job, and write the ledger after each that passes its guard.
 
         Raises:
-            TrainError: a job failed, or has not passed its guard.
+            TrainError: a job failed, or has not passed its guard; those after it were followed.
             ScorerError: the trainer does not answer.
         """
         if not job_ids:
             return
+        failures: list[TrainError] = []
         async with aclosing(TrainerClient(self._configuration.settings.server)) as client:
             for job_id in job_ids:
-                with self._screen.activity("training") as activity:
-                    job = await client.finished(job_id, activity)
-                await self.write_round(job)
+                try:
+                    with self._screen.activity("training") as activity:
+                        job = await client.finished(job_id, activity)
+                    await self.write_round(job)
+                except TrainError as error:
+                    failures.append(error)
+        if failures:
+            raise TrainError("; ".join(map(str, failures)))
 
     async def write_round(self, job: TrainingJob) -> None:
         """Measure with the adapter of a job, which no server has to use yet, in this process.
