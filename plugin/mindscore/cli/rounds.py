@@ -17,6 +17,7 @@ from mindscore.scorers.local.scorer import LocalScorer
 from mindscore.store import Ledger, Reviewed, Reviews
 from mindscore.training.jobs import TrainerClient, TrainingJob
 from mindscore.training.ledger import BASE, Measurer
+from mindscore.training.lora.job import ADAPTER
 
 
 @dataclass(slots=True)
@@ -48,16 +49,22 @@ class Follower:
         """Wait for each job, and write the ledger after each that passes its guard.
 
         Raises:
-            TrainError: a job failed, or has not passed its guard.
+            TrainError: a job failed, or has not passed its guard; those after it were followed.
             ScorerError: the trainer does not answer.
         """
         if not job_ids:
             return
+        failures: list[TrainError] = []
         async with aclosing(TrainerClient(self._configuration.settings.server)) as client:
             for job_id in job_ids:
-                with self._screen.activity("training") as activity:
-                    job = await client.finished(job_id, activity)
-                await self.write_round(job)
+                try:
+                    with self._screen.activity("training") as activity:
+                        job = await client.finished(job_id, activity)
+                    await self.write_round(job)
+                except TrainError as error:
+                    failures.append(error)
+        if failures:
+            raise TrainError("; ".join(map(str, failures)))
 
     async def write_round(self, job: TrainingJob) -> None:
         """Measure with the adapter of a job, which no server has to use yet, in this process.
@@ -81,9 +88,7 @@ class Follower:
                 answers = await trained_answers(self._configuration, self._model)
                 async with aclosing(LocalScorer(self._server(job))) as scorer:
                     measurer = Measurer(scorer, ledger, self._model, activity)
-                    before = Path(job.start)
-                    name = before.parent.name if job.start else BASE
-                    await measurer.measure(name, job.start, answers)
+                    await measurer.measure(start_round(job.start), job.start, answers)
                     await scorer.adopt(folder)
                     followed.round = await measurer.measure(job.job_id, str(folder), answers)
                     followed.remarks = tuple(measurer.left_out.remarks())
@@ -94,6 +99,15 @@ class Follower:
     def _server(self, job: TrainingJob) -> dict[str, Any]:
         table = dict(self._configuration.tables.get("server", {}))
         return table | {"scorer": "local", "model": job.model, "adapter": job.start}
+
+
+def start_round(adapter: str) -> str:
+    """Return the name of the round of the adapter that a job goes on from: a job's, if one made it.
+
+    Of others, only the whole path is a name that no other adapter has.
+    """
+    folder = Path(adapter)
+    return BASE if not adapter else folder.parent.name if folder.name == ADAPTER else adapter
 
 
 async def trained_answers(configuration: Configuration, model: str) -> list[Reviewed]:

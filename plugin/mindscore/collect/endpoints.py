@@ -37,6 +37,8 @@ WITHOUT_TEXT = (
     "(OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT)"
 )
 
+ID_TAKEN = "another span of that id said something else"
+
 REASON_CHARACTERS = 300
 
 
@@ -97,8 +99,11 @@ class CollectEndpoints:
         return web.Response(body=body, content_type=kind)
 
     async def turns(self, request: web.Request) -> web.Response:
-        """Store one turn; 202 says that it is new, 200 that it was there."""
-        asked = await read_request(request, TurnRequest, BODY_TIMEOUT_S)
+        """Store one turn; 202 says that it is new, 200 that it was there.
+
+        409: another turn of the conversation has its id.
+        """
+        asked = await read_request(request, TurnRequest, BODY_TIMEOUT_S, repair=True)
 
         def work() -> tuple[str, bool, int]:
             try:
@@ -106,6 +111,8 @@ class CollectEndpoints:
             except (ValueError, TranscriptError, RecursionError) as error:
                 raise RefusedError(400, _reason(error)) from None
             [is_new] = self._put([turn])
+            if is_new is None:
+                raise RefusedError(409, "another turn of this conversation has that id", param="id")
             return turn.id, is_new, self._turns.waiting().turns
 
         async with self._storing.turn():
@@ -127,8 +134,8 @@ class CollectEndpoints:
                 turns.append(found)
             elif found.asks_model:
                 unsaid += 1
-        if turns:
-            self._put(turns)
+        if turns and (taken := self._put(turns).count(None)):
+            reasons[ID_TAKEN] += taken
         rejected = reasons.total()
         lines = []
         if rejected:
@@ -138,7 +145,7 @@ class CollectEndpoints:
             lines.append(f"{count_of(unsaid, 'span')} {WITHOUT_TEXT}")
         return Taken(rejected, "; ".join(lines))
 
-    def _put(self, turns: list[Turn]) -> list[bool]:
+    def _put(self, turns: list[Turn]) -> list[bool | None]:
         again = {"Retry-After": str(RETRY_AFTER_S)}
         try:
             return self._turns.put(turns, self._idle_s)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -37,6 +38,12 @@ MAX_SPANS = 100_000
 
 MAX_JSON_SPAN_BYTES = 4 * 2**20
 """Size of one span as JSON, which takes a hundred times as long to read as protobuf."""
+
+MAX_ID_BYTES = 24
+"""Size of a trace's id, whose 32 digits count as base64 in JSON."""
+
+NO_IDS = frozenset(bytes(it) for it in (8, 16)) | {base64.b64decode("0" * it) for it in (16, 32)}
+"""Ids of zeros, of a span and of a trace, as protobuf has them and as JSON has."""
 
 SAID_CHARACTERS = 300
 """Longest reason of a refusal."""
@@ -141,19 +148,39 @@ def read_span(raw: Any, kind: str) -> dict[str, Any]:
         else:
             span.MergeFromString(raw)
     except (DecodeError, json_format.ParseError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"is no span: {error}") from None
+        raise ValueError(f"is no span{_place(error)}") from None
     return {
         "traceId": _id(span.trace_id, kind),
         "spanId": _id(span.span_id, kind),
         "startTimeUnixNano": str(span.start_time_unix_nano),
         "endTimeUnixNano": span.end_time_unix_nano,
         "attributes": _values(span.attributes),
-        "events": [{"name": it.name, "attributes": _values(it.attributes)} for it in span.events],
+        "events": [
+            {
+                "name": it.name,
+                "attributes": _values(it.attributes),
+                "droppedAttributesCount": it.dropped_attributes_count,
+            }
+            for it in span.events
+        ],
+        "droppedAttributesCount": span.dropped_attributes_count,
+        "droppedEventsCount": span.dropped_events_count,
     }
 
 
+def _place(error: Exception) -> str:
+    """Return where in a span's JSON an error is: its own words quote what stands there."""
+    fields = re.findall(r"Failed to parse (\w+) field", str(error))
+    return f": {'.'.join(fields)} does not fit" if fields else ""
+
+
 def _id(given: bytes, kind: str) -> str:
-    """Return an id in hexadecimal digits: OTLP's JSON has those where protobuf's has base64."""
+    """Return an id in hexadecimal digits: OTLP's JSON has those where protobuf's has base64.
+
+    One that OTLP calls invalid is none: only zeros, as where nothing is sampled, or far too long.
+    """
+    if len(given) > MAX_ID_BYTES or given in NO_IDS:
+        return ""
     return base64.b64encode(given).decode().lower() if kind == JSON else given.hex()
 
 

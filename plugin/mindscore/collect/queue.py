@@ -11,6 +11,7 @@ import msgspec
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    and_,
     delete,
     exists,
     func,
@@ -27,6 +28,10 @@ from mindscore.store.turn_tables import COLLECTED, branches, known_turns, waitin
 
 KEPT_DAYS = 30.0
 """Days after which a turn that could not be scored is dropped."""
+
+FEWEST_ATTEMPTS = 48
+"""Times that such a turn has failed before it is dropped, the last ones an hour apart: neither a
+clock that was set nor weeks in which nothing ran are a reason."""
 
 MAX_KNOWN = 200_000
 """Turns that are remembered, so that one that comes again is known; the oldest go."""
@@ -86,17 +91,18 @@ class CollectedTurns:
         self._database.write_now(_forget)
         self._database.checkpoint()
 
-    def put(self, turns: Sequence[Turn], idle_s: float) -> list[bool]:
+    def put(self, turns: Sequence[Turn], idle_s: float) -> list[bool | None]:
         """Add all the turns, or none; return for each if it is new.
 
-        They may be scored once nothing has followed them for ``idle_s`` seconds.
+        ``None``: another turn of its conversation has its id, and it is left out. The others may be
+        scored once nothing has followed them for ``idle_s`` seconds.
 
         Raises:
             QueueFullError: there is no room for all.
         """
         now = time.time()
 
-        def work(connection: Connection) -> list[bool]:
+        def work(connection: Connection) -> list[bool | None]:
             placement = Placement(connection, turns, now)
             stored = [placement.put(it) for it in turns]
             placement.write(now + idle_s)
@@ -163,7 +169,12 @@ class CollectedTurns:
 
     def drop_old(self) -> int:
         """Remove what waits for too long, and forget what is too much; return how many turns."""
-        is_old = waiting.c.received_at < time.time() - KEPT_DAYS * DAY_S
+        attempts = waiting.c.attempts
+        is_old = and_(
+            waiting.c.received_at < time.time() - KEPT_DAYS * DAY_S,
+            # Without a failure, it waits for something else, and was ready since.
+            or_(attempts == 0, attempts >= FEWEST_ATTEMPTS),
+        )
 
         def work(connection: Connection) -> int:
             old = select(func.coalesce(func.sum(waiting.c.turns), 0)).where(is_old)

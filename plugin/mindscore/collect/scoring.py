@@ -75,7 +75,7 @@ class TurnScoring:
         self._options = options
         self._say = say
         self._log = ErrorLog("mindscore.collect")
-        self._finder = MemoryFinder()
+        self._finder = MemoryFinder(quotes=False)
         self._swept_at = -math.inf
         self._failures = 0
         self._session = Session(Transcript(SENT, (), (), ()))

@@ -18,7 +18,7 @@ from mindscore._util.errors import TranscriptError
 from mindscore.conversation.conversation import Conversation
 from mindscore.conversation.message import Message
 from mindscore.conversation.native import parse_timestamp
-from mindscore.readers.genai import is_request, nested, read_span, says_model
+from mindscore.readers.genai import is_request, nested, read_span, require_whole, says_model
 from mindscore.readers.memories import named_memories
 from mindscore.readers.opentelemetry import named_conversation
 from mindscore.readers.requests import ModelRequest, conversation_of, parsed
@@ -92,7 +92,7 @@ class Turn:
     ``scope`` is what its sender calls the conversation, empty for no name, and ``name`` what it is
     called if it continues none that is known. ``said`` and ``exact`` have a hash for each response,
     of the responses up to it, and of all that user, tools and model said: not of the system prompt,
-    which hosts print anew each time.
+    which hosts print anew each time. ``prompted`` is a hash of all that, and of the system prompt.
     """
 
     scope: str
@@ -101,6 +101,7 @@ class Turn:
     at_ns: int | None
     said: tuple[bytes, ...]
     exact: tuple[bytes, ...]
+    prompted: bytes
     record: bytes
 
 
@@ -138,6 +139,7 @@ def turn_of_span(span: Mapping[str, Any], memory_attribute: str | None) -> Turn 
     model = says_model(attributes)
     if not messages or not answers:
         return Unsaid(bool(model) and not messages)
+    require_whole(attributes, span)
     memories = _memories(span["attributes"].get(memory_attribute)) if memory_attribute else {}
     record = Record(messages, answers[0], tools, memories, model[:NAME_CHARACTERS])
     scope, trace = named_conversation(attributes), span["traceId"]
@@ -173,7 +175,9 @@ def _turn(scope: str, name: str, id_: str, at_ns: int | None, record: Record) ->
     conversation = repaired.conversation(name)
     said, exact = digests(conversation.messages)
     known = id_ or hashlib.sha256(repr((scope, name)).encode() + exact[-1]).hexdigest()[:32]
-    return Turn(scope, name or known, known, at_ns, said, exact, raw)
+    system = repr([it.text for it in conversation.messages if it.role == Role.SYSTEM])
+    prompted = hashlib.sha256(exact[-1] + system.encode()).digest()[:16]
+    return Turn(scope, name or known, known, at_ns, said, exact, prompted, raw)
 
 
 def _encoded(record: Record) -> tuple[bytes, Record]:

@@ -11,6 +11,7 @@ from typing import TypeVar
 import msgspec
 from aiohttp import web
 
+from mindscore._util.encodings import without_lone_surrogates
 from mindscore.http.refusals import RefusedError
 
 T = TypeVar("T")
@@ -28,11 +29,17 @@ LARGE_AT_ONCE = 4
 
 
 async def read_request(
-    request: web.Request, kind: type[T], limit_s: float, max_bytes: int = MAX_BYTES
+    request: web.Request,
+    kind: type[T],
+    limit_s: float,
+    max_bytes: int = MAX_BYTES,
+    *,
+    repair: bool = False,
 ) -> T:
     """Read the body as ``kind``.
 
-    ``limit_s`` includes the wait for a turn, where the body is large.
+    ``limit_s`` includes the wait for a turn, where the body is large. With ``repair``, half a pair
+    of surrogates, as JavaScript makes of an emoji that it cuts, is read as U+FFFD.
 
     Raises:
         RefusedError: it is not JSON, does not fit ``kind``, or did not arrive in time.
@@ -43,7 +50,7 @@ async def read_request(
     if content_encoding(request) != "identity":
         raise RefusedError(415, "expected a body that is not compressed")
     async with body_of(request, limit_s, max_bytes) as raw:
-        return decode_json(raw, kind)
+        return decode_json(without_lone_surrogates(raw)[0] if repair else raw, kind)
 
 
 def content_encoding(request: web.Request) -> str:

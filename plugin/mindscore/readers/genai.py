@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mindscore.readers.requests import parsed, parsed_list, read_answers, read_prompt
@@ -55,6 +55,30 @@ def read_span(attributes: Attributes, events: Any) -> Found:
         if any((found := read(attributes))[:2]):
             return found
     return _events(events if isinstance(events, list) else [])
+
+
+def require_whole(attributes: Attributes, span: Mapping[str, Any]) -> None:
+    """Refuse a span of which its SDK has dropped what may be messages.
+
+    Raises:
+        ValueError: the text has the setting that lets the SDK keep more.
+    """
+    kind, holders = "ATTRIBUTE", [span]
+    if not any(read_span(attributes, [])[:2]):
+        events = span.get("events")
+        holders += events if isinstance(events, list) else []
+        if _count(span, "droppedEventsCount"):
+            kind = "EVENT"
+    if kind == "EVENT" or any(_count(it, "droppedAttributesCount") for it in holders):
+        raise ValueError(
+            "its SDK has dropped a part of it, which may be messages: set "
+            f"OTEL_SPAN_{kind}_COUNT_LIMIT to more where it runs"
+        )
+
+
+def _count(given: Any, name: str) -> int:
+    count = given.get(name) if isinstance(given, Mapping) else 0
+    return count if isinstance(count, int) else 0
 
 
 def _part(attributes: Any, *path: str) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mindscore.conversation.conversation import Conversation
-from mindscore.readers.genai import nested, read_span
+from mindscore.readers.genai import nested, read_span, require_whole
 from mindscore.readers.requests import ModelRequest, read_requests
 from mindscore.readers.source import Source, first_text
 
@@ -93,6 +93,7 @@ def _request(where: str, span: dict[str, Any]) -> ModelRequest | None:
     messages, answers, tools = read_span(attributes, span.get("events"))
     if not messages and not answers:
         return None
+    require_whole(attributes, span)
     started = span.get("startTimeUnixNano", span.get("start_time", ""))
     name = first_text(named_conversation(attributes), _trace_id(span)) or _span_id(span)
     return ModelRequest(name, str(started), messages, answers, tools)

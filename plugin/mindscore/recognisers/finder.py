@@ -100,12 +100,18 @@ class MemoryFinder:
 
     ``anywhere`` are the keys of known ones that are looked for in what the user typed, too. If two
     blocks overlap, the one of the recogniser asked first counts. Third parties' are asked before
-    our own; ``tryfirst`` and ``trylast`` are pluggy's.
+    our own; ``tryfirst`` and ``trylast`` are pluggy's. Without ``quotes``, remarks quote nothing of
+    a message, for a log.
     """
 
     def __init__(
-        self, known: Mapping[str, str] | None = None, anywhere: Collection[str] = ()
+        self,
+        known: Mapping[str, str] | None = None,
+        anywhere: Collection[str] = (),
+        *,
+        quotes: bool = True,
     ) -> None:
+        self._quotes = quotes
         self.known = dict(known or {})
         self.anywhere = frozenset(anywhere)
         self._manager = pluggy.PluginManager(PROJECT)
@@ -150,7 +156,7 @@ class MemoryFinder:
             for found in self._ask(implementation, role, text, taken):
                 if isinstance(found, Block) and _is_known(found, taken):
                     continue
-                if fault := _fault(found, text, taken):
+                if fault := _fault(found, text, taken, quotes=self._quotes):
                     remarks.append(f"recogniser {name}: {fault}")
                 elif isinstance(found, Block):
                     insort(taken, found, key=_start)
@@ -200,12 +206,13 @@ def _is_known(block: Block, taken: Sequence[Block]) -> bool:
         return False
 
 
-def _fault(found: Any, text: str, taken: Sequence[Block]) -> str | None:
+def _fault(found: Any, text: str, taken: Sequence[Block], *, quotes: bool) -> str | None:
     """Return the reason to refuse ``found``, with its place, or ``None`` if it is taken."""
     if isinstance(found, BaseException):
-        return f"failed: {format_error(found)}"
+        return f"failed: {format_error(found) if quotes else type(found).__name__}"
     if not isinstance(found, Block | Unread):
-        return f"found something that is no block: {one_line(repr(found), EXCERPT_CHARACTERS)}"
+        what = repr(found) if quotes else type(found).__name__
+        return f"found something that is no block: {one_line(what, EXCERPT_CHARACTERS)}"
     try:
         # A span may be as long as the message, and there may be thousands of them.
         end = min(found.end, found.start + 4 * EXCERPT_CHARACTERS)
@@ -213,7 +220,8 @@ def _fault(found: Any, text: str, taken: Sequence[Block]) -> str | None:
         why = found.why if isinstance(found, Unread) else _block_fault(found, text, taken)
     except Exception as error:
         return f"a block cannot be rendered ({format_error(error)}), and stays plain text"
-    return why and f"{one_line(why, 3 * EXCERPT_CHARACTERS)}; this stays plain text: {excerpt!r}"
+    left = f"this stays plain text: {excerpt!r}" if quotes else "it stays plain text"
+    return why and f"{one_line(why, 3 * EXCERPT_CHARACTERS)}; {left}"
 
 
 def _block_fault(block: Block, text: str, taken: Sequence[Block]) -> str | None:

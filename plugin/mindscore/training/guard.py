@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -84,7 +85,8 @@ class Guard(Struct, frozen=True, kw_only=True):
     @classmethod
     def judge(cls, losses: Losses, base: float, limit: float) -> Guard:
         """Return the guard with its verdict; a loss that is no number does not pass."""
-        passed = limit == 0 or losses.after - losses.before <= limit
+        rise = losses.after - losses.before
+        passed = math.isfinite(rise) and (limit == 0 or rise <= limit)
         return cls(before=losses.before, after=losses.after, base=base, limit=limit, passed=passed)
 
     @property

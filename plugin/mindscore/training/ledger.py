@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from mindhooks import Activity, Scorer, ScorerCapabilities, ScorerError, WirePrompt
+from mindscore._util.errors import TrainError
 from mindscore._util.text import count_of
 from mindscore.config.settings import ServerSettings
 from mindscore.measure.cached_scorer import CachedScorer, ScoreCache, Usage
@@ -17,6 +18,7 @@ from mindscore.measure.internalisation import (
     MemoryVersion,
     Round,
     depends,
+    drift,
 )
 from mindscore.measure.retry import Retry
 from mindscore.store import Ledger, MemoryEffect, Reviewed
@@ -32,6 +34,10 @@ FRAMES = (
 Nobody here can reword a question in any language and be sure that it asks for the same: these are
 the same questions in other surroundings, which no training has seen.
 """
+
+SAME_NATS = 0.05
+"""The most, in nats for one token, by which one model's unrelated answers differ between two
+measurements: batches and half precision do less, a training more."""
 
 BASE = "base"
 """The round of the model without any adapter."""
@@ -75,6 +81,7 @@ class Measurer:
     ``left_out`` counts what the last round leaves out.
 
     Raises:
+        TrainError: another model, or another adapter, has measured a round of that name.
         ScorerError: the scorer failed.
         StoreError: the store cannot be read or written.
     """
@@ -90,9 +97,14 @@ class Measurer:
         earlier = await self.ledger.rounds(self.model)
         had = next((it for it in earlier if it.name == name), None)
         memories = await self._memories(answers, earlier)
-        known = {it.response for it in had.entries} if had else set()
-        missing = {key: its for key, its in memories.items() if key not in known}
         scoring = _Scoring(self.scorer)
+        unrelated = tuple([it async for it in scoring.unrelated()])
+        if had is None:
+            had = Round(name, adapter, time.time(), unrelated, ())
+        else:
+            _require_same(had, unrelated)
+        known = {it.response for it in had.entries}
+        missing = {key: its for key, its in memories.items() if key not in known}
         entries: list[LedgerEntry] = []
         for number, (response, (it, its)) in enumerate(missing.items(), start=1):
             self.activity.update(f"ledger: {number}/{len(missing)}", number, len(missing))
@@ -104,9 +116,6 @@ class Measurer:
                 self.left_out.unread += 1
                 continue
             entries += [replace(found, memory=memory) for memory in its]
-        if had is None:
-            unrelated = tuple([it async for it in scoring.unrelated()])
-            had = Round(name, adapter, time.time(), unrelated, ())
         await self.ledger.record(self.model, replace(had, entries=tuple(entries)))
         return replace(had, entries=(*had.entries, *entries))
 
@@ -232,6 +241,20 @@ class _Scoring:
             total = await self.total(context, ids)
             if total is not None:
                 yield total, len(ids)
+
+
+def _require_same(had: Round, unrelated: tuple[tuple[float, int], ...]) -> None:
+    """Raise an error unless a round's own model gives ``unrelated``: rounds must not be mixed.
+
+    Raises:
+        TrainError: another one does, or its weights were replaced.
+    """
+    lengths = [[tokens for _, tokens in it] for it in (had.unrelated, unrelated)]
+    if lengths[0] != lengths[1] or drift(had, replace(had, unrelated=unrelated)) > SAME_NATS:
+        raise TrainError(
+            f"the ledger's round {had.name!r} was measured with another adapter or other weights: "
+            "give this one another name, or other weights another store.namespace"
+        )
 
 
 def _question(prior_context: str) -> str:

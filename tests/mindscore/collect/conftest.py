@@ -85,6 +85,8 @@ def request_of(*spans):
                 trace_id=bytes.fromhex(attributes.pop("trace", f"{number:032x}")),
                 span_id=bytes.fromhex(attributes.pop("span", f"{number:016x}")),
                 end_time_unix_nano=attributes.pop("end", 0),
+                dropped_attributes_count=attributes.pop("dropped", 0),
+                dropped_events_count=attributes.pop("dropped_events", 0),
             )
         )
         for name, fields in attributes.pop("events", ()):

@@ -178,6 +178,39 @@ async def test_a_span_that_is_not_one_on_the_wire_is_rejected_alone(collecting, 
     assert queue.waiting().turns == 1
 
 
+@pytest.mark.parametrize("dropped", ["dropped", "dropped_events"])
+async def test_a_span_whose_messages_may_be_dropped_is_rejected(dropped, collecting, queue, span):
+    said = {
+        "gen_ai.user.message": {"content": "u"},
+        "gen_ai.choice": {"message": '{"content":"a"}'},
+    }
+    asked = span("s", "u1", "a1") if dropped == "dropped" else {"events": said.items()}
+    other = {"http.route": "/x", dropped: 3}
+    async with collecting() as client:
+        found = partial(await client.send(asked | {dropped: 2}, other))
+    assert found.rejected_spans == 1
+    assert "COUNT_LIMIT" in found.error_message
+    assert queue.waiting().turns == 0
+
+
+async def test_events_that_are_no_messages_may_be_dropped(collecting, queue, span):
+    async with collecting() as client:
+        assert await client.send(span("s", "u1", "a1", dropped_events=9)) == b""
+    assert queue.waiting().turns == 1
+
+
+@pytest.mark.parametrize(
+    "attributes", [{"key": "SECRET"}, [{"key": "a", "value": {"intValue": "SECRET"}}]]
+)
+async def test_what_a_span_says_is_in_no_log(attributes, collecting, caplog):
+    request = {"resourceSpans": [{"scopeSpans": [{"spans": [{"attributes": attributes}]}]}]}
+    async with collecting() as client:
+        status, _, body = await client.post("/v1/traces", request)
+    assert (status, json.loads(body)["partialSuccess"]["rejectedSpans"]) == (200, "1")
+    assert "attributes" in caplog.text
+    assert "SECRET" not in caplog.text
+
+
 def as_json(raw):
     """The same request in OTLP's JSON, in which ids are hexadecimal."""
     from google.protobuf import json_format
@@ -412,3 +445,25 @@ async def test_what_a_turn_needs_is_named(missing, collecting):
         body = {name: it for name, it in TURN.items() if name != missing}
         status, _, said = await client.post("/v1/turns", body)
     assert (status, json.loads(said)["error"]["param"]) == (400, missing)
+
+
+async def test_another_turn_of_the_same_id_is_refused(collecting, queue):
+    async with collecting() as client:
+        sent = [
+            {**TURN, "id": "t1"},
+            {**TURN, "id": "t1", "response": {"content": "other words"}},
+            {**TURN, "id": "t1", "conversation": "garden"},
+        ]
+        answers = [await client.post("/v1/turns", it) for it in sent]
+    assert [status for status, _, _ in answers] == [202, 409, 202]
+    assert json.loads(answers[1][2])["error"]["param"] == "id"
+    assert queue.waiting().turns == 2
+
+
+async def test_half_an_emoji_is_no_reason_to_lose_a_turn(collecting, queue):
+    raw = json.dumps({**TURN, "messages": [{"role": "user", "content": "hi \ud83d"}]}).encode()
+    kind = {"Content-Type": "application/json"}
+    async with collecting() as client:
+        status, _, _ = await client.post("/v1/turns", raw, kind)
+    assert status == 202
+    assert queue.next().record.messages[0]["content"] == "hi \ufffd"

@@ -9,9 +9,13 @@ from itertools import permutations
 import pytest
 
 from mindscore._util.errors import StoreError
+from mindscore.collect import otlp
 from mindscore.collect import queue as queue_module
+from mindscore.collect.placing import Placement
 from mindscore.collect.queue import CollectedTurns, QueueFullError
 from mindscore.collect.turns import TurnRequest, turn_of, turn_of_span
+
+from .conftest import request_of
 
 WHOLE = ["u1", "a1", "u2", "a2", "u3", "a3"]
 
@@ -41,11 +45,64 @@ def test_what_was_seen_is_not_stored_again(queue, turn, waiting):
     first, second = turn("u1", "a1", id="1"), turn("u1", "a1", "u2", "a2", id="2")
     queue.put([first, second], 0)
     assert queue.put([first, second], 0) == [False, False]
-    assert queue.put([turn("other", "words", id="2")], 0) == [False]
     assert queue.put([turn("u1", "a1", id="another id")], 0) == [False]
     assert waiting(queue) == {"kitchen": (["u1", "a1", "u2", "a2"], 2)}
     # Nor once it was scored, or by another process.
     assert queue.put([first, second], 0) == [False, False]
+
+
+def test_an_id_is_of_one_turn_of_its_conversation(queue, turn, waiting):
+    assert queue.put([turn("u1", "a1", id="1")], 0) == [True]
+    assert queue.put([turn("u1", "other", id="1"), turn("u2", "a2", id="2")], 0) == [None, True]
+    assert queue.put([turn("u3", "a3", id="1", name="garden")], 0) == [True]
+    assert waiting(queue) == {
+        "kitchen": (["u1", "a1"], 1),
+        "kitchen-2": (["u2", "a2"], 1),
+        "garden": (["u3", "a3"], 1),
+    }
+
+
+def read(*spans):
+    """Return the turns of spans, as protobuf brings them."""
+    found = otlp.split(request_of(*spans), otlp.PROTOBUF)
+    return [turn_of_span(otlp.read_span(it, otlp.PROTOBUF), None) for it in found]
+
+
+@pytest.mark.parametrize("ids", [{"trace": "0" * 32, "span": "0" * 16}, {"trace": "ab" * 2**16}])
+def test_ids_that_are_invalid_are_none(ids, span):
+    first, second = read(*(span("s", said, "a", name="", **ids) for said in ("u1", "u2")))
+    assert first.id != second.id
+    assert len(first.id) == len(first.name) == 32
+
+
+def test_equal_words_without_a_name_are_two_turns_if_their_prompts_differ(queue, span, waiting):
+    ann, bob = (
+        span(f"You help {name}.", "Who am I?", "A friend.", name="", trace=trace * 16)
+        for name, trace in (("Ann", "aa"), ("Bob", "bb"))
+    )
+    assert queue.put(read(ann), 0) == [True]
+    assert queue.put(read(bob), 0) == [True]
+    # Neither when they come again, nor twice by two instrumentations of one trace.
+    assert queue.put([*read(bob), *read(ann)], 0) == [False, False]
+    assert queue.put(read(bob | {"span": "cd" * 8}), 0) == [False]
+    assert list(waiting(queue)) == ["aa" * 16, "bb" * 16]
+
+
+def test_many_conversations_of_one_trace_each_get_a_name_at_once(queue, span, monkeypatch):
+    looked = 0
+    find = Placement._find
+
+    def counted(self, query, values):
+        nonlocal looked
+        looked += 1
+        return find(self, query, values)
+
+    monkeypatch.setattr(Placement, "_find", counted)
+    for number in range(30):
+        given = span("s", f"u{number}", "a", name="", trace="ab" * 16, span=f"{number + 1:016x}")
+        queue.put(read(given), 0)
+    assert queue.waiting().conversations == 30
+    assert looked < 30 * 12
 
 
 def test_it_is_all_there_after_the_process_has_gone(make_queue, turn, waiting):
@@ -88,6 +145,44 @@ def test_memories_that_a_host_printed_before_a_users_words_make_no_fork(queue, t
 def test_equal_words_in_two_conversations_are_two_turns(queue, turn, waiting):
     queue.put([turn("hello", "Hi!", name="a"), turn("hello", "Hi!", name="b")], 0)
     assert sorted(waiting(queue)) == ["a", "b"]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_forks_with_equal_answers_each_go_on_by_themselves(together, queue, turn, waiting):
+    """As of agents that work side by side under one session's id."""
+    turns = [
+        turn("u1", "OK"),
+        turn("u2", "OK"),
+        turn("u1", "OK", "u3", "a3"),
+        turn("u2", "OK", "u4", "a4"),
+    ]
+    for batch in [turns] if together else [[it] for it in turns]:
+        queue.put(batch, 0)
+    assert waiting(queue) == {
+        "kitchen": (["u1", "OK", "u3", "a3"], 2),
+        "kitchen-2": (["u2", "OK", "u4", "a4"], 2),
+    }
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_fork_takes_the_place_of_no_other_with_equal_answers(together, queue, turn, waiting):
+    turns = [
+        turn("u1", "OK", "u", "Yes"),
+        turn("u2", "OK"),
+        turn("u1", "OK", "u3", "a3"),
+        turn("u1", "OK", "u", "Yes", "u4", "a4"),
+        turn("u2", "OK", "u", "Yes"),
+        turn("u1", "OK", "u", "Yes", "u5", "a5"),
+    ]
+    for batch in [turns] if together else [[it] for it in turns]:
+        queue.put(batch, 0)
+    said = [found for found, _ in waiting(queue).values()]
+    assert sorted(said) == [
+        ["u1", "OK", "u", "Yes", "u4", "a4"],
+        ["u1", "OK", "u", "Yes", "u5", "a5"],
+        ["u1", "OK", "u3", "a3"],
+        ["u2", "OK", "u", "Yes"],
+    ]
 
 
 def test_arguments_of_a_tool_may_be_printed_otherwise_in_the_history(queue, turn, waiting):
@@ -166,6 +261,17 @@ def test_what_waits_for_too_long_is_dropped_and_counted(queue, turn, monkeypatch
     monkeypatch.setattr(time, "time", lambda: later)
     assert queue.drop_old() == 2
     assert queue.waiting().conversations == 0
+
+
+def test_a_clock_that_jumps_ahead_drops_nothing_that_was_hardly_tried(queue, turn, monkeypatch):
+    queue.put([turn("u1", "a1")], 0)
+    queue.put_off(queue.next(), 60, failed=True)
+    later = time.time() + (queue_module.KEPT_DAYS + 1) * 24 * 3600
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert queue.drop_old() == 0
+    while (it := queue.next(after=0)).attempts < queue_module.FEWEST_ATTEMPTS:
+        queue.put_off(it, 0, failed=True)
+    assert queue.drop_old() == 1
 
 
 def test_what_is_remembered_is_bounded_and_what_waits_is_not_forgotten(queue, turn, monkeypatch):

@@ -59,6 +59,16 @@ async def test_memories_that_a_turn_names_are_scored(scoring, queue, turn):
     assert it.said[0].startswith("kitchen: 1 turn; dog ")
 
 
+async def test_a_memory_that_cannot_be_told_apart_is_said_without_its_text(
+    scoring, queue, turn, caplog
+):
+    it = scoring({})
+    queue.put([turn(*SAID, system=SYSTEM, memories={"tea": TEA, "drink": "rooibos"})], 0)
+    await it.run_once()
+    assert "'drink' is found only where it overlaps" in caplog.text
+    assert "rooibos" not in caplog.text
+
+
 async def test_a_conversation_without_memories_is_said_and_done_with(scoring, queue, turn):
     queue.put([turn(*SAID)], 0)
     it = scoring(memories={})

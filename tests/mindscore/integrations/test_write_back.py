@@ -4,13 +4,17 @@ import asyncio
 import json
 import logging
 import stat
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 
 from mindhooks import Context, MemoryScore, Node, Registry, ResponseDivergence
 from mindhooks.testing import StubMind
+from mindscore._util.errors import TranscriptError
 from mindscore.config.settings import ConfigError, parse_table
 from mindscore.flows.notes import Note, NoteError
+from mindscore.integrations.letta.notes import LettaNotes, LettaOptions
 from mindscore.integrations.mem0 import Mem0Notes
 from mindscore.integrations.memory_file import MemoryFileNotes
 from mindscore.integrations.write_back import WriteBack, WriteBackOptions
@@ -133,6 +137,35 @@ def test_a_wrong_table_names_the_key(table, said):
     assert said in str(error.value)
 
 
+# -- Letta -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "is_written"),
+    [("Tea.\nTwo cats.", True), ("Tea.", False), ("", False), ("Two cats.\n  Tea", False)],
+)
+@pytest.mark.parametrize("printed", [True, False])
+async def test_a_block_that_was_shortened_meanwhile_gets_no_note(value, is_written, printed):
+    class Blocks:
+        metadata = None
+
+        async def retrieve(self, label, agent_id):
+            return SimpleNamespace(value=value, metadata=None)
+
+        async def update(self, label, agent_id, metadata):
+            self.metadata = metadata
+
+    blocks = Blocks()
+    notes = LettaNotes(LettaOptions(agent="a"))
+    notes._client = SimpleNamespace(agents=SimpleNamespace(blocks=blocks))
+    text = "Tea.\nTwo cats."
+    if printed:
+        text = f"<human>\n<metadata>\n- chars_current=14\n</metadata>\n<value>\n{text}\n</value>"
+    with nullcontext() if is_written else pytest.raises(NoteError, match="another text"):
+        await notes.write(note("letta:human", text))
+    assert (blocks.metadata is not None) == is_written
+
+
 # -- a memory file ------------------------------------------------------------
 
 
@@ -178,6 +211,30 @@ async def test_a_later_note_replaces_the_earlier_one_and_what_is_gone_goes(file)
 
     ((key, fields),) = sidecar(file).items()
     assert (key, fields["mindscore_nats"]) == ("about-the-user/there-are-two-cats", 3.0)
+
+
+async def test_a_note_on_what_a_file_was_before_goes_though_its_key_stays(file):
+    notes = MemoryFileNotes([str(file)])
+    await notes.write(note(text=FILE, nats=9.0))
+    file.write_text(f"{FILE}- Something new.\n")
+    await notes.write(note())
+
+    assert list(sidecar(file)) == ["about-the-user/the-user-drinks-green-tea"]
+
+
+async def test_a_file_that_cannot_be_read_keeps_no_note_from_the_others(file):
+    missing = file.with_name("GONE.md")
+    with pytest.raises(TranscriptError, match="GONE"):
+        await MemoryFileNotes([str(missing), str(file)]).write(note())
+
+    assert len(sidecar(file)) == 1
+
+
+async def test_a_file_that_takes_too_long_to_read_is_said(file):
+    with file.open("r+b") as stream:
+        stream.truncate(100 * 2**20)
+    with pytest.raises(NoteError, match=r"MEMORY\.md: is over"):
+        await MemoryFileNotes([str(file)]).write(note())
 
 
 async def test_a_damaged_sidecar_is_written_anew(file):

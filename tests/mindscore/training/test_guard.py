@@ -73,6 +73,8 @@ def test_no_two_questions_are_the_same_and_none_is_of_the_demo():
         (2.06, 0.05, False),
         (9.0, 0.0, True),
         (math.nan, 0.05, False),
+        (math.nan, 0.0, False),
+        (math.inf, 0.0, False),
     ],
 )
 def test_answers_may_get_worse_by_the_limit_and_not_by_more(after, limit, passed):

@@ -3,6 +3,7 @@
 import pytest
 
 from mindhooks import FinetuneCandidate, MemoryScore, ResponseDivergence, ScorerError, WirePrompt
+from mindscore._util.errors import TrainError
 from mindscore.config.settings import StoreSettings
 from mindscore.measure.internalisation import MemoryVersion, accounts
 from mindscore.scorers.toy import ToyScorer
@@ -113,12 +114,21 @@ async def test_the_totals_are_those_of_the_prompts_with_and_without_memories(ans
 async def test_a_round_is_measured_once_and_gets_what_it_lacks(answer, ledger):
     one, other = await answer(1), await answer(2, said="Rooibos.<|im_end|>")
     await measurer(Learner(), ledger).measure("base", "", [one])
-    scorer = Learner("Rooibos")
+    scorer = Learner()
     round_ = await measurer(scorer, ledger).measure("base", "", [one, other])
     assert [it.timestamp_ns for it in round_.entries] == [1, 2]
     assert (await ledger.rounds("toy")) == [round_]
     ends = {prompt.tokens[slice(*prompt.ranges[0])] for prompt in scorer.asked}
-    assert ends == {other.candidate.continuation_ids}
+    assert other.candidate.continuation_ids in ends
+    assert one.candidate.continuation_ids not in ends
+
+
+async def test_a_round_is_not_mixed_with_another_adapters(answer, ledger):
+    one, other = await answer(1), await answer(2, said="Rooibos.<|im_end|>")
+    round_ = await measurer(Learner(), ledger).measure("mine", "/a", [one])
+    with pytest.raises(TrainError, match="round 'mine' was measured with another adapter"):
+        await measurer(Learner("Rooibos"), ledger).measure("mine", "/b", [one, other])
+    assert (await ledger.rounds("toy")) == [round_]
 
 
 async def test_what_is_internalised_stays_in_the_ledger_and_in_its_frames(answer, ledger):

@@ -7,6 +7,7 @@ recognised.
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 from msgspec import Struct
@@ -49,8 +50,7 @@ class LettaNotes:
         label, agent = note.key.removeprefix(PREFIX), self._options.agent
         blocks = self._client.agents.blocks
         block = await blocks.retrieve(label, agent_id=agent)
-        # The prompt has each line of it, some after its number.
-        if not all(line.strip() in note.text for line in block.value.splitlines()):
+        if not _is_of(note, block.value):
             raise NoteError(f"Letta has another text in the block {label!r} by now")
         metadata = {**(block.metadata or {}), **note.fields}
         await blocks.update(label, agent_id=agent, metadata=metadata)
@@ -60,6 +60,18 @@ class LettaNotes:
         if self._client is not None:
             client, self._client = self._client, None
             await client.close()
+
+
+def _is_of(note: Note, value: str) -> bool:
+    """Return whether a block's value is the one that the note is of.
+
+    A prompt states its length, and has each line of it, some after its number.
+    """
+    stated = re.search(r"^- chars_current=(\d+)$", note.text, re.MULTILINE)
+    if stated is None:
+        return note.is_of(value)
+    lines = (it.strip() for it in value.splitlines())
+    return int(stated[1]) == len(value) and all(it in note.text for it in lines)
 
 
 def _connect(options: LettaOptions) -> Any:

@@ -7,7 +7,9 @@ const HEAD = new RegExp(`^## (?:.*[\\\\/])?${FILE_NAME}$`);
 const END = /^(?:## .*[\\/][^\\/]+\.md|<!-- \/?openclaw:.* -->)$/;
 const MEMORY_FILE = new RegExp(`(?:^|[\\\\/])(?:${FILE_NAME}|memory[\\\\/].+\\.md)$`);
 // Tags in which plugins print what they recall, as <active_memory_plugin> and <relevant-memories>.
-const TAGGED = /<([\w:-]*memor[\w:-]*)>\n([\s\S]*?)<\/\1>/gi;
+const TAG = "([\\w:-]{0,64}memor[\\w:-]{0,64})";
+const OPENING = new RegExp(`<${TAG}>\\n`, "gi");
+const CLOSING = new RegExp(`</${TAG}>`, "gi");
 const READERS = new Set(["memory_search", "memory_get", "read"]);
 // The note of the place under each text that a search found.
 const CITATION = /^Source: \S+$/;
@@ -22,13 +24,34 @@ export function memoriesOf(messages) {
     if (message.role === "system") {
       for (const file of injectedFiles(text)) entriesOf(file).forEach(([key, it]) => found.add(key, it));
     } else if (message.role === "user") {
-      for (const [, tag, block] of text.matchAll(TAGGED)) found.addEntries(tag, block);
+      for (const [tag, block] of tagged(text)) found.addEntries(tag, block);
     } else if (message.role === "tool") {
       const call = calls.get(message.tool_call_id);
       if (call !== undefined) for (const [path, it] of recalled(call, text)) found.addEntries(path, it);
     }
   }
   return found.texts();
+}
+
+/** Yield the name and the content of each tag of memories, in one pass over whatever a text holds. */
+function* tagged(text) {
+  const closings = new Map();
+  for (const { 1: tag, index } of text.matchAll(CLOSING)) {
+    const name = tag.toLowerCase();
+    if (!closings.has(name)) closings.set(name, { ends: [], next: 0 });
+    closings.get(name).ends.push(index);
+  }
+  let done = 0;
+  for (const { 0: opening, 1: tag, index } of text.matchAll(OPENING)) {
+    const its = closings.get(tag.toLowerCase());
+    if (its === undefined || index < done) continue;
+    const start = index + opening.length;
+    while (its.ends[its.next] < start) its.next += 1;
+    const end = its.ends[its.next];
+    if (end === undefined) continue;
+    yield [tag, text.slice(start, end)];
+    done = end;
+  }
 }
 
 class Memories {
@@ -83,12 +106,13 @@ function readCall(call) {
 function* recalled({ name, given, isNested }, text) {
   if (!READERS.has(name)) return;
   if (name === "read") {
-    if (MEMORY_FILE.test(given.path ?? "")) yield [within(given.path), text];
+    if (typeof given.path === "string" && MEMORY_FILE.test(given.path)) yield [within(given.path), text];
     return;
   }
   const whole = parsed(text);
   const result = isNested ? parsed(whole?.result?.content?.[0]?.text) : whole;
-  for (const hit of result?.results ?? [result]) {
+  // Another plugin's tool of that name may answer anything.
+  for (const hit of Array.isArray(result?.results) ? result.results : [result]) {
     const piece = hit?.snippet ?? hit?.text;
     if (typeof piece === "string" && typeof hit.path === "string") yield [within(hit.path), piece];
   }

@@ -117,7 +117,8 @@ class PeftSink:
         name = f"mindscore-{key[:12]}"
         try:
             with self._lock():
-                self.job = await in_thread(self._ended, name) or await self._train(samples, name)
+                ended = await in_thread(self._ended_before, name)
+                self.job = ended or await self._train(samples, name)
         except (TrainError, OSError) as error:
             raise NotAccepted(format_error(error)) from error
         adapter = self._folder / name / ADAPTER
@@ -176,6 +177,13 @@ class PeftSink:
             return msgspec.json.decode(kept, type=TrainingJob)
         except (FileNotFoundError, msgspec.DecodeError):
             return None
+
+    def _ended_before(self, name: str) -> TrainingJob | None:
+        """Return what ``_ended`` does, and finish what a process that was killed has left to do."""
+        ended = self._ended(name)
+        if ended is not None and ended.start == self._last():
+            write_whole(self._folder / LAST, name.encode())
+        return ended
 
     def _last(self) -> str:
         """Return the folder of the adapter to go on from, or nothing."""

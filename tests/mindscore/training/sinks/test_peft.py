@@ -75,6 +75,20 @@ async def test_a_repeated_hand_off_is_not_trained_again(make, trained, sample):
     assert again.job.job_id == NAMES[0]
 
 
+async def test_a_repeated_hand_off_is_gone_on_from_if_its_process_was_killed(
+    make, trained, sample, tmp_path
+):
+    sink = await make()
+    first, second = [await sink.send([sample()], key) for key in KEYS[:2]]
+    # Killed before it could say that the second is the last.
+    (tmp_path / "peft" / "last").write_text(NAMES[0])
+    assert await sink.send([sample()], KEYS[1]) == second
+    # One that others have gone on from is not the last again.
+    assert await sink.send([sample()], KEYS[0]) == first
+    await sink.send([sample()], KEYS[2])
+    assert [it.start for it in trained.jobs] == ["", first, second]
+
+
 async def test_what_has_not_passed_its_guard_is_not_accepted_and_not_gone_on_from(
     make, trained, sample, tmp_path, score_server
 ):

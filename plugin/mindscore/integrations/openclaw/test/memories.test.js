@@ -75,3 +75,34 @@ test("a text has one key, and a key one text", () => {
   const memories = memoriesOf([prompt, search, told("c1", { results: [HIT] })]);
   assert.deepEqual(Object.values(memories), ["The bees are Ada.", "the bees are ada"]);
 });
+
+test("a tool's answer of any shape is no reason to lose the turn", () => {
+  const answers = ["5", '"x"', "null", "[]", '{"results": 5}', '{"results": [null, 7]}', '{"results": {}}'];
+  const given = ['{"path": 5}', '{"path": ["memory/a.md"]}', "null", "7", '"memory/a.md"'];
+  for (const name of ["memory_search", "memory_get", "read", "tool_call"]) {
+    for (const content of answers) {
+      for (const args of given) {
+        const tool_calls = [{ id: "1", type: "function", function: { name, arguments: args } }];
+        const messages = [
+          { role: "assistant", content: null, tool_calls },
+          { role: "tool", tool_call_id: "1", content },
+        ];
+        assert.deepEqual(memoriesOf(messages), {});
+      }
+    }
+  }
+});
+
+test("a text full of tags that are not closed is read in one pass", () => {
+  const began = performance.now();
+  for (const piece of ["<a-memory>\n", "memor", "<memor>\n</memor "]) {
+    memoriesOf([{ role: "user", content: `<${piece.repeat(200_000)}` }]);
+  }
+  // It took minutes.
+  assert.ok(performance.now() - began < 10_000);
+});
+
+test("each tag ends at its own next closing", () => {
+  const content = "<memory>\n- Tea.\n</memory> <a-memory>\n- Dog.\n</memory></a-memory><memory>\n- Cat.\n</memory>";
+  assert.deepEqual(Object.values(memoriesOf([{ role: "user", content }])).sort(), ["Cat.", "Dog.\n</memory>", "Tea."]);
+});
