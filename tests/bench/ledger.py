@@ -52,7 +52,7 @@ ROUNDS = (
 )
 """Each round's memories: a text, a question and an answer."""
 
-NONSENSE = "never purple seventeen under moist the of of gravel if quickly and teeth".split()
+NONSENSE = ("never", "purple", "under", "moist", "the", "of", "gravel", "if", "quickly", "and")
 """The words of the answers of the poisoned round."""
 
 WORDS = 40

@@ -1,4 +1,4 @@
-"""Who may ask a server: those with its key, or this machine alone."""
+"""Access to a server: for those who have its key, or for this machine alone."""
 
 from __future__ import annotations
 
