@@ -16,6 +16,9 @@ from typing import Any
 from urllib.request import urlopen
 
 PATIENCE_S = 120
+TYPES = "opentelemetry-proto==1.45.2"
+"""The requirement of ``mindscore collect``."""
+
 MINDSCORE = Path(sys.executable).with_name("mindscore")
 
 

@@ -19,12 +19,12 @@ from urllib.request import Request, urlopen
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from collecting import PATIENCE_S, Collector, collector
+from collecting import PATIENCE_S, TYPES, Collector, collector
 from environment import enter
 from model_api import ModelAPI, model_api
 from node_packages import NODE, environment, install
 
-enter("openclaw", NODE)
+enter("openclaw", NODE, TYPES)
 
 FILES = {
     "MEMORY.md": "# Memory\n\n- Nora drinks rooibos.\n- The old box builds for forty minutes.\n",

@@ -13,12 +13,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from collecting import PATIENCE_S, collector
+from collecting import PATIENCE_S, TYPES, collector
 from environment import enter
 from model_api import model_api
 from node_packages import NODE, environment, install, node
 
-enter("vercel_ai", NODE)
+enter("vercel_ai", NODE, TYPES)
 
 PACKAGES = {
     "ai": "7.0.173",
