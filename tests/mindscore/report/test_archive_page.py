@@ -209,6 +209,7 @@ def test_without_scripts_the_first_are_there_and_it_says_what_is_not(browser, lo
         context.close()
 
 
+@pytest.mark.slow
 def test_ten_thousand_memories_stay_usable(browser, written):
     file = written(made_archive(10_000, weeks=3, receipt=False))
     assert file.stat().st_size < 30_000_000

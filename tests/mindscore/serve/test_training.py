@@ -144,6 +144,7 @@ async def test_an_adapter_that_harms_unrelated_answers_is_kept_and_not_activated
         assert (forced.status, forced.body["active"]) == (200, True)
 
 
+@pytest.mark.slow
 @pytest.mark.model
 async def test_the_real_model_learns_what_a_cat_is_called(served, folder):
     scorer = LocalScorer({})

@@ -170,6 +170,7 @@ def test_files_that_tell_nothing_are_no_error(tmp_path, torn):
     assert (it.dtype, it.nbytes("float32"), it.keeps_prefixes) == ("float32", 0, True)
 
 
+@pytest.mark.slow
 def test_the_benchmark_for_gpus_runs_on_any_machine():
     file = Path(__file__).parents[3] / "bench" / "gpu.py"
     command = [sys.executable, str(file), "--tiny"]
