@@ -155,8 +155,6 @@ class Store(Scores, MatrixRows, MatrixNotes, EvidenceTables, ArchiveTables):
             if known is not None and is_same and 0 <= now - known[2] < FRESH_S:
                 return
             self._prune(connection, candidates.c.found_at)
-            # A decision holds the text of its candidate, so it goes when the candidate has gone.
-            connection.execute(delete(reviews).where(self._gone(reviews)))
             fresh = {
                 "divergence": candidate.divergence,
                 "candidate": msgspec.json.encode(found).decode(),
@@ -165,6 +163,9 @@ class Store(Scores, MatrixRows, MatrixNotes, EvidenceTables, ArchiveTables):
             }
             row = self._with_namespace(**name, **fresh)
             upsert(connection, candidates, [row], lambda new: {it: new[it] for it in fresh})
+            # A decision holds the text of its candidate, so it goes when the candidate has gone,
+            # and stays with one that was old and is found again.
+            connection.execute(delete(reviews).where(self._gone(reviews)))
 
         await self._database.write(work)
 

@@ -207,6 +207,21 @@ async def test_a_review_goes_with_its_candidate(settings, reviews, monkeypatch):
     assert [it.review for it in await reviews.queue()] == [None, None]
 
 
+async def test_a_review_stays_with_a_candidate_that_is_found_again_after_the_retention(
+    settings, reviews, monkeypatch
+):
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now - 3 * 24 * 3600)
+    await Store(settings).record_candidate(SAID, "m")
+    monkeypatch.undo()
+    [old] = await reviews.queue()
+    await reviews.decide(old.name, REJECTED)
+    await Store(StoreSettings(settings.url, retention_days=2.0)).record_candidate(SAID, "m")
+    [found] = await reviews.queue()
+    assert found.review is not None
+    assert found.review.decision == "rejected"
+
+
 async def test_a_store_that_is_not_there_has_an_empty_queue(reviews, tmp_path):
     assert await reviews.queue() == []
     assert list(tmp_path.glob("*.sqlite3")) == []
