@@ -5,14 +5,16 @@ python tests/bench/day.py [--turns N] [--tokens-per-hour N] [--retention-days D]
 The toy scores a conversation of 40 messages at most, with 12 memories; a new one begins every 50
 turns. On the way candidates are accepted, rejected and sent, the machine sleeps, its clock is set
 ahead and back, and the agent is started anew. It fails if more tokens were sent in any 60 minutes
-than may be, or if a decision is lost whose candidate is kept.
+than may be, or if a decision is lost whose candidate the retention has not removed since.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import random
+import sqlite3
 import sys
 import tempfile
 import threading
@@ -77,7 +79,8 @@ class Day:
     """An agent over a day, and what it has taken.
 
     ``every`` are the turns between decisions, sleeps and restarts. ``sent`` are the tokens of each
-    run with its simulated time, ``most`` the most in any hour.
+    run with its simulated time, ``most`` the most in any hour. ``decisions`` are those that were
+    ``made`` on candidates which the retention has not removed since.
     """
 
     folder: Path
@@ -93,6 +96,7 @@ class Day:
     restarts: int = 0
     sent: deque[tuple[float, int]] = field(default_factory=deque)
     decisions: dict[CandidateName, str] = field(default_factory=dict)
+    made: int = 0
 
     def __post_init__(self) -> None:
         self.memories = {
@@ -151,6 +155,7 @@ class Day:
 
     def decide(self) -> None:
         """Decide on the candidates that wait: reject, accept, or accept and send."""
+        self.removed()
         reviews, store = Reviews(self.store), Store(self.store)
         for it in asyncio.run(reviews.listed("toy")):
             if it.review is not None or it.sinks:
@@ -166,14 +171,31 @@ class Day:
                 mark = (whole.candidate.timestamp_ns, whole.candidate.continuation_ids)
                 asyncio.run(store.mark_trained([mark], "job"))
             self.decisions[it.name] = choice
+            self.made += 1
+
+    def removed(self) -> list[CandidateName]:
+        """Take out the decisions whose candidates were removed since the last call; list them."""
+        with contextlib.closing(sqlite3.connect(self.folder / "store.sqlite3")) as database:
+            database.execute("CREATE TABLE IF NOT EXISTS day_removed (model, at, hash)")
+            database.execute(
+                "CREATE TRIGGER IF NOT EXISTS day_removes AFTER DELETE ON candidates BEGIN "
+                "INSERT INTO day_removed "
+                "VALUES (OLD.model, OLD.timestamp_ns, OLD.continuation_hash); END"
+            )
+            gone = [CandidateName(*it) for it in database.execute("SELECT * FROM day_removed")]
+            database.execute("DELETE FROM day_removed")
+            database.commit()
+        return [it for it in gone if self.decisions.pop(it, None)]
 
     def lost(self) -> list[CandidateName]:
-        """List decisions that are not as they were made, of candidates that are kept."""
+        """List decisions that are not as they were made, of candidates that were never removed."""
+        self.removed()
         kept = {it.name: it for it in asyncio.run(Reviews(self.store).queue("toy"))}
         wrong = []
         for name, choice in self.decisions.items():
             it = kept.get(name)
             if it is None:
+                wrong.append(name)
                 continue
             decision = "accepted" if choice == "sent" else choice
             is_sent = bool(it.sinks) == (choice == "sent")
@@ -244,7 +266,8 @@ def main() -> None:
     parser.add_argument("--stop-after", type=int, metavar="TURN", help="print the table so far")
     given = parser.parse_args()
     say = sys.stdout.write
-    say("  turn   hours    RSS MiB  files MiB      runs     tokens  most/hour  decisions  lost\n")
+    say("  turn   hours    RSS MiB  files MiB      runs     tokens  most/hour  decisions ")
+    say(" kept  lost\n")
     # In memory, where there is such a folder: it is not the disk that is measured.
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.exists() else None) as name:
@@ -261,7 +284,7 @@ def main() -> None:
                 say(
                     f"{number:6} {day.clock.now() / HOUR_S:7.1f} {resident_mib():10.1f} "
                     f"{size_mib(day.folder):10.1f} {day.runs:9,} {day.tokens:10,} {day.most:10,} "
-                    f"{len(day.decisions):10,} {lost:5}\n"
+                    f"{day.made:10,} {len(day.decisions):5,} {lost:5}\n"
                 )
                 sys.stdout.flush()
             if number == given.stop_after:

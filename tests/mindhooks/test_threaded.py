@@ -224,7 +224,7 @@ def test_close_ends_though_a_task_and_a_plugin_do_not_heed_it(caplog):
     started = time.monotonic()
     with caplog.at_level(logging.ERROR):
         registry.close()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     assert any("left behind" in record.getMessage() for record in caplog.records)
 
 

@@ -17,4 +17,5 @@ def test_a_day_is_within_its_tokens_and_keeps_every_decision(tmp_path, monkeypat
     assert 0 < day.most <= 12_000
     assert {"rejected", "accepted", "sent"} <= set(day.decisions.values())
     assert day.lost() == []
+    assert len(day.decisions) == day.made
     assert day.clock._sleeping == []
