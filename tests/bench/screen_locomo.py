@@ -127,7 +127,8 @@ async def measure_locomo(given: argparse.Namespace) -> None:
     """Print, by cut and in all, what a screen finds of the exact matrix."""
     tops, found_tops, large, found_large, held, shares, speeds = 0, 0, 0, 0, 0, [], []
     made = list(cuts(given))
-    server = {"scorer": given.scorer, "dtype": given.dtype}
+    # On cores that others use a prompt may take very long, and nobody waits for it.
+    server = {"scorer": given.scorer, "dtype": given.dtype, "deadline_s": 86_400.0}
     memory = {"screen_sample": given.sample}
     for id_, lines in made:
         exact = await exact_matrix(lines, server, given.exact, id_)
