@@ -14,6 +14,11 @@ unexport PYTHONDONTWRITEBYTECODE
 # Two at once, each with one thread: as many as there are cores where CI runs.
 SUITE := -n 2 --dist loadfile --no-loadscope-reorder
 
+# Stores and files of tests in memory, where there is room: else they wait for a disk, a third of
+# their time.
+ROOM := $(shell test -w /dev/shm && df --output=avail -B1G /dev/shm 2> /dev/null | tail -n 1)
+IN_MEMORY := $(if $(filter-out 0 1 2 3,$(ROOM)),TMPDIR=/dev/shm)
+
 .PHONY: demo test older slow check browser lowest pythons faults hosts live bench bench-vllm \
   compare ledger lock clean
 
@@ -24,7 +29,7 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	cd $(VENV) && bin/python -c "import mindscore as it; assert 'site-packages' in it.__file__"
 	$(MAKE) --jobs=2 check older
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SUITE)
+	$(IN_MEMORY) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SUITE)
 
 # pluggy's older versions, one after the other.
 older: $(PLUGGIES:%=$(VENV)/pluggy-%)
@@ -36,7 +41,7 @@ older: $(PLUGGIES:%=$(VENV)/pluggy-%)
 # minutes, and rarely broken.
 slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SUITE) --hypothesis-profile=thorough \
+	$(IN_MEMORY) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SUITE) --hypothesis-profile=thorough \
 	  --cov --cov-report=term --cov-fail-under=90
 
 check: $(VENV)/installed

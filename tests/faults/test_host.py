@@ -4,7 +4,7 @@ import pytest
 
 from .host import ATTACKS
 
-TRIALS = {"dispatch_time": 500, "event_loop": 2, "plugins": 15, "threads": 400, "interrupted": 6}
+TRIALS = {"dispatch_time": 500, "event_loop": 2, "plugins": 6, "threads": 400, "interrupted": 3}
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda it: it.__name__)

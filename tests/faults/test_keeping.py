@@ -27,7 +27,7 @@ from .keeping import ATTACKS, OLD_STORES, many_processes
 from .victim import conversation
 
 TRIALS = {
-    "killed": 12,
+    "killed": 4,
     "full_disk": 2,
     "read_only": 2,
     "versions": 40,

@@ -4,7 +4,7 @@ import pytest
 
 from .secrets import ATTACKS
 
-TRIALS = {"key_leaks": 12, "memory_leaks": 44}
+TRIALS = {"key_leaks": 6, "memory_leaks": 44}
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda it: it.__name__)

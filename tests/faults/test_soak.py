@@ -4,7 +4,7 @@ import pytest
 
 from .soak import ATTACKS
 
-TRIALS = {"triggers": 300, "restarts": 150}
+TRIALS = {"triggers": 150, "restarts": 150}
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda it: it.__name__)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from tests.cases import mostly_slow
 
 from mindhooks import ScorerError
 from mindscore.cli.app import app
@@ -117,7 +118,11 @@ def test_every_command_is_among_these():
     assert commands <= ARGUMENTS.keys()
 
 
-@pytest.mark.parametrize("path", ARGUMENTS, ids=" ".join)
+BY_NAME = {" ".join(path): (path,) for path in ARGUMENTS}
+OFTEN = ("score", "run", "compare", "advise", "collect", "plugins", "plugins new", "store copy")
+
+
+@pytest.mark.parametrize("path", mostly_slow(BY_NAME, *OFTEN))
 def test_a_command_imports_nothing_from_the_current_folder(path, planted, tmp_path):
     folder, mark = planted
     status, said = run_here(folder, tmp_path, *path, *ARGUMENTS[path])

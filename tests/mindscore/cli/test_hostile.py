@@ -6,6 +6,7 @@ import unicodedata
 
 import pytest
 import tomli_w
+from tests.cases import mostly_slow
 
 HIDDEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
 FLOWS = {"score": [], "full": ["--full"], "hold": ["--full", "--hold"], "finetune": ["--finetune"]}
@@ -67,7 +68,7 @@ def here(tmp_path, monkeypatch):
     return folder
 
 
-@pytest.mark.parametrize("text", MARKS.values(), ids=MARKS)
+@pytest.mark.parametrize("text", mostly_slow(MARKS, "ansi", "bidi", "markup", "path", "help"))
 def test_whatever_a_thing_is_called_it_is_shown_escaped_and_is_no_path(
     text, talk_about, score, cli, here, tmp_path
 ):
@@ -111,7 +112,7 @@ def test_a_memory_is_chosen_by_its_name(text, talk_about, score):
     assert [it["key"] for it in ran.document["scores"]] == [text]
 
 
-@pytest.mark.parametrize("options", FLOWS.values(), ids=FLOWS)
+@pytest.mark.parametrize("options", mostly_slow(FLOWS, "full"))
 def test_a_key_and_a_text_of_a_megabyte_are_shortened_on_the_terminal(options, write, score):
     key, text = "k\x1b" * (LONG // 2), "green tea " * (LONG // 10)
     talk = write(
@@ -170,7 +171,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("wanted", [[], ["--json"]], ids=["text", "json"])
-@pytest.mark.parametrize("options", FLOWS.values(), ids=FLOWS)
+@pytest.mark.parametrize("options", mostly_slow(FLOWS, "full", "finetune"))
 @pytest.mark.parametrize("lines", ODD.values(), ids=ODD)
 def test_odd_conversations_are_scored(lines, options, wanted, write, score, cli):
     talk = write(*lines)

@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from tests.cases import mostly_slow
 
 SCORER = """
 import asyncio, contextlib, pathlib, time
@@ -78,8 +79,11 @@ def stuck(tmp_path, numbered):
     return run
 
 
+OPTIONS = {"score": [], "full": ["--full"], "finetune": ["--finetune", "--json"]}
+
+
 @pytest.mark.parametrize("kind", ["thread", "deaf"])
-@pytest.mark.parametrize("options", [[], ["--full"], ["--finetune", "--json"]], ids=" ".join)
+@pytest.mark.parametrize("options", mostly_slow(OPTIONS, "full"))
 def test_it_ends_soon_whatever_does_not(kind, options, stuck):
     status, out, err, seconds = stuck(kind, *options)
     assert (status, out) == (130, "")

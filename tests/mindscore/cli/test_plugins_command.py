@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from tests.cases import mostly_slow
 
 OWN = {
     "compare-scoring": ["on_trigger"],
@@ -341,7 +342,17 @@ MISBEHAVING = {
 }
 
 
-@pytest.mark.parametrize(("source", "said"), MISBEHAVING.values(), ids=MISBEHAVING)
+OFTEN = (
+    "raises markup",
+    "exits",
+    "cancels",
+    "raises on triggers",
+    "is no Python",
+    "raises when made",
+)
+
+
+@pytest.mark.parametrize(("source", "said"), mostly_slow(MISBEHAVING, *OFTEN))
 def test_a_misbehaving_plugin_is_named_in_one_line_and_nothing_else_changes(
     source, said, command, install, talk
 ):
@@ -460,7 +471,7 @@ def test_a_scorer_of_a_third_party_can_be_chosen_and_gets_its_options(command, i
     assert {it["status"] for it in ran.document["scores"]} == {"scored"}
 
 
-@pytest.mark.parametrize(("source", "said"), BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize(("source", "said"), mostly_slow(BROKEN, "cannot be built"))
 def test_a_scorer_that_is_broken_fails_every_memory(source, said, command, install, talk):
     environment = install(source, "acme = acme_loud:build", group="mindhooks.scorers")
     ran = command("score", talk, "--json", "--set", "server.scorer=acme", **environment)

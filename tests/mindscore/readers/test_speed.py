@@ -9,7 +9,7 @@ from mindscore.readers.conversations import Conversations
 from .written import WRITERS, long_talk
 
 TURNS = 1000
-PATIENCE_S = 5
+PATIENCE_S = 30
 """Many times what it takes, for a machine that is busy."""
 
 

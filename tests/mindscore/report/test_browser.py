@@ -4,17 +4,17 @@ import socket
 from dataclasses import replace
 
 import pytest
+from tests.cases import mostly_slow
 
 from mindscore.measure.divergence import noise_limit
 
 from ..opening import opened
 
 WIDTHS = {"wide": (1440, 900), "phone": (390, 844)}
-COMMANDS = ["score", "full", "finetune"]
+SEEN = {f"{it}-{width}": (it, width) for it in ("score", "full", "finetune") for width in WIDTHS}
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(("command", "width"), mostly_slow(SEEN, "full-wide", "finetune-phone"))
 def test_it_is_clean_and_open_to_everybody(
     browser, axe_source, screenshots, reports, command, width
 ):

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.cases import mostly_slow
 
 from mindhooks import MemoryStats, Outcome
 
@@ -36,7 +37,9 @@ PAYLOADS = {
 }
 
 
-@pytest.fixture(params=PAYLOADS.values(), ids=PAYLOADS)
+@pytest.fixture(
+    params=mostly_slow(PAYLOADS, "script", "quotes", "script end", "template", "frame", "json")
+)
 def text(request):
     return request.param
 

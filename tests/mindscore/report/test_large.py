@@ -92,6 +92,7 @@ def test_the_file_is_not_too_large_and_says_what_it_leaves_out(browser, screensh
         assert it.wrong == []
 
 
+@pytest.mark.slow
 def test_it_answers_at_once(browser, large, capsys):
     with opened(browser, large) as it:
         found = {}
