@@ -180,7 +180,7 @@ async def score_due(run: MemoryRun) -> None:
             chosen.append(memory)
     run.set_outcome([memory for memory in ready if memory not in chosen], Outcome("left-out"))
     if chosen:
-        await ensure_tested(run.scorer, run.settings.server, await whole_prompt(context))
+        await ensure_tested(run.scorer, run.settings.server, await whole_prompt(context), run.usage)
 
     async def measure(memory: Memory) -> Measured:
         window = windows[memory]

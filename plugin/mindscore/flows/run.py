@@ -25,13 +25,15 @@ from mindscore.flows.recorder import (
     CANCELLED,
     StoreFailures,
     run_speeds,
+    run_tokens,
     snapshots,
     store_failures,
 )
 from mindscore.flows.seen import ContextFacts, source_of
-from mindscore.measure.cached_scorer import CachedScorer, Usage, shared_cache
+from mindscore.measure.cached_scorer import CachedScorer, shared_cache
 from mindscore.measure.leave_one_out import LeaveOneOut, NoiseFloor
 from mindscore.measure.retry import Retry
+from mindscore.measure.usage import Usage
 from mindscore.store import Speed
 
 
@@ -57,6 +59,7 @@ class FlowRun:
         self.mind = mind
         self.registry = registry
         self.usage = Usage()
+        self.usages = [self.usage]
         self.pace = Pace()
 
     async def carry_out(self) -> None:
@@ -72,12 +75,14 @@ class FlowRun:
                         await self.perform()
                         run_speeds(self.registry)[begun] = self._speed()
                     finally:
+                        run_tokens(self.registry)[begun] = self.sent_tokens
                         # Before the report: what is still being stored may yet be.
                         await self.failures.wait()
         # Not before: the recorder needs them when the run ends.
         finally:
             snapshots(self.registry).pop(begun, None)
             run_speeds(self.registry).pop(begun, None)
+            run_tokens(self.registry).pop(begun, None)
 
     def begin(self) -> None:
         """Show in the mind's state that the run has begun."""
@@ -111,6 +116,11 @@ class FlowRun:
         self.registry.stash[LeaveOneOut] = self.compared
         # A pass over many conversations goes on with another server if this one is down.
         self.registry.stash[Retry] = self.retry
+
+    @property
+    def sent_tokens(self) -> int:
+        """The tokens of all that was sent so far, the self-test's and those of retries, too."""
+        return sum(it.sent_tokens for it in self.usages)
 
     def _speed(self) -> Speed:
         """Return what the calls took; the first of a process may have loaded the model."""

@@ -167,7 +167,8 @@ class Search:
         for it in runs:
             if it.command == MindCommand.SCORE_FINETUNE and it.model == model:
                 when = f", of {moment_text(it.started_at)},"
-                return Search(it.considered, it.found, None, None, it.error, when)
+                largest = it.max_divergence
+                return Search(it.considered, it.found, it.threshold, largest, it.error, when)
         return None
 
     def in_words(self) -> list[str]:

@@ -28,7 +28,10 @@ class RunRecord:
     """One run of a flow at its end.
 
     ``started_at`` is in seconds since the epoch, ``seconds`` its duration. ``found`` counts the
-    memories scored, or the candidates; ``considered`` all memories, or responses.
+    memories scored, or the candidates; ``considered`` all memories, or responses. ``threshold``
+    and ``max_divergence`` are those of a search for candidates, in nats. ``sent_tokens`` are all
+    that a server may have read or generated: those of requests that were made again, of its
+    self-test and of alternates, too; ``None``: not known.
     """
 
     command: str
@@ -41,6 +44,9 @@ class RunRecord:
     found: int
     considered: int
     error: str | None
+    threshold: float | None = None
+    max_divergence: float | None = None
+    sent_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,20 +201,10 @@ class History(NamespaceTables):
         query = self._select(runs, *columns).order_by(runs.c.started_at.desc(), runs.c.id.desc())
         return [RunRecord(*row) for row in await self._all(query.limit(limit))]
 
-    async def tokens_sent(self, now: float) -> list[tuple[float, int]]:
-        """Return when each run of the last hour began, and the tokens that it has sent.
-
-        ``now`` and the times are in seconds since the epoch. A run counts until an hour after its
-        end. By a clock that was set back since, one may seem to begin within the next hour, and
-        counts, too; what seems to be later still does not.
-        """
-        began, end = runs.c.started_at, runs.c.started_at + runs.c.seconds
-        query = self._select(runs, began, runs.c.prompt_tokens).where(
-            began.between(now - DAY_S, now + HOUR_S), end > now - HOUR_S
-        )
-        found = await self._all(query)
-        # A damaged row may hold anything.
-        return [(when, sent) for when, sent in found if isinstance(sent, int)]
+    async def tokens_sent(self, now: float) -> list[Sent]:
+        """Return what each run of the last hour has sent; ``now`` is in seconds since the epoch."""
+        mine = self._in_namespace(runs)
+        return await self._database.read(lambda it: sent_within_hour(it, mine, now))
 
     async def points(self, model: str, keys: Sequence[str], limit: int) -> dict[str, list[Point]]:
         """Return the last ``limit`` points of each of ``keys``, the oldest first."""
@@ -333,6 +329,25 @@ class History(NamespaceTables):
         following = select(least.where(column > found.c[0]).scalar_subquery())
         found = found.union_all(following.where(found.c[0].is_not(None)))
         return select(found.c[0]).where(found.c[0].is_not(None))
+
+
+Sent = tuple[float, int]
+"""The moment at which a run began, in seconds since the epoch, and the tokens that it has sent."""
+
+
+def sent_within_hour(connection: Connection, mine: ColumnElement[bool], now: float) -> list[Sent]:
+    """Return what the runs of the last hour have sent, of those that are ``mine``.
+
+    A run counts until an hour after its end. By a clock that was set back since, one may seem to
+    begin within the next hour, and counts, too; what seems to be later still does not.
+    """
+    began, end = runs.c.started_at, runs.c.started_at + runs.c.seconds
+    tokens = func.coalesce(runs.c.sent_tokens, runs.c.prompt_tokens)
+    query = select(began, tokens).where(
+        mine, began.between(now - DAY_S, now + HOUR_S), end > now - HOUR_S
+    )
+    # A damaged row may hold anything.
+    return [(it[0], it[1]) for it in connection.execute(query) if isinstance(it[1], int)]
 
 
 def _read_speed(connection: Connection, server: str, model: str, device: str) -> Speed | None:

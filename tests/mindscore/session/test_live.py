@@ -296,6 +296,28 @@ def test_a_conversation_that_waits_is_scored_though_another_one_has_begun(live, 
     assert {it.node_id for it in agent.mind.leaned_on()} <= responses
 
 
+def test_a_conversation_that_waits_is_not_tokenised_again_until_tokens_may_be_free(live):
+    agent = budgeted(live, 300)
+    agent.turn("Which tea?", "Tea of kind 3, fact 3.")
+    del agent.messages[1:]
+    agent.turn("A new talk?", "Tea of kind 5, fact 5.")
+    assert "1 earlier conversation waiting for tokens" in agent.mind.remarks
+    scorer = agent.mind.registry.submit(agent.mind.registry.registry.scorer()).result(PATIENCE_S)
+    tokenize, asked = scorer.tokenize, []
+
+    async def noted(text):
+        asked.append(text)
+        return await tokenize(text)
+
+    scorer.tokenize = noted
+    agent.turn("And now?", "So.")
+    assert not any("Which tea?" in it for it in asked)
+    assert "1 earlier conversation waiting for tokens" in agent.mind.remarks
+    agent.clock.pass_s(HOUR_S)
+    agent.turn("And then?", "Well.")
+    assert any("Which tea?" in it for it in asked)
+
+
 @pytest.mark.parametrize("jump", [-10 * 365 * 86400.0, -1800.0, 5 * 86400.0])
 def test_a_clock_that_is_set_frees_no_tokens_and_holds_back_nothing(
     jump, live, tmp_path, monkeypatch
