@@ -64,7 +64,8 @@ class Cell:
 
     ``noise`` is as in ``ResponseDivergence``. ``conversation`` is ``Context.id``; empty: not known,
     as of a cell that an older version measured. ``text_hash`` is of the memory's text; empty: not
-    known. ``mode`` is ``"full"``, or ``"estimate"`` where a screen has estimated the cell.
+    known. ``mode`` is ``"full"``, ``"estimate"`` where a screen has estimated the cell, or
+    ``"incremental"`` where it is of a score within a window.
     """
 
     key: str
@@ -201,6 +202,14 @@ class History(NamespaceTables):
         query = self._select(runs, *columns).order_by(runs.c.started_at.desc(), runs.c.id.desc())
         return [RunRecord(*row) for row in await self._all(query.limit(limit))]
 
+    async def last_run(self, command: str, model: str) -> RunRecord | None:
+        """Return the last run of ``command`` by ``model``, or ``None`` if none is kept."""
+        columns = [runs.c[name] for name in RunRecord.__slots__]
+        query = self._select(runs, *columns).where(runs.c.command == command, runs.c.model == model)
+        query = query.order_by(runs.c.started_at.desc(), runs.c.id.desc()).limit(1)
+        found = await self._all(query)
+        return RunRecord(*found[0]) if found else None
+
     async def tokens_sent(self, now: float) -> list[Sent]:
         """Return what each run of the last hour has sent; ``now`` is in seconds since the epoch."""
         mine = self._in_namespace(runs)
@@ -268,6 +277,7 @@ class History(NamespaceTables):
         *,
         conversation: str | None = None,
         texts: Mapping[str, str] | None = None,
+        modes: Sequence[Mode] = ("full", "estimate"),
     ) -> list[Cell]:
         """List the ``limit`` cells of matrices that ``model`` measured last, of ``keys`` or of all.
 
@@ -277,7 +287,7 @@ class History(NamespaceTables):
         """
         columns = [cells.c[name] for name in Cell.__slots__]
         query = self._select(cells, row_id(cells), *columns).where(
-            cells.c.model == model, cells.c.mode.in_(("full", "estimate"))
+            cells.c.model == model, cells.c.mode.in_(modes)
         )
         is_one = keys is not None and len(keys) == 1
         if keys is not None:

@@ -368,6 +368,32 @@ def test_what_a_response_leaned_on_is_told_strongest_first_and_the_reverse(live)
     assert agent.mind.leaned_on("nothing") is None
 
 
+def test_what_was_measured_before_a_restart_is_told_after_it(live):
+    hourly = {"memory": {"token_cutoff": 1.0, "interval_s": 3600}}
+    first = live(**hourly)
+    first.turn("My dog?", DOG)
+    first.turn("And the evening?", f"{TEA} {DOG}")
+    first.mind.score("score-full").result(PATIENCE_S)
+    responses = [id_ for _, id_ in first.mind._session.transcript.responses()]
+    before = [first.mind.leaned_on(it) for it in responses]
+    assert all(before)
+    first.mind.close()
+    second = live(**hourly)
+    second.messages[:] = first.messages
+    second.mind.turn_ended()
+    second.mind._under_way.result(PATIENCE_S)
+    # Nothing is due.
+    assert second.mind.state.memory_scores == {}
+    assert [second.mind.leaned_on(it) for it in responses] == before
+    assert second.mind.leaned_on() == before[-1]
+    assert second.mind.responses_of("dog") == first.mind.responses_of("dog")
+    # A memory that says something else now is another one.
+    third = live(memories={"tea": TEA, "dog": "Snow falls on hills."}, **hourly)
+    third.messages[1:] = first.messages[1:]
+    third.turn("Bye.", "Bye.")
+    assert third.mind.responses_of("dog") == ()
+
+
 def test_what_is_within_noise_is_no_leaning(live):
     agent = live()
     agent.turn("What is on?", "Nothing at all today.")
