@@ -131,8 +131,6 @@ if (keys) {
     if (typing && event.key === "Escape") event.target.blur();
     const modified = event.ctrlKey || event.metaKey || event.altKey || event.shiftKey;
     if (typing || modified || event.repeat || event.isComposing || !box.checked || sent) return;
-    // What has the focus has its own use for it.
-    if (event.key === "Enter" && event.target.matches("a, button, summary, input")) return;
     if (event.key === "Escape" && isChanged()) {
       putBack();
     } else if (event.key === "e" && edit()) {
