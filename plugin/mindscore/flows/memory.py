@@ -179,6 +179,7 @@ async def score_due(run: MemoryRun) -> None:
         if await budget.takes(memory):
             chosen.append(memory)
     run.set_outcome([memory for memory in ready if memory not in chosen], Outcome("left-out"))
+    await run.narrow(budget.spent)
     if chosen:
         await ensure_tested(run.scorer, run.settings.server, await whole_prompt(context), run.usage)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from mindhooks import (
     Context,
@@ -35,6 +36,16 @@ from mindscore.measure.leave_one_out import LeaveOneOut, NoiseFloor
 from mindscore.measure.retry import Retry
 from mindscore.measure.usage import Usage
 from mindscore.store import Speed
+
+
+@dataclass(frozen=True, slots=True)
+class ReservedTokens:
+    """The tokens of an hour that a host has reserved for its next run; see ``registry.stash``.
+
+    ``narrow`` gives back all but a number of them.
+    """
+
+    narrow: Callable[[int], Awaitable[None]]
 
 
 class FlowRun:
@@ -116,6 +127,12 @@ class FlowRun:
         self.registry.stash[LeaveOneOut] = self.compared
         # A pass over many conversations goes on with another server if this one is down.
         self.registry.stash[Retry] = self.retry
+
+    async def narrow(self, tokens: int) -> None:
+        """Give back what a host has reserved for the run beyond ``tokens``: it needs no more."""
+        reserved: ReservedTokens | None = self.registry.stash.get(ReservedTokens)
+        if reserved is not None:
+            await reserved.narrow(tokens)
 
     @property
     def sent_tokens(self) -> int:

@@ -19,6 +19,7 @@ from mindscore._util.clock import Clock
 from mindscore._util.errors import ConfigError, StoreError, format_error
 from mindscore._util.text import count_of
 from mindscore.config.settings import MemoryScoringOptions, Settings, parse_settings, parse_table
+from mindscore.flows.run import ReservedTokens
 from mindscore.measure.prompts import whole_prompt
 from mindscore.session.plan import count_calls
 from mindscore.session.result import Result
@@ -121,6 +122,11 @@ class HourlyTokens:
             if awake - self._watched[id_].since
             >= (LAPSE_S if now - it.renewed_at >= HOUR_S else HOUR_S)
         ]
+
+    def narrow(self, id_: str, tokens: int) -> None:
+        """Give back all that was taken as ``id_`` but ``tokens``."""
+        with self._lock:
+            self._reserved[id_] = min(tokens, self._reserved.get(id_, 0))
 
     def settle(self, id_: str, now: float, sent: int, runs: Iterable[Run]) -> None:
         """Give back what was taken as ``id_``, and count what was ``sent`` by ``runs``."""
@@ -251,9 +257,17 @@ class BudgetedRuns:
                 # What this process has sent counts in any case.
                 granted = decide((), ()).tokens
             if granted:
+
+                async def narrow(tokens: int) -> None:
+                    spent.narrow(id_, tokens)
+                    with suppress(StoreError):
+                        await reservations.narrow(id_, tokens)
+
+                self._session.registry.stash[ReservedTokens] = ReservedTokens(narrow)
                 renewing = asyncio.create_task(_renew(reservations, id_), name="live: reserved")
             yield granted
         finally:
+            self._session.registry.stash.pop(ReservedTokens, None)
             ended = [run for _, run in self._session.ended]
             spent.settle(id_, self._clock.now(), self._session.sent_tokens, ended)
             if renewing is not None:

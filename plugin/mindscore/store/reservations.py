@@ -77,6 +77,11 @@ class Reservations(NamespaceTables):
         later = update(reservations).where(*self._is(id_)).values(renewed_at=time.time())
         await self._database.write(lambda connection: connection.execute(later))
 
+    async def narrow(self, id_: str, tokens: int) -> None:
+        """Give back all of a reservation but ``tokens``."""
+        less = update(reservations).where(*self._is(id_), reservations.c.tokens > tokens)
+        await self._database.write(lambda it: it.execute(less.values(tokens=tokens)))
+
     async def release(self, id_: str) -> None:
         """Remove a reservation: its run has ended."""
         await self._delete(reservations, reservations.c.id == id_)

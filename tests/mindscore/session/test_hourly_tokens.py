@@ -126,8 +126,22 @@ def test_an_agent_that_is_closed_while_it_scores_leaves_nothing_reserved(tmp_pat
             assert time.monotonic() < limit
             time.sleep(0.01)
         [mine] = reserved(tmp_path)
-        assert mine.tokens == LIMIT
+        assert 0 < mine.tokens <= LIMIT
     assert reserved(tmp_path) == []
+
+
+def test_a_run_gives_back_what_it_needs_no_more_before_it_sends_anything(tmp_path):
+    with limited(tmp_path, live={"tokens_per_hour": 100_000}) as agent:
+        scorer = agent.mind.registry.submit(agent.mind.registry.registry.scorer()).result(30)
+        score, seen = scorer.score, []
+
+        async def noted(prompts):
+            seen.extend(it.tokens for it in await asyncio.to_thread(reserved, tmp_path))
+            return await score(prompts)
+
+        scorer.score = noted
+        agent.turn("Which tea?", "Tea of kind 3, fact 3.")
+    assert sent(tmp_path) <= max(seen) <= 2 * sent(tmp_path)
 
 
 # -- what a process that died has reserved --------------------------------------------------------
