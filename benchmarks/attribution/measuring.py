@@ -24,12 +24,13 @@ from mindhooks import (
 )
 from mindscore.config.settings import ServerSettings
 from mindscore.conversation.rendering import KeySets
-from mindscore.measure.cached_scorer import CachedScorer, ScoreCache, Usage
+from mindscore.measure.cached_scorer import CachedScorer, ScoreCache
 from mindscore.measure.leave_one_out import LeaveOneOut, NoiseFloor
 from mindscore.measure.memories import Skip, find_memories, skip_none, skip_only, whole
 from mindscore.measure.prompts import common_prefix, prompt_for
 from mindscore.measure.retry import Retry
 from mindscore.measure.screening.spans import MemorySpans, Span, find_spans
+from mindscore.measure.usage import Usage
 from mindscore.session.session import Session
 
 

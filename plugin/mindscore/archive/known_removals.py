@@ -13,7 +13,7 @@ from mindscore._util.errors import StoreError
 from mindscore.archive.pass_record import settings_digest
 from mindscore.config.settings import parse_settings
 from mindscore.measure.archive_advice import Proposed, Receipt
-from mindscore.measure.cached_scorer import Usage
+from mindscore.measure.usage import Usage
 from mindscore.store import MeasuredRemoval, RemovalName, Verifications
 
 log = logging.getLogger("mindscore")

@@ -21,12 +21,13 @@ from mindscore.measure.archive_advice import (
     ResponsePlace,
     joint_removal,
 )
-from mindscore.measure.cached_scorer import CachedScorer, ScoreCache, Usage, weights_of
+from mindscore.measure.cached_scorer import CachedScorer, ScoreCache, weights_of
 from mindscore.measure.divergence import noise_limit
 from mindscore.measure.leave_one_out import LeaveOneOut, NoiseFloor
 from mindscore.measure.memories import responses_after_change, skip_none, text_hashes, whole
 from mindscore.measure.prompts import prompts_for, whole_prompt
 from mindscore.measure.retry import Retry
+from mindscore.measure.usage import Usage
 from mindscore.scorers.selftest import ensure_tested
 from mindscore.session.session import Session
 from mindscore.store import MeasuredRemoval, MeasuredResponse, RemovalName

@@ -24,6 +24,9 @@ from sqlalchemy.dialects import sqlite
 from mindscore.collect.turns import Record, Turn
 from mindscore.store.turn_tables import branches, known_turns, waiting
 
+MOST_NAMED = 10_000
+"""Memories that earlier turns named, and that a conversation keeps."""
+
 AT_ONCE = 500
 """Values that one query looks for."""
 
@@ -35,6 +38,7 @@ _KNOWN = select(_of.scope, _of.digest, _of.turn_id, _of.branch).where(_of.digest
 _TIPS = select(_in.id, _in.scope, _in.tip).where(_in.tip.in_(_given))
 _NAMES = select(_in.name).where(_in.name.in_(_given))
 _COUNTS = select(_in.scope, func.count()).where(_in.scope.in_(_given)).group_by(_in.scope)
+_MEMORIES = select(_in.id, _in.memories).where(_in.id.in_(_given), _in.memories.is_not(None))
 _LAST = select(func.coalesce(func.max(_in.id), 0))
 _WAITING = select(waiting.c.branch, waiting.c.turns, waiting.c.record).where(
     waiting.c.branch.in_(_given)
@@ -47,7 +51,7 @@ _STEPPED = (
 _NAMED = (
     update(known_turns)
     .where(_of.scope == bindparam("of"), _of.digest == bindparam("hash"), _of.turn_id.is_(None))
-    .values(turn_id=bindparam("name"))
+    .values(turn_id=bindparam("name"), at_ns=bindparam("at"), prompt=bindparam("system"))
 )
 _REMEMBERED = sqlite.insert(known_turns).on_conflict_do_nothing()
 _REPLACED = delete(waiting).where(waiting.c.branch == bindparam("gone"))
@@ -65,7 +69,10 @@ class _Last:
 
     def follow(self, record: bytes, turns: int) -> None:
         """Let ``record`` take its place, with the memories that were named before."""
-        self.record, self.turns = _with_memories(record, self.record), self.turns + turns
+        self.record, self.turns = (
+            with_memories(record, memories_in(self.record)),
+            self.turns + turns,
+        )
 
 
 class Placement:
@@ -108,7 +115,8 @@ class Placement:
         if key in self._known:
             if not self._is_of_another(turn, self._known[key]):
                 # Its row may have no id yet, if it was seen within a later turn.
-                self._named.append({"of": turn.scope, "hash": turn.exact[-1], "name": turn.id})
+                now_known = {"name": turn.id, "at": turn.at_ns, "system": turn.prompt}
+                self._named.append({"of": turn.scope, "hash": turn.exact[-1], **now_known})
                 return False
             turn = replace(turn, exact=(*turn.exact[:-1], turn.prompted))
         branch, continued = self._continued(turn)
@@ -124,9 +132,9 @@ class Placement:
             self._known.setdefault((turn.scope, digest), None)
             self._said_in.setdefault((turn.scope, digest), branch)
             row = {"scope": turn.scope, "digest": digest, "branch": branch}
-            self._remembered.append({**row, "turn_id": None, "at_ns": None})
+            self._remembered.append({**row, "turn_id": None, "at_ns": None, "prompt": None})
         self._known[turn.scope, turn.exact[-1]] = turn.id
-        self._remembered[-1] |= {"turn_id": turn.id, "at_ns": turn.at_ns}
+        self._remembered[-1] |= {"turn_id": turn.id, "at_ns": turn.at_ns, "prompt": turn.prompt}
         if branch in self._last:
             self._last[branch].follow(turn.record, 1)
         else:
@@ -165,6 +173,10 @@ class Placement:
             last, earlier = self._last[row.branch], _Last(row.record, row.turns)
             earlier.follow(last.record, last.turns)
             self._last[row.branch] = earlier
+        scored = self._last.keys() - self._new.keys() - {it.branch for it in old}
+        for row in self._find(_MEMORIES, list(scored)):
+            last = self._last[row.id]
+            last.record = with_memories(last.record, memories_in(row.memories))
         if self._last:
             execute(insert(waiting), list(self._rows(ready_at)))
 
@@ -263,11 +275,16 @@ class _Memories(msgspec.Struct):
     memories: dict[str, str]
 
 
-def _with_memories(record: bytes, before: bytes) -> bytes:
-    """Return ``record`` with the memories that were named ``before``, too."""
-    earlier = msgspec.json.decode(before, type=_Memories).memories
+def memories_in(record: bytes) -> dict[str, str]:
+    """Return the memories that a record names."""
+    return msgspec.json.decode(record, type=_Memories).memories
+
+
+def with_memories(record: bytes, earlier: dict[str, str]) -> bytes:
+    """Return ``record`` with the memories that were named earlier, too: the last of these."""
     if not earlier:
         return record
     whole = msgspec.json.decode(record, type=Record)
-    whole.memories = {**earlier, **whole.memories}
+    kept = [(key, text) for key, text in earlier.items() if key not in whole.memories]
+    whole.memories = {**dict(kept[-MOST_NAMED:]), **whole.memories}
     return msgspec.json.encode(whole)

@@ -15,12 +15,13 @@ from sqlalchemy import (
     delete,
     exists,
     func,
+    inspect,
     or_,
     select,
     update,
 )
 
-from mindscore.collect.placing import Placement
+from mindscore.collect.placing import AT_ONCE, Placement
 from mindscore.collect.turns import Record, Turn
 from mindscore.store.database import Database
 from mindscore.store.namespace import DAY_S
@@ -35,6 +36,9 @@ clock that was set nor weeks in which nothing ran are a reason."""
 
 MAX_KNOWN = 200_000
 """Turns that are remembered, so that one that comes again is known; the oldest go."""
+
+MAX_MEMORIES_BYTES = 64 * 2**20
+"""Size of the memories that turns have named which wait no more; those of the oldest go."""
 
 PRUNED_AT_ONCE = 500
 """Conversations that are forgotten in one step."""
@@ -52,17 +56,23 @@ class QueueFullError(Exception):
 class WaitingTurn:
     """The last turn of a conversation, which stands for so many ``turns``.
 
-    ``name`` is the conversation's, ``named``: its sender calls it so. ``times`` are those of its
-    responses that are known, in nanoseconds since the epoch, by ``Turn.exact``.
+    ``name`` is the conversation's, ``scope`` what its sender calls it, as in ``Turn``. ``times``
+    are those of its responses that are known, in nanoseconds since the epoch, by ``Turn.exact``.
     """
 
     id: int
+    branch: int
     name: str
-    named: bool
+    scope: str
     turns: int
     attempts: int
     record: Record
     times: Mapping[bytes, int]
+
+    @property
+    def named(self) -> bool:
+        """True if its sender has a name for the conversation."""
+        return bool(self.scope)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +98,7 @@ class CollectedTurns:
 
     def prepare(self) -> None:
         """Open the file, forget what is too much, and write its log into it."""
+        self._database.write_now(_add_columns)
         self._database.write_now(_forget)
         self._database.checkpoint()
 
@@ -144,7 +155,7 @@ class CollectedTurns:
             known = select(of.digest, of.at_ns).where(of.branch == branch, of.at_ns.is_not(None))
             times = {it.digest: it.at_ns for it in connection.execute(known)}
             record = msgspec.json.decode(raw, type=Record)
-            return WaitingTurn(id_, name, bool(scope), turns, attempts, record, times)
+            return WaitingTurn(id_, branch, name, scope, turns, attempts, record, times)
 
         return self._database.read_now(work)
 
@@ -162,10 +173,39 @@ class CollectedTurns:
         )
         self._database.write_now(lambda connection: connection.execute(later))
 
+    def prompts(self, turn: WaitingTurn, exact: Sequence[bytes]) -> list[bytes]:
+        """Return the hash of the system prompt of each response of a conversation, where known.
+
+        ``exact`` is as in ``Turn``. A fork has responses in common with another conversation.
+        """
+        of = known_turns.c
+        query = select(of.digest, of.prompt).where(of.scope == turn.scope, of.prompt.is_not(None))
+        its_own = query.where(of.branch == turn.branch)
+
+        def work(connection: Connection) -> list[bytes]:
+            found = {it.digest: it.prompt for it in connection.execute(its_own)}
+            if turn.scope:
+                for at in range(0, len(exact), AT_ONCE):
+                    shared = query.where(of.digest.in_(exact[at : at + AT_ONCE]))
+                    found |= {it.digest: it.prompt for it in connection.execute(shared)}
+            return list(found.values())
+
+        return self._database.read_now(work)
+
     def remove(self, turn: WaitingTurn) -> None:
-        """Remove a turn; one that has taken its place meanwhile stays."""
+        """Remove a turn; one that has taken its place meanwhile stays.
+
+        The memories that it has named are those of later turns of the conversation, too.
+        """
         gone = delete(waiting).where(waiting.c.id == turn.id)
-        self._database.write_now(lambda connection: connection.execute(gone))
+        named = msgspec.json.encode({"memories": turn.record.memories})
+        keep = update(branches).where(branches.c.id == turn.branch).values(memories=named)
+
+        def work(connection: Connection) -> None:
+            if connection.execute(gone).rowcount and turn.record.memories:
+                connection.execute(keep)
+
+        self._database.write_now(work)
 
     def drop_old(self) -> int:
         """Remove what waits for too long, and forget what is too much; return how many turns."""
@@ -201,8 +241,25 @@ class CollectedTurns:
         self._database.close()
 
 
+def _add_columns(connection: Connection) -> None:
+    """Add the columns that a file lacks which an earlier version made."""
+    for column in (branches.c.memories, known_turns.c.prompt):
+        table = column.table.name
+        if column.name not in {it["name"] for it in inspect(connection).get_columns(table)}:
+            connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {column.name} BLOB")
+
+
 def _forget(connection: Connection) -> None:
-    """Forget the conversations that were seen longest ago, beyond ``MAX_KNOWN`` turns."""
+    """Forget the conversations that were seen longest ago, beyond ``MAX_KNOWN`` turns.
+
+    And what was named in those beyond ``MAX_MEMORIES_BYTES``.
+    """
+    size = select(func.coalesce(func.sum(func.length(branches.c.memories)), 0))
+    naming = select(branches.c.id).where(branches.c.memories.is_not(None))
+    naming = naming.order_by(branches.c.seen_at).limit(PRUNED_AT_ONCE)
+    while connection.execute(size).scalar_one() > MAX_MEMORIES_BYTES:
+        gone = list(connection.execute(naming).scalars())
+        connection.execute(update(branches).where(branches.c.id.in_(gone)).values(memories=None))
     count = select(func.count()).select_from(known_turns)
     oldest = (
         select(branches.c.id)

@@ -15,7 +15,7 @@ from mindscore._util.clock import Clock
 from mindscore._util.errors import ErrorLog, TranscriptError, format_error
 from mindscore._util.text import count_of, one_line, shortened
 from mindscore.collect.queue import KEPT_DAYS, CollectedTurns, WaitingTurn
-from mindscore.collect.turns import SENT, Record, digests
+from mindscore.collect.turns import RECONSTRUCTED, SENT, Record, digests, prompt_digest
 from mindscore.config.settings import parse_settings
 from mindscore.conversation.conversation import Conversation, Transcript
 from mindscore.conversation.message import Message
@@ -38,6 +38,8 @@ NAMED_MEMORIES = 3
 """Memories that a line about a conversation names."""
 
 NAME_WIDTH = 60
+
+CHANGED = "the system prompt has changed since"
 
 BY_TRACE = (
     "conversations without a name are put together by what was said, and called by their trace: "
@@ -131,7 +133,7 @@ class TurnScoring:
             StoreError: the queue cannot be used.
         """
         try:
-            transcript = self._transcript(turn)
+            transcript, reconstructed = await in_thread(self._transcript, turn)
         except TranscriptError as error:
             self._log.warn(f"{_named(turn)} is left out: {format_error(error)}")
             await in_thread(self._turns.remove, turn)
@@ -155,9 +157,10 @@ class TurnScoring:
             self._log.warn(f"{_named(turn)} waits to be scored again: {failure}")
             await in_thread(lambda: self._turns.put_off(turn, pause_s, failed=True))
             return
-        self._say(_line(turn, transcript, results))
-        for remark in (*transcript.remarks, *self._session.remarks):
-            self._log.warn(remark)
+        self._say("; ".join([_line(turn, transcript, results), *reconstructed]))
+        for remark in self._session.remarks:
+            if remark not in reconstructed:
+                self._log.warn(remark)
         if again_s is None:
             await in_thread(self._turns.remove, turn)
         else:
@@ -201,15 +204,34 @@ class TurnScoring:
                 again.append(ran.retry_s)
         return results, min(again, default=None)
 
-    def _transcript(self, turn: WaitingTurn) -> Transcript:
+    def _transcript(self, turn: WaitingTurn) -> tuple[Transcript, list[str]]:
+        """Return the conversation, and remarks that belong beside its scores.
+
+        Raises:
+            TranscriptError: it cannot be read.
+        """
         known = {**self._options.memories, **turn.record.memories}
         self._finder.known = known
         self._finder.anywhere = frozenset(known if self._options.anywhere else ())
         found = turn.record.conversation(turn.name)
-        timed = replace(found, messages=tuple(_timed(found, turn)))
+        others = self._other_prompts(turn, found.messages)
+        timed = replace(
+            found, messages=tuple(_timed(found, turn)), remarks=(*others, *found.remarks)
+        )
         transcript = timed.transcript(SENT, self._finder)
         typed = typed_remarks(transcript, known, "--memories-anywhere")
-        return replace(transcript, remarks=(*transcript.remarks, *typed))
+        whole = replace(transcript, remarks=(*transcript.remarks, *typed))
+        return whole, [it for it in whole.remarks if it in {*RECONSTRUCTED, *others}]
+
+    def _other_prompts(self, turn: WaitingTurn, messages: tuple[Message, ...]) -> list[str]:
+        """Return a remark on the responses that were given under another system prompt."""
+        _, exact = digests(messages)
+        last = prompt_digest(messages)
+        count = sum(it != last for it in self._turns.prompts(turn, exact))
+        if not count:
+            return []
+        since, on = count_of(count, "earlier response"), "it" if count == 1 else "them"
+        return [f"{CHANGED} {since}: scores on {on} are of a reconstructed context"]
 
 
 def _timed(conversation: Conversation, turn: WaitingTurn) -> Iterator[Message]:

@@ -34,6 +34,8 @@ NO_SYSTEM = (
     "no system prompt was sent: where the agent has one, the scores are of a reconstructed context"
 )
 NO_TOOLS = "the definitions of the tools were not sent: the scores are of a reconstructed context"
+RECONSTRUCTED = frozenset({NO_SYSTEM, NO_TOOLS})
+"""Remarks without which scores say too much."""
 
 Name = Annotated[str, Meta(max_length=NAME_CHARACTERS)]
 
@@ -92,7 +94,8 @@ class Turn:
     ``scope`` is what its sender calls the conversation, empty for no name, and ``name`` what it is
     called if it continues none that is known. ``said`` and ``exact`` have a hash for each response,
     of the responses up to it, and of all that user, tools and model said: not of the system prompt,
-    which hosts print anew each time. ``prompted`` is a hash of all that, and of the system prompt.
+    which hosts print anew each time. ``prompted`` is a hash of all that, and of the system prompt;
+    ``prompt`` one of the system prompt alone.
     """
 
     scope: str
@@ -102,6 +105,7 @@ class Turn:
     said: tuple[bytes, ...]
     exact: tuple[bytes, ...]
     prompted: bytes
+    prompt: bytes
     record: bytes
 
 
@@ -175,9 +179,9 @@ def _turn(scope: str, name: str, id_: str, at_ns: int | None, record: Record) ->
     conversation = repaired.conversation(name)
     said, exact = digests(conversation.messages)
     known = id_ or hashlib.sha256(repr((scope, name)).encode() + exact[-1]).hexdigest()[:32]
-    system = repr([it.text for it in conversation.messages if it.role == Role.SYSTEM])
-    prompted = hashlib.sha256(exact[-1] + system.encode()).digest()[:16]
-    return Turn(scope, name or known, known, at_ns, said, exact, prompted, raw)
+    prompt = prompt_digest(conversation.messages)
+    prompted = hashlib.sha256(exact[-1] + prompt).digest()[:16]
+    return Turn(scope, name or known, known, at_ns, said, exact, prompted, prompt, raw)
 
 
 def _encoded(record: Record) -> tuple[bytes, Record]:
@@ -213,6 +217,12 @@ def digests(messages: tuple[Message, ...]) -> tuple[tuple[bytes, ...], tuple[byt
             said.append(words.digest()[:16])
             exact.append(everything.digest()[:16])
     return tuple(said), tuple(exact)
+
+
+def prompt_digest(messages: tuple[Message, ...]) -> bytes:
+    """Return a hash of the system prompt: 16 bytes."""
+    system = repr([it.text for it in messages if it.role == Role.SYSTEM])
+    return hashlib.sha256(system.encode("utf-8", "surrogatepass")).digest()[:16]
 
 
 def _told(message: Message) -> bytes:

@@ -43,13 +43,14 @@ from mindscore.config.settings import (
 )
 from mindscore.flows.finetune import end_of_turn, prompt_before
 from mindscore.flows.run import FlowRun
-from mindscore.measure.cached_scorer import CachedScorer, ScoreCache, Usage
+from mindscore.measure.cached_scorer import CachedScorer, ScoreCache
 from mindscore.measure.comparison import ComparedResponse, Comparison, Pair, Parting, Unit
 from mindscore.measure.leave_one_out import Divergences, LeaveOneOut, NoiseFloor
 from mindscore.measure.memories import Memory, find_memories, skip_none
 from mindscore.measure.prompts import whole_prompt
 from mindscore.measure.retry import BreakerError, Retry
 from mindscore.measure.side import Side, compared_effects, compared_responses, partings
+from mindscore.measure.usage import Usage
 from mindscore.scorers.selftest import ensure_tested
 
 log = logging.getLogger("mindscore")
@@ -121,6 +122,7 @@ class CompareRun(FlowRun):
         self.outcomes: dict[str, Outcome] = {}
         self.remarks: list[str] = []
         self._others_usage = Usage()
+        self.usages.append(self._others_usage)
         self._others_retry = Retry(ServerSettings())
         self._unsaid: list[str] = []
         self._done = 0
@@ -269,7 +271,8 @@ class CompareRun(FlowRun):
         return plain
 
     async def _totals(self, side: Side) -> dict[str, Pair]:
-        await ensure_tested(side.scorer, side.server, await whole_prompt(side.context))
+        prompt = await whole_prompt(side.context)
+        await ensure_tested(side.scorer, side.server, prompt, side.cached.usage)
         return await side.totals()
 
     async def _partings(self, sides: tuple[Side, Side]) -> dict[str, Parting]:

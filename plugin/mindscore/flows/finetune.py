@@ -161,7 +161,9 @@ class FinetuneRun(FlowRun):
         with activity:
             activity.update(message, 0, self._considered)
             if responses_after_change(context, window, skip_all):
-                await ensure_tested(self.scorer, self.settings.server, await whole_prompt(context))
+                await ensure_tested(
+                    self.scorer, self.settings.server, await whole_prompt(context), self.usage
+                )
             found = await self.compared.drop(window, skip_all)
             self._largest = max((response.divergence for response in found), default=0.0)
             candidates = await self._candidates(found)

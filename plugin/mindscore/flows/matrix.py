@@ -66,7 +66,7 @@ async def score_matrix(run: MemoryRun) -> None:
     run.set_outcome([memory for memory in left if memory not in chosen], Outcome("left-out"))
     judging: set[str] = set()
     if chosen:
-        await ensure_tested(run.scorer, run.settings.server, await whole_prompt(context))
+        await ensure_tested(run.scorer, run.settings.server, await whole_prompt(context), run.usage)
         for memory in chosen:
             await run.pace.yield_to_loop()
             its = responses_after_change(context, window, skip_only(memory.key))

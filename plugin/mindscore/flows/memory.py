@@ -179,8 +179,9 @@ async def score_due(run: MemoryRun) -> None:
         if await budget.takes(memory):
             chosen.append(memory)
     run.set_outcome([memory for memory in ready if memory not in chosen], Outcome("left-out"))
+    await run.narrow(budget.spent)
     if chosen:
-        await ensure_tested(run.scorer, run.settings.server, await whole_prompt(context))
+        await ensure_tested(run.scorer, run.settings.server, await whole_prompt(context), run.usage)
 
     async def measure(memory: Memory) -> Measured:
         window = windows[memory]

@@ -158,7 +158,7 @@ class ScoreRecorder:
             await _record_notes(registry, run)
         try:
             history = History(parse_settings(run.settings).store)
-            await history.record_run(_run_record(run, stats))
+            await history.record_run(_run_record(run, stats, run_tokens(registry).get(run.id)))
             if speed is not None and stats.calls and stats.error is None:
                 await history.record_speed(speed)
         # The run itself has not failed; it says what else could not be stored.
@@ -203,6 +203,12 @@ def snapshots(registry: Registry) -> dict[str, ContextFacts]:
 def run_speeds(registry: Registry) -> dict[str, Speed]:
     """Return what the calls of each run that ends took, by the run's id."""
     found: dict[str, Speed] = registry.stash.setdefault(run_speeds, {})
+    return found
+
+
+def run_tokens(registry: Registry) -> dict[str, int]:
+    """Return the tokens that each run that ends has sent, by the run's id."""
+    found: dict[str, int] = registry.stash.setdefault(run_tokens, {})
     return found
 
 
@@ -282,12 +288,14 @@ async def _settings_and_model(registry: Registry, run: Run | None) -> tuple[Sett
     return parse_settings(registry.settings), (await registry.scorer()).model
 
 
-def _run_record(run: Run, stats: MemoryStats | FinetuneStats) -> RunRecord:
+def _run_record(run: Run, stats: MemoryStats | FinetuneStats, sent_tokens: int | None) -> RunRecord:
+    threshold = largest = None
     if isinstance(stats, MemoryStats):
         found = sum(outcome.status == "scored" for outcome in stats.outcomes.values())
         considered = len(stats.outcomes)
     else:
         found, considered = stats.above_threshold, stats.responses_considered
+        threshold, largest = stats.threshold, stats.max_divergence
     return RunRecord(
         command=run.command,
         model=run.model,
@@ -299,4 +307,7 @@ def _run_record(run: Run, stats: MemoryStats | FinetuneStats) -> RunRecord:
         found=found,
         considered=considered,
         error=stats.error,
+        threshold=threshold,
+        max_divergence=largest,
+        sent_tokens=sent_tokens,
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from mindhooks import (
     Context,
@@ -25,14 +26,26 @@ from mindscore.flows.recorder import (
     CANCELLED,
     StoreFailures,
     run_speeds,
+    run_tokens,
     snapshots,
     store_failures,
 )
 from mindscore.flows.seen import ContextFacts, source_of
-from mindscore.measure.cached_scorer import CachedScorer, Usage, shared_cache
+from mindscore.measure.cached_scorer import CachedScorer, shared_cache
 from mindscore.measure.leave_one_out import LeaveOneOut, NoiseFloor
 from mindscore.measure.retry import Retry
+from mindscore.measure.usage import Usage
 from mindscore.store import Speed
+
+
+@dataclass(frozen=True, slots=True)
+class ReservedTokens:
+    """The tokens of an hour that a host has reserved for its next run; see ``registry.stash``.
+
+    ``narrow`` gives back all but a number of them.
+    """
+
+    narrow: Callable[[int], Awaitable[None]]
 
 
 class FlowRun:
@@ -57,6 +70,7 @@ class FlowRun:
         self.mind = mind
         self.registry = registry
         self.usage = Usage()
+        self.usages = [self.usage]
         self.pace = Pace()
 
     async def carry_out(self) -> None:
@@ -72,12 +86,14 @@ class FlowRun:
                         await self.perform()
                         run_speeds(self.registry)[begun] = self._speed()
                     finally:
+                        run_tokens(self.registry)[begun] = self.sent_tokens
                         # Before the report: what is still being stored may yet be.
                         await self.failures.wait()
         # Not before: the recorder needs them when the run ends.
         finally:
             snapshots(self.registry).pop(begun, None)
             run_speeds(self.registry).pop(begun, None)
+            run_tokens(self.registry).pop(begun, None)
 
     def begin(self) -> None:
         """Show in the mind's state that the run has begun."""
@@ -111,6 +127,17 @@ class FlowRun:
         self.registry.stash[LeaveOneOut] = self.compared
         # A pass over many conversations goes on with another server if this one is down.
         self.registry.stash[Retry] = self.retry
+
+    async def narrow(self, tokens: int) -> None:
+        """Give back what a host has reserved for the run beyond ``tokens``: it needs no more."""
+        reserved: ReservedTokens | None = self.registry.stash.get(ReservedTokens)
+        if reserved is not None:
+            await reserved.narrow(tokens)
+
+    @property
+    def sent_tokens(self) -> int:
+        """The tokens of all that was sent so far, the self-test's and those of retries, too."""
+        return sum(it.sent_tokens for it in self.usages)
 
     def _speed(self) -> Speed:
         """Return what the calls took; the first of a process may have loaded the model."""

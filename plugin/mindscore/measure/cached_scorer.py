@@ -7,7 +7,7 @@ import math
 import time
 from array import array
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from hashlib import blake2b
 
 from mindhooks import (
@@ -30,56 +30,13 @@ from mindscore.measure.divergence import (
 )
 from mindscore.measure.prompts import ask_only
 from mindscore.measure.retry import Retry, awaited
+from mindscore.measure.usage import Usage, count_sent
 
 SHARED_S = 3600
 """Seconds for which flows share a cache: a server may get another model while an agent lives."""
 
 Key = tuple[bytes, int]
 Answer = ScoreResult | Sequence[Sequence[RangeScore]]
-
-
-class Stopwatch:
-    """The seconds during which at least one of several blocks ran, which may overlap."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self._running = 0
-        self._started = 0.0
-
-    def __enter__(self) -> None:
-        if self._running == 0:
-            self._started = time.monotonic()
-        self._running += 1
-
-    def __exit__(self, *_: object) -> None:
-        self._running -= 1
-        if self._running == 0:
-            self.seconds += time.monotonic() - self._started
-
-
-@dataclass(slots=True)
-class Usage:
-    """The calls and tokens of a run so far; retries, and calls that reached no model, are left out.
-
-    ``calls`` counts prompts and ``prompt_tokens`` their tokens. ``computed_tokens`` counts those
-    that ran through the model: ``None`` once an answer does not say; ``known_computed`` are those
-    of answers that do. ``generated_tokens`` counts those of answers that say their ids. ``scoring``
-    and ``generating`` time the scorer.
-    """
-
-    calls: int = 0
-    prompt_tokens: int = 0
-    computed_tokens: int | None = 0
-    known_computed: int = 0
-    generated_tokens: int = 0
-    scoring: Stopwatch = field(default_factory=Stopwatch)
-    generating: Stopwatch = field(default_factory=Stopwatch)
-    started: float = field(default_factory=time.monotonic)
-
-    @property
-    def seconds(self) -> float:
-        """Return the wall time since the run began."""
-        return time.monotonic() - self.started
 
 
 class ScoreCache:
@@ -257,6 +214,7 @@ class CachedScorer:
         result = await self._counted(lambda: awaited(ask, asked, hidden), tokens)
         extra = (result.computed_tokens or tokens) - tokens
         self.usage.prompt_tokens += extra
+        self.usage.sent_tokens += extra
         check_answers(self.scorer.model, [asked] * len(hidden), result.ranges)
         if any(leads) and any(it.values is None for row in result.ranges for it in row):
             self._hides_leads = False
@@ -278,11 +236,18 @@ class CachedScorer:
             ScorerError: the scorer failed, or its answer is no text with the ids of its tokens.
             BreakerError: too many calls in a row have failed.
         """
-        generate, usage = self._retry.wrap(self.scorer.generate), self.usage
+        usage = self.usage
+        most = len(prompt.tokens) + max_tokens
+
+        async def ask() -> Generated:
+            return await awaited(self.scorer.generate, prompt, max_tokens=max_tokens, stop=stop)
+
         with usage.generating:
-            answer = await generate(prompt, max_tokens=max_tokens, stop=stop)
+            answer = await self._retry(lambda: count_sent(usage, most, ask))
         generated = check_generated(f"{type(self.scorer).__name__}, {self.scorer.model}", answer)
-        usage.generated_tokens += len(generated.token_ids or ())
+        if generated.token_ids is not None:
+            usage.generated_tokens += len(generated.token_ids)
+            usage.sent_tokens -= max(0, max_tokens - len(generated.token_ids))
         return generated
 
     def token_logprobs(self, prompt: WirePrompt) -> TokenLogprobs:
@@ -335,7 +300,7 @@ class CachedScorer:
             arrived.append(True)
             try:
                 with usage.scoring:
-                    return ScoreResult.of(await ask())
+                    return ScoreResult.of(await count_sent(usage, tokens, ask))
             except ScorerError as error:
                 arrived[-1] = error.arrived
                 raise

@@ -21,10 +21,11 @@ from mindscore._util.aio import Pace
 from mindscore._util.errors import format_error
 from mindscore.config.settings import ServerSettings
 from mindscore.measure import memories
-from mindscore.measure.cached_scorer import CachedScorer, ScoreCache, Usage
+from mindscore.measure.cached_scorer import CachedScorer, ScoreCache
 from mindscore.measure.divergence import TokenLogprobs, Totals, divergences, token_differences
 from mindscore.measure.prompts import ask_only, prompts_for
 from mindscore.measure.retry import Retry
+from mindscore.measure.usage import Usage
 
 _logger = logging.getLogger("mindscore")
 

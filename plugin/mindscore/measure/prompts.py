@@ -186,7 +186,8 @@ class Budget:
         self._windows = windows
         self._limit = limit
         self._baselines_per_window = 1 + repeats
-        self._spent = 0
+        self.spent = 0
+        """The most tokens that the prompts of the memories taken so far hold; 0 without a limit."""
         self._judged: dict[range, set[str]] = {}
 
     async def takes(self, memory: Memory) -> bool:
@@ -199,9 +200,9 @@ class Budget:
             longer -= await self._length(window, before)
             without = _tokens(await prompts_for(context, window, skip, asked))
             cost = self._baselines_per_window * longer + without
-            if self._spent + cost > self._limit:
+            if self.spent + cost > self._limit:
                 return False
-            self._spent += cost
+            self.spent += cost
         self._judged[window] = before | asked
         return True
 

@@ -10,7 +10,7 @@ from typing import get_args
 
 from aiohttp import web
 
-from mindhooks import FinetuneCandidate, MindhooksError, Scorer
+from mindhooks import FinetuneCandidate, MindCommand, MindhooksError, Scorer
 from mindscore._util.errors import format_error
 from mindscore.config.settings import ServerSettings, Settings
 from mindscore.measure.memories import memory_texts
@@ -21,7 +21,6 @@ from mindscore.review.queue import (
     STATES,
     CandidateQueue,
     QueueEntry,
-    Search,
     State,
     why_empty,
 )
@@ -249,10 +248,7 @@ class Deciding:
 
     async def _why(self, queue: CandidateQueue, model: str) -> list[str]:
         """Return the reasons why nothing is listed, in sentences."""
-        stats = self._runs.searches.get(model)
-        search = Search.of_stats(stats) if stats else None
-        if search is None:
-            search = Search.latest(await self._history.runs(), model)
+        search = await self._history.last_run(MindCommand.SCORE_FINETUNE, model)
         return why_empty(queue, search, len((await self._reviews.unlisted(model)).faded))
 
 

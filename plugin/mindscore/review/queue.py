@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from mindhooks import FinetuneStats, MindCommand
 from mindscore._util.text import count_of, moment_text
 from mindscore.store import CandidateName, Listed, RunRecord
 from mindscore.store.reviews import MOST_REJECTED
@@ -139,63 +138,32 @@ class CandidateQueue:
         return range(first, min(len(self.shown), first + 2 * NEIGHBOURS + 1))
 
 
-@dataclass(frozen=True, slots=True)
-class Search:
-    """A search for candidates; ``threshold`` and ``largest`` are in nats, ``None``: not known."""
-
-    considered: int
-    found: int
-    threshold: float | None
-    largest: float | None
-    error: str | None
-    when: str = ""
-
-    @staticmethod
-    def of_stats(stats: FinetuneStats) -> Search:
-        """Return what the statistics of a run say."""
-        return Search(
-            stats.responses_considered,
-            stats.above_threshold,
-            stats.threshold,
-            stats.max_divergence,
-            stats.error,
-        )
-
-    @staticmethod
-    def latest(runs: Sequence[RunRecord], model: str) -> Search | None:
-        """Return the last search by ``model`` among ``runs``, the newest first, or ``None``."""
-        for it in runs:
-            if it.command == MindCommand.SCORE_FINETUNE and it.model == model:
-                when = f", of {moment_text(it.started_at)},"
-                return Search(it.considered, it.found, None, None, it.error, when)
-        return None
-
-    def in_words(self) -> list[str]:
-        """Return what it found, in sentences."""
-        lines = []
-        threshold = "its threshold"
-        if self.threshold is not None:
-            threshold = f"the threshold of {self.threshold:,.2f} nats (finetune.threshold)"
-        lines.append(
-            f"The last search{self.when} looked at {count_of(self.considered, 'response')}: "
-            f"{self.found:,} not trained on reached {threshold}."
-        )
-        if self.largest is not None:
-            lines.append(f"The largest divergence was {self.largest:,.2f} nats.")
-        if self.threshold is not None and not self.found and self.considered:
-            if self.largest is not None and self.largest >= self.threshold:
-                lines.append("What reaches it is trained on already, or has no text.")
-            else:
-                lines.append("A lower threshold finds more: --set finetune.threshold=…")
-        if self.error is not None:
-            lines.append(f"It did not end well: {self.error}")
-        return lines
+def _in_words(search: RunRecord) -> list[str]:
+    """Return what a search for candidates found, in sentences."""
+    threshold, largest = search.threshold, search.max_divergence
+    what = "its threshold"
+    if threshold is not None:
+        what = f"the threshold of {threshold:,.2f} nats (finetune.threshold)"
+    when, seen = moment_text(search.started_at), count_of(search.considered, "response")
+    found = f"{search.found:,} not trained on reached {what}"
+    lines = [f"The last search, of {when}, looked at {seen}: {found}."]
+    if largest is not None:
+        lines.append(f"The largest divergence was {largest:,.2f} nats.")
+    if threshold is not None and not search.found and search.considered:
+        if largest is not None and largest >= threshold:
+            lines.append("What reaches it is trained on already, or has no text.")
+        else:
+            lines.append("A lower threshold finds more: --set finetune.threshold=…")
+    if search.error is not None:
+        lines.append(f"It did not end well: {search.error}")
+    return lines
 
 
-def why_empty(queue: CandidateQueue, search: Search | None, faded: int) -> list[str]:
+def why_empty(queue: CandidateQueue, search: RunRecord | None, faded: int) -> list[str]:
     """Return sentences on why no candidate waits, or none of the state that is asked for.
 
-    ``faded`` is the number of rejected candidates that lists leave out.
+    ``search`` is the last one for candidates; ``faded`` is the number of rejected candidates that
+    lists leave out.
     """
     lines = []
     if queue.show == "waiting" and queue.below:
@@ -216,5 +184,5 @@ def why_empty(queue: CandidateQueue, search: Search | None, faded: int) -> list[
         if search is None:
             lines.append("No search for candidates by this model is recorded.")
         else:
-            lines += search.in_words()
+            lines += _in_words(search)
     return lines

@@ -197,8 +197,6 @@ class Runs:
     def __init__(self, transcript: Transcript | None, tables: Mapping[str, Any]) -> None:
         self.transcript = transcript
         self.live = Live()
-        self.searches: dict[str, FinetuneStats] = {}
-        """The statistics of the last search for candidates here, by model."""
         self.tables = tables
         nothing = Transcript(Path(), (), (), ())
         self._session = Session(transcript or nothing, self.live.activity, self.live.hear)
@@ -269,9 +267,6 @@ class Runs:
 
     async def _watch(self, before: _Before) -> None:
         await self._session.registry.wait_idle()
-        for stats, run in self._session.ended:
-            if isinstance(stats, FinetuneStats):
-                self.searches[run.model] = stats
         self.live.tell("ended", before.difference())
 
 

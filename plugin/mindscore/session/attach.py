@@ -21,10 +21,10 @@ from mindscore.conversation.places import typed_remarks
 from mindscore.flows.recorder import CANCELLED
 from mindscore.recognisers import MemoryFinder
 from mindscore.session.hourly_tokens import BudgetedRun
-from mindscore.session.leaning import Leaning, Leanings
+from mindscore.session.leaning import Leaning, Leanings, stored_leanings
 from mindscore.session.live import LiveLoop
 from mindscore.session.result import Result
-from mindscore.session.session import Session
+from mindscore.session.session import Session, model_name
 from mindscore.session.snapshot import Host, Memories, Messages, Snapshot
 
 CONVERSATION = Path("conversation")
@@ -269,7 +269,19 @@ class Attached:
         for remark in (*snapshot.remarks, *typed):
             self._problems.warn(remark)
         now = replace(now, remarks=(*now.remarks, *typed))
-        self._session.transcript = now.going_on_from(self._session.transcript)
+        talk = self._session.transcript = now.going_on_from(self._session.transcript)
+        if talk.id != self._leanings.conversation:
+            self._leanings = await self._stored_leanings(talk)
+
+    async def _stored_leanings(self, talk: Transcript) -> Leanings:
+        """Return what earlier runs have measured of a conversation, those before a restart too."""
+        registry = self.registry.registry
+        try:
+            store = parse_settings(registry.settings).store
+            return await stored_leanings(store, await model_name(registry), talk)
+        # The run says it.
+        except MindhooksError:
+            return Leanings(talk, {})
 
     def _note(self, result: Result) -> None:
         """Take note of what a command found in the conversation.

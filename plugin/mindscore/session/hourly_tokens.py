@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
+import uuid
 from collections import deque
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -14,13 +16,15 @@ import msgspec
 
 from mindhooks import FinetuneStats, MindCommand, MindhooksError, Run
 from mindscore._util.clock import Clock
+from mindscore._util.errors import ConfigError, StoreError, format_error
 from mindscore._util.text import count_of
 from mindscore.config.settings import MemoryScoringOptions, Settings, parse_settings, parse_table
+from mindscore.flows.run import ReservedTokens
 from mindscore.measure.prompts import whole_prompt
 from mindscore.session.plan import count_calls
 from mindscore.session.result import Result
 from mindscore.session.session import Session
-from mindscore.store import History
+from mindscore.store import Grant, Reservation, Reservations, Sent
 from mindscore.store.history import HOUR_S
 
 SLOT_S = 36.0
@@ -31,6 +35,9 @@ OWN_S = 3 * HOUR_S
 
 OTHERS_S = 300.0
 """Seconds after which tokens may be free that runs of other processes have sent."""
+
+RENEWED_S, LAPSE_S = 60.0, 180.0
+"""Seconds after which a run renews what it has reserved, and after which it must have done so."""
 
 FLOW = "memory-scoring"
 
@@ -44,6 +51,14 @@ class _Slot:
     tokens: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """A reservation as it was first seen ``since``, by a clock that stands still in sleep."""
+
+    renewed_at: float
+    since: float
+
+
 class HourlyTokens:
     """The tokens that this process has sent by itself within the last 60 minutes.
 
@@ -54,36 +69,69 @@ class HourlyTokens:
         self._lock = threading.Lock()
         self._slots: deque[_Slot] = deque()
         self._own: dict[float, float] = {}
-        self._reserved = 0
+        self._reserved: dict[str, int] = {}
+        self._watched: dict[str, _Watched] = {}
 
     def reserve(
         self,
+        id_: str,
         limit: int,
         now: float,
-        recorded: Iterable[tuple[float, int]],
+        recorded: Iterable[Sent],
+        reserved: Iterable[Reservation],
         *,
         most: int | None = None,
         keep: int = 0,
-    ) -> int:
-        """Take what is left of ``limit``, ``most`` at most; return how many tokens.
+    ) -> Grant:
+        """Take what is left of ``limit`` under the name ``id_``, ``most`` tokens at most.
 
         ``recorded`` are the runs of the last hour that the store has: those of this process that
-        were settled here are counted by its own clock. ``keep`` are kept for something else.
+        were settled here are counted by its own clock. ``reserved`` are those that the store has
+        under way. ``keep`` are kept for something else.
         """
         with self._lock:
             while self._slots and now - self._slots[0].last >= HOUR_S:
                 self._slots.popleft()
-            sent = sum(it.tokens for it in self._slots) + self._reserved
+            self._reserved.pop(id_, None)
+            others = {it.id: it for it in reserved if it.id not in self._reserved}
+            lapsed = self._lapsed(others, time.time(), time.monotonic())
+            sent = sum(it.tokens for it in self._slots) + sum(self._reserved.values())
             sent += sum(tokens for began, tokens in recorded if began not in self._own)
+            sent += sum(it.tokens for it in others.values()) - sum(it.tokens for it in lapsed)
             left = limit - keep - sent
             granted = max(0, left if most is None else min(most, left))
-            self._reserved += granted
-            return granted
+            self._reserved[id_] = granted
+            return Grant(granted, lapsed)
 
-    def settle(self, granted: int, now: float, sent: int, runs: Iterable[Run]) -> None:
-        """Give back what was taken, and count what was ``sent`` by ``runs``."""
+    def _lapsed(
+        self, others: Mapping[str, Reservation], now: float, awake: float
+    ) -> list[Reservation]:
+        """Return the reservations of processes that have died; ``now`` is since the epoch.
+
+        What they may have sent counts for an hour. A process that goes on after a sleep renews its
+        own within ``LAPSE_S``; and where the clock was set back, nobody knows how old one is.
+        """
+        before, self._watched = self._watched, {}
+        for id_, it in others.items():
+            seen = before.get(id_)
+            is_same = seen is not None and seen.renewed_at == it.renewed_at
+            self._watched[id_] = seen if seen and is_same else _Watched(it.renewed_at, awake)
+        return [
+            it
+            for id_, it in others.items()
+            if awake - self._watched[id_].since
+            >= (LAPSE_S if now - it.renewed_at >= HOUR_S else HOUR_S)
+        ]
+
+    def narrow(self, id_: str, tokens: int) -> None:
+        """Give back all that was taken as ``id_`` but ``tokens``."""
         with self._lock:
-            self._reserved -= granted
+            self._reserved[id_] = min(tokens, self._reserved.get(id_, 0))
+
+    def settle(self, id_: str, now: float, sent: int, runs: Iterable[Run]) -> None:
+        """Give back what was taken as ``id_``, and count what was ``sent`` by ``runs``."""
+        with self._lock:
+            self._reserved.pop(id_, None)
             self._own = {began: at for began, at in self._own.items() if now - at < OWN_S}
             self._own |= dict.fromkeys((it.started_at for it in runs), now)
             if not sent:
@@ -162,32 +210,71 @@ class BudgetedRuns:
         limit = settings.live.tokens_per_hour
         if not limit:
             return BudgetedRun(await self._attempt(command))
-        needed = await self._needed(settings) if command == MindCommand.SCORE_FINETUNE else None
+        needed = None
+        if command == MindCommand.SCORE_FINETUNE:
+            try:
+                needed = await self._needed(settings)
+            except ConfigError:
+                raise
+            except MindhooksError as error:
+                session.forget()
+                keys = tuple(session.transcript.keys())
+                return BudgetedRun(await session.failed(command, keys, format_error(error)))
         if needed is not None and needed > limit:
             self._keep = 0
             return BudgetedRun(None, _too_large("the search for candidates needs", limit))
         spent = hourly_tokens(settings.store.url, settings.store.namespace)
-        granted = spent.reserve(
-            limit,
-            self._clock.now(),
-            await _recorded(settings),
-            most=needed,
-            keep=self._keep if needed is None and settings.live.candidates else 0,
-        )
+        keep = self._keep if needed is None and settings.live.candidates else 0
         session.forget()
-        try:
+        async with self._reserved(spent, settings, most=needed, keep=keep) as granted:
             if needed is None:
                 part = await self._score(command, settings, granted, resume=resume)
             else:
                 part = await self._search(command, needed, granted, limit)
-        finally:
-            sent = sum(stats.prompt_tokens for stats, _ in session.ended)
-            sent += self._generated(settings)
-            spent.settle(granted, self._clock.now(), sent, [run for _, run in session.ended])
         retry_s = None
         if part.wanted is not None:
             retry_s = spent.free_in(part.wanted, limit, self._clock.now())
         return BudgetedRun(part.result, part.waits, retry_s)
+
+    @asynccontextmanager
+    async def _reserved(
+        self, spent: HourlyTokens, settings: Settings, *, most: int | None, keep: int
+    ) -> AsyncIterator[int]:
+        """Reserve tokens of the hour for the block, and count at its end what it has sent."""
+        reservations, id_ = Reservations(settings.store), uuid.uuid4().hex
+
+        def decide(sent: Iterable[Sent], others: Iterable[Reservation]) -> Grant:
+            limit, now = settings.live.tokens_per_hour, self._clock.now()
+            return spent.reserve(id_, limit, now, sent, others, most=most, keep=keep)
+
+        renewing: asyncio.Task[None] | None = None
+        # Cancelled while the store is asked, nobody knows.
+        granted: int | None = None
+        try:
+            try:
+                granted = await reservations.reserve(id_, decide)
+            except StoreError:
+                # What this process has sent counts in any case.
+                granted = decide((), ()).tokens
+            if granted:
+
+                async def narrow(tokens: int) -> None:
+                    spent.narrow(id_, tokens)
+                    with suppress(StoreError):
+                        await reservations.narrow(id_, tokens)
+
+                self._session.registry.stash[ReservedTokens] = ReservedTokens(narrow)
+                renewing = asyncio.create_task(_renew(reservations, id_), name="live: reserved")
+            yield granted
+        finally:
+            self._session.registry.stash.pop(ReservedTokens, None)
+            ended = [run for _, run in self._session.ended]
+            spent.settle(id_, self._clock.now(), self._session.sent_tokens, ended)
+            if renewing is not None:
+                renewing.cancel()
+            if granted != 0:
+                with suppress(StoreError):
+                    await reservations.release(id_)
 
     async def _attempt(self, command: str) -> Result:
         return await self._session.attempt(command, tuple(self._session.transcript.keys()))
@@ -233,38 +320,28 @@ class BudgetedRuns:
     async def _needed(self, settings: Settings) -> int:
         """Return the most tokens that the search for candidates may send and generate.
 
-        What cannot be rendered needs none: the run says why.
+        Raises:
+            MindhooksError: they cannot be counted, and so it cannot be run.
         """
         session = self._session
         tables, command = session.registry.settings, MindCommand.SCORE_FINETUNE
-        try:
-            context = await session.context()
-            talk, scorer = Session(session.transcript, context=context), session.registry.scorer()
-            stats = (await count_calls(talk, tables, command, await scorer, {})).stats
-            longest = len(await whole_prompt(context)) + settings.finetune.max_alternate_tokens
-        except MindhooksError:
-            return 0
+        context = await session.context()
+        talk, scorer = Session(session.transcript, context=context), session.registry.scorer()
+        stats = (await count_calls(talk, tables, command, await scorer, {})).stats
         assert isinstance(stats, FinetuneStats)  # noqa: S101 - that command's are
+        if stats.error is not None:
+            raise MindhooksError(stats.error)
+        longest = len(await whole_prompt(context)) + settings.finetune.max_alternate_tokens
         alternates = stats.responses_considered if settings.finetune.generate_alternates else 0
         return stats.prompt_tokens + alternates * longest
 
-    def _generated(self, settings: Settings) -> int:
-        """Return the tokens that alternates took, which a run's statistics leave out."""
-        if not settings.finetune.generate_alternates:
-            return 0
-        most = settings.finetune.max_alternate_tokens
-        return sum(
-            len(it.bare_context_ids) + (most if it.alternate_ids is None else len(it.alternate_ids))
-            for it in self._session.candidates
-        )
 
-
-async def _recorded(settings: Settings) -> list[tuple[float, int]]:
-    """Return what the store's runs have sent within the hour; nothing if it cannot be read."""
-    # What this process has sent counts in any case.
-    with suppress(MindhooksError):
-        return await History(settings.store).tokens_sent(time.time())
-    return []
+async def _renew(reservations: Reservations, id_: str) -> None:
+    """Renew a reservation until cancelled."""
+    while True:
+        await asyncio.sleep(RENEWED_S)
+        with suppress(StoreError):
+            await reservations.renew(id_)
 
 
 def _setting(limit: int) -> str:

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mindhooks import ResponseDivergence
+from mindscore.config.settings import StoreSettings
 from mindscore.conversation.conversation import Transcript
 from mindscore.measure.divergence import column_spreads
 from mindscore.measure.memories import text_hashes
 from mindscore.measure.screening.words import words_in_common
 from mindscore.measure.support import beyond_noise, ranked
 from mindscore.session.result import Result
+from mindscore.store import History, Mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,11 @@ class Leanings:
         values = {key: row.values(node_ids) for key, row in rows.items()}
         self._effects = beyond_noise(values, column_spreads(values.values()))
         self._last = responses[-1] if responses else None
+
+    @property
+    def conversation(self) -> str:
+        """The id of the conversation that they are of."""
+        return self._talk.id
 
     def after(self, result: Result) -> Leanings:
         """Return what is known after a run; what the conversation has no more is forgotten.
@@ -97,6 +104,29 @@ class Leanings:
             if other == key and nats > 0
         ]
         return tuple(sorted(found, key=lambda it: -it.nats))
+
+
+async def stored_leanings(settings: StoreSettings, model: str, talk: Transcript) -> Leanings:
+    """Return what the store has measured of a conversation's memories as they are now.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    hashes, history = text_hashes(talk), History(settings)
+    found: dict[Mode, dict[str, dict[str, ResponseDivergence]]] = {"full": {}, "incremental": {}}
+    for mode, by_key in found.items():
+        its = await history.cells(model, None, conversation=talk.id, texts=hashes, modes=(mode,))
+        for it in its:
+            effect = ResponseDivergence(
+                it.entry_idx, it.node_id, it.divergence, it.signed, it.noise
+            )
+            by_key.setdefault(it.key, {})[it.node_id] = effect
+    exact, windowed = found["full"], found["incremental"]
+    rows = {
+        key: _Row(hashes[key], exact.get(key, {}), windowed.get(key, {}))
+        for key in exact.keys() | windowed.keys()
+    }
+    return Leanings(talk, rows)
 
 
 def _of(row: Mapping[str, ResponseDivergence], ids: set[str]) -> dict[str, ResponseDivergence]:

@@ -6,7 +6,7 @@ import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 
 from mindhooks import MindCommand
 from mindscore._util.clock import Clock
@@ -28,6 +28,15 @@ USED_UP = (
     "remarks say what it is"
 )
 DROPPED = f"more than {MOST_WAITING} conversations wait for tokens: the oldest are not scored"
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A conversation that waits ``until`` some of ``limit`` tokens may be free, by the clock."""
+
+    talk: Transcript
+    until: float
+    limit: int
 
 
 class LiveLoop:
@@ -56,7 +65,8 @@ class LiveLoop:
         self.runs = BudgetedRuns(session, clock)
         self._note = note
         self._warn = warn
-        self._waiting: OrderedDict[str, Transcript] = OrderedDict()
+        self._clock = clock
+        self._waiting: OrderedDict[str, _Waiting] = OrderedDict()
         self._searched: OrderedDict[str, str] = OrderedDict()
 
     async def score(self, *, again: bool) -> None:
@@ -70,11 +80,16 @@ class LiveLoop:
         """
         session, present = self._session, self._session.transcript
         retries: list[float] = []
-        for talk in [it for id_, it in self._waiting.items() if id_ != present.id]:
+        limit, now = self._limit, self._clock.now()
+        for it in [it for id_, it in self._waiting.items() if id_ != present.id]:
+            if now < it.until and it.limit == limit:
+                # It has not changed, and nothing is free for it: it is not tokenised again.
+                retries.append(it.until - now)
+                continue
             with _shown_kept(session):
-                session.transcript = talk
+                session.transcript = it.talk
                 runs = await self._score(lambda _: None, again=True)
-                retries += self._look_after(talk, runs)
+                retries += self._look_after(it.talk, runs)
         runs = await self._score(self._note, again=again)
         retries += self._look_after(present, runs)
         left = len(self._waiting.keys() - {present.id})
@@ -108,6 +123,10 @@ class LiveLoop:
         return runs
 
     @property
+    def _limit(self) -> int:
+        return parse_settings(self._session.registry.settings).live.tokens_per_hour
+
+    @property
     def _last_response(self) -> str | None:
         found = self._session.transcript.responses()
         return found[-1][1] if found else None
@@ -131,7 +150,8 @@ class LiveLoop:
         if not retries:
             self._waiting.pop(talk.id, None)
             return []
-        self._waiting[talk.id] = talk
+        # One that waits already keeps its place.
+        self._waiting[talk.id] = _Waiting(talk, self._clock.now() + min(retries), self._limit)
         if len(self._waiting) > MOST_WAITING + 1:
             self._waiting.popitem(last=False)
             self._warn(DROPPED)

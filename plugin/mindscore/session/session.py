@@ -30,7 +30,7 @@ from mindscore.conversation.choice import begins_unlike, images_for, template_fo
 from mindscore.conversation.conversation import Transcript
 from mindscore.conversation.own_template import OwnTemplate
 from mindscore.conversation.rendering import CachedTokenizer, KeySets
-from mindscore.flows.recorder import store_failures
+from mindscore.flows.recorder import run_tokens, store_failures
 from mindscore.measure.comparison import Comparison
 from mindscore.measure.interactions import Interaction, RedundantGroup
 from mindscore.measure.leave_one_out import LeaveOneOut
@@ -81,6 +81,8 @@ class Session:
         self.candidates: list[FinetuneCandidate] = []
         self.ended: list[tuple[Stats, Run]] = []
         """The runs that ended since the last command was dispatched."""
+        self.sent_tokens = 0
+        """The tokens that these have sent."""
         self._show = show
         self._hear = hear
         self._context = None if context is None else (transcript, context)
@@ -157,11 +159,19 @@ class Session:
             return await self.run(command, keys)
         except UnhandledCommand as error:
             hint = f"{error}: is its plugin disabled? See mindscore plugins."
-            return self._result(command, await model_name(self.registry), keys, None, hint)
+            return await self.failed(command, keys, hint)
+
+    async def failed(self, command: str, keys: tuple[str, ...], why: str) -> Result:
+        """Return the result of a command that could not be run, which says ``why``.
+
+        Raises:
+            ConfigError: the scorer cannot be built because of the configuration.
+        """
+        return self._result(command, await model_name(self.registry), keys, None, why)
 
     def forget(self) -> None:
         """Forget what earlier commands found."""
-        self.scores, self.candidates, self.ended = {}, [], []
+        self.scores, self.candidates, self.ended, self.sent_tokens = {}, [], [], 0
         kinds = (RedundantGroup, Interaction, PlaceboControl, ScreenReceipt, LeaveOneOut, Retry)
         for kind in (*kinds, Comparison):
             self.registry.stash.pop(kind, None)
@@ -252,6 +262,7 @@ class Session:
     def on_run_end(self, stats: Stats | None, run: Run) -> None:
         if stats is not None:
             self.ended.append((stats, run))
+            self.sent_tokens += run_tokens(self.registry).get(run.id, stats.prompt_tokens)
 
     def _stats_shown(self, command: str) -> Stats | None:
         """Return the statistics of the flow that answers ``command`` in the mind's state."""

@@ -12,10 +12,19 @@ from mindscore.store.evidence import (
     columns_of,
     rows_of,
 )
-from mindscore.store.history import Cell, History, KnownConversation, Point, RunRecord, Speed
+from mindscore.store.history import (
+    Cell,
+    History,
+    KnownConversation,
+    Point,
+    RunRecord,
+    Sent,
+    Speed,
+)
 from mindscore.store.ledger import Ledger, MemoryEffect
 from mindscore.store.matrix_notes import NO_NOTES, Notes
 from mindscore.store.records import Damage, Records, damage_remark
+from mindscore.store.reservations import Grant, Reservation, Reservations
 from mindscore.store.reviews import (
     CandidateName,
     ConflictError,
@@ -49,6 +58,7 @@ __all__ = [
     "EvidenceArrays",
     "EvidenceKind",
     "EvidenceState",
+    "Grant",
     "History",
     "KnownConversation",
     "KnownScore",
@@ -64,6 +74,8 @@ __all__ = [
     "Point",
     "Records",
     "RemovalName",
+    "Reservation",
+    "Reservations",
     "Review",
     "Reviewed",
     "Reviews",
@@ -71,6 +83,7 @@ __all__ = [
     "Seen",
     "Send",
     "Sends",
+    "Sent",
     "Speed",
     "Store",
     "StoredMemory",

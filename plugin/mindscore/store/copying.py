@@ -42,6 +42,7 @@ _TIMES = {
     "passes": "done_at",
     "receipts": "verified_at",
     "removals": "measured_at",
+    "reservations": "renewed_at",
     "rounds": "measured_at",
     "sends": "sent_at",
     "speeds": "measured_at",

@@ -28,7 +28,10 @@ class RunRecord:
     """One run of a flow at its end.
 
     ``started_at`` is in seconds since the epoch, ``seconds`` its duration. ``found`` counts the
-    memories scored, or the candidates; ``considered`` all memories, or responses.
+    memories scored, or the candidates; ``considered`` all memories, or responses. ``threshold``
+    and ``max_divergence`` are those of a search for candidates, in nats. ``sent_tokens`` are all
+    that a server may have read or generated: those of requests that were made again, of its
+    self-test and of alternates, too; ``None``: not known.
     """
 
     command: str
@@ -41,6 +44,9 @@ class RunRecord:
     found: int
     considered: int
     error: str | None
+    threshold: float | None = None
+    max_divergence: float | None = None
+    sent_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,8 @@ class Cell:
 
     ``noise`` is as in ``ResponseDivergence``. ``conversation`` is ``Context.id``; empty: not known,
     as of a cell that an older version measured. ``text_hash`` is of the memory's text; empty: not
-    known. ``mode`` is ``"full"``, or ``"estimate"`` where a screen has estimated the cell.
+    known. ``mode`` is ``"full"``, ``"estimate"`` where a screen has estimated the cell, or
+    ``"incremental"`` where it is of a score within a window.
     """
 
     key: str
@@ -195,20 +202,18 @@ class History(NamespaceTables):
         query = self._select(runs, *columns).order_by(runs.c.started_at.desc(), runs.c.id.desc())
         return [RunRecord(*row) for row in await self._all(query.limit(limit))]
 
-    async def tokens_sent(self, now: float) -> list[tuple[float, int]]:
-        """Return when each run of the last hour began, and the tokens that it has sent.
-
-        ``now`` and the times are in seconds since the epoch. A run counts until an hour after its
-        end. By a clock that was set back since, one may seem to begin within the next hour, and
-        counts, too; what seems to be later still does not.
-        """
-        began, end = runs.c.started_at, runs.c.started_at + runs.c.seconds
-        query = self._select(runs, began, runs.c.prompt_tokens).where(
-            began.between(now - DAY_S, now + HOUR_S), end > now - HOUR_S
-        )
+    async def last_run(self, command: str, model: str) -> RunRecord | None:
+        """Return the last run of ``command`` by ``model``, or ``None`` if none is kept."""
+        columns = [runs.c[name] for name in RunRecord.__slots__]
+        query = self._select(runs, *columns).where(runs.c.command == command, runs.c.model == model)
+        query = query.order_by(runs.c.started_at.desc(), runs.c.id.desc()).limit(1)
         found = await self._all(query)
-        # A damaged row may hold anything.
-        return [(when, sent) for when, sent in found if isinstance(sent, int)]
+        return RunRecord(*found[0]) if found else None
+
+    async def tokens_sent(self, now: float) -> list[Sent]:
+        """Return what each run of the last hour has sent; ``now`` is in seconds since the epoch."""
+        mine = self._in_namespace(runs)
+        return await self._database.read(lambda it: sent_within_hour(it, mine, now))
 
     async def points(self, model: str, keys: Sequence[str], limit: int) -> dict[str, list[Point]]:
         """Return the last ``limit`` points of each of ``keys``, the oldest first."""
@@ -272,6 +277,7 @@ class History(NamespaceTables):
         *,
         conversation: str | None = None,
         texts: Mapping[str, str] | None = None,
+        modes: Sequence[Mode] = ("full", "estimate"),
     ) -> list[Cell]:
         """List the ``limit`` cells of matrices that ``model`` measured last, of ``keys`` or of all.
 
@@ -281,7 +287,7 @@ class History(NamespaceTables):
         """
         columns = [cells.c[name] for name in Cell.__slots__]
         query = self._select(cells, row_id(cells), *columns).where(
-            cells.c.model == model, cells.c.mode.in_(("full", "estimate"))
+            cells.c.model == model, cells.c.mode.in_(modes)
         )
         is_one = keys is not None and len(keys) == 1
         if keys is not None:
@@ -333,6 +339,25 @@ class History(NamespaceTables):
         following = select(least.where(column > found.c[0]).scalar_subquery())
         found = found.union_all(following.where(found.c[0].is_not(None)))
         return select(found.c[0]).where(found.c[0].is_not(None))
+
+
+Sent = tuple[float, int]
+"""The moment at which a run began, in seconds since the epoch, and the tokens that it has sent."""
+
+
+def sent_within_hour(connection: Connection, mine: ColumnElement[bool], now: float) -> list[Sent]:
+    """Return what the runs of the last hour have sent, of those that are ``mine``.
+
+    A run counts until an hour after its end. By a clock that was set back since, one may seem to
+    begin within the next hour, and counts, too; what seems to be later still does not.
+    """
+    began, end = runs.c.started_at, runs.c.started_at + runs.c.seconds
+    tokens = func.coalesce(runs.c.sent_tokens, runs.c.prompt_tokens)
+    query = select(began, tokens).where(
+        mine, began.between(now - DAY_S, now + HOUR_S), end > now - HOUR_S
+    )
+    # A damaged row may hold anything.
+    return [(it[0], it[1]) for it in connection.execute(query) if isinstance(it[1], int)]
 
 
 def _read_speed(connection: Connection, server: str, model: str, device: str) -> Speed | None:

@@ -53,6 +53,7 @@ conversation_scores = Table(
     Column("score", Float, nullable=False),
     Column("scored_at", Float, nullable=False),
     Column("count", Int, nullable=False),
+    Index("conversation_scores_by_age", "namespace", "scored_at"),
 )
 
 cells = Table(
@@ -259,6 +260,11 @@ runs = Table(
     Column("found", Int, nullable=False),
     Column("considered", Int, nullable=False),
     Column("error", Str),
+    # Of a search for candidates, in nats; NULL: another command, or of an older version.
+    Column("threshold", Float),
+    Column("max_divergence", Float),
+    # All that a server may have read or generated; NULL: ``prompt_tokens``.
+    Column("sent_tokens", Int),
     Index("runs_by_age", "namespace", "started_at"),
 )
 
@@ -323,5 +329,5 @@ class Schema:
 
 
 STORE = Schema(
-    "the store", metadata, frozenset({"memories", "cells", "candidates", "trained"}), 1, 9
+    "the store", metadata, frozenset({"memories", "cells", "candidates", "trained"}), 1, 10
 )

@@ -217,7 +217,11 @@ class Scores(NamespaceTables):
 
         def work(connection: Connection) -> None:
             self._prune(
-                connection, weights.c.scored_at, cells.c.scored_at, memory_texts.c.last_seen
+                connection,
+                weights.c.scored_at,
+                conversation_scores.c.scored_at,
+                cells.c.scored_at,
+                memory_texts.c.last_seen,
             )
             unique = (it.name for it in weights.primary_key)
             told = select(weights.c.run).where(*(weights.c[it] == point[it] for it in unique))

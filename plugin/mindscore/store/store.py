@@ -111,8 +111,8 @@ class Store(Scores, MatrixRows, MatrixNotes, EvidenceTables, ArchiveTables):
     """The scores, candidates, trained marks and evidence of one namespace.
 
     Every method is one transaction and may raise ``StoreError``. A missing file reads as an empty
-    store; the first write makes it. Cells, rows, weights and candidates older than
-    ``retention_days`` are removed when one of their kind is written.
+    store; the first write makes it. Cells, rows, scores, weights and candidates older
+    than ``retention_days`` are removed when one of their kind is written.
     """
 
     async def record_candidate(

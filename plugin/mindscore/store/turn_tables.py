@@ -20,6 +20,8 @@ branches = Table(
     # Of what its last turn said: the turn that continues it begins so.
     Column("tip", LargeBinary, nullable=False),
     Column("seen_at", Float, nullable=False),
+    # JSON: those that turns named which wait no more; NULL: none, or they are forgotten.
+    Column("memories", LargeBinary),
     Index("branches_by_tip", "scope", "tip"),
     Index("branches_by_age", "seen_at"),
 )
@@ -35,6 +37,8 @@ known_turns = Table(
     Column("turn_id", Text),
     # The response's time, in nanoseconds since the epoch; NULL: not known.
     Column("at_ns", Int),
+    # A hash of the system prompt that it was given under; NULL: not known.
+    Column("prompt", LargeBinary),
     Index("known_by_turn", "turn_id"),
     Index("known_by_branch", "branch"),
 )

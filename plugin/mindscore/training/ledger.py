@@ -11,7 +11,7 @@ from mindhooks import Activity, Scorer, ScorerCapabilities, ScorerError, WirePro
 from mindscore._util.errors import TrainError
 from mindscore._util.text import count_of
 from mindscore.config.settings import ServerSettings
-from mindscore.measure.cached_scorer import CachedScorer, ScoreCache, Usage
+from mindscore.measure.cached_scorer import CachedScorer, ScoreCache
 from mindscore.measure.internalisation import (
     DEPENDS_NATS,
     LedgerEntry,
@@ -21,6 +21,7 @@ from mindscore.measure.internalisation import (
     drift,
 )
 from mindscore.measure.retry import Retry
+from mindscore.measure.usage import Usage
 from mindscore.store import Ledger, MemoryEffect, Reviewed
 from mindscore.training.guard import unrelated_answers
 

@@ -2,7 +2,9 @@
 
 import json
 import random
+import sqlite3
 import time
+from contextlib import closing
 from dataclasses import replace
 from itertools import permutations
 
@@ -288,6 +290,37 @@ def test_what_is_remembered_is_bounded_and_what_waits_is_not_forgotten(queue, tu
     # c1 still waits, and of the others the last two are known.
     stored = [queue.put([turn("u1", "a1", name=f"c{n}", id=str(n))], 0)[0] for n in range(6)]
     assert stored == [True, False, True, True, False, False]
+
+
+def test_a_file_of_an_earlier_version_is_gone_on_with(make_queue, turn, tmp_path):
+    queue = make_queue()
+    queue.put([turn("u1", "a1", memories={"tea": "green"})], 0)
+    queue.close()
+    with closing(sqlite3.connect(tmp_path / "queue.sqlite3")) as connection:
+        connection.execute("ALTER TABLE branches DROP COLUMN memories")
+        connection.execute("ALTER TABLE known_turns DROP COLUMN prompt")
+    for _ in range(2):
+        make_queue().prepare()
+    queue = make_queue()
+    queue.remove(queue.next())
+    queue.put([turn("u1", "a1", "u2", "a2")], 0)
+    assert queue.next().record.memories == {"tea": "green"}
+    assert len(queue.prompts(queue.next(), ())) == 1
+
+
+def test_memories_that_turns_have_named_take_bounded_room(queue, turn, monkeypatch):
+    monkeypatch.setattr("mindscore.collect.queue.MAX_MEMORIES_BYTES", 100)
+    monkeypatch.setattr("mindscore.collect.queue.PRUNED_AT_ONCE", 1)
+    monkeypatch.setattr("mindscore.collect.placing.MOST_NAMED", 2)
+    for name in ("old", "new"):
+        queue.put([turn("u1", "a1", name=name, memories=dict.fromkeys("abcd", "x" * 5))], 0)
+        queue.remove(queue.next())
+    queue.drop_old()
+    for name in ("old", "new"):
+        queue.put([turn("u1", "a1", "u2", "a2", name=name)], 0)
+    [old, new] = queue.next(after=0), queue.next(after=queue.next(after=0).id)
+    assert (old.name, old.record.memories) == ("old", {})
+    assert (new.name, set(new.record.memories)) == ("new", {"c", "d"})
 
 
 def test_the_times_of_responses_are_kept_with_the_conversation(queue, turn):

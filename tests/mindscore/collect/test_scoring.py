@@ -59,6 +59,61 @@ async def test_memories_that_a_turn_names_are_scored(scoring, queue, turn):
     assert it.said[0].startswith("kitchen: 1 turn; dog ")
 
 
+async def test_memories_that_a_turn_named_are_known_to_later_turns_once_it_is_scored(
+    scoring, queue, turn, make_queue
+):
+    queue.put([turn(*SAID, system=SYSTEM, memories={"dog": "old", "tea": TEA})], 0)
+    await scoring(memories={}).run_once()
+    # By another process, too.
+    queue = make_queue()
+    queue.put([turn(*MORE, system=SYSTEM, memories={"dog": DOG})], 0)
+    assert queue.next().record.memories == {"tea": TEA, "dog": DOG}
+    queue.put([turn(*SAID, name="other")], 0)
+    it = scoring(memories={})
+    await it.run_once()
+    assert "tea" in it.said[-2]
+    assert "dog" in it.said[-2]
+    assert it.said[-1] == "other: 1 turn, no memories in them"
+    queue.put([turn(*MORE, "Bye.", "Bye.", system=SYSTEM)], 0)
+    assert queue.next().record.memories == {"tea": TEA, "dog": DOG}
+
+
+@pytest.mark.parametrize("is_scored_between", [False, True])
+async def test_scores_under_a_later_system_prompt_have_a_remark_beside_them(
+    is_scored_between, scoring, queue, turn, caplog
+):
+    it = scoring()
+    queue.put([turn(*SAID, system=SYSTEM)], 0)
+    if is_scored_between:
+        await it.run_once()
+        assert "system prompt" not in it.said[-1]
+    queue.put([turn(*MORE, system=SYSTEM)], 0)
+    queue.put([turn(*MORE, "And?", "So.", system=f"It is late.\n{SYSTEM}")], 0)
+    queue.put([turn(*SAID, system=SYSTEM, name="other")], 0)
+    await it.run_once()
+    assert it.said[-2].endswith(
+        "by toy; the system prompt has changed since 2 earlier responses: "
+        "scores on them are of a reconstructed context"
+    )
+    assert it.said[-1].endswith("by toy")
+    # A fork has the first response in common.
+    said = [*SAID, "And for her?", "Rooibos, too."]
+    queue.put([turn(*said, system=f"It is noon.\n{SYSTEM}")], 0)
+    await it.run_once()
+    assert it.said[-1].startswith("kitchen-2: 1 turn")
+    assert "changed since 1 earlier response: scores on it are of" in it.said[-1]
+    # It is not said of others in the log.
+    assert "reconstructed" not in caplog.text
+
+
+async def test_what_was_not_sent_is_said_beside_the_scores(scoring, queue, turn):
+    it = scoring(anywhere=True)
+    for name in "ab":
+        queue.put([turn(f"{TEA} {SAID[0]}", SAID[1], system="", name=name)], 0)
+    await it.run_once()
+    assert [line.count("no system prompt was sent") for line in it.said] == [1, 1]
+
+
 async def test_a_memory_that_cannot_be_told_apart_is_said_without_its_text(
     scoring, queue, turn, caplog
 ):

@@ -23,9 +23,10 @@ from mindhooks import (
 from mindhooks.testing import StubMind
 from mindscore.config.settings import ServerSettings
 from mindscore.measure import cached_scorer as module
-from mindscore.measure.cached_scorer import CachedScorer, ScoreCache, Usage, shared_cache
+from mindscore.measure.cached_scorer import CachedScorer, ScoreCache, shared_cache
 from mindscore.measure.prompts import common_prefix
 from mindscore.measure.retry import Retry
+from mindscore.measure.usage import Usage
 from mindscore.scorers.toy import ToyScorer
 
 FIRST = WirePrompt((1, 2, 3), (), ((1, 2), (2, 3)), ("first", "second"))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mindhooks import RangeScore, ResponseDivergence, ScorerError, WirePrompt
 from mindscore.config.settings import ServerSettings
-from mindscore.measure.cached_scorer import CachedScorer, ScoreCache, Usage
+from mindscore.measure.cached_scorer import CachedScorer, ScoreCache
 from mindscore.measure.divergence import (
     UNMEASURED_NOISE,
     check_answers,
@@ -22,6 +22,7 @@ from mindscore.measure.divergence import (
 from mindscore.measure.leave_one_out import LeaveOneOut, NoiseFloor
 from mindscore.measure.memories import responses_after_change, skip_only, whole
 from mindscore.measure.retry import Retry
+from mindscore.measure.usage import Usage
 from mindscore.scorers.toy import ToyScorer
 
 SMALL = 16 / 2**20

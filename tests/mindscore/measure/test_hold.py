@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from mindhooks import Context, MindCommand, Node, Outcome, Part, Role
 from mindscore.config.settings import ServerSettings
 from mindscore.display.documents import document
-from mindscore.measure.cached_scorer import CachedScorer, ScoreCache, Usage
+from mindscore.measure.cached_scorer import CachedScorer, ScoreCache
 from mindscore.measure.interactions import redundant_candidates
 from mindscore.measure.leave_one_out import LeaveOneOut, NoiseFloor
 from mindscore.measure.memories import skip_only
 from mindscore.measure.retry import Retry
+from mindscore.measure.usage import Usage
 from mindscore.scorers.toy import ToyScorer
 from mindscore.session.result import Result
 

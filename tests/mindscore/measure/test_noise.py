@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from mindhooks import MindCommand, Outcome, WirePrompt
 from mindscore.config.settings import ServerSettings
-from mindscore.measure.cached_scorer import CachedScorer, ScoreCache, Usage
+from mindscore.measure.cached_scorer import CachedScorer, ScoreCache
 from mindscore.measure.leave_one_out import NoiseFloor
 from mindscore.measure.retry import Retry
+from mindscore.measure.usage import Usage
 from mindscore.scorers.toy import ToyScorer
 
 SCORE, FULL, FINETUNE = MindCommand.SCORE, MindCommand.SCORE_FULL, MindCommand.SCORE_FINETUNE

@@ -6,10 +6,11 @@ import pytest
 
 from mindhooks import Context
 from mindscore.config.settings import ServerSettings
-from mindscore.measure.cached_scorer import CachedScorer, ScoreCache, Usage
+from mindscore.measure.cached_scorer import CachedScorer, ScoreCache
 from mindscore.measure.leave_one_out import LeaveOneOut, NoiseFloor
 from mindscore.measure.retry import Retry
 from mindscore.measure.side import Side
+from mindscore.measure.usage import Usage
 from mindscore.scorers.toy import ToyScorer
 
 

@@ -6,8 +6,9 @@ import pytest
 
 from mindhooks import MindCommand, RangeScore, WirePrompt
 from mindscore.config.settings import ServerSettings
-from mindscore.measure.cached_scorer import CachedScorer, ScoreCache, Usage
+from mindscore.measure.cached_scorer import CachedScorer, ScoreCache
 from mindscore.measure.retry import Retry
+from mindscore.measure.usage import Usage
 from mindscore.scorers.toy import ToyScorer
 
 FULL, SCORE = MindCommand.SCORE_FULL, MindCommand.SCORE

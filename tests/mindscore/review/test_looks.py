@@ -18,6 +18,7 @@ PAGES = (
     "candidates?show=trained",
     "candidates?threshold=30",
     "candidates?threshold=99",
+    "send?model=toy",
 )
 WIDTHS, SCHEMES = (1440, 360), ("light", "dark")
 

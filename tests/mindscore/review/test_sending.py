@@ -25,7 +25,7 @@ def test_keys_lead_to_what_would_be_sent_and_send_it(filled, sink, reviewing, op
         assert str(sink) in said
         assert "4 responses not decided on yet" in said
         assert not sink.exists()
-        tab.keyboard.press("s")
+        tab.keyboard.press("y")
         tab.get_by_role("status").get_by_text("jsonl took 1 response").wait_for()
         assert "There is nothing to send." in tab.inner_text("main")
         assert "1 response the trainer has already" in tab.inner_text("main")
@@ -33,6 +33,27 @@ def test_keys_lead_to_what_would_be_sent_and_send_it(filled, sink, reviewing, op
         assert len(file.read_text().splitlines()) == 1
         tab.goto(f"{page.url}/candidates")
         assert "Trained 1" in " ".join(tab.inner_text("#filters").split())
+
+
+def test_a_key_that_asks_for_it_does_not_send_however_often_it_is_pressed(
+    filled, sink, reviewing, opened
+):
+    with reviewing(filled) as page, opened(page.address) as tab:
+        tab.goto(f"{page.url}/candidates")
+        tab.keyboard.press("a")
+        tab.get_by_text("1 of 5 decided").wait_for()
+        for key in ("s", "Enter"):
+            tab.goto(f"{page.url}/candidates")
+            tab.get_by_role("link", name="Send").focus()
+            for _ in range(8):
+                tab.keyboard.press(key)
+            tab.get_by_role("heading", name="Send to a trainer").wait_for()
+            for _ in range(8):
+                tab.keyboard.press(key)
+        # Whatever they began has ended.
+        tab.goto(f"{page.url}/send?model=toy")
+        assert "Send 1 response" in tab.inner_text("main")
+        assert not sink.exists()
 
 
 def test_nothing_is_sent_twice(filled, sink, reviewing):

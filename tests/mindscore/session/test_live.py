@@ -296,6 +296,28 @@ def test_a_conversation_that_waits_is_scored_though_another_one_has_begun(live, 
     assert {it.node_id for it in agent.mind.leaned_on()} <= responses
 
 
+def test_a_conversation_that_waits_is_not_tokenised_again_until_tokens_may_be_free(live):
+    agent = budgeted(live, 300)
+    agent.turn("Which tea?", "Tea of kind 3, fact 3.")
+    del agent.messages[1:]
+    agent.turn("A new talk?", "Tea of kind 5, fact 5.")
+    assert "1 earlier conversation waiting for tokens" in agent.mind.remarks
+    scorer = agent.mind.registry.submit(agent.mind.registry.registry.scorer()).result(PATIENCE_S)
+    tokenize, asked = scorer.tokenize, []
+
+    async def noted(text):
+        asked.append(text)
+        return await tokenize(text)
+
+    scorer.tokenize = noted
+    agent.turn("And now?", "So.")
+    assert not any("Which tea?" in it for it in asked)
+    assert "1 earlier conversation waiting for tokens" in agent.mind.remarks
+    agent.clock.pass_s(HOUR_S)
+    agent.turn("And then?", "Well.")
+    assert any("Which tea?" in it for it in asked)
+
+
 @pytest.mark.parametrize("jump", [-10 * 365 * 86400.0, -1800.0, 5 * 86400.0])
 def test_a_clock_that_is_set_frees_no_tokens_and_holds_back_nothing(
     jump, live, tmp_path, monkeypatch
@@ -344,6 +366,32 @@ def test_what_a_response_leaned_on_is_told_strongest_first_and_the_reverse(live)
     assert [it.node_id for it in agent.mind.responses_of("tea")] == [second]
     assert agent.mind.responses_of("nobody") == ()
     assert agent.mind.leaned_on("nothing") is None
+
+
+def test_what_was_measured_before_a_restart_is_told_after_it(live):
+    hourly = {"memory": {"token_cutoff": 1.0, "interval_s": 3600}}
+    first = live(**hourly)
+    first.turn("My dog?", DOG)
+    first.turn("And the evening?", f"{TEA} {DOG}")
+    first.mind.score("score-full").result(PATIENCE_S)
+    responses = [id_ for _, id_ in first.mind._session.transcript.responses()]
+    before = [first.mind.leaned_on(it) for it in responses]
+    assert all(before)
+    first.mind.close()
+    second = live(**hourly)
+    second.messages[:] = first.messages
+    second.mind.turn_ended()
+    second.mind._under_way.result(PATIENCE_S)
+    # Nothing is due.
+    assert second.mind.state.memory_scores == {}
+    assert [second.mind.leaned_on(it) for it in responses] == before
+    assert second.mind.leaned_on() == before[-1]
+    assert second.mind.responses_of("dog") == first.mind.responses_of("dog")
+    # A memory that says something else now is another one.
+    third = live(memories={"tea": TEA, "dog": "Snow falls on hills."}, **hourly)
+    third.messages[1:] = first.messages[1:]
+    third.turn("Bye.", "Bye.")
+    assert third.mind.responses_of("dog") == ()
 
 
 def test_what_is_within_noise_is_no_leaning(live):

@@ -73,6 +73,19 @@ async def test_runs_and_points_go_when_they_are_older_than_is_kept(tmp_path, mon
     assert [(it.score, it.weight) for it in points] == [(3.0, 2.0)]
 
 
+async def test_a_search_for_candidates_keeps_its_threshold_and_the_largest(settings):
+    history = History(settings)
+    search = run(9.0, command="score-finetune", threshold=5.0, max_divergence=2.5, sent_tokens=77)
+    await history.record_run(search)
+    assert await history.runs() == [search]
+    assert await history.tokens_sent(10.0) == [(9.0, 77)]
+    await history.record_run(run(8.0))
+    await history.record_run(replace(search, started_at=7.0))
+    assert await history.last_run("score-finetune", "m") == search
+    assert await history.last_run("score-finetune", "other") is None
+    assert sorted(await history.tokens_sent(10.0)) == [(7.0, 77), (8.0, 10), (9.0, 77)]
+
+
 async def test_namespaces_do_not_see_each_other(tmp_path):
     url = f"sqlite:///{tmp_path}/store.sqlite3"
     mine, other = StoreSettings(url), StoreSettings(url, "other")

@@ -175,11 +175,15 @@ async def test_a_store_of_version_6_gets_the_tables_of_this_one(settings, run_sq
     run_sql("DROP TABLE matrix_notes")
     run_sql("DROP TABLE rounds")
     run_sql("DROP TABLE ledger")
+    run_sql("DROP TABLE reservations")
+    run_sql("DROP INDEX conversation_scores_by_age")
+    for column in ("threshold", "max_divergence", "sent_tokens"):
+        run_sql(f"ALTER TABLE runs DROP COLUMN {column}")
     run_sql("UPDATE alembic_version SET version_num = '0006'")
     [memory] = await Store(settings).memories()
     assert memory.key == "k"
     assert (run_sql(columns), run_sql(indexes)) == shape
-    assert run_sql("SELECT version_num FROM alembic_version") == [("0009",)]
+    assert run_sql("SELECT version_num FROM alembic_version") == [("0010",)]
 
 
 async def test_a_store_of_a_newer_version_is_refused_and_left_alone(settings, run_sql):

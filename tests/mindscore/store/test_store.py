@@ -251,6 +251,22 @@ async def test_what_is_older_than_the_retention_goes_when_something_is_written(s
     assert set(await store().rows("m")) == {"new", "newer"}
 
 
+async def test_scores_of_conversations_go_by_the_same_clock(store, clock):
+    async def record(key, days):
+        await store(days=days).record_score(score(key, 1.0), "m", 0.5, conversation="c")
+        return {it.key for it in await store().known_scores("m", "c")}
+
+    assert await record("old", 2) == {"old"}
+    clock.now += 2 * 24 * 3600 + 1
+    assert await record("new", 0) == {"old", "new"}
+    assert await record("newer", 2) == {"new", "newer"}
+    # What the clock says after a long time without a write is not believed at once.
+    clock.now += 400 * 24 * 3600
+    assert await record("jump", 2) == {"new", "newer", "jump"}
+    # The weights have a longer memory.
+    assert {it.key for it in await store().memories("m")} == {"old", "new", "newer", "jump"}
+
+
 async def test_old_cells_and_candidates_go_from_their_own_namespace_only(store, read, clock):
     for namespace in ("mine", "other"):
         await store(namespace).record_row(row("old", "n"), "m")

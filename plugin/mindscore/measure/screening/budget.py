@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mindscore.measure.cached_scorer import Usage
 from mindscore.measure.screening.receipt import Unit
 from mindscore.measure.screening.spans import NO_TOKENS, MemorySpans, Tokens
+from mindscore.measure.usage import Usage
 
 UNLIMITED = 2**62
 

@@ -6,8 +6,9 @@ import hashlib
 import itertools
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,8 @@ from mindscore._util.files import write_whole
 from mindscore._util.text import printable
 from mindscore.config.settings import ServerSettings
 from mindscore.measure.divergence import check_answers
-from mindscore.measure.retry import Retry
+from mindscore.measure.retry import Retry, awaited
+from mindscore.measure.usage import Usage, count_sent
 from mindscore.scorers.selftest.checks import (
     Answers,
     Totals,
@@ -45,6 +47,21 @@ logger = logging.getLogger(__name__)
 
 _MIN_TOKENS = 4
 
+Call = Callable[[Sequence[WirePrompt]], Awaitable[ScoreResult]]
+"""A scorer's ``score``, made again where that may help."""
+
+
+def _calls(scorer: Scorer, settings: ServerSettings, usage: Usage) -> Call:
+    """Return ``scorer.score`` with its retries, which counts what is sent in ``usage``."""
+    retry = Retry(settings)
+
+    async def call(prompts: Sequence[WirePrompt]) -> ScoreResult:
+        tokens = sum(len(it.tokens) for it in prompts)
+        ask = partial(awaited, scorer.score, prompts)
+        return ScoreResult.of(await retry(lambda: count_sent(usage, tokens, ask)))
+
+    return call
+
 
 async def self_test(scorer: Scorer, tokens: Sequence[int]) -> None:
     """Test that ``scorer`` answers like a causal language model.
@@ -60,16 +77,16 @@ async def self_test(scorer: Scorer, tokens: Sequence[int]) -> None:
         ScorerError: names the model, the check that failed, its figures, and what to do; or says
             that the scorer itself failed while it was tested.
     """
-    await _run_test(scorer, tokens, Retry(ServerSettings()))
+    await _run_test(scorer, tokens, _calls(scorer, ServerSettings(), Usage()))
 
 
-async def _run_test(scorer: Scorer, tokens: Sequence[int], retry: Retry) -> bool:
+async def _run_test(scorer: Scorer, tokens: Sequence[int], call: Call) -> bool:
     """Run the test, and return whether there was enough text for all checks."""
     probe = make_probe(tokens)
     if probe is None:
-        fault = await _small_test(scorer, tokens[:MAX_TOKENS], retry)
+        fault = await _small_test(scorer, tokens[:MAX_TOKENS], call)
     else:
-        fault = first_fault(await _ask(scorer, probe, retry))
+        fault = first_fault(await _ask(scorer, probe, call))
     if fault:
         raise ScorerError(
             f"{_name(scorer)}, failed the self-test: {fault}. To score anyway, pass --no-self-test "
@@ -77,18 +94,18 @@ async def _run_test(scorer: Scorer, tokens: Sequence[int], retry: Retry) -> bool
         )
     if probe is None:
         return False
-    return await _test_reuse(scorer, probe, retry) and probe.is_large
+    return await _test_reuse(scorer, probe, call) and probe.is_large
 
 
-async def _test_reuse(scorer: Scorer, probe: Probe, retry: Retry) -> bool:
+async def _test_reuse(scorer: Scorer, probe: Probe, call: Call) -> bool:
     """Switch off the reuse of prefixes if it gives other values; return whether it was right."""
     reuse = _reuse_of(scorer)
     if reuse is None or not reuse.is_on:
         return reuse is None or not reuse.is_faulty
     prompt = ask(probe.branched, probe.branch_spans)
     with reuse.set_aside():
-        [full] = await _score(scorer, [prompt], retry)
-    [reused] = await _score(scorer, [prompt], retry)
+        [full] = await _score(scorer, [prompt], call)
+    [reused] = await _score(scorer, [prompt], call)
     if fault := reused_prefix(full, reused):
         reuse.stop(fault)
     return reuse.is_on
@@ -105,19 +122,19 @@ def _set_aside(scorer: Scorer) -> AbstractContextManager[None]:
     return nullcontext() if reuse is None else reuse.set_aside()
 
 
-async def _ask(scorer: Scorer, probe: Probe, retry: Retry) -> Answers:
+async def _ask(scorer: Scorer, probe: Probe, call: Call) -> Answers:
     # Together, to see the answers in order; then one by one, to see that none is remembered.
     spans = probe.all_spans
     together = [ask(probe.told, spans), ask(probe.shuffled, spans)]
-    told, shuffled = await _score(scorer, together, retry)
-    [untold] = await _score(scorer, [ask(probe.untold, spans)], retry)
+    told, shuffled = await _score(scorer, together, call)
+    [untold] = await _score(scorer, [ask(probe.untold, spans)], call)
     # In full: what is reused is tested by itself.
     with _set_aside(scorer):
-        [again] = await _score(scorer, [ask(probe.told, probe.late_spans)], retry)
+        [again] = await _score(scorer, [ask(probe.told, probe.late_spans)], call)
     return Answers(probe, told=told, shuffled=shuffled, untold=untold, again=again)
 
 
-async def _small_test(scorer: Scorer, tokens: Sequence[int], retry: Retry) -> str | None:
+async def _small_test(scorer: Scorer, tokens: Sequence[int], call: Call) -> str | None:
     """Return the fault that a text with few different tokens can show, or ``None``."""
     logger.debug(
         "%s: the prompt's first %d tokens (%d different) are too few to test much with",
@@ -129,8 +146,8 @@ async def _small_test(scorer: Scorer, tokens: Sequence[int], retry: Retry) -> st
     if end < _MIN_TOKENS:
         return None
     parts = list(_pieces(end))
-    [apart] = await _score(scorer, [ask(tokens, parts)], retry)
-    [whole] = await _score(scorer, [ask(tokens, [(1, end)])], retry)
+    [apart] = await _score(scorer, [ask(tokens, parts)], call)
+    [whole] = await _score(scorer, [ask(tokens, [(1, end)])], call)
     constant = one_value(apart, even_0=False)
     return constant or sum_of_parts(apart, (1, end), whole[1, end])
 
@@ -148,9 +165,9 @@ def _pieces(end: int) -> Iterator[Span]:
         start += length
 
 
-async def _score(scorer: Scorer, prompts: Sequence[WirePrompt], retry: Retry) -> list[Totals]:
+async def _score(scorer: Scorer, prompts: Sequence[WirePrompt], call: Call) -> list[Totals]:
     try:
-        answers = ScoreResult.of(await retry.wrap(scorer.score)(prompts)).ranges
+        answers = (await call(prompts)).ranges
         check_answers(scorer.model, prompts, answers)
     except ScorerError as error:
         raise ScorerError(
@@ -176,10 +193,13 @@ _passed: dict[str, float] = {}
 """Time (Unix, s) at which a server passed in this process: the file may not be writable."""
 
 
-async def ensure_tested(scorer: Scorer, settings: ServerSettings, tokens: Sequence[int]) -> None:
+async def ensure_tested(
+    scorer: Scorer, settings: ServerSettings, tokens: Sequence[int], usage: Usage | None = None
+) -> None:
     """Run ``self_test`` for a scorer that is ``self_tested``, unless it passed within a week.
 
-    A test that failed is not remembered, nor one that could not check everything.
+    A test that failed is not remembered, nor one that could not check everything. What is sent is
+    counted in ``usage.sent_tokens``.
 
     Raises:
         ScorerError: as ``self_test``.
@@ -193,7 +213,8 @@ async def ensure_tested(scorer: Scorer, settings: ServerSettings, tokens: Sequen
     if _is_valid((await in_thread(_read, file)).get(server)):
         return
     try:
-        is_whole = await _run_test(scorer, tokens, Retry(settings))
+        calls = _calls(scorer, settings, usage or Usage())
+        is_whole = await _run_test(scorer, tokens, calls)
     except ScorerError as error:
         where = settings.base_url.removesuffix("/").removesuffix("/v1")
         raise error if where in str(error) else ScorerError(f"{where}: {error}") from error

@@ -3,9 +3,9 @@
 import pytest
 
 from mindhooks import WirePrompt
-from mindscore.measure.cached_scorer import Usage
 from mindscore.measure.screening.budget import ScreenBudget
 from mindscore.measure.screening.spans import MemorySpans, Tokens
+from mindscore.measure.usage import Usage
 
 
 @pytest.fixture

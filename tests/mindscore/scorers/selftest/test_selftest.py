@@ -16,9 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindhooks import RangeScore, ScorerError, ScoreResult, WirePrompt
+from mindhooks import RangeScore, ScorerError, ScoreResult, ScorerUnavailable, WirePrompt
 from mindscore.config.settings import ServerSettings
 from mindscore.conversation.native import read_transcript
+from mindscore.measure.usage import Usage
 from mindscore.scorers.local.scorer import LocalScorer
 from mindscore.scorers.local.weights import locate
 from mindscore.scorers.selftest import ensure_tested, self_test
@@ -444,6 +445,24 @@ async def test_each_server_model_and_scorer_is_tested_for_itself(file: Path) -> 
     assert await is_tested(settings=ServerSettings(base_url=SETTINGS.base_url, options=options))
     assert not await is_tested()
     assert file.read_text().count(":") == 5
+
+
+async def test_what_is_sent_is_counted_and_of_retries_too(file: Path) -> None:
+    class Busy(Values):
+        sent = 0
+
+        async def score(self, prompts: Sequence[WirePrompt]) -> ScoreResult:
+            self.sent += sum(len(it.tokens) for it in prompts)
+            if self.sent == sum(len(it.tokens) for it in prompts):
+                raise ScorerUnavailable("busy", retry_after=0.0)
+            return ScoreResult.of(await super().score(prompts))
+
+    scorer, usage = Busy(), Usage()
+    await ensure_tested(scorer, SETTINGS, TOKENS, usage)
+    assert usage.sent_tokens == scorer.sent > 0
+    assert (usage.calls, usage.prompt_tokens) == (0, 0)
+    await ensure_tested(scorer, SETTINGS, TOKENS, usage)
+    assert usage.sent_tokens == scorer.sent
 
 
 async def test_neither_the_address_nor_the_text_is_in_the_file(file: Path) -> None:
