@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import sys
+
+from rich.text import Text
 
 from mindhooks import Registry
 from mindhooks.testing import StubMind
@@ -38,16 +41,22 @@ def run_ledger(options: LedgerOptions) -> int:
                 lambda: _measure(name, options, configuration, screen), lambda: ""
             )
         models = asyncio.run(ledger.models())
-        model = asyncio.run(one_model(models, options.model, configuration, "rounds"))
+        earlier = {it for model in models for it in ledger.replaced(models, model)}
+        listed = models if options.model in earlier else [it for it in models if it not in earlier]
+        model = asyncio.run(one_model(listed, options.model, configuration, "rounds"))
         rounds = [] if model is None else asyncio.run(ledger.rounds(model))
+        others = ledger.replaced(models, model or "")
     if options.json:
-        write_json(ledger_document(model or "", rounds))
+        write_json(ledger_document(model or "", rounds, others))
     elif not rounds:
         sys.stdout.write(f"{NOTHING}\n")
     else:
         console = new_console()
         for it in ledger_tables(rounds):
             console.print(it)
+        for other in others:
+            asked = f"mindscore ledger --model {shlex.quote(other)}"
+            console.print(Text(f"rounds of weights that were replaced: {asked}"))
     return DONE
 
 

@@ -16,7 +16,7 @@ from mindscore.measure.internalisation import Round
 from mindscore.scorers.local.scorer import LocalScorer
 from mindscore.store import Ledger, Reviewed, Reviews
 from mindscore.training.jobs import TrainerClient, TrainingJob
-from mindscore.training.ledger import BASE, Measurer
+from mindscore.training.ledger import BASE, Measurer, OtherWeightsError
 from mindscore.training.lora.job import ADAPTER
 
 
@@ -88,7 +88,14 @@ class Follower:
                 answers = await trained_answers(self._configuration, self._model)
                 async with aclosing(LocalScorer(self._server(job))) as scorer:
                     measurer = Measurer(scorer, ledger, self._model, activity)
-                    await measurer.measure(start_round(job.start), job.start, answers)
+                    try:
+                        await measurer.measure(start_round(job.start), job.start, answers)
+                    except OtherWeightsError:
+                        # If the model itself has been replaced, that begins a new ledger.
+                        await scorer.adopt(None)
+                        await measurer.measure(BASE, "", answers)
+                        await scorer.adopt(Path(job.start))
+                        await measurer.measure(start_round(job.start), job.start, answers)
                     await scorer.adopt(folder)
                     followed.round = await measurer.measure(job.job_id, str(folder), answers)
                     followed.remarks = tuple(measurer.left_out.remarks())

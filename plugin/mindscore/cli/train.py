@@ -180,6 +180,13 @@ async def _carry_out(
         async with open_outbox(configuration.tables) as hand_off:
             run.destination = hand_off.destination
             run.model, run.selection = await _selected(options, configuration)
+            if run.model is not None and hand_off.trained_model not in (None, run.model):
+                raise TrainError(
+                    f"the candidates are of the model {run.model!r}, and {hand_off.name} would "
+                    f"train {hand_off.trained_model!r}, as server.model says: set "
+                    "train.options.model to the weights of the former, or choose others with "
+                    "--model"
+                )
             run.division = await hand_off.divide(run.selection.samples)
             if options.resend_unknown:
                 run.to_resend = await hand_off.unknown()

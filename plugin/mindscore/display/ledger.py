@@ -91,11 +91,17 @@ def _cell(nats: float, share: float | None) -> str:
     return f"{nats:.1f}" if share is None else f"{nats:.1f} {share:4.0%}"
 
 
-def ledger_document(model: str, rounds: Sequence[Round]) -> dict[str, Any]:
-    """Return the document that ``--json`` prints."""
+def ledger_document(
+    model: str, rounds: Sequence[Round], replaced: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the document that ``--json`` prints.
+
+    ``replaced`` are the names of ledgers of the same model with weights that were replaced.
+    """
     return {
         "command": "ledger",
         "model": model,
+        **({"replaced": list(replaced)} if replaced else {}),
         "rounds": [
             {
                 "round": it.name,

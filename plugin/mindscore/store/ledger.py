@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
-from sqlalchemy import Column, Connection, Float, Table, select
+from sqlalchemy import Column, Connection, Float, Table, select, update
 
+from mindscore._util.text import iso_utc
 from mindscore.measure.internalisation import LedgerEntry, MemoryVersion, Round
 from mindscore.store.namespace import NamespaceTables
 from mindscore.store.records import intact, row_id
@@ -88,6 +89,11 @@ class Ledger(NamespaceTables):
         query = self._select(rounds, rounds.c.model).distinct().order_by(rounds.c.model)
         return [row[0] for row in await self._all(query)]
 
+    @staticmethod
+    def replaced(models: Iterable[str], model: str) -> list[str]:
+        """Return those of ``models`` that are ``model`` with weights that were replaced since."""
+        return [it for it in models if it.startswith(f"{model}{_BEFORE}") and it.endswith(")")]
+
     async def rounds(self, model: str) -> list[Round]:
         """Return the rounds of ``model``, in the order in which they were first measured."""
         mine = (self._in_namespace(rounds), rounds.c.model == model)
@@ -106,8 +112,12 @@ class Ledger(NamespaceTables):
 
         return await self._database.read(work)
 
-    async def record(self, model: str, round_: Round) -> None:
-        """Keep a round; what it has of the same round already is replaced."""
+    async def record(self, model: str, round_: Round, *, anew: bool = False) -> None:
+        """Keep a round; what it has of the same round already is replaced.
+
+        ``anew``: the model's weights were replaced. What it had until now becomes the ledger of a
+        model of its own, whose name ``replaced`` knows.
+        """
         row = self._with_namespace(
             model=model,
             round=round_.name,
@@ -123,6 +133,9 @@ class Ledger(NamespaceTables):
         ]
 
         def work(connection: Connection) -> None:
+            for table in (rounds, ledger) if anew else ():
+                mine = (self._in_namespace(table), table.c.model == model)
+                connection.execute(update(table).where(*mine).values(model=_until_now(model)))
             upsert(connection, rounds, [row], replacing(rounds))
             upsert(connection, ledger, rows, replacing(ledger))
 
@@ -162,6 +175,14 @@ class Ledger(NamespaceTables):
             return {name: list(effects.values()) for name, effects in its.items()}
 
         return await self._database.read(work)
+
+
+_BEFORE = " (before "
+
+
+def _until_now(model: str) -> str:
+    """Return the name of a model's weights that are replaced now."""
+    return f"{model}{_BEFORE}{iso_utc(round(time.time()))})"
 
 
 _CELL = ("node_id", "key", "text_hash", "signed", "hold", "noise")

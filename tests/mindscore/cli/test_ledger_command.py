@@ -89,6 +89,26 @@ def test_of_several_models_one_has_to_be_chosen(cli, ledger):
     assert cli("ledger", "--model", "n", "--json").document["model"] == "n"
 
 
+def test_rounds_of_weights_that_were_replaced_are_named_below_those_of_now(
+    cli, ledger, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "200")
+    ledger(("base", BEFORE))
+    earlier = "m (before 2026-11-27T20:00:00+00:00)"
+    ledger(("base", AFTER), ("3f0c", AFTER), model=earlier)
+    ran = cli("ledger")
+    assert ran.status == 0
+    assert ran.out.splitlines()[-1] == (
+        f"rounds of weights that were replaced: mindscore ledger --model '{earlier}'"
+    )
+    assert "3f0c" not in ran.out
+    document = cli("ledger", "--json").document
+    assert (document["replaced"], len(document["rounds"])) == ([earlier], 1)
+    document = cli("ledger", "--model", earlier, "--json").document
+    assert [it["round"] for it in document["rounds"]] == ["base", "3f0c"]
+    assert "replaced" not in document
+
+
 def test_a_round_is_measured_with_the_model_as_it_is(cli, score, talk):
     """Before a training and after it: the toy learns nothing."""
     assert score(talk, "--full").status == 0

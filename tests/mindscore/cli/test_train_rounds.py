@@ -6,6 +6,7 @@ import pytest
 
 from mindscore.cli import rounds
 from mindscore.config.settings import StoreSettings
+from mindscore.measure.internalisation import Round
 from mindscore.scorers.toy import ToyScorer
 from mindscore.store import Ledger
 
@@ -143,6 +144,43 @@ def test_the_ledger_gets_the_round_before_and_the_new_one(
         ("j0", "/jobs/j0/adapter"),
         ("j1", str(adapter)),
     ]
+
+
+def test_after_a_change_of_the_weights_the_ledger_begins_anew(
+    train, trainer, candidates, local, ledger, tmp_path
+):
+    """The adapter that the job went on from is of the old weights, in name, and on the new ones."""
+    url = f"sqlite:///{tmp_path}/data/mindscore/store.sqlite3"
+    kept = Ledger(StoreSettings(url))
+    for number, name in enumerate(("base", "j0")):
+        old = Round(name, "", float(number), ((-1.0, 1),), ())
+        asyncio.run(kept.record("m", old))
+    candidates(one="accepted")
+    adapter = tmp_path / "j1" / "adapter"
+    adapter.mkdir(parents=True)
+    trainer(adapter=str(adapter), start="/jobs/j0/adapter")
+    ran = train()
+    assert (ran.status, "round j1 is in the ledger" in ran.out) == (0, True)
+    assert local == ["/jobs/j0/adapter", "None", "/jobs/j0/adapter", str(adapter)]
+    assert [it.name for it in ledger()] == ["base", "j0", "j1"]
+    [other] = kept.replaced(asyncio.run(kept.models()), "m")
+    assert [it.measured_at for it in asyncio.run(kept.rounds(other))] == [0.0, 1.0]
+
+
+def test_candidates_of_another_model_than_the_sink_trains_are_refused_by_name(cli, candidates):
+    candidates(one="accepted")
+    ran = cli("train", "--set", "train.sink=peft", "--set", "server.model=another")
+    assert ran.status == 1
+    assert ran.error.startswith(
+        "the candidates are of the model 'm', and peft would train 'another', as server.model says"
+    )
+
+
+def test_a_trainer_is_told_which_model_the_responses_are_of(train, trainer, candidates):
+    candidates(one="accepted", model="näme m")
+    server = trainer()
+    assert train("--no-wait").status == 0
+    assert server.requests[0].headers["Mindscore-Model"] == "n%C3%A4me%20m"
 
 
 def test_the_document_has_the_job(train, trainer, candidates):
