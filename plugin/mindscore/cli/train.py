@@ -194,13 +194,18 @@ async def _carry_out(
             if not run.division.samples and not run.to_resend:
                 whys = "; ".join(_left_out(run, hand_off.name)) or NO_CANDIDATES
                 raise TrainError(f"nothing to send: {whys}")
-            if not options.dry_run:
-                await _send(hand_off, run)
+            follower = Follower(configuration, screen, run.model or "")
+            try:
+                if not options.dry_run:
+                    await _send(hand_off, run)
+            except TrainError:
+                if (refused := hand_off.ended_job) is not None:
+                    await follower.keep_refused(refused)
+                raise
             jobs = [it.job_id for it in run.taken] if hand_off.tells_jobs else []
             ended = hand_off.ended_job if run.taken else None
         if options.no_wait:
             return
-        follower = Follower(configuration, screen, run.model or "")
         run.followed = follower.followed
         if ended is not None:
             await follower.write_round(ended)

@@ -12,11 +12,18 @@ from mindscore._util.text import iso_utc, printable
 from mindscore.measure.internalisation import (
     NOISES,
     MemoryAccount,
+    RefusedRound,
     Round,
     Standing,
     accounts,
     drift,
 )
+
+
+def refused_lines(refused: Sequence[RefusedRound]) -> Iterator[str]:
+    """Yield a line for each training that has not passed its guard."""
+    for it in refused:
+        yield f"refused by the guard, {it.name}: {it.why}"
 
 
 def ledger_tables(rounds: Sequence[Round]) -> Iterator[Table | Text]:
@@ -92,7 +99,10 @@ def _cell(nats: float, share: float | None) -> str:
 
 
 def ledger_document(
-    model: str, rounds: Sequence[Round], replaced: Sequence[str] = ()
+    model: str,
+    rounds: Sequence[Round],
+    refused: Sequence[RefusedRound] = (),
+    replaced: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the document that ``--json`` prints.
 
@@ -111,6 +121,15 @@ def ledger_document(
                 "drift": drift(rounds[0], it),
             }
             for it in rounds
+        ],
+        "refused": [
+            {
+                "round": it.name,
+                "adapter": it.adapter or None,
+                "refused": iso_utc(it.refused_at),
+                "why": it.why,
+            }
+            for it in refused
         ],
         "memories": [
             {

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
-from sqlalchemy import Column, Connection, Float, Table, select, update
+from sqlalchemy import Column, ColumnElement, Connection, Float, Table, select, update
 
 from mindscore._util.text import iso_utc
-from mindscore.measure.internalisation import LedgerEntry, MemoryVersion, Round
+from mindscore.measure.internalisation import LedgerEntry, MemoryVersion, RefusedRound, Round
 from mindscore.store.namespace import NamespaceTables
 from mindscore.store.records import intact, row_id
 from mindscore.store.schema import Int, Str, candidates, cells, metadata
@@ -27,7 +27,8 @@ rounds = Table(
     Column("round", Str, primary_key=True),
     # Empty: none, or not known.
     Column("adapter", Str, nullable=False),
-    # JSON: the total log-probability and the number of tokens of each answer.
+    # JSON: the total log-probability and the number of tokens of each answer; of a round that has
+    # not passed its guard, a text that says why.
     Column("unrelated", Str, nullable=False),
     Column("measured_at", Float, nullable=False),
 )
@@ -97,8 +98,7 @@ class Ledger(NamespaceTables):
     async def rounds(self, model: str) -> list[Round]:
         """Return the rounds of ``model``, in the order in which they were first measured."""
         mine = (self._in_namespace(rounds), rounds.c.model == model)
-        names = ("round", "adapter", "unrelated", "measured_at")
-        query = select(row_id(rounds), *(rounds.c[it] for it in names)).where(*mine)
+        query = select(row_id(rounds), *_of_round()).where(*mine)
         entries = select(row_id(ledger), *(ledger.c[it] for it in ("round", *_COLUMNS)))
         entries = entries.where(self._in_namespace(ledger), ledger.c.model == model)
         entries = entries.order_by(ledger.c.key, ledger.c.text_hash, ledger.c.timestamp_ns)
@@ -111,6 +111,35 @@ class Ledger(NamespaceTables):
             return [replace(it, entries=tuple(found.get(it.name, ()))) for it in made]
 
         return await self._database.read(work)
+
+    async def refused(self, model: str) -> list[RefusedRound]:
+        """Return the trainings of ``model`` that have not passed their guard, oldest first."""
+        query = select(row_id(rounds), *_of_round()).order_by(rounds.c.measured_at)
+        query = query.where(self._in_namespace(rounds), rounds.c.model == model)
+
+        def work(connection: Connection) -> list[RefusedRound]:
+            return list(intact(rounds, connection.execute(query), _refused))
+
+        return await self._database.read(work)
+
+    async def refuse(self, model: str, refused: RefusedRound) -> None:
+        """Keep a training that has not passed its guard, unless its round was measured."""
+        row = self._with_namespace(
+            model=model,
+            round=refused.name,
+            adapter=refused.adapter,
+            unrelated=msgspec.json.encode(refused.why).decode(),
+            measured_at=refused.refused_at,
+        )
+
+        def is_refused(_: Any) -> ColumnElement[bool]:
+            # A text, as JSON has it.
+            return rounds.c.unrelated.startswith('"')
+
+        def work(connection: Connection) -> None:
+            upsert(connection, rounds, [row], replacing(rounds), is_refused)
+
+        await self._database.write(work)
 
     async def record(self, model: str, round_: Round, *, anew: bool = False) -> None:
         """Keep a round; what it has of the same round already is replaced.
@@ -206,8 +235,18 @@ def _values(entry: LedgerEntry) -> dict[str, Any]:
     return dict(zip(_COLUMNS, (*values, *totals, reworded), strict=True))
 
 
-def _round(name: str, adapter: str, unrelated: str, measured_at: float) -> Round:
-    return Round(name, adapter, measured_at, decode_unrelated(unrelated), ())
+def _of_round() -> list[Column[Any]]:
+    return [rounds.c[it] for it in ("round", "adapter", "unrelated", "measured_at")]
+
+
+def _round(name: str, adapter: str, unrelated: str, measured_at: float) -> Round | None:
+    found = decode_unrelated(unrelated)
+    return None if isinstance(found, str) else Round(name, adapter, measured_at, found, ())
+
+
+def _refused(name: str, adapter: str, unrelated: str, at: float) -> RefusedRound | None:
+    why = decode_unrelated(unrelated)
+    return RefusedRound(name, adapter, at, why) if isinstance(why, str) else None
 
 
 def decode_reworded(text: str) -> dict[str, float]:
@@ -219,10 +258,10 @@ def decode_reworded(text: str) -> dict[str, float]:
     return msgspec.json.decode(text, type=dict[str, float])
 
 
-def decode_unrelated(text: str) -> tuple[tuple[float, int], ...]:
-    """Return the totals and numbers of tokens as they were kept.
+def decode_unrelated(text: str) -> tuple[tuple[float, int], ...] | str:
+    """Return the totals and numbers of tokens as they were kept, or why there are none.
 
     Raises:
         msgspec.MsgspecError: they are damaged.
     """
-    return msgspec.json.decode(text, type=tuple[tuple[float, int], ...])
+    return msgspec.json.decode(text, type=tuple[tuple[float, int], ...] | str)

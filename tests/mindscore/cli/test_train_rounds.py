@@ -9,6 +9,9 @@ from mindscore.config.settings import StoreSettings
 from mindscore.measure.internalisation import Round
 from mindscore.scorers.toy import ToyScorer
 from mindscore.store import Ledger
+from mindscore.training.guard import Losses
+from mindscore.training.lora.job import Measures, Progress
+from mindscore.training.sinks import peft
 
 GUARD = {"before": 2.0, "after": 2.01, "base": 1.9, "limit": 0.05, "passed": True}
 JOB = {
@@ -97,7 +100,7 @@ def test_it_waits_for_the_job_and_says_its_loss_guard_and_adapter(
 
 
 def test_a_job_that_has_not_passed_its_guard_is_an_error_with_the_numbers(
-    train, trainer, candidates, local, ledger
+    train, trainer, candidates, local, ledger, cli, monkeypatch
 ):
     candidates(one="accepted")
     trainer(guard={**GUARD, "after": 2.5, "passed": False})
@@ -108,6 +111,12 @@ def test_a_job_that_has_not_passed_its_guard_is_an_error_with_the_numbers(
     assert ran.error.endswith("its adapter is not used, and stays in /somewhere/else/j1/adapter")
     assert "activate" not in ran.out
     assert (local, ledger()) == ([], [])
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = cli("ledger")
+    said = "refused by the guard, j1: unrelated answers: 2.000 → 2.500 nats per token (+0.500"
+    assert (shown.status, shown.out.startswith(said)) == (0, True)
+    [refused] = cli("ledger", "--json").document["refused"]
+    assert (refused["round"], refused["adapter"]) == ("j1", "/somewhere/else/j1/adapter")
 
 
 def test_a_job_that_fails_is_an_error(train, trainer, candidates):
@@ -165,6 +174,21 @@ def test_after_a_change_of_the_weights_the_ledger_begins_anew(
     assert [it.name for it in ledger()] == ["base", "j0", "j1"]
     [other] = kept.replaced(asyncio.run(kept.models()), "m")
     assert [it.measured_at for it in asyncio.run(kept.rounds(other))] == [0.0, 1.0]
+
+
+def test_what_peft_refuses_is_in_the_ledger_too(cli, candidates, monkeypatch, tmp_path):
+    async def harmful(job, folder, hear, measured):
+        hear(Progress(3, 9, 0.5, 1.0))
+        measured(Measures(Losses(4.0, 0.5), Losses(2.0, 2.5), 2.0))
+        return folder / "adapter"
+
+    monkeypatch.setattr(peft, "train_adapter", harmful)
+    candidates(one="accepted")
+    options = ("train.sink=peft", "server.model=m", f"train.folder={tmp_path}/peft")
+    ran = cli("train", *(word for it in options for word in ("--set", it)))
+    assert (ran.status, "2.000 → 2.500 nats per token (+0.500" in ran.error) == (1, True)
+    [refused] = cli("ledger", "--json").document["refused"]
+    assert refused["why"].startswith("unrelated answers: 2.000 → 2.500 nats per token (+0.500")
 
 
 def test_candidates_of_another_model_than_the_sink_trains_are_refused_by_name(cli, candidates):

@@ -174,6 +174,7 @@ class PeftSink:
             sample_loss=losses.samples,
             guard=Guard.judge(losses.unrelated, losses.base, self._limit),
         )
+        self.job = ended
         ended.require_guard()
         await in_thread(self._keep, ended)
         return ended
