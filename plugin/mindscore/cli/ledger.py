@@ -41,8 +41,8 @@ def run_ledger(options: LedgerOptions) -> int:
                 lambda: _measure(name, options, configuration, screen), lambda: ""
             )
         models = asyncio.run(ledger.models())
-        earlier = {it for model in models for it in ledger.replaced(models, model)}
-        listed = models if options.model in earlier else [it for it in models if it not in earlier]
+        current = ledger.current(models)
+        listed = current if options.model in (None, *current) else models
         model = asyncio.run(one_model(listed, options.model, configuration, "rounds"))
         rounds = [] if model is None else asyncio.run(ledger.rounds(model))
         refused = [] if model is None else asyncio.run(ledger.refused(model))

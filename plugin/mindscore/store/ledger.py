@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -89,6 +89,12 @@ class Ledger(NamespaceTables):
         """Return the models that have rounds."""
         query = self._select(rounds, rounds.c.model).distinct().order_by(rounds.c.model)
         return [row[0] for row in await self._all(query)]
+
+    @classmethod
+    def current(cls, models: Sequence[str]) -> list[str]:
+        """Return ``models`` without those whose weights were replaced since."""
+        replaced = {it for model in models for it in cls.replaced(models, model)}
+        return [it for it in models if it not in replaced]
 
     @staticmethod
     def replaced(models: Iterable[str], model: str) -> list[str]:
