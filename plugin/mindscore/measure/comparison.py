@@ -315,13 +315,22 @@ class _Clusters:
     def _of(self, it: _Measured) -> str:
         return it.conversation if self.several else it.node_id
 
+    def _has_outweighing(self, values: Iterable[tuple[_Measured, float]]) -> bool:
+        """Return whether one cluster's sum is larger than those of all others together."""
+        sums: dict[str, float] = defaultdict(float)
+        for it, value in values:
+            sums[self._of(it)] += value
+        sizes = [abs(it) for it in sums.values()]
+        return max(sizes) > math.fsum(sizes) / 2
+
     def differences(
         self, groups: Sequence[tuple[Sequence[tuple[_Measured, float]], Sequence[_Measured] | None]]
     ) -> Iterator[Difference | None]:
         """Yield the mean of each group of values with its interval, ``None`` of an empty group.
 
         Beside the values of a group are those that are more than chance. If there are any, but in
-        too few clusters, no interval is known: it would be that of a single value.
+        too few clusters, or one cluster outweighs all others, no interval is known: it would be
+        that of a single value.
         """
         import numpy as np
 
@@ -335,7 +344,9 @@ class _Clusters:
         numbers = {name: at for at, name in enumerate(dict.fromkeys(it[0] for it in rows))}
         rows.sort(key=lambda it: numbers[it[0]])
         counts = [
-            len({self._of(it) for it in clear or (it for it, _ in values)})
+            0
+            if clear and self._has_outweighing(values)
+            else len({self._of(it) for it in clear or (it for it, _ in values)})
             for values, clear in groups
         ]
         values = _Values(

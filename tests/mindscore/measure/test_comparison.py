@@ -51,6 +51,17 @@ def test_models_that_agree_are_identical_and_have_no_response_beyond_noise():
     assert not compared([]).is_identical
 
 
+@pytest.mark.parametrize(("others", "known"), [(-0.9, False), (-12.0, True)])
+def test_where_one_response_outweighs_all_others_no_interval_is_known(others, known):
+    """It would be that of a single value, and end beyond all of them."""
+    changes = [-38.0, *(others + 0.1 * at for at in range(5)), *(0.01 * at for at in range(12))]
+    responses = [response(at, (-5.0, -4.0)) for at in range(len(changes))]
+    effects = [effect("tea", at, (0.0, it), limit=0.2) for at, it in enumerate(changes) if it]
+    [tea] = compared(responses, effects).memories
+    assert len(tea.less_on) >= 5
+    assert (tea.change.low is not None, tea.verdict) == (known, "less" if known else "less on some")
+
+
 def test_equal_values_say_nothing_of_how_much_others_would_vary():
     """An interval of no width would be certainty."""
     responses = [response(at, (-5.0, -4.9)) for at in range(6)]
