@@ -33,6 +33,7 @@ from mindscore.training.sinks.jsonl import provenance_file, write_samples
 from mindscore.training.texts import Texts
 
 NO_CANDIDATES = "no candidates are kept: mindscore score CONVERSATION --finetune finds some"
+NO_MORE = "all candidates that are kept were sent before"
 
 PROMPTS = {"bare": "without memories", "full": "with memories"}
 """Words for the prompts, by ``train.context``."""
@@ -192,7 +193,8 @@ async def _carry_out(
                 run.to_resend = await hand_off.unknown()
                 run.division = replace(run.division, unknown=0)
             if not run.division.samples and not run.to_resend:
-                whys = "; ".join(_left_out(run, hand_off.name)) or NO_CANDIDATES
+                nothing = NO_CANDIDATES if run.model is None else NO_MORE
+                whys = "; ".join(_left_out(run, hand_off.name)) or nothing
                 raise TrainError(f"nothing to send: {whys}")
             follower = Follower(configuration, screen, run.model or "")
             try:

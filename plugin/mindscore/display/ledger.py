@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from mindscore._util.text import iso_utc, printable
+from mindscore._util.text import iso_utc, printable, shortened
 from mindscore.measure.internalisation import (
     NOISES,
     MemoryAccount,
@@ -18,6 +18,9 @@ from mindscore.measure.internalisation import (
     accounts,
     drift,
 )
+
+NAME = 14
+"""Characters of a round's name at the head of a column."""
 
 
 def refused_lines(refused: Sequence[RefusedRound]) -> Iterator[str]:
@@ -48,7 +51,7 @@ def ledger_tables(rounds: Sequence[Round]) -> Iterator[Table | Text]:
     unrelated = Table(box=None)
     unrelated.add_column("unrelated answers")
     for it in rounds:
-        unrelated.add_column(printable(it.name), justify="right")
+        unrelated.add_column(shortened(it.name, NAME), justify="right")
     losses = [it.unrelated_loss for it in rounds]
     unrelated.add_row(
         "  nats per token", *("-" if loss is None else f"{-loss:.3f}" for loss in losses)
@@ -77,8 +80,8 @@ def _table(
     table.add_column(title, overflow="fold")
     table.add_column("with" if has_state else "", justify="right", no_wrap=True)
     for it in rounds:
-        table.add_column(printable(it.name), justify="right", no_wrap=True)
-    table.add_column("" if not has_state else "state")
+        table.add_column(shortened(it.name, NAME), justify="right", no_wrap=True)
+    table.add_column("" if not has_state else "state", no_wrap=True)
     keys = [it.memory.key for it in found]
     for account in found:
         key = printable(account.memory.key)

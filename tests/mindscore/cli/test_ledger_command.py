@@ -58,6 +58,16 @@ def test_each_memory_has_a_row_and_each_round_a_column(cli, ledger, monkeypatch)
     ]
 
 
+def test_long_names_of_rounds_leave_room_for_the_memories(cli, ledger):
+    names = ["mindscore-919e8646d777", "mindscore-d1d839799b68"]
+    ledger(("base", BEFORE), *((name, AFTER) for name in names))
+    out = cli("ledger").out
+    assert "mindsc…646d777" in out
+    assert " tea " in out
+    assert out.count("internalised") == 1
+    assert max(map(len, out.splitlines())) <= 80
+
+
 def test_the_document(cli, ledger):
     ledger(("base", BEFORE), ("3f0c", AFTER[:1]))
     ran = cli("ledger", "--json")
