@@ -147,11 +147,12 @@ class Ledger(NamespaceTables):
 
         await self._database.write(work)
 
-    async def record(self, model: str, round_: Round, *, anew: bool = False) -> None:
+    async def record(self, model: str, round_: Round, *, replaces: Round | None = None) -> None:
         """Keep a round; what it has of the same round already is replaced.
 
-        ``anew``: the model's weights were replaced. What it had until now becomes the ledger of a
-        model of its own, whose name ``replaced`` knows.
+        ``replaces``: a round of the same name, but of weights that were replaced. What the model
+        had until now becomes the ledger of a model of its own, whose name ``replaced`` knows;
+        unless another process was quicker.
         """
         row = self._with_namespace(
             model=model,
@@ -168,13 +169,20 @@ class Ledger(NamespaceTables):
         ]
 
         def work(connection: Connection) -> None:
-            for table in (rounds, ledger) if anew else ():
-                mine = (self._in_namespace(table), table.c.model == model)
-                connection.execute(update(table).where(*mine).values(model=_until_now(model)))
+            if replaces is not None and self._has(connection, model, replaces):
+                for table in (rounds, ledger):
+                    mine = (self._in_namespace(table), table.c.model == model)
+                    connection.execute(update(table).where(*mine).values(model=_until_now(model)))
             upsert(connection, rounds, [row], replacing(rounds))
             upsert(connection, ledger, rows, replacing(ledger))
 
         await self._database.write(work)
+
+    def _has(self, connection: Connection, model: str, round_: Round) -> bool:
+        kept = self._select(rounds, rounds.c.measured_at).where(
+            rounds.c.model == model, rounds.c.round == round_.name
+        )
+        return connection.execute(kept).scalar() == round_.measured_at
 
     async def effects(
         self, model: str, names: Iterable[ResponseName]

@@ -113,8 +113,8 @@ class Measurer:
         had = next((it for it in earlier if it.name == name), None)
         scoring = _Scoring(self.scorer)
         unrelated = tuple([it async for it in scoring.unrelated()])
-        anew = had is not None and not _is_same(had, unrelated)
-        if anew:
+        replaces = None if had is None or _is_same(had, unrelated) else had
+        if replaces is not None:
             if name != BASE or adapter or ScorerCapabilities.of(self.scorer).swaps_adapters:
                 raise OtherWeightsError(name)
             earlier, had = [], None
@@ -133,7 +133,9 @@ class Measurer:
                 self.left_out.unread += 1
                 continue
             entries += [replace(found, memory=memory) for memory in its]
-        await self.ledger.record(self.model, replace(had, entries=tuple(entries)), anew=anew)
+        await self.ledger.record(
+            self.model, replace(had, entries=tuple(entries)), replaces=replaces
+        )
         return replace(had, entries=(*had.entries, *entries))
 
     async def _memories(

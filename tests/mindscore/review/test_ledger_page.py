@@ -89,7 +89,7 @@ def test_an_empty_ledger_says_what_fills_it(page):
 def test_the_rounds_of_weights_that_were_replaced_are_chosen_by_name(page):
     async def replaced(ledger):
         await _two(ledger)
-        await ledger.record("toy", replace(BASE, entries=()), anew=True)
+        await ledger.record("toy", replace(BASE, measured_at=3e9, entries=()), replaces=BASE)
 
     text = page(replaced)
     assert "3f0c" not in words(text)

@@ -65,7 +65,9 @@ async def test_a_new_ledger_begins_and_the_old_one_is_another_models(settings):
         await ledger.record(model, round_)
     await Ledger(settings("other")).record("m", BASE)
     new = replace(BASE, measured_at=9.0, entries=())
-    await ledger.record("m", new, anew=True)
+    # Two processes have seen the change.
+    for _ in range(2):
+        await ledger.record("m", new, replaces=BASE)
     [old] = ledger.replaced(await ledger.models(), "m")
     assert await ledger.models() == ["m", old, "other"]
     assert (await ledger.rounds(old), await ledger.rounds("m")) == ([BASE, LATER], [new])
