@@ -73,12 +73,14 @@ def run_demo(*, train: bool, rounds: int = 1, keep: Path | None = None) -> int:
         raise UsageError(f"{'--rounds' if rounds > 1 else '--keep'} goes with --train")
     if keep is not None and keep.exists():
         raise UsageError(f"--keep {keep}: is there already: name a new folder")
+    # As compare takes it, a relative one could be the name of a model.
+    kept = None if keep is None else keep.absolute()
     share_one_arena()
     console = new_console()
     with tempfile.TemporaryDirectory(prefix="mindscore-demo-") as folder:
         return run_until_interrupted(
             lambda: (
-                _run_training(folder, console, rounds, keep)
+                _run_training(folder, console, rounds, kept)
                 if train
                 else _run_flows(folder, console)
             ),
@@ -188,7 +190,10 @@ async def training_demo(
 
 
 class TrainingDemo:
-    """The steps of the training demo, printed as they are done."""
+    """The steps of the training demo, printed as they are done.
+
+    ``adapter`` is the folder of the last one that was activated.
+    """
 
     def __init__(
         self,
@@ -204,7 +209,7 @@ class TrainingDemo:
         self._console = console
         self._screen = screen
         self._store = parse_settings(tables).store
-        self._adapter = ""
+        self.adapter = ""
 
     async def show(self, rounds: int) -> None:
         """Score, train in rounds of some of the answers each, score again, and print all of it.
@@ -237,7 +242,7 @@ class TrainingDemo:
             job = await self.train(await send_to_train(part, self._tables))
             job.require_guard()
             await self._client.activate(job.job_id)
-            self._adapter = job.adapter or ""
+            self.adapter = job.adapter or ""
             await self._write_round(job.job_id)
 
         self._title("3. Scored again, with the adapter")
@@ -276,7 +281,7 @@ class TrainingDemo:
             UsageError: the folder cannot be written.
         """
         try:
-            await in_thread(shutil.copytree, self._adapter, folder)
+            await in_thread(shutil.copytree, self.adapter, folder)
         except OSError as error:
             raise UsageError(f"--keep {folder}: cannot be written: {error}") from None
         file = shlex.quote(str(files("mindscore") / "demo" / "conversation.jsonl"))

@@ -1,5 +1,6 @@
 """``mindscore demo --train``: the whole loop, with the real model in real processes."""
 
+import io
 import os
 import re
 import subprocess
@@ -7,6 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+
+from mindscore._util.errors import UsageError
+from mindscore.cli.demo import TrainingDemo
 
 MINDSCORE = str(Path(sys.executable).with_name("mindscore"))
 NUMBER = r"(-?[\d.]+)"
@@ -31,6 +36,21 @@ def rows(out, title, *names):
 def test_options_that_do_not_fit_are_refused_before_anything_is_done(cli, options, said):
     ran = cli("demo", *options)
     assert (ran.status, ran.error, ran.out) == (2, said, "")
+
+
+async def test_the_adapter_that_is_kept_is_named_for_compare(tmp_path):
+    made = tmp_path / "made"
+    made.mkdir()
+    (made / "adapter_config.json").write_text("{}")
+    console = Console(file=io.StringIO(), width=40)
+    demo = TrainingDemo(None, None, {}, console, None)
+    demo.adapter = str(made)
+    await demo.keep(tmp_path / "kept")
+    assert (tmp_path / "kept" / "adapter_config.json").is_file()
+    assert console.file.getvalue().endswith(f"conversation.jsonl --with {tmp_path}/kept\n")
+    demo.adapter = str(tmp_path / "nothing")
+    with pytest.raises(UsageError, match="made/x: cannot be written"):
+        await demo.keep(made / "x")
 
 
 @pytest.mark.slow
