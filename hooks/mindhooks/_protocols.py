@@ -14,6 +14,7 @@ from mindhooks._values import FinetuneCandidate, WirePrompt
 
 Detokenize = Callable[[Sequence[int]], Awaitable[str]]
 Fingerprint = Callable[[], Awaitable[str | None]]
+ServedModels = Callable[[], Awaitable[Sequence[str]]]
 TokenTexts = Callable[[Sequence[int]], Awaitable[Sequence[str]]]
 RenderChat = Callable[..., Awaitable[str]]
 
@@ -110,6 +111,8 @@ class ScorerCapabilities:
         fingerprint: ``await fingerprint()`` returns a text that is another one for other weights,
             adapters or number formats, or ``None`` where the server does not say; ``None``: the
             model's name tells them apart.
+        served_models: ``await served_models()`` returns the names of the models that its server
+            lists, none where it lists none; ``None``: it asks no server that could.
         context_length: tokens that a prompt may have; ``None``: not known.
         device: what it computes on, where that is in this process: its speed is remembered by it.
         loading_s: the seconds that loading its model took; ``None``: it has loaded none.
@@ -137,6 +140,7 @@ class ScorerCapabilities:
     adapter: str | None = None
     swaps_adapters: bool = False
     fingerprint: Fingerprint | None = None
+    served_models: ServedModels | None = None
     context_length: int | None = None
     device: str = ""
     loading_s: float | None = None
@@ -174,6 +178,7 @@ class BaseScorer:
     adapter: str | None = _DEFAULTS.adapter
     swaps_adapters: bool = _DEFAULTS.swaps_adapters
     fingerprint: Fingerprint | None = _DEFAULTS.fingerprint
+    served_models: ServedModels | None = _DEFAULTS.served_models
     context_length: int | None = _DEFAULTS.context_length
     device: str = _DEFAULTS.device
     loading_s: float | None = _DEFAULTS.loading_s

@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -162,11 +163,17 @@ def demo(
             "--rounds", min=1, max=5, help="With --train: train on the answers in so many rounds."
         ),
     ] = 1,
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            "--keep", metavar="FOLDER", help="With --train: keep the last adapter in a new FOLDER."
+        ),
+    ] = None,
 ) -> int:
     """Run all flows on a bundled conversation."""
     from mindscore.cli.demo import run_demo
 
-    return run_demo(train=train, rounds=rounds)
+    return run_demo(train=train, rounds=rounds, keep=keep)
 
 
 @app.command()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -22,6 +24,7 @@ from mindhooks import (
     MindCommand,
     MindhooksError,
     Scorer,
+    in_thread,
 )
 from mindscore._util.aio import share_one_arena
 from mindscore._util.errors import UsageError
@@ -61,16 +64,25 @@ STEPS = {
 }
 
 
-def run_demo(*, train: bool, rounds: int = 1) -> int:
-    """Run the demo with a store, and a trainer, that are thrown away; return the exit status."""
-    if rounds > 1 and not train:
-        raise UsageError("--rounds goes with --train")
+def run_demo(*, train: bool, rounds: int = 1, keep: Path | None = None) -> int:
+    """Run the demo with a store, and a trainer, that are thrown away; return the exit status.
+
+    ``keep``: the folder that the last adapter is copied to.
+    """
+    if (rounds > 1 or keep is not None) and not train:
+        raise UsageError(f"{'--rounds' if rounds > 1 else '--keep'} goes with --train")
+    if keep is not None and keep.exists():
+        raise UsageError(f"--keep {keep}: is there already: name a new folder")
+    # As compare takes it, a relative one could be the name of a model.
+    kept = None if keep is None else keep.absolute()
     share_one_arena()
     console = new_console()
     with tempfile.TemporaryDirectory(prefix="mindscore-demo-") as folder:
         return run_until_interrupted(
             lambda: (
-                _run_training(folder, console, rounds) if train else _run_flows(folder, console)
+                _run_training(folder, console, rounds, kept)
+                if train
+                else _run_flows(folder, console)
             ),
             lambda: "",
         )
@@ -143,7 +155,7 @@ class Measured:
     said: list[str]
 
 
-async def _run_training(folder: str, console: Console, rounds: int) -> int:
+async def _run_training(folder: str, console: Console, rounds: int, keep: Path | None) -> int:
     console.print(
         "Which answers of a conversation depend on memories; SmolLM2-135M trained on those, "
         "without the memories; and the same answers again. All on this machine. The first run "
@@ -152,6 +164,8 @@ async def _run_training(folder: str, console: Console, rounds: int) -> int:
     with Screen("loading the model …") as screen:
         async with training_demo(folder, console, screen) as it:
             await it.show(rounds)
+            if keep is not None:
+                await it.keep(keep)
     return DONE
 
 
@@ -176,7 +190,10 @@ async def training_demo(
 
 
 class TrainingDemo:
-    """The steps of the training demo, printed as they are done."""
+    """The steps of the training demo, printed as they are done.
+
+    ``adapter`` is the folder of the last one that was activated.
+    """
 
     def __init__(
         self,
@@ -192,6 +209,7 @@ class TrainingDemo:
         self._console = console
         self._screen = screen
         self._store = parse_settings(tables).store
+        self.adapter = ""
 
     async def show(self, rounds: int) -> None:
         """Score, train in rounds of some of the answers each, score again, and print all of it.
@@ -224,6 +242,7 @@ class TrainingDemo:
             job = await self.train(await send_to_train(part, self._tables))
             job.require_guard()
             await self._client.activate(job.job_id)
+            self.adapter = job.adapter or ""
             await self._write_round(job.job_id)
 
         self._title("3. Scored again, with the adapter")
@@ -254,6 +273,20 @@ class TrainingDemo:
         if job.guard is not None:
             self._console.print(Text(f"{job.guard.words}."))
         return job
+
+    async def keep(self, folder: Path) -> None:
+        """Copy the last adapter, and print how to compare with it.
+
+        Raises:
+            UsageError: the folder cannot be written.
+        """
+        try:
+            await in_thread(shutil.copytree, self.adapter, folder)
+        except OSError as error:
+            raise UsageError(f"--keep {folder}: cannot be written: {error}") from None
+        file = shlex.quote(str(files("mindscore") / "demo" / "conversation.jsonl"))
+        text = f"\nThe adapter stays: mindscore compare {file} --with {shlex.quote(str(folder))}"
+        self._console.print(Text(text), soft_wrap=True)
 
     async def show_ledger(self) -> None:
         """Print the ledger."""

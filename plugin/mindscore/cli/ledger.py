@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import sys
+
+from rich.text import Text
 
 from mindhooks import Registry
 from mindhooks.testing import StubMind
@@ -13,7 +16,7 @@ from mindscore.cli.rounds import trained_answers
 from mindscore.cli.store import one_model
 from mindscore.cli.train_options import LedgerOptions
 from mindscore.config.file import Configuration
-from mindscore.display.ledger import ledger_document, ledger_tables
+from mindscore.display.ledger import ledger_document, ledger_tables, refused_lines
 from mindscore.display.screen import Screen, new_console, own_output, write_json
 from mindscore.store import Ledger, Reviews
 from mindscore.training.ledger import Measurer
@@ -38,16 +41,25 @@ def run_ledger(options: LedgerOptions) -> int:
                 lambda: _measure(name, options, configuration, screen), lambda: ""
             )
         models = asyncio.run(ledger.models())
-        model = asyncio.run(one_model(models, options.model, configuration, "rounds"))
+        current = ledger.current(models)
+        listed = current if options.model in (None, *current) else models
+        model = asyncio.run(one_model(listed, options.model, configuration, "rounds"))
         rounds = [] if model is None else asyncio.run(ledger.rounds(model))
+        refused = [] if model is None else asyncio.run(ledger.refused(model))
+        others = ledger.replaced(models, model or "")
     if options.json:
-        write_json(ledger_document(model or "", rounds))
-    elif not rounds:
+        write_json(ledger_document(model or "", rounds, refused, others))
+    elif not rounds and not refused:
         sys.stdout.write(f"{NOTHING}\n")
     else:
         console = new_console()
-        for it in ledger_tables(rounds):
+        for it in ledger_tables(rounds) if rounds else ():
             console.print(it)
+        for line in refused_lines(refused):
+            console.print(Text(printable(line)))
+        for other in others:
+            asked = f"mindscore ledger --model {shlex.quote(other)}"
+            console.print(Text(printable(f"rounds of weights that were replaced: {asked}")))
     return DONE
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -9,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from mindhooks import MindhooksError, in_thread
-from mindscore._util.errors import TrainError, format_error
+from mindscore._util.errors import StoreError, TrainError, format_error
 from mindscore.config.file import Configuration
 from mindscore.display.screen import Screen
-from mindscore.measure.internalisation import Round
+from mindscore.measure.internalisation import RefusedRound, Round
 from mindscore.scorers.local.scorer import LocalScorer
 from mindscore.store import Ledger, Reviewed, Reviews
 from mindscore.training.jobs import TrainerClient, TrainingJob
-from mindscore.training.ledger import BASE, Measurer
+from mindscore.training.ledger import BASE, Measurer, OtherWeightsError
 from mindscore.training.lora.job import ADAPTER
+
+log = logging.getLogger("mindscore")
 
 
 @dataclass(slots=True)
@@ -74,6 +78,7 @@ class Follower:
         """
         followed = Followed(job)
         self.followed.append(followed)
+        await self.keep_refused(job)
         job.require_guard()
         folder = Path(job.adapter or "")
         if not await in_thread(folder.is_dir):
@@ -88,13 +93,31 @@ class Follower:
                 answers = await trained_answers(self._configuration, self._model)
                 async with aclosing(LocalScorer(self._server(job))) as scorer:
                     measurer = Measurer(scorer, ledger, self._model, activity)
-                    await measurer.measure(start_round(job.start), job.start, answers)
+                    try:
+                        await measurer.measure(start_round(job.start), job.start, answers)
+                    except OtherWeightsError:
+                        # If the model itself has been replaced, that begins a new ledger.
+                        await scorer.adopt(None)
+                        await measurer.measure(BASE, "", answers)
+                        await scorer.adopt(Path(job.start))
+                        await measurer.measure(start_round(job.start), job.start, answers)
                     await scorer.adopt(folder)
                     followed.round = await measurer.measure(job.job_id, str(folder), answers)
                     followed.remarks = tuple(measurer.left_out.remarks())
         # The training has succeeded, whatever becomes of its measurement.
         except MindhooksError as error:
             followed.unwritten = format_error(error)
+
+    async def keep_refused(self, job: TrainingJob) -> None:
+        """Keep in the ledger that a job has not passed its guard, if it has not."""
+        if job.guard is None or job.guard.passed:
+            return
+        refused = RefusedRound(job.job_id, job.adapter or "", time.time(), job.guard.words)
+        try:
+            await Ledger(self._configuration.settings.store).refuse(self._model, refused)
+        # That it is refused is what has to be told.
+        except StoreError as error:
+            log.warning("the ledger lacks the refused job %s: %s", job.job_id, format_error(error))
 
     def _server(self, job: TrainingJob) -> dict[str, Any]:
         table = dict(self._configuration.tables.get("server", {}))

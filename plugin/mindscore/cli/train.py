@@ -33,6 +33,7 @@ from mindscore.training.sinks.jsonl import provenance_file, write_samples
 from mindscore.training.texts import Texts
 
 NO_CANDIDATES = "no candidates are kept: mindscore score CONVERSATION --finetune finds some"
+NO_MORE = "all candidates that are kept were sent before"
 
 PROMPTS = {"bare": "without memories", "full": "with memories"}
 """Words for the prompts, by ``train.context``."""
@@ -180,20 +181,33 @@ async def _carry_out(
         async with open_outbox(configuration.tables) as hand_off:
             run.destination = hand_off.destination
             run.model, run.selection = await _selected(options, configuration)
+            if run.model is not None and hand_off.trained_model not in (None, run.model):
+                raise TrainError(
+                    f"the candidates are of the model {run.model!r}, and {hand_off.name} would "
+                    f"train {hand_off.trained_model!r}, as server.model says: set "
+                    "train.options.model to the weights of the former, or choose others with "
+                    "--model"
+                )
             run.division = await hand_off.divide(run.selection.samples)
             if options.resend_unknown:
                 run.to_resend = await hand_off.unknown()
                 run.division = replace(run.division, unknown=0)
             if not run.division.samples and not run.to_resend:
-                whys = "; ".join(_left_out(run, hand_off.name)) or NO_CANDIDATES
+                nothing = NO_CANDIDATES if run.model is None else NO_MORE
+                whys = "; ".join(_left_out(run, hand_off.name)) or nothing
                 raise TrainError(f"nothing to send: {whys}")
-            if not options.dry_run:
-                await _send(hand_off, run)
+            follower = Follower(configuration, screen, run.model or "")
+            try:
+                if not options.dry_run:
+                    await _send(hand_off, run)
+            except TrainError:
+                if (refused := hand_off.ended_job) is not None:
+                    await follower.keep_refused(refused)
+                raise
             jobs = [it.job_id for it in run.taken] if hand_off.tells_jobs else []
             ended = hand_off.ended_job if run.taken else None
         if options.no_wait:
             return
-        follower = Follower(configuration, screen, run.model or "")
         run.followed = follower.followed
         if ended is not None:
             await follower.write_round(ended)

@@ -76,8 +76,11 @@ def _memory_fields(it: MemoryComparison) -> dict[str, Any]:
     return {**head, "verdict": it.verdict, "responses": it.responses, **places}
 
 
-def _difference_fields(it: Difference | None) -> dict[str, float | None] | None:
-    return None if it is None else {"difference": it.difference, "low": it.low, "high": it.high}
+def _difference_fields(it: Difference | None) -> dict[str, Any] | None:
+    if it is None:
+        return None
+    fields = {"difference": it.difference, "low": it.low, "high": it.high}
+    return {**fields, "all_equal": True} if it.all_equal else fields
 
 
 def show_comparison(console: Console, comparison: Comparison) -> None:
@@ -160,7 +163,7 @@ def place_of(it: ComparedResponse | ComparedEffect, comparison: Comparison) -> s
     """Return the name of a response; of several conversations, with the number of its own."""
     if comparison.conversations < 2:
         return f"#{it.entry_idx}"
-    return f"{comparison.number_of(it.conversation)}#{it.entry_idx}"
+    return f"{comparison.numbers[it.conversation]}#{it.entry_idx}"
 
 
 def _memories(comparison: Comparison) -> Table:
@@ -184,9 +187,9 @@ def _memories(comparison: Comparison) -> Table:
 
 
 def interval_text(it: Difference, digits: int) -> str:
-    """Return the interval of a difference, or that it is not known."""
+    """Return the interval of a difference, or why there is none."""
     if it.low is None or it.high is None:
-        return "not known"
+        return "all equal" if it.all_equal else "not known"
     return f"{it.low:+.{digits}f} to {it.high:+.{digits}f}"
 
 
@@ -231,7 +234,10 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
     yield f"what all memories add to one: {_mean_words(need, comparison, 'more')}"
     if any(it.assumed for it in comparison.responses):
         yield "noise: that of a model which does not repeat exactly is not known; 1 nat is assumed"
-    if mean.low is None:
+    ends = [it.low for it in (mean, need) if not it.all_equal]
+    if not ends:
+        return
+    if None in ends:
         few = "conversations" if comparison.conversations > 1 else "responses"
         yield f"intervals are not known: there are too few {few}"
     elif comparison.conversations == 1:
@@ -243,8 +249,8 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
 def _mean_words(it: Difference, comparison: Comparison, word: str) -> str:
     digits = digits_of(comparison) + 1
     clear = {0: "no clear difference", 1: word, -1: f"less {word}".replace("less more", "less")}
-    known = f" ({interval_text(it, digits)})" if it.low is not None else ""
+    known = f" ({interval_text(it, digits)})" if it.low is not None or it.all_equal else ""
     said = f"{it.difference:+.{digits}f} {comparison.unit} on average{known}"
-    if it.low is None:
+    if it.low is None and not it.all_equal:
         return said
     return f"{said}: {clear[it.sign]}"

@@ -8,15 +8,25 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from mindscore._util.text import iso_utc, printable
+from mindscore._util.text import iso_utc, printable, shortened
 from mindscore.measure.internalisation import (
     NOISES,
     MemoryAccount,
+    RefusedRound,
     Round,
     Standing,
     accounts,
     drift,
 )
+
+NAME = 14
+"""Characters of a round's name at the head of a column."""
+
+
+def refused_lines(refused: Sequence[RefusedRound]) -> Iterator[str]:
+    """Yield a line for each training that has not passed its guard."""
+    for it in refused:
+        yield f"refused by the guard, {it.name}: {it.why}"
 
 
 def ledger_tables(rounds: Sequence[Round]) -> Iterator[Table | Text]:
@@ -41,7 +51,7 @@ def ledger_tables(rounds: Sequence[Round]) -> Iterator[Table | Text]:
     unrelated = Table(box=None)
     unrelated.add_column("unrelated answers")
     for it in rounds:
-        unrelated.add_column(printable(it.name), justify="right")
+        unrelated.add_column(shortened(it.name, NAME), justify="right")
     losses = [it.unrelated_loss for it in rounds]
     unrelated.add_row(
         "  nats per token", *("-" if loss is None else f"{-loss:.3f}" for loss in losses)
@@ -70,8 +80,8 @@ def _table(
     table.add_column(title, overflow="fold")
     table.add_column("with" if has_state else "", justify="right", no_wrap=True)
     for it in rounds:
-        table.add_column(printable(it.name), justify="right", no_wrap=True)
-    table.add_column("" if not has_state else "state")
+        table.add_column(shortened(it.name, NAME), justify="right", no_wrap=True)
+    table.add_column("" if not has_state else "state", no_wrap=True)
     keys = [it.memory.key for it in found]
     for account in found:
         key = printable(account.memory.key)
@@ -91,11 +101,20 @@ def _cell(nats: float, share: float | None) -> str:
     return f"{nats:.1f}" if share is None else f"{nats:.1f} {share:4.0%}"
 
 
-def ledger_document(model: str, rounds: Sequence[Round]) -> dict[str, Any]:
-    """Return the document that ``--json`` prints."""
+def ledger_document(
+    model: str,
+    rounds: Sequence[Round],
+    refused: Sequence[RefusedRound] = (),
+    replaced: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return the document that ``--json`` prints.
+
+    ``replaced`` are the names of ledgers of the same model with weights that were replaced.
+    """
     return {
         "command": "ledger",
         "model": model,
+        **({"replaced": list(replaced)} if replaced else {}),
         "rounds": [
             {
                 "round": it.name,
@@ -105,6 +124,15 @@ def ledger_document(model: str, rounds: Sequence[Round]) -> dict[str, Any]:
                 "drift": drift(rounds[0], it),
             }
             for it in rounds
+        ],
+        "refused": [
+            {
+                "round": it.name,
+                "adapter": it.adapter or None,
+                "refused": iso_utc(it.refused_at),
+                "why": it.why,
+            }
+            for it in refused
         ],
         "memories": [
             {

@@ -229,6 +229,8 @@ class CompareRun(FlowRun):
             self._show(owner)
             with _naming(name, ()) if side is sides[1] else nullcontext():
                 totals.append(await self._totals(side))
+            if (remark := await side.unlisted()) is not None:
+                self.remarks.append(f"{owner}: {remark}")
         parted = await self._partings(sides) if unit == "nats" else {}
         least = self.settings.memory.min_divergence
         found = list(compared_responses(sides, totals, scale, least, parted))

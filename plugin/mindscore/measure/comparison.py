@@ -114,15 +114,22 @@ class ComparedEffect:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A mean difference, and the ends of its 95 % interval; ``None``: too little to know it by."""
+    """A mean difference, and the ends of its 95 % interval; ``None``: too little to know it by.
+
+    ``all_equal``: so are all values behind it, and there are enough of them. They say nothing of
+    how much others would vary, so there is no interval either: one of no width would be certainty.
+    """
 
     difference: float
     low: float | None
     high: float | None
+    all_equal: bool = False
 
     @property
     def sign(self) -> int:
-        """-1 or 1 if the whole interval is on that side of 0, else 0."""
+        """-1 or 1 if the whole interval, or each of the equal values, is on that side, else 0."""
+        if self.all_equal:
+            return (self.difference > 0) - (self.difference < 0)
         if self.low is None or self.high is None:
             return 0
         return (self.low > 0) - (self.high < 0)
@@ -167,7 +174,7 @@ class Comparison:
 
     ``mean`` is the mean difference of the responses with all memories, ``need`` that of what all
     memories together do to them; both over responses, with intervals over conversations where there
-    are several. ``None``: there is no response.
+    are several. ``None``: there is no response. ``numbers`` are those of the conversations, from 1.
     """
 
     model: str
@@ -179,6 +186,7 @@ class Comparison:
     mean: Difference | None
     need: Difference | None
     memories: tuple[MemoryComparison, ...]
+    numbers: Mapping[str, int]
 
     @classmethod
     def of(
@@ -215,7 +223,11 @@ class Comparison:
             if change is not None
         ]
         unique = tuple(dict.fromkeys(remarks))
-        return cls(model, other, unit, responses, effects, unique, mean, need, tuple(memories))
+        talks = dict.fromkeys(it.conversation for it in responses)
+        numbers = {talk: number for number, talk in enumerate(talks, start=1)}
+        return cls(
+            model, other, unit, responses, effects, unique, mean, need, tuple(memories), numbers
+        )
 
     @classmethod
     def joined(cls, parts: Sequence[Comparison]) -> Comparison:
@@ -233,11 +245,13 @@ class Comparison:
     @property
     def conversations(self) -> int:
         """The number of conversations that have a response here."""
-        return len({it.conversation for it in self.responses})
+        return len(self.numbers)
 
-    def number_of(self, conversation: str) -> int:
-        """Return the number of a conversation, from 1."""
-        return list(dict.fromkeys(it.conversation for it in self.responses)).index(conversation) + 1
+    @property
+    def is_identical(self) -> bool:
+        """True if the models have every total in common, to the last digit."""
+        pairs = [pair for it in self.responses for pair in (it.with_, it.without)]
+        return bool(pairs) and all(one == other for one, other in pairs)
 
     @property
     def beyond_noise(self) -> list[ComparedResponse]:
@@ -301,13 +315,22 @@ class _Clusters:
     def _of(self, it: _Measured) -> str:
         return it.conversation if self.several else it.node_id
 
+    def _has_outweighing(self, values: Iterable[tuple[_Measured, float]]) -> bool:
+        """Return whether one cluster's sum is larger than those of all others together."""
+        sums: dict[str, float] = defaultdict(float)
+        for it, value in values:
+            sums[self._of(it)] += value
+        sizes = [abs(it) for it in sums.values()]
+        return max(sizes) > math.fsum(sizes) / 2
+
     def differences(
         self, groups: Sequence[tuple[Sequence[tuple[_Measured, float]], Sequence[_Measured] | None]]
     ) -> Iterator[Difference | None]:
         """Yield the mean of each group of values with its interval, ``None`` of an empty group.
 
         Beside the values of a group are those that are more than chance. If there are any, but in
-        too few clusters, no interval is known: it would be that of a single value.
+        too few clusters, or one cluster outweighs all others, no interval is known: it would be
+        that of a single value.
         """
         import numpy as np
 
@@ -321,7 +344,9 @@ class _Clusters:
         numbers = {name: at for at, name in enumerate(dict.fromkeys(it[0] for it in rows))}
         rows.sort(key=lambda it: numbers[it[0]])
         counts = [
-            len({self._of(it) for it in clear or (it for it, _ in values)})
+            0
+            if clear and self._has_outweighing(values)
+            else len({self._of(it) for it in clear or (it for it, _ in values)})
             for values, clear in groups
         ]
         values = _Values(
@@ -337,4 +362,7 @@ class _Clusters:
                 yield None
                 continue
             mean = math.fsum(value for _, value in its) / len(its)
-            yield Difference(mean, *((None, None) if math.isnan(a) else (a, b)))
+            if math.isnan(a) or a == b:
+                yield Difference(mean, None, None, all_equal=a == b)
+            else:
+                yield Difference(mean, a, b)

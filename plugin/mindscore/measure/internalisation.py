@@ -76,6 +76,19 @@ class Round:
 
 
 @dataclass(frozen=True, slots=True)
+class RefusedRound:
+    """A training whose adapter has not passed its guard; ``why`` has the numbers.
+
+    ``refused_at`` is in seconds since the epoch.
+    """
+
+    name: str
+    adapter: str
+    refused_at: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """A memory in one round: means over its responses, in nats.
 

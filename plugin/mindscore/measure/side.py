@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, median
 
 from mindhooks import Context, Scorer, ScorerCapabilities
+from mindscore._util.errors import format_error
 from mindscore.config.settings import ServerSettings
 from mindscore.measure.cached_scorer import CachedScorer
 from mindscore.measure.comparison import (
@@ -30,6 +32,11 @@ from mindscore.measure.memories import (
 )
 from mindscore.measure.prompts import prompts_for
 
+log = logging.getLogger("mindscore")
+
+LISTED = 5
+"""Models of a server that a remark names."""
+
 
 @dataclass(frozen=True, slots=True)
 class Side:
@@ -51,6 +58,23 @@ class Side:
     def responses(self) -> dict[str, int]:
         """The responses, by node id, with their indexes."""
         return responses(self.context, self.window)
+
+    async def unlisted(self) -> str | None:
+        """Return a remark if the model's server says that it does not have it, else nothing."""
+        served_models = ScorerCapabilities.of(self.scorer).served_models
+        try:
+            listed = await served_models() if served_models is not None else ()
+        # A scorer may be anybody's, and only a remark is lost.
+        except Exception as error:
+            log.debug("a server's models are not known: %s", format_error(error))
+            return None
+        if not listed or self.scorer.model in listed:
+            return None
+        names = ", ".join(listed[:LISTED]) + " …" * (len(listed) > LISTED)
+        return (
+            f"its server does not list a model {self.scorer.model!r} (it lists {names}), and so "
+            "answers by one of its own choice"
+        )
 
     async def totals(self) -> dict[str, Pair]:
         """Return each response's log-probability with all memories and with none, by node id."""

@@ -13,6 +13,7 @@ from mindscore.pages.environment import asset
 from mindscore.review.archive import ArchivePages
 from mindscore.review.decisions import Deciding
 from mindscore.review.leaning import ResponsePages
+from mindscore.review.ledger import LedgerPage
 from mindscore.review.reading import ReadingPages
 from mindscore.review.runs import Runs
 from mindscore.review.sending import Sending
@@ -49,6 +50,7 @@ def make_app(
         ReadingPages(settings, runs, views),
         ResponsePages(settings.store, runs, views),
         archive,
+        LedgerPage(settings.store, views),
         Deciding(settings, runs, views),
         Sending(settings, runs, views),
         Running(runs, pace),

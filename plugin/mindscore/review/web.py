@@ -136,6 +136,7 @@ PAGES = {
     "/matrix": "Matrix",
     "/candidates": "Candidates",
     "/runs": "Runs",
+    "/ledger": "Ledger",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from typing import Annotated, Any
+from urllib.parse import unquote
 
 import msgspec
 from aiohttp import web
@@ -15,7 +16,7 @@ from mindscore.http.refusals import RefusedError, json_response
 from mindscore.http.request_queue import RequestQueue
 from mindscore.serve.requests import FIRST_PRIORITY
 from mindscore.serve.trainer import JobState, Trainer
-from mindscore.training.jobs import JOB_HEADER
+from mindscore.training.jobs import JOB_HEADER, MODEL_HEADER
 from mindscore.training.lora.job import Sample
 
 MAX_NAMED = 3
@@ -62,6 +63,13 @@ class TrainingEndpoints:
 
     async def train(self, request: web.Request) -> web.Response:
         """Queue a job, or return the one of an ``Idempotency-Key`` that is known."""
+        asked, own = unquote(request.headers.get(MODEL_HEADER, "")), self._scorer.model
+        if asked not in ("", own):
+            raise RefusedError(
+                409,
+                f"the responses are of the model {asked!r}, and this server trains {own!r}: have "
+                "it serve that model, or choose the candidates of this one with --model",
+            )
         body = await read_request(
             request, TrainRequest, self._body_timeout_s, request.client_max_size
         )

@@ -17,6 +17,7 @@ from mindscore.config.file import load_configuration, merge
 from mindscore.config.settings import parse_settings
 from mindscore.conversation.conversation import Transcript
 from mindscore.conversation.message import Message
+from mindscore.measure.comparison import Comparison, Pair
 from mindscore.measure.divergence import is_indistinct, within_noise
 from mindscore.readers.conversations import Conversations
 from mindscore.readers.memories import read_memories
@@ -177,48 +178,6 @@ def _pair(number: int, given: Any) -> tuple[Any, Any]:
     return key, next((given[it] for it in TEXTS if it in given), None)
 
 
-# -- the result as a DataFrame --------------------------------------------------------------------
-
-
-def frame(result: Result) -> Any:
-    """Return the DataFrame that ``Result.to_pandas`` describes.
-
-    Raises:
-        UsageError: pandas is not installed.
-    """
-    try:
-        import pandas
-    except ImportError as error:
-        raise UsageError(
-            f"to_pandas needs pandas ({error}); install it with: pip install pandas"
-        ) from error
-    numbers = {"divergence": float, "noise": float}
-    if result.command == MindCommand.SCORE_FINETUNE:
-        names = ["entry_idx", "node_id", *numbers]
-        names += ["response_text", "alternate_text", "prior_context"]
-        rows = [{name: getattr(it, name) for name in names} for it in result.candidates]
-    else:
-        numbers |= {"signed": float, "hold": float}
-        names = ["key", "entry_idx", "node_id", "divergence", "signed", "noise", "hold"]
-        rows = list(_rows(result))
-    return pandas.DataFrame(rows, columns=names).astype({"entry_idx": int, **numbers})
-
-
-def _rows(result: Result) -> Iterator[dict[str, Any]]:
-    for score_ in result.scores.values():
-        holds = {it.node_id: it.divergence for it in score_.hold or ()}
-        for cell in score_.divergences:
-            yield {
-                "key": score_.key,
-                "entry_idx": cell.entry_idx,
-                "node_id": cell.node_id,
-                "divergence": cell.divergence,
-                "signed": cell.signed,
-                "noise": cell.noise,
-                "hold": holds.get(cell.node_id),
-            }
-
-
 # -- the result in a notebook ---------------------------------------------------------------------
 
 MOST_ROWS, MOST_COLUMNS = 200, 30
@@ -244,8 +203,11 @@ def as_html(result: Result) -> str:
 
     It takes the colours of the text and of the ground from the page around it.
     """
-    is_finetune = result.command == MindCommand.SCORE_FINETUNE
-    body = _candidates(result) if is_finetune else _memories(result)
+    if result.comparison is not None:
+        body = _comparison(result.comparison)
+    else:
+        is_finetune = result.command == MindCommand.SCORE_FINETUNE
+        body = _candidates(result) if is_finetune else _memories(result)
     stats = result.stats
     cost = f", {count_of(stats.calls, 'call')}, {stats.seconds:.1f} s" if stats else ""
     head = f"{result.command} of {result.transcript.file.name} with {result.model}{cost}"
@@ -254,7 +216,7 @@ def as_html(result: Result) -> str:
         parts.append(_line(f"This is not complete: {result.error}", f"color:rgb({HARMED});"))
     if not result.transcript.keys():
         parts.append(_line(NO_MEMORIES))
-    parts += [*body, *(_line(it, DIM) for it in result.remarks[:10])]
+    parts += [*body, *(_line(it, DIM) for it in result.all_remarks[:10])]
     return f'<div style="overflow-x:auto;font-size:.95em">{"".join(parts)}</div>'
 
 
@@ -334,6 +296,34 @@ def _candidates(result: Result) -> Iterator[str]:
         yield _table(["response", "nats", "said", "without the memories"], rows)
         yield _line(MEANING, DIM)
     yield from _left_out(len(result.candidates), MOST_ROWS, "candidate")
+
+
+def _comparison(it: Comparison) -> Iterator[str]:
+    heads = [it.model, it.other]
+    found = sorted(it.responses, key=lambda one: -abs(one.difference))
+    rows = [
+        [_cell(f"#{one.entry_idx}", "th"), *_both(one.with_), _cell(one.text)]
+        for one in found[:MOST_ROWS]
+    ]
+    yield _line(f"log-probabilities of responses, in {it.unit}; those that differ most come first")
+    yield _table(["response", *heads, "change", "said"], rows)
+    yield from _left_out(len(found), MOST_ROWS, "response")
+    memories = sorted(it.memories, key=lambda one: one.change.difference)
+    rows = [
+        [_cell(shortened(one.key, TEXT), "th"), *_both(one.needs), _cell(one.verdict)]
+        for one in memories[:MOST_ROWS]
+    ]
+    if rows:
+        yield _line(f"what each memory adds to a response behind it, in {it.unit}")
+        yield _table(["memory", *heads, "change", f"{it.other} needs it"], rows)
+    yield from _left_out(len(memories), MOST_ROWS, "memory", "memories")
+
+
+def _both(values: Pair) -> Iterator[str]:
+    """Yield the cells of two models' values and of their difference."""
+    one, other = values
+    for text in (f"{one:.3f}", f"{other:.3f}", f"{other - one:+.3f}"):
+        yield _cell(text, style=NUMBER)
 
 
 def _effect(cell: ResponseDivergence | None, smallest: float, spreads: Mapping[str, float]) -> str:

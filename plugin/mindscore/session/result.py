@@ -89,8 +89,16 @@ class Result:
     @property
     def all_remarks(self) -> tuple[str, ...]:
         """The remarks, those on the comparison included, each once."""
-        compared = self.comparison.remarks if self.comparison is not None else ()
-        return tuple(dict.fromkeys((*self.remarks, *compared)))
+        found = list(self.remarks)
+        if (compared := self.comparison) is not None:
+            found += compared.remarks
+            if compared.is_identical:
+                found.append(
+                    f"{compared.model} and {compared.other} give every response the same "
+                    "log-probability, to the last digit: they may be one model, as where a server "
+                    "does not heed the model's name"
+                )
+        return tuple(dict.fromkeys(found))
 
     @property
     def outcomes(self) -> Mapping[str, Outcome]:
@@ -130,17 +138,20 @@ class Result:
         return estimates_in_words(self.estimates, self.estimates_error)
 
     def to_pandas(self) -> Any:
-        """Return a DataFrame: a row for each memory and response, or for each candidate.
+        """Return a DataFrame: a row for each memory and response, candidate, or compared response.
 
         Of memories: ``key``, ``entry_idx``, ``node_id``, ``divergence``, ``signed``, ``noise``,
         ``hold``, in nats; of candidates: ``entry_idx``, ``node_id``, ``divergence``, ``noise``,
         ``response_text``, ``alternate_text``, ``prior_context``. NaN: not measured. Scores that are
-        known from earlier runs are not among them.
+        known from earlier runs are not among them. Of ``compare``: ``conversation``, ``entry_idx``,
+        ``node_id``, ``with``, ``with_other``, ``without``, ``without_other``, ``difference``,
+        ``noise``, in the comparison's unit, ``text``, ``other_text``; what memories do to them is
+        in ``comparison.effects``.
 
         Raises:
             UsageError: pandas is not installed.
         """
-        from mindscore.session.notebook import frame
+        from mindscore.session.frames import frame
 
         return frame(self)
 

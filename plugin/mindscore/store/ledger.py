@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
-from sqlalchemy import Column, Connection, Float, Table, select
+from sqlalchemy import Column, ColumnElement, Connection, Float, Table, select, update
 
-from mindscore.measure.internalisation import LedgerEntry, MemoryVersion, Round
+from mindscore._util.text import iso_utc
+from mindscore.measure.internalisation import LedgerEntry, MemoryVersion, RefusedRound, Round
 from mindscore.store.namespace import NamespaceTables
 from mindscore.store.records import intact, row_id
 from mindscore.store.schema import Int, Str, candidates, cells, metadata
@@ -26,7 +27,8 @@ rounds = Table(
     Column("round", Str, primary_key=True),
     # Empty: none, or not known.
     Column("adapter", Str, nullable=False),
-    # JSON: the total log-probability and the number of tokens of each answer.
+    # JSON: the total log-probability and the number of tokens of each answer; of a round that has
+    # not passed its guard, a text that says why.
     Column("unrelated", Str, nullable=False),
     Column("measured_at", Float, nullable=False),
 )
@@ -88,11 +90,21 @@ class Ledger(NamespaceTables):
         query = self._select(rounds, rounds.c.model).distinct().order_by(rounds.c.model)
         return [row[0] for row in await self._all(query)]
 
+    @classmethod
+    def current(cls, models: Sequence[str]) -> list[str]:
+        """Return ``models`` without those whose weights were replaced since."""
+        replaced = {it for model in models for it in cls.replaced(models, model)}
+        return [it for it in models if it not in replaced]
+
+    @staticmethod
+    def replaced(models: Iterable[str], model: str) -> list[str]:
+        """Return those of ``models`` that are ``model`` with weights that were replaced since."""
+        return [it for it in models if it.startswith(f"{model}{_BEFORE}") and it.endswith(")")]
+
     async def rounds(self, model: str) -> list[Round]:
         """Return the rounds of ``model``, in the order in which they were first measured."""
         mine = (self._in_namespace(rounds), rounds.c.model == model)
-        names = ("round", "adapter", "unrelated", "measured_at")
-        query = select(row_id(rounds), *(rounds.c[it] for it in names)).where(*mine)
+        query = select(row_id(rounds), *_of_round()).where(*mine)
         entries = select(row_id(ledger), *(ledger.c[it] for it in ("round", *_COLUMNS)))
         entries = entries.where(self._in_namespace(ledger), ledger.c.model == model)
         entries = entries.order_by(ledger.c.key, ledger.c.text_hash, ledger.c.timestamp_ns)
@@ -106,8 +118,42 @@ class Ledger(NamespaceTables):
 
         return await self._database.read(work)
 
-    async def record(self, model: str, round_: Round) -> None:
-        """Keep a round; what it has of the same round already is replaced."""
+    async def refused(self, model: str) -> list[RefusedRound]:
+        """Return the trainings of ``model`` that have not passed their guard, oldest first."""
+        query = select(row_id(rounds), *_of_round()).order_by(rounds.c.measured_at)
+        query = query.where(self._in_namespace(rounds), rounds.c.model == model)
+
+        def work(connection: Connection) -> list[RefusedRound]:
+            return list(intact(rounds, connection.execute(query), _refused))
+
+        return await self._database.read(work)
+
+    async def refuse(self, model: str, refused: RefusedRound) -> None:
+        """Keep a training that has not passed its guard, unless its round was measured."""
+        row = self._with_namespace(
+            model=model,
+            round=refused.name,
+            adapter=refused.adapter,
+            unrelated=msgspec.json.encode(refused.why).decode(),
+            measured_at=refused.refused_at,
+        )
+
+        def is_refused(_: Any) -> ColumnElement[bool]:
+            # A text, as JSON has it.
+            return rounds.c.unrelated.startswith('"')
+
+        def work(connection: Connection) -> None:
+            upsert(connection, rounds, [row], replacing(rounds), is_refused)
+
+        await self._database.write(work)
+
+    async def record(self, model: str, round_: Round, *, replaces: Round | None = None) -> None:
+        """Keep a round; what it has of the same round already is replaced.
+
+        ``replaces``: a round of the same name, but of weights that were replaced. What the model
+        had until now becomes the ledger of a model of its own, whose name ``replaced`` knows;
+        unless another process was quicker.
+        """
         row = self._with_namespace(
             model=model,
             round=round_.name,
@@ -123,10 +169,20 @@ class Ledger(NamespaceTables):
         ]
 
         def work(connection: Connection) -> None:
+            if replaces is not None and self._has(connection, model, replaces):
+                for table in (rounds, ledger):
+                    mine = (self._in_namespace(table), table.c.model == model)
+                    connection.execute(update(table).where(*mine).values(model=_until_now(model)))
             upsert(connection, rounds, [row], replacing(rounds))
             upsert(connection, ledger, rows, replacing(ledger))
 
         await self._database.write(work)
+
+    def _has(self, connection: Connection, model: str, round_: Round) -> bool:
+        kept = self._select(rounds, rounds.c.measured_at).where(
+            rounds.c.model == model, rounds.c.round == round_.name
+        )
+        return connection.execute(kept).scalar() == round_.measured_at
 
     async def effects(
         self, model: str, names: Iterable[ResponseName]
@@ -164,6 +220,14 @@ class Ledger(NamespaceTables):
         return await self._database.read(work)
 
 
+_BEFORE = " (before "
+
+
+def _until_now(model: str) -> str:
+    """Return the name of a model's weights that are replaced now."""
+    return f"{model}{_BEFORE}{iso_utc(round(time.time()))})"
+
+
 _CELL = ("node_id", "key", "text_hash", "signed", "hold", "noise")
 
 _COLUMNS = (
@@ -185,8 +249,18 @@ def _values(entry: LedgerEntry) -> dict[str, Any]:
     return dict(zip(_COLUMNS, (*values, *totals, reworded), strict=True))
 
 
-def _round(name: str, adapter: str, unrelated: str, measured_at: float) -> Round:
-    return Round(name, adapter, measured_at, decode_unrelated(unrelated), ())
+def _of_round() -> list[Column[Any]]:
+    return [rounds.c[it] for it in ("round", "adapter", "unrelated", "measured_at")]
+
+
+def _round(name: str, adapter: str, unrelated: str, measured_at: float) -> Round | None:
+    found = decode_unrelated(unrelated)
+    return None if isinstance(found, str) else Round(name, adapter, measured_at, found, ())
+
+
+def _refused(name: str, adapter: str, unrelated: str, at: float) -> RefusedRound | None:
+    why = decode_unrelated(unrelated)
+    return RefusedRound(name, adapter, at, why) if isinstance(why, str) else None
 
 
 def decode_reworded(text: str) -> dict[str, float]:
@@ -198,10 +272,10 @@ def decode_reworded(text: str) -> dict[str, float]:
     return msgspec.json.decode(text, type=dict[str, float])
 
 
-def decode_unrelated(text: str) -> tuple[tuple[float, int], ...]:
-    """Return the totals and numbers of tokens as they were kept.
+def decode_unrelated(text: str) -> tuple[tuple[float, int], ...] | str:
+    """Return the totals and numbers of tokens as they were kept, or why there are none.
 
     Raises:
         msgspec.MsgspecError: they are damaged.
     """
-    return msgspec.json.decode(text, type=tuple[tuple[float, int], ...])
+    return msgspec.json.decode(text, type=tuple[tuple[float, int], ...] | str)

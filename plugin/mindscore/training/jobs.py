@@ -21,6 +21,11 @@ JOB_HEADER = "Mindscore-Job"
 
 The body is as any trainer's: by this one is known that ``GET /v1/train/JOB`` says how it goes."""
 
+MODEL_HEADER = "Mindscore-Model"
+"""The header of ``POST /v1/train`` with the model that the samples are of, percent-encoded.
+
+A trainer of another model refuses them: the same ids are other tokens to it, or other memories."""
+
 
 class TrainingJob(Struct):
     """A training job, as ``/v1/train/JOB`` describes it.

@@ -46,6 +46,17 @@ BASE = "base"
 Named = dict[tuple[int, str], Reviewed]
 
 
+class OtherWeightsError(TrainError):
+    """A round that another adapter, or other weights, have measured."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"the ledger's round {name!r} was measured with another adapter or other weights: give "
+            "this one another name; if the model's weights were replaced, mindscore ledger "
+            f"--measure {BASE} --set server.scorer=local begins a new ledger where they are"
+        )
+
+
 @dataclass(slots=True)
 class LeftOut:
     """The answers that a round leaves out, by reason."""
@@ -82,7 +93,7 @@ class Measurer:
     ``left_out`` counts what the last round leaves out.
 
     Raises:
-        TrainError: another model, or another adapter, has measured a round of that name.
+        OtherWeightsError: another adapter, or other weights, have measured a round of that name.
         ScorerError: the scorer failed.
         StoreError: the store cannot be read or written.
     """
@@ -94,16 +105,22 @@ class Measurer:
     left_out: LeftOut = field(default_factory=LeftOut)
 
     async def measure(self, name: str, adapter: str, answers: Iterable[Reviewed]) -> Round:
-        """Measure what the round ``name`` lacks of ``answers``, keep it and return the round."""
+        """Measure what the round ``name`` lacks of ``answers``, keep it and return the round.
+
+        If it is the model without any adapter, and its weights were replaced, a new ledger begins:
+        the earlier rounds are kept as those of another model.
+        """
         earlier = await self.ledger.rounds(self.model)
         had = next((it for it in earlier if it.name == name), None)
-        memories = await self._memories(answers, earlier)
         scoring = _Scoring(self.scorer)
         unrelated = tuple([it async for it in scoring.unrelated()])
-        if had is None:
-            had = Round(name, adapter, time.time(), unrelated, ())
-        else:
-            _require_same(had, unrelated)
+        replaces = None if had is None or _is_same(had, unrelated) else had
+        if replaces is not None:
+            if name != BASE or adapter or ScorerCapabilities.of(self.scorer).swaps_adapters:
+                raise OtherWeightsError(name)
+            earlier, had = [], None
+        memories = await self._memories(answers, earlier)
+        had = had or Round(name, adapter, time.time(), unrelated, ())
         known = {it.response for it in had.entries}
         missing = {key: its for key, its in memories.items() if key not in known}
         entries: list[LedgerEntry] = []
@@ -117,7 +134,9 @@ class Measurer:
                 self.left_out.unread += 1
                 continue
             entries += [replace(found, memory=memory) for memory in its]
-        await self.ledger.record(self.model, replace(had, entries=tuple(entries)))
+        await self.ledger.record(
+            self.model, replace(had, entries=tuple(entries)), replaces=replaces
+        )
         return replace(had, entries=(*had.entries, *entries))
 
     async def _memories(
@@ -244,18 +263,11 @@ class _Scoring:
                 yield total, len(ids)
 
 
-def _require_same(had: Round, unrelated: tuple[tuple[float, int], ...]) -> None:
-    """Raise an error unless a round's own model gives ``unrelated``: rounds must not be mixed.
-
-    Raises:
-        TrainError: another one does, or its weights were replaced.
-    """
+def _is_same(had: Round, unrelated: tuple[tuple[float, int], ...]) -> bool:
+    """Return whether the model that gives ``unrelated`` is the round's own."""
     lengths = [[tokens for _, tokens in it] for it in (had.unrelated, unrelated)]
-    if lengths[0] != lengths[1] or drift(had, replace(had, unrelated=unrelated)) > SAME_NATS:
-        raise TrainError(
-            f"the ledger's round {had.name!r} was measured with another adapter or other weights: "
-            "give this one another name, or other weights another store.namespace"
-        )
+    is_alike = lengths[0] == lengths[1]
+    return is_alike and drift(had, replace(had, unrelated=unrelated)) <= SAME_NATS
 
 
 def _question(prior_context: str) -> str:

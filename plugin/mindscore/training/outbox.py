@@ -147,6 +147,11 @@ class Outbox:
         return bool(getattr(self._sink, "tells_jobs", False))
 
     @property
+    def trained_model(self) -> str | None:
+        """The model that the sink trains, where it is ``server.model``."""
+        return getattr(self._sink, "trained_model", None)
+
+    @property
     def inexact(self) -> int:
         """The number of texts that tokenise to other ids than they were made of."""
         return self._texts.inexact

@@ -41,7 +41,8 @@ def many(write):
 
     def make(count=8):
         for number in range(count):
-            asked = {"role": "user", "content": f"I ask for the {number}th time."}
+            again = " again" * number
+            asked = {"role": "user", "content": f"I ask{again} for the {number}th time."}
             file = write(*TALK[:2], asked, *TALK[2:], name=f"many-{number}.jsonl")
             folder = file.parent / "many"
             folder.mkdir(exist_ok=True)
@@ -285,3 +286,35 @@ def test_run_takes_it_as_any_plugin_s_command(cli, talk, config):
     ran = cli("run", "compare", talk, "--config", config, "--set", option)
     assert ran.status == 0
     assert "less on #3" in ran.out
+
+
+# -- one model twice ------------------------------------------------------------------------------
+
+
+def test_a_server_that_does_not_heed_the_model_is_said_to_be_one_model(
+    cli, config, talk, tmp_path, monkeypatch
+):
+    """On the terminal, in the document and on the page."""
+    page = tmp_path / "page.html"
+    given = ("compare", talk, "--with", "another-model", "--config", config)
+    ran = cli(*given, "--html", page)
+    said = "toy and another-model give every response the same log-probability, to the last digit"
+    assert (ran.status, said in " ".join(ran.out.split())) == (0, True)
+    assert said in page.read_text("utf-8")
+    document = cli(*given, "--json").document
+    assert [said in it for it in document["remarks"]] == [True]
+
+
+def test_equal_differences_have_no_interval_and_say_so(cli, config, write, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    talk = write(*TALK[:2], *[{**it, "id": None} for it in TALK[2:4] * 6])
+    given = ("compare", talk, "--with", "toy", "--config", config)
+    ran = cli(*given)
+    assert "responses with all memories: +0.00 nats on average (all equal): no clear" in ran.out
+    assert "intervals are" not in ran.out
+    assert cli(*given, "--json").document["mean"] == {
+        "difference": 0.0,
+        "low": None,
+        "high": None,
+        "all_equal": True,
+    }

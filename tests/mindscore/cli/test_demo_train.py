@@ -1,5 +1,6 @@
 """``mindscore demo --train``: the whole loop, with the real model in real processes."""
 
+import io
 import os
 import re
 import subprocess
@@ -7,6 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+
+from mindscore._util.errors import UsageError
+from mindscore.cli.demo import TrainingDemo
 
 MINDSCORE = str(Path(sys.executable).with_name("mindscore"))
 NUMBER = r"(-?[\d.]+)"
@@ -20,13 +25,50 @@ def rows(out, title, *names):
     return [tuple(map(float, row.groups())) for row in found]
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--rounds", "2"], "--rounds goes with --train"),
+        (["--keep", "new"], "--keep goes with --train"),
+        (["--train", "--keep", "."], "--keep .: is there already: name a new folder"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_before_anything_is_done(cli, options, said):
+    ran = cli("demo", *options)
+    assert (ran.status, ran.error, ran.out) == (2, said, "")
+
+
+async def test_the_adapter_that_is_kept_is_named_for_compare(tmp_path):
+    made = tmp_path / "made"
+    made.mkdir()
+    (made / "adapter_config.json").write_text("{}")
+    console = Console(file=io.StringIO(), width=40)
+    demo = TrainingDemo(None, None, {}, console, None)
+    demo.adapter = str(made)
+    await demo.keep(tmp_path / "kept")
+    assert (tmp_path / "kept" / "adapter_config.json").is_file()
+    assert console.file.getvalue().endswith(f"conversation.jsonl --with {tmp_path}/kept\n")
+    demo.adapter = str(tmp_path / "nothing")
+    with pytest.raises(UsageError, match="made/x: cannot be written"):
+        await demo.keep(made / "x")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.model
-def test_what_is_trained_on_is_internalised_and_what_is_unrelated_is_left_alone():
+def test_what_is_trained_on_is_internalised_and_what_is_unrelated_is_left_alone(tmp_path):
+    kept = tmp_path / "adapter"
     ran = subprocess.run(
-        [MINDSCORE, "demo", "--train"], capture_output=True, text=True, check=True, timeout=600
+        [MINDSCORE, "demo", "--train", "--keep", str(kept)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=600,
     )
+    # Both are files that the command for it takes.
+    [file, adapter] = re.search(r"mindscore compare (\S+) --with (\S+)\n$", ran.stdout).groups()
+    assert (Path(file).is_file(), adapter) == (True, str(kept))
+    assert (kept / "adapter_config.json").is_file()
     both = ("with the memories", "without them", "divergence")
     with_, without, lost = rows(ran.stdout, "answers trained on", *both)
     assert lost[0] > 5

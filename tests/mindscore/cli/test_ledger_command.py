@@ -58,6 +58,16 @@ def test_each_memory_has_a_row_and_each_round_a_column(cli, ledger, monkeypatch)
     ]
 
 
+def test_long_names_of_rounds_leave_room_for_the_memories(cli, ledger):
+    names = ["mindscore-919e8646d777", "mindscore-d1d839799b68"]
+    ledger(("base", BEFORE), *((name, AFTER) for name in names))
+    out = cli("ledger").out
+    assert "mindsc…646d777" in out
+    assert " tea " in out
+    assert out.count("internalised") == 1
+    assert max(map(len, out.splitlines())) <= 80
+
+
 def test_the_document(cli, ledger):
     ledger(("base", BEFORE), ("3f0c", AFTER[:1]))
     ran = cli("ledger", "--json")
@@ -87,6 +97,26 @@ def test_of_several_models_one_has_to_be_chosen(cli, ledger):
         "rounds of several models are kept: choose one of m, n with --model",
     )
     assert cli("ledger", "--model", "n", "--json").document["model"] == "n"
+
+
+def test_rounds_of_weights_that_were_replaced_are_named_below_those_of_now(
+    cli, ledger, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "200")
+    ledger(("base", BEFORE))
+    earlier = "m (before 2026-11-27T20:00:00+00:00)"
+    ledger(("base", AFTER), ("3f0c", AFTER), model=earlier)
+    ran = cli("ledger")
+    assert ran.status == 0
+    assert ran.out.splitlines()[-1] == (
+        f"rounds of weights that were replaced: mindscore ledger --model '{earlier}'"
+    )
+    assert "3f0c" not in ran.out
+    document = cli("ledger", "--json").document
+    assert (document["replaced"], len(document["rounds"])) == ([earlier], 1)
+    document = cli("ledger", "--model", earlier, "--json").document
+    assert [it["round"] for it in document["rounds"]] == ["base", "3f0c"]
+    assert "replaced" not in document
 
 
 def test_a_round_is_measured_with_the_model_as_it_is(cli, score, talk):

@@ -8,6 +8,8 @@ import pytest
 from mindscore._util.errors import TrainError
 from mindscore.cli import rounds
 from mindscore.cli.rounds import Follower, start_round
+from mindscore.config.settings import StoreSettings
+from mindscore.store import Ledger
 from mindscore.training.guard import Guard, Losses
 from mindscore.training.jobs import TrainingJob
 
@@ -27,7 +29,7 @@ def test_each_adapter_has_a_round_of_its_own(adapter, name):
     assert start_round(adapter) == name
 
 
-async def test_a_job_that_does_not_pass_keeps_no_other_from_the_ledger(monkeypatch):
+async def test_a_job_that_does_not_pass_keeps_no_other_from_the_ledger(monkeypatch, tmp_path):
     class Client:
         def __init__(self, settings):
             pass
@@ -42,9 +44,11 @@ async def test_a_job_that_does_not_pass_keeps_no_other_from_the_ledger(monkeypat
             pass
 
     monkeypatch.setattr(rounds, "TrainerClient", Client)
-    configuration = SimpleNamespace(settings=SimpleNamespace(server=None))
+    store = StoreSettings(f"sqlite:///{tmp_path}/store")
+    configuration = SimpleNamespace(settings=SimpleNamespace(server=None, store=store))
     follower = Follower(configuration, SimpleNamespace(activity=lambda _: nullcontext()), "m")
     with pytest.raises(TrainError, match=r"job bad has not passed its guard.*; job gone failed"):
         await follower.follow(["bad", "gone", "good"])
     assert [it.job.job_id for it in follower.followed] == ["bad", "good"]
     assert follower.followed[-1].unwritten
+    assert [it.name for it in await Ledger(store).refused("m")] == ["bad"]

@@ -71,6 +71,15 @@ def test_what_was_sent_is_not_sent_again(train, score_server, candidates):
     ran = train()
     assert (ran.status, ran.out) == (1, "")
     assert ran.error == "nothing to send: 1 that http has"
+
+
+def test_where_all_was_sent_unreviewed_it_does_not_say_that_there_are_no_candidates(
+    train, score_server, candidates
+):
+    candidates(one=None)
+    score_server.always({"job_id": "j1"})
+    assert train("--unreviewed", "--no-wait").status == 0
+    assert train().error == "nothing to send: all candidates that are kept were sent before"
     assert len(score_server.requests) == 1
 
 

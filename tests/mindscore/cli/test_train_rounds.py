@@ -6,8 +6,12 @@ import pytest
 
 from mindscore.cli import rounds
 from mindscore.config.settings import StoreSettings
+from mindscore.measure.internalisation import Round
 from mindscore.scorers.toy import ToyScorer
 from mindscore.store import Ledger
+from mindscore.training.guard import Losses
+from mindscore.training.lora.job import Measures, Progress
+from mindscore.training.sinks import peft
 
 GUARD = {"before": 2.0, "after": 2.01, "base": 1.9, "limit": 0.05, "passed": True}
 JOB = {
@@ -96,7 +100,7 @@ def test_it_waits_for_the_job_and_says_its_loss_guard_and_adapter(
 
 
 def test_a_job_that_has_not_passed_its_guard_is_an_error_with_the_numbers(
-    train, trainer, candidates, local, ledger
+    train, trainer, candidates, local, ledger, cli, monkeypatch
 ):
     candidates(one="accepted")
     trainer(guard={**GUARD, "after": 2.5, "passed": False})
@@ -107,6 +111,12 @@ def test_a_job_that_has_not_passed_its_guard_is_an_error_with_the_numbers(
     assert ran.error.endswith("its adapter is not used, and stays in /somewhere/else/j1/adapter")
     assert "activate" not in ran.out
     assert (local, ledger()) == ([], [])
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = cli("ledger")
+    said = "refused by the guard, j1: unrelated answers: 2.000 → 2.500 nats per token (+0.500"
+    assert (shown.status, shown.out.startswith(said)) == (0, True)
+    [refused] = cli("ledger", "--json").document["refused"]
+    assert (refused["round"], refused["adapter"]) == ("j1", "/somewhere/else/j1/adapter")
 
 
 def test_a_job_that_fails_is_an_error(train, trainer, candidates):
@@ -143,6 +153,58 @@ def test_the_ledger_gets_the_round_before_and_the_new_one(
         ("j0", "/jobs/j0/adapter"),
         ("j1", str(adapter)),
     ]
+
+
+def test_after_a_change_of_the_weights_the_ledger_begins_anew(
+    train, trainer, candidates, local, ledger, tmp_path
+):
+    """The adapter that the job went on from is of the old weights, in name, and on the new ones."""
+    url = f"sqlite:///{tmp_path}/data/mindscore/store.sqlite3"
+    kept = Ledger(StoreSettings(url))
+    for number, name in enumerate(("base", "j0")):
+        old = Round(name, "", float(number), ((-1.0, 1),), ())
+        asyncio.run(kept.record("m", old))
+    candidates(one="accepted")
+    adapter = tmp_path / "j1" / "adapter"
+    adapter.mkdir(parents=True)
+    trainer(adapter=str(adapter), start="/jobs/j0/adapter")
+    ran = train()
+    assert (ran.status, "round j1 is in the ledger" in ran.out) == (0, True)
+    assert local == ["/jobs/j0/adapter", "None", "/jobs/j0/adapter", str(adapter)]
+    assert [it.name for it in ledger()] == ["base", "j0", "j1"]
+    [other] = kept.replaced(asyncio.run(kept.models()), "m")
+    assert [it.measured_at for it in asyncio.run(kept.rounds(other))] == [0.0, 1.0]
+
+
+def test_what_peft_refuses_is_in_the_ledger_too(cli, candidates, monkeypatch, tmp_path):
+    async def harmful(job, folder, hear, measured):
+        hear(Progress(3, 9, 0.5, 1.0))
+        measured(Measures(Losses(4.0, 0.5), Losses(2.0, 2.5), 2.0))
+        return folder / "adapter"
+
+    monkeypatch.setattr(peft, "train_adapter", harmful)
+    candidates(one="accepted")
+    options = ("train.sink=peft", "server.model=m", f"train.folder={tmp_path}/peft")
+    ran = cli("train", *(word for it in options for word in ("--set", it)))
+    assert (ran.status, "2.000 → 2.500 nats per token (+0.500" in ran.error) == (1, True)
+    [refused] = cli("ledger", "--json").document["refused"]
+    assert refused["why"].startswith("unrelated answers: 2.000 → 2.500 nats per token (+0.500")
+
+
+def test_candidates_of_another_model_than_the_sink_trains_are_refused_by_name(cli, candidates):
+    candidates(one="accepted")
+    ran = cli("train", "--set", "train.sink=peft", "--set", "server.model=another")
+    assert ran.status == 1
+    assert ran.error.startswith(
+        "the candidates are of the model 'm', and peft would train 'another', as server.model says"
+    )
+
+
+def test_a_trainer_is_told_which_model_the_responses_are_of(train, trainer, candidates):
+    candidates(one="accepted", model="näme m")
+    server = trainer()
+    assert train("--no-wait").status == 0
+    assert server.requests[0].headers["Mindscore-Model"] == "n%C3%A4me%20m"
 
 
 def test_the_document_has_the_job(train, trainer, candidates):

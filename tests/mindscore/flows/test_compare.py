@@ -130,9 +130,36 @@ async def test_a_model_beside_itself_shows_nothing_beyond_noise(transcript, tabl
     found = result.comparison
     assert (result.error, found.unit, found.beyond_noise) == (None, "nats", [])
     assert {it.difference for it in found.responses} == {0.0}
-    assert (found.mean.difference, found.mean.low, found.mean.high) == (0.0, 0.0, 0.0)
+    assert (found.mean.difference, found.mean.all_equal) == (0.0, True)
+    assert ["to the last digit" in it for it in result.all_remarks] == [True]
     assert {it.key: it.verdict for it in found.memories} == dict.fromkeys(KEYS, "unchanged")
     assert {it.parts_at for it in found.responses} == {None}
+
+
+async def test_models_that_differ_are_not_said_to_be_one(transcript, tables):
+    result = await run(transcript, tables("doubtful"))
+    assert not [it for it in result.all_remarks if "to the last digit" in it]
+
+
+@pytest.mark.parametrize(
+    ("listed", "said"),
+    [(["other"], True), (["other", "scripted"], False), ([], False), (ScorerError("no"), False)],
+)
+async def test_a_model_that_its_server_does_not_list_is_named(
+    listed, said, other, transcript, tables
+):
+    class Served(Scripted):
+        async def served_models(self):
+            if isinstance(listed, Exception):
+                raise listed
+            return listed
+
+    other(Served())
+    result = await run(transcript, tables("doubtful"))
+    [*found] = [it for it in result.all_remarks if "does not list a model 'scripted'" in it]
+    assert (result.error, bool(found)) == (None, said)
+    assert not said or "doubtful: its server" in found[0]
+    assert not said or "(it lists other)" in found[0]
 
 
 async def test_both_totals_are_those_of_the_models_alone(transcript, tables):

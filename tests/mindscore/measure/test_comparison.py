@@ -9,6 +9,7 @@ from mindscore.measure.comparison import (
     ComparedEffect,
     ComparedResponse,
     Comparison,
+    Difference,
     parting,
 )
 
@@ -42,10 +43,35 @@ def test_what_memories_add_is_compared_apart_from_how_likely_a_response_is():
     assert (found.mean.difference, found.need.difference) == (4.0, 0.0)
 
 
-def test_models_that_agree_have_an_interval_of_nothing_and_no_response_beyond_noise():
+def test_models_that_agree_are_identical_and_have_no_response_beyond_noise():
     found = compared([response(at, (-5.0 - at, -5.0 - at)) for at in range(6)])
-    assert (found.mean.difference, found.mean.low, found.mean.high) == (0.0, 0.0, 0.0)
-    assert found.beyond_noise == []
+    assert found.mean == Difference(0.0, None, None, all_equal=True)
+    assert (found.beyond_noise, found.is_identical) == ([], True)
+    assert not compared([response(0, (-5.0, -5.0), (-9.0, -9.5))]).is_identical
+    assert not compared([]).is_identical
+
+
+@pytest.mark.parametrize(("others", "known"), [(-0.9, False), (-12.0, True)])
+def test_where_one_response_outweighs_all_others_no_interval_is_known(others, known):
+    """It would be that of a single value, and end beyond all of them."""
+    changes = [-38.0, *(others + 0.1 * at for at in range(5)), *(0.01 * at for at in range(12))]
+    responses = [response(at, (-5.0, -4.0)) for at in range(len(changes))]
+    effects = [effect("tea", at, (0.0, it), limit=0.2) for at, it in enumerate(changes) if it]
+    [tea] = compared(responses, effects).memories
+    assert len(tea.less_on) >= 5
+    assert (tea.change.low is not None, tea.verdict) == (known, "less" if known else "less on some")
+
+
+def test_equal_values_say_nothing_of_how_much_others_would_vary():
+    """An interval of no width would be certainty."""
+    responses = [response(at, (-5.0, -4.9)) for at in range(6)]
+    effects = [effect("tea", at, (2.0, 1.5)) for at in range(6)]
+    found = compared(responses, effects)
+    assert found.mean == Difference(pytest.approx(0.1), None, None, all_equal=True)
+    [tea] = found.memories
+    assert (tea.change.all_equal, tea.verdict, len(tea.less_on)) == (True, "less", 6)
+    # Of a few, nothing is known, equal or not.
+    assert not compared(responses[:4]).mean.all_equal
 
 
 @pytest.mark.parametrize(("count", "known"), [(4, False), (8, True)])
@@ -163,7 +189,7 @@ def test_conversations_join_as_if_they_had_been_compared_together():
     )
     assert Comparison.joined(parts) == whole
     assert (whole.conversations, whole.memories[0].verdict) == (6, "less")
-    assert whole.number_of("4") == 5
+    assert whole.numbers["4"] == 5
 
 
 # -- where they part ------------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 import re
 from itertools import product
 
-from mindscore.store import Review, Reviews, Store
+from mindscore.measure.internalisation import LedgerEntry, MemoryVersion, RefusedRound, Round
+from mindscore.store import Ledger, Review, Reviews, Store
 
 PAGES = (
     "",
@@ -13,6 +14,7 @@ PAGES = (
     "send?model=toy",
     "archive",
     "matrix",
+    "ledger",
     "candidates",
     "candidates?show=accepted",
     "candidates?show=trained",
@@ -70,6 +72,17 @@ async def _decide(settings):
     await reviews.decide(rejected.name, Review("rejected", "response", 1e9))
     sent = [(done.candidate.timestamp_ns, done.candidate.continuation_ids)]
     await Store(settings).mark_trained(sent, "job", "http")
+    ledger = Ledger(settings)
+    for at, name in enumerate(("base", "c51a5eacfd46", "1023fc40369d")):
+        without = -30.0 + 11 * at
+        entries = tuple(
+            LedgerEntry(MemoryVersion(key, "h"), 1, key, 4, -9.0, without, {"{}": without - 2})
+            for key in ("tea", "dog", "a-memory-with-a-long-key-of-many-parts")
+        )
+        folder = f"/home/nora/.local/share/mindscore/adapters/{name}/adapter" if at else ""
+        await ledger.record("toy", Round(name, folder, 1e9 + at, ((-30.0 - at, 20),), entries))
+    why = "unrelated answers: 1.309 → 1.494 nats per token (+0.185, limit +0.05)"
+    await ledger.refuse("toy", RefusedRound("5e1f0a99b1c2", "/home/nora/a/adapter", 1e9, why))
 
 
 def _violations(tab, axe_source):

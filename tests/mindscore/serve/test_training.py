@@ -8,6 +8,7 @@ import signal
 import sys
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
+from urllib.parse import quote
 
 import pytest
 
@@ -75,6 +76,19 @@ async def until(client, job_id, wanted):
             if wanted(job):
                 return job
             await asyncio.sleep(0.02)
+
+
+async def test_responses_of_another_model_are_refused_by_name(training):
+    async with training(SHORT) as client:
+        mine = (await client.get("/v1/models")).body["data"][0]["id"]
+        answer = await client.post(
+            "/v1/train", asked(), headers={"Mindscore-Model": "some%20other"}
+        )
+        assert (answer.status, (await client.get("/v1/train")).body) == (409, {"jobs": []})
+        said = f"of the model 'some other', and this server trains {mine!r}: "
+        assert said in answer.body["error"]["message"]
+        headers = {"Mindscore-Model": quote(mine)}
+        assert (await client.post("/v1/train", asked(), headers=headers)).status == 200
 
 
 async def test_what_is_learnt_is_in_the_model_when_asked_for_and_not_before(training, folder):

@@ -200,6 +200,40 @@ def test_the_frame_of_a_finetune_run_has_a_row_for_each_candidate():
     assert "A pot of rooibos" in found._repr_html_()
 
 
+COMPARED = {
+    **TOY,
+    "server": {**TOY["server"], "doubtful": {"options": {"prior": 64}}},
+    "plugins": {"settings": {"compare-scoring": {"with": "doubtful"}}},
+}
+
+
+def test_a_comparison_has_a_row_for_each_response(tmp_path):
+    pytest.importorskip("pandas")
+    settings = {**COMPARED, "store": {"url": f"sqlite:///{tmp_path}/s.db"}}
+    with mindscore.attach(lambda: MESSAGES, MEMORIES, settings=settings) as mind:
+        found = mind.score("compare").result()
+    made = found.to_pandas()
+    assert made["node_id"].tolist() == [it.node_id for it in found.comparison.responses]
+    one, it = made.iloc[0], found.comparison.responses[0]
+    assert (one["with"], one["with_other"]) == it.with_
+    assert (one["without"], one["without_other"]) == it.without
+    assert (one["difference"], one["noise"], one["text"]) == (it.difference, it.limit, it.text)
+    page = found._repr_html_()
+    for text in ("toy", "doubtful", it.text, "tea", found.comparison.memories[0].verdict):
+        assert text in page, text
+
+
+def test_a_comparison_that_failed_is_an_empty_frame_with_its_columns(tmp_path):
+    pytest.importorskip("pandas")
+    settings = {**TOY, "store": {"url": f"sqlite:///{tmp_path}/s.db"}}
+    with mindscore.attach(lambda: MESSAGES, MEMORIES, settings=settings) as mind:
+        found = mind.score("compare").result()
+    assert "name the other model" in found.error
+    made = found.to_pandas()
+    assert (len(made), str(made["with_other"].dtype)) == (0, "float64")
+    assert "name the other model" in found._repr_html_()
+
+
 def test_a_result_without_findings_is_an_empty_frame_with_its_columns():
     pytest.importorskip("pandas")
     for options in ({}, {"finetune": True}):

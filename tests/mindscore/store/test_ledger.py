@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from mindhooks import FinetuneCandidate, MemoryScore, ResponseDivergence
 from mindscore.config.settings import StoreSettings
-from mindscore.measure.internalisation import LedgerEntry, MemoryVersion, Round
+from mindscore.measure.internalisation import LedgerEntry, MemoryVersion, RefusedRound, Round
 from mindscore.measure.prompts import response_hash
 from mindscore.store import Ledger, MemoryEffect, Records, Store
 
@@ -43,6 +43,36 @@ async def test_a_round_gets_what_it_lacks_and_keeps_what_it_has(settings):
     again = replace(ENTRY, without_memories=-1.0)
     await ledger.record("m", replace(BASE, entries=(again,)))
     assert await ledger.rounds("m") == [replace(BASE, entries=(again, other))]
+
+
+async def test_a_refused_round_is_kept_apart_until_it_is_measured(settings):
+    ledger = Ledger(settings())
+    one, other = RefusedRound("3f0c", "/a", 3.0, "why"), RefusedRound("4a11", "", 1.5, '"why" ☃')
+    for it in (replace(one, why="before"), one, other):
+        await ledger.refuse("m", it)
+    await ledger.record("m", BASE)
+    assert await ledger.refused("m") == [other, one]
+    assert await ledger.rounds("m") == [BASE]
+    await ledger.record("m", LATER)
+    await ledger.refuse("m", one)
+    assert (await ledger.refused("m"), await ledger.rounds("m")) == ([other], [BASE, LATER])
+    assert await Records(settings()).damaged() == []
+
+
+async def test_a_new_ledger_begins_and_the_old_one_is_another_models(settings):
+    ledger = Ledger(settings())
+    for model, round_ in (("m", BASE), ("m", LATER), ("other", BASE)):
+        await ledger.record(model, round_)
+    await Ledger(settings("other")).record("m", BASE)
+    new = replace(BASE, measured_at=9.0, entries=())
+    # Two processes have seen the change.
+    for _ in range(2):
+        await ledger.record("m", new, replaces=BASE)
+    [old] = ledger.replaced(await ledger.models(), "m")
+    assert await ledger.models() == ["m", old, "other"]
+    assert (await ledger.rounds(old), await ledger.rounds("m")) == ([BASE, LATER], [new])
+    assert await ledger.rounds("other") == [BASE]
+    assert await Ledger(settings("other")).models() == ["m"]
 
 
 async def test_a_memory_that_is_forgotten_is_gone_from_it(settings):

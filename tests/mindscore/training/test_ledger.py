@@ -131,6 +131,36 @@ async def test_a_round_is_not_mixed_with_another_adapters(answer, ledger):
     assert (await ledger.rounds("toy")) == [round_]
 
 
+async def test_a_model_whose_weights_were_replaced_begins_a_new_ledger(answer, ledger):
+    """The earlier rounds stay, as those of another model."""
+    one = await answer()
+    first = await measurer(Learner(), ledger).measure("base", "", [one])
+    later = await measurer(Learner("Rooibos"), ledger).measure("3f0c", "/a", [one])
+    again = await measurer(Learner("Honey, honey, honey."), ledger).measure("base", "", [one])
+    assert again.unrelated != first.unrelated
+    assert await ledger.rounds("toy") == [again]
+    other, model = sorted(await ledger.models(), key=len, reverse=True)
+    assert model == "toy"
+    assert ledger.replaced([other, model], "toy") == [other]
+    assert await ledger.rounds(other) == [first, later]
+    # A job's id is a name of its own in each of them.
+    renamed = await measurer(Learner("Tea"), ledger).measure("3f0c", "/a", [one])
+    assert await ledger.rounds("toy") == [again, renamed]
+
+
+async def test_a_model_that_may_have_an_adapter_does_not_begin_a_new_ledger(answer, ledger):
+    class Swapping(Learner):
+        swaps_adapters = True
+
+    one = await answer()
+    await measurer(Learner(), ledger).measure("base", "", [one])
+    with pytest.raises(TrainError, match=r"ledger --measure base --set server\.scorer=local"):
+        await measurer(Swapping("Rooibos"), ledger).measure("base", "", [one])
+    with pytest.raises(TrainError, match="'base' was measured with another adapter"):
+        await measurer(Learner("Rooibos"), ledger).measure("base", "/a", [one])
+    assert await ledger.models() == ["toy"]
+
+
 async def test_what_is_internalised_stays_in_the_ledger_and_in_its_frames(answer, ledger):
     """After training, the memory makes no difference any more, in whatever frame."""
     await measurer(Learner(), ledger).measure("base", "", [await answer()])

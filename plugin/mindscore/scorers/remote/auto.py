@@ -88,6 +88,10 @@ class AutoScorer(BaseScorer):
         """Return that of the scorer that was found."""
         return await (await self._scorer()).fingerprint()
 
+    async def served_models(self) -> tuple[str, ...]:
+        """Return the models of the scorer that was found."""
+        return await (await self._scorer()).served_models()
+
     @property
     def reuses_prefixes(self) -> bool | None:  # type: ignore[override]
         """The capability of the scorer that was found; ``None`` until then."""

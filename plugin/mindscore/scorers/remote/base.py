@@ -140,14 +140,21 @@ class RemoteScorer(BaseScorer):
 
     async def _served(self) -> _ServedModel | None:
         """Return the server's entry for the model, or ``None`` where it lists none."""
+        listed = await self._listed()
+        named = [it for it in listed if it.id == self.model or len(listed) == 1]
+        return named[0] if named else None
+
+    async def served_models(self) -> tuple[str, ...]:
+        """Return the names of the models that the server lists, none where it lists none."""
+        return tuple(it.id for it in await self._listed())
+
+    async def _listed(self) -> list[_ServedModel]:
         try:
-            listed = await self._client.get(self._models_path(), _ServedModels)
+            return (await self._client.get(self._models_path(), _ServedModels)).data
         except ScorerUnavailable:
             raise
         except ScorerError:
-            return None
-        named = [it for it in listed.data if it.id == self.model or len(listed.data) == 1]
-        return named[0] if named else None
+            return []
 
     def _models_path(self) -> str:
         return address(self._settings.base_url).api + "/models"

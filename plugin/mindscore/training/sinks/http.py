@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from msgspec import Struct
 
@@ -12,7 +13,7 @@ from mindscore._util.errors import ConfigError
 from mindscore.config.settings import ServerSettings, parse_table
 from mindscore.http.client import StatusError, UnavailableError, UntrustedError, WireClient
 from mindscore.measure.retry import GivenUpError, with_retries
-from mindscore.training.jobs import JOB_HEADER
+from mindscore.training.jobs import JOB_HEADER, MODEL_HEADER
 
 PATH = "/train"
 SEE_OTHER, NOT_IMPLEMENTED = 303, 501
@@ -64,6 +65,8 @@ class HttpSink:
             }
         }
         headers = {"Idempotency-Key": key}
+        if len(models := {it.model for it in samples}) == 1:
+            headers[MODEL_HEADER] = quote(models.pop(), errors="replace")
         try:
             answer = await with_retries(
                 lambda: self._client.post(PATH, body, _Accepted, headers=headers),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -30,14 +31,14 @@ from mindscore.training.lora.job import (
     Sample,
     train_adapter,
 )
-
-STATE = "trained.json"
-"""In the folder of a hand-off: the job as it ended, written when it has passed its guard."""
+from mindscore.training.sinks.adapter_folders import STATE, name_of, remove_superseded
 
 LAST = "last"
 """Beside those folders: the name of the one whose adapter was made last."""
 
 NICENESS = 5
+
+log = logging.getLogger("mindscore")
 
 
 class PeftOptions(Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,7 +80,10 @@ class PeftSink:
     """Trains each hand-off in a process of its own, from where the last one has ended.
 
     The adapter comes to a folder in ``train.folder`` that is named by the hand-off's key; a
-    repeated hand-off is not trained again. ``job`` is the last that has ended.
+    repeated hand-off is not trained again. Of each model, the adapter that was made last stays, and
+    the one before; of those that have not passed their guard, the last one. ``job`` is the last
+    that has ended; ``trained_model`` is ``server.model``, or ``None`` where the options name the
+    weights.
 
     Raises:
         ConfigError: ``[train]`` or ``[server]`` is wrong.
@@ -93,9 +97,11 @@ class PeftSink:
         settings = parse_table(train, TrainSettings, "train")
         options = parse_table(settings.options, PeftOptions, "train.options")
         served = parse_table(server, ServerSettings, "server")
+        self._configured = served.adapter
         self._recipe = Recipe()
         self._limit = settings.guard
         self._model = options.model or served.model
+        self.trained_model = None if options.model else served.model
         try:
             self._folder = Path(settings.folder).expanduser() if settings.folder else _users_own()
         except RuntimeError as error:
@@ -114,14 +120,20 @@ class PeftSink:
             NotAccepted: there is no adapter, or it has not passed its guard.
             ScorerError: there is one, and vLLM does not load it: the same key tries again.
         """
-        name = f"mindscore-{key[:12]}"
+        name = name_of(key)
         try:
             with self._lock():
                 ended = await in_thread(self._ended_before, name)
-                self.job = ended or await self._train(samples, name)
+                try:
+                    self.job = ended or await self._train(samples, name)
+                finally:
+                    await in_thread(self._remove_superseded)
+                adapter = self._folder / name / ADAPTER
+                if not await in_thread(adapter.is_dir):
+                    # It was removed: those that were made since have gone on from it.
+                    return await in_thread(self._last)
         except (TrainError, OSError) as error:
             raise NotAccepted(format_error(error)) from error
-        adapter = self._folder / name / ADAPTER
         if (client := self._client) is not None:
             await with_retries(lambda: client.load(name, adapter), self._settings)
         return str(adapter)
@@ -162,6 +174,7 @@ class PeftSink:
             sample_loss=losses.samples,
             guard=Guard.judge(losses.unrelated, losses.base, self._limit),
         )
+        self.job = ended
         ended.require_guard()
         await in_thread(self._keep, ended)
         return ended
@@ -187,12 +200,25 @@ class PeftSink:
 
     def _last(self) -> str:
         """Return the folder of the adapter to go on from, or nothing."""
-        try:
-            ended = self._ended((self._folder / LAST).read_text("utf-8", "replace"))
-        except FileNotFoundError:
-            return ""
+        ended = self._ended_last()
         is_mine = ended is not None and ended.model == self._model
         return str(ended.adapter) if ended is not None and is_mine else ""
+
+    def _ended_last(self) -> TrainingJob | None:
+        try:
+            return self._ended((self._folder / LAST).read_text("utf-8", "replace"))
+        except FileNotFoundError:
+            return None
+
+    def _remove_superseded(self) -> None:
+        last = self._ended_last()
+        given = [self._configured, *((str(last.adapter), last.start) if last is not None else ())]
+        in_use = {Path(it).expanduser() for it in given if it}
+        try:
+            remove_superseded(self._folder, self._ended, in_use)
+        # The training has succeeded, or has failed for a better reason.
+        except OSError as error:
+            log.warning("old adapters stay in %s: %s", self._folder, format_error(error))
 
     def _lock(self) -> AbstractContextManager[object]:
         from filelock import FileLock, Timeout

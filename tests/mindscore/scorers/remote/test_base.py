@@ -14,6 +14,7 @@ from mindscore.conversation.conversation import Transcript
 from mindscore.conversation.own_template import OwnTemplate
 from mindscore.scorers.remote.base import address
 from mindscore.scorers.remote.openai import OpenAIScorer
+from mindscore.scorers.remote.score import ScoreScorer
 from mindscore.scorers.remote.sglang import SGLangScorer
 from mindscore.scorers.remote.vllm import VLLMScorer
 from mindscore.scorers.toy import ToyScorer
@@ -380,3 +381,20 @@ async def test_a_server_is_sent_no_marker_of_an_image_that_is_left_out(
         prompt = context.wire_prompt(range(2), lambda _: False)
         assert (await it.detokenize(prompt.tokens)) == "[image]\nLook.<end>Oak.<end>"
         assert template.markers == {Role.USER: "[image]"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "listed"),
+    [
+        ({"data": [{"id": "a"}, {"id": "b", "root": "/b"}]}, ("a", "b")),
+        ({"data": []}, ()),
+        ({"models": 1}, ()),
+        (404, ()),
+    ],
+)
+@pytest.mark.parametrize("kind", [OpenAIScorer, ScoreScorer])
+async def test_the_models_that_a_server_lists(kind, answer, listed, score_server):
+    score_server.always(answer)
+    async with aclosing(kind({"base_url": f"{score_server.url}/v1", "model": "m"})) as scorer:
+        assert await scorer.served_models() == listed
+    assert {it.path for it in score_server.requests} == {"/v1/models"}

@@ -1,13 +1,15 @@
 """The ``peft`` sink: trained once a key, guarded, and loaded by vLLM."""
 
 import json
+import os
+from contextlib import nullcontext
 
 import pytest
 
 from mindhooks import NotAccepted, ScorerError, load_sink
 from mindscore._util.errors import ConfigError, TrainError
 from mindscore.training.guard import Losses
-from mindscore.training.lora.job import ADAPTER, Measures, Progress
+from mindscore.training.lora.job import ADAPTER, JOB, Measures, Progress
 from mindscore.training.sinks import peft
 
 from ...tiny_model import write_tiny_model
@@ -31,6 +33,7 @@ class FakeTraining:
         hear(Progress(3, 9, 0.5, 1.0))
         measured(Measures(Losses(4.0, 0.5), Losses(2.0, 2.0 + self.harm), 2.0))
         (folder / ADAPTER).mkdir(parents=True)
+        (folder / JOB).write_text("{}")
         return folder / ADAPTER
 
 
@@ -163,6 +166,91 @@ async def test_two_processes_do_not_train_in_one_folder(make, trained, sample, t
 async def test_an_option_that_is_not_there_is_named(make):
     with pytest.raises(ConfigError, match=r"train\.options\.rank: unknown key"):
         await make(rank=3)
+
+
+# -- what stays -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def send(make, trained, sample, tmp_path):
+    """Hands over under a number: ``await send(3, harm=9.0)``; returns the numbers that stay."""
+
+    async def hand_over(number, harm=0.0, **options):
+        trained.harm = harm
+        sink = await make(**options)
+        with nullcontext() if harm < 1 else pytest.raises(NotAccepted, match="guard"):
+            await sink.send([sample()], f"{number:012x}" + "0" * 20)
+        # Within one tick of the clock there would be no order.
+        (job,) = (tmp_path / "peft" / name / JOB for name in [f"mindscore-{number:012x}"])
+        if job.exists():
+            os.utime(job, (number, number))
+        found = (tmp_path / "peft").glob(f"*/{ADAPTER}")
+        names = {f"mindscore-{it:012x}": it for it in range(1, 9)}
+        return sorted(names[it.parent.name] for it in found if it.parent.name in names)
+
+    return hand_over
+
+
+async def test_the_last_adapter_and_the_one_before_stay_and_the_last_refused_one(send):
+    assert await send(1) == [1]
+    assert await send(2) == [1, 2]
+    assert await send(3, harm=9.0) == [1, 2, 3]
+    assert await send(4) == [2, 3, 4]
+    assert await send(5, harm=9.0) == [2, 4, 5]
+    assert await send(6) == [4, 5, 6]
+
+
+async def test_each_model_has_its_own(send):
+    for number in (1, 2):
+        await send(number)
+    for number in (3, 4, 5):
+        found = await send(number, model="another")
+    assert found == [1, 2, 4, 5]
+
+
+async def test_what_the_sink_has_not_written_stays(send, tmp_path):
+    folder = tmp_path / "peft"
+    others = [
+        folder / "mine" / ADAPTER,
+        folder / "mindscore-00000000000g" / ADAPTER,
+        # Of that name, but without a description.
+        folder / f"mindscore-{0:012x}" / ADAPTER,
+    ]
+    for it in others:
+        it.mkdir(parents=True)
+        (it / "weights").write_text("mine")
+    (folder / "mine" / JOB).write_text("{}")
+    await send(1)
+    note = folder / f"mindscore-{1:012x}" / "note"
+    note.write_text("mine")
+    for number in (2, 3, 4):
+        await send(number)
+    assert all((it / "weights").exists() for it in others)
+    assert note.exists()
+    assert not (note.parent / JOB).exists()
+
+
+async def test_the_configured_adapter_stays(send, make, sample, tmp_path, trained):
+    await send(1)
+    mine = str(tmp_path / "peft" / f"mindscore-{1:012x}" / ADAPTER)
+    train = {"folder": str(tmp_path / "peft")}
+    sink = await load_sink("peft", train, {"model": "m", "adapter": mine})
+    for number in (2, 3, 4):
+        await sink.send([sample()], f"{number:012x}" + "0" * 20)
+    assert (tmp_path / "peft" / f"mindscore-{1:012x}" / ADAPTER).is_dir()
+
+
+async def test_a_hand_off_whose_adapter_was_removed_is_not_trained_again(
+    send, make, sample, trained, score_server
+):
+    """Those that were made since have gone on from it."""
+    for number in (1, 2, 3):
+        await send(number)
+    sink = await make(url=score_server.url)
+    adapter = await sink.send([sample()], f"{1:012x}" + "0" * 20)
+    assert adapter.endswith(f"mindscore-{3:012x}/{ADAPTER}")
+    assert (len(trained.jobs), score_server.requests) == (3, [])
+    await sink.aclose()
 
 
 @pytest.mark.slow
