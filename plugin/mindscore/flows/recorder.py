@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal
 
 from mindhooks import (
@@ -26,6 +27,7 @@ from mindhooks import (
 from mindscore._util.errors import format_error
 from mindscore.config.settings import Settings, parse_settings
 from mindscore.flows.seen import ContextFacts, source_of
+from mindscore.measure.interactions import Interaction, RedundantGroup
 from mindscore.measure.placebo import PlaceboControl
 from mindscore.measure.screening.receipt import ScreenReceipt
 from mindscore.store import History, Notes, Reviews, RunRecord, Speed, Store, Unlisted
@@ -245,16 +247,19 @@ async def _record_score(
 
 
 async def _record_notes(registry: Registry, run: Run) -> None:
-    """Keep what a matrix came with: its screen's receipt and estimates, the control of the places.
+    """Keep what a matrix came with: a screen's receipt and estimates, a control of the places.
 
-    Without the estimates, advice would be on what stood out alone.
+    Memories that hide or need each other, too, where the run looked for them. Without the
+    estimates, advice would be on what stood out alone.
     """
-    receipt: ScreenReceipt | None = registry.stash.get(ScreenReceipt)
-    notes, facts = (
-        Notes(receipt, registry.stash.get(PlaceboControl)),
-        snapshots(registry).get(run.id),
-    )
-    if run.command != MindCommand.SCORE_FULL or not notes or facts is None:
+    stash, facts = registry.stash, snapshots(registry).get(run.id)
+    if run.command != MindCommand.SCORE_FULL or facts is None:
+        return
+    receipt: ScreenReceipt | None = stash.get(ScreenReceipt)
+    notes = Notes(receipt, stash.get(PlaceboControl))
+    if (groups := stash.get(RedundantGroup)) is not None:
+        notes = replace(notes, interactions=facts.interactions(groups, stash[Interaction]))
+    if not notes:
         return
     settings, when = parse_settings(run.settings), time.time()
     store, keep_texts = Store(settings.store), settings.store.keep_texts
@@ -265,7 +270,7 @@ async def _record_notes(registry: Registry, run: Run) -> None:
             await store.record_texts(texts)
         await store.record_notes(run.model, facts.context.id, notes, when)
     except MindhooksError as error:
-        what = "control of the places" if receipt is None else "screen's receipt and estimates"
+        what = "notes on the matrix" if receipt is None else "screen's receipt and estimates"
         log.warning("the %s could not be kept: %s", what, format_error(error))
 
 

@@ -88,7 +88,7 @@ async def test_a_knock_out_is_charged_for_one_prompt_and_its_answers(short_case,
         aclosing(LocalScorer({"model": tiny_model})) as scorer,
         measuring(short_case, RecordingScorer(scorer), ()) as measured,
     ):
-        whole = measured.prompt(skip_none)
+        [whole] = await measured.prompts(skip_none)
         with measured.scorer.charged() as cost:
             found = (await METHODS["knock-out"](measured))["answer-0"]
         nodes = (*measured.context.system, *measured.context.identity)
