@@ -84,6 +84,11 @@ class ContextFacts:
         """Return what a run found of memories that do not add up, with the texts they had."""
         return FoundInteractions.of(redundant, interactions, self.text_hashes)
 
+    def holding_still(self, found: FoundInteractions) -> FoundInteractions:
+        """Return what an earlier run found of memories whose texts are the same still."""
+        places = {node.id: at for at, node in enumerate(self.context.conversation)}
+        return found.as_of_now(self.text_hashes, places)
+
     def memory_texts(
         self, keys: Iterable[str], when: float, *, keep_texts: bool
     ) -> list[MemoryText]:

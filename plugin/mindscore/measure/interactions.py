@@ -163,6 +163,17 @@ class FoundInteractions:
             interactions=tuple(it for it in others if it.entries),
         )
 
+    def beside(self, earlier: Self, measured: Collection[str]) -> Self:
+        """Return these, and what an ``earlier`` run found that needs more than ``measured`` ones.
+
+        A run that measures some of the memories says nothing of the others.
+        """
+        return type(self).of(
+            (*self.redundant, *(it for it in earlier.redundant if {*it.keys} - {*measured})),
+            (*self.interactions, *(it for it in earlier.interactions if {*it.keys} - {*measured})),
+            {**earlier.text_hashes, **self.text_hashes},
+        )
+
 
 class ToldInteraction(NamedTuple):
     """Memories that do not add up, in words: ``relation`` stands before the responses ``on``."""

@@ -329,6 +329,9 @@ def test_memories_that_hide_each_other_are_shown_as_the_run_has_them(show, score
     # Without --hold, nothing is looked for, and what was found holds still.
     score(talk, "--full")
     assert line in show(talk).out
+    # Nor is anything said of memories that were not measured.
+    score(talk, "--full", "--hold", "--memory", "tea", "--memory", "dog")
+    assert line in show(talk).out
     # Of another text, it was not found.
     write({**lines[0], "content": "Jasmine tea, really."}, *lines[1:])
     score(talk, "--full")

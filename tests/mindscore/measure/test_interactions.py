@@ -416,6 +416,12 @@ def test_of_what_was_found_that_is_left_whose_texts_and_responses_are():
     [left] = now.interactions
     assert left.keys == ("a", "b")
     assert [(it.node_id, it.entry_idx) for it in left.entries] == [("s", 5)]
+    # A run that measures a and b says nothing of c.
+    none = FoundInteractions((), (), {})
+    left = none.beside(found, {"a", "b"})
+    assert (left.redundant, left.interactions) == ((groups[1],), (other,))
+    assert left.text_hashes == {key: f"#{key}" for key in "abc"}
+    assert none.beside(found, {"a", "b", "c"}) == none
     assert found.as_of_now({}, {"r": 0}) == replace(found, redundant=(), interactions=())
 
 
