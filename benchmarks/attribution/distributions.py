@@ -59,12 +59,11 @@ class Distributions:
         if len(noted) != sum(sizes):
             raise ScorerError("the model does not say the logits of the responses alone")
         found = dict(zip(prompt.node_ids, noted.split(sizes), strict=True))
-        if not self._first:
-            self._first = found
+        # A template that looks back has several first prompts, each of some of the responses.
+        self._first = {**found, **self._first}
         return {
             node_id: jensen_shannon(self._first[node_id], logprobs).tolist()
             for node_id, logprobs in found.items()
-            if node_id in self._first
         }
 
 

@@ -7,9 +7,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.attribution.measuring import Measuring
+from benchmarks.attribution.measuring import Measuring, holding
 from mindhooks import WirePrompt
-from mindscore.measure.memories import skip_none
+from mindscore.measure.memories import skip_none, skip_only
 from mindscore.scorers.local.scorer import LocalScorer
 
 
@@ -29,6 +29,10 @@ async def feature_ablation(case: Measuring) -> dict[str, list[float]]:
     loaded = await scorer._load()
     tokenizer: Any = AutoTokenizer.from_pretrained(loaded.tokenizer.location)
     attribution = LLMAttribution(FeatureAblation(loaded._model), tokenizer)
+    # Made before captum asks, which cannot await them: it leaves out one memory at a time.
+    kept = {frozenset(case.keys): await case.prompts(skip_none)}
+    for key in case.keys:
+        kept[frozenset(case.keys) - {key}] = await case.prompts(skip_only(key))
 
     class Memories(TextTemplateInput):  # type: ignore[misc]
         def __init__(self, node_id: str) -> None:
@@ -40,8 +44,8 @@ async def feature_ablation(case: Measuring) -> dict[str, list[float]]:
             return torch.tensor([self.prompt((present[0] > 0.5).tolist())])
 
         def prompt(self, present: Sequence[bool]) -> tuple[int, ...]:
-            kept = {key for key, is_in in zip(case.keys, present, strict=True) if is_in}
-            whole = case.prompt(lambda key: key not in kept)
+            keys = (key for key, is_in in zip(case.keys, present, strict=True) if is_in)
+            whole = holding(self._node_id, kept[frozenset(keys)])
             start, end = whole.ranges[whole.node_ids.index(self._node_id)]
             case.scorer.charge(WirePrompt(whole.tokens[:end], (), ((start, end),), ("",)), 0.0)
             return whole.tokens[:start]
@@ -52,6 +56,7 @@ async def feature_ablation(case: Measuring) -> dict[str, list[float]]:
         started = time.perf_counter()
         with torch.inference_mode():
             given = attribution.attribute(Memories(node_id), target, forward_in_tokens=False)
-        case.scorer.charge(case.prompt(skip_none), time.perf_counter() - started)
+        whole = holding(node_id, kept[frozenset(case.keys)])
+        case.scorer.charge(whole, time.perf_counter() - started)
         found[node_id] = given.seq_attr.tolist()
     return found

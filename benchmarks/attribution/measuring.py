@@ -27,7 +27,7 @@ from mindscore.conversation.rendering import KeySets
 from mindscore.measure.cached_scorer import CachedScorer, ScoreCache
 from mindscore.measure.leave_one_out import LeaveOneOut, NoiseFloor
 from mindscore.measure.memories import Skip, find_memories, skip_none, skip_only, whole
-from mindscore.measure.prompts import common_prefix, prompt_for
+from mindscore.measure.prompts import common_prefix, prompts_for
 from mindscore.measure.retry import Retry
 from mindscore.measure.screening.spans import MemorySpans, Span, find_spans
 from mindscore.measure.usage import Usage
@@ -73,6 +73,11 @@ def distinct_prefixes(prompts: Sequence[WirePrompt]) -> int:
         count += len(tokens) - common_prefix(before, tokens)
         before = tokens
     return count
+
+
+def holding(node_id: str, prompts: Sequence[WirePrompt]) -> WirePrompt:
+    """Return the one of ``prompts`` that has the answer ``node_id``."""
+    return next(it for it in prompts if node_id in it.node_ids)
 
 
 class RecordingScorer:
@@ -174,33 +179,45 @@ class Measuring:
         cached = CachedScorer(self.scorer, Usage(), ScoreCache(), retry, tokens=True)
         return LeaveOneOut(cached, self.context, NoiseFloor(cached, 0))
 
-    def prompt(self, skip: Skip) -> WirePrompt:
-        """Return the prompt without what ``skip`` names, for all answers."""
-        return prompt_for(self.context, self.window, skip, self.node_ids)
+    async def prompts(self, skip: Skip) -> list[WirePrompt]:
+        """Return the prompts without what ``skip`` names, for all answers.
+
+        It is one, unless the model's chat template looks back.
+        """
+        return await prompts_for(self.context, self.window, skip, self.node_ids)
 
     async def totals(self, skip: Skip) -> list[float]:
         """Return the answers' log-probabilities, in nats, without what ``skip`` names."""
-        known = await self.scorer.known(self.prompt(skip))
-        return [it.total for it in known.ranges]
+        known = await self._ranges(skip)
+        return [known[id_].total for id_ in self.node_ids]
 
     async def token_logprobs(self, skip: Skip) -> dict[str, list[float]]:
         """Return the log-probability of each token, in nats, of each answer."""
-        known = await self.scorer.known(self.prompt(skip))
-        values = [list(it.values or ()) for it in known.ranges]
-        return dict(zip(self.node_ids, values, strict=True))
+        known = await self._ranges(skip)
+        return {id_: list(known[id_].values or ()) for id_ in self.node_ids}
+
+    async def _ranges(self, skip: Skip) -> dict[str, RangeScore]:
+        found: dict[str, RangeScore] = {}
+        for prompt in await self.prompts(skip):
+            ranges = (await self.scorer.known(prompt)).ranges
+            found |= zip(prompt.node_ids, ranges, strict=True)
+        return found
 
     async def shifts(self, key: str) -> dict[str, list[float]]:
         """Return how far each token's distribution moves without ``key``, in nats, by node id.
 
         The prompt with all memories is to be scored first.
         """
-        return (await self.scorer.known(self.prompt(skip_only(key)))).shifts
+        found: dict[str, list[float]] = {}
+        for prompt in await self.prompts(skip_only(key)):
+            found |= (await self.scorer.known(prompt)).shifts
+        return found
 
     async def spans(self) -> MemorySpans:
-        """Return where the memories' tokens are in the prompt with all of them."""
-        whole_prompt = [self.prompt(skip_none)]
+        """Return where the memories' tokens are in the prompts with all of them."""
+        prompts = await self.prompts(skip_none)
         memories = find_memories(self.context)
-        return await find_spans(self.context, self.window, memories, whole_prompt, reuses=True)
+        return await find_spans(self.context, self.window, memories, prompts, reuses=True)
 
     def answer(self, node_id: str) -> tuple[int, ...]:
         """Return the ids of an answer."""
@@ -219,7 +236,4 @@ async def measuring(
     async with Registry(session, {}, scorer=scorer) as registry:
         session.listen(registry)
         sets = {frozenset(it) for it in (*usual, *without)}
-        context = await session.context_without(sets)
-        if context.prompts is not None:
-            raise ValueError(f"{scorer.model}: its chat template cannot be taken apart")
-        yield Measuring(case, context, scorer)
+        yield Measuring(case, await session.context_without(sets), scorer)

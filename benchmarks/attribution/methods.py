@@ -65,13 +65,13 @@ async def knock_out(case: Measuring) -> Values:
     hide = ScorerCapabilities.of(case.scorer).knock_out
     if hide is None:
         raise ScorerError(f"{case.scorer.model}: no tokens can be hidden from it")
-    whole, full = case.prompt(skip_none), await case.totals(skip_none)
-    spans = await case.spans()
-    hidden = [its for key in case.keys for its in spans.spans[key]]
-    found = (await hide(whole, hidden)).ranges
-    return {
-        id_: [full[at] - row[at].total for row in found] for at, id_ in enumerate(case.node_ids)
-    }
+    full = dict(zip(case.node_ids, await case.totals(skip_none), strict=True))
+    spans, found = await case.spans(), Values()
+    for index, prompt in enumerate(spans.prompts):
+        rows = (await hide(prompt, [spans.spans[key][index] for key in case.keys])).ranges
+        for at, id_ in enumerate(prompt.node_ids):
+            found[id_] = [full[id_] - row[at].total for row in rows]
+    return found
 
 
 async def screened(case: Measuring) -> Values:
@@ -197,8 +197,9 @@ async def ablated_totals(case: Measuring, masks: Masks) -> dict[str, list[float]
 async def prepare(case: Measuring, masks: Masks) -> None:
     """Score the ablations in the order in which they share the longest prefixes."""
     skips = [keeping(case.keys, mask) for mask in masks.tolist()]
-    for skip in sorted(skips, key=lambda it: case.prompt(it).tokens):
-        await case.totals(skip)
+    begins = [[it.tokens for it in await case.prompts(skip)] for skip in skips]
+    for at in sorted(range(len(skips)), key=begins.__getitem__):
+        await case.totals(skips[at])
 
 
 async def token_logprobs(case: Measuring) -> dict[str, dict[str, object]]:

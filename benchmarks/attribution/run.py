@@ -14,7 +14,7 @@ from benchmarks.attribution.ablations import random_masks
 from benchmarks.attribution.cases import Case, with_answer
 from benchmarks.attribution.distributions import Distributions
 from benchmarks.attribution.feature_ablation import is_installed
-from benchmarks.attribution.measuring import Measuring, RecordingScorer, measuring
+from benchmarks.attribution.measuring import Measuring, RecordingScorer, holding, measuring
 from benchmarks.attribution.methods import (
     ABLATIONS,
     METHODS,
@@ -158,7 +158,7 @@ async def _own_answers(case: Case, scorer: Scorer) -> Case:
     """Return the case with the model's own answers, each after its own earlier ones."""
     for node_id in case.labels:
         async with measuring(case, RecordingScorer(scorer), ()) as measured:
-            whole = measured.prompt(skip_none)
+            whole = holding(node_id, await measured.prompts(skip_none))
         start = whole.ranges[whole.node_ids.index(node_id)][0]
         prompt = replace(whole, tokens=whole.tokens[:start], ranges=(), node_ids=())
         generated = await scorer.generate(prompt, max_tokens=MOST_GENERATED, stop=())

@@ -82,7 +82,10 @@ class ScoredConversation:
 
     def notes(self) -> Notes:
         """Return the notes on the matrix, as the store keeps them."""
-        return Notes(self.result.screen, self.result.placebo)
+        result, found = self.result, None
+        if result.screen is not None or any(it.hold is not None for it in result.scores.values()):
+            found = self._known.interactions(result.redundant, result.interactions)
+        return Notes(result.screen, result.placebo, found)
 
     def texts(self, *, keep_texts: bool) -> list[MemoryText]:
         """Return the texts of the memories that were scored, or estimated.

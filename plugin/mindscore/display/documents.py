@@ -145,9 +145,10 @@ def _matrix(result: Result) -> dict[str, Any]:
     if any(score is not None and score.hold is not None for score in scores):
         found["hold"] = _cells(hold, "divergence", responses)
         found["hold_signed"] = _cells(hold, "signed", responses)
+    # The store has these of a matrix, and no holds.
+    if result.redundant or "hold" in found:
         found["redundant"] = msgspec.to_builtins(result.redundant)
-    # The store keeps none: of a matrix that is read from it, they are not known.
-    if result.interactions or ("redundant" in found and result.measured is None):
+    if result.interactions or "hold" in found:
         found["interactions"] = msgspec.to_builtins(result.interactions)
     if result.screen is not None or result.estimates:
         found["screen"] = _screen(result)

@@ -292,8 +292,8 @@ def _grid(
 def _interactions(result: Result) -> Iterator[Text]:
     """Yield a line for each group of memories that hide or need each other."""
     numbers = {id_: index for index, id_ in result.transcript.responses()}
-    for it in told_once(result.redundant, result.interactions):
-        on = ", ".join(f"#{numbers[id_]}" for id_ in it.node_ids if id_ in numbers)
+    for it in told_once(result.redundant, result.interactions, numbers):
+        on = ", ".join(f"#{number}" for number in it.on)
         *others, last = (shortened(key, LONGEST_KEY) for key in it.keys)
         yield Text(printable(f"{', '.join(others)} and {last} {it.relation} {on}"))
 

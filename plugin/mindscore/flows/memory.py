@@ -25,6 +25,7 @@ from mindscore._util.errors import format_error
 from mindscore.config.settings import MemoryScoringOptions, parse_table
 from mindscore.flows.matrix import Measured, score_matrix
 from mindscore.flows.run import FlowRun
+from mindscore.measure.interactions import Interaction, RedundantGroup
 from mindscore.measure.leave_one_out import Divergences
 from mindscore.measure.memories import (
     Memory,
@@ -61,7 +62,7 @@ class MemoryRun(FlowRun):
 
     def begin(self) -> None:
         """Raise the flag that a memory run is going, and forget what another one came with."""
-        for kind in (ScreenReceipt, PlaceboControl):
+        for kind in (ScreenReceipt, PlaceboControl, RedundantGroup, Interaction):
             self.registry.stash.pop(kind, None)
         self.mind.state.scoring_in_flight = True
         self.mind.changed()

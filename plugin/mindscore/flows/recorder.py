@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal
 
 from mindhooks import (
@@ -26,9 +27,10 @@ from mindhooks import (
 from mindscore._util.errors import format_error
 from mindscore.config.settings import Settings, parse_settings
 from mindscore.flows.seen import ContextFacts, source_of
+from mindscore.measure.interactions import Interaction, RedundantGroup
 from mindscore.measure.placebo import PlaceboControl
 from mindscore.measure.screening.receipt import ScreenReceipt
-from mindscore.store import History, Notes, Reviews, RunRecord, Speed, Store, Unlisted
+from mindscore.store import NO_NOTES, History, Notes, Reviews, RunRecord, Speed, Store, Unlisted
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +157,7 @@ class ScoreRecorder:
             return
         speed = run_speeds(registry).get(run.id)
         if stats.error != CANCELLED:
-            await _record_notes(registry, run)
+            await _record_notes(registry, run, stats)
         try:
             history = History(parse_settings(run.settings).store)
             await history.record_run(_run_record(run, stats, run_tokens(registry).get(run.id)))
@@ -250,28 +252,37 @@ async def _record_score(
         )
 
 
-async def _record_notes(registry: Registry, run: Run) -> None:
-    """Keep what a matrix came with: its screen's receipt and estimates, the control of the places.
+async def _record_notes(registry: Registry, run: Run, stats: MemoryStats | FinetuneStats) -> None:
+    """Keep what a matrix came with: a screen's receipt and estimates, a control of the places.
 
-    Without the estimates, advice would be on what stood out alone.
+    Memories that hide or need each other, too, where the run looked for them. Without the
+    estimates, advice would be on what stood out alone.
     """
-    receipt: ScreenReceipt | None = registry.stash.get(ScreenReceipt)
-    notes, facts = (
-        Notes(receipt, registry.stash.get(PlaceboControl)),
-        snapshots(registry).get(run.id),
-    )
-    if run.command != MindCommand.SCORE_FULL or not notes or facts is None:
+    stash, facts = registry.stash, snapshots(registry).get(run.id)
+    if run.command != MindCommand.SCORE_FULL or facts is None or isinstance(stats, FinetuneStats):
+        return
+    receipt: ScreenReceipt | None = stash.get(ScreenReceipt)
+    notes = Notes(receipt, stash.get(PlaceboControl))
+    if (groups := stash.get(RedundantGroup)) is not None:
+        notes = replace(notes, interactions=facts.interactions(groups, stash[Interaction]))
+    if not notes:
         return
     settings, when = parse_settings(run.settings), time.time()
     store, keep_texts = Store(settings.store), settings.store.keep_texts
+    id_ = facts.context.id
     try:
+        earlier = (await store.notes(run.model, id_)).get(id_, NO_NOTES).interactions
+        if notes.interactions is not None and earlier is not None:
+            measured = {key for key, it in stats.outcomes.items() if it.status == "scored"}
+            both = notes.interactions.beside(facts.holding_still(earlier), measured)
+            notes = replace(notes, interactions=both)
         if receipt is not None:
             await store.add_evidence(facts.estimates(receipt, run.model, when))
             texts = facts.memory_texts(receipt.estimated, when, keep_texts=keep_texts)
             await store.record_texts(texts)
-        await store.record_notes(run.model, facts.context.id, notes, when)
+        await store.record_notes(run.model, id_, notes, when)
     except MindhooksError as error:
-        what = "control of the places" if receipt is None else "screen's receipt and estimates"
+        what = "notes on the matrix" if receipt is None else "screen's receipt and estimates"
         log.warning("the %s could not be kept: %s", what, format_error(error))
 
 

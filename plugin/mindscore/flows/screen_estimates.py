@@ -177,9 +177,12 @@ class Estimator:
                 found.append({node_id: totals[node_id] - row[node_id] for node_id in behind})
         return found
 
-    async def removing(self, sets: Sequence[Sequence[str]]) -> list[dict[int, float]] | None:
+    async def removing(
+        self, sets: Sequence[Sequence[str]], ends: Sequence[int] = ()
+    ) -> list[dict[int, float]] | None:
         """Return what removing each of ``sets`` does to each response behind its first memory.
 
+        ``ends`` are the last responses that matter, where these are known: prompts end there.
         ``None``: the host cannot print its messages without them.
 
         Raises:
@@ -193,10 +196,12 @@ class Estimator:
             return None
         drop = compared.drop
 
-        async def remove(keys: Sequence[str]) -> dict[int, float]:
+        async def remove(asked: tuple[Sequence[str], int]) -> dict[int, float]:
             nonlocal done
+            keys, end = asked
             gone = frozenset(keys)
-            row = await drop(self._window, gone.__contains__, self._judging)
+            only = {it for it, number in self._numbers.items() if number <= end}
+            row = await drop(self._window, gone.__contains__, self._judging, only=only)
             await self._require_unchanged()
             done += 1
             self._show(done, len(sets))
@@ -204,7 +209,9 @@ class Estimator:
             return {self._numbers[it.node_id]: it.signed for it in row if it.node_id in behind}
 
         with self._counted():
-            return await gather_ordered(remove, sets, self._run.settings.server.concurrency)
+            limit, last = self._run.settings.server.concurrency, len(self._numbers)
+            asked = list(zip(sets, ends or [last] * len(sets), strict=True))
+            return await gather_ordered(remove, asked, limit)
 
     def can_hold(self, keys: Sequence[str], reserve: Tokens) -> bool:
         """Return whether each of ``keys`` may be held alone, with ``reserve`` left over."""
@@ -239,15 +246,17 @@ class Estimator:
             rows = await gather_ordered(alone, keys, limit)
         return beyond_any(dict(zip(keys, rows, strict=True)))
 
-    async def remove(self, keys: Sequence[str]) -> dict[int, float] | None:
-        """Return what removing ``keys`` does to each response; ``None``: no tokens are left.
+    async def remove(self, keys: Sequence[str], end: int | None = None) -> dict[int, float] | None:
+        """Return what removing ``keys`` does to each response, to that numbered ``end``, if given.
+
+        ``None``: no tokens are left.
 
         Raises:
             ScorerError: the scorer failed.
         """
         if not self._budget.fits(self._budget.spans.removing(keys)):
             return None
-        effects = await self.removing([keys])
+        effects = await self.removing([keys], [] if end is None else [end])
         return effects[0] if effects else None
 
     async def follow(self, keys: Sequence[str], leads: Mapping[int, float]) -> str | None:
@@ -264,7 +273,7 @@ class Estimator:
         keys = [it for it in keys if spans.place(it, self._numbers).reach <= response]
         while len(keys) > 1:
             for half in divide(keys, dict.fromkeys(keys, 1.0), 2):
-                effects = await self.remove(half)
+                effects = await self.remove(half, response)
                 if effects is None:
                     return None
                 part = effects.get(response, 0.0) / leads[response]
@@ -293,7 +302,7 @@ class Estimator:
             needed = len(sets) * search.rounds_left
             if not sets or (needed > room and search.live_share() > DENSE):
                 return DENSE_REMARK
-            effects = await self.removing(sets)
+            effects = await self.removing(sets, search.ends)
             if effects is None:
                 break
             search.take(effects)

@@ -10,6 +10,7 @@ from functools import cached_property
 from mindhooks import Context, MemoryScore, Mind, MindhooksError, Node
 from mindscore._util.files import STANDARD_INPUT
 from mindscore.conversation.conversation import Transcript
+from mindscore.measure.interactions import FoundInteractions, Interaction, RedundantGroup
 from mindscore.measure.memories import is_response, text_hashes
 from mindscore.measure.screening.receipt import ScreenReceipt
 from mindscore.store import ConversationFacts, Evidence, MemoryText, Seen
@@ -76,6 +77,17 @@ class ContextFacts:
                 )
             )
         return found
+
+    def interactions(
+        self, redundant: Iterable[RedundantGroup], interactions: Iterable[Interaction]
+    ) -> FoundInteractions:
+        """Return what a run found of memories that do not add up, with the texts they had."""
+        return FoundInteractions.of(redundant, interactions, self.text_hashes)
+
+    def holding_still(self, found: FoundInteractions) -> FoundInteractions:
+        """Return what an earlier run found of memories whose texts are the same still."""
+        places = {node.id: at for at, node in enumerate(self.context.conversation)}
+        return found.as_of_now(self.text_hashes, places)
 
     def memory_texts(
         self, keys: Iterable[str], when: float, *, keep_texts: bool

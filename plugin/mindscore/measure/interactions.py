@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from dataclasses import dataclass, replace
+from itertools import chain, combinations
 from math import sqrt
 from statistics import median
-from typing import Literal
+from typing import Literal, NamedTuple, Self
 
 from mindhooks import MemoryScore, ResponseDivergence
 from mindscore.measure.divergence import OF_MEDIAN, column_spreads, noise_limit
@@ -111,13 +111,97 @@ class RedundantGroup:
         return f"hide each other: {each} is enough for"
 
 
+@dataclass(frozen=True, slots=True)
+class FoundInteractions:
+    """The memories of one matrix that hide or need each other, with hashes of their texts."""
+
+    redundant: tuple[RedundantGroup, ...]
+    interactions: tuple[Interaction, ...]
+    text_hashes: Mapping[str, str]
+
+    @classmethod
+    def of(
+        cls,
+        redundant: Iterable[RedundantGroup],
+        interactions: Iterable[Interaction],
+        text_hashes: Mapping[str, str],
+    ) -> Self:
+        """Return what a run found, with the hashes of the memories that it names."""
+        groups, others = tuple(redundant), tuple(interactions)
+        sets = [*(it.keys for it in groups), *(it.keys for it in others)]
+        named = dict.fromkeys(chain.from_iterable(sets))
+        return cls(groups, others, {key: text_hashes.get(key, "") for key in named})
+
+    def as_of_now(self, text_hashes: Mapping[str, str], places: Mapping[str, int]) -> Self:
+        """Return what holds still, of memories that have the same texts in ``text_hashes``.
+
+        ``places`` are the responses that are left, each with its index in the conversation.
+        """
+
+        def is_same(keys: Iterable[str]) -> bool:
+            return all(text_hashes.get(key) == self.text_hashes.get(key, "") for key in keys)
+
+        def left(found: Interaction) -> Interaction:
+            return replace(
+                found,
+                entries=tuple(
+                    replace(it, entry_idx=places[it.node_id])
+                    for it in found.entries
+                    if it.node_id in places
+                ),
+            )
+
+        groups = [
+            replace(it, node_ids=tuple(id_ for id_ in it.node_ids if id_ in places))
+            for it in self.redundant
+            if is_same(it.keys)
+        ]
+        others = [left(it) for it in self.interactions if is_same(it.keys)]
+        return replace(
+            self,
+            redundant=tuple(it for it in groups if it.node_ids),
+            interactions=tuple(it for it in others if it.entries),
+        )
+
+    def beside(self, earlier: Self, measured: Collection[str]) -> Self:
+        """Return these, and what an ``earlier`` run found that needs more than ``measured`` ones.
+
+        A run that measures some of the memories says nothing of the others.
+        """
+        return type(self).of(
+            (*self.redundant, *(it for it in earlier.redundant if {*it.keys} - {*measured})),
+            (*self.interactions, *(it for it in earlier.interactions if {*it.keys} - {*measured})),
+            {**earlier.text_hashes, **self.text_hashes},
+        )
+
+
+class ToldInteraction(NamedTuple):
+    """Memories that do not add up, in words: ``relation`` stands before the responses ``on``."""
+
+    keys: tuple[str, ...]
+    relation: str
+    on: list[int]
+
+
 def told_once(
-    redundant: Iterable[RedundantGroup], interactions: Iterable[Interaction]
-) -> list[RedundantGroup | Interaction]:
-    """Return what there is to tell: groups, and interactions that are not those of a group."""
+    redundant: Iterable[RedundantGroup],
+    interactions: Iterable[Interaction],
+    numbers: Mapping[str, int],
+) -> list[ToldInteraction]:
+    """Return what there is to tell: groups, and interactions that are not those of a group.
+
+    ``numbers`` are the responses' indexes in the conversation, by node id.
+    """
     groups = list(redundant)
     keys = {group.keys for group in groups}
-    return [*groups, *(it for it in interactions if it.kind == "need" or it.keys not in keys)]
+    others = [it for it in interactions if it.kind == "need" or it.keys not in keys]
+    told: list[RedundantGroup | Interaction] = [*groups, *others]
+    return [
+        ToldInteraction(
+            it.keys, it.relation, [numbers[id_] for id_ in it.node_ids if id_ in numbers]
+        )
+        for it in told
+    ]
 
 
 @dataclass(frozen=True, slots=True)

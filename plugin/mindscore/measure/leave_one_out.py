@@ -170,8 +170,9 @@ class LeaveOneOut:
         skip: memories.Skip,
         judging: Collection[str] = (),
         known: Divergences = (),
+        only: Collection[str] | None = None,
     ) -> Divergences:
-        """Return the effect of all that ``skip`` names on each response in ``window``.
+        """Return the effect of all that ``skip`` names on each response in ``window``, or ``only``.
 
         It is the response's total with all memories, less that without those. ``judging`` are
         further responses for which the same baseline will be needed. ``known`` effects are not
@@ -185,11 +186,14 @@ class LeaveOneOut:
         asked = memories.responses_after_change(context, window, skip) - _ids(known)
         with_ = await self.baseline(window, {*asked, *judging})
         await self._pace.yield_to_loop()
+        if only is not None:
+            asked &= set(only)
         prompts = await prompts_for(context, window, skip, asked & with_.keys())
         without = await self._totals(prompts)
         by_token = self._token_logprobs.get(window, {})
         tokens = token_differences(by_token, self._by_token(prompts))
-        responses = memories.responses(context, window, skip)
+        its = memories.responses(context, window, skip).items()
+        responses = {it: index for it, index in its if only is None or it in only}
         read = self._read(responses, asked, with_.keys() & without.keys())
         return _joined(
             known,

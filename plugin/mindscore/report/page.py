@@ -146,6 +146,7 @@ def render(result: Result, settings: Settings, without_words: str | None = None)
     ranked = standings(result, texts, least)
     rows = [_by_response(result, it.key, "divergences") for it in ranked]
     columns = _columns(rows, result.estimates)
+    numbers = {id_: index for index, id_ in columns}
     is_full = result.command == MindCommand.SCORE_FULL
     styles = [asset("theme.css"), asset("matrix.css"), asset("report.css", "mindscore.report")]
     data = _data(result, ranked, rows, columns, least)
@@ -166,7 +167,7 @@ def render(result: Result, settings: Settings, without_words: str | None = None)
             is_full=is_full,
             facts=facts(result, settings),
             standings=ranked,
-            pairs=_pairs(result, columns) if is_full else [],
+            pairs=told_once(result.redundant, result.interactions, numbers),
             finetune=settings.finetune,
             noise_limit=noise_limit,
             unmeasured=UNMEASURED_NOISE,
@@ -327,15 +328,3 @@ def _spreads(rows: Cells, columns: list[Column]) -> list[float]:
 def _noise(rows: Cells, columns: list[Column]) -> list[list[float | None]] | None:
     noise = _values(rows, columns, "noise")
     return noise if any(it is not None for row in noise for it in row) else None
-
-
-def _pairs(result: Result, columns: list[Column]) -> list[dict[str, Any]]:
-    numbers = {id_: index for index, id_ in columns}
-    return [
-        {
-            "keys": it.keys,
-            "relation": it.relation,
-            "on": [numbers[id_] for id_ in it.node_ids if id_ in numbers],
-        }
-        for it in told_once(result.redundant, result.interactions)
-    ]

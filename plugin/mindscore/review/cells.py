@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mindscore.measure.divergence import (
     column_spreads,
     noise_limit,
 )
+from mindscore.measure.interactions import FoundInteractions, ToldInteraction, told_once
 from mindscore.measure.memories import memory_texts, text_hashes
 from mindscore.measure.screening.plain import in_words
 from mindscore.measure.screening.receipt import Estimate
@@ -91,6 +93,13 @@ class Matrix:
     def screened(self) -> list[str]:
         """Lines on what of it is exact, and what a screen has estimated, if any is."""
         return in_words(self.notes.screen) if self.notes.screen is not None else []
+
+    @property
+    def pairs(self) -> list[ToldInteraction]:
+        """The memories that hide or need each other, and the responses for which they do."""
+        numbers = {it["node_id"]: it["entry_idx"] for it in self.data["responses"]}
+        found = self.notes.interactions
+        return [] if found is None else told_once(found.redundant, found.interactions, numbers)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -195,7 +204,19 @@ def matrix(cells: Sequence[Cell], transcript: Transcript | None, notes: Notes = 
         "place": [round(_place(notes, id_), 4) for id_ in nodes] if notes.placebo else None,
         "unmeasured": UNMEASURED_NOISE,
     }
+    notes = replace(notes, interactions=_holding_still(notes, here, places))
     return Matrix(data, len(cells) - len(shown), len(newest) - len(nodes), notes)
+
+
+def _holding_still(
+    notes: Notes, cells: Iterable[Cell], places: Mapping[str, int]
+) -> FoundInteractions | None:
+    """Return those noted that are of the same texts as ``cells``, on the responses ``places``."""
+    if notes.interactions is None:
+        return None
+    measured = sorted((it for it in cells if it.mode == "full"), key=lambda it: it.scored_at)
+    hashes = {it.key: it.text_hash for it in measured}
+    return notes.interactions.as_of_now(hashes, places)
 
 
 def _ranked(cells: Iterable[Cell], spreads: Mapping[str, float]) -> list[str]:
@@ -298,6 +319,10 @@ async def stored_results(
             "estimates_error": max(errors, default=None),
             "placebo": noted.placebo,
         }
+        places = {it.node_id: it.entry_idx for row in rows.values() for it in row}
+        of_now = _holding_still(noted, chain.from_iterable(rows.values()), places)
+        if of_now is not None:
+            found |= {"redundant": of_now.redundant, "interactions": of_now.interactions}
         times = (it.scored_at for row in rows.values() for it in row)
         results.append(result(MindCommand.SCORE_FULL, times, **found))
     if known:

@@ -1,14 +1,15 @@
-"""Notes on the matrices of a namespace: the receipt of a screen, and the control of the places."""
+"""Notes on the matrices of a namespace: what a matrix came with, beside its cells."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 from sqlalchemy import Connection
 
+from mindscore.measure.interactions import FoundInteractions
 from mindscore.measure.placebo import PlaceboControl
 from mindscore.measure.screening.receipt import ScreenReceipt
 from mindscore.store.namespace import NamespaceTables
@@ -21,15 +22,19 @@ from mindscore.store.transactions import replacing, upsert
 class Notes:
     """The notes on one conversation's matrix, those of the last run that made any.
 
-    ``screen`` comes without its estimates, which are cells; ``None``: there is none.
+    Attributes:
+        screen: the receipt of a screen, without its estimates, which are cells.
+        placebo: the control of the places.
+        interactions: the memories that hide or need each other, none where the run found none.
     """
 
     screen: ScreenReceipt | None = None
     placebo: PlaceboControl | None = None
+    interactions: FoundInteractions | None = None
 
     def __bool__(self) -> bool:
         """Return whether there is a note."""
-        return self.screen is not None or self.placebo is not None
+        return self != NO_NOTES
 
     @classmethod
     def of(cls, encoded: Mapping[str, str]) -> Self:
@@ -39,24 +44,32 @@ class Notes:
             ValueError: there is no such kind.
             msgspec.MsgspecError: one is damaged.
         """
-        screen, placebo = encoded.get("screen"), encoded.get("placebo")
-        if unknown := encoded.keys() - {"screen", "placebo"}:
+        if unknown := encoded.keys() - KINDS.keys():
             raise ValueError(f"kind: {min(unknown)!r} is none of a note")
-        return cls(
-            None if screen is None else msgspec.json.decode(screen, type=ScreenReceipt),
-            None if placebo is None else msgspec.json.decode(placebo, type=PlaceboControl),
-        )
+        notes = {kind: msgspec.json.decode(it, type=KINDS[kind]) for kind, it in encoded.items()}
+        return cls(**notes)
 
     def encoded(self) -> dict[str, str]:
         """Return the notes that there are as they are kept: JSON, by kind."""
         screen = None if self.screen is None else replace(self.screen, estimates=())
-        its = {"screen": screen, "placebo": self.placebo}
+        its = {kind: screen if kind == "screen" else getattr(self, kind) for kind in KINDS}
         return {
             kind: msgspec.json.encode(note).decode()
             for kind, note in its.items()
             if note is not None
         }
 
+    def or_else(self, other: Notes) -> Notes:
+        """Return these notes, and those of ``other`` that are lacking."""
+        return replace(other, **{kind: it for kind in KINDS if (it := getattr(self, kind))})
+
+
+KINDS: dict[str, Any] = {
+    "screen": ScreenReceipt,
+    "placebo": PlaceboControl,
+    "interactions": FoundInteractions,
+}
+"""The types of notes, by the kind under which they are kept."""
 
 NO_NOTES = Notes()
 
@@ -97,8 +110,7 @@ class MatrixNotes(NamespaceTables):
         def work(connection: Connection) -> dict[str, Notes]:
             found: dict[str, Notes] = {}
             for id_, it in intact(matrix_notes, connection.execute(query), decode):
-                known = found.get(id_, it)
-                found[id_] = Notes(it.screen or known.screen, it.placebo or known.placebo)
+                found[id_] = it.or_else(found.get(id_, NO_NOTES))
             return found
 
         return await self._database.read(work)

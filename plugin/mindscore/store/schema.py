@@ -157,14 +157,15 @@ receipts = Table(
     Column("verified_at", Float, nullable=False),
 )
 
-# The account of a conversation's last matrix: a screen's receipt, a control of the places.
+# What a conversation's last matrix came with: a screen's receipt, a control of the places, memories
+# that hide or need each other.
 matrix_notes = Table(
     "matrix_notes",
     metadata,
     Column("namespace", Str, primary_key=True),
     Column("model", Str, primary_key=True),
     Column("conversation", Str, primary_key=True),
-    # "screen" or "placebo".
+    # "screen", "placebo" or "interactions".
     Column("kind", Str, primary_key=True),
     Column("note", Str, nullable=False),
     Column("noted_at", Float, nullable=False),

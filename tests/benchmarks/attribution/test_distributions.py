@@ -34,11 +34,10 @@ async def test_the_divergence_is_that_of_the_models_whole_distributions(short_ca
                     logits = loaded(input_ids=torch.tensor([prompt.tokens])).logits
                 return logits[0, start - 1 : end - 1]
 
-            whole = rows(measured.prompt(skip_none))
-            expected = [
-                sum(map(by_hand, whole, rows(measured.prompt(skip_only(key)))))
-                for key in measured.keys
-            ]
+            [prompt] = await measured.prompts(skip_none)
+            whole = rows(prompt)
+            without = [await measured.prompts(skip_only(key)) for key in measured.keys]
+            expected = [sum(map(by_hand, whole, rows(prompt))) for [prompt] in without]
     assert found == pytest.approx(expected, abs=1e-5)
     assert 0 < min(found) <= max(found) <= math.log(2) * len(measured.answer("answer-0"))
 

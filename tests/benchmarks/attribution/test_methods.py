@@ -1,5 +1,6 @@
 from contextlib import aclosing
 from itertools import accumulate
+from pathlib import Path
 
 import pytest
 
@@ -7,9 +8,12 @@ from benchmarks.attribution import methods
 from benchmarks.attribution.ablations import random_masks
 from benchmarks.attribution.measuring import RecordingScorer, measuring
 from benchmarks.attribution.methods import METHODS, ablated_totals, keeping, removed
-from mindhooks import ScorerError
+from benchmarks.attribution.results import Results
+from benchmarks.attribution.run import Plan, run
+from mindhooks import MindCommand, ScorerError
 from mindscore.measure.memories import skip_all, skip_all_except, skip_none, skip_only
 from mindscore.scorers.local.scorer import LocalScorer
+from mindscore.session.session import Session
 
 
 async def test_drop_and_hold_are_differences_of_the_prompts_own_scores(measured):
@@ -88,7 +92,7 @@ async def test_a_knock_out_is_charged_for_one_prompt_and_its_answers(short_case,
         aclosing(LocalScorer({"model": tiny_model})) as scorer,
         measuring(short_case, RecordingScorer(scorer), ()) as measured,
     ):
-        whole = measured.prompt(skip_none)
+        [whole] = await measured.prompts(skip_none)
         with measured.scorer.charged() as cost:
             found = (await METHODS["knock-out"](measured))["answer-0"]
         nodes = (*measured.context.system, *measured.context.identity)
@@ -100,6 +104,36 @@ async def test_a_knock_out_is_charged_for_one_prompt_and_its_answers(short_case,
     assert cost.computed == len(whole.tokens) + answer * len(measured.keys)
     assert found == pytest.approx(expected, abs=1e-6)
     assert all(found)
+
+
+LOOKS_BACK = """\
+{%- for message in messages if message.role != "system" -%}
+<{{ message.role }}>{% if loop.first and messages[0].role == "system" %}{{ messages[0].content }}
+{% endif %}{{ message.content }}</s>
+{%- endfor -%}
+{%- if add_generation_prompt %}<assistant>{% endif -%}
+"""
+"""A template that prints the system's text within the first message, as that of Gemma does."""
+
+
+async def test_a_template_that_looks_back_is_measured_as_the_command_does(
+    short_case, tiny_model, tmp_path
+):
+    (Path(tiny_model) / "chat_template.jinja").write_text(LOOKS_BACK)
+    names = [name for name in METHODS if name not in ("captum", "contextcite-256")]
+    plan, results = Plan(names, random=4), Results({})
+    table = {"scorer": "local", "model": tiny_model}
+    await run([short_case], table, plan, results, None, lambda _: None)
+    [answer] = results.answers
+    assert answer.methods.keys() == {*names}
+    tables = {"server": table, "store": {"url": f"sqlite:///{tmp_path}/store"}}
+    async with Session(short_case.transcript).open(tables) as session:
+        assert (await session.context()).prompts is not None
+        found = await session.run(MindCommand.SCORE_FULL)
+    expected = [found.scores[key].divergences[0].signed for key in answer.keys]
+    assert answer.methods["drop"].values == pytest.approx(expected, abs=1e-5)
+    assert all(answer.methods["jsd"].values)
+    assert all(answer.methods["knock-out"].values)
 
 
 async def test_a_scorer_that_cannot_hide_tokens_is_named(measured):

@@ -305,6 +305,40 @@ def test_a_report_of_the_store_says_when_it_was_measured(show, talk, measured, t
         assert len(data["memories"]) == len(data["responses"]) == 2
 
 
+def test_memories_that_hide_each_other_are_shown_as_the_run_has_them(show, score, write, tmp_path):
+    lines = [
+        {"role": "memory", "key": "tea", "content": "Jasmine tea."},
+        {"role": "memory", "key": "drinks", "content": "Jasmine tea!"},
+        {"role": "memory", "key": "dog", "content": "Rex is a dog."},
+        {"role": "user", "content": "Name a drink."},
+        {"role": "assistant", "content": "Jasmine tea."},
+    ]
+    talk, line = write(*lines), "tea and drinks hide each other: either is enough for #1"
+    ran = score(talk, "--full", "--hold", "--json").document
+    assert [it["keys"] for it in ran["redundant"]] == [["tea", "drinks"]]
+    [kept] = listed(show)
+    for name in (talk, kept["id"]):
+        shown = results(show(name, "--json"))["score-full"]
+        assert {it: shown[it] for it in ("redundant", "interactions")} == {
+            it: ran[it] for it in ("redundant", "interactions")
+        }
+        assert line in show(name).out
+        file = tmp_path / "report.html"
+        assert show(name, "--html", file).status == 0
+        assert '<ul class="pairs">' in file.read_text()
+    # Without --hold, nothing is looked for, and what was found holds still.
+    score(talk, "--full")
+    assert line in show(talk).out
+    # Nor is anything said of memories that were not measured.
+    score(talk, "--full", "--hold", "--memory", "tea", "--memory", "dog")
+    assert line in show(talk).out
+    # Of another text, it was not found.
+    write({**lines[0], "content": "Jasmine tea, really."}, *lines[1:])
+    score(talk, "--full")
+    assert "hide each other" not in show(talk).out
+    assert "redundant" not in results(show(talk, "--json"))["score-full"]
+
+
 def test_a_report_of_incremental_scores_alone_shows_them(show, score, talk, tmp_path):
     score(talk)
     file = tmp_path / "report.html"

@@ -6,10 +6,12 @@ import logging
 import pytest
 
 from mindhooks import MindCommand, RangeScore, ScoreResult
+from mindscore.config.settings import MemoryScoringOptions, parse_settings
 from mindscore.conversation.native import read_transcript
 from mindscore.measure.interactions import MOST_GROUPS, MOST_PAIRS, Interaction, RedundantGroup
 from mindscore.measure.screening.receipt import ScreenReceipt
 from mindscore.session.session import Session
+from mindscore.store import Store
 
 FULL = MindCommand.SCORE_FULL
 SAME = {f"tea-{n}": "Jasmine tea from Fujian." for n in range(6)}
@@ -105,6 +107,23 @@ async def test_a_conversation_that_has_gone_on_meanwhile_names_no_group_and_keep
     assert "the conversation has changed meanwhile" in caplog.text
     assert len(result.scores) == 14
     assert result.error is None
+
+
+async def test_a_run_that_does_not_look_for_groups_keeps_none_of_the_run_before(
+    printed, open_session
+):
+    async with open_session(printed([], list(MEMORIES))) as session:
+        stash = session.registry.stash
+        await session.run(MindCommand.SCORE_FULL)
+        [group] = stash[RedundantGroup]
+        store = Store(parse_settings(session.registry.settings).store)
+        [notes] = (await store.notes("toy")).values()
+        assert notes.interactions.redundant == (group,)
+        # As a host does that keeps its registry, and forgets nothing.
+        stash[MemoryScoringOptions] = MemoryScoringOptions()
+        session.registry.dispatch(MindCommand.SCORE_FULL)
+        await session.registry.wait_idle()
+        assert RedundantGroup not in stash
 
 
 async def test_a_host_that_cannot_print_it_anew_names_no_group_and_keeps_the_rest(

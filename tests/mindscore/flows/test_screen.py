@@ -382,6 +382,29 @@ async def test_where_there_are_no_tokens_to_hold_all_none_is_tried_alone(say, ho
     assert [it.method for it in receipt.trials] == ["words"]
 
 
+async def test_groups_are_divided_by_prompts_that_end_with_the_responses_in_question(
+    say, host, probe
+):
+    """Every memory in question matters to early responses alone."""
+    keys = random.Random(3).sample(range(80), 3)
+    identity = [say.memory(f"m{n:02}", *[100 + n] * 8) for n in range(80)]
+    turns = []
+    for response in range(60):
+        said = [100 + keys[response]] * 2 if response < 3 else [3, 4]
+        turns += [say.user(*range(3, 9)), say.reply(3, 4, 5, *said)]
+    talk = say.talk(*turns, identity=identity, system=[say.plain("system", *range(3, 10))])
+    async with host(talk, "probe", plugins=options()) as it:
+        receipt = await run(it)
+        sent = it.state.memory_last_run.prompt_tokens
+    assert receipt.method == "groups"
+    assert {f"m{n:02}" for n in keys} <= set(receipt.exact)
+    whole = max(len(it.tokens) for it in probe.asked)
+    divided = [it for it in probe.asked if len(it.node_ids) < 20]
+    assert len(divided) >= 2
+    assert all(len(it.tokens) < 0.75 * whole for it in divided)
+    assert receipt.spent_tokens == sent == sum(len(it.tokens) for it in probe.asked)
+
+
 async def test_the_spans_of_memories_are_found_once_for_screen_and_control(say, host, monkeypatch):
     found = []
 

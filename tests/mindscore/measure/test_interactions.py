@@ -3,6 +3,7 @@
 import asyncio
 import math
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from mindhooks import MemoryScore, MindCommand, ResponseDivergence
 from mindscore.measure.interactions import (
     MOST_GROUPS,
     MOST_PAIRS,
+    FoundInteractions,
     Interaction,
     RedundantGroup,
     confirmed,
@@ -393,8 +395,34 @@ def test_a_pair_is_named_only_for_the_responses_that_were_pointed_at():
 def test_what_is_told_of_a_group_is_not_told_again():
     scores = [measured(key, {"r": 0.0}, None) for key in "ab"]
     [hide] = find_interactions(("a", "b"), {"r"}, scores, cells({"r": 9.0}))
-    assert told_once([pair("a", "b", "r")], [hide]) == [pair("a", "b", "r")]
-    assert told_once([], [hide]) == [hide]
+    group = pair("a", "b", "r")
+    assert told_once([group], [hide], {"r": 3}) == [(("a", "b"), group.relation, [3])]
+    assert told_once([], [hide], {"r": 3}) == [(("a", "b"), hide.relation, [3])]
+
+
+def test_of_what_was_found_that_is_left_whose_texts_and_responses_are():
+    scores = [measured(key, {"r": 8.0, "s": 8.0}, None) for key in "abc"]
+    without = cells({"r": 8.0, "s": 8.0})
+    [one] = find_interactions(("a", "b"), {"r", "s"}, scores, without)
+    [other] = find_interactions(("a", "c"), {"r", "s"}, scores, without)
+    groups = [pair("a", "b", "r", "s"), pair("b", "c", "r")]
+    hashes = {key: f"#{key}" for key in "abcd"}
+    found = FoundInteractions.of(groups, [one, other], hashes)
+    assert found.text_hashes == {key: f"#{key}" for key in "abc"}
+    assert found.as_of_now(hashes, {"r": 0, "s": 1}) == found
+    # c has another text, r is gone, and another turn came before s.
+    now = found.as_of_now({**hashes, "c": "other"}, {"s": 5})
+    assert now.redundant == (pair("a", "b", "s"),)
+    [left] = now.interactions
+    assert left.keys == ("a", "b")
+    assert [(it.node_id, it.entry_idx) for it in left.entries] == [("s", 5)]
+    # A run that measures a and b says nothing of c.
+    none = FoundInteractions((), (), {})
+    left = none.beside(found, {"a", "b"})
+    assert (left.redundant, left.interactions) == ((groups[1],), (other,))
+    assert left.text_hashes == {key: f"#{key}" for key in "abc"}
+    assert none.beside(found, {"a", "b", "c"}) == none
+    assert found.as_of_now({}, {"r": 0}) == replace(found, redundant=(), interactions=())
 
 
 # -- chance ---------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from html import unescape
 import pytest
 
 from mindhooks import MemoryScore, ResponseDivergence
+from mindscore.measure.interactions import FoundInteractions, RedundantGroup
 from mindscore.measure.placebo import PlaceboControl
 from mindscore.measure.screening.receipt import ScreenReceipt
 from mindscore.review import reading
@@ -157,6 +158,24 @@ def test_the_matrix_comes_with_the_receipt_of_its_screen_and_the_control_of_the_
         assert "1 memory was changed or forgotten since this screen" in found
         assert "An unrelated text in the place of a memory changes a response by up to" in found
         assert "Within noise: 1" in words(asked.ask("GET", "/memory?key=tea"))
+
+
+def test_the_matrix_comes_with_the_memories_that_hide_each_other_while_they_say_the_same(
+    tables, reviewing
+):
+    group = RedundantGroup(("tea", "cup"), ("n0", "gone"))
+    with reviewing(tables) as page:
+        for key in group.keys:
+            measure(page, key, (0.1, 0.1), conversation="talk")
+        asked = Client(page).let_in()
+        store = Store(page.settings.store)
+        for text, is_told in (("", True), ("another text", False)):
+            found = FoundInteractions((group,), (), {"tea": text, "cup": ""})
+            page.run(store.record_notes("toy", "talk", Notes(interactions=found), 1.0))
+            told = words(asked.ask("GET", "/matrix"))
+            line = "tea and cup hide each other: either is enough for #1"
+            assert (line in told) == is_told
+            assert ("Memories that hide or need each other: 1" in told) == is_told
 
 
 def test_a_memory_has_a_page_of_its_own(filled, transcript, reviewing):

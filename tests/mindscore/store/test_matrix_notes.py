@@ -7,6 +7,12 @@ from dataclasses import replace
 import pytest
 
 from mindscore.config.settings import StoreSettings
+from mindscore.measure.interactions import (
+    FoundInteractions,
+    Interaction,
+    InteractionEntry,
+    RedundantGroup,
+)
 from mindscore.measure.placebo import PlaceboControl
 from mindscore.measure.screening.receipt import Estimate, MissedBound, ScreenReceipt, ScreenTrial
 from mindscore.store import Notes, Records
@@ -25,14 +31,19 @@ RECEIPT = ScreenReceipt(
     together=-1.5,
     remarks=("a line",),
 )
+FOUND = FoundInteractions(
+    (RedundantGroup(("tea", 'it"s'), ("n",)),),
+    (Interaction(("tea", "dog"), (InteractionEntry(3, "n", 0.1 + 0.2, 5e-324, -1.5),), "need"),),
+    {"tea": "1", 'it"s': "2", "dog": ""},
+)
 PLACEBO = PlaceboControl(("tea",), {"n": 0.1 + 0.2, "m": 5e-324})
 
 
 async def test_notes_are_those_of_one_matrix_without_the_estimates(store):
-    told = Notes(replace(RECEIPT, estimates=(Estimate("dog", "n", 3, 0.5),)), PLACEBO)
+    told = Notes(replace(RECEIPT, estimates=(Estimate("dog", "n", 3, 0.5),)), PLACEBO, FOUND)
     await store().record_notes("m", "talk", told, 1.0)
-    assert await store().notes("m") == {"talk": Notes(RECEIPT, PLACEBO)}
-    assert await store().notes("m", "talk") == {"talk": Notes(RECEIPT, PLACEBO)}
+    assert await store().notes("m") == {"talk": Notes(RECEIPT, PLACEBO, FOUND)}
+    assert await store().notes("m", "talk") == {"talk": Notes(RECEIPT, PLACEBO, FOUND)}
     for other in (store().notes("m", "other"), store().notes("n"), store("other").notes("m")):
         assert await other == {}
 
@@ -45,17 +56,24 @@ async def test_a_note_takes_the_place_of_one_of_its_kind_alone(store):
     assert await store().notes("m") == {"talk": Notes(later, PLACEBO)}
 
 
+async def test_that_a_run_found_no_interactions_takes_the_place_of_what_an_earlier_one_found(store):
+    await store().record_notes("m", "talk", Notes(None, PLACEBO, FOUND), 1.0)
+    nothing = FoundInteractions((), (), {})
+    await store().record_notes("m", "talk", Notes(interactions=nothing), 2.0)
+    assert (await store().notes("m"))["talk"].interactions == nothing
+
+
 async def test_nothing_is_noted_of_a_conversation_that_is_not_known_again(store):
     await store().record_notes("m", "", Notes(RECEIPT, PLACEBO), 1.0)
     assert await store().notes("m") == {}
 
 
-@pytest.mark.parametrize(("key", "left"), [("te", 2), ("tea", 0), ('it"s', 1), ("pay", 1)])
+@pytest.mark.parametrize(("key", "left"), [("te", 3), ("tea", 0), ('it"s', 1), ("pay", 2)])
 async def test_a_note_that_names_a_forgotten_memory_goes(store, key, left):
-    await store().record_notes("m", "talk", Notes(RECEIPT, PLACEBO), 1.0)
+    await store().record_notes("m", "talk", Notes(RECEIPT, PLACEBO, FOUND), 1.0)
     await store().forget(key)
     found = (await store().notes("m")).get("talk", Notes())
-    assert sum(it is not None for it in (found.screen, found.placebo)) == left
+    assert sum(it is not None for it in (found.screen, found.placebo, found.interactions)) == left
 
 
 async def test_notes_go_with_the_rest(url, clock, store):
@@ -73,11 +91,11 @@ async def test_notes_go_with_the_rest(url, clock, store):
 async def test_a_damaged_note_is_left_out_and_named(tmp_path, store):
     file = tmp_path / "store"
     kept = type(store())(StoreSettings(f"sqlite:///{file}"))
-    await kept.record_notes("m", "talk", Notes(RECEIPT, PLACEBO), 1.0)
+    await kept.record_notes("m", "talk", Notes(RECEIPT, PLACEBO, FOUND), 1.0)
     with closing(sqlite3.connect(file)) as connection:
-        connection.execute("UPDATE matrix_notes SET note = '{}' WHERE kind = 'screen'")
+        connection.execute("UPDATE matrix_notes SET note = '{}' WHERE kind <> 'placebo'")
         connection.execute("UPDATE matrix_notes SET kind = 'else' WHERE kind = 'placebo'")
         connection.commit()
     assert await kept.notes("m") == {}
     damaged = await Records(StoreSettings(f"sqlite:///{file}")).damaged()
-    assert [it.id.partition(":")[0] for it in damaged] == ["matrix_notes"] * 2
+    assert [it.id.partition(":")[0] for it in damaged] == ["matrix_notes"] * 3

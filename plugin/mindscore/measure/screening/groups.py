@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from math import sqrt
@@ -175,19 +175,25 @@ class GroupSearch:
         Each has halves of groups that matter to different responses.
         """
         left = [it for it in self._groups if len(it.keys) > 1 and it.live]
-        left.sort(key=lambda it: -it.largest)
-        passes: list[tuple[set[int], list[tuple[Group, tuple[str, ...]]]]] = []
-        for group in left:
-            half = divide(list(group.keys), self._weights, 2)[0]
-            free = next((it for it in passes if not it[0] & group.live), None)
-            if free is None and len(passes) < most:
-                free = (set(), [])
-                passes.append(free)
-            if free is not None:
-                free[0].update(group.live)
-                free[1].append((group, half))
-        self._asked = [halves for _, halves in passes]
+        # Those that matter to late responses go together: the other prompts end before these.
+        left.sort(key=lambda it: -max(it.live))
+        together = _disjoint(left, len(left))
+        if len(together) > most:
+            left.sort(key=lambda it: -it.largest)
+            together = _disjoint(left, most)
+        self._asked = [
+            [(it, divide(list(it.keys), self._weights, 2)[0]) for it in groups]
+            for groups in together
+        ]
         return [tuple(key for _, half in halves for key in half) for halves in self._asked]
+
+    @property
+    def ends(self) -> list[int]:
+        """The last response that each of the sets asked for last need be told of."""
+        return [
+            max(response for group, _ in halves for response in group.live) + NEIGHBOURS
+            for halves in self._asked
+        ]
 
     def take(self, effects: Sequence[Effects]) -> None:
         """Take note of what removing each of the sets that were asked for last did."""
@@ -282,6 +288,20 @@ class _TokensBefore:
 
     def __getitem__(self, response: int) -> int:
         return self._sums[bisect_right(self._reaches, response)]
+
+
+def _disjoint(groups: Iterable[Group], most: int) -> list[list[Group]]:
+    """Return at most ``most`` sets of ``groups`` that matter to different responses."""
+    found: list[tuple[set[int], list[Group]]] = []
+    for group in groups:
+        free = next((it for it in found if not it[0] & group.live), None)
+        if free is None and len(found) < most:
+            free = (set(), [])
+            found.append(free)
+        if free is not None:
+            free[0].update(group.live)
+            free[1].append(group)
+    return [its for _, its in found]
 
 
 def first_groups(memories: int) -> int:

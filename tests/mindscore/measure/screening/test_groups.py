@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mindscore.measure.screening.groups import (
+    NEIGHBOURS,
     GroupSearch,
     Place,
     divide,
@@ -82,6 +83,31 @@ def test_effects_on_different_responses_are_told_apart_by_the_same_prompts():
     _, passes = found_by_groups(effects, 200)
     # The first groups, and one prompt for each time that a group of 20 is halved.
     assert passes == first_groups(200) + 5
+
+
+def test_prompts_end_behind_the_last_response_that_they_are_for_and_only_one_goes_to_the_end():
+    keys = [f"m{n:03}" for n in range(200)]
+    search = GroupSearch(
+        {key: Place(10, 0) for key in keys},
+        dict.fromkeys(keys, 1.0),
+        0.5,
+        dict.fromkeys(range(RESPONSES), 0.0),
+    )
+    first = search.first_passes()
+    # Three groups matter to the response 5, two of these and another to a late one each.
+    matter = {0: {5: 6.0}, 1: {5: 4.0, 39: 3.0}, 2: {5: 9.0, 30: 2.0}, 3: {20: 3.0}}
+    told = [
+        {it: matter.get(at, {}).get(it, 0.0) for it in range(RESPONSES)} for at in range(len(first))
+    ]
+    search.take_first(first, told)
+    sets = search.passes(9)
+    groups = [[at for at, group in enumerate(first) if {*group} & {*its}] for its in sets]
+    assert groups == [[1, 3], [2], [0]]
+    assert search.ends == [39 + NEIGHBOURS, 30 + NEIGHBOURS, 5 + NEIGHBOURS]
+    # Where not all fit, those that do most come first.
+    sets = search.passes(1)
+    groups = [[at for at, group in enumerate(first) if {*group} & {*its}] for its in sets]
+    assert groups == [[2, 3]]
 
 
 def test_memories_that_all_matter_to_the_same_responses_are_found_at_more_cost():
