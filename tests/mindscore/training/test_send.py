@@ -124,6 +124,16 @@ async def test_the_prompt_has_its_memories_unless_the_settings_say_otherwise(
     assert sample["context_ids"] == context_ids
 
 
+@pytest.mark.parametrize(
+    ("server", "named"), [({}, None), ({"model": "smollm2"}, "smollm2"), ({"model": "m"}, "m")]
+)
+async def test_the_model_is_said_where_it_was_named_and_not_where_it_is_a_default(
+    trainer, settings, server, named
+):
+    await mindscore.send_to_train([candidate()], settings(**server))
+    assert trainer.requests[0].headers.get("Mindscore-Model") == named
+
+
 async def test_the_sink_that_the_settings_name_is_sent_to(trainer, settings, store, tmp_path):
     tables = {**settings(), "train": {"sink": "jsonl", "folder": str(tmp_path / "out")}}
     said = await mindscore.send_to_train([candidate()], tables)

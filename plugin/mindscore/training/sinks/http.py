@@ -46,6 +46,7 @@ class HttpSink:
                 'address that mindscore serve --train prints; or set train.sink = "jsonl"'
             )
         self._settings = settings
+        self._is_named = "model" in server
         self._client = WireClient(settings)
         self.destination = self._client.base_url + PATH
 
@@ -65,8 +66,10 @@ class HttpSink:
             }
         }
         headers = {"Idempotency-Key": key}
-        if len(models := {it.model for it in samples}) == 1:
-            headers[MODEL_HEADER] = quote(models.pop(), errors="replace")
+        [model, *others] = {it.model for it in samples}
+        # The default is no name of anybody's: send_to_train gives it to what it is handed.
+        if not others and (self._is_named or model != self._settings.model):
+            headers[MODEL_HEADER] = quote(model, errors="replace")
         try:
             answer = await with_retries(
                 lambda: self._client.post(PATH, body, _Accepted, headers=headers),
