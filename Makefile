@@ -19,6 +19,9 @@ SUITE := -n 2 --dist loadfile --no-loadscope-reorder
 ROOM := $(shell test -w /dev/shm && df --output=avail -B1G /dev/shm 2> /dev/null | tail -n 1)
 IN_MEMORY := $(if $(filter-out 0 1 2 3,$(ROOM)),TMPDIR=/dev/shm)
 
+# What failed while others took the cores is run once more, alone: if it fails again, it fails.
+AGAIN = $(IN_MEMORY) OMP_NUM_THREADS=1 $(BIN)/python -m pytest --last-failed --last-failed-no-failures none
+
 .PHONY: demo test older slow check browser lowest pythons faults hosts live bench bench-vllm \
   compare ledger lock clean
 
@@ -29,7 +32,7 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	cd $(VENV) && bin/python -c "import mindscore as it; assert 'site-packages' in it.__file__"
 	$(MAKE) --jobs=2 check older
-	$(IN_MEMORY) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SUITE)
+	$(IN_MEMORY) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SUITE) || { [ $$? -eq 1 ] && $(AGAIN); }
 
 # pluggy's older versions, one after the other.
 older: $(PLUGGIES:%=$(VENV)/pluggy-%)
