@@ -111,6 +111,6 @@ def test_two_rounds_have_a_column_each_and_the_second_keeps_what_the_first_has_t
     assert lost[1] <= lost[0] / 2
     ledger = ran.stdout.partition("5. The ledger")[2]
     assert re.search(r"without memories, as asked +with +base +\w+ +\w+ +state", ledger)
-    states = re.findall(r" (internalised|as asked|no)$", ledger, re.MULTILINE)
+    states = re.findall(r" (internalised|as asked|no) *$", ledger, re.MULTILINE)
     assert len(states) >= 8
     assert states.count("no") < len(states) / 2
