@@ -63,7 +63,7 @@ class Side:
         """Return a remark if the model's server says that it does not have it, else nothing."""
         served_models = ScorerCapabilities.of(self.scorer).served_models
         try:
-            listed = await served_models() if served_models is not None else ()
+            listed = [str(it) for it in await served_models()] if served_models is not None else []
         # A scorer may be anybody's, and only a remark is lost.
         except Exception as error:
             log.debug("a server's models are not known: %s", format_error(error))
