@@ -163,16 +163,19 @@ class FoundInteractions:
             interactions=tuple(it for it in others if it.entries),
         )
 
-    def beside(self, earlier: Self, measured: Collection[str]) -> Self:
-        """Return these, and what an ``earlier`` run found that needs more than ``measured`` ones.
+    def beside(
+        self, earlier: Self, measured: Collection[str], untried: Collection[tuple[str, ...]]
+    ) -> Self:
+        """Return these, and what an ``earlier`` run found of sets that this one has not looked at.
 
-        A run that measures some of the memories says nothing of the others.
+        It has not ``measured`` all of their memories, or has left the set ``untried``.
         """
-        return type(self).of(
-            (*self.redundant, *(it for it in earlier.redundant if {*it.keys} - {*measured})),
-            (*self.interactions, *(it for it in earlier.interactions if {*it.keys} - {*measured})),
-            {**earlier.text_hashes, **self.text_hashes},
-        )
+        left = [
+            [it for it in found if it.keys in untried or {*it.keys} - {*measured}]
+            for found in (earlier.redundant, earlier.interactions)
+        ]
+        texts = {**earlier.text_hashes, **self.text_hashes}
+        return type(self).of((*self.redundant, *left[0]), (*self.interactions, *left[1]), texts)
 
 
 class ToldInteraction(NamedTuple):
