@@ -170,12 +170,14 @@ class FoundInteractions:
 
         It has not ``measured`` all of their memories, or has left the set ``untried``.
         """
-        left = [
-            [it for it in found if it.keys in untried or {*it.keys} - {*measured}]
-            for found in (earlier.redundant, earlier.interactions)
-        ]
+
+        def is_left(keys: tuple[str, ...]) -> bool:
+            return keys in untried or not {*keys} <= {*measured}
+
+        groups = [it for it in earlier.redundant if is_left(it.keys)]
+        others = [it for it in earlier.interactions if is_left(it.keys)]
         texts = {**earlier.text_hashes, **self.text_hashes}
-        return type(self).of((*self.redundant, *left[0]), (*self.interactions, *left[1]), texts)
+        return type(self).of((*self.redundant, *groups), (*self.interactions, *others), texts)
 
 
 class ToldInteraction(NamedTuple):
