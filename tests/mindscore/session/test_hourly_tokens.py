@@ -190,6 +190,14 @@ def test_a_new_process_soon_frees_what_one_reserved_that_died_long_ago(clocks):
     assert left(tokens, dead) == (100, ["dead"])
 
 
+def test_processes_that_live_shortly_free_it_after_a_day(clocks):
+    dead = Reservation("dead", 70, clocks())
+    clocks(23 * HOUR_S)
+    assert left(HourlyTokens(), dead) == (30, [])
+    clocks(HOUR_S)
+    assert left(HourlyTokens(), dead) == (100, ["dead"])
+
+
 def test_a_run_that_sleeps_with_the_machine_keeps_what_it_has_reserved(clocks):
     tokens, before = HourlyTokens(), Reservation("asleep", 70, clocks())
     assert left(tokens, before) == (30, [])
