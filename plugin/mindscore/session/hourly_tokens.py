@@ -270,14 +270,18 @@ class BudgetedRuns:
                 renewing = asyncio.create_task(_renew(reservations, id_), name="live: reserved")
             yield granted
         finally:
-            self._session.registry.stash.pop(ReservedTokens, None)
-            ended = [run for _, run in self._session.ended]
-            spent.settle(id_, self._clock.now(), self._session.sent_tokens, ended)
-            if renewing is not None:
-                renewing.cancel()
-            if granted != 0:
-                with suppress(StoreError):
-                    await reservations.release(id_)
+            try:
+                # Whoever cancels this ends no run: it goes on, and sends what it has reserved.
+                await self._session.registry.wait_idle()
+            finally:
+                self._session.registry.stash.pop(ReservedTokens, None)
+                ended = [run for _, run in self._session.ended]
+                spent.settle(id_, self._clock.now(), self._session.sent_tokens, ended)
+                if renewing is not None:
+                    renewing.cancel()
+                if granted != 0:
+                    with suppress(StoreError):
+                        await reservations.release(id_)
 
     async def _attempt(self, command: str) -> Result:
         return await self._session.attempt(command, tuple(self._session.transcript.keys()))
