@@ -72,8 +72,8 @@ class Side:
             return None
         names = ", ".join(listed[:LISTED]) + " …" * (len(listed) > LISTED)
         return (
-            f"its server does not list a model {self.scorer.model!r} (it lists {names}): unless that "
-            "is another name of one of these, it answers by whichever it has"
+            f"its server does not list a model {self.scorer.model!r} (it lists {names}): unless "
+            "that is another name of one of these, it answers by whichever it has"
         )
 
     async def totals(self) -> dict[str, Pair]:
