@@ -18,6 +18,7 @@ from mindhooks._manager import PluginInfo
 from mindhooks._protocols import Scorer
 from mindhooks._registry import CANCEL_GRACE_S, DEFAULT_LISTENER_TIMEOUT_S, Registry
 from mindhooks._specs import Trigger
+from mindhooks._tasks import mark_retrieved
 from mindhooks._values import Mind
 
 P = ParamSpec("P")
@@ -250,6 +251,9 @@ class ThreadedRegistry:
         return future
 
     async def _end_with_registry(self, work: Coroutine[Any, Any, T]) -> T:
+        if (task := asyncio.current_task()) is not None:
+            # Its future says it, unless that was cancelled: then nobody asks.
+            task.add_done_callback(mark_retrieved)
         try:
             return await work
         except asyncio.CancelledError:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import subprocess
 import sys
@@ -303,6 +304,25 @@ def test_any_listener_timeout_lets_it_close(limit):
     assert registry.wait_idle(60)
     registry.close()
     assert not registry._thread.is_alive()
+
+
+def test_what_is_raised_after_a_cancellation_is_not_reported_as_lost(caplog):
+    begun = threading.Event()
+
+    async def work():
+        begun.set()
+        try:
+            await asyncio.sleep(600)
+        finally:
+            raise ValueError("late")
+
+    with ThreadedRegistry(StubMind(), {}) as registry:
+        future = registry.submit(work())
+        assert begun.wait(10)
+        future.cancel()
+        registry.submit(asyncio.sleep(0.01)).result(10)
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 def test_every_future_ends_when_closing_meets_submitting():

@@ -281,7 +281,7 @@ def memories_in(record: bytes) -> dict[str, str]:
 
 
 def with_memories(record: bytes, earlier: dict[str, str]) -> bytes:
-    """Return ``record`` with the memories that were named earlier, too: the last of these."""
+    """Return ``record`` with the last ``MOST_NAMED`` of the memories that were named earlier."""
     if not earlier:
         return record
     whole = msgspec.json.decode(record, type=Record)

@@ -252,7 +252,7 @@ def _add_columns(connection: Connection) -> None:
 def _forget(connection: Connection) -> None:
     """Forget the conversations that were seen longest ago, beyond ``MAX_KNOWN`` turns.
 
-    And what was named in those beyond ``MAX_MEMORIES_BYTES``.
+    Beyond ``MAX_MEMORIES_BYTES``, only the memories that were named in them are forgotten.
     """
     size = select(func.coalesce(func.sum(func.length(branches.c.memories)), 0))
     naming = select(branches.c.id).where(branches.c.memories.is_not(None))

@@ -263,7 +263,11 @@ def _line(turn: WaitingTurn, transcript: Transcript, results: list[Result]) -> s
     rest = len(most) - NAMED_MEMORIES
     if shown:
         said.append(shown + (f" and {rest:,} more" if rest > 0 else ""))
-    left = len(transcript.keys()) - len(most)
+    outcomes = {key: it.status for result in results for key, it in result.outcomes.items()}
+    waiting = sum(status == "left-out" for status in outcomes.values())
+    if waiting:
+        said.append(f"{count_of(waiting, 'memory', 'memories')} waiting for tokens")
+    left = len(transcript.keys()) - len(most) - waiting
     if left:
         said.append(f"{count_of(left, 'memory', 'memories')} not due, or too recent to judge")
     candidates = sum(len(it.candidates) for it in results)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mindhooks import Context, MindhooksError
@@ -33,6 +34,14 @@ Keys = tuple[str, ...]
 
 Check = Callable[[], Awaitable[None]]
 """Raises ``ScorerError`` where the model's weights are not those of the run's baseline any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Untried:
+    """Sets of memories that may hide or need each other, and were not removed together."""
+
+    sets: tuple[Keys, ...]
+
 
 SHARE = 0.02
 """Share of the exact matrix's cost that a screened one without holds may spend on this."""
@@ -64,6 +73,7 @@ async def confirm_interactions(
     stash = run.registry.stash
     stash[RedundantGroup] = tuple(group for group in hidden if group is not None)
     stash[Interaction] = tuple(it for its in found.values() for it in its)
+    stash[Untried] = Untried(tuple(keys for keys in sets if keys not in together))
 
 
 async def _removed_together(

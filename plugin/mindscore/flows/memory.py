@@ -23,6 +23,7 @@ from mindhooks import (
 from mindscore._util.aio import map_ordered
 from mindscore._util.errors import format_error
 from mindscore.config.settings import MemoryScoringOptions, parse_table
+from mindscore.flows.confirming import Untried
 from mindscore.flows.matrix import Measured, score_matrix
 from mindscore.flows.run import FlowRun
 from mindscore.measure.interactions import Interaction, RedundantGroup
@@ -62,7 +63,7 @@ class MemoryRun(FlowRun):
 
     def begin(self) -> None:
         """Raise the flag that a memory run is going, and forget what another one came with."""
-        for kind in (ScreenReceipt, PlaceboControl, RedundantGroup, Interaction):
+        for kind in (ScreenReceipt, PlaceboControl, RedundantGroup, Interaction, Untried):
             self.registry.stash.pop(kind, None)
         self.mind.state.scoring_in_flight = True
         self.mind.changed()

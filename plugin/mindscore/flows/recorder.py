@@ -26,6 +26,7 @@ from mindhooks import (
 )
 from mindscore._util.errors import format_error
 from mindscore.config.settings import Settings, parse_settings
+from mindscore.flows.confirming import Untried
 from mindscore.flows.seen import ContextFacts, source_of
 from mindscore.measure.interactions import Interaction, RedundantGroup
 from mindscore.measure.placebo import PlaceboControl
@@ -274,7 +275,8 @@ async def _record_notes(registry: Registry, run: Run, stats: MemoryStats | Finet
         earlier = (await store.notes(run.model, id_)).get(id_, NO_NOTES).interactions
         if notes.interactions is not None and earlier is not None:
             measured = {key for key, it in stats.outcomes.items() if it.status == "scored"}
-            both = notes.interactions.beside(facts.holding_still(earlier), measured)
+            its, untried = facts.holding_still(earlier), stash.get(Untried, Untried(())).sets
+            both = notes.interactions.beside(its, measured, untried)
             notes = replace(notes, interactions=both)
         if receipt is not None:
             await store.add_evidence(facts.estimates(receipt, run.model, when))

@@ -34,9 +34,6 @@ CONCENTRATED = 0.7
 DENSE = 0.5
 """Share of the memories in groups that matter, above which dividing these all is no screen."""
 
-CONCENTRATED = 0.7
-"""Share of what does not add up that one half of the memories must do to be looked into."""
-
 DENSE_REMARK = "many memories matter: to divide groups of them would cost more than it saves"
 
 Cells = dict[str, dict[int, float]]

@@ -31,6 +31,9 @@ PARTING_NATS = math.log(2)
 
 CONFIDENCE = 0.95
 
+EQUAL = 1e-6
+"""Relative difference within which values are equal, but for rounding."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parting:
@@ -361,8 +364,11 @@ class _Clusters:
             if not its:
                 yield None
                 continue
-            mean = math.fsum(value for _, value in its) / len(its)
+            its_own = [value for _, value in its]
+            mean = math.fsum(its_own) / len(its)
             if math.isnan(a) or a == b:
-                yield Difference(mean, None, None, all_equal=a == b)
+                # Values that differ within conversations may have the same mean in each.
+                is_one = math.isclose(min(its_own), max(its_own), rel_tol=EQUAL)
+                yield Difference(mean, None, None, all_equal=a == b and is_one)
             else:
                 yield Difference(mean, a, b)

@@ -163,16 +163,21 @@ class FoundInteractions:
             interactions=tuple(it for it in others if it.entries),
         )
 
-    def beside(self, earlier: Self, measured: Collection[str]) -> Self:
-        """Return these, and what an ``earlier`` run found that needs more than ``measured`` ones.
+    def beside(
+        self, earlier: Self, measured: Collection[str], untried: Collection[tuple[str, ...]]
+    ) -> Self:
+        """Return these, and what an ``earlier`` run found of sets that this one has not looked at.
 
-        A run that measures some of the memories says nothing of the others.
+        It has not ``measured`` all of their memories, or has left the set ``untried``.
         """
-        return type(self).of(
-            (*self.redundant, *(it for it in earlier.redundant if {*it.keys} - {*measured})),
-            (*self.interactions, *(it for it in earlier.interactions if {*it.keys} - {*measured})),
-            {**earlier.text_hashes, **self.text_hashes},
-        )
+
+        def is_left(keys: tuple[str, ...]) -> bool:
+            return keys in untried or not {*keys} <= {*measured}
+
+        groups = [it for it in earlier.redundant if is_left(it.keys)]
+        others = [it for it in earlier.interactions if is_left(it.keys)]
+        texts = {**earlier.text_hashes, **self.text_hashes}
+        return type(self).of((*self.redundant, *groups), (*self.interactions, *others), texts)
 
 
 class ToldInteraction(NamedTuple):

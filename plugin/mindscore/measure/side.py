@@ -60,10 +60,10 @@ class Side:
         return responses(self.context, self.window)
 
     async def unlisted(self) -> str | None:
-        """Return a remark if the model's server says that it does not have it, else nothing."""
+        """Return a remark if the model's server does not list it, else nothing."""
         served_models = ScorerCapabilities.of(self.scorer).served_models
         try:
-            listed = await served_models() if served_models is not None else ()
+            listed = [str(it) for it in await served_models()] if served_models is not None else []
         # A scorer may be anybody's, and only a remark is lost.
         except Exception as error:
             log.debug("a server's models are not known: %s", format_error(error))
@@ -72,8 +72,8 @@ class Side:
             return None
         names = ", ".join(listed[:LISTED]) + " …" * (len(listed) > LISTED)
         return (
-            f"its server does not list a model {self.scorer.model!r} (it lists {names}), and so "
-            "answers by one of its own choice"
+            f"its server does not list a model {self.scorer.model!r} (it lists {names}): unless "
+            "that is another name of one of these, it answers by whichever it has"
         )
 
     async def totals(self) -> dict[str, Pair]:

@@ -35,8 +35,8 @@ class Stopwatch:
 class Usage:
     """The calls and tokens of a run so far; retries, and calls that reached no model, are left out.
 
-    Retries are in ``sent_tokens`` alone: those of every attempt that a model may have read, and of
-    what it was to generate.
+    ``sent_tokens`` counts retries, too: the tokens of each attempt that may have reached a model,
+    and those that it may have generated.
 
     ``calls`` counts prompts and ``prompt_tokens`` their tokens. ``computed_tokens`` counts those
     that ran through the model: ``None`` once an answer does not say; ``known_computed`` are those

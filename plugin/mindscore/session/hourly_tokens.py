@@ -26,6 +26,7 @@ from mindscore.session.result import Result
 from mindscore.session.session import Session
 from mindscore.store import Grant, Reservation, Reservations, Sent
 from mindscore.store.history import HOUR_S
+from mindscore.store.namespace import DAY_S
 
 SLOT_S = 36.0
 """Seconds whose tokens are counted together: until an hour after the last of them."""
@@ -109,7 +110,8 @@ class HourlyTokens:
         """Return the reservations of processes that have died; ``now`` is since the epoch.
 
         What they may have sent counts for an hour. A process that goes on after a sleep renews its
-        own within ``LAPSE_S``; and where the clock was set back, nobody knows how old one is.
+        own within ``LAPSE_S``; and where the clock was set back, nobody knows how old one is. After
+        a day none is waited for: a process that looks on may live for less than ``LAPSE_S``.
         """
         before, self._watched = self._watched, {}
         for id_, it in others.items():
@@ -119,7 +121,8 @@ class HourlyTokens:
         return [
             it
             for id_, it in others.items()
-            if awake - self._watched[id_].since
+            if now - it.renewed_at >= DAY_S
+            or awake - self._watched[id_].since
             >= (LAPSE_S if now - it.renewed_at >= HOUR_S else HOUR_S)
         ]
 
@@ -267,14 +270,18 @@ class BudgetedRuns:
                 renewing = asyncio.create_task(_renew(reservations, id_), name="live: reserved")
             yield granted
         finally:
-            self._session.registry.stash.pop(ReservedTokens, None)
-            ended = [run for _, run in self._session.ended]
-            spent.settle(id_, self._clock.now(), self._session.sent_tokens, ended)
-            if renewing is not None:
-                renewing.cancel()
-            if granted != 0:
-                with suppress(StoreError):
-                    await reservations.release(id_)
+            try:
+                # Whoever cancels this ends no run: it goes on, and sends what it has reserved.
+                await self._session.registry.wait_idle()
+            finally:
+                self._session.registry.stash.pop(ReservedTokens, None)
+                ended = [run for _, run in self._session.ended]
+                spent.settle(id_, self._clock.now(), self._session.sent_tokens, ended)
+                if renewing is not None:
+                    renewing.cancel()
+                if granted != 0:
+                    with suppress(StoreError):
+                        await reservations.release(id_)
 
     async def _attempt(self, command: str) -> Result:
         return await self._session.attempt(command, tuple(self._session.transcript.keys()))

@@ -357,7 +357,8 @@ def sent_within_hour(connection: Connection, mine: ColumnElement[bool], now: flo
         mine, began.between(now - DAY_S, now + HOUR_S), end > now - HOUR_S
     )
     # A damaged row may hold anything.
-    return [(it[0], it[1]) for it in connection.execute(query) if isinstance(it[1], int)]
+    found = [(it[0], it[1]) for it in connection.execute(query)]
+    return [(began, sent) for began, sent in found if isinstance(sent, int) and sent >= 0]
 
 
 def _read_speed(connection: Connection, server: str, model: str, device: str) -> Speed | None:

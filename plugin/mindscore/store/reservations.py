@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
+from msgspec import Meta
 from sqlalchemy import Column, ColumnElement, Connection, Float, Table, delete, insert, update
 
 from mindscore.store.history import Sent, sent_within_hour
@@ -30,7 +32,7 @@ class Reservation:
     """The most tokens that a run may send; ``renewed_at`` is in seconds since the epoch."""
 
     id: str
-    tokens: int
+    tokens: Annotated[int, Meta(ge=0)]
     renewed_at: float
 
 

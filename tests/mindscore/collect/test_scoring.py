@@ -233,6 +233,9 @@ async def test_an_hours_tokens_bound_what_is_sent(scoring, queue, turn, caplog):
     await it.run_once()
     assert queue.waiting().turns > 0
     assert "live.tokens_per_hour = 120" in caplog.text
+    last = it.said[-1]
+    assert "waiting for tokens" in last
+    assert "not due" not in last
 
 
 async def test_a_conversation_without_a_name_is_called_by_its_trace(scoring, queue, span, caplog):

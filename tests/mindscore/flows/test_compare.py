@@ -143,7 +143,14 @@ async def test_models_that_differ_are_not_said_to_be_one(transcript, tables):
 
 @pytest.mark.parametrize(
     ("listed", "said"),
-    [(["other"], True), (["other", "scripted"], False), ([], False), (ScorerError("no"), False)],
+    [
+        (["other"], True),
+        ({"other"}, True),
+        (["other", "scripted"], False),
+        ([], False),
+        (None, False),
+        (ScorerError("no"), False),
+    ],
 )
 async def test_a_model_that_its_server_does_not_list_is_named(
     listed, said, other, transcript, tables

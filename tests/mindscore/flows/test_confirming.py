@@ -8,6 +8,7 @@ import pytest
 from mindhooks import MindCommand, RangeScore, ScoreResult
 from mindscore.config.settings import MemoryScoringOptions, parse_settings
 from mindscore.conversation.native import read_transcript
+from mindscore.flows import confirming
 from mindscore.measure.interactions import MOST_GROUPS, MOST_PAIRS, Interaction, RedundantGroup
 from mindscore.measure.screening.receipt import ScreenReceipt
 from mindscore.session.session import Session
@@ -124,6 +125,27 @@ async def test_a_run_that_does_not_look_for_groups_keeps_none_of_the_run_before(
         session.registry.dispatch(MindCommand.SCORE_FULL)
         await session.registry.wait_idle()
         assert RedundantGroup not in stash
+
+
+async def test_a_run_that_cannot_remove_a_group_keeps_what_was_found_of_it(
+    printed, open_session, monkeypatch
+):
+    async with open_session(printed(list(MEMORIES))) as session:
+        store = Store(parse_settings(session.registry.settings).store)
+
+        async def groups():
+            assert (await session.run(MindCommand.SCORE_FULL)).error is None
+            [notes] = (await store.notes("toy")).values()
+            return notes.interactions.redundant
+
+        [group] = await groups()
+        render = session.context_without
+        monkeypatch.setattr(session, "context_without", None, raising=False)
+        assert await groups() == (group,)
+        # Removed together, they are not missed any more.
+        monkeypatch.setattr(session, "context_without", render)
+        monkeypatch.setattr(confirming, "find_interactions", lambda *_: ())
+        assert await groups() == ()
 
 
 async def test_a_host_that_cannot_print_it_anew_names_no_group_and_keeps_the_rest(

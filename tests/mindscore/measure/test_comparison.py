@@ -74,6 +74,11 @@ def test_equal_values_say_nothing_of_how_much_others_would_vary():
     assert not compared(responses[:4]).mean.all_equal
 
 
+def test_conversations_of_one_mean_are_not_responses_that_are_all_equal():
+    each = [response(at, (0.0, 3.0 * (at % 2)), talk=f"{at // 2}") for at in range(12)]
+    assert compared(each).mean == Difference(1.5, None, None)
+
+
 @pytest.mark.parametrize(("count", "known"), [(4, False), (8, True)])
 def test_few_responses_have_no_interval(count, known):
     found = compared([response(at, (-5.0, -4.0 - at)) for at in range(count)])

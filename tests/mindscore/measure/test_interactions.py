@@ -418,10 +418,13 @@ def test_of_what_was_found_that_is_left_whose_texts_and_responses_are():
     assert [(it.node_id, it.entry_idx) for it in left.entries] == [("s", 5)]
     # A run that measures a and b says nothing of c.
     none = FoundInteractions((), (), {})
-    left = none.beside(found, {"a", "b"})
+    left = none.beside(found, {"a", "b"}, ())
     assert (left.redundant, left.interactions) == ((groups[1],), (other,))
     assert left.text_hashes == {key: f"#{key}" for key in "abc"}
-    assert none.beside(found, {"a", "b", "c"}) == none
+    assert none.beside(found, {"a", "b", "c"}, ()) == none
+    # Nobody knows of what was not removed together.
+    kept = none.beside(found, {"a", "b", "c"}, [("a", "b")])
+    assert [it.keys for it in (*kept.redundant, *kept.interactions)] == [("a", "b")] * 2
     assert found.as_of_now({}, {"r": 0}) == replace(found, redundant=(), interactions=())
 
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -130,6 +131,31 @@ def test_an_agent_that_is_closed_while_it_scores_leaves_nothing_reserved(tmp_pat
     assert reserved(tmp_path) == []
 
 
+def test_a_run_that_nobody_waits_for_any_more_keeps_what_it_has_reserved(tmp_path):
+    with limited(tmp_path) as agent:
+        scorer = agent.mind.registry.submit(agent.mind.registry.registry.scorer()).result(30)
+        score, asked, goes_on = scorer.score, threading.Event(), threading.Event()
+
+        async def wait(prompts):
+            asked.set()
+            await asyncio.to_thread(goes_on.wait, PATIENCE_S)
+            return await score(prompts)
+
+        scorer.score = wait
+        agent.say("Which tea?", "Tea of kind 3, fact 3.")
+        scoring = agent.mind.score_within_hour(MindCommand.SCORE)
+        assert asked.wait(PATIENCE_S)
+        scoring.cancel()
+        # After the cancellation.
+        agent.mind.registry.submit(asyncio.sleep(0.1)).result(PATIENCE_S)
+        [mine] = reserved(tmp_path)
+        goes_on.set()
+        # It comes after that run.
+        agent.mind.score_within_hour(MindCommand.SCORE).result(PATIENCE_S)
+        assert 0 < sent(tmp_path) <= mine.tokens
+        assert reserved(tmp_path) == []
+
+
 def test_a_run_gives_back_what_it_needs_no_more_before_it_sends_anything(tmp_path):
     with limited(tmp_path, live={"tokens_per_hour": 100_000}) as agent:
         scorer = agent.mind.registry.submit(agent.mind.registry.registry.scorer()).result(30)
@@ -188,6 +214,14 @@ def test_a_new_process_soon_frees_what_one_reserved_that_died_long_ago(clocks):
     assert left(tokens, dead) == (30, [])
     clocks(LAPSE_S)
     assert left(tokens, dead) == (100, ["dead"])
+
+
+def test_processes_that_live_shortly_free_it_after_a_day(clocks):
+    dead = Reservation("dead", 70, clocks())
+    clocks(23 * HOUR_S)
+    assert left(HourlyTokens(), dead) == (30, [])
+    clocks(HOUR_S)
+    assert left(HourlyTokens(), dead) == (100, ["dead"])
 
 
 def test_a_run_that_sleeps_with_the_machine_keeps_what_it_has_reserved(clocks):

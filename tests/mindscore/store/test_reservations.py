@@ -68,6 +68,15 @@ async def test_a_reservation_is_renewed_and_goes_with_its_run(reservations):
     assert await reserved(reservations()) == [{}, []]
 
 
+async def test_damaged_rows_free_no_tokens(reservations, url):
+    for id_, tokens in (("sound", 30), ("damaged", -1000)):
+        await reservations().reserve(id_, lambda *_, tokens=tokens: Grant(tokens))
+    about = ("score", "m", time.time(), 1.0, 1, 10, None, 1, 1, None)
+    for tokens in (25, -1000):
+        await History(StoreSettings(url)).record_run(RunRecord(*about, sent_tokens=tokens))
+    assert await reserved(reservations()) == [{"sound": 30}, [25]]
+
+
 async def test_what_has_lapsed_is_removed_and_what_runs_have_sent_is_known(reservations, url):
     await reservations().reserve("dead", taking(70))
     about = ("score", "m", time.time(), 1.0, 1, 10, None, 1, 1, None)

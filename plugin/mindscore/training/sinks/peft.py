@@ -131,7 +131,7 @@ class PeftSink:
                 adapter = self._folder / name / ADAPTER
                 if not await in_thread(adapter.is_dir):
                     # It was removed: those that were made since have gone on from it.
-                    return await in_thread(self._last)
+                    return await in_thread(self._last) or str(adapter)
         except (TrainError, OSError) as error:
             raise NotAccepted(format_error(error)) from error
         if (client := self._client) is not None:
@@ -194,7 +194,8 @@ class PeftSink:
     def _ended_before(self, name: str) -> TrainingJob | None:
         """Return what ``_ended`` does, and finish what a process that was killed has left to do."""
         ended = self._ended(name)
-        if ended is not None and ended.start == self._last():
+        is_there = (self._folder / name / ADAPTER).is_dir()
+        if ended is not None and is_there and ended.start == self._last():
             write_whole(self._folder / LAST, name.encode())
         return ended
 
@@ -211,13 +212,14 @@ class PeftSink:
             return None
 
     def _remove_superseded(self) -> None:
-        last = self._ended_last()
-        given = [self._configured, *((str(last.adapter), last.start) if last is not None else ())]
-        in_use = {Path(it).expanduser() for it in given if it}
-        try:
-            remove_superseded(self._folder, self._ended, in_use)
         # The training has succeeded, or has failed for a better reason.
-        except OSError as error:
+        try:
+            last = self._ended_last()
+            mine = (str(last.adapter), last.start) if last is not None else ()
+            # The configuration may name it from elsewhere, or by a link.
+            in_use = {Path(it).expanduser().resolve() for it in (self._configured, *mine) if it}
+            remove_superseded(self._folder.resolve(), self._ended, in_use)
+        except (OSError, RuntimeError) as error:
             log.warning("old adapters stay in %s: %s", self._folder, format_error(error))
 
     def _lock(self) -> AbstractContextManager[object]:

@@ -230,9 +230,15 @@ async def test_what_the_sink_has_not_written_stays(send, tmp_path):
     assert not (note.parent / JOB).exists()
 
 
-async def test_the_configured_adapter_stays(send, make, sample, tmp_path, trained):
+@pytest.mark.parametrize("name", ["{folder}/peft", "peft", "./other/../peft", "{folder}/link"])
+async def test_the_configured_adapter_stays_however_it_is_named(
+    send, sample, tmp_path, trained, monkeypatch, name
+):
     await send(1)
-    mine = str(tmp_path / "peft" / f"mindscore-{1:012x}" / ADAPTER)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "peft")
+    mine = f"{name.format(folder=tmp_path)}/mindscore-{1:012x}/{ADAPTER}"
     train = {"folder": str(tmp_path / "peft")}
     sink = await load_sink("peft", train, {"model": "m", "adapter": mine})
     for number in (2, 3, 4):
@@ -251,6 +257,13 @@ async def test_a_hand_off_whose_adapter_was_removed_is_not_trained_again(
     assert adapter.endswith(f"mindscore-{3:012x}/{ADAPTER}")
     assert (len(trained.jobs), score_server.requests) == (3, [])
     await sink.aclose()
+    # The last one is another model's now.
+    await send(4, model="another")
+    again = await (await make()).send([sample()], f"{1:012x}" + "0" * 20)
+    assert again.endswith(f"mindscore-{1:012x}/{ADAPTER}")
+    await send(5)
+    # What is not there any more cannot be gone on from.
+    assert [it.start for it in trained.jobs[-2:]] == ["", ""]
 
 
 @pytest.mark.slow
