@@ -77,17 +77,22 @@ def run_show(options: ShowOptions) -> int:
         report.check(read)
         for file in options.memories:
             report.check({"file of memories": file})
+    outdated = (
+        "nothing is kept of this conversation as it is written now, since messages or memories "
+        f"have changed: mindscore score {name} measures it; mindscore show {printable(id_)} shows what is kept"
+    )
     with Screen():
         found = [asyncio.run(stored_results(settings, it, id_, transcript)) for it in models]
     found = [results for results in found if results]
     if report is not None:
+        if not found:
+            raise UsageError(f"--html: {outdated}")
         report.write(_one_page(found))
     if options.json:
         results = [document(it) for its in found for it in its]
         write_json({"command": "show", "conversation": id_, "results": results})
     elif not found:
-        nothing = "Nothing is kept of these memories as they are written now." if kept else ""
-        new_console().print(Text(nothing or NOTHING_KEPT))
+        new_console().print(Text(f"{outdated[:1].upper()}{outdated[1:]}." if models else NOTHING_KEPT))
     else:
         _show_stored(found)
     return DONE
@@ -103,8 +108,6 @@ def _exists(file: Path) -> bool:
 
 def _one_page(found: Sequence[Sequence[Result]]) -> Result:
     """Return what a report shows: all of one model and one conversation."""
-    if not found:
-        raise UsageError("--html: nothing is kept of these memories as they are written now")
     if len(found) > 1:
         models = ", ".join(results[0].model for results in found)
         raise UsageError(f"--html: choose one of {models} with --model: a report is of one model")

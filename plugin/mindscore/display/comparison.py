@@ -215,6 +215,13 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
     mean, need = comparison.mean, comparison.need
     if mean is None or need is None:
         return
+    first = comparison.responses[0]
+    if comparison.conversations > 1:
+        yield (
+            f"{place_of(first, comparison)}: response #{first.entry_idx} of conversation "
+            f"{comparison.numbers[first.conversation]}, in the order in which they were read; "
+            "--json has their ids"
+        )
     total, beyond = len(comparison.responses), comparison.beyond_noise
     other, digits = comparison.other, digits_of(comparison) + 1
     if not beyond:

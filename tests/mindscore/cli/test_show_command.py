@@ -165,7 +165,11 @@ def test_an_older_text_s_values_are_not_shown_for_a_rewritten_memory(show, score
         {"role": "user", "content": "What do I drink?"},
         {"role": "assistant", "content": "You drink green tea.", "id": "a"},
     )
-    assert "as they are written now" in show(both).out
+    said = " ".join(show(both).out.split())
+    assert said.startswith("Nothing is kept of this conversation as it is written now, since")
+    [id_] = {it["id"] for it in listed(show)}
+    assert f"mindscore show {id_} shows what is kept" in said
+    assert "as it is written now" in show(both, "--html", "page.html").error
 
 
 def test_without_a_transcript_two_texts_of_a_memory_are_not_mixed(show, score, talk, change):
