@@ -79,7 +79,8 @@ def run_show(options: ShowOptions) -> int:
             report.check({"file of memories": file})
     outdated = (
         "nothing is kept of this conversation as it is written now, since messages or memories "
-        f"have changed: mindscore score {name} measures it; mindscore show {printable(id_)} shows what is kept"
+        f"have changed: mindscore score {name} measures it; mindscore show {printable(id_)} shows "
+        "what is kept"
     )
     with Screen():
         found = [asyncio.run(stored_results(settings, it, id_, transcript)) for it in models]
@@ -92,7 +93,8 @@ def run_show(options: ShowOptions) -> int:
         results = [document(it) for its in found for it in its]
         write_json({"command": "show", "conversation": id_, "results": results})
     elif not found:
-        new_console().print(Text(f"{outdated[:1].upper()}{outdated[1:]}." if models else NOTHING_KEPT))
+        said = f"{outdated[0].upper()}{outdated[1:]}." if models else NOTHING_KEPT
+        new_console().print(Text(said))
     else:
         _show_stored(found)
     return DONE
