@@ -215,13 +215,6 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
     mean, need = comparison.mean, comparison.need
     if mean is None or need is None:
         return
-    first = comparison.responses[0]
-    if comparison.conversations > 1:
-        yield (
-            f"{place_of(first, comparison)}: response #{first.entry_idx} of conversation "
-            f"{comparison.numbers[first.conversation]}, in the order in which they were read; "
-            "--json has their ids"
-        )
     total, beyond = len(comparison.responses), comparison.beyond_noise
     other, digits = comparison.other, digits_of(comparison) + 1
     if not beyond:
@@ -239,6 +232,13 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
         )
     yield f"responses with all memories: {_mean_words(mean, comparison, 'likelier')}"
     yield f"what all memories add to one: {_mean_words(need, comparison, 'more')}"
+    first = comparison.responses[0]
+    if comparison.conversations > 1:
+        yield (
+            f"{place_of(first, comparison)} is response #{first.entry_idx} of conversation "
+            f"{comparison.numbers[first.conversation]}, in the order in which they were read; "
+            "--json has their ids"
+        )
     if any(it.assumed for it in comparison.responses):
         yield "noise: that of a model which does not repeat exactly is not known; 1 nat is assumed"
     ends = [it.low for it in (mean, need) if not it.all_equal]

@@ -91,7 +91,7 @@ def test_several_conversations_are_one_comparison_with_intervals_over_them(compa
     assert {it["key"]: it["verdict"] for it in found["memories"]}["tea"] == "less"
     ran = compare(many())
     assert "intervals are over 8 conversations" in ran.out
-    assert re.search(r"1#(\d): response #\1 of conversation 1, in the order", ran.out)
+    assert re.search(r"1#(\d) is response #\1 of conversation 1, in the order", ran.out)
     assert "1#2" in ran.out
 
 
