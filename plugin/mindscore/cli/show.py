@@ -15,6 +15,7 @@ from mindscore._util.errors import UsageError
 from mindscore._util.text import iso_utc, moment_ago, printable, shortened
 from mindscore.cli.interruption import DONE
 from mindscore.cli.options import ShowOptions
+from mindscore.conversation.conversation import Transcript
 from mindscore.display.documents import document
 from mindscore.display.screen import Screen, new_console, write_json
 from mindscore.display.tables import remark_lines, show_result
@@ -77,20 +78,37 @@ def run_show(options: ShowOptions) -> int:
         report.check(read)
         for file in options.memories:
             report.check({"file of memories": file})
+    outdated = _outdated(name, id_, transcript)
     with Screen():
         found = [asyncio.run(stored_results(settings, it, id_, transcript)) for it in models]
     found = [results for results in found if results]
     if report is not None:
+        if not found:
+            raise UsageError(f"--html: {outdated}")
         report.write(_one_page(found))
     if options.json:
         results = [document(it) for its in found for it in its]
         write_json({"command": "show", "conversation": id_, "results": results})
     elif not found:
-        nothing = "Nothing is kept of these memories as they are written now." if kept else ""
-        new_console().print(Text(nothing or NOTHING_KEPT))
+        said = f"{outdated}." if models else NOTHING_KEPT
+        new_console().print(Text(said))
     else:
         _show_stored(found)
     return DONE
+
+
+def _outdated(name: str, id_: str, transcript: Transcript | None) -> str:
+    """Return why nothing is shown of a conversation of which something is kept."""
+    shows = f"mindscore show {printable(id_)} shows what is kept of it"
+    if transcript is not None and not transcript.keys():
+        return (
+            f"{name}: nothing is kept of it without memories: name them by --memories FILE, as for "
+            f"mindscore score; {shows}"
+        )
+    return (
+        f"{name}: nothing is kept of its responses and memories as they are written now: "
+        f"mindscore score {name} measures them; {shows}"
+    )
 
 
 def _exists(file: Path) -> bool:
@@ -103,8 +121,6 @@ def _exists(file: Path) -> bool:
 
 def _one_page(found: Sequence[Sequence[Result]]) -> Result:
     """Return what a report shows: all of one model and one conversation."""
-    if not found:
-        raise UsageError("--html: nothing is kept of these memories as they are written now")
     if len(found) > 1:
         models = ", ".join(results[0].model for results in found)
         raise UsageError(f"--html: choose one of {models} with --model: a report is of one model")

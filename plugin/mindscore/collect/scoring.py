@@ -37,7 +37,7 @@ SWEEP_S = 3600.0
 NAMED_MEMORIES = 3
 """Memories that a line about a conversation names."""
 
-NAME_WIDTH = 60
+NAME_WIDTH, MOST_SENT = 60, 120
 
 CHANGED = "the system prompt has changed since"
 
@@ -141,7 +141,12 @@ class TurnScoring:
         if not turn.named:
             self._log.warn(BY_TRACE)
         if not transcript.keys():
-            self._say(f"{_named(turn)}: {count_of(turn.turns, 'turn')}, no memories in them")
+            sent = ", ".join(one_line(key, NAME_WIDTH) for key in turn.record.memories)
+            nowhere = (
+                f"; sent, but not found where memories are looked for: {shortened(sent, MOST_SENT)}"
+                * bool(sent)
+            )
+            self._say(f"{_named(turn)}: {count_of(turn.turns, 'turn')} without memories{nowhere}")
             await in_thread(self._turns.remove, turn)
             return
         try:

@@ -137,15 +137,25 @@ def _responses(comparison: Comparison, width: int) -> Table:
             "" if it.parts_at is None else one_line(it.parts_at.text, WORD),
         ]
         rows.append(cells[: len(heads)])
-    # Each column but the last has two blanks behind it.
-    taken = sum(2 + max(map(cell_len, column)) for column in zip(heads, *rows, strict=True))
-    room = max(len("response"), min(60, width - taken - 2))
+    room = _room(heads, rows, width)
+    if room < len("response") and heads[-1] == "parts at":
+        # On a narrow terminal the numbers come first: none may be cut.
+        heads, rows = heads[:-1], [row[:-1] for row in rows]
+        room = _room(heads, rows, width)
+    places = max(cell_len(place_of(it, comparison)) for it in shown)
+    room = max(room, places)
     table = Table(box=None)
-    table.add_column("response", no_wrap=True)
-    for name in heads:
-        table.add_column(name, justify="left" if name == "parts at" else "right", no_wrap=True)
+    table.add_column("response", no_wrap=room > places, overflow="fold", min_width=places)
+    for name, column in zip(heads, zip(*rows, strict=True), strict=True):
+        table.add_column(
+            name,
+            justify="left" if name == "parts at" else "right",
+            overflow="fold",
+            min_width=_longest_word(column),
+        )
     for it, row in zip(shown, rows, strict=True):
-        name = one_line(f"{place_of(it, comparison)} {it.text}", room)
+        place = place_of(it, comparison)
+        name = one_line(f"{place} {it.text}", room) if room > places else place
         table.add_row(name, *row[:2], Text(row[2], style=_style(it)), *row[3:])
     return table
 
@@ -166,24 +176,41 @@ def place_of(it: ComparedResponse | ComparedEffect, comparison: Comparison) -> s
     return f"{comparison.numbers[it.conversation]}#{it.entry_idx}"
 
 
+def _room(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> int:
+    """Return the columns that are left for the responses beside the others, at most 60."""
+    # Each column but the last has two blanks behind it.
+    taken = sum(2 + max(map(cell_len, column)) for column in zip(heads, *rows, strict=True))
+    return min(60, width - taken - 2)
+
+
 def _memories(comparison: Comparison) -> Table:
     table = Table(box=None)
-    table.add_column("memory", max_width=KEY, overflow="fold")
-    for name in (*_heads(comparison), "change", "95 % interval"):
-        table.add_column(str(name), justify="right", no_wrap=True)
-    table.add_column(f"{shortened(comparison.other, NAME)} needs it")
+    named = max(len("memory"), *(cell_len(it.key) for it in comparison.memories))
+    table.add_column("memory", min_width=min(named, WORD), max_width=KEY, overflow="fold")
     digits = digits_of(comparison) + 1
-    for it in sorted(comparison.memories, key=lambda it: it.change.difference):
-        said = verdict_words(it, comparison)
-        style = LESS if said.startswith("less") else MORE if said.startswith("more") else "dim"
-        table.add_row(
-            shortened(it.key, 4 * KEY),
+    shown = sorted(comparison.memories, key=lambda it: it.change.difference)
+    rows = [
+        (
             *(f"{it_:.{digits}f}" for it_ in it.needs),
             f"{it.change.difference:+.{digits}f}",
             interval_text(it.change, digits),
-            Text(said, style=style),
         )
+        for it in shown
+    ]
+    heads = (*_heads(comparison), "change", "95 % interval")
+    for name, column in zip(heads, zip(*rows, strict=True), strict=True):
+        table.add_column(name, justify="right", overflow="fold", min_width=_longest_word(column))
+    table.add_column(f"{shortened(comparison.other, NAME)} needs it")
+    for it, row in zip(shown, rows, strict=True):
+        said = verdict_words(it, comparison)
+        style = LESS if said.startswith("less") else MORE if said.startswith("more") else "dim"
+        table.add_row(shortened(it.key, 4 * KEY), *row, Text(said, style=style))
     return table
+
+
+def _longest_word(cells: Sequence[str]) -> int:
+    """Return the width below which a number of a column would be cut."""
+    return max(cell_len(word) for cell in cells for word in (cell.split() or [""]))
 
 
 def interval_text(it: Difference, digits: int) -> str:
@@ -232,6 +259,13 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
         )
     yield f"responses with all memories: {_mean_words(mean, comparison, 'likelier')}"
     yield f"what all memories add to one: {_mean_words(need, comparison, 'more')}"
+    first = comparison.responses[0]
+    if comparison.conversations > 1:
+        yield (
+            f"{place_of(first, comparison)} is response #{first.entry_idx} of conversation "
+            f"{comparison.numbers[first.conversation]}, in the order in which they were read; "
+            "--json has their ids"
+        )
     if any(it.assumed for it in comparison.responses):
         yield "noise: that of a model which does not repeat exactly is not known; 1 nat is assumed"
     ends = [it.low for it in (mean, need) if not it.all_equal]

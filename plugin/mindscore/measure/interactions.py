@@ -268,7 +268,7 @@ def redundant_candidates(scores: Iterable[MemoryScore | None]) -> list[Redundant
             holds[held.node_id].append((score.key, held.signed, drops.get(held.node_id)))
     together: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for node_id, found in holds.items():
-        lift, spread = _general_lift([signed for _, signed, _ in found])
+        lift, spread = general_lift([signed for _, signed, _ in found])
         largest = max(signed for _, signed, _ in found) - lift
         enough = max(HOLD, SPREADS * spread, OF_LARGEST * largest)
         hidden = tuple(
@@ -380,7 +380,7 @@ def _is_need(together: ResponseDivergence, cells: Sequence[ResponseDivergence]) 
     )
 
 
-def _general_lift(holds: Sequence[float]) -> tuple[float, float]:
+def general_lift(holds: Sequence[float]) -> tuple[float, float]:
     """Return what an unrelated memory does alone to a response, and the spread of that, in nats.
 
     Nearly any text before a response makes it a little likelier. It is the median of all memories,

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from mindscore.measure.interactions import SPREADS, general_lift
+
 DEPENDS_NATS = 1.0
 """The least that a response loses without a memory that it depends on, as ``finetune.threshold``
 is by default."""
@@ -125,11 +127,25 @@ class MemoryAccount:
 def depends(signed: float, hold: float | None, noise: float | None) -> bool:
     """Return whether a response depends on a memory, by the effects of it.
 
-    ``hold``, the effect of the memory alone, tells where another says the same: without either,
-    nothing is lost.
+    ``hold``, what the memory alone does beyond unrelated ones (``beyond_lift``), tells where
+    another says the same: without either, nothing is lost.
     """
     least = max(DEPENDS_NATS, NOISES * (noise or 0.0))
     return max(signed, -math.inf if hold is None else hold) >= least
+
+
+def beyond_lift(holds: Sequence[float | None]) -> list[float | None]:
+    """Return what each memory does alone to a response, beyond what unrelated ones do, in nats.
+
+    ``holds`` are the effects of the memories alone on that response, ``None`` where not measured.
+    Nor is it known of one that does no more than the spread of unrelated ones allows: ``None``.
+    """
+    known = [it for it in holds if it is not None]
+    if not known:
+        return list(holds)
+    lift, spread = general_lift(known)
+    beyond = [None if it is None else it - lift for it in holds]
+    return [None if it is None or it < SPREADS * spread else it for it in beyond]
 
 
 def drift(first: Round, later: Round) -> float:

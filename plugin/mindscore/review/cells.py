@@ -80,8 +80,8 @@ def _place(notes: Notes | None, node_id: str) -> float:
 class Matrix:
     """The data of the heat map.
 
-    ``elsewhere``: number of cells of other conversations; ``older``: number of responses beyond
-    ``MOST_RESPONSES``; ``notes`` are those on it.
+    ``elsewhere``: number of cells of other conversations, or of this one as it was before;
+    ``older``: number of responses beyond ``MOST_RESPONSES``; ``notes`` are those on it.
     """
 
     data: dict[str, Any]

@@ -210,6 +210,7 @@ class ReadingPages:
         rows = await self._rows(model, found, await in_thread(effects, of_keys, latest, notes))
         values = {
             "rows": rows,
+            "in_matrix": bool(latest),
             "is_cut": is_cut,
             "most_cells": MOST_CELLS,
             "unmeasured": UNMEASURED_NOISE,

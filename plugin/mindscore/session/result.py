@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mindhooks import FinetuneCandidate, FinetuneStats, MemoryScore, MemoryStats, Outcome
+from mindscore._util.text import count_of, printable
 from mindscore.conversation.conversation import Transcript
 from mindscore.measure.comparison import Comparison
 from mindscore.measure.divergence import column_spreads
@@ -34,7 +35,7 @@ NO_MEMORIES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Result:
     """The findings of a command.
 
@@ -154,6 +155,18 @@ class Result:
         from mindscore.session.frames import frame
 
         return frame(self)
+
+    def __repr__(self) -> str:
+        """Return in one line how much it holds: its values would fill a prompt's screen."""
+        counts = [
+            (len(self.scores), "memory", "memories"),
+            (len(self.known), "earlier score", None),
+            (len(self.candidates), "candidate", None),
+            (len(self.comparison.responses) if self.comparison else 0, "compared response", None),
+        ]
+        held = ", ".join(count_of(*it) for it in counts if it[0]) or "nothing"
+        failed = f"; failed: {self.error}" if self.error else ""
+        return printable(f"<{self.command} by {self.model}: {held}{failed}>")
 
     def _repr_html_(self) -> str:
         from mindscore.session.notebook import as_html

@@ -17,6 +17,7 @@ from mindscore.measure.internalisation import (
     LedgerEntry,
     MemoryVersion,
     Round,
+    beyond_lift,
     depends,
     drift,
 )
@@ -166,7 +167,13 @@ class Measurer:
         return found
 
     def _depended_on(self, effects: Sequence[MemoryEffect] | None) -> set[MemoryVersion]:
-        its = {it.memory for it in effects or () if depends(it.signed, it.hold, it.noise)}
+        found = effects or ()
+        holds = beyond_lift([it.hold for it in found])
+        its = {
+            it.memory
+            for it, hold in zip(found, holds, strict=True)
+            if depends(it.signed, hold, it.noise)
+        }
         if effects is None:
             self.left_out.unknown += 1
         elif not its:

@@ -1,6 +1,7 @@
 """``mindscore compare``: two models, on a terminal, as JSON and on a page."""
 
 import json
+import re
 
 import pytest
 
@@ -90,6 +91,7 @@ def test_several_conversations_are_one_comparison_with_intervals_over_them(compa
     assert {it["key"]: it["verdict"] for it in found["memories"]}["tea"] == "less"
     ran = compare(many())
     assert "intervals are over 8 conversations" in ran.out
+    assert re.search(r"1#(\d) is response #\1 of conversation 1, in the order", ran.out)
     assert "1#2" in ran.out
 
 
@@ -318,3 +320,15 @@ def test_equal_differences_have_no_interval_and_say_so(cli, config, write, monke
         "high": None,
         "all_equal": True,
     }
+
+
+@pytest.mark.parametrize("width", [48, 60, 80])
+def test_on_a_narrow_terminal_no_number_is_cut(compare, many, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    found = compare(many(), "--json").document
+    [_, table, *_] = re.split("Responses: |Memories: ", compare(many()).out)
+    words = table.split()
+    for it in found["responses"]:
+        assert {f"{value:.1f}" for value in it["with"]} <= {*words}
+        needs = (a - b for a, b in zip(it["with"], it["without"], strict=True))
+        assert {f"{value:.1f}" for value in needs} <= {*words}

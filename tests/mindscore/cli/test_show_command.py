@@ -165,7 +165,23 @@ def test_an_older_text_s_values_are_not_shown_for_a_rewritten_memory(show, score
         {"role": "user", "content": "What do I drink?"},
         {"role": "assistant", "content": "You drink green tea.", "id": "a"},
     )
-    assert "as they are written now" in show(both).out
+    said = " ".join(show(both).out.split())
+    assert "nothing is kept of its responses and memories as they are written now" in said
+    [id_] = {it["id"] for it in listed(show)}
+    assert f"mindscore show {id_} shows what is kept" in said
+    assert "as they are written now" in show(both, "--html", "page.html").error
+
+
+def test_where_the_file_of_memories_is_forgotten_it_is_named(show, score, tmp_path):
+    talk, memories = tmp_path / "talk.json", tmp_path / "memories.json"
+    said = [("system", "You help. She likes tea."), ("user", "Coffee?"), ("assistant", "Tea.")]
+    messages = [{"role": role, "content": text} for role, text in said]
+    talk.write_text(json.dumps({"messages": messages}))
+    memories.write_text(json.dumps({"tea": "She likes tea."}))
+    score(talk, "--memories", memories, "--full")
+    told = " ".join(show(talk).out.split())
+    assert "name them by --memories FILE, as for mindscore score" in told
+    assert "tea" in show(talk, "--memories", memories).out
 
 
 def test_without_a_transcript_two_texts_of_a_memory_are_not_mixed(show, score, talk, change):

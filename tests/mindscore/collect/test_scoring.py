@@ -73,7 +73,7 @@ async def test_memories_that_a_turn_named_are_known_to_later_turns_once_it_is_sc
     await it.run_once()
     assert "tea" in it.said[-2]
     assert "dog" in it.said[-2]
-    assert it.said[-1] == "other: 1 turn, no memories in them"
+    assert it.said[-1] == "other: 1 turn without memories"
     queue.put([turn(*MORE, "Bye.", "Bye.", system=SYSTEM)], 0)
     assert queue.next().record.memories == {"tea": TEA, "dog": DOG}
 
@@ -128,8 +128,19 @@ async def test_a_conversation_without_memories_is_said_and_done_with(scoring, qu
     queue.put([turn(*SAID)], 0)
     it = scoring(memories={})
     assert await it.run_once()
-    assert it.said == ["kitchen: 1 turn, no memories in them"]
+    assert it.said == ["kitchen: 1 turn without memories"]
     assert queue.waiting().turns == 0
+
+
+async def test_of_a_turn_without_memories_those_that_it_named_are_said(scoring, queue, turn):
+    queue.put([turn(*SAID, system=SYSTEM, memories={"ghost": "Not there.", "k" * 300: "Nor."})], 0)
+    it = scoring(memories={})
+    await it.run_once()
+    [line] = it.said
+    assert line.startswith(
+        "kitchen: 1 turn without memories; sent, but not found where memories are looked for: gh"
+    )
+    assert len(line) < 250
 
 
 async def test_what_a_user_typed_is_no_memory_unless_it_is_said_so(scoring, queue, turn, caplog):
@@ -137,7 +148,7 @@ async def test_what_a_user_typed_is_no_memory_unless_it_is_said_so(scoring, queu
     queue.put([typed], 0)
     it = scoring()
     await it.run_once()
-    assert it.said == ["typed: 1 turn, no memories in them"]
+    assert it.said == ["typed: 1 turn without memories"]
     queue.put([turn(f"{TEA} {SAID[0]}", SAID[1], name="again")], 0)
     await scoring(anywhere=True).run_once()
     assert "again: 1 turn; tea" in it.said[-1]

@@ -7,6 +7,7 @@ from mindscore.measure.internalisation import (
     MemoryVersion,
     Round,
     accounts,
+    beyond_lift,
     depends,
     drift,
 )
@@ -43,6 +44,22 @@ def last(*rounds):
 )
 def test_an_answer_depends_on_what_it_loses_or_what_holds_it_alone(signed, hold, noise, found):
     assert depends(signed, hold, noise) is found
+
+
+@pytest.mark.parametrize(
+    ("holds", "beyond"),
+    [
+        ([], []),
+        ([None, None], [None, None]),
+        # Too few to tell most: those far below the largest are unrelated.
+        ([12.0, 3.0, None], [9.0, 0.0, None]),
+        ([3.0, 12.0, 3.0, 3.0, 3.0, 4.0], [0.0, 9.0, 0.0, 0.0, 0.0, 1.0]),
+        # Within the spread of the unrelated ones, nothing is known.
+        ([1.0, 2.0, 3.0, 4.0, 5.0], [None] * 5),
+    ],
+)
+def test_what_a_memory_does_alone_counts_beyond_what_unrelated_ones_do(holds, beyond):
+    assert beyond_lift(holds) == beyond
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from mindscore.measure.archive_advice import ArchiveAdvice
+from mindscore.measure.summaries import Interval
 from mindscore.report.archive_page import MOST_ROWS, MOST_TEXT, archive_page
 
 from ..archives import made_archive
@@ -58,6 +59,18 @@ def test_large_numbers_have_the_same_separators_everywhere():
     shown = re.sub(r'data-nats="[^"]*"', "", page)
     assert "+12,345.6" in shown
     assert "12345" not in shown
+
+
+def test_on_a_phone_a_large_interval_does_not_run_into_the_next_number(browser, written):
+    archive = made_archive(5, receipt=False)
+    [first, *others] = archive.advice
+    wide = replace(first.evidence, responses=1, nats=12345.6, interval=Interval(12000.2, 12999.7))
+    changed = replace(archive, advice=(replace(first, evidence=wide), *others))
+    with opened(browser, written(changed), 360, 800) as it:
+        assert it.script(
+            "[...document.querySelectorAll('#archive td.number')]"
+            ".every((it) => it.scrollWidth <= it.clientWidth)"
+        )
 
 
 def test_without_evidence_it_says_so(browser, written):

@@ -73,6 +73,21 @@ def test_both_models_stand_side_by_side(browser, written):
         assert any("a remark" in text for text in it.texts("li"))
 
 
+def test_marks_are_round_and_heads_whole_on_a_narrow_phone(browser, written):
+    with opened(browser, written(compared()), 360, 800) as it:
+        last = it.page.locator(".pair").first.locator("thead th").last
+        assert last.inner_text() == "difference"
+        lines = last.evaluate(
+            "it => { const all = document.createRange(); all.selectNodeContents(it);"
+            " return all.getClientRects().length; }"
+        )
+        assert lines == 1
+    with opened(browser, written(compared())) as it:
+        for mark in ("first", "other"):
+            box = it.page.locator(f".shift .{mark}").first.bounding_box()
+            assert box["width"] == pytest.approx(box["height"], rel=0.1)
+
+
 def test_whatever_is_said_is_shown_as_it_is_and_does_nothing(browser, written):
     for text in PAYLOADS.values():
         page = written(compared(3, text, text, text, (text,)), error=text)

@@ -242,3 +242,28 @@ def test_the_pages_say_how_many_records_are_damaged_until_they_are_removed(table
         records = Records(page.settings.store)
         page.run(records.drop(it.id for it in page.run(records.damaged())))
         assert "damaged" not in words(client.ask("GET", "/"))
+
+
+def test_after_the_matrix_alone_the_memories_page_leads_to_it(tables, reviewing):
+    with reviewing(tables) as page:
+        measure(page, "tea", (2.0, 0.5))
+        asked = Client(page).let_in()
+        told = words(asked.ask("GET", "/"))
+        assert "No memory has a running score yet. What each did to each response is in the" in told
+        assert "No memory has been scored yet" not in told
+
+
+def test_cells_that_are_not_shown_may_be_of_the_same_conversation_before_it_changed(
+    tables, transcript, reviewing
+):
+    talk = transcript()
+    with reviewing(tables, talk) as page:
+        measure(page, "tea", (2.0, 0.5), conversation=talk.id)
+        asked = Client(page).let_in()
+        told = words(asked.ask("GET", "/matrix"))
+        assert "1 cell is kept, but of other conversations, or of this one as it was before" in told
+        index, node = talk.responses()[0]
+        row = MemoryScore("dog", 2.0, "full", (ResponseDivergence(index, node, 2.0, 2.0, 0.5),))
+        page.run(Store(page.settings.store).record_row(row, "toy", conversation=talk.id))
+        told = words(asked.ask("GET", "/matrix"))
+        assert "1 cell is not shown: of other conversations, or of this one as it was" in told

@@ -23,11 +23,14 @@ def test_keys_lead_to_what_would_be_sent_and_send_it(filled, sink, reviewing, op
         tab.get_by_role("heading", name="Send to a trainer").wait_for()
         said = tab.inner_text("main")
         assert str(sink) in said
-        assert "4 responses not decided on yet" in said
+        assert "Left out:\n\n4 responses not decided on yet" in said
+        assert "yes, send" in said
         assert not sink.exists()
         tab.keyboard.press("y")
         tab.get_by_role("status").get_by_text("jsonl took 1 response").wait_for()
         assert "There is nothing to send." in tab.inner_text("main")
+        assert "yes, send" not in tab.inner_text("main")
+        assert "took 1 response (" in tab.inner_text("main")
         assert "1 response the trainer has already" in tab.inner_text("main")
         [file] = sink.glob("*.jsonl")
         assert len(file.read_text().splitlines()) == 1

@@ -47,6 +47,16 @@ def test_messages_and_memories_are_all_it_takes(expected):
     assert expected["dog"] == 0
 
 
+def test_at_a_prompt_a_result_is_one_line(tmp_path):
+    settings = {**TOY, "store": {"url": f"sqlite:///{tmp_path}/kept.sqlite3"}}
+
+    def shown(**options):
+        return repr(mindscore.score(MESSAGES, MEMORIES, settings=settings, **options))
+
+    assert shown(finetune=True) == "<score-finetune by toy: 1 candidate>"
+    assert [shown(), shown()] == ["<score by toy: 2 memories>", "<score by toy: 2 earlier scores>"]
+
+
 def test_it_may_be_called_where_a_loop_runs(expected):
     async def cell():
         return scores(MESSAGES, MEMORIES)

@@ -216,3 +216,21 @@ async def test_a_scorer_that_fails_leaves_the_ledger_as_it_was(answer, ledger):
     with pytest.raises(ScorerError, match="gone"):
         await measurer(Broken(), ledger).measure("base", "", [await answer()])
     assert await ledger.rounds("toy") == []
+
+
+async def test_an_unrelated_memory_that_alone_helps_as_any_text_does_is_no_answer_s(
+    answer, ledger, tmp_path
+):
+    """Nearly any text before a response makes it likelier; a copy of what is needed does more."""
+    it = await answer(effect=0.5)
+    store = Store(StoreSettings(f"sqlite:///{tmp_path}/store"))
+    alone = {"tea": 12.0, "copy": 11.0, "dog": 3.0, "bus": 3.1, "shed": 2.9, "pen": 3.0, "key": 3.0}
+    for key, nats in alone.items():
+        row, hold = (
+            (ResponseDivergence(1, it.candidate.node_id, max(0.0, signed), signed),)
+            for signed in (0.5, nats)
+        )
+        found = MemoryScore(key, 0.5, "full", row, hold=hold)
+        await store.record_row(found, "toy", conversation="talk", text_hash="t1")
+    measured = await measurer(Learner(), ledger).measure("base", "", [it])
+    assert {entry.memory.key for entry in measured.entries} == {"tea", "copy"}
