@@ -4,7 +4,7 @@ import pytest
 
 from .wire import ATTACKS
 
-TRIALS = {"every_fault": 12, "thirty_percent": 6, "slow_clients": 60}
+TRIALS = {"every_fault": 6, "thirty_percent": 6, "slow_clients": 60}
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda it: it.__name__)

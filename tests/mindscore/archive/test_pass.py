@@ -7,6 +7,7 @@ import select
 import signal
 
 import pytest
+from tests.cases import mostly_slow
 
 from mindhooks import ScorerError
 from mindscore.scorers.toy import ToyScorer
@@ -101,7 +102,10 @@ def test_a_conversation_that_fails_stops_no_other(over, archive, monkeypatch):
     assert len(again.documents) == len(failed)
 
 
-@pytest.mark.parametrize("command", ["score", "score-full"])
+KILLED = {"score": "score", "score-full": "score-full"}
+
+
+@pytest.mark.parametrize("command", mostly_slow(KILLED, "score-full"))
 def test_a_pass_that_is_killed_goes_on_and_finds_the_same(command, over, start, evidence):
     options = COMMANDS[command]
     over(*options, "--hold" if command == "score-full" else "--json", store="whole")

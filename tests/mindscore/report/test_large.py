@@ -77,6 +77,7 @@ INTERACTIONS = {
 }
 
 
+@pytest.mark.slow
 def test_the_file_is_not_too_large_and_says_what_it_leaves_out(browser, screenshots, large):
     assert large.stat().st_size < MOST_BYTES
     with opened(browser, large) as it:

@@ -106,15 +106,11 @@ def test_it_ends_with_a_client_connected(number, serving):
     assert status == (0 if number == signal.SIGTERM else 130)
 
 
+@pytest.mark.slow
 @pytest.mark.model
 @pytest.mark.parametrize(
     ("number", "expected"),
-    [
-        (signal.SIGTERM, (0, "", "")),
-        pytest.param(
-            *(signal.SIGINT, (130, "", "mindscore: interrupted\n")), marks=pytest.mark.slow
-        ),
-    ],
+    [(signal.SIGTERM, (0, "", "")), (signal.SIGINT, (130, "", "mindscore: interrupted\n"))],
 )
 def test_a_model_that_is_computing_does_not_keep_it(number, expected, serving):
     body = json.dumps({"prompt": [5] * 8000, "score_ranges": [[6000, 8000]]}).encode()

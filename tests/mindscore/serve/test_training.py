@@ -228,6 +228,7 @@ async def test_jobs_outlive_the_server(training, folder):
         assert (await client.get(f"/v1/train/{second}")).body["status"] == "queued"
 
 
+@pytest.mark.slow
 async def test_what_was_running_at_a_hard_end_is_trained_again(training, folder):
     async with training(SHORT) as client:
         job_id = (await client.post("/v1/train", asked())).body["job_id"]
@@ -305,6 +306,7 @@ async def test_the_adapter_that_was_active_is_so_after_a_restart(training, folde
         assert (await client.get("/health")).body["adapter"] is None
 
 
+@pytest.mark.slow
 async def test_an_active_adapter_that_is_broken_does_not_stop_the_server(training, folder, caplog):
     async with training(SHORT) as client:
         job_id = (await client.post("/v1/train", asked())).body["job_id"]

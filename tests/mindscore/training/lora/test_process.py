@@ -147,6 +147,7 @@ async def test_a_process_that_is_killed_is_an_error_that_names_memory(job, tmp_p
         await train_adapter(job(), tmp_path, kill)
 
 
+@pytest.mark.slow
 async def test_a_model_that_is_nowhere_is_named(samples, tmp_path):
     with pytest.raises(TrainError, match=r"the training failed: .*nowhere"):
         await train_adapter(Job(str(tmp_path / "nowhere"), samples), tmp_path)
