@@ -127,8 +127,7 @@ async def measure_locomo(given: argparse.Namespace) -> None:
     """Print, by cut and in all, what a screen finds of the exact matrix."""
     tops, found_tops, large, found_large, held, shares, speeds = 0, 0, 0, 0, 0, [], []
     made = list(cuts(given))
-    # On cores that others use a prompt may take very long, and nobody waits for it.
-    server = {"scorer": given.scorer, "dtype": given.dtype, "deadline_s": 86_400.0}
+    server = {"scorer": given.scorer, "dtype": given.dtype}
     memory = {"screen_sample": given.sample}
     for id_, lines in made:
         exact = await exact_matrix(lines, server, given.exact, id_)
