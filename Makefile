@@ -18,9 +18,10 @@ SUITE := -n 2 --dist loadfile --no-loadscope-reorder
 # their time.
 ROOM := $(shell test -w /dev/shm && df --output=avail -B1G /dev/shm 2> /dev/null | tail -n 1)
 IN_MEMORY := $(if $(filter-out 0 1 2 3,$(ROOM)),TMPDIR=/dev/shm)
+PYTEST := $(IN_MEMORY) OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 # What failed while others took the cores is run once more, alone: if it fails again, it fails.
-AGAIN = $(IN_MEMORY) OMP_NUM_THREADS=1 $(BIN)/python -m pytest --last-failed --last-failed-no-failures none
+AGAIN = $(PYTEST) --last-failed --last-failed-no-failures none
 
 .PHONY: demo test older slow check browser lowest pythons faults hosts live bench bench-vllm \
   compare ledger lock clean
@@ -32,7 +33,7 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	cd $(VENV) && bin/python -c "import mindscore as it; assert 'site-packages' in it.__file__"
 	$(MAKE) --jobs=2 check older
-	$(IN_MEMORY) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SUITE) || { [ $$? -eq 1 ] && $(AGAIN); }
+	$(PYTEST) $(SUITE) || { [ $$? -eq 1 ] && $(AGAIN); }
 
 # pluggy's older versions, one after the other.
 older: $(PLUGGIES:%=$(VENV)/pluggy-%)
@@ -44,7 +45,7 @@ older: $(PLUGGIES:%=$(VENV)/pluggy-%)
 # minutes, and rarely broken.
 slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow
-	$(IN_MEMORY) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SUITE) --hypothesis-profile=thorough \
+	$(PYTEST) $(SUITE) --hypothesis-profile=thorough \
 	  --cov --cov-report=term --cov-fail-under=90
 
 check: $(VENV)/installed

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
-from sqlalchemy import Column, ColumnElement, Connection, Float, Table, select, update
+from sqlalchemy import Column, ColumnElement, Connection, Float, Select, Table, select, update
 
 from mindscore._util.text import iso_utc
 from mindscore.measure.internalisation import LedgerEntry, MemoryVersion, RefusedRound, Round
@@ -103,8 +103,7 @@ class Ledger(NamespaceTables):
 
     async def rounds(self, model: str) -> list[Round]:
         """Return the rounds of ``model``, in the order in which they were first measured."""
-        mine = (self._in_namespace(rounds), rounds.c.model == model)
-        query = select(row_id(rounds), *_of_round()).where(*mine)
+        query = self._rounds_of(model)
         entries = select(row_id(ledger), *(ledger.c[it] for it in ("round", *_COLUMNS)))
         entries = entries.where(self._in_namespace(ledger), ledger.c.model == model)
         entries = entries.order_by(ledger.c.key, ledger.c.text_hash, ledger.c.timestamp_ns)
@@ -113,20 +112,25 @@ class Ledger(NamespaceTables):
             found: dict[str, list[LedgerEntry]] = {}
             for name, entry in intact(ledger, connection.execute(entries), _entry):
                 found.setdefault(name, []).append(entry)
-            made = intact(rounds, connection.execute(query.order_by(rounds.c.measured_at)), _round)
+            made = intact(rounds, connection.execute(query), _round)
             return [replace(it, entries=tuple(found.get(it.name, ()))) for it in made]
 
         return await self._database.read(work)
 
     async def refused(self, model: str) -> list[RefusedRound]:
         """Return the trainings of ``model`` that have not passed their guard, oldest first."""
-        query = select(row_id(rounds), *_of_round()).order_by(rounds.c.measured_at)
-        query = query.where(self._in_namespace(rounds), rounds.c.model == model)
+        query = self._rounds_of(model)
 
         def work(connection: Connection) -> list[RefusedRound]:
             return list(intact(rounds, connection.execute(query), _refused))
 
         return await self._database.read(work)
+
+    def _rounds_of(self, model: str) -> Select[Any]:
+        """Select the rounds of ``model``, the oldest first, those that were refused too."""
+        columns = [rounds.c[it] for it in ("round", "adapter", "unrelated", "measured_at")]
+        query = self._select(rounds, row_id(rounds), *columns).where(rounds.c.model == model)
+        return query.order_by(rounds.c.measured_at)
 
     async def refuse(self, model: str, refused: RefusedRound) -> None:
         """Keep a training that has not passed its guard, unless its round was measured."""
@@ -247,10 +251,6 @@ def _values(entry: LedgerEntry) -> dict[str, Any]:
     totals = (entry.tokens, entry.with_memories, entry.without_memories)
     reworded = msgspec.json.encode(entry.reworded).decode()
     return dict(zip(_COLUMNS, (*values, *totals, reworded), strict=True))
-
-
-def _of_round() -> list[Column[Any]]:
-    return [rounds.c[it] for it in ("round", "adapter", "unrelated", "measured_at")]
 
 
 def _round(name: str, adapter: str, unrelated: str, measured_at: float) -> Round | None:
